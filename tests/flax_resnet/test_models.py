@@ -1,0 +1,162 @@
+"""The networks: sizes, maps, types, and errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flax_resnet
+from flax_resnet import ResNet, create_model, init_variables, list_models
+
+# torchvision's counts for 1,000 classes; for CIFAR those of the papers' re-implementations.
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnet20": 269_722,
+    "resnet32": 464_154,
+    "resnet44": 658_586,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
+}
+
+
+def abstract_variables(model, size=32):
+    images = jnp.zeros((1, size, size, 3))
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name):
+    params = abstract_variables(create_model(name))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
+
+
+def test_every_listed_model_has_a_count():
+    assert set(list_models()) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "strides"),
+    [("resnet50", 224, (4, 4, 8, 16, 32)), ("resnet20", 32, (1, 1, 2, 4))],
+)
+def test_endpoints_have_the_papers_sizes(name, size, strides):
+    model = create_model(name)
+    variables = abstract_variables(model)
+    images = jnp.zeros((4, size, size, 3))
+    maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="endpoints"), variables, images)
+    channels = {"resnet50": (64, 256, 512, 1024, 2048), "resnet20": (16, 16, 32, 64)}[name]
+    names = ["stem", "stage1", "stage2", "stage3", "stage4"][: len(strides)]
+    assert {name: leaf.shape for name, leaf in maps.items()} == {
+        name: (4, size // stride, size // stride, features)
+        for name, stride, features in zip(names, strides, channels, strict=True)
+    }
+
+
+def test_any_image_size_channels_and_classes():
+    model = create_model("resnet18", num_classes=7)
+    images = jnp.zeros((2, 75, 53, 1))
+    logits, _ = jax.eval_shape(lambda key: model.init_with_output(key, images), jax.random.key(0))
+    assert logits.shape == (2, 7)
+
+
+def test_training_updates_running_statistics_by_a_tenth():
+    model = create_model("resnet20")
+    variables = init_variables(model, 0, (8, 8, 3))
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    _, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    stem = jax.lax.conv_general_dilated(
+        images,
+        variables["params"]["stem_conv"]["kernel"],
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(
+        updates["batch_stats"]["stem_norm"]["mean"], 0.1 * stem.mean((0, 1, 2)), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        updates["batch_stats"]["stem_norm"]["var"], 0.9 + 0.1 * stem.var((0, 1, 2)), rtol=1e-4
+    )
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_float32():
+    model = create_model("resnet20", dtype=jnp.bfloat16)
+    variables = init_variables(model, 0, (8, 8, 3))
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    maps = model.apply(variables, images, method="endpoints")
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in maps.values()} == {jnp.dtype(jnp.bfloat16)}
+    plain = create_model("resnet20").apply(variables, images, train=True, mutable=True)[0]
+    np.testing.assert_allclose(logits, plain, atol=0.1)
+
+
+def test_zero_pad_shortcut_passes_every_second_pixel_between_zero_channels():
+    model = create_model("resnet20", zero_init_last=True)
+    variables = init_variables(model, 0, (8, 8, 3))
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    maps = model.apply(variables, images, method="endpoints")
+    # Every block starts as its shortcut, so stage 2 is stage 1, thinned and padded.
+    np.testing.assert_array_equal(maps["stage1"], maps["stem"])
+    np.testing.assert_array_equal(maps["stage2"][..., 8:24], maps["stem"][:, ::2, ::2])
+    assert not maps["stage2"][..., :8].any() and not maps["stage2"][..., 24:].any()
+
+
+@pytest.mark.parametrize("zero_init_last", [False, True])
+@pytest.mark.parametrize("block", ["residual", "bottleneck"])
+def test_init_variables_draws_from_the_modules_own_distributions(block, zero_init_last):
+    model = ResNet((1, 1), block=block, width=32, num_classes=9, zero_init_last=zero_init_last)
+    ours = init_variables(model, 0, (32, 32, 3))
+    theirs = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+    def same_distribution(path, a, b):
+        where = jax.tree_util.keystr(path)
+        assert a.shape == b.shape and a.dtype == b.dtype, where
+        if path[-1].key == "kernel":
+            assert abs(a.mean()) < 5 * b.std() / a.size**0.5, where
+            np.testing.assert_allclose(a.std(), b.std(), rtol=0.15, err_msg=where)
+            np.testing.assert_allclose(abs(a).max(), abs(b).max(), rtol=0.5, err_msg=where)
+        else:
+            np.testing.assert_array_equal(a, b, where)
+
+    jax.tree_util.tree_map_with_path(same_distribution, ours, theirs)
+
+
+def test_init_variables_follows_the_seed():
+    model = create_model("resnet20")
+    first, same, other = (init_variables(model, seed, (8, 8, 3)) for seed in (0, 0, 1))
+    assert jax.tree.all(jax.tree.map(np.array_equal, first, same))
+    assert not np.array_equal(
+        first["params"]["stem_conv"]["kernel"], other["params"]["stem_conv"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: create_model("resnet5"), r"did you mean 'resnet56'.*valid are resnet18, resnet34"),
+        (lambda: create_model("resnet50", widht=3), "'widht'; valid are stage_sizes"),
+        (lambda: create_model("resnet50", shortcut="c"), "'c'; valid are projection"),
+        (lambda: create_model("resnet50", stem="tiny"), "valid are imagenet, small"),
+        (lambda: create_model("resnet50", num_classes=-3), "num_classes.*not -3"),
+        (lambda: ResNet(()), "stage_sizes"),
+    ],
+)
+def test_wrong_arguments_name_what_is_valid(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_images_without_a_batch_axis_are_refused():
+    model = create_model("resnet20")
+    with pytest.raises(ValueError, match=r"\(N, H, W, C\).*\(32, 32, 3\)"):
+        model.init(jax.random.key(0), jnp.zeros((32, 32, 3)))
+
+
+def test_public_names():
+    for name in flax_resnet.__all__:
+        assert getattr(flax_resnet, name).__doc__
