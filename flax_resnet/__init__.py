@@ -13,3 +13,5 @@ __all__ = [
     "init_variables",
     "list_models",
 ]
+
+__version__ = "0.1.0"

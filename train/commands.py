@@ -1,0 +1,60 @@
+"""What all commands share: how they end, and what they keep quiet about."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from train.errors import RunError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a usage error in one line, without repeating the usage."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Runs a command and exits: 0 done, 1 an error, 2 wrong usage, or what it returns.
+
+    Errors that are meant for people are told in one line; others keep their traceback.
+    """
+    # Libraries' notices are no news to who runs the command; their errors arrive as ours.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        status = command() or 0
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("error: interrupted before training began", file=sys.stderr)
+        status = 130
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Separates ``--config.KEY=VALUE`` and ``--config.KEY VALUE`` from other arguments."""
+    others: list[str] = []
+    overrides: list[tuple[str, str]] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--config."):
+            others.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(rest, None)
+            if value is None:
+                raise UsageError(f"--config.{key} needs a value: --config.{key}=VALUE")
+        overrides.append((key, value))
+    return others, overrides

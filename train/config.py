@@ -1,0 +1,316 @@
+"""Every configuration key: its default, its meaning, and what it may be.
+
+A recipe is a Python file with ``get_config()`` that starts from :func:`default_config`,
+changes what differs and returns it; see ``configs/``.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import os
+import re
+import runpy
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+
+from train.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key. Its type is its default's; ``neutral`` keys do not change what is learned."""
+
+    default: Any
+    meaning: str
+    choices: tuple = ()
+    minimum: float | None = None
+    below: float | None = None
+    neutral: bool = False
+
+
+KEYS: dict[str, Key] = {
+    "seed": Key(0, "Decides the initial weights, the order of the images and every augmentation.",
+                minimum=0),
+    "batch_size": Key(128, "Images in a training step, over all devices together.", minimum=1),
+    "num_epochs": Key(90.0, "Length of the run in passes over the training images.", minimum=0),
+    "num_steps": Key(0, "Length of the run in steps; 0: num_epochs decides.", minimum=0),
+    "label_smoothing": Key(0.0, "Share of the target given to all classes alike.",
+                           minimum=0, below=1),
+    "batch_norm": Key("local", "Batch statistics of each device for itself, or of all together.",
+                      choices=("local", "global")),
+    "parallel": Key("pmap", "How a step is spread over the devices; results are the same.",
+                    choices=("pmap", "shard_map"), neutral=True),
+
+    "model.name": Key("resnet50", "A name of flax_resnet.list_models()."),
+    "model.num_classes": Key(0, "Outputs of the head; 0: as many as the data have.", minimum=0),
+    "model.dtype": Key("float32", "Type of the computation; parameters stay float32.",
+                       choices=("float32", "bfloat16")),
+    "model.stem": Key("", "Stem instead of the model's own, such as 'small'."),
+    "model.shortcut": Key("", "Shortcut instead of the model's own, such as 'zero_pad'."),
+    "model.zero_init_last": Key(False, "Start every residual block as its shortcut."),
+
+    "dataset.name": Key("digits", "'digits', or 'tfds:NAME' for any TFDS data set."),
+    "dataset.data_dir": Key("", "Where TFDS data lie; '': ~/tensorflow_datasets.", neutral=True),
+    "dataset.train_split": Key("train", "Images to train on, in TFDS's split syntax."),
+    "dataset.eval_split": Key("test", "Images to evaluate on, in TFDS's split syntax."),
+    "dataset.image_size": Key(224, "Height and width of the images that the model sees.",
+                              minimum=1),
+    "dataset.resize": Key(0, "Evaluation: shorter side before the centre crop; 0: image_size.",
+                          minimum=0),
+    "dataset.mean": Key((0.485, 0.456, 0.406), "Mean of red, green, blue in 0…1, subtracted."),
+    "dataset.std": Key((0.229, 0.224, 0.225), "Deviation of red, green, blue, divided by.",
+                       minimum=1e-6),
+
+    "data.resident": Key("auto", "Keep decoded images in device memory: 'auto' where they fit"
+                         " and no random crop_scale is asked for.",
+                         choices=("auto", "always", "never"), neutral=True),
+    "data.resident_gib": Key(2.0, "Memory that 'auto' may take for images, in GiB.", minimum=0,
+                             neutral=True),
+    "data.threads": Key(0, "Threads that decode images; 0: one a processor core, and two more.",
+                        minimum=0, neutral=True),
+
+    "augment.crop_scale": Key((1.0, 1.0), "Smallest and largest share of the image's area that a"
+                              " random crop takes, before resizing; (1, 1): the centre crop.",
+                              minimum=1e-3),
+    "augment.flip": Key(False, "Mirror half of the training images left to right."),
+    "augment.pad_crop": Key(0, "Pad by this many pixels and crop back at random.", minimum=0),
+
+    "optimizer.name": Key("sgd", "The optimiser.", choices=("sgd", "adam")),
+    "optimizer.momentum": Key(0.9, "SGD's momentum; Adam's first decay.", minimum=0, below=1),
+    "optimizer.nesterov": Key(False, "Nesterov's momentum."),
+    "optimizer.weight_decay": Key(1e-4, "L2 penalty on kernels; norms and biases are spared.",
+                                  minimum=0),
+
+    "schedule.name": Key("cosine", "How the learning rate falls after the warm-up.",
+                         choices=("constant", "cosine", "step")),
+    "schedule.learning_rate": Key(0.1, "The highest learning rate, for the whole batch.",
+                                  minimum=0),
+    "schedule.warmup_epochs": Key(0.0, "Epochs of linear rise from zero.", minimum=0),
+    "schedule.step_epochs": Key((30.0, 60.0, 80.0), "Epochs at which 'step' lowers the rate.",
+                                minimum=0),
+    "schedule.step_factor": Key(0.1, "What 'step' multiplies the rate by.", minimum=0),
+
+    "eval.every_epochs": Key(1.0, "Evaluate this often, and at the end; 0: only at the end.",
+                             minimum=0, neutral=True),
+    "eval.batch_size": Key(0, "Images in an evaluation step; 0: batch_size.", minimum=0,
+                           neutral=True),
+    "checkpoint.every_epochs": Key(1.0, "Save this often, and at the end; 0: only at the end.",
+                                   minimum=0, neutral=True),
+    "checkpoint.keep": Key(3, "Latest checkpoints kept, beside the best.", minimum=1,
+                           neutral=True),
+    "log.every_steps": Key(0, "Write metrics this often; 0: ten times an epoch, but every 10 to"
+                           " 100 steps.", minimum=0, neutral=True),
+}  # fmt: skip
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """A new configuration with every key at its default."""
+    nested: dict[str, Any] = {}
+    for path, key in KEYS.items():
+        *groups, leaf = path.split(".")
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = key.default
+    # What a recipe sets is checked once it is complete, by check_config: its messages
+    # tell the meaning of a key, which ConfigDict's own checks can't.
+    return ml_collections.ConfigDict(nested, type_safe=False)
+
+
+def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> ml_collections.ConfigDict:
+    """Runs the recipe at ``path``, applies ``(key, text)`` overrides, and checks the result.
+
+    Raises UsageError, in one line, for anything that is wrong with any of the three.
+    """
+    config = _run_recipe(path)
+    for name, text in overrides:
+        _set(config, name, parse(name, text))
+    check_config(config)
+    return config
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises UsageError for an unknown or missing key, a wrong type or a value out of range."""
+    values = flatten(config)
+    for name in values:
+        if name not in KEYS:
+            raise UsageError(unknown(name))
+    for name, key in KEYS.items():
+        if name not in values:
+            raise UsageError(f"config.{name} is missing; start from train.config.default_config()")
+        _check_value(name, key, values[name])
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The configuration as ``{"group.key": value}``, tuples for sequences."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, group: ml_collections.ConfigDict) -> None:
+        for name, value in group.items():
+            if isinstance(value, ml_collections.ConfigDict):
+                visit(f"{prefix}{name}.", value)
+            else:
+                flat[prefix + name] = tuple(value) if isinstance(value, list) else value
+
+    visit("", config)
+    return flat
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+    """The configuration as text that :func:`from_json` reads back."""
+    return json.dumps(flatten(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """Reads :func:`to_json`'s text. Keys that it lacks get their defaults.
+
+    Raises ValueError where the text is not a configuration.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("not a configuration")
+    config = default_config()
+    for name, value in values.items():
+        if name not in KEYS:
+            raise ValueError(unknown(name))
+        _set(config, name, tuple(value) if isinstance(value, list) else value)
+    return config
+
+
+def differences(
+    one: ml_collections.ConfigDict, other: ml_collections.ConfigDict
+) -> list[tuple[str, Any, Any]]:
+    """Keys that change what is learned and differ, with both values."""
+    first, second = flatten(one), flatten(other)
+    return [
+        (name, first[name], second[name])
+        for name, key in KEYS.items()
+        if not key.neutral and first[name] != second[name]
+    ]
+
+
+def describe() -> str:
+    """All keys with defaults and meanings, a line each."""
+    width = max(len(f"{name}={key.default!r}") for name, key in KEYS.items())
+    return "\n".join(
+        f"  --config.{name + '=' + repr(key.default):{width}}  {key.meaning}"
+        for name, key in KEYS.items()
+    )
+
+
+def parse(name: str, text: str) -> Any:
+    """The value of key ``name`` that ``text`` spells. Raises UsageError where it spells none."""
+    if name not in KEYS:
+        raise UsageError(unknown(name))
+    default = KEYS[name].default
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        value = {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    else:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+    if isinstance(default, tuple) and isinstance(value, list):
+        value = tuple(value)
+    _check_value(name, KEYS[name], value)
+    return value
+
+
+def unknown(name: str) -> str:
+    """What to say of a key that does not exist."""
+    close = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.5)
+    # A name alone is likely meant for the group it is in: "learning_rate".
+    close = [key for key in KEYS if key.split(".")[-1] == name] or close
+    if close:
+        hint = f"; did you mean config.{close[0]}? ({KEYS[close[0]].meaning})"
+    else:
+        hint = "; python -m train.main --help lists the keys"
+    return f"there is no key config.{name}{hint}"
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _check_value(name: str, key: Key, value: Any) -> None:
+    def wrong(wanted: str) -> UsageError:
+        return UsageError(f"config.{name} must be {wanted}, not {value!r} ({key.meaning})")
+
+    if isinstance(key.default, tuple):
+        numbers = isinstance(value, tuple) and all(_is_a(float, v) for v in value)
+        fixed = name not in ("schedule.step_epochs",)
+        if not numbers or (fixed and len(value) != len(key.default)):
+            example = ",".join(str(v) for v in key.default)
+            count = f"{len(key.default)} numbers" if fixed else "numbers"
+            raise wrong(f"{count} such as {example}")
+    elif not _is_a(type(key.default), value):
+        raise wrong(_KINDS[type(key.default)])
+
+    if key.choices and value not in key.choices:
+        raise wrong(" or ".join(repr(choice) for choice in key.choices))
+    for number in value if isinstance(value, tuple) else (value,):
+        if key.minimum is not None and number < key.minimum:
+            raise wrong(f"at least {key.minimum:g}")
+        if key.below is not None and number >= key.below:
+            raise wrong(f"below {key.below:g}")
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+    *groups, leaf = name.split(".")
+    for group in groups:
+        config = config[group]
+    config[leaf] = value
+
+
+def _run_recipe(path: str) -> ml_collections.ConfigDict:
+    if not os.path.isfile(path):
+        raise UsageError(f"there is no config file {path!r}{_neighbours(path)}")
+    try:
+        recipe = runpy.run_path(path)
+        if "get_config" not in recipe:
+            raise UsageError(f"{path} has no function get_config()")
+        config = recipe["get_config"]()
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(_where(path, error)) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UsageError(
+            f"{path}: get_config() must return an ml_collections ConfigDict,"
+            f" not {type(config).__name__}"
+        )
+    return config
+
+
+def _neighbours(path: str) -> str:
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        return f", and no folder {folder!r} either"
+    names = sorted(n for n in os.listdir(folder) if n.endswith(".py") and n != "__init__.py")
+    close = difflib.get_close_matches(os.path.basename(path), names, n=3) or names[:8]
+    return f"; {folder} has {', '.join(close)}" if close else f"; {folder} has no .py file"
+
+
+def _where(path: str, error: Exception) -> str:
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    line = f", line {lines[-1]}" if lines else ""
+    text = " ".join(str(error).split())
+    name = re.match(r"\W*(\w+)\W", text)
+    if isinstance(error, AttributeError) and name and "Did you mean" in text:
+        return f"{path}{line}: {unknown(name[1])}"  # ConfigDict's own word for it
+    return f"{path}{line}: {type(error).__name__}: {text}"

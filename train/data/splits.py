@@ -1,0 +1,101 @@
+"""Training and evaluation batches of one split, resident or streamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import ml_collections
+import numpy as np
+
+from train.data import resident
+from train.data.decode import centre_crop, decode_rgb, random_resized_crop
+from train.data.order import TrainOrder
+from train.data.sources import Source, open_source
+from train.data.stream import stream
+from train.errors import RunError
+
+Batch = dict[str, np.ndarray]
+
+
+class Split:
+    """Batches of one split. ``resident`` is what the steps gather from, or empty.
+
+    A batch has ``position`` int32 ``(B,)``, each example's place in the global batch, and
+    either ``record`` int32 ``(B,)`` into ``resident`` or ``image`` uint8 ``(B, S, S, 3)``
+    and ``label`` int32 ``(B,)``.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, split: str, training: bool):
+        self.source: Source = open_source(config.dataset, split)
+        self.size = config.dataset.image_size
+        self.resize = max(config.dataset.resize, self.size) if config.dataset.resize else self.size
+        self.seed = config.seed
+        self.scale = tuple(config.augment.crop_scale) if training else (1.0, 1.0)
+        self.threads = config.data.threads or (os.cpu_count() or 1) + 2
+        self.resident: dict[str, np.ndarray] = {}
+        if self._keep(config.data):
+            self.resident = resident.load(self.source, self.size, self.resize, self.threads)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)`` of the images in a batch."""
+        return self.size, self.size, 3
+
+    def train_batches(self, order: TrainOrder, steps: range) -> Iterator[Batch]:
+        """The batches of ``steps``, in order."""
+        position = np.arange(order.batch_size, dtype=np.int32)
+        if self.resident:
+            for step in steps:
+                yield {"position": position, "record": order[step]}
+            return
+
+        def load(step: int, place: int) -> Batch:
+            rng = np.random.default_rng((self.seed, step, place))
+            return {"position": np.int32(place)} | self._example(order[step][place], rng)
+
+        yield from stream(load, order.batch_size, steps, self.threads)
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every record once; the last batch is filled up with examples that are not ``valid``."""
+        steps = range(-(-len(self) // batch_size))
+
+        def number(step: int, place: int | np.ndarray) -> tuple:
+            record = step * batch_size + place
+            return np.minimum(record, len(self) - 1), record < len(self)
+
+        if self.resident:
+            position = np.arange(batch_size, dtype=np.int32)
+            for step in steps:
+                record, valid = number(step, position)
+                yield {"position": position, "record": record.astype(np.int32), "valid": valid}
+            return
+
+        def load(step: int, place: int) -> Batch:
+            record, valid = number(step, place)
+            return {"position": np.int32(place), "valid": np.bool_(valid)} | self._example(record)
+
+        yield from stream(load, batch_size, steps, self.threads)
+
+    def _example(self, record: int, rng: np.random.Generator | None = None) -> Batch:
+        encoded, label = self.source[int(record)]
+        try:
+            image = decode_rgb(encoded)
+        except ValueError as error:
+            where = f"record {record} of {self.source.name} {self.source.split}"
+            raise RunError(f"{where}: {error}") from error
+        if rng is not None and self.scale != (1.0, 1.0):
+            image = random_resized_crop(image, self.size, rng, self.scale)
+        else:
+            image = centre_crop(image, self.size, self.resize)
+        return {"image": image, "label": np.int32(label)}
+
+    def _keep(self, data: ml_collections.ConfigDict) -> bool:
+        """Whether to hold the split in memory. Random crops are cut by the host each time."""
+        if self.scale != (1.0, 1.0):
+            return False
+        gib = len(self.source) * self.size**2 * 3 / 2**30
+        return data.resident == "always" or (data.resident == "auto" and gib <= data.resident_gib)

@@ -1,0 +1,33 @@
+"""python -m train.evaluate --workdir DIR [--step last|best|N]"""
+
+from __future__ import annotations
+
+import json
+
+from train.commands import Parser, run_command
+from train.errors import UsageError
+
+
+def main() -> int:
+    parser = Parser(
+        prog="python -m train.evaluate",
+        description="Evaluates a run's checkpoint on its evaluation split, every image once.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument(
+        "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
+    )
+    flags = parser.parse_args()
+    if flags.step not in ("last", "best") and not flags.step.isdigit():
+        raise UsageError(f"--step must be last, best or a number of steps, not {flags.step!r}")
+    step = int(flags.step) if flags.step.isdigit() else flags.step
+
+    from train.evaluation import evaluate_run
+
+    print(json.dumps(evaluate_run(flags.workdir, step)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

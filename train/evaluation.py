@@ -1,0 +1,83 @@
+"""Evaluating a state on a split: every example counts exactly once."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from train import steps, workdir
+from train.build import make_model, make_task
+from train.checkpoints import Checkpoints
+from train.data.resident import gather
+from train.data.splits import Split
+from train.parallel import STEPS_AHEAD, Devices, make_devices
+
+TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
+
+
+def evaluate(
+    devices: Devices, step: Callable, state: Any, data: Any, split: Split, batch_size: int
+) -> dict[str, float]:
+    """Gives ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``.
+
+    Args:
+      devices: where the compiled ``step`` runs.
+      step: ``(state, data, batch) -> sums``, see ``steps.eval_step``.
+      state: the train state, replicated.
+      data: the split's resident arrays, replicated.
+      split: what to evaluate on.
+      batch_size: examples in a step; rounded up to what the devices divide.
+    """
+    batch_size += -batch_size % len(devices)
+    total: Counter[str] = Counter()
+    in_flight: deque[Any] = deque()
+    for batch in split.eval_batches(batch_size):
+        in_flight.append(step(state, data, devices.split(batch)))
+        if len(in_flight) > STEPS_AHEAD:
+            total.update(devices.fetch(in_flight.popleft()))
+    for sums in in_flight:
+        total.update(devices.fetch(sums))
+    examples = int(total["examples"])
+    if examples != len(split):
+        raise AssertionError(f"evaluated {examples} examples of {len(split)}")
+    result = {"examples": examples, "top1": int(total["top1"]) / examples}
+    if len(split.source.class_names) >= TOP5_FROM:
+        result["top5"] = int(total["top5"]) / examples
+    return result | {"loss": float(total["loss"]) / examples}
+
+
+def evaluate_run(path: str, step: int | str) -> dict[str, Any]:
+    """Evaluates a checkpoint of the run in ``path`` on the run's evaluation split.
+
+    Args:
+      path: the workdir.
+      step: a number, ``"last"`` or ``"best"``.
+
+    Gives what :func:`evaluate` gives with ``split`` and ``step``. Raises UsageError or
+    RunError where there is no such run, checkpoint or data.
+    """
+    config = workdir.read_config(path)
+    checkpoints = Checkpoints(path)
+    split = Split(config, config.dataset.eval_split, training=False)
+    model = make_model(config, len(split.source.class_names))
+    # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
+    task = make_task(config, model, steps_per_epoch=1, num_steps=1)
+    like = jax.eval_shape(lambda: steps.create_state(task, split.image_shape))
+    state = checkpoints.restore(step, like)
+
+    devices = make_devices(config.parallel)
+    eval_step = devices.evaluate(
+        lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
+    )
+    result = evaluate(
+        devices,
+        eval_step,
+        devices.replicate(state),
+        devices.replicate(split.resident),
+        split,
+        config.eval.batch_size or config.batch_size,
+    )
+    return {"split": split.source.split} | result | {"step": int(state.step)}

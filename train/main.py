@@ -1,0 +1,46 @@
+"""python -m train.main --config FILE [--workdir DIR] [--config.KEY=VALUE …]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from train import config as config_lib
+from train.commands import Parser, run_command, split_overrides
+from train.signals import STOPPED
+
+
+def main() -> int:
+    parser = Parser(
+        prog="python -m train.main",
+        description="Trains what a config says, or continues it: the same command resumes.",
+        epilog="keys of a config, their defaults and meanings:\n" + config_lib.describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="a recipe of configs/")
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="where the run lives; default: runs/NAME of the config"
+    )
+    arguments, overrides = split_overrides(sys.argv[1:])
+    flags = parser.parse_args(arguments)
+    config = config_lib.load_config(flags.config, overrides)
+    name = os.path.splitext(os.path.basename(flags.config))[0]
+    workdir = flags.workdir or os.path.join("runs", name)
+
+    # Only now what takes a second to import: a typing error is told at once.
+    from train.loop import Interrupted, train
+
+    try:
+        result = train(config, workdir)
+    except Interrupted as stop:
+        print(f"stopped by {stop}; the same command continues", file=sys.stderr)
+        return STOPPED
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,138 @@
+"""What a run tells: console lines or a progress bar, metrics.jsonl, TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import tqdm
+from tensorboardX import SummaryWriter
+
+FILE = "metrics.jsonl"
+
+
+class Console:
+    """A progress bar on a terminal; elsewhere plain lines, at most one every two seconds."""
+
+    SECONDS_BETWEEN_LINES = 2.0
+
+    def __init__(self, num_steps: int, start: int):
+        self.num_steps, self.start = num_steps, start
+        self.began = time.monotonic()
+        self.told = 0.0
+        self.bar: tqdm.tqdm | None = None
+
+    def say(self, text: str) -> None:
+        """One line for the reader, above the bar if there is one."""
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        """One line that asks for attention."""
+        self.say(f"warning: {text}")
+
+    def compiling(self) -> None:
+        """The first step is about to start, and takes longer than all others."""
+        print("compiling…", end="", flush=True)
+        self.began = time.monotonic()
+
+    def compiled(self) -> None:
+        """The first step is done."""
+        print(f" done in {time.monotonic() - self.began:.1f} s", flush=True)
+
+    def start_clock(self) -> None:
+        """From here on steps are timed."""
+        self.began = time.monotonic()
+        if sys.stderr.isatty():
+            self.bar = tqdm.tqdm(
+                total=self.num_steps, initial=self.start + 1, unit="step", dynamic_ncols=True
+            )
+
+    def progress(self, row: dict[str, float]) -> None:
+        """Shows a row of metrics and the time left for the whole run."""
+        step = row["step"]
+        facts = {
+            "epoch": f"{row['epoch']:.1f}",
+            "loss": f"{row['train/loss']:.4g}",
+            "top1": f"{row['train/top1']:.1%}",
+        }
+        if "eval/top1" in row:
+            facts["eval top1"] = f"{row['eval/top1']:.2%}"
+        if "images_per_second" in row:
+            facts["images/s"] = f"{row['images_per_second']:,.0f}"
+        if self.bar is not None:
+            self.bar.set_postfix(facts, refresh=False)
+            self.bar.update(step - self.bar.n)
+            return
+        now = time.monotonic()
+        if now - self.told < self.SECONDS_BETWEEN_LINES and step < self.num_steps:
+            return
+        self.told = now
+        done, left = step - self.start - 1, self.num_steps - step
+        eta = f", {_clock((now - self.began) / done * left)} left" if done and left else ""
+        facts = ", ".join(f"{name} {value}" for name, value in facts.items())
+        self.say(f"step {step}/{self.num_steps}: {facts}{eta}")
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class MetricsWriter:
+    """Appends rows to ``metrics.jsonl`` and TensorBoard, both from ``start`` on.
+
+    Rows of later steps, which a run that died wrote after its last checkpoint, are taken
+    out: those steps will be done again.
+    """
+
+    def __init__(self, workdir: str, start: int):
+        path = os.path.join(workdir, FILE)
+        kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
+        beside = path + ".tmp"
+        with open(beside, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+        os.replace(beside, path)
+        self._file = open(path, "a", encoding="utf-8")
+        self._events = SummaryWriter(
+            os.path.join(workdir, "tensorboard"), purge_step=start + 1 if start else None
+        )
+
+    def write(self, row: dict[str, float]) -> None:
+        """Writes ``{"step": n, name: value, …}``."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if name != "step":
+                self._events.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Writes out what TensorBoard still holds."""
+        self._file.close()
+        self._events.close()
+
+
+def read_rows(workdir: str) -> list[dict[str, float]]:
+    """The rows of ``metrics.jsonl``; a last line that was cut short is left out."""
+    rows = []
+    try:
+        with open(os.path.join(workdir, FILE), encoding="utf-8") as file:
+            for line in file:
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    continue
+    except FileNotFoundError:
+        pass
+    return rows
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,118 @@
+"""Everything that knows devices: how state, data and batches lie on them, and pmap.
+
+Steps are written for one device and the axis ``steps.AXIS``. Two ways of spreading them
+have the same interface and give the same numbers; the loop does not know which it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from train.errors import UsageError
+from train.steps import AXIS
+
+# Steps sent to the devices before the first of them is waited for: enough to keep them
+# busy, few enough that their batches do not fill the memory.
+STEPS_AHEAD = 4
+
+
+class Devices:
+    """The devices of this run, in a row along ``AXIS``."""
+
+    def __init__(self):
+        self.devices = jax.local_devices()
+        self.mesh = Mesh(np.array(self.devices), (AXIS,))
+        self.split_sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def describe(self) -> str:
+        """Such as ``4 cpu devices``."""
+        plural = "s" if len(self) > 1 else ""
+        return f"{len(self)} {self.devices[0].platform} device{plural}"
+
+    def check_batch(self, batch_size: int, key: str) -> None:
+        """Raises UsageError unless every device gets the same number of images."""
+        if batch_size % len(self):
+            near = max(1, round(batch_size / len(self))) * len(self)
+            raise UsageError(
+                f"{key}={batch_size} does not divide among {len(self)} devices;"
+                f" the nearest that does is {near}"
+            )
+
+
+class Pmap(Devices):
+    """``jax.pmap``: every array has a leading axis of devices."""
+
+    def train(self, step: Callable) -> Callable:
+        """Compiles ``(state, data, batch) -> (state, metrics)``, donating the state."""
+        return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+
+    def evaluate(self, step: Callable) -> Callable:
+        """Compiles ``(state, data, batch) -> sums``."""
+        return jax.pmap(step, axis_name=AXIS)
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a copy of each array on every device."""
+        return jax.tree.map(self._replicate, tree)
+
+    def _replicate(self, leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)[None]
+        copies = [jax.device_put(host, device) for device in self.devices]
+        shape = (len(self), *host.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, self.split_sharding, copies)
+
+    def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Gives each device its share of a host batch, in order."""
+        return {
+            name: jax.device_put(
+                array.reshape(len(self), -1, *array.shape[1:]), self.split_sharding
+            )
+            for name, array in batch.items()
+        }
+
+    def fetch(self, tree: Any) -> Any:
+        """One copy of replicated arrays, as NumPy arrays on the host."""
+        return jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree))
+
+
+class ShardMap(Devices):
+    """``jax.jit`` of ``jax.shard_map``: the way that JAX documents in place of pmap."""
+
+    def __init__(self):
+        super().__init__()
+        self.everywhere = NamedSharding(self.mesh, PartitionSpec())
+
+    def _map(self, step: Callable, out_specs: Any) -> Callable:
+        specs = (PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS))
+        # The steps pmean what they return, which the checker of replication cannot see
+        # through every optimiser.
+        return jax.shard_map(
+            step, mesh=self.mesh, in_specs=specs, out_specs=out_specs, check_vma=False
+        )
+
+    def train(self, step: Callable) -> Callable:
+        return jax.jit(self._map(step, (PartitionSpec(), PartitionSpec())), donate_argnums=0)
+
+    def evaluate(self, step: Callable) -> Callable:
+        return jax.jit(self._map(step, PartitionSpec()))
+
+    def replicate(self, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), self.everywhere), tree)
+
+    def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        return {name: jax.device_put(array, self.split_sharding) for name, array in batch.items()}
+
+    def fetch(self, tree: Any) -> Any:
+        return jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
+
+
+def make_devices(parallel: str) -> Pmap | ShardMap:
+    """The devices under ``config.parallel``: ``"pmap"`` or ``"shard_map"``."""
+    return {"pmap": Pmap, "shard_map": ShardMap}[parallel]()

@@ -1,0 +1,63 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from train.metrics import read_rows
+
+
+def draw_curves(workdir: str) -> None:
+    """Writes ``curves.png``: loss, accuracy and learning rate over steps."""
+    rows = read_rows(workdir)
+    figure, axes = _figure(1, 3, (13, 3.8))
+    for axis, name in zip(axes[:2], ("loss", "top1"), strict=True):
+        for kind, style in (("train", "-"), ("eval", "o-")):
+            series = [
+                (row["step"], row[f"{kind}/{name}"]) for row in rows if f"{kind}/{name}" in row
+            ]
+            if series:
+                axis.plot(*zip(*series, strict=True), style, markersize=3, label=kind)
+        axis.legend()
+    axes[0].set(title="loss (nats)", xlabel="step")
+    axes[1].set(title="top-1 accuracy", xlabel="step", ylim=(0, 1.02))
+    rates = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
+    if rates:
+        axes[2].plot(*zip(*rates, strict=True))
+    axes[2].set(title="learning rate", xlabel="step")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    _save(figure, os.path.join(workdir, "curves.png"))
+
+
+def draw_samples(
+    workdir: str, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Writes ``samples.png``: a grid of uint8 ``(N, H, W, 3)`` images with their class names."""
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(rows, columns, (1.3 * columns, 1.5 * rows))
+    for axis in axes:
+        axis.axis("off")
+    for axis, image, label in zip(axes, images, labels, strict=False):
+        # Small images as the pixels they are.
+        axis.imshow(image, interpolation="nearest" if len(image) < 64 else "antialiased")
+        axis.set_title(class_names[label][:18], fontsize=8)
+    _save(figure, os.path.join(workdir, "samples.png"))
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]):
+    # matplotlib takes most of a second to import, and nobody waits for its pictures.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def _save(figure, path: str) -> None:
+    beside = path + ".tmp"
+    figure.savefig(beside, format="png")
+    os.replace(beside, path)

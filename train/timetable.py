@@ -1,0 +1,78 @@
+"""When a run evaluates, saves and writes metrics, in steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_collections
+
+from train.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Lengths and intervals in steps; an interval of 0 means at the end alone."""
+
+    num_images: int
+    batch_size: int
+    steps_per_epoch: int
+    num_steps: int
+    eval_every: int
+    save_every: int
+    log_every: int
+
+    def evaluates(self, step: int) -> bool:
+        """Whether to evaluate once ``step`` steps are done; likewise below."""
+        return _due(step, self.eval_every, self.num_steps)
+
+    def saves(self, step: int) -> bool:
+        return _due(step, self.save_every, self.num_steps)
+
+    def logs(self, step: int) -> bool:
+        return self.evaluates(step) or _due(step, self.log_every, self.num_steps)
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training images that ``step`` steps make."""
+        return step / self.steps_per_epoch
+
+    def describe(self) -> str:
+        """A sentence that says how long the run is and what its epochs leave out."""
+        epochs = self.epoch(self.num_steps)
+        text = (
+            f"{self.num_steps:,} steps of {self.batch_size} images,"
+            f" {self.steps_per_epoch:,} an epoch, {epochs:.4g} epochs"
+        )
+        left_out = self.num_images - self.steps_per_epoch * self.batch_size
+        if left_out:
+            share = left_out / self.num_images
+            text += f"; each epoch leaves out {left_out:,} other images ({share:.1%})"
+        return text
+
+
+def make_timetable(config: ml_collections.ConfigDict, num_images: int) -> Timetable:
+    """Raises UsageError where the batch does not fit the data or the run has no step."""
+    if config.batch_size > num_images:
+        raise UsageError(
+            f"config.batch_size={config.batch_size} is more than the {num_images} training images"
+        )
+    steps_per_epoch = num_images // config.batch_size
+
+    def in_steps(epochs: float) -> int:
+        return max(1, round(epochs * steps_per_epoch)) if epochs else 0
+
+    num_steps = config.num_steps or in_steps(config.num_epochs)
+    if not num_steps:
+        raise UsageError("config.num_epochs and config.num_steps are both 0: nothing to train")
+    return Timetable(
+        num_images=num_images,
+        batch_size=config.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        num_steps=num_steps,
+        eval_every=in_steps(config.eval.every_epochs),
+        save_every=in_steps(config.checkpoint.every_epochs),
+        log_every=config.log.every_steps or min(100, max(10, steps_per_epoch // 10)),
+    )
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or bool(every and step % every == 0)

@@ -1,0 +1,79 @@
+"""A run's folder, which describes itself: what it holds and whether it may be continued.
+
+``config.json`` is the configuration, ``run.json`` what predicting needs beside it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from typing import Any
+
+import ml_collections
+
+import flax_resnet
+from train import config as config_lib
+from train.errors import RunError, UsageError
+
+VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def open_for_training(path: str, config: ml_collections.ConfigDict) -> None:
+    """Makes the folder, or checks that it belongs to this configuration, and writes it there.
+
+    Raises UsageError, with the keys that differ, where the folder's run learns otherwise
+    and has something to lose, and RunError where it cannot be written.
+    """
+    has_run = os.path.exists(_config_file(path))
+    if has_run and has_checkpoints(path):
+        differ = config_lib.differences(read_config(path), config)
+        if differ:
+            keys = "; ".join(f"{key} was {old!r}, is now {new!r}" for key, old, new in differ)
+            raise UsageError(
+                f"{path!r} holds a run with another configuration: {keys}. Give the same"
+                " configuration to continue it, or another --workdir"
+            )
+    try:
+        os.makedirs(path, exist_ok=True)
+        write_atomically(_config_file(path), config_lib.to_json(config))
+    except OSError as error:
+        raise RunError(f"cannot write the workdir {path!r}: {error.strerror}") from error
+
+
+def has_checkpoints(path: str) -> bool:
+    """Whether anything was saved in the workdir."""
+    folder = os.path.join(path, "checkpoints")
+    return os.path.isdir(folder) and any(name.isdigit() for name in os.listdir(folder))
+
+
+def read_config(path: str) -> ml_collections.ConfigDict:
+    """The configuration of the run in ``path``. Raises RunError where there is none."""
+    try:
+        with open(_config_file(path), encoding="utf-8") as file:
+            return config_lib.from_json(file.read())
+    except FileNotFoundError:
+        raise RunError(f"{path!r} holds no run: there is no {_config_file(path)}") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {_config_file(path)}: {error}") from error
+
+
+def write_description(path: str, description: dict[str, Any]) -> None:
+    """Writes ``run.json``: the description and the versions of what runs."""
+    versions = {"flax-resnet": flax_resnet.__version__, "python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    text = json.dumps(description | {"versions": versions}, indent=2, ensure_ascii=False)
+    write_atomically(os.path.join(path, "run.json"), text + "\n")
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Writes a file that is whole or not there, whenever the process dies."""
+    beside = f"{path}.{os.getpid()}.tmp"
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(beside, path)
+
+
+def _config_file(path: str) -> str:
+    return os.path.join(path, "config.json")
