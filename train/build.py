@@ -44,7 +44,11 @@ def make_task(
         model=model,
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
-        augment=Augment(flip=config.augment.flip, pad_crop=config.augment.pad_crop),
+        augment=Augment(
+            flip=config.augment.flip,
+            pad_crop=config.augment.pad_crop,
+            rotate=config.augment.rotate,
+        ),
         mean=tuple(config.dataset.mean),
         std=tuple(config.dataset.std),
         seed=config.seed,

@@ -79,7 +79,9 @@ class Checkpoints:
         number = self._resolve(step)
         template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         try:
-            return self._manager.restore(number, args=ocp.args.StandardRestore(template))
+            state = self._manager.restore(number, args=ocp.args.StandardRestore(template))
+            jax.tree_util.tree_map_with_path(_check_shape, template, state)
+            return state
         except Exception as error:
             reason = " ".join(str(error).split())[:500]
             raise RunError(
@@ -111,6 +113,12 @@ class Checkpoints:
             have = ", ".join(str(s) for s in steps)
             raise UsageError(f"{self.folder} has no step {step}; it has {have}")
         return step
+
+
+def _check_shape(where: Any, wanted: np.ndarray, found: np.ndarray) -> None:
+    if wanted.shape != found.shape:  # Orbax lets it pass
+        name = jax.tree_util.keystr(where)
+        raise ValueError(f"{name} is of shape {found.shape}, not {wanted.shape}")
 
 
 def _top1(metrics: Any) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import ml_collections
 import optax
+
+if TYPE_CHECKING:
+    import ml_collections
 
 
 def make_schedule(

@@ -6,7 +6,7 @@ have the same interface and give the same numbers; the loop does not know which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,10 +22,10 @@ STEPS_AHEAD = 4
 
 
 class Devices:
-    """The devices of this run, in a row along ``AXIS``."""
+    """The devices of this run, in a row along ``AXIS``; by default all of this process."""
 
-    def __init__(self):
-        self.devices = jax.local_devices()
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        self.devices = list(devices or jax.local_devices())
         self.mesh = Mesh(np.array(self.devices), (AXIS,))
         self.split_sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
 
@@ -85,8 +85,8 @@ class Pmap(Devices):
 class ShardMap(Devices):
     """``jax.jit`` of ``jax.shard_map``: the way that JAX documents in place of pmap."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        super().__init__(devices)
         self.everywhere = NamedSharding(self.mesh, PartitionSpec())
 
     def _map(self, step: Callable, out_specs: Any) -> Callable:

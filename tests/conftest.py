@@ -1,0 +1,70 @@
+"""Shared by all tests: four virtual devices, one compilation cache, one copy of the digits."""
+
+import os
+import sys
+import tempfile
+
+# Before JAX is imported. The cache serves the processes that tests start, too.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jax-cache-"))
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DIGITS = "configs/resnet20_digits.py"
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A folder in which the digits are prepared on first use."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def digits_config(data_dir):
+    """The digits' recipe, shortened to three steps."""
+    from train.config import load_config
+
+    config = load_config(str(ROOT / DIGITS))
+    config.dataset.data_dir = data_dir
+    config.num_steps = 3
+    return config
+
+
+class Commands:
+    """Runs the project's commands as processes, as users do."""
+
+    def __init__(self, data_dir):
+        self.data_dir = data_dir
+
+    def start(self, module, *arguments, devices=1, cwd=ROOT, **kwargs):
+        env = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
+        return subprocess.Popen(command, env=env, cwd=cwd, text=True, **pipes)
+
+    def run(self, module, *arguments, **kwargs):
+        """Runs to the end; gives the process with ``returncode``, ``stdout``, ``stderr``."""
+        process = self.start(module, *arguments, **kwargs)
+        stdout, stderr = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def digits(self, workdir, *overrides):
+        """The arguments that train on the digits in ``workdir``."""
+        return (
+            *("--config", DIGITS, "--workdir", workdir),
+            f"--config.dataset.data_dir={self.data_dir}",
+            *overrides,
+        )
+
+
+@pytest.fixture(scope="session")
+def commands(data_dir):
+    return Commands(data_dir)

@@ -1,0 +1,103 @@
+"""Orbax: what is kept, found and restored."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train.checkpoints import Checkpoints
+from train.errors import RunError, UsageError
+from train.steps import TrainState
+
+
+def state_at(step):
+    rng = np.random.default_rng(step)
+    return TrainState(
+        step=np.int32(step),
+        params={"layer": {"kernel": rng.normal(size=(3, 4)).astype(np.float32)}},
+        batch_stats={"mean": rng.normal(size=4).astype(np.float32)},
+        opt_state=({"count": np.int32(step)}, rng.normal(size=2).astype(jnp.bfloat16)),
+    )
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Steps 10 … 60 with a best top-1 at 20 and none at 50; two are kept."""
+    checkpoints = Checkpoints(str(tmp_path), keep=2)
+    for step, top1 in ((10, 0.2), (20, 0.9), (30, 0.5), (40, 0.9 - 1e-9), (50, None), (60, 0.7)):
+        checkpoints.save(state_at(step), None if top1 is None else {"top1": top1})
+    checkpoints.wait()
+    yield checkpoints
+    checkpoints.close()
+
+
+def test_keeps_the_last_and_the_best(saved):
+    assert saved.steps() == [20, 50, 60]
+    assert saved.best() == (20, 0.9)
+
+
+@pytest.mark.parametrize(("step", "number"), [("last", 60), ("best", 20), (50, 50)])
+def test_restores_bit_for_bit(saved, step, number):
+    assert_same(saved.restore(step, like=state_at(0)), state_at(number))
+
+
+def test_a_reader_sees_the_same_and_changes_nothing(saved, tmp_path):
+    before = sorted(os.listdir(saved.folder))
+    reader = Checkpoints(str(tmp_path))
+    assert reader.steps() == [20, 50, 60]
+    assert reader.best() == (20, 0.9)
+    assert_same(reader.restore("best", like=state_at(0)), state_at(20))
+    reader.close()
+    assert sorted(os.listdir(saved.folder)) == before
+
+
+def test_a_step_that_is_not_there(saved):
+    with pytest.raises(UsageError, match="no step 30; it has 20, 50, 60"):
+        saved.restore(30, like=state_at(0))
+
+
+def test_nothing_saved(tmp_path):
+    with pytest.raises(RunError, match="no checkpoints"):
+        Checkpoints(str(tmp_path))
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    assert checkpoints.steps() == [] and checkpoints.best() is None
+    with pytest.raises(RunError, match="no finished checkpoint"):
+        checkpoints.restore("last", like=state_at(0))
+
+
+def test_a_state_of_another_shape_is_refused(saved):
+    other = state_at(0).replace(params={"layer": {"kernel": np.zeros((3, 5), np.float32)}})
+    with pytest.raises(RunError, match=r"step 60.*kernel.*\(3, 4\), not \(3, 5\)"):
+        saved.restore("last", like=other)
+
+
+def test_what_a_kill_left_half_written_is_not_seen_and_goes(saved, tmp_path):
+    saved.close()
+    half = os.path.join(saved.folder, "70.orbax-checkpoint-tmp")
+    os.makedirs(half)
+    again = Checkpoints(str(tmp_path), keep=2)
+    assert again.steps() == [20, 50, 60]
+    again.save(state_at(70))
+    again.wait()
+    assert again.steps() == [20, 60, 70]
+    assert not os.path.exists(half)
+
+
+def test_saving_is_asynchronous_and_takes_a_copy(tmp_path):
+    """What training does to the state after save() must not reach the disk."""
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    state = state_at(5)
+    expected = jax.tree.map(np.copy, state)
+    checkpoints.save(state)
+    state.params["layer"]["kernel"][:] = -1
+    checkpoints.wait()
+    assert_same(checkpoints.restore("last", like=state), expected)

@@ -1,0 +1,291 @@
+"""The commands as users run them: real processes, real data, real checkpoints."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from train import steps, workdir
+from train.build import make_model, make_task
+from train.checkpoints import Checkpoints
+from train.metrics import read_rows
+
+
+def last_json(process):
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def final_state(path):
+    """The last checkpoint's leaves, by name."""
+    import jax
+
+    config = workdir.read_config(str(path))
+    task = make_task(config, make_model(config, 10), 1, 1)
+    like = jax.eval_shape(lambda: steps.create_state(task, (8, 8, 3)))
+    state = Checkpoints(str(path)).restore("last", like)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in leaves}
+
+
+def wait_for_step(process, path, step):
+    """Returns once metrics of ``step`` are written."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        rows = read_rows(str(path))
+        if rows and rows[-1]["step"] >= step:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} within 120 s")
+
+
+SHORT = (
+    "--config.num_epochs=3",
+    "--config.eval.every_epochs=1",
+    "--config.checkpoint.every_epochs=1",
+    "--config.log.every_steps=2",
+)
+
+
+@pytest.fixture(scope="module")
+def run(commands, tmp_path_factory):
+    """Three epochs on the digits: the workdir and the process that trained them."""
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    process = commands.run("train.main", *commands.digits(path, *SHORT))
+    assert process.returncode == 0, process.stderr
+    return path, process
+
+
+def test_the_last_line_is_the_final_evaluation(run):
+    path, process = run
+    result = last_json(process)
+    assert list(result) == ["split", "examples", "top1", "top5", "loss", "step"]
+    assert result["split"] == "test" and result["examples"] == 360 and result["step"] == 66
+    assert 0.5 < result["top1"] <= result["top5"] <= 1
+    assert read_rows(str(path))[-1]["eval/top1"] == result["top1"]
+
+
+def test_the_reader_is_told_what_was_found_and_what_is_going_on(run):
+    out = run[1].stdout
+    assert "digits, 1,437 training and 360 evaluation images of 8×8, 10 classes" in out
+    assert "resnet20, 269,722 parameters, float32, on 1 cpu device" in out
+    assert "66 steps of 64 images, 22 an epoch, 3 epochs" in out
+    assert "leaves out 29 other images" in out
+    assert "compiling…" in out and "left\n" in out and "images/s" in out
+    assert "the warm-up of 5 epochs is not over when the run ends after 3" in out
+
+
+def test_the_workdir_describes_itself(run):
+    path = run[0]
+    described = json.loads((path / "run.json").read_text())
+    assert described["class_names"] == [str(digit) for digit in range(10)]
+    assert described["preprocessing"]["image_size"] == 8
+    assert described["versions"]["jax"]
+    assert json.loads((path / "config.json").read_text())["num_epochs"] == 3
+    for picture in ("curves.png", "samples.png"):
+        assert (path / picture).read_bytes().startswith(b"\x89PNG")
+    assert list((path / "tensorboard").glob("events*"))
+    rows = read_rows(str(path))
+    assert [row["step"] for row in rows] == list(range(2, 67, 2))
+    assert {
+        "step", "epoch", "train/loss", "train/top1", "learning_rate", "images_per_second",
+        "input_wait_fraction",
+    } <= set(rows[-1])  # fmt: skip
+    assert [row["step"] for row in rows if "eval/top1" in row] == [22, 44, 66]
+    assert all(0 <= row["input_wait_fraction"] < 0.5 for row in rows)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_evaluate_prints_what_training_printed(run, commands, tmp_path, devices):
+    path, process = run
+    trained = last_json(process)
+    again = commands.run("train.evaluate", "--workdir", path, devices=devices, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    evaluated = last_json(again)
+    assert evaluated.pop("loss") == pytest.approx(trained["loss"], rel=1e-5)
+    assert evaluated == {key: value for key, value in trained.items() if key != "loss"}
+
+
+def test_evaluate_a_chosen_step(run, commands):
+    path, _ = run
+    rows = {row["step"]: row for row in read_rows(str(path))}
+    best = max((row["eval/top1"], step) for step, row in rows.items() if "eval/top1" in row)[1]
+    result = last_json(commands.run("train.evaluate", "--workdir", path, "--step", "best"))
+    assert result["step"] == best and result["top1"] == rows[best]["eval/top1"]
+    result = last_json(commands.run("train.evaluate", "--workdir", path, "--step", "22"))
+    assert result["step"] == 22 and result["top1"] == rows[22]["eval/top1"]
+
+
+def test_the_same_command_on_a_finished_run_evaluates_it(run, commands):
+    path, process = run
+    before = final_state(path)
+    rows = read_rows(str(path))
+    again = commands.run("train.main", *commands.digits(path, *SHORT))
+    assert again.returncode == 0, again.stderr
+    assert last_json(again) == last_json(process)
+    assert "continues after step 66" in again.stdout
+    assert read_rows(str(path)) == rows
+    assert all((after == before[name]).all() for name, after in final_state(path).items())
+
+
+def test_killed_at_any_moment_the_run_ends_bit_identical(run, commands, tmp_path):
+    """kill -9 while compiling, after the first save, and late; then to the end."""
+    path = tmp_path / "killed"
+    arguments = commands.digits(path, *SHORT)
+    for step in (0, 26, 58):
+        process = commands.start("train.main", *arguments)
+        if step:
+            wait_for_step(process, path, step)
+        else:
+            time.sleep(4)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    process = commands.run("train.main", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert "continues after step 44" in process.stdout
+
+    expected, actual = final_state(run[0]), final_state(path)
+    assert expected.keys() == actual.keys()
+    for name in expected:
+        assert expected[name].tobytes() == actual[name].tobytes(), name
+    assert last_json(process) == last_json(run[1])
+
+    def learned(folder):
+        keys = ("step", "train/loss", "train/top1", "eval/loss", "eval/top1", "learning_rate")
+        return [{key: row.get(key) for key in keys} for row in read_rows(str(folder))]
+
+    assert learned(path) == learned(run[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path, number):
+    path = tmp_path / "stopped"
+    arguments = commands.digits(path, *SHORT, "--config.checkpoint.every_epochs=0")
+    process = commands.start("train.main", *arguments)
+    wait_for_step(process, path, 4)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert f"{number.name} after step" in stderr and "Traceback" not in stdout + stderr
+    saved = Checkpoints(str(path)).steps()
+    assert saved and f"after step {saved[-1]}" in stderr
+
+
+def test_another_configuration_in_the_same_workdir_is_refused(run, commands):
+    path, _ = run
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in path.rglob("*") if p.is_file())
+    process = commands.run(
+        "train.main", *commands.digits(path, *SHORT, "--config.optimizer.momentum=0.5")
+    )
+    assert process.returncode == 2
+    assert "optimizer.momentum was 0.9, is now 0.5" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+    after = sorted((p.name, p.stat().st_mtime_ns) for p in path.rglob("*") if p.is_file())
+    assert after == before
+
+
+def test_keys_that_change_nothing_learned_may_differ(run, commands):
+    path, process = run
+    overrides = (*SHORT, "--config.checkpoint.keep=7", "--config.parallel=shard_map")
+    again = commands.run("train.main", *commands.digits(path, *overrides))
+    assert again.returncode == 0, again.stderr
+    assert last_json(again)["top1"] == last_json(process)["top1"]
+
+
+def test_four_devices_train(commands, tmp_path):
+    process = commands.run(
+        "train.main", *commands.digits(tmp_path / "run", "--config.num_steps=30"), devices=4
+    )
+    assert process.returncode == 0, process.stderr
+    assert "on 4 cpu devices" in process.stdout
+    result = last_json(process)
+    assert result["examples"] == 360 and result["top1"] > 0.12
+
+
+def one_line(process, status, *words):
+    assert process.returncode == status, process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), process.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.optimzer.name=adam"], ["config.optimzer.name", "config.optimizer.name"]),
+        (["--config.batch_size=big"], ["config.batch_size", "whole number", "'big'"]),
+        (["--config.batch_size"], ["needs a value"]),
+        (["--confg=x"], ["--confg=x", "--help"]),
+        (["--config.batch_size=2000"], ["batch_size=2000", "1437 training images"]),
+        (["--config.model.name=resnet21"], ["resnet21", "did you mean 'resnet20'"]),
+        (["--config.model.num_classes=3"], ["num_classes=3", "10 classes"]),
+        (["--config.dataset.train_split=trian"], ["no split 'trian'", "train"]),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(commands, tmp_path, arguments, words):
+    process = commands.run("train.main", *commands.digits(tmp_path / "run", *arguments))
+    one_line(process, 2, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_the_devices_do_not_divide(commands, tmp_path):
+    arguments = commands.digits(tmp_path / "run", "--config.batch_size=66")
+    one_line(commands.run("train.main", *arguments, devices=4), 2, "66", "4 devices", "64")
+
+
+def test_a_missing_config(commands):
+    process = commands.run("train.main", "--config", "configs/resnet20_digit.py")
+    one_line(process, 2, "configs/resnet20_digit.py", "resnet20_digits.py")
+
+
+def test_no_config(commands):
+    one_line(commands.run("train.main"), 2, "--config")
+
+
+def test_imagenet_without_its_data(commands, tmp_path):
+    began = time.monotonic()
+    process = commands.run(
+        *("train.main", "--config", "configs/resnet50_imagenet.py", "--workdir", tmp_path / "run"),
+        f"--config.dataset.data_dir={tmp_path}",
+    )
+    one_line(process, 1, "imagenet2012", str(tmp_path), "tfds build", "ILSVRC2012_img_train.tar")
+    assert time.monotonic() - began < 30
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_written(commands, tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = commands.digits(tmp_path / "file" / "run", "--config.num_steps=1")
+    one_line(commands.run("train.main", *arguments), 1, "cannot write", str(tmp_path / "file"))
+
+
+def test_evaluate_where_there_is_no_run(commands, tmp_path):
+    process = commands.run("train.evaluate", "--workdir", tmp_path)
+    one_line(process, 1, "holds no run", "config.json")
+    assert os.listdir(tmp_path) == []
+
+
+def test_evaluate_a_step_that_does_not_exist(run, commands):
+    process = commands.run("train.evaluate", "--workdir", run[0], "--step", "23")
+    one_line(process, 2, "no step 23", "22, 44, 66")
+    process = commands.run("train.evaluate", "--workdir", run[0], "--step", "newest")
+    one_line(process, 2, "'newest'")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(commands, tmp_path):
+    arguments = commands.digits(
+        tmp_path, *SHORT, "--config.schedule.learning_rate=1e30", "--config.label_smoothing=0.9"
+    )
+    one_line(commands.run("train.main", *arguments), 1, "nothing was saved", "learning_rate")
+    assert Checkpoints(str(tmp_path), keep=1).steps() == []
+
+
+def test_help_lists_the_keys(commands):
+    process = commands.run("train.main", "--help")
+    assert process.returncode == 0
+    assert "--config.batch_size=128" in process.stdout

@@ -1,0 +1,153 @@
+"""Losses, ranks and one whole step, each against a computation of its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flax_resnet import ResNet
+from train import steps
+from train.augment import Augment
+from train.parallel import Pmap
+
+MODEL = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=7)
+
+
+def make_task(**fields):
+    schedule = optax.constant_schedule(0.1)
+    settings = dict(
+        model=MODEL,
+        optimizer=optax.sgd(schedule, 0.9),
+        schedule=schedule,
+        augment=Augment(),
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.3, 0.4),
+        seed=0,
+    )
+    return steps.Task(**settings | fields)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (16, 12, 12, 3)).astype(np.uint8),
+        "label": rng.integers(0, 7, 16).astype(np.int32),
+        "position": np.arange(16, dtype=np.int32),
+    }
+
+
+def run_step(task, batch, devices=1):
+    """One train step; gives the state before, the state after and the metrics."""
+    devices = Pmap(jax.local_devices()[:devices])
+    before = steps.create_state(task, (12, 12, 3))
+    step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
+    after, metrics = step(devices.replicate(before), devices.replicate({}), devices.split(batch))
+    return before, devices.fetch(after), devices.fetch(metrics)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_cross_entropy_with_smoothing_is_that_of_the_smoothed_target(smoothing):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 4)) * 3
+    labels = np.array([0, 3, 1, 1, 2])
+    target = np.full((5, 4), smoothing / 4)
+    target[np.arange(5), labels] += 1 - smoothing
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    ours = steps.cross_entropy(jnp.float32(logits), jnp.asarray(labels), smoothing)
+    np.testing.assert_allclose(ours, -(target * np.log(p)).sum(1), rtol=1e-5)
+
+
+def test_rank_is_the_labels_place_with_ties_to_the_lower_class_and_nan_never_right():
+    nan = np.nan
+    logits = jnp.array([[1, 3, 2], [1, 3, 2], [5, 5, 5], [5, 5, 5], [nan, nan, nan], [1, nan, 0]])
+    labels = jnp.array([1, 0, 0, 2, 0, 0])
+    ranks = steps.rank_of(logits, labels).tolist()
+    assert ranks[:4] == [0, 2, 0, 2]
+    assert ranks[4] > 0 and ranks[5] > 0
+
+
+def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
+    before, after, metrics = run_step(make_task(), batch)
+    images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": before.batch_stats}
+        logits, updates = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        return losses.mean(), (logits, updates["batch_stats"])
+
+    (loss, (logits, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    assert after.step == 1
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    assert metrics["top1"] == np.mean(logits.argmax(1) == batch["label"])
+    assert metrics["learning_rate"] == np.float32(0.1)
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, gradients)
+    jax.tree.map(close, after.params, expected)
+    jax.tree.map(close, after.batch_stats, stats)
+
+
+def test_devices_average_gradients_statistics_and_metrics(batch):
+    """With statistics over all devices, four devices learn what one learns."""
+    model = MODEL.clone(axis_name=steps.AXIS)
+    task = make_task(model=model, augment=Augment(flip=True, pad_crop=2))
+    _, one, metrics_one = run_step(task, batch, devices=1)
+    _, four, metrics_four = run_step(task, batch, devices=4)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, one, four)
+    jax.tree.map(close, metrics_one, metrics_four)
+
+
+def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
+    task = make_task()
+    before, after, _ = run_step(task, batch, devices=4)
+    quarters = [{name: array[i : i + 4] for name, array in batch.items()} for i in range(0, 16, 4)]
+    each = [run_step(task, quarter)[1].batch_stats for quarter in quarters]
+    expected = jax.tree.map(lambda *parts: np.mean(parts, axis=0), *each)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, after.batch_stats, expected)
+    assert before.batch_stats["stem_norm"]["mean"].sum() == 0
+
+
+def test_eval_counts_valid_examples_alone(batch):
+    task = make_task()
+    state = steps.create_state(task, (12, 12, 3))
+    valid = np.arange(16) < 11
+    images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = np.asarray(MODEL.apply(variables, jnp.float32(images)))[:11]
+    labels = batch["label"][:11]
+    place = (-logits).argsort(axis=1).argsort(axis=1)[np.arange(11), labels]
+    losses = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), labels)
+
+    for count in (1, 4):
+        devices = Pmap(jax.local_devices()[:count])
+        step = devices.evaluate(lambda state, data, batch: steps.eval_step(task, state, batch))
+        sums = devices.fetch(
+            step(
+                devices.replicate(state),
+                devices.replicate({}),
+                devices.split(batch | {"valid": valid}),
+            )
+        )
+        assert sums["examples"] == 11
+        assert sums["top1"] == (place < 1).sum()
+        assert sums["top5"] == (place < 5).sum()
+        np.testing.assert_allclose(sums["loss"], losses.sum(), rtol=1e-5)
+
+
+def test_steps_need_no_data_library():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.modules |= dict.fromkeys("
+        "['tensorflow_datasets', 'grain', 'ml_collections', 'orbax', 'cv2'], None);"
+        "import flax_resnet, train.steps, train.parallel, train.optimizers, train.augment"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
