@@ -26,11 +26,12 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def digits_config(data_dir):
-    """The digits' recipe, shortened to three steps."""
+    """The digits' recipe, at 8×8 pixels and for three steps."""
     from train.config import load_config
 
     config = load_config(str(ROOT / DIGITS))
     config.dataset.data_dir = data_dir
+    config.dataset.image_size = 8
     config.num_steps = 3
     return config
 

@@ -19,19 +19,16 @@ class Augment:
 
     flip: bool = False
     pad_crop: int = 0
-    rotate: float = 0.0
 
     def __call__(self, images: jax.Array, keys: jax.Array) -> jax.Array:
         """Augments uint8 ``(N, H, W, C)`` images, one key each; same shape and type."""
-        if not (self.flip or self.pad_crop or self.rotate):
+        if not (self.flip or self.pad_crop):
             return images
         return jax.vmap(self._one)(images, keys)
 
     def _one(self, image: jax.Array, key: jax.Array) -> jax.Array:
         # One draw an image: compiling threefry costs most of a second a draw on CPUs.
-        flip, down, across, turn = jax.random.uniform(key, (4,))
-        if self.rotate:
-            image = rotate(image, jnp.deg2rad(self.rotate) * (2 * turn - 1))
+        flip, down, across = jax.random.uniform(key, (3,))
         if self.pad_crop:
             # Shifts by −pad … pad, each as likely; the border is black.
             pad, places = self.pad_crop, 2 * self.pad_crop + 1
@@ -41,31 +38,6 @@ class Augment:
         if self.flip:
             image = jnp.where(flip < 0.5, image[:, ::-1], image)
         return image
-
-
-def rotate(image: jax.Array, angle: jax.Array) -> jax.Array:
-    """Turns a uint8 ``(H, W, C)`` image about its centre by ``angle`` radians.
-
-    Bilinear; what comes from outside the image is black.
-    """
-    height, width = image.shape[:2]
-    y = jnp.arange(height)[:, None] - (height - 1) / 2
-    x = jnp.arange(width)[None, :] - (width - 1) / 2
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    rows = cos * y - sin * x + (height - 1) / 2
-    columns = sin * y + cos * x + (width - 1) / 2
-    top, left = jnp.floor(rows).astype(int), jnp.floor(columns).astype(int)
-    down, right = (rows - top)[..., None], (columns - left)[..., None]
-
-    # A border of black, so that the four neighbours of every point can be read.
-    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0))).astype(jnp.float32)
-
-    def pixel(row, column):
-        return padded[jnp.clip(row + 1, 0, height + 1), jnp.clip(column + 1, 0, width + 1)]
-
-    above = (1 - right) * pixel(top, left) + right * pixel(top, left + 1)
-    below = (1 - right) * pixel(top + 1, left) + right * pixel(top + 1, left + 1)
-    return jnp.round((1 - down) * above + down * below).astype(image.dtype)
 
 
 def example_keys(seed: int, step: jax.Array, position: jax.Array) -> jax.Array:

@@ -44,11 +44,7 @@ def make_task(
         model=model,
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
-        augment=Augment(
-            flip=config.augment.flip,
-            pad_crop=config.augment.pad_crop,
-            rotate=config.augment.rotate,
-        ),
+        augment=Augment(flip=config.augment.flip, pad_crop=config.augment.pad_crop),
         mean=tuple(config.dataset.mean),
         std=tuple(config.dataset.std),
         seed=config.seed,

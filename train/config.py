@@ -80,7 +80,6 @@ KEYS: dict[str, Key] = {
                               minimum=1e-3),
     "augment.flip": Key(False, "Mirror half of the training images left to right."),
     "augment.pad_crop": Key(0, "Pad by this many pixels and crop back at random.", minimum=0),
-    "augment.rotate": Key(0.0, "Turn by up to this many degrees, either way.", minimum=0),
 
     "optimizer.name": Key("sgd", "The optimiser.", choices=("sgd", "adam")),
     "optimizer.momentum": Key(0.9, "SGD's momentum; Adam's first decay.", minimum=0, below=1),

@@ -43,6 +43,7 @@ def wait_for_step(process, path, step):
 
 
 SHORT = (
+    "--config.dataset.image_size=8",
     "--config.num_epochs=3",
     "--config.eval.every_epochs=1",
     "--config.checkpoint.every_epochs=1",
@@ -198,7 +199,7 @@ def test_keys_that_change_nothing_learned_may_differ(run, commands):
 
 def test_four_devices_train(commands, tmp_path):
     process = commands.run(
-        "train.main", *commands.digits(tmp_path / "run", "--config.num_steps=30"), devices=4
+        "train.main", *commands.digits(tmp_path / "run", *SHORT, "--config.num_steps=30"), devices=4
     )
     assert process.returncode == 0, process.stderr
     assert "on 4 cpu devices" in process.stdout
@@ -222,7 +223,7 @@ def one_line(process, status, *words):
         (["--config.batch_size"], ["needs a value"]),
         (["--confg=x"], ["--confg=x", "--help"]),
         (["--config.batch_size=2000"], ["batch_size=2000", "1437 training images"]),
-        (["--config.model.name=resnet21"], ["resnet21", "did you mean 'resnet20'"]),
+        (["--config.model.name=resnt20"], ["resnt20", "did you mean 'resnet20'"]),
         (["--config.model.num_classes=3"], ["num_classes=3", "10 classes"]),
         (["--config.dataset.train_split=trian"], ["no split 'trian'", "train"]),
     ],
