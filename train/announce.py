@@ -29,7 +29,7 @@ def run(
     source = train_split.source
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     size = config.dataset.image_size
-    kept = "in device memory" if train_split.resident else "streamed"
+    kept = "in device memory" if train_split.keeps else "streamed"
     console.say(
         f"data:    {source.name}, {len(train_split):,} training and {len(eval_split):,}"
         f" evaluation images of {size}×{size}, {len(source.class_names)} classes, {kept}"
@@ -69,15 +69,14 @@ def warnings(config: ml_collections.ConfigDict, table: Timetable, devices: Devic
     return found
 
 
-def absurd_loss(loss: float, classes: int) -> str | None:
-    """A warning where an evaluation's loss is far worse than guessing's, ln(classes)."""
-    guessing = math.log(max(2, classes))
-    if loss <= 5 * guessing:
-        return None
-    return (
-        f"the evaluation loss {loss:.4g} is far above {guessing:.2f}, that of guessing; the"
-        " learning rate may be too high, or the running statistics not settled yet"
-    )
+def check_evaluation(console: Console, evaluated: dict[str, float], classes: int) -> None:
+    """Warns where an evaluation's loss is far worse than guessing's, ln(classes)."""
+    loss, guessing = evaluated["loss"], math.log(max(2, classes))
+    if not loss <= 5 * guessing:  # or not a number
+        console.warn(
+            f"the evaluation loss {loss:.4g} is far above {guessing:.2f}, that of guessing; the"
+            " learning rate may be too high, or the running statistics not settled yet"
+        )
 
 
 def description(

@@ -44,7 +44,7 @@ KEYS: dict[str, Key] = {
                            minimum=0, below=1),
     "batch_norm": Key("local", "Batch statistics of each device for itself, or of all together.",
                       choices=("local", "global")),
-    "parallel": Key("pmap", "How a step is spread over the devices; results are the same.",
+    "parallel": Key("pmap", "How a step is spread over the devices; equal but for rounding.",
                     choices=("pmap", "shard_map"), neutral=True),
 
     "model.name": Key("resnet50", "A name of flax_resnet.list_models()."),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from train.commands import Parser, run_command
 from train.errors import UsageError
 
@@ -24,8 +22,9 @@ def main() -> int:
     step = int(flags.step) if flags.step.isdigit() else flags.step
 
     from train.evaluation import evaluate_run
+    from train.metrics import to_json
 
-    print(json.dumps(evaluate_run(flags.workdir, step)), flush=True)
+    print(to_json(evaluate_run(flags.workdir, step)), flush=True)
     return 0
 
 

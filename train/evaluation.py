@@ -61,7 +61,7 @@ def evaluate_run(path: str, step: int | str) -> dict[str, Any]:
     """
     config = workdir.read_config(path)
     checkpoints = Checkpoints(path)
-    split = Split(config, config.dataset.eval_split, training=False)
+    split = Split(config, config.dataset.eval_split, training=False).load()
     model = make_model(config, len(split.source.class_names))
     # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
     task = make_task(config, model, steps_per_epoch=1, num_steps=1)

@@ -39,13 +39,14 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
     """
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, "config.batch_size")
+    workdir.check(path, config)
     train_split = Split(config, config.dataset.train_split, training=True)
     eval_split = Split(config, config.dataset.eval_split, training=False)
     table = make_timetable(config, len(train_split))
     model = make_model(config, len(train_split.source.class_names))
     task = make_task(config, model, table.steps_per_epoch, table.num_steps)
 
-    workdir.open_for_training(path, config)
+    workdir.create(path, config)
     workdir.write_description(path, announce.description(config, train_split, eval_split))
     checkpoints = Checkpoints(path, config.checkpoint.keep)
     state = steps.create_state(task, train_split.image_shape)
@@ -60,8 +61,8 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
     writer = MetricsWriter(path, start)
     order = TrainOrder(len(train_split), config.batch_size, config.seed)
 
-    train_data = devices.replicate(train_split.resident)
-    eval_data = devices.replicate(eval_split.resident)
+    train_data = devices.replicate(train_split.load().resident)
+    eval_data = devices.replicate(eval_split.load().resident)
     state = devices.replicate(state)
     train_step = devices.train(
         lambda state, data, batch: steps.train_step(task, state, gather(data, batch))
@@ -101,6 +102,7 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
                     if table.evaluates(step):
                         evaluated = evaluate_now()
                         row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
+                        announce.check_evaluation(console, evaluated, model.num_classes)
                     writer.write(row)
                     console.progress(row)
 

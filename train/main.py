@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 
@@ -32,13 +31,14 @@ def main() -> int:
 
     # Only now what takes a second to import: a typing error is told at once.
     from train.loop import Interrupted, train
+    from train.metrics import to_json
 
     try:
         result = train(config, workdir)
     except Interrupted as stop:
         print(f"stopped by {stop}; the same command continues", file=sys.stderr)
         return STOPPED
-    print(json.dumps(result), flush=True)
+    print(to_json(result), flush=True)
     return 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
+from typing import Any
 
 import tqdm
 from tensorboardX import SummaryWriter
@@ -14,7 +16,7 @@ FILE = "metrics.jsonl"
 
 
 class Console:
-    """A progress bar on a terminal; elsewhere plain lines, at most one every two seconds."""
+    """A progress bar on a terminal; elsewhere a line every two seconds and an evaluation."""
 
     SECONDS_BETWEEN_LINES = 2.0
 
@@ -69,7 +71,7 @@ class Console:
             self.bar.update(step - self.bar.n)
             return
         now = time.monotonic()
-        if now - self.told < self.SECONDS_BETWEEN_LINES and step < self.num_steps:
+        if now - self.told < self.SECONDS_BETWEEN_LINES and "eval/top1" not in row:
             return
         self.told = now
         done, left = step - self.start - 1, self.num_steps - step
@@ -99,13 +101,11 @@ class MetricsWriter:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         os.replace(beside, path)
         self._file = open(path, "a", encoding="utf-8")
-        self._events = SummaryWriter(
-            os.path.join(workdir, "tensorboard"), purge_step=start + 1 if start else None
-        )
+        self._events = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=start + 1)
 
     def write(self, row: dict[str, float]) -> None:
         """Writes ``{"step": n, name: value, …}``."""
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(to_json(row) + "\n")
         self._file.flush()
         for name, value in row.items():
             if name != "step":
@@ -115,6 +115,15 @@ class MetricsWriter:
         """Writes out what TensorBoard still holds."""
         self._file.close()
         self._events.close()
+
+
+def to_json(row: dict[str, Any]) -> str:
+    """A row as one line; what is not finite, which JSON cannot say, becomes null."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite, allow_nan=False)
 
 
 def read_rows(workdir: str) -> list[dict[str, float]]:

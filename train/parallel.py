@@ -1,7 +1,8 @@
 """Everything that knows devices: how state, data and batches lie on them, and pmap.
 
 Steps are written for one device and the axis ``steps.AXIS``. Two ways of spreading them
-have the same interface and give the same numbers; the loop does not know which it uses.
+have the same interface and learn the same, up to rounding, since the compiler fuses them
+differently; the loop does not know which it uses.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ class Pmap(Devices):
 
     def fetch(self, tree: Any) -> Any:
         """One copy of replicated arrays, as NumPy arrays on the host."""
-        return jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree))
+        shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
+        # A copy, since on CPUs the shard may be the device's own memory, which the next
+        # step takes over. Sliced on the host: on the device each shape would be compiled.
+        return jax.tree.map(lambda shard: np.array(shard[0]), shards)
 
 
 class ShardMap(Devices):
@@ -110,7 +114,8 @@ class ShardMap(Devices):
         return {name: jax.device_put(array, self.split_sharding) for name, array in batch.items()}
 
     def fetch(self, tree: Any) -> Any:
-        return jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
+        shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
+        return jax.tree.map(np.array, shards)  # copies, as above
 
 
 def make_devices(parallel: str) -> Pmap | ShardMap:

@@ -16,9 +16,8 @@ def draw_curves(workdir: str) -> None:
     figure, axes = _figure(1, 3, (13, 3.8))
     for axis, name in zip(axes[:2], ("loss", "top1"), strict=True):
         for kind, style in (("train", "-"), ("eval", "o-")):
-            series = [
-                (row["step"], row[f"{kind}/{name}"]) for row in rows if f"{kind}/{name}" in row
-            ]
+            key = f"{kind}/{name}"
+            series = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if series:
                 axis.plot(*zip(*series, strict=True), style, markersize=3, label=kind)
         axis.legend()

@@ -20,14 +20,19 @@ from train.errors import RunError, UsageError
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def open_for_training(path: str, config: ml_collections.ConfigDict) -> None:
-    """Makes the folder, or checks that it belongs to this configuration, and writes it there.
+def check(path: str, config: ml_collections.ConfigDict) -> None:
+    """Checks, and changes nothing, that ``config`` may train in the folder.
 
     Raises UsageError, with the keys that differ, where the folder's run learns otherwise
-    and has something to lose, and RunError where it cannot be written.
+    and has something to lose, and RunError where the folder cannot be written.
     """
-    has_run = os.path.exists(_config_file(path))
-    if has_run and has_checkpoints(path):
+    above = os.path.abspath(path)
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK):
+        reason = "is not a folder" if not os.path.isdir(above) else "cannot be written"
+        raise RunError(f"cannot write the workdir {path!r}: {above!r} {reason}")
+    if os.path.exists(_config_file(path)) and has_checkpoints(path):
         differ = config_lib.differences(read_config(path), config)
         if differ:
             keys = "; ".join(f"{key} was {old!r}, is now {new!r}" for key, old, new in differ)
@@ -35,6 +40,10 @@ def open_for_training(path: str, config: ml_collections.ConfigDict) -> None:
                 f"{path!r} holds a run with another configuration: {keys}. Give the same"
                 " configuration to continue it, or another --workdir"
             )
+
+
+def create(path: str, config: ml_collections.ConfigDict) -> None:
+    """Makes the folder and writes the configuration there; RunError where that fails."""
     try:
         os.makedirs(path, exist_ok=True)
         write_atomically(_config_file(path), config_lib.to_json(config))

@@ -25,7 +25,7 @@ def splits(digits_config):
     def make(resident, training=True, **dataset):
         digits_config.data.resident = resident
         digits_config.dataset.update(dataset)
-        return Split(digits_config, "train" if training else "test", training)
+        return Split(digits_config, "train" if training else "test", training).load()
 
     return make
 

@@ -1,5 +1,7 @@
 """Losses, ranks and one whole step, each against a computation of its own."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from flax_resnet import ResNet
 from train import steps
 from train.augment import Augment
-from train.parallel import Pmap
+from train.parallel import Pmap, ShardMap
 
 MODEL = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=7)
 
@@ -38,13 +40,15 @@ def batch():
     }
 
 
-def run_step(task, batch, devices=1):
-    """One train step; gives the state before, the state after and the metrics."""
-    devices = Pmap(jax.local_devices()[:devices])
+def run_step(task, batch, devices=1, kind=Pmap, count=1):
+    """Train steps; gives the state before, the state after and the last metrics."""
+    devices = kind(jax.local_devices()[:devices])
     before = steps.create_state(task, (12, 12, 3))
     step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
-    after, metrics = step(devices.replicate(before), devices.replicate({}), devices.split(batch))
-    return before, devices.fetch(after), devices.fetch(metrics)
+    state = devices.replicate(before)
+    for _ in range(count):
+        state, metrics = step(state, {}, devices.split(batch))
+    return before, devices.fetch(state), devices.fetch(metrics)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -96,11 +100,21 @@ def test_devices_average_gradients_statistics_and_metrics(batch):
     """With statistics over all devices, four devices learn what one learns."""
     model = MODEL.clone(axis_name=steps.AXIS)
     task = make_task(model=model, augment=Augment(flip=True, pad_crop=2))
-    _, one, metrics_one = run_step(task, batch, devices=1)
-    _, four, metrics_four = run_step(task, batch, devices=4)
+    _, one, metrics_one = run_step(task, batch, devices=1, count=3)
+    _, four, metrics_four = run_step(task, batch, devices=4, count=3)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     jax.tree.map(close, one, four)
     jax.tree.map(close, metrics_one, metrics_four)
+
+
+def test_shard_map_learns_what_pmap_learns(batch):
+    """Each repeats its own bits; between them the compiler fuses differently (last bits)."""
+    task = make_task(augment=Augment(flip=True, pad_crop=2))
+    _, by_pmap, _ = run_step(task, batch, 4, Pmap, count=3)
+    _, again, _ = run_step(task, batch, 4, Pmap, count=3)
+    _, by_shard_map, _ = run_step(task, batch, 4, ShardMap, count=3)
+    jax.tree.map(np.testing.assert_array_equal, by_pmap, again)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), by_pmap, by_shard_map)
 
 
 def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
@@ -128,13 +142,8 @@ def test_eval_counts_valid_examples_alone(batch):
     for count in (1, 4):
         devices = Pmap(jax.local_devices()[:count])
         step = devices.evaluate(lambda state, data, batch: steps.eval_step(task, state, batch))
-        sums = devices.fetch(
-            step(
-                devices.replicate(state),
-                devices.replicate({}),
-                devices.split(batch | {"valid": valid}),
-            )
-        )
+        batches = devices.split(batch | {"valid": valid})
+        sums = devices.fetch(step(devices.replicate(state), {}, batches))
         assert sums["examples"] == 11
         assert sums["top1"] == (place < 1).sum()
         assert sums["top5"] == (place < 5).sum()

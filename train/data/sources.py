@@ -65,17 +65,23 @@ def data_dir(dataset: ml_collections.ConfigDict) -> str:
 def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
     from train.data.digits import SklearnDigits
 
+    def open_builder() -> SklearnDigits:
+        return SklearnDigits(data_dir=folder, file_format="array_record")
+
     try:
-        builder = SklearnDigits(data_dir=folder, file_format="array_record")
+        builder = open_builder()
         if not builder.is_prepared():
             with contextlib.redirect_stdout(None), _no_tfds_bars():
                 builder.download_and_prepare()
+        return builder
     except OSError as error:
+        # Another process that prepared them at the same time may have been first.
+        if os.path.isdir(folder) and open_builder().is_prepared():
+            return open_builder()
         raise RunError(
             f"cannot write the digits into {folder!r} ({error}); name a folder that can be"
             " written with --config.dataset.data_dir=FOLDER"
         ) from error
-    return builder
 
 
 @contextlib.contextmanager

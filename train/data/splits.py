@@ -13,13 +13,15 @@ from train.data.decode import centre_crop, decode_rgb, random_resized_crop
 from train.data.order import TrainOrder
 from train.data.sources import Source, open_source
 from train.data.stream import stream
-from train.errors import RunError
+from train.errors import RunError, UsageError
 
 Batch = dict[str, np.ndarray]
 
 
 class Split:
-    """Batches of one split. ``resident`` is what the steps gather from, or empty.
+    """Batches of one split: open it, then :meth:`load` it. Opening finds what is wrong.
+
+    ``resident`` is what the steps gather from, empty where the split is streamed.
 
     A batch has ``position`` int32 ``(B,)``, each example's place in the global batch, and
     either ``record`` int32 ``(B,)`` into ``resident`` or ``image`` uint8 ``(B, S, S, 3)``
@@ -33,9 +35,8 @@ class Split:
         self.seed = config.seed
         self.scale = tuple(config.augment.crop_scale) if training else (1.0, 1.0)
         self.threads = config.data.threads or (os.cpu_count() or 1) + 2
+        self.keeps = self._fits(config.data)
         self.resident: dict[str, np.ndarray] = {}
-        if self._keep(config.data):
-            self.resident = resident.load(self.source, self.size, self.resize, self.threads)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -44,6 +45,12 @@ class Split:
     def image_shape(self) -> tuple[int, int, int]:
         """``(H, W, C)`` of the images in a batch."""
         return self.size, self.size, 3
+
+    def load(self) -> Split:
+        """Decodes the images that are to stay in memory; a streamed split has none."""
+        if self.keeps:
+            self.resident = resident.load(self.source, self.size, self.resize, self.threads)
+        return self
 
     def train_batches(self, order: TrainOrder, steps: range) -> Iterator[Batch]:
         """The batches of ``steps``, in order."""
@@ -93,9 +100,15 @@ class Split:
             image = centre_crop(image, self.size, self.resize)
         return {"image": image, "label": np.int32(label)}
 
-    def _keep(self, data: ml_collections.ConfigDict) -> bool:
+    def _fits(self, data: ml_collections.ConfigDict) -> bool:
         """Whether to hold the split in memory. Random crops are cut by the host each time."""
         if self.scale != (1.0, 1.0):
+            if data.resident == "always":
+                raise UsageError(
+                    "config.data.resident='always' keeps decoded images, but"
+                    f" config.augment.crop_scale={self.scale} decodes them anew each time;"
+                    " set one of them back"
+                )
             return False
         gib = len(self.source) * self.size**2 * 3 / 2**30
         return data.resident == "always" or (data.resident == "auto" and gib <= data.resident_gib)
