@@ -50,8 +50,13 @@ class Console:
         """From here on steps are timed."""
         self.began = time.monotonic()
         if sys.stderr.isatty():
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
             self.bar = tqdm.tqdm(
-                total=self.num_steps, initial=self.start + 1, unit="step", dynamic_ncols=True
+                total=self.num_steps,
+                initial=self.start + 1,
+                unit="step",
+                dynamic_ncols=width > 0,
+                ncols=None if width else 80,  # terminals without a size say 0
             )
 
     def progress(self, row: dict[str, float]) -> None:
@@ -66,7 +71,11 @@ class Console:
             facts["eval top1"] = f"{row['eval/top1']:.2%}"
         if "images_per_second" in row:
             facts["images/s"] = f"{row['images_per_second']:,.0f}"
+        line = ", ".join(f"{name} {value}" for name, value in facts.items())
+        line = f"step {step}/{self.num_steps}: {line}"
         if self.bar is not None:
+            if "eval/top1" in row:
+                self.say(line)  # to stay when the bar moves on
             self.bar.set_postfix(facts, refresh=False)
             self.bar.update(step - self.bar.n)
             return
@@ -76,8 +85,7 @@ class Console:
         self.told = now
         done, left = step - self.start - 1, self.num_steps - step
         eta = f", {_clock((now - self.began) / done * left)} left" if done and left else ""
-        facts = ", ".join(f"{name} {value}" for name, value in facts.items())
-        self.say(f"step {step}/{self.num_steps}: {facts}{eta}")
+        self.say(line + eta)
 
     def close(self) -> None:
         """Ends the bar."""

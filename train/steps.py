@@ -57,7 +57,7 @@ def create_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        batch_stats=variables.get("batch_stats", {}),  # group norm has none
         opt_state=task.optimizer.init(variables["params"]),
     )
 
@@ -81,7 +81,7 @@ def train_step(
             mutable=["batch_stats"],
         )
         losses = cross_entropy(logits, batch["label"], task.label_smoothing)
-        return losses.mean(), (logits, updates["batch_stats"])
+        return losses.mean(), (logits, updates.get("batch_stats", {}))
 
     (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
         state.params
