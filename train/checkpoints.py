@@ -47,6 +47,8 @@ class Checkpoints:
             ),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        best = self.best()
+        self._best_top1 = best[1] if best else -1.0
 
     def steps(self) -> list[int]:
         """Steps that can be restored, in order."""
@@ -58,6 +60,10 @@ class Checkpoints:
         metrics = self._manager.metrics(step) if step is not None else None
         return (step, _top1(metrics)) if metrics else None
 
+    def improves(self, metrics: dict[str, float] | None) -> bool:
+        """Whether these are an evaluation's and better than all that was saved."""
+        return metrics is not None and metrics["top1"] > self._best_top1
+
     def save(self, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Starts to save a state of host arrays under its own ``state.step``.
 
@@ -68,6 +74,8 @@ class Checkpoints:
             self._manager.save(int(state.step), args=ocp.args.StandardSave(state), metrics=metrics)
         except Exception as error:
             raise RunError(f"cannot save step {state.step} in {self.folder}: {error}") from error
+        if self.improves(metrics):
+            self._best_top1 = metrics["top1"]
 
     def restore(self, step: int | str, like: Any) -> Any:
         """Reads a state as host arrays.

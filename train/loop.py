@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import jax
@@ -23,8 +22,6 @@ from train.metrics import Console, MetricsWriter
 from train.parallel import make_devices
 from train.signals import StopRequest
 from train.timetable import make_timetable
-
-SECONDS_BETWEEN_CURVES = 20
 
 
 class Interrupted(Exception):
@@ -53,13 +50,14 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
     if checkpoints.steps():
         state = checkpoints.restore("last", like=state)
     start = int(state.step)
-    best = checkpoints.best()
-    best_top1 = best[1] if best else -1.0
 
     console = Console(table.num_steps, start)
     announce.run(console, config, path, devices, train_split, eval_split, state, table)
     writer = MetricsWriter(path, start)
+    curves = report.Curves(path)
+    meter = Meter(config.batch_size, devices.fetch)
     order = TrainOrder(len(train_split), config.batch_size, config.seed)
+    batches = train_split.train_batches(order, range(start, table.num_steps))
 
     train_data = devices.replicate(train_split.load().resident)
     eval_data = devices.replicate(eval_split.load().resident)
@@ -75,10 +73,7 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
         batch_size = config.eval.batch_size or config.batch_size
         return evaluate(devices, eval_step, state, eval_data, eval_split, batch_size)
 
-    meter = Meter(config.batch_size, devices.fetch)
     evaluated: dict[str, Any] | None = None
-    drawn = time.monotonic()
-    batches = iter(train_split.train_batches(order, range(start, table.num_steps)))
     try:
         with StopRequest() as stop:
             for step in range(start + 1, table.num_steps + 1):
@@ -95,8 +90,9 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
                     console.start_clock()
                     meter.restart_clock()
 
+                stopping = bool(stop)  # asked once: a signal may come at any moment
                 evaluated = None
-                if table.logs(step) or stop:
+                if table.logs(step) or stopping:
                     row = {"step": step, "epoch": round(table.epoch(step), 4)} | meter.summary()
                     check_loss(row, checkpoints)
                     if table.evaluates(step):
@@ -105,20 +101,13 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
                         announce.check_evaluation(console, evaluated, model.num_classes)
                     writer.write(row)
                     console.progress(row)
-
-                is_best = evaluated is not None and evaluated["top1"] > best_top1
-                if is_best:
-                    best_top1 = evaluated["top1"]
-                if table.saves(step) or is_best or stop:
-                    save(checkpoints, devices.fetch(state), evaluated)
-                if evaluated and (
-                    step == table.num_steps or time.monotonic() - drawn > SECONDS_BETWEEN_CURVES
-                ):
-                    report.draw_curves(path)
-                    drawn = time.monotonic()
-                if evaluated or table.saves(step):
+                    curves.draw(at_once=step == table.num_steps)
                     meter.restart_clock()
-                if stop and step < table.num_steps:
+
+                if table.saves(step) or stopping or checkpoints.improves(evaluated):
+                    save(checkpoints, devices.fetch(state), evaluated)
+                    meter.restart_clock()
+                if stopping and step < table.num_steps:
                     checkpoints.wait()
                     raise Interrupted(f"{stop.signal.name} after step {step}; everything is saved")
         checkpoints.wait()
@@ -127,6 +116,7 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
         writer.close()
         checkpoints.close()
 
+    # Without a step to do, since the run was finished before, nothing is evaluated yet.
     evaluated = evaluated or evaluate_now()
     return {"split": eval_split.source.split} | evaluated | {"step": table.num_steps}
 

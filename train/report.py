@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from train.metrics import read_rows
+
+
+class Curves:
+    """Draws the curves again from time to time, since a drawing costs a step or many."""
+
+    SECONDS_BETWEEN = 20
+
+    def __init__(self, workdir: str):
+        self.workdir, self._drawn = workdir, time.monotonic()
+
+    def draw(self, at_once: bool) -> None:
+        """Draws where the last drawing is old, or ``at_once``."""
+        if at_once or time.monotonic() - self._drawn > self.SECONDS_BETWEEN:
+            draw_curves(self.workdir)
+            self._drawn = time.monotonic()
 
 
 def draw_curves(workdir: str) -> None:
