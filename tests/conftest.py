@@ -39,6 +39,8 @@ def digits_config(data_dir):
 class Commands:
     """Runs the project's commands as processes, as users do."""
 
+    root = ROOT
+
     def __init__(self, data_dir):
         self.data_dir = data_dir
 

@@ -1,9 +1,8 @@
-"""What a run says of itself before it starts: to the reader, and to ``run.json``."""
+"""What a run tells its reader before it starts, and what it warns of."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import ml_collections
@@ -23,13 +22,13 @@ def run(
     train_split: Split,
     eval_split: Split,
     state: TrainState,
-    table: Timetable,
+    timetable: Timetable,
 ) -> None:
     """Tells what was found and what will happen, and warns of what does not fit."""
     source = train_split.source
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     size = config.dataset.image_size
-    kept = "in device memory" if train_split.keeps else "streamed"
+    kept = "in device memory" if train_split.is_resident else "streamed"
     console.say(
         f"data:    {source.name}, {len(train_split):,} training and {len(eval_split):,}"
         f" evaluation images of {size}×{size}, {len(source.class_names)} classes, {kept}"
@@ -38,17 +37,19 @@ def run(
         f"model:   {config.model.name}, {parameters:,} parameters, {config.model.dtype},"
         f" on {devices.describe()}"
     )
-    console.say(f"run:     {table.describe()}")
+    console.say(f"run:     {timetable.describe()}")
     where = "new" if not state.step else f"continues after step {int(state.step)}"
     console.say(f"workdir: {path} ({where})")
-    for warning in warnings(config, table, devices):
+    for warning in warnings(config, timetable, devices):
         console.warn(warning)
 
 
-def warnings(config: ml_collections.ConfigDict, table: Timetable, devices: Devices) -> list[str]:
+def warnings(
+    config: ml_collections.ConfigDict, timetable: Timetable, devices: Devices
+) -> list[str]:
     """What is permitted and yet unlikely to be meant."""
     found = []
-    epochs = table.epoch(table.num_steps)
+    epochs = timetable.epoch(timetable.num_steps)
     if config.schedule.warmup_epochs >= epochs:
         found.append(
             f"the warm-up of {config.schedule.warmup_epochs:g} epochs is not over when the run"
@@ -77,23 +78,3 @@ def check_evaluation(console: Console, evaluated: dict[str, float], classes: int
             f"the evaluation loss {loss:.4g} is far above {guessing:.2f}, that of guessing; the"
             " learning rate may be too high, or the running statistics not settled yet"
         )
-
-
-def description(
-    config: ml_collections.ConfigDict, train_split: Split, eval_split: Split
-) -> dict[str, Any]:
-    """What ``run.json`` holds beside versions: what a prediction needs to know."""
-    return {
-        "model": config.model.name,
-        "class_names": list(train_split.source.class_names),
-        "preprocessing": {
-            "resize": train_split.resize,
-            "image_size": train_split.size,
-            "mean": list(config.dataset.mean),
-            "std": list(config.dataset.std),
-        },
-        "images": {
-            train_split.source.split: len(train_split),
-            eval_split.source.split: len(eval_split),
-        },
-    }

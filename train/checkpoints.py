@@ -70,10 +70,13 @@ class Checkpoints:
         ``metrics`` are the evaluation's, if there was one. Raises RunError if this or the
         save before it failed; what was saved earlier stays.
         """
+        step = int(state.step)
         try:
-            self._manager.save(int(state.step), args=ocp.args.StandardSave(state), metrics=metrics)
+            saved = self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
         except Exception as error:
-            raise RunError(f"cannot save step {state.step} in {self.folder}: {error}") from error
+            raise RunError(f"cannot save step {step} in {self.folder}: {error}") from error
+        if not saved:  # Orbax keeps quiet about it
+            raise RunError(f"{self.folder} has step {self.steps()[-1]} already, not saving {step}")
         if self.improves(metrics):
             self._best_top1 = metrics["top1"]
 
@@ -103,9 +106,11 @@ class Checkpoints:
         except Exception as error:
             raise RunError(f"cannot save in {self.folder}: {error}") from error
 
-    def close(self) -> None:
-        """Waits and lets go of the folder."""
-        self.wait()
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Waits for what is being saved and lets go of the folder."""
         self._manager.close()
 
     def _resolve(self, step: int | str) -> int:

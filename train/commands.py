@@ -27,6 +27,8 @@ def run_command(command: Callable[[], int | None]) -> None:
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
     try:
         status = command() or 0
     except UsageError as error:
@@ -36,7 +38,7 @@ def run_command(command: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("error: interrupted before training began", file=sys.stderr)
+        print("error: interrupted", file=sys.stderr)
         status = 130
     sys.stdout.flush()
     sys.exit(status)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import math
 import os
 import re
 import runpy
@@ -30,13 +31,15 @@ class Key:
     meaning: str
     choices: tuple = ()
     minimum: float | None = None
+    most: float | None = None
     below: float | None = None
+    rising: bool = False
     neutral: bool = False
 
 
 KEYS: dict[str, Key] = {
     "seed": Key(0, "Decides the initial weights, the order of the images and every augmentation.",
-                minimum=0),
+                minimum=0, below=2**32),
     "batch_size": Key(128, "Images in a training step, over all devices together.", minimum=1),
     "num_epochs": Key(90.0, "Length of the run in passes over the training images.", minimum=0),
     "num_steps": Key(0, "Length of the run in steps; 0: num_epochs decides.", minimum=0),
@@ -77,7 +80,7 @@ KEYS: dict[str, Key] = {
 
     "augment.crop_scale": Key((1.0, 1.0), "Smallest and largest share of the image's area that a"
                               " random crop takes, before resizing; (1, 1): the centre crop.",
-                              minimum=1e-3),
+                              minimum=1e-3, most=1, rising=True),
     "augment.flip": Key(False, "Mirror half of the training images left to right."),
     "augment.pad_crop": Key(0, "Pad by this many pixels and crop back at random.", minimum=0),
 
@@ -93,7 +96,7 @@ KEYS: dict[str, Key] = {
                                   minimum=0),
     "schedule.warmup_epochs": Key(0.0, "Epochs of linear rise from zero.", minimum=0),
     "schedule.step_epochs": Key((30.0, 60.0, 80.0), "Epochs at which 'step' lowers the rate.",
-                                minimum=0),
+                                minimum=0, rising=True),
     "schedule.step_factor": Key(0.1, "What 'step' multiplies the rate by.", minimum=0),
 
     "eval.every_epochs": Key(1.0, "Evaluate this often, and at the end; 0: only at the end.",
@@ -220,6 +223,8 @@ def parse(name: str, text: str) -> Any:
             value = text
     if isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
+    if name in _ANY_LENGTH and _is_a(float, value):
+        value = (value,)
     _check_value(name, KEYS[name], value)
     return value
 
@@ -236,6 +241,7 @@ def unknown(name: str) -> str:
     return f"there is no key config.{name}{hint}"
 
 
+_ANY_LENGTH = ("schedule.step_epochs",)  # other tuples are as long as their default
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -245,7 +251,7 @@ def _check_value(name: str, key: Key, value: Any) -> None:
 
     if isinstance(key.default, tuple):
         numbers = isinstance(value, tuple) and all(_is_a(float, v) for v in value)
-        fixed = name not in ("schedule.step_epochs",)
+        fixed = name not in _ANY_LENGTH
         if not numbers or (fixed and len(value) != len(key.default)):
             example = ",".join(str(v) for v in key.default)
             count = f"{len(key.default)} numbers" if fixed else "numbers"
@@ -260,11 +266,16 @@ def _check_value(name: str, key: Key, value: Any) -> None:
             raise wrong(f"at least {key.minimum:g}")
         if key.below is not None and number >= key.below:
             raise wrong(f"below {key.below:g}")
+        if key.most is not None and number > key.most:
+            raise wrong(f"at most {key.most:g}")
+    if key.rising and list(value) != sorted(value):
+        raise wrong("in rising order")
 
 
 def _is_a(kind: type, value: Any) -> bool:
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
-
-import jax
 
 from train import steps, workdir
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
 from train.data.resident import gather
 from train.data.splits import Split
-from train.parallel import STEPS_AHEAD, Devices, make_devices
+from train.parallel import Devices, InFlight, make_devices
 
 TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
 
@@ -32,21 +29,20 @@ def evaluate(
       batch_size: examples in a step; rounded up to what the devices divide.
     """
     batch_size += -batch_size % len(devices)
-    total: Counter[str] = Counter()
-    in_flight: deque[Any] = deque()
+    sums = []
+    in_flight = InFlight()
     for batch in split.eval_batches(batch_size):
-        in_flight.append(step(state, data, devices.split(batch)))
-        if len(in_flight) > STEPS_AHEAD:
-            total.update(devices.fetch(in_flight.popleft()))
-    for sums in in_flight:
-        total.update(devices.fetch(sums))
-    examples = int(total["examples"])
+        sums.append(step(state, data, devices.split(batch)))
+        in_flight.add(sums[-1])
+    sums = devices.fetch(sums)
+    total = {name: sum(part[name].item() for part in sums) for name in sums[0]}
+    examples = total["examples"]
     if examples != len(split):
         raise AssertionError(f"evaluated {examples} examples of {len(split)}")
-    result = {"examples": examples, "top1": int(total["top1"]) / examples}
+    result = {"examples": examples, "top1": total["top1"] / examples}
     if len(split.source.class_names) >= TOP5_FROM:
-        result["top5"] = int(total["top5"]) / examples
-    return result | {"loss": float(total["loss"]) / examples}
+        result["top5"] = total["top5"] / examples
+    return result | {"loss": total["loss"] / examples}
 
 
 def evaluate_run(path: str, step: int | str) -> dict[str, Any]:
@@ -60,13 +56,12 @@ def evaluate_run(path: str, step: int | str) -> dict[str, Any]:
     RunError where there is no such run, checkpoint or data.
     """
     config = workdir.read_config(path)
-    checkpoints = Checkpoints(path)
     split = Split(config, config.dataset.eval_split, training=False).load()
     model = make_model(config, len(split.source.class_names))
     # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
     task = make_task(config, model, steps_per_epoch=1, num_steps=1)
-    like = jax.eval_shape(lambda: steps.create_state(task, split.image_shape))
-    state = checkpoints.restore(step, like)
+    with Checkpoints(path) as checkpoints:
+        state = checkpoints.restore(step, like=steps.abstract_state(task, split.image_shape))
 
     devices = make_devices(config.parallel)
     eval_step = devices.evaluate(

@@ -9,17 +9,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from train import announce, report, steps, workdir
+from train import announce, steps, workdir
+from train.augment import example_keys
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
 from train.data.order import TrainOrder
 from train.data.resident import gather
+from train.data.sources import data_dir
 from train.data.splits import Split
 from train.errors import RunError
 from train.evaluation import evaluate
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter
 from train.parallel import make_devices
+from train.report import Pictures
 from train.signals import StopRequest
 from train.timetable import make_timetable
 
@@ -34,49 +37,50 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
     Gives the final state's evaluation: ``split``, ``examples``, ``top1``, ``top5``,
     ``loss``, ``step``. Raises UsageError, RunError, or Interrupted.
     """
+    # What is wrong shows before anything is written, decoded or compiled.
+    config.dataset.data_dir = data_dir(config.dataset)  # in full: evaluate runs elsewhere
+    workdir.check(path, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, "config.batch_size")
-    workdir.check(path, config)
     train_split = Split(config, config.dataset.train_split, training=True)
     eval_split = Split(config, config.dataset.eval_split, training=False)
-    table = make_timetable(config, len(train_split))
+    timetable = make_timetable(config, len(train_split))
     model = make_model(config, len(train_split.source.class_names))
-    task = make_task(config, model, table.steps_per_epoch, table.num_steps)
+    task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)
 
     workdir.create(path, config)
-    workdir.write_description(path, announce.description(config, train_split, eval_split))
-    checkpoints = Checkpoints(path, config.checkpoint.keep)
-    state = steps.create_state(task, train_split.image_shape)
-    if checkpoints.steps():
-        state = checkpoints.restore("last", like=state)
-    start = int(state.step)
+    workdir.describe(path, config, train_split, eval_split)
+    with Checkpoints(path, config.checkpoint.keep) as checkpoints, StopRequest() as stop:
+        if checkpoints.steps():
+            like = steps.abstract_state(task, train_split.image_shape)
+            state = checkpoints.restore("last", like)
+        else:
+            state = steps.create_state(task, train_split.image_shape)
+        start, end = int(state.step), timetable.num_steps
 
-    console = Console(table.num_steps, start)
-    announce.run(console, config, path, devices, train_split, eval_split, state, table)
-    writer = MetricsWriter(path, start)
-    curves = report.Curves(path)
-    meter = Meter(config.batch_size, devices.fetch)
-    order = TrainOrder(len(train_split), config.batch_size, config.seed)
-    batches = train_split.train_batches(order, range(start, table.num_steps))
+        with Console(start, end) as console, MetricsWriter(path, start) as writer:
+            announce.run(console, config, path, devices, train_split, eval_split, state, timetable)
+            pictures = Pictures(path, console.warn)
+            meter = Meter(config.batch_size, devices.fetch)
+            order = TrainOrder(len(train_split), config.batch_size, config.seed)
 
-    train_data = devices.replicate(train_split.load().resident)
-    eval_data = devices.replicate(eval_split.load().resident)
-    state = devices.replicate(state)
-    train_step = devices.train(
-        lambda state, data, batch: steps.train_step(task, state, gather(data, batch))
-    )
-    eval_step = devices.evaluate(
-        lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
-    )
+            train_data = devices.replicate(train_split.load().resident)
+            eval_data = devices.replicate(eval_split.load().resident)
+            state = devices.replicate(state)
+            train_step = devices.train(
+                lambda state, data, batch: steps.train_step(task, state, gather(data, batch))
+            )
+            eval_step = devices.evaluate(
+                lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
+            )
 
-    def evaluate_now() -> dict[str, Any]:
-        batch_size = config.eval.batch_size or config.batch_size
-        return evaluate(devices, eval_step, state, eval_data, eval_split, batch_size)
+            def evaluate_now() -> dict[str, Any]:
+                batch_size = config.eval.batch_size or config.batch_size
+                return evaluate(devices, eval_step, state, eval_data, eval_split, batch_size)
 
-    evaluated: dict[str, Any] | None = None
-    try:
-        with StopRequest() as stop:
-            for step in range(start + 1, table.num_steps + 1):
+            evaluated: dict[str, Any] | None = None
+            batches = train_split.train_batches(order, range(start, end))
+            for step in range(start + 1, end + 1):
                 with meter.waiting():
                     batch = devices.split(next(batches))
                 if step == start + 1:
@@ -86,39 +90,36 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
                 if step == start + 1:
                     jax.block_until_ready(metrics)
                     console.compiled()
-                    draw_samples(path, task, train_split, order)
+                    pictures.samples(*first_images(task, train_split, order))
                     console.start_clock()
                     meter.restart_clock()
 
                 stopping = bool(stop)  # asked once: a signal may come at any moment
                 evaluated = None
-                if table.logs(step) or stopping:
-                    row = {"step": step, "epoch": round(table.epoch(step), 4)} | meter.summary()
+                if timetable.logs(step) or stopping:
+                    row = {"step": step, "epoch": round(timetable.epoch(step), 4)}
+                    row |= meter.summary()
                     check_loss(row, checkpoints)
-                    if table.evaluates(step):
+                    if timetable.evaluates(step):
                         evaluated = evaluate_now()
                         row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
                         announce.check_evaluation(console, evaluated, model.num_classes)
                     writer.write(row)
                     console.progress(row)
-                    curves.draw(at_once=step == table.num_steps)
+                    pictures.curves(at_once=step == end)
                     meter.restart_clock()
 
-                if table.saves(step) or stopping or checkpoints.improves(evaluated):
+                if timetable.saves(step) or stopping or checkpoints.improves(evaluated):
                     save(checkpoints, devices.fetch(state), evaluated)
                     meter.restart_clock()
-                if stopping and step < table.num_steps:
+                if stopping and step < end:
                     checkpoints.wait()
                     raise Interrupted(f"{stop.signal.name} after step {step}; everything is saved")
-        checkpoints.wait()
-    finally:
-        console.close()
-        writer.close()
-        checkpoints.close()
 
-    # Without a step to do, since the run was finished before, nothing is evaluated yet.
-    evaluated = evaluated or evaluate_now()
-    return {"split": eval_split.source.split} | evaluated | {"step": table.num_steps}
+            checkpoints.wait()
+            # Without a step to do, the run being finished, nothing is evaluated yet.
+            evaluated = evaluated or evaluate_now()
+    return {"split": eval_split.source.split} | evaluated | {"step": end}
 
 
 def save(checkpoints: Checkpoints, state: steps.TrainState, metrics: dict | None) -> None:
@@ -146,10 +147,11 @@ def _advice(checkpoints: Checkpoints) -> str:
     return f"{kept}. A lower schedule.learning_rate or a longer warm-up often helps"
 
 
-def draw_samples(path: str, task: steps.Task, split: Split, order: TrainOrder) -> None:
-    """Draws the first batch as the net sees it, before normalising."""
-    batch = gather(split.resident, next(iter(split.train_batches(order, range(1)))))
-    batch = {name: array[:64] for name, array in batch.items()}
-    keys = steps.example_keys(task.seed, 0, batch["position"])
-    images = jax.device_get(jax.jit(task.augment)(batch["image"], keys))
-    report.draw_samples(path, images, batch["label"], split.source.class_names)
+def first_images(
+    task: steps.Task, split: Split, order: TrainOrder
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """At most 64 of the first batch's images as augmented, their labels, and class names."""
+    batch = gather(split.resident, next(split.train_batches(order, range(1))))
+    images, labels = batch["image"][:64], batch["label"][:64]
+    keys = example_keys(task.seed, 0, np.arange(len(labels)))
+    return jax.device_get(jax.jit(task.augment)(images, keys)), labels, split.source.class_names

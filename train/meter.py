@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 import numpy as np
 
-from train.parallel import STEPS_AHEAD
+from train.parallel import InFlight
 
 
 class Meter:
@@ -20,7 +18,7 @@ class Meter:
     def __init__(self, batch_size: int, fetch: Callable):
         self.batch_size, self.fetch = batch_size, fetch
         self._metrics: list[dict[str, jax.Array]] = []
-        self._in_flight: deque[Any] = deque()
+        self._in_flight = InFlight()
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -38,9 +36,7 @@ class Meter:
         """Takes a step's metrics, and waits where too many steps are in flight."""
         self._metrics.append(metrics)
         self._steps += 1
-        self._in_flight.append(metrics["loss"])
-        if len(self._in_flight) > STEPS_AHEAD:
-            jax.block_until_ready(self._in_flight.popleft())
+        self._in_flight.add(metrics)
 
     def summary(self) -> dict[str, float]:
         """Means since the last summary; the learning rate is the last step's."""

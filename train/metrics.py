@@ -20,8 +20,8 @@ class Console:
 
     SECONDS_BETWEEN_LINES = 2.0
 
-    def __init__(self, num_steps: int, start: int):
-        self.num_steps, self.start = num_steps, start
+    def __init__(self, start: int, num_steps: int):
+        self.start, self.num_steps = start, num_steps
         self.began = time.monotonic()
         self.told = 0.0
         self.bar: tqdm.tqdm | None = None
@@ -87,7 +87,10 @@ class Console:
         eta = f", {_clock((now - self.began) / done * left)} left" if done and left else ""
         self.say(line + eta)
 
-    def close(self) -> None:
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_) -> None:
         """Ends the bar."""
         if self.bar is not None:
             self.bar.close()
@@ -119,7 +122,10 @@ class MetricsWriter:
             if name != "step":
                 self._events.add_scalar(name, value, row["step"])
 
-    def close(self) -> None:
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *_) -> None:
         """Writes out what TensorBoard still holds."""
         self._file.close()
         self._events.close()

@@ -48,7 +48,8 @@ def make_optimizer(
     """
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decayed)
     if optimizer.name == "adam":
-        return optax.chain(decay, optax.adam(schedule, b1=optimizer.momentum))
+        adam = optax.adam(schedule, b1=optimizer.momentum, nesterov=optimizer.nesterov)
+        return optax.chain(decay, adam)
     return optax.chain(
         decay,
         optax.sgd(schedule, optimizer.momentum or None, nesterov=optimizer.nesterov),

@@ -7,6 +7,7 @@ differently; the loop does not know which it uses.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +18,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from train.errors import UsageError
 from train.steps import AXIS
 
-# Steps sent to the devices before the first of them is waited for: enough to keep them
-# busy, few enough that their batches do not fill the memory.
-STEPS_AHEAD = 4
+
+class InFlight:
+    """Holds back a loop that sends steps to the devices faster than they finish them.
+
+    Four are enough to keep devices busy and few enough that their batches do not fill the
+    memory. Many more hang on virtual CPU devices: with 32 steps in flight on two of them,
+    XLA's threads all wait in different steps' collectives, and none is left to finish one.
+    """
+
+    STEPS = 4
+
+    def __init__(self):
+        self._results: deque[Any] = deque()
+
+    def add(self, result: Any) -> None:
+        """Takes a step's result, and waits for the oldest where there are too many."""
+        self._results.append(result)
+        if len(self._results) > self.STEPS:
+            jax.block_until_ready(self._results.popleft())
 
 
 class Devices:
@@ -90,6 +107,8 @@ class ShardMap(Devices):
     """``jax.jit`` of ``jax.shard_map``: the way that JAX documents in place of pmap."""
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
+        if jax.process_count() > 1:
+            raise UsageError("parallel='shard_map' runs in one process; use parallel='pmap'")
         super().__init__(devices)
         self.everywhere = NamedSharding(self.mesh, PartitionSpec())
 

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from train.metrics import read_rows
 
 
-class Curves:
-    """Draws the curves again from time to time, since a drawing costs a step or many."""
+class Pictures:
+    """A run's pictures. One that cannot be drawn is worth a warning and no run.
+
+    The curves are drawn again from time to time, since a drawing costs a step or many.
+    """
 
     SECONDS_BETWEEN = 20
 
-    def __init__(self, workdir: str):
-        self.workdir, self._drawn = workdir, time.monotonic()
+    def __init__(self, workdir: str, warn: Callable[[str], None]):
+        self._workdir, self._warn = workdir, warn
+        self._last_drawn = time.monotonic()
 
-    def draw(self, at_once: bool) -> None:
-        """Draws where the last drawing is old, or ``at_once``."""
-        if at_once or time.monotonic() - self._drawn > self.SECONDS_BETWEEN:
-            draw_curves(self.workdir)
-            self._drawn = time.monotonic()
+    def curves(self, at_once: bool) -> None:
+        """Draws ``curves.png`` where the last drawing is old, or ``at_once``."""
+        if at_once or time.monotonic() - self._last_drawn > self.SECONDS_BETWEEN:
+            self._try("curves.png", lambda: draw_curves(self._workdir))
+            self._last_drawn = time.monotonic()
+
+    def samples(self, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+        """Draws ``samples.png``, see :func:`draw_samples`."""
+        self._try("samples.png", lambda: draw_samples(self._workdir, images, labels, names))
+
+    def _try(self, name: str, draw: Callable[[], None]) -> None:
+        try:
+            draw()
+        except Exception as error:
+            self._warn(f"cannot draw {name}: {type(error).__name__}: {error}".splitlines()[0])
 
 
 def draw_curves(workdir: str) -> None:
@@ -36,7 +50,8 @@ def draw_curves(workdir: str) -> None:
             series = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if series:
                 axis.plot(*zip(*series, strict=True), style, markersize=3, label=kind)
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     axes[0].set(title="loss (nats)", xlabel="step")
     axes[1].set(title="top-1 accuracy", xlabel="step", ylim=(0, 1.02))
     rates = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
@@ -60,7 +75,7 @@ def draw_samples(
     for axis, image, label in zip(axes, images, labels, strict=False):
         # Small images as the pixels they are.
         axis.imshow(image, interpolation="nearest" if len(image) < 64 else "antialiased")
-        axis.set_title(class_names[label][:18], fontsize=8)
+        axis.set_title(class_names[label][:18], fontsize=8, parse_math=False)
     _save(figure, os.path.join(workdir, "samples.png"))
 
 

@@ -51,6 +51,18 @@ class Task:
     label_smoothing: float = 0.0
 
 
+def abstract_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
+    """Shapes and types of a state, for restoring into it: nothing is drawn."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(task.model.init, jax.random.key(0), images)
+    return TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=jax.eval_shape(task.optimizer.init, variables["params"]),
+    )
+
+
 def create_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
     """The state before the first step, for images ``(H, W, C)``."""
     variables = init_variables(task.model, task.seed, image_shape)
@@ -65,12 +77,14 @@ def create_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
 def train_step(
     task: Task, state: TrainState, batch: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. ``batch``: ``image`` uint8 ``(N, H, W, C)``, ``label`` and ``position`` ``(N,)``.
+    """One update. ``batch``: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` ``(N,)``.
 
     Gives the new state and the batch's ``loss``, ``top1`` (share of right answers) and
     ``learning_rate``, averaged over the axis.
     """
-    keys = example_keys(task.seed, state.step, batch["position"])
+    count = batch["label"].shape[0]
+    places = jax.lax.axis_index(AXIS) * count + jnp.arange(count)  # in the global batch
+    keys = example_keys(task.seed, state.step, places)
     images = normalize(task.augment(batch["image"], keys), task.mean, task.std)
 
     def loss_of(params):

@@ -29,7 +29,9 @@ class Timetable:
         return _due(step, self.save_every, self.num_steps)
 
     def logs(self, step: int) -> bool:
-        return self.evaluates(step) or _due(step, self.log_every, self.num_steps)
+        # Also where it saves: a run that resumes there averages over the same steps.
+        due = _due(step, self.log_every, self.num_steps)
+        return due or self.evaluates(step) or self.saves(step)
 
     def epoch(self, step: int) -> float:
         """Passes over the training images that ``step`` steps make."""
@@ -45,7 +47,7 @@ class Timetable:
         left_out = self.num_images - self.steps_per_epoch * self.batch_size
         if left_out:
             share = left_out / self.num_images
-            text += f"; each epoch leaves out {left_out:,} other images ({share:.1%})"
+            text += f"; an epoch leaves out {left_out:,} images ({share:.1%}), others each time"
         return text
 
 

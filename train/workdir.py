@@ -9,12 +9,12 @@ import importlib.metadata
 import json
 import os
 import platform
-from typing import Any
 
 import ml_collections
 
 import flax_resnet
 from train import config as config_lib
+from train.data.splits import Split
 from train.errors import RunError, UsageError
 
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -68,8 +68,21 @@ def read_config(path: str) -> ml_collections.ConfigDict:
         raise RunError(f"cannot read {_config_file(path)}: {error}") from error
 
 
-def write_description(path: str, description: dict[str, Any]) -> None:
-    """Writes ``run.json``: the description and the versions of what runs."""
+def describe(
+    path: str, config: ml_collections.ConfigDict, train_split: Split, eval_split: Split
+) -> None:
+    """Writes ``run.json``: what a prediction needs to know, and the versions of what runs."""
+    description = {
+        "model": config.model.name,
+        "class_names": list(train_split.source.class_names),
+        "preprocessing": {
+            "resize": train_split.resize,
+            "image_size": train_split.size,
+            "mean": list(config.dataset.mean),
+            "std": list(config.dataset.std),
+        },
+        "images": {split.source.split: len(split) for split in (train_split, eval_split)},
+    }
     versions = {"flax-resnet": flax_resnet.__version__, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in VERSIONS_OF}
     text = json.dumps(description | {"versions": versions}, indent=2, ensure_ascii=False)

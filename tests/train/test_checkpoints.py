@@ -32,12 +32,18 @@ def assert_same(a, b):
 @pytest.fixture
 def saved(tmp_path):
     """Steps 10 … 60 with a best top-1 at 20 and none at 50; two are kept."""
-    checkpoints = Checkpoints(str(tmp_path), keep=2)
-    for step, top1 in ((10, 0.2), (20, 0.9), (30, 0.5), (40, 0.9 - 1e-9), (50, None), (60, 0.7)):
-        checkpoints.save(state_at(step), None if top1 is None else {"top1": top1})
-    checkpoints.wait()
-    yield checkpoints
-    checkpoints.close()
+    with Checkpoints(str(tmp_path), keep=2) as checkpoints:
+        for step, top1 in (
+            (10, 0.2),
+            (20, 0.9),
+            (30, 0.5),
+            (40, 0.9 - 1e-9),
+            (50, None),
+            (60, 0.7),
+        ):
+            checkpoints.save(state_at(step), None if top1 is None else {"top1": top1})
+        checkpoints.wait()
+        yield checkpoints
 
 
 def test_keeps_the_last_and_the_best(saved):
@@ -56,8 +62,19 @@ def test_a_reader_sees_the_same_and_changes_nothing(saved, tmp_path):
     assert reader.steps() == [20, 50, 60]
     assert reader.best() == (20, 0.9)
     assert_same(reader.restore("best", like=state_at(0)), state_at(20))
-    reader.close()
     assert sorted(os.listdir(saved.folder)) == before
+
+
+def test_an_older_step_is_not_saved_in_silence(saved):
+    for step in (30, 60):
+        with pytest.raises(RunError, match=f"has step 60 already, not saving {step}"):
+            saved.save(state_at(step))
+
+
+def test_what_improves_is_better_than_all_that_was_saved(saved):
+    assert saved.improves({"top1": 0.91})
+    assert not saved.improves({"top1": 0.9}) and not saved.improves(None)
+    assert not Checkpoints(os.path.dirname(saved.folder), keep=2).improves({"top1": 0.9})
 
 
 def test_a_step_that_is_not_there(saved):
@@ -81,7 +98,6 @@ def test_a_state_of_another_shape_is_refused(saved):
 
 
 def test_what_a_kill_left_half_written_is_not_seen_and_goes(saved, tmp_path):
-    saved.close()
     half = os.path.join(saved.folder, "70.orbax-checkpoint-tmp")
     os.makedirs(half)
     again = Checkpoints(str(tmp_path), keep=2)

@@ -30,6 +30,7 @@ def test_overrides_are_parsed_by_the_keys_type(recipe):
         ("optimizer.nesterov", "true"),
         ("model.name", "resnet18"),
         ("schedule.step_epochs", "1.5,3"),
+        ("augment.crop_scale", "0.5,1"),
         ("dataset.mean", "(0, 0.5, 1)"),
     ]
     config = load_config(recipe("config.batch_size = 32"), overrides)
@@ -39,6 +40,8 @@ def test_overrides_are_parsed_by_the_keys_type(recipe):
     assert config.model.name == "resnet18"
     assert config.schedule.step_epochs == (1.5, 3)
     assert config.dataset.mean == (0, 0.5, 1)
+    config = load_config(recipe("pass"), [("schedule.step_epochs", "30")])
+    assert config.schedule.step_epochs == (30,)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,10 @@ def test_overrides_are_parsed_by_the_keys_type(recipe):
         ("optimizer.nesterov", "maybe", "true or false, not 'maybe'"),
         ("optimizer.name", "adm", "'sgd' or 'adam'"),
         ("dataset.mean", "1,2", "3 numbers such as"),
+        ("augment.crop_scale", "1,0.1", "in rising order"),
+        ("augment.crop_scale", "0.5,1.5", "at most 1"),
+        ("schedule.learning_rate", "1e999", "must be a number"),
+        ("seed", str(2**32), "below"),
     ],
 )
 def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):

@@ -1,5 +1,6 @@
 """The digits, decoding, order, and batches of both kinds."""
 
+import importlib.util
 import io
 import subprocess
 import sys
@@ -198,11 +199,23 @@ def test_a_record_that_is_no_image_is_named(splits, monkeypatch):
         ("tfds:cifer10", "train", UsageError, "no data set 'cifer10'"),
         ("tfds:imagenet2012", "train", RunError, "tfds build imagenet2012.*ILSVRC2012_img_train"),
         ("tfds:cifar10", "train", RunError, "tfds build cifar10 --file_format=array_record"),
-        ("digits", "trian", UsageError, "no split 'trian'; it has train, test|test, train"),
+        ("tfds:cifar10:9.9.9", "train", UsageError, "cifar10:9.9.9"),
+        ("tfds:cifar10/foo", "train", UsageError, "cifar10/foo"),
+        ("tfds:coco", "train", RunError, "coco is not prepared in .* its code needs tensorflow"),
+        (
+            "digits",
+            "trian",
+            UsageError,
+            "the split .trian.; it has (train, test|test, train)",
+        ),
+        ("digits", "train[50%:20%]", UsageError, "no images under the split"),
+        ("digits", "train[:0]", UsageError, "no images under the split"),
     ],
 )
 def test_data_that_are_not_there(digits_config, name, split, error, message):
     digits_config.dataset.name = name
+    if name == "tfds:coco" and importlib.util.find_spec("tensorflow"):
+        pytest.skip("TensorFlow is installed, which this message asks for")
     with pytest.raises(error, match=message) as caught:
         open_source(digits_config.dataset, split)
     assert "\n" not in str(caught.value)

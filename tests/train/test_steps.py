@@ -10,7 +10,7 @@ import pytest
 
 from flax_resnet import ResNet
 from train import steps
-from train.augment import Augment
+from train.augment import Augment, example_keys
 from train.parallel import Pmap, ShardMap
 
 MODEL = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=7)
@@ -36,14 +36,13 @@ def batch():
     return {
         "image": rng.integers(0, 256, (16, 12, 12, 3)).astype(np.uint8),
         "label": rng.integers(0, 7, 16).astype(np.int32),
-        "position": np.arange(16, dtype=np.int32),
     }
 
 
-def run_step(task, batch, devices=1, kind=Pmap, count=1):
+def run_step(task, batch, devices=1, kind=Pmap, count=1, start=0):
     """Train steps; gives the state before, the state after and the last metrics."""
     devices = kind(jax.local_devices()[:devices])
-    before = steps.create_state(task, (12, 12, 3))
+    before = steps.create_state(task, (12, 12, 3)).replace(step=np.int32(start))
     step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
     state = devices.replicate(before)
     for _ in range(count):
@@ -73,17 +72,22 @@ def test_rank_is_the_labels_place_with_ties_to_the_lower_class_and_nan_never_rig
 
 
 def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
-    before, after, metrics = run_step(make_task(), batch)
-    images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    augment = Augment(flip=True, pad_crop=2)
+    task = make_task(augment=augment, label_smoothing=0.1)
+    before, after, metrics = run_step(task, batch, start=7)
+    images = np.asarray(augment(batch["image"], example_keys(0, 7, jnp.arange(16))))
+    assert not np.array_equal(images, batch["image"])
+    images = (images / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], 7), 0.1)
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": before.batch_stats}
         logits, updates = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        losses = optax.softmax_cross_entropy(logits, targets)
         return losses.mean(), (logits, updates["batch_stats"])
 
     (loss, (logits, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(before.params)
-    assert after.step == 1
+    assert after.step == 8
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     assert metrics["top1"] == np.mean(logits.argmax(1) == batch["label"])
     assert metrics["learning_rate"] == np.float32(0.1)

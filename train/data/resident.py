@@ -11,6 +11,8 @@ from train.data.decode import centre_crop, decode_rgb
 from train.data.sources import Source
 from train.errors import RunError
 
+TOGETHER = 256  # records a task: one task a record would take longer than small images do
+
 
 def load(source: Source, size: int, resize: int, threads: int) -> dict[str, np.ndarray]:
     """Decodes every record: ``image`` uint8 ``(N, size, size, 3)``, ``label`` int32 ``(N,)``.
@@ -20,15 +22,17 @@ def load(source: Source, size: int, resize: int, threads: int) -> dict[str, np.n
     images = np.empty((len(source), size, size, 3), np.uint8)
     labels = np.empty(len(source), np.int32)
 
-    def decode(index: int) -> None:
-        encoded, labels[index] = source[index]
-        try:
-            images[index] = centre_crop(decode_rgb(encoded), size, resize)
-        except ValueError as error:
-            raise RunError(f"record {index} of {source.name} {source.split}: {error}") from error
+    def decode(start: int) -> None:
+        for index in range(start, min(start + TOGETHER, len(source))):
+            encoded, labels[index] = source[index]
+            try:
+                images[index] = centre_crop(decode_rgb(encoded), size, resize)
+            except ValueError as error:
+                where = f"record {index} of {source.name} {source.split}"
+                raise RunError(f"{where}: {error}") from error
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(decode, range(len(source))):
+        for _ in pool.map(decode, range(0, len(source), TOGETHER)):
             pass
     return {"image": images, "label": labels}
 

@@ -57,8 +57,10 @@ def open_source(dataset: ml_collections.ConfigDict, split: str) -> Source:
 
 
 def data_dir(dataset: ml_collections.ConfigDict) -> str:
-    """The folder of TFDS data sets: config.dataset.data_dir, or TFDS's own default."""
+    """The folder of TFDS data sets: config.dataset.data_dir or TFDS's default, in full."""
     chosen = dataset.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in chosen:  # a bucket
+        return chosen
     return os.path.abspath(os.path.expanduser(chosen))
 
 
@@ -95,7 +97,8 @@ def _no_tfds_bars():
 
 def _prepared(name: str, folder: str) -> tfds.core.DatasetBuilder:
     try:
-        builder = tfds.builder(name, data_dir=folder)
+        with contextlib.redirect_stdout(None):  # TFDS's banners
+            builder = tfds.builder(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError as error:
         # TFDS says which name was near, and then lists all thousand.
         near = [line for line in str(error).splitlines() if "Did you mean" in line]
@@ -103,11 +106,17 @@ def _prepared(name: str, folder: str) -> tfds.core.DatasetBuilder:
             f"TFDS has no data set {name!r} and none is prepared in {folder!r}."
             f" {' '.join(near)}".rstrip()
         ) from None
-    if not os.path.exists(builder.data_path):
+    except ImportError as error:
+        missing = error.name or str(error).rpartition("No module named ")[2].strip("'")
+        raise RunError(
+            f"{name} is not prepared in {folder!r} and its code needs {missing}"
+        ) from error
+    except Exception as error:  # a version, configuration or name that TFDS cannot parse
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"config.dataset.name='tfds:{name}': {reason}") from error
+    if not builder.is_prepared():
         raise RunError(_how_to_prepare(builder, folder))
-    if not hasattr(builder.info.file_format, "name") or (
-        builder.info.file_format.name != "ARRAY_RECORD"
-    ):
+    if builder.info.file_format.name != "ARRAY_RECORD":
         raise RunError(
             f"{builder.data_path} was prepared as {builder.info.file_format.value}, which has no"
             f" random access; prepare it again with: {_prepare_command(builder, folder)}"
@@ -142,9 +151,12 @@ def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
         records: Sequence = builder.as_data_source(
             split=split, decoders={image_key: tfds.decode.SkipDecoding()}
         )
-    except (ValueError, KeyError) as error:
+        len(records)
+    except Exception as error:  # TFDS raises many kinds
         splits = ", ".join(builder.info.splits)
-        raise UsageError(f"{name} has no split {split!r}; it has {splits} ({error})") from None
+        raise UsageError(
+            f"{name} has no images under the split {split!r}; it has {splits}"
+        ) from error
     return Source(name, split, tuple(features[label_key].names), records, image_key, label_key)
 
 

@@ -18,14 +18,20 @@ from train.errors import RunError, UsageError
 Batch = dict[str, np.ndarray]
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Split:
     """Batches of one split: open it, then :meth:`load` it. Opening finds what is wrong.
 
     ``resident`` is what the steps gather from, empty where the split is streamed.
 
-    A batch has ``position`` int32 ``(B,)``, each example's place in the global batch, and
-    either ``record`` int32 ``(B,)`` into ``resident`` or ``image`` uint8 ``(B, S, S, 3)``
-    and ``label`` int32 ``(B,)``.
+    A batch has either ``record`` int32 ``(B,)`` into ``resident``, or ``image`` uint8
+    ``(B, S, S, 3)`` and ``label`` int32 ``(B,)``.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, split: str, training: bool):
@@ -34,8 +40,8 @@ class Split:
         self.resize = max(config.dataset.resize, self.size) if config.dataset.resize else self.size
         self.seed = config.seed
         self.scale = tuple(config.augment.crop_scale) if training else (1.0, 1.0)
-        self.threads = config.data.threads or (os.cpu_count() or 1) + 2
-        self.keeps = self._fits(config.data)
+        self.threads = config.data.threads or cores() + 2
+        self.is_resident = self._fits(config.data)
         self.resident: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -48,21 +54,19 @@ class Split:
 
     def load(self) -> Split:
         """Decodes the images that are to stay in memory; a streamed split has none."""
-        if self.keeps:
+        if self.is_resident:
             self.resident = resident.load(self.source, self.size, self.resize, self.threads)
         return self
 
     def train_batches(self, order: TrainOrder, steps: range) -> Iterator[Batch]:
         """The batches of ``steps``, in order."""
-        position = np.arange(order.batch_size, dtype=np.int32)
-        if self.resident:
-            for step in steps:
-                yield {"position": position, "record": order[step]}
+        if self.is_resident:
+            yield from ({"record": order[step]} for step in steps)
             return
 
         def load(step: int, place: int) -> Batch:
             rng = np.random.default_rng((self.seed, step, place))
-            return {"position": np.int32(place)} | self._example(order[step][place], rng)
+            return self._example(order[step][place], rng)
 
         yield from stream(load, order.batch_size, steps, self.threads)
 
@@ -74,16 +78,15 @@ class Split:
             record = step * batch_size + place
             return np.minimum(record, len(self) - 1), record < len(self)
 
-        if self.resident:
-            position = np.arange(batch_size, dtype=np.int32)
+        if self.is_resident:
             for step in steps:
-                record, valid = number(step, position)
-                yield {"position": position, "record": record.astype(np.int32), "valid": valid}
+                record, valid = number(step, np.arange(batch_size))
+                yield {"record": record.astype(np.int32), "valid": valid}
             return
 
         def load(step: int, place: int) -> Batch:
             record, valid = number(step, place)
-            return {"position": np.int32(place), "valid": np.bool_(valid)} | self._example(record)
+            return {"valid": np.bool_(valid)} | self._example(record)
 
         yield from stream(load, batch_size, steps, self.threads)
 

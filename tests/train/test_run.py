@@ -1,0 +1,235 @@
+"""The parts of a run: timetable, meter, console, metrics file, pictures, signals, workdir."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from train import announce, report, workdir
+from train.config import default_config
+from train.errors import RunError, UsageError
+from train.evaluation import evaluate
+from train.meter import Meter
+from train.metrics import Console, MetricsWriter, read_rows, to_json
+from train.parallel import Pmap
+from train.signals import StopRequest
+from train.timetable import make_timetable
+
+
+def config_of(**keys):
+    config = default_config()
+    config.update_from_flattened_dict(keys)
+    return config
+
+
+def test_timetable_in_epochs():
+    config = config_of(
+        **{"batch_size": 10, "num_epochs": 3.0, "log.every_steps": 7},
+        **{"eval.every_epochs": 1.5, "checkpoint.every_epochs": 0.5},
+    )
+    timetable = make_timetable(config, num_images=105)
+    assert (timetable.steps_per_epoch, timetable.num_steps) == (10, 30)
+    steps = range(1, 31)
+    assert [s for s in steps if timetable.evaluates(s)] == [15, 30]
+    assert [s for s in steps if timetable.saves(s)] == [5, 10, 15, 20, 25, 30]
+    # Wherever it saves it logs, so that a resumed run averages over the same steps.
+    assert [s for s in steps if timetable.logs(s)] == [5, 7, 10, 14, 15, 20, 21, 25, 28, 30]
+    assert timetable.epoch(5) == 0.5
+    assert "leaves out 5 images (4.8%)" in timetable.describe()
+
+
+def test_timetable_at_the_end_alone_and_in_steps():
+    keys = {"batch_size": 10, "num_steps": 25, "eval.every_epochs": 0.0}
+    timetable = make_timetable(config_of(**keys), num_images=100)
+    assert timetable.num_steps == 25
+    assert [s for s in range(1, 26) if timetable.evaluates(s)] == [25]
+    assert "leaves out" not in timetable.describe()
+    tiny = config_of(batch_size=10, num_epochs=0.001)
+    assert make_timetable(tiny, num_images=100).num_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"batch_size": 101}, "batch_size=101 is more than the 100 training images"),
+        ({"batch_size": 10, "num_epochs": 0.0}, "nothing to train"),
+    ],
+)
+def test_a_timetable_that_cannot_be(keys, message):
+    with pytest.raises(UsageError, match=message):
+        make_timetable(config_of(**keys), num_images=100)
+
+
+def test_warnings_of_what_does_not_fit():
+    config = config_of(
+        **{"batch_size": 10, "num_epochs": 3.0, "schedule.warmup_epochs": 5.0},
+        **{"schedule.name": "step", "schedule.step_epochs": (2.0, 9.0)},
+    )
+    timetable = make_timetable(config, 100)
+    devices = Pmap()
+    first, second, third = announce.warnings(config, timetable, devices)
+    assert "warm-up of 5 epochs" in first and "ends after 3" in first
+    assert "epoch 9" in second
+    assert f"{10 // len(devices)} images on each device" in third
+    config.schedule.warmup_epochs, config.schedule.name = 1.0, "cosine"
+    config.batch_norm = "global"
+    assert announce.warnings(config, timetable, devices) == []
+
+
+def test_an_absurd_evaluation_is_warned_of(capsys):
+    with Console(0, 10) as console:
+        announce.check_evaluation(console, {"loss": 2.5}, classes=10)
+        assert capsys.readouterr().out == ""
+        announce.check_evaluation(console, {"loss": 13e6}, classes=10)
+        announce.check_evaluation(console, {"loss": float("nan")}, classes=10)
+    absurd, nan = capsys.readouterr().out.splitlines()
+    assert "1.3e+07 is far above 2.30" in absurd and "loss nan" in nan
+
+
+def test_meter_means_over_its_interval_and_tells_throughput_and_waiting():
+    meter = Meter(batch_size=8, fetch=lambda tree: tree)
+    for loss in (1.0, 2.0):
+        with meter.waiting():
+            time.sleep(0.05)
+        time.sleep(0.05)
+        meter.add({"loss": loss, "top1": loss / 4, "learning_rate": loss})
+    row = meter.summary()
+    assert row["train/loss"] == 1.5 and row["train/top1"] == 0.375 and row["learning_rate"] == 2
+    assert 40 < row["images_per_second"] <= 80
+    assert 0.3 < row["input_wait_fraction"] < 0.7
+    meter.add({"loss": 5.0, "top1": 1.0, "learning_rate": 3.0})
+    meter.restart_clock()  # what came before is timed no more, but still averaged
+    row = meter.summary()
+    assert row["train/loss"] == 5 and "images_per_second" not in row
+
+
+def test_plain_lines_are_few_and_evaluations_always_among_them(capsys):
+    with Console(0, 100) as console:
+        console.start_clock()
+        for step in range(10, 101, 10):
+            row = {"step": step, "epoch": step / 50, "train/loss": 1.0, "train/top1": 0.5}
+            if step in (50, 100):
+                row["eval/top1"] = 0.25
+            console.progress(row)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 10/100", "step 50/100", "step 100/100"]
+    assert "eval top1 25.00%" in lines[1] and "left" in lines[1] and "left" not in lines[2]
+
+
+def test_metrics_file_forgets_what_a_resumed_run_does_again(tmp_path):
+    with MetricsWriter(str(tmp_path), start=0) as writer:
+        for step in (1, 2, 3):
+            writer.write({"step": step, "train/loss": step / 2})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "tra')  # killed while writing
+    with MetricsWriter(str(tmp_path), start=2) as writer:
+        writer.write({"step": 3, "train/loss": float("nan")})
+    assert read_rows(str(tmp_path)) == [
+        {"step": 1, "train/loss": 0.5},
+        {"step": 2, "train/loss": 1.0},
+        {"step": 3, "train/loss": None},
+    ]
+    with MetricsWriter(str(tmp_path), start=0):
+        pass
+    assert read_rows(str(tmp_path)) == []
+
+
+def test_rows_are_json_whatever_they_hold():
+    row = {"step": 3, "loss": float("inf"), "top1": 0.5}
+    assert json.loads(to_json(row)) == {"step": 3, "loss": None, "top1": 0.5}
+
+
+def test_pictures_of_any_class_names_and_none_that_ends_a_run(tmp_path):
+    warned = []
+    pictures = report.Pictures(str(tmp_path), warned.append)
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    pictures.samples(images, np.array([0, 1, 0]), ("$\\frac$", "cost_$5 and_$^"))
+    assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
+    report.Pictures(str(tmp_path / "gone"), warned.append).curves(at_once=True)
+    assert len(warned) == 1 and "cannot draw curves.png: FileNotFoundError" in warned[0]
+
+
+def test_curves_show_what_was_written(tmp_path):
+    with MetricsWriter(str(tmp_path), start=0) as writer:
+        for step in range(1, 30):
+            writer.write({"step": step, "train/loss": 3 / step, "train/top1": 0.1})
+    report.draw_curves(str(tmp_path))
+    few = (tmp_path / "curves.png").read_bytes()
+    with MetricsWriter(str(tmp_path), start=29) as writer:
+        writer.write({"step": 30, "eval/loss": 1.0, "eval/top1": 0.9, "learning_rate": 0.1})
+    report.draw_curves(str(tmp_path))
+    assert (tmp_path / "curves.png").read_bytes() != few
+
+
+@pytest.mark.parametrize("number", StopRequest.SIGNALS)
+def test_a_signal_asks_to_stop_and_a_second_one_ends_the_process(number):
+    code = (
+        "import os, time; from train.signals import StopRequest\n"
+        "with StopRequest() as stop:\n"
+        f"    os.kill(os.getpid(), {number.value}); time.sleep(0.05)\n"
+        "    print(bool(stop), stop.signal.name, flush=True)\n"
+        f"    os.kill(os.getpid(), {number.value}); time.sleep(5)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.split() == ["True", number.name]
+    assert process.returncode == -number
+
+
+def test_signal_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in StopRequest.SIGNALS]
+    with StopRequest() as stop:
+        assert not stop
+    assert [signal.getsignal(number) for number in StopRequest.SIGNALS] == before
+
+
+def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):
+    path = str(tmp_path / "run")
+    workdir.check(path, default_config())
+    assert not os.path.exists(path)
+    workdir.create(path, default_config())
+    other = config_of(seed=3)
+    workdir.check(path, other)  # nothing was learned yet
+    os.makedirs(tmp_path / "run" / "checkpoints" / "7")
+    workdir.check(path, default_config())
+    with pytest.raises(UsageError, match="seed was 0, is now 3"):
+        workdir.check(path, other)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"optimzer.name": "sgd"}'])
+def test_a_damaged_config_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RunError, match=r"cannot read .*config\.json"):
+        workdir.read_config(str(tmp_path))
+
+
+def test_no_top5_of_five_classes_or_fewer():
+    class Source:
+        class_names = ("a", "b", "c", "d", "e")
+
+    class Five:
+        source = Source
+
+        def __len__(self):
+            return 6
+
+        def eval_batches(self, batch_size):
+            yield {"valid": np.arange(batch_size) < 6}
+
+    devices = Pmap()
+
+    def step(state, data, batch):
+        ones = devices.replicate({"examples": np.int32(6), "top1": np.int32(3)})
+        return ones | devices.replicate({"top5": np.int32(6), "loss": np.float32(9)})
+
+    result = evaluate(devices, step, None, None, Five(), batch_size=7)
+    assert result == {"examples": 6, "top1": 0.5, "loss": 1.5}
+    Source.class_names += ("f",)
+    assert evaluate(devices, step, None, None, Five(), batch_size=7)["top5"] == 1
+    Five.__len__ = lambda self: 7
+    with pytest.raises(AssertionError, match="6 examples of 7"):
+        evaluate(devices, step, None, None, Five(), batch_size=7)
