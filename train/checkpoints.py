@@ -32,8 +32,8 @@ class Checkpoints:
 
     def __init__(self, workdir: str, keep: int | None = None):
         self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
-        if keep is None and not os.path.isdir(self.folder):
-            raise RunError(f"{workdir!r} has no checkpoints; there is no {self.folder}")
+        if not os.path.isdir(self.folder) and (keep is None or os.path.exists(self.folder)):
+            raise RunError(f"{workdir!r} has no checkpoints: {self.folder} is no folder")
         options = ocp.CheckpointManagerOptions(
             read_only=keep is None,
             create=keep is not None,
@@ -94,9 +94,11 @@ class Checkpoints:
             jax.tree_util.tree_map_with_path(_check_shape, template, state)
             return state
         except Exception as error:
-            reason = " ".join(str(error).split())[:500]
+            reason = " ".join(str(error).split())[:200]
+            others = ", ".join(str(other) for other in self.steps() if other != number) or "none"
             raise RunError(
-                f"cannot read the checkpoint of step {number} in {self.folder}: {reason}"
+                f"cannot read the checkpoint {os.path.join(self.folder, str(number))}: {reason}."
+                f" Others: {others}; move this one away to use the last of them"
             ) from error
 
     def wait(self) -> None:

@@ -26,7 +26,7 @@ def run_command(command: Callable[[], int | None]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import absl.logging
 
-    absl.logging.set_verbosity(absl.logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.FATAL)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
     try:
@@ -36,6 +36,9 @@ def run_command(command: Callable[[], int | None]) -> None:
         status = 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except BrokenPipeError:  # whoever read the output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -56,7 +59,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
         key, equals, value = argument.removeprefix("--config.").partition("=")
         if not equals:
             value = next(rest, None)
-            if value is None:
+            if value is None or value.startswith("--"):
                 raise UsageError(f"--config.{key} needs a value: --config.{key}=VALUE")
         overrides.append((key, value))
     return others, overrides

@@ -41,8 +41,10 @@ KEYS: dict[str, Key] = {
     "seed": Key(0, "Decides the initial weights, the order of the images and every augmentation.",
                 minimum=0, below=2**32),
     "batch_size": Key(128, "Images in a training step, over all devices together.", minimum=1),
-    "num_epochs": Key(90.0, "Length of the run in passes over the training images.", minimum=0),
-    "num_steps": Key(0, "Length of the run in steps; 0: num_epochs decides.", minimum=0),
+    "num_epochs": Key(90.0, "Length of the run in passes over the training images.", minimum=0,
+                      most=1e6),
+    "num_steps": Key(0, "Length of the run in steps; 0: num_epochs decides.", minimum=0,
+                     below=2**31),
     "label_smoothing": Key(0.0, "Share of the target given to all classes alike.",
                            minimum=0, below=1),
     "batch_norm": Key("local", "Batch statistics of each device for itself, or of all together.",
@@ -59,11 +61,12 @@ KEYS: dict[str, Key] = {
     "model.zero_init_last": Key(False, "Start every residual block as its shortcut."),
 
     "dataset.name": Key("digits", "'digits', or 'tfds:NAME' for any TFDS data set."),
-    "dataset.data_dir": Key("", "Where TFDS data lie; '': ~/tensorflow_datasets.", neutral=True),
+    "dataset.data_dir": Key("", "Where TFDS data lie; '': $TFDS_DATA_DIR or"
+                            " ~/tensorflow_datasets.", neutral=True),
     "dataset.train_split": Key("train", "Images to train on, in TFDS's split syntax."),
     "dataset.eval_split": Key("test", "Images to evaluate on, in TFDS's split syntax."),
     "dataset.image_size": Key(224, "Height and width of the images that the model sees.",
-                              minimum=1),
+                              minimum=1, most=4096),
     "dataset.resize": Key(0, "Evaluation: shorter side before the centre crop; 0: image_size.",
                           minimum=0),
     "dataset.mean": Key((0.485, 0.456, 0.406), "Mean of red, green, blue in 0…1, subtracted."),
@@ -203,6 +206,7 @@ def describe() -> str:
     width = max(len(f"{name}={key.default!r}") for name, key in KEYS.items())
     return "\n".join(
         f"  --config.{name + '=' + repr(key.default):{width}}  {key.meaning}"
+        + (f" One of {', '.join(map(repr, key.choices))}." if key.choices else "")
         for name, key in KEYS.items()
     )
 
@@ -298,7 +302,7 @@ def _run_recipe(path: str) -> ml_collections.ConfigDict:
         config = recipe["get_config"]()
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(_where(path, error)) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(
@@ -317,7 +321,7 @@ def _neighbours(path: str) -> str:
     return f"; {folder} has {', '.join(close)}" if close else f"; {folder} has no .py file"
 
 
-def _where(path: str, error: Exception) -> str:
+def _where(path: str, error: BaseException) -> str:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     line = f", line {lines[-1]}" if lines else ""
     text = " ".join(str(error).split())

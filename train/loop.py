@@ -31,11 +31,12 @@ class Interrupted(Exception):
     """A signal ended the run after everything was saved."""
 
 
-def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
+def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> dict[str, Any]:
     """Trains what ``config`` says in the workdir ``path``, or continues it there.
 
-    Gives the final state's evaluation: ``split``, ``examples``, ``top1``, ``top5``,
-    ``loss``, ``step``. Raises UsageError, RunError, or Interrupted.
+    Once ``stop`` is true it finishes the step, saves and raises Interrupted. Gives the final
+    state's evaluation: ``split``, ``examples``, ``top1``, ``top5``, ``loss``, ``step``.
+    Raises UsageError or RunError, too.
     """
     # What is wrong shows before anything is written, decoded or compiled.
     config.dataset.data_dir = data_dir(config.dataset)  # in full: evaluate runs elsewhere
@@ -50,7 +51,7 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
 
     workdir.create(path, config)
     workdir.describe(path, config, train_split, eval_split)
-    with Checkpoints(path, config.checkpoint.keep) as checkpoints, StopRequest() as stop:
+    with Checkpoints(path, config.checkpoint.keep) as checkpoints:
         if checkpoints.steps():
             like = steps.abstract_state(task, train_split.image_shape)
             state = checkpoints.restore("last", like)
@@ -80,6 +81,8 @@ def train(config: ml_collections.ConfigDict, path: str) -> dict[str, Any]:
 
             evaluated: dict[str, Any] | None = None
             batches = train_split.train_batches(order, range(start, end))
+            if stop and start < end:
+                raise Interrupted(f"{stop.signal.name} before step {start + 1}")
             for step in range(start + 1, end + 1):
                 with meter.waiting():
                     batch = devices.split(next(batches))

@@ -8,7 +8,8 @@ import sys
 
 from train import config as config_lib
 from train.commands import Parser, run_command, split_overrides
-from train.signals import STOPPED
+from train.errors import UsageError
+from train.signals import STOPPED, StopRequest
 
 
 def main() -> int:
@@ -27,17 +28,20 @@ def main() -> int:
     flags = parser.parse_args(arguments)
     config = config_lib.load_config(flags.config, overrides)
     name = os.path.splitext(os.path.basename(flags.config))[0]
-    workdir = flags.workdir or os.path.join("runs", name)
+    workdir = os.path.join("runs", name) if flags.workdir is None else flags.workdir
+    if not workdir:
+        raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
 
-    # Only now what takes a second to import: a typing error is told at once.
-    from train.loop import Interrupted, train
-    from train.metrics import to_json
+    with StopRequest() as stop:
+        # Only now what takes a second to import: a typing error is told at once.
+        from train.loop import Interrupted, train
+        from train.metrics import to_json
 
-    try:
-        result = train(config, workdir)
-    except Interrupted as stop:
-        print(f"stopped by {stop}; the same command continues", file=sys.stderr)
-        return STOPPED
+        try:
+            result = train(config, workdir, stop)
+        except Interrupted as interrupted:
+            print(f"stopped by {interrupted}; the same command continues", file=sys.stderr)
+            return STOPPED
     print(to_json(result), flush=True)
     return 0
 

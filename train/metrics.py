@@ -12,6 +12,8 @@ from typing import Any
 import tqdm
 from tensorboardX import SummaryWriter
 
+from train.errors import RunError
+
 FILE = "metrics.jsonl"
 
 
@@ -116,8 +118,11 @@ class MetricsWriter:
 
     def write(self, row: dict[str, float]) -> None:
         """Writes ``{"step": n, name: value, …}``."""
-        self._file.write(to_json(row) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(to_json(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(f"cannot write {self._file.name}: {error.strerror}") from error
         for name, value in row.items():
             if name != "step":
                 self._events.add_scalar(name, value, row["step"])
@@ -141,15 +146,17 @@ def to_json(row: dict[str, Any]) -> str:
 
 
 def read_rows(workdir: str) -> list[dict[str, float]]:
-    """The rows of ``metrics.jsonl``; a last line that was cut short is left out."""
+    """The rows of ``metrics.jsonl``; lines that are none, such as one cut short, are left out."""
     rows = []
     try:
-        with open(os.path.join(workdir, FILE), encoding="utf-8") as file:
+        with open(os.path.join(workdir, FILE), encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    rows.append(json.loads(line))
+                    row = json.loads(line)
                 except ValueError:
                     continue
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
     except FileNotFoundError:
         pass
     return rows

@@ -32,7 +32,7 @@ def check(path: str, config: ml_collections.ConfigDict) -> None:
     if not os.path.isdir(above) or not os.access(above, os.W_OK):
         reason = "is not a folder" if not os.path.isdir(above) else "cannot be written"
         raise RunError(f"cannot write the workdir {path!r}: {above!r} {reason}")
-    if os.path.exists(_config_file(path)) and has_checkpoints(path):
+    if has_checkpoints(path):
         differ = config_lib.differences(read_config(path), config)
         if differ:
             keys = "; ".join(f"{key} was {old!r}, is now {new!r}" for key, old, new in differ)
@@ -91,7 +91,7 @@ def describe(
 
 def write_atomically(path: str, text: str) -> None:
     """Writes a file that is whole or not there, whenever the process dies."""
-    beside = f"{path}.{os.getpid()}.tmp"
+    beside = f"{path}.tmp"
     with open(beside, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(beside, path)

@@ -1,6 +1,7 @@
 """Orbax: what is kept, found and restored."""
 
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -93,8 +94,20 @@ def test_nothing_saved(tmp_path):
 
 def test_a_state_of_another_shape_is_refused(saved):
     other = state_at(0).replace(params={"layer": {"kernel": np.zeros((3, 5), np.float32)}})
-    with pytest.raises(RunError, match=r"step 60.*kernel.*\(3, 4\), not \(3, 5\)"):
+    with pytest.raises(RunError, match=r"checkpoints/60.*kernel.*\(3, 4\), not \(3, 5\)"):
         saved.restore("last", like=other)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_way_out(saved, tmp_path):
+    shutil.rmtree(os.path.join(saved.folder, "60", "default"))
+    with pytest.raises(RunError, match=r"checkpoints/60: .*Others: 20, 50; move this one away"):
+        Checkpoints(str(tmp_path), keep=2).restore("last", like=state_at(0))
+
+
+def test_a_file_in_the_folders_place(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(RunError, match="is no folder"):
+        Checkpoints(str(tmp_path), keep=2)
 
 
 def test_what_a_kill_left_half_written_is_not_seen_and_goes(saved, tmp_path):

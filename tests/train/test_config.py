@@ -63,6 +63,9 @@ def test_overrides_are_parsed_by_the_keys_type(recipe):
         ("augment.crop_scale", "0.5,1.5", "at most 1"),
         ("schedule.learning_rate", "1e999", "must be a number"),
         ("seed", str(2**32), "below"),
+        ("num_steps", "99999999999999999999", "below"),
+        ("dataset.image_size", "1000000", "at most 4096"),
+        ("schedule.step_epochs", "5,1", "in rising order"),
     ],
 )
 def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):
@@ -79,6 +82,7 @@ def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):
         ("config.batch_size = 'x'", "config.batch_size must be a whole number, not 'x'"),
         ("config.schedule = 3", "no key config.schedule"),
         ("1 / 0", "line 4: ZeroDivisionError"),
+        ("raise SystemExit(7)", "line 4: SystemExit: 7"),
         ("return 3", "must return an ml_collections ConfigDict, not int"),
         ("del config.seed", "config.seed is missing"),
     ],

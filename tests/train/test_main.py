@@ -184,6 +184,14 @@ def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path, number):
     assert saved and f"after step {saved[-1]}" in stderr
 
 
+def test_a_signal_before_the_first_step_ends_with_75_too(commands, tmp_path):
+    process = commands.start("train.main", *commands.digits(tmp_path / "run", *SHORT))
+    wait_until(process, (tmp_path / "run").exists)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75 and "SIGTERM" in stderr, stderr
+
+
 def test_another_configuration_in_the_same_workdir_is_refused(run, commands):
     path, _ = run
     before = sorted((p.name, p.stat().st_mtime_ns) for p in path.rglob("*") if p.is_file())
@@ -241,6 +249,8 @@ def one_line(process, status, *words):
         (["--config.optimzer.name=adam"], ["config.optimzer.name", "config.optimizer.name"]),
         (["--config.batch_size=big"], ["config.batch_size", "whole number", "'big'"]),
         (["--config.batch_size"], ["needs a value"]),
+        (["--config.augment.flip", "--config.seed=1"], ["config.augment.flip needs a value"]),
+        (["--workdir", ""], ["--workdir is empty"]),
         (["--confg=x"], ["--confg=x", "--help"]),
         (["--config.batch_size=2000"], ["batch_size=2000", "1437 training images"]),
         (["--config.model.name=resnt20"], ["resnt20", "did you mean 'resnet20'"]),

@@ -125,8 +125,9 @@ def test_metrics_file_forgets_what_a_resumed_run_does_again(tmp_path):
     with MetricsWriter(str(tmp_path), start=0) as writer:
         for step in (1, 2, 3):
             writer.write({"step": step, "train/loss": step / 2})
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 4, "tra')  # killed while writing
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b'\xff\xfe\n[1, 2]\n{"a": 1}\n')  # a damaged disk
+        file.write(b'{"step": 4, "tra')  # killed while writing
     with MetricsWriter(str(tmp_path), start=2) as writer:
         writer.write({"step": 3, "train/loss": float("nan")})
     assert read_rows(str(tmp_path)) == [
@@ -197,6 +198,9 @@ def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):
     os.makedirs(tmp_path / "run" / "checkpoints" / "7")
     workdir.check(path, default_config())
     with pytest.raises(UsageError, match="seed was 0, is now 3"):
+        workdir.check(path, other)
+    os.remove(tmp_path / "run" / "config.json")
+    with pytest.raises(RunError, match="holds no run"):  # its checkpoints may be anything's
         workdir.check(path, other)
 
 
