@@ -56,7 +56,7 @@ class Commands:
     def run(self, module, *arguments, **kwargs):
         """Runs to the end; gives the process with ``returncode``, ``stdout``, ``stderr``."""
         process = self.start(module, *arguments, **kwargs)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def digits(self, workdir, *overrides):
