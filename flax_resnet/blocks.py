@@ -1,64 +1,58 @@
 """Residual blocks and their shortcuts as Flax linen modules.
 
 A block computes ``relu(F(x) + shortcut(x))`` (He et al. 2015, arXiv:1512.03385,
-section 3). Maps are NHWC. Every convolution pads explicitly and symmetrically:
-``"SAME"`` would pad a strided convolution on one side only, which shifts the maps
-against the published networks.
+section 3), or ``F(x) + shortcut(x)`` with norm and ReLU before each convolution of F
+(He et al. 2016, arXiv:1603.05027, figure 1b). Maps are NHWC. Every convolution pads
+explicitly and symmetrically: ``"SAME"`` would pad a strided convolution on one side
+only, which shifts the maps against the published networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-SHORTCUTS = ("projection", "projection_all", "zero_pad", "none")
+from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv, he_normal
 
-# A factory of layers: called with the layer's arguments it returns a linen module.
-Layer = Callable[..., nn.Module]
-
-# He et al. 2015 (arXiv:1502.01852): variance 2 / fan_out keeps gradients' scale.
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def conv(features: int, kernel: int, stride: int = 1, **kwargs) -> nn.Conv:
-    """A square convolution without bias, padded by ``kernel // 2`` on every side."""
-    pad = kernel // 2
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=(stride, stride),
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
-        kernel_init=he_normal,
-        **kwargs,
-    )
-
-
-# Flax's momentum is PyTorch's 1 - momentum: 0.9 here is torchvision's 0.1.
-batch_norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+SHORTCUTS = (
+    "projection",
+    "projection_all",
+    "projection_channels",
+    "average_pool",
+    "zero_pad",
+    "none",
+)
+STRIDE_CONVS = ("3x3", "1x1")
 
 
 class Shortcut(nn.Module):
     """The path around a block's convolutions (arXiv:1512.03385, section 3.3).
 
+    Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), features)``.
+
     kind:
       * ``"projection"``: option B, a 1×1 convolution with norm where the shape changes,
         the identity elsewhere;
       * ``"projection_all"``: option C, a 1×1 convolution with norm in every block;
+      * ``"projection_channels"``: a 1×1 convolution with norm where the number of channels
+        changes; where only the stride does, every ``stride``-th pixel, as Keras's V2;
+      * ``"average_pool"``: as ``"projection"``, with the stride in a 2×2 average pool
+        before the convolution (ResNet-D, arXiv:1812.01187, section 4.1);
       * ``"zero_pad"``: option A, without parameters: every ``stride``-th pixel,
         and zeros for the channels that are new;
       * ``"none"``: no shortcut, a plain net; gives ``None``.
+
+    ``norm=None`` leaves out the norm after the convolution, for pre-activation.
     """
 
     kind: str
     features: int
     stride: int = 1
     conv: Layer = conv
-    norm: Layer = batch_norm
+    norm: Layer | None = batch_norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array | None:
@@ -66,15 +60,25 @@ class Shortcut(nn.Module):
             raise ValueError(f"unknown shortcut {self.kind!r}; valid are {', '.join(SHORTCUTS)}")
         if self.kind == "none":
             return None
-        same_shape = self.stride == 1 and x.shape[-1] == self.features
-        if same_shape and self.kind != "projection_all":
-            return x
-        if self.kind == "zero_pad":
-            return self._zero_pad(x)
-        x = self.conv(self.features, 1, self.stride, name="conv")(x)
-        return self.norm(use_running_average=not train, name="norm")(x)
+        same_channels = x.shape[-1] == self.features
+        projects = {
+            "projection": self.stride > 1 or not same_channels,
+            "projection_all": True,
+            "projection_channels": not same_channels,
+            "average_pool": self.stride > 1 or not same_channels,
+            "zero_pad": False,
+        }[self.kind]
+        if not projects:
+            return self._thin_and_pad(x)
+        stride = self.stride
+        if self.kind == "average_pool" and stride > 1:
+            x, stride = average_pool(x, stride), 1
+        normalised = self.norm is not None
+        x = self.conv(self.features, 1, stride, normalised=normalised, name="conv")(x)
+        return self.norm(name="norm")(x, use_running_average=not train) if normalised else x
 
-    def _zero_pad(self, x: jax.Array) -> jax.Array:
+    def _thin_and_pad(self, x: jax.Array) -> jax.Array:
+        """Every ``stride``-th pixel, zeros for new channels: the identity where none changes."""
         new = self.features - x.shape[-1]
         if new < 0:
             raise ValueError(
@@ -87,72 +91,150 @@ class Shortcut(nn.Module):
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
 
 
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions (arXiv:1512.03385, figure 5 left), stride in the first.
+def average_pool(x: jax.Array, size: int) -> jax.Array:
+    """``size × size`` means; at the right and lower edge of those pixels that exist."""
+    padding = tuple((0, -length % size) for length in x.shape[1:3])
+    return nn.avg_pool(x, (size, size), (size, size), padding, count_include_pad=False)
 
-    Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), width)``.
-    ``zero_init_last`` starts the last norm's scale at zero, so that the block begins as
-    its shortcut (arXiv:1706.02677, section 5.1). Running statistics are in the
-    ``batch_stats`` collection, which is updated where ``train`` is true and it is mutable.
+
+class Block(nn.Module):
+    """What all blocks share; a subclass names its convolutions.
+
+    Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), expansion * width)``.
+    Running statistics are in the ``batch_stats`` collection, which is updated where
+    ``train`` is true and it is mutable. Where ``train`` is true and ``dropout`` or
+    ``drop_path`` is not 0, apply needs ``rngs={"dropout": key}``.
+
+    Attributes:
+      width: channels inside the block, before ``inner``.
+      stride: of the block.
+      dilations: of a 3×3 before and after the block's stride; they differ where dilation
+        takes the place of a stride (arXiv:1606.00915, section 3.1).
+      groups: of the block's one 3×3 between others (ResNeXt's cardinality,
+        arXiv:1611.05431, section 3); a bottleneck's only.
+      inner: multiplies the channels inside the block and leaves those of its output.
+      stride_conv: where a bottleneck has its stride: ``"3x3"`` or the first ``"1x1"``.
+      shortcut: see :class:`Shortcut`.
+      preactivation: norm and ReLU before each convolution instead of after it.
+      activate_shortcut: with ``preactivation``, the shortcut takes what the first
+        convolution takes, and not the block's bare input.
+      squeeze: hidden width of squeeze-and-excitation as a share of the channels; 0 for none.
+      dropout: rate before the last convolution (arXiv:1605.07146, section 2.4).
+      drop_path: rate at which an example passes by the shortcut alone (arXiv:1603.09382).
+      zero_init_last: start F at zero, so that the block begins as its shortcut: the last
+        norm's scale (arXiv:1706.02677, section 5.1), or the last kernel with ``preactivation``.
+      conv, norm: factories of the layers.
     """
 
     width: int
     stride: int = 1
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+    inner: int = 1
+    stride_conv: str = "3x3"
     shortcut: str = "projection"
+    preactivation: bool = False
+    activate_shortcut: bool = False
+    squeeze: float = 0.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
     zero_init_last: bool = False
     conv: Layer = conv
     norm: Layer = batch_norm
+
+    def convolutions(self) -> list[dict[str, Any]]:
+        """The arguments of the convolutions of F, in order."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        if self.preactivation:
+            return self._norm_relu_conv(x, train)
+        return self._conv_norm_relu(x, train)
+
+    def _conv_norm_relu(self, x: jax.Array, train: bool) -> jax.Array:
+        layers, y = self.convolutions(), x
+        for i, layer in enumerate(layers, 1):
+            last = i == len(layers)
+            scale = nn.initializers.zeros if last and self.zero_init_last else nn.initializers.ones
+            y = self._drop(y, train) if last else y
+            y = self.conv(**layer, name=f"conv{i}")(y)
+            y = self.norm(scale_init=scale, name=f"norm{i}")(y, use_running_average=not train)
+            y = y if last else nn.relu(y)
+        return nn.relu(self._add(y, self._around(x, train, self.norm), train))
+
+    def _norm_relu_conv(self, x: jax.Array, train: bool) -> jax.Array:
+        layers, y = self.convolutions(), x
+        for i, layer in enumerate(layers, 1):
+            last = i == len(layers)
+            kernel = nn.initializers.zeros if last and self.zero_init_last else he_normal
+            y = nn.relu(self.norm(name=f"norm{i}")(y, use_running_average=not train))
+            if i == 1:
+                around = self._around(y if self.activate_shortcut else x, train, norm=None)
+            y = self._drop(y, train) if last else y
+            y = self.conv(**layer, normalised=not last, kernel_init=kernel, name=f"conv{i}")(y)
+        return self._add(y, around, train)
+
+    def _around(self, x: jax.Array, train: bool, norm: Layer | None) -> jax.Array | None:
+        around = Shortcut(
+            self.shortcut,
+            features=self.width * self.expansion,
+            stride=self.stride,
+            conv=self.conv,
+            norm=norm,
+            name="shortcut",
+        )
+        return around(x, train)
+
+    def _drop(self, y: jax.Array, train: bool) -> jax.Array:
+        return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+    def _add(self, y: jax.Array, around: jax.Array | None, train: bool) -> jax.Array:
+        if self.squeeze:
+            y = SqueezeExcite(self.squeeze, y.dtype, name="se")(y)
+        if around is None:
+            return y
+        per_example = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
+        return around + per_example(y)
+
+
+class ResidualBlock(Block):
+    """Two 3×3 convolutions (arXiv:1512.03385, figure 5 left), stride in the first.
+
+    Shapes and fields as in :class:`Block`, with ``expansion`` 1.
+    """
 
     expansion = 1
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        norm = partial(self.norm, use_running_average=not train)
-        around = Shortcut(
-            self.shortcut, self.width, self.stride, self.conv, self.norm, name="shortcut"
-        )(x, train)
-        x = self.conv(self.width, 3, self.stride, name="conv1")(x)
-        x = nn.relu(norm(name="norm1")(x))
-        x = self.conv(self.width, 3, name="conv2")(x)
-        x = norm(name="norm2", scale_init=last_scale(self.zero_init_last))(x)
-        return nn.relu(x if around is None else x + around)
+    def convolutions(self) -> list[dict[str, Any]]:
+        before, after = self.dilations
+        inner = self.width * self.inner
+        return [
+            dict(features=inner, kernel=3, stride=self.stride, dilation=before),
+            dict(features=self.width, kernel=3, dilation=after),
+        ]
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(Block):
     """1×1, 3×3, 1×1 convolutions, the last four times wider (figure 5 right).
 
-    Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), 4 * width)``. The
-    stride is in the 3×3, as in torchvision; other fields as in :class:`ResidualBlock`.
+    Shapes and fields as in :class:`Block`, with ``expansion`` 4. The stride is in the 3×3,
+    as in torchvision, or in the first 1×1, as in the paper.
     """
-
-    width: int
-    stride: int = 1
-    shortcut: str = "projection"
-    zero_init_last: bool = False
-    conv: Layer = conv
-    norm: Layer = batch_norm
 
     expansion = 4
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        norm = partial(self.norm, use_running_average=not train)
-        features = self.width * self.expansion
-        around = Shortcut(
-            self.shortcut, features, self.stride, self.conv, self.norm, name="shortcut"
-        )(x, train)
-        x = self.conv(self.width, 1, name="conv1")(x)
-        x = nn.relu(norm(name="norm1")(x))
-        x = self.conv(self.width, 3, self.stride, name="conv2")(x)
-        x = nn.relu(norm(name="norm2")(x))
-        x = self.conv(features, 1, name="conv3")(x)
-        x = norm(name="norm3", scale_init=last_scale(self.zero_init_last))(x)
-        return nn.relu(x if around is None else x + around)
-
-
-def last_scale(zero: bool) -> Callable:
-    """The initialiser of a block's last norm scale."""
-    return nn.initializers.zeros if zero else nn.initializers.ones
+    def convolutions(self) -> list[dict[str, Any]]:
+        inner, (before, after) = self.width * self.inner, self.dilations
+        if self.stride_conv == "1x1":
+            first, middle = dict(stride=self.stride), dict(dilation=after)
+        else:
+            first, middle = dict(), dict(stride=self.stride, dilation=before)
+        return [
+            dict(features=inner, kernel=1, **first),
+            dict(features=inner, kernel=3, groups=self.groups, **middle),
+            dict(features=self.width * self.expansion, kernel=1),
+        ]
 
 
 BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock}

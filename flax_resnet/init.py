@@ -20,7 +20,7 @@ from flax_resnet.resnet import ResNet
 
 
 def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Draws ``{"params", "batch_stats"}`` as float32 NumPy arrays.
+    """Draws ``{"params", "batch_stats"}`` as float32 NumPy arrays; group norm has no statistics.
 
     Args:
       model: the network.
@@ -42,15 +42,19 @@ def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict
 def _draw(
     model: ResNet, path: list[str], shape: tuple[int, ...], rng: np.random.Generator
 ) -> np.ndarray:
-    leaf = path[-1]
-    if leaf == "kernel" and len(shape) == 4:  # blocks.he_normal
+    *_, layer, leaf = path
+    if model.zero_init_last and (layer, leaf) == _last_of_block(model):
+        return np.zeros(shape, np.float32)
+    if leaf == "kernel" and len(shape) == 4:  # layers.he_normal
         fan_out = shape[0] * shape[1] * shape[3]
         return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
-    if leaf == "kernel":  # the head, see ResNet.setup
+    if leaf == "kernel":  # layers.linear
         bound = 1 / math.sqrt(shape[0])
         return rng.uniform(-bound, bound, shape).astype(np.float32)
-    if leaf == "scale":
-        last_norm = {"residual": "norm2", "bottleneck": "norm3"}[model.block]
-        zero = model.zero_init_last and path[-2] == last_norm
-        return np.full(shape, 0 if zero else 1, np.float32)
-    return np.full(shape, 1 if leaf == "var" else 0, np.float32)  # var; bias and mean
+    return np.full(shape, 1 if leaf in ("scale", "var") else 0, np.float32)  # bias and mean
+
+
+def _last_of_block(model: ResNet) -> tuple[str, str]:
+    """The layer and leaf that ``zero_init_last`` sets to zero in every block."""
+    depth = {"residual": 2, "bottleneck": 3}[model.block]
+    return (f"conv{depth}", "kernel") if model.preactivation else (f"norm{depth}", "scale")

@@ -1,30 +1,119 @@
-"""ResNet: a stem, stages of blocks, and a head, each set by a field."""
+"""ResNet: a stem, stages of blocks, and a head, each set by a field.
+
+Names of the parameters, from the images to the logits; ``{n}`` counts from 1:
+
+* ``stem_conv``, ``stem_norm``; in a stem of several convolutions ``stem_conv{n}``, ``stem_norm{n}``
+* ``stage{n}_block{n}/conv{n}`` and ``norm{n}``, the norm that follows the convolution, or
+  precedes it in a pre-activation net (whose last stem convolution no norm follows)
+* ``stage{n}_block{n}/se/reduce`` and ``se/expand``: squeeze-and-excitation
+* ``stage{n}_block{n}/shortcut/conv`` and ``norm``; no norm in a pre-activation net
+* ``final_norm``: before the pooling of a pre-activation net
+* ``head``
+
+Convolutions and ``head`` hold ``kernel`` (H, W, in, out) or (in, out) and ``bias`` where they
+have one, norms ``scale`` and ``bias``; batch norm keeps ``mean`` and ``var`` in ``batch_stats``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet.blocks import BLOCKS, SHORTCUTS, batch_norm, conv
+from flax_resnet.blocks import BLOCKS, SHORTCUTS, STRIDE_CONVS
+from flax_resnet.layers import (
+    BIASES,
+    Layer,
+    batch_norm,
+    conv,
+    group_norm,
+    linear,
+    standardised_conv,
+)
 
-STEMS = ("imagenet", "small")
+
+class Stem(NamedTuple):
+    """Convolutions as (kernel, stride, share of the stem's width), and a 3×3/2 max-pool or not."""
+
+    convolutions: Sequence[tuple[int, int, float]]
+    pool: bool
+
+    @property
+    def stride(self) -> int:
+        """Image pixels to one of the stem's map."""
+        total = 2 if self.pool else 1
+        for _, stride, _ in self.convolutions:
+            total *= stride
+        return total
+
+
+STEMS = {
+    # He et al. 2015 (arXiv:1512.03385), table 1; section 4.2 for CIFAR.
+    "imagenet": Stem([(7, 2, 1)], pool=True),
+    "small": Stem([(3, 1, 1)], pool=False),
+    # ResNet-C (arXiv:1812.01187, section 4.1); ResNet-RS has a convolution for the
+    # pool (arXiv:2103.07579, section 4.3).
+    "deep": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)], pool=True),
+    "deep_conv": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1), (3, 2, 1)], pool=False),
+}
+STRIDE_BLOCKS = ("first", "last")
+NORMS = ("batch", "group")
+
+
+class Feature(NamedTuple):
+    """What a map is: image pixels to one of its pixels, and its channels."""
+
+    stride: int
+    channels: int
+
+
+class Place(NamedTuple):
+    """Where a block stands: its stage and index, both from 0, and what it does to the map."""
+
+    stage: int
+    index: int
+    stride: int
+    dilations: tuple[int, int]
 
 
 class ResNet(nn.Module):
     """A residual network (He et al. 2015, arXiv:1512.03385). Fields are checked at once.
 
     Attributes:
-      stage_sizes: blocks in each stage; stages after the first halve the map.
+      stage_sizes: blocks in each stage.
       block: ``"residual"`` (two 3×3) or ``"bottleneck"`` (1×1, 3×3, 1×1).
-      width: channels of the first stage's 3×3; doubles with every stage.
-      stem: ``"imagenet"``, 7×7 stride 2 and a 3×3 stride 2 max-pool, or ``"small"``,
-        3×3 stride 1 without a pool, for small images.
+      width: channels inside the first stage's blocks; doubles with every stage.
+      inner: multiplies the channels inside a block, not its output's: 2 in wide_resnet50_2.
+      groups: of a bottleneck's 3×3 (ResNeXt, arXiv:1611.05431).
+      stem: ``"imagenet"``, 7×7 stride 2 and a 3×3 stride 2 max-pool; ``"small"``, 3×3
+        stride 1 without a pool, for small images; ``"deep"``, three 3×3 for the 7×7;
+        ``"deep_conv"``, as deep, with a 3×3 stride 2 convolution for the pool.
+      stem_width: channels of the stem; ``None`` for ``width``.
       shortcut: see :class:`flax_resnet.blocks.Shortcut`.
-      num_classes: outputs of the linear head.
+      stride_conv: where a bottleneck has its stride: ``"3x3"`` or the first ``"1x1"``.
+      stride_block: which block halves the map: the ``"first"`` of every stage but the first,
+        or the ``"last"`` of every stage but the last.
+      output_stride: the most image pixels to one of a map; further strides become dilation
+        (arXiv:1606.00915, section 3.1), with the same parameters. ``None``: no limit.
+      preactivation: norm and ReLU before each convolution (He et al. 2016,
+        arXiv:1603.05027): none after the stem, and a last norm before the pooling. Each
+        stage's first shortcut takes the activated map, the others the bare one.
+      squeeze: hidden width of squeeze-and-excitation as a share of the channels
+        (arXiv:1709.01507); 0 for none.
+      norm: ``"batch"``, or ``"group"`` of 32 groups (arXiv:1803.08494).
+      norm_epsilon: added to the variance in every norm.
+      norm_momentum: of the running statistics; PyTorch's 1 - momentum.
+      conv_bias: which convolutions have one; see :func:`flax_resnet.layers.conv`.
+      weight_standardisation: see :func:`flax_resnet.layers.standardise`.
+      num_classes: outputs of the linear head; 0 for none: pooled features.
+      dropout: rate before the head.
+      block_dropout: rate before each block's last convolution (arXiv:1605.07146, section 2.4).
+      drop_path: stochastic depth's rate at the last block; falls linearly to 0 at the first
+        (Huang et al. 2016, arXiv:1603.09382, section 3).
       zero_init_last: start every block as its shortcut.
       dtype: computation's type. Parameters, batch statistics and logits are float32.
       axis_name: the mapped axis over which batch statistics are averaged; ``None``
@@ -34,75 +123,192 @@ class ResNet(nn.Module):
     stage_sizes: Sequence[int]
     block: str = "bottleneck"
     width: int = 64
+    inner: int = 1
+    groups: int = 1
     stem: str = "imagenet"
+    stem_width: int | None = None
     shortcut: str = "projection"
+    stride_conv: str = "3x3"
+    stride_block: str = "first"
+    output_stride: int | None = None
+    preactivation: bool = False
+    squeeze: float = 0.0
+    norm: str = "batch"
+    norm_epsilon: float = 1e-5
+    norm_momentum: float = 0.9
+    conv_bias: str = "none"
+    weight_standardisation: bool = False
     num_classes: int = 1000
+    dropout: float = 0.0
+    block_dropout: float = 0.0
+    drop_path: float = 0.0
     zero_init_last: bool = False
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        for field, valid in (("block", BLOCKS), ("stem", STEMS), ("shortcut", SHORTCUTS)):
+        for field, valid in (
+            ("block", BLOCKS),
+            ("stem", STEMS),
+            ("shortcut", SHORTCUTS),
+            ("stride_conv", STRIDE_CONVS),
+            ("stride_block", STRIDE_BLOCKS),
+            ("norm", NORMS),
+            ("conv_bias", BIASES),
+        ):
             if getattr(self, field) not in valid:
                 raise ValueError(
                     f"unknown {field} {getattr(self, field)!r}; valid are {', '.join(valid)}"
                 )
-        for field, value in (("num_classes", self.num_classes), ("width", self.width)):
-            if value < 1:
-                raise ValueError(f"{field} must be at least 1, not {value}")
+        for field, least in (("num_classes", 0), ("width", 1), ("inner", 1), ("groups", 1)):
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}")
+        for field in ("dropout", "block_dropout", "drop_path"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must be in [0, 1), not {getattr(self, field)}")
         if not self.stage_sizes or min(self.stage_sizes) < 1:
             raise ValueError(
                 f"stage_sizes must name at least one block a stage, not {self.stage_sizes}"
             )
+        strides = [STEMS[self.stem].stride * 2**stage for stage in range(len(self.stage_sizes))]
+        if self.output_stride not in (None, *strides):
+            valid = ", ".join(map(str, strides))
+            raise ValueError(f"unknown output_stride {self.output_stride}; valid are {valid}")
+        if self.groups > 1 and self.block == "residual":
+            raise ValueError("groups is for block='bottleneck'; a residual block has no groups")
+        if self.width * self.inner % self.groups:
+            raise ValueError(
+                f"groups={self.groups} must divide the {self.width * self.inner} channels"
+                " inside the first stage's blocks, width * inner"
+            )
+        narrowest = min(self.width, self.stem_width or self.width)
+        if self.norm == "group" and narrowest % 32:
+            raise ValueError(
+                f"norm='group' has 32 groups, which do not divide {narrowest} channels"
+            )
 
     def setup(self):
-        # Small in scale, as torchvision and Keras have it: uniform in ±1/sqrt(fan_in).
-        self.head = nn.Dense(
-            self.num_classes,
-            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-        )
+        if self.preactivation:
+            self.final_norm = self._norm_layer()()
+        if self.num_classes:
+            self.head = linear(self.num_classes)
+        self.head_dropout = nn.Dropout(self.dropout)
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Gives float32 logits ``(N, num_classes)`` for float images ``(N, H, W, C)``.
 
-        With ``train=True`` batch norm uses the batch's own statistics and updates the
-        running ones: apply with ``mutable=["batch_stats"]``.
+        Without classes it gives the pooled features ``(N, channels)``. With ``train=True``
+        batch norm uses the batch's own statistics and updates the running ones: apply with
+        ``mutable=["batch_stats"]``, and with ``rngs={"dropout": key}`` if anything drops out.
         """
-        last = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
-        return self.head(jnp.mean(last, axis=(1, 2), dtype=jnp.float32))
+        x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
+        if self.preactivation:
+            x = nn.relu(self.final_norm(x, use_running_average=not train))
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        x = self.head_dropout(x, deterministic=not train)
+        return self.head(x) if self.num_classes else x
 
     @nn.compact
     def endpoints(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Gives the maps after the stem and after each stage: ``stem``, ``stage1``, …
 
-        For the ImageNet stem and ``(N, H, W, C)`` images the strides are 4, 4, 8, 16, 32
-        (``stem`` is after the max-pool); for the small stem 1, 1, 2, 4, 8. Detection
-        and segmentation heads take these. Maps are of the computation's ``dtype``.
+        For ``(N, H, W, C)`` images they are ``(N, H / stride, W / stride, channels)``, rounded
+        up, with the strides and channels of ``feature_info``; ``stem`` is after the max-pool.
+        Detection and segmentation heads take these. Maps are of the computation's ``dtype``;
+        those of a pre-activation net are the bare sums, before the next norm.
         """
         if images.ndim != 4:
             raise ValueError(f"images must be (N, H, W, C), not of shape {images.shape}")
-        conv_ = partial(conv, dtype=self.dtype)
-        norm = partial(batch_norm, dtype=self.dtype, axis_name=self.axis_name)
-
-        x = images.astype(self.dtype)
-        kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = conv_(self.width, kernel, stride, name="stem_conv")(x)
-        x = nn.relu(norm(use_running_average=not train, name="stem_norm")(x))
-        if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
+        x = self._stem(images.astype(self.dtype), train)
         maps = {"stem": x}
+        for place in self.places():
+            x = self._block(place)(x, train)
+            maps[f"stage{place.stage + 1}"] = x
+        return maps
+
+    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+        stem, width = STEMS[self.stem], self.stem_width or self.width
+        for i, (kernel, stride, share) in enumerate(stem.convolutions, 1):
+            number = str(i) if len(stem.convolutions) > 1 else ""
+            normalised = not self.preactivation or i < len(stem.convolutions)
+            x = self._conv_layer()(
+                int(width * share), kernel, stride, normalised=normalised, name=f"stem_conv{number}"
+            )(x)
+            if normalised:
+                norm = self._norm_layer()(name=f"stem_norm{number}")
+                x = nn.relu(norm(x, use_running_average=not train))
+        if not stem.pool:
+            return x
+        if self.preactivation:
+            # Zeros around the map, as Keras and BiT have it; behind a ReLU any border does.
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            return nn.max_pool(x, (3, 3), strides=(2, 2))
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    def _block(self, place: Place) -> nn.Module:
+        number = sum(self.stage_sizes[: place.stage]) + place.index
+        return BLOCKS[self.block](
+            width=self.width * 2**place.stage,
+            stride=place.stride,
+            dilations=place.dilations,
+            inner=self.inner,
+            groups=self.groups,
+            stride_conv=self.stride_conv,
+            shortcut=self.shortcut,
+            preactivation=self.preactivation,
+            activate_shortcut=place.index == 0,
+            squeeze=self.squeeze,
+            dropout=self.block_dropout,
+            drop_path=self.drop_path * number / max(1, sum(self.stage_sizes) - 1),
+            zero_init_last=self.zero_init_last,
+            conv=self._conv_layer(),
+            norm=self._norm_layer(),
+            name=f"stage{place.stage + 1}_block{place.index + 1}",
+        )
+
+    @nn.nowrap
+    def _conv_layer(self) -> Layer:
+        factory = standardised_conv if self.weight_standardisation else conv
+        return partial(factory, bias=self.conv_bias, dtype=self.dtype)
+
+    @nn.nowrap
+    def _norm_layer(self) -> Layer:
+        if self.norm == "group":
+            return partial(group_norm, epsilon=self.norm_epsilon, dtype=self.dtype)
+        return partial(
+            batch_norm,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+
+    @nn.nowrap
+    def places(self) -> Iterator[Place]:
+        """The blocks in order."""
+        total, dilation = STEMS[self.stem].stride, 1
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
-                x = BLOCKS[self.block](
-                    width=self.width * 2**stage,
-                    stride=2 if stage > 0 and index == 0 else 1,
-                    shortcut=self.shortcut,
-                    zero_init_last=self.zero_init_last,
-                    conv=conv_,
-                    norm=norm,
-                    name=f"stage{stage + 1}_block{index + 1}",
-                )(x, train)
-            maps[f"stage{stage + 1}"] = x
-        return maps
+                if self.stride_block == "first":
+                    halves = stage > 0 and index == 0
+                else:
+                    halves = stage < len(self.stage_sizes) - 1 and index == blocks - 1
+                if halves and total == self.output_stride:
+                    yield Place(stage, index, 1, (dilation, 2 * dilation))
+                    dilation *= 2
+                else:
+                    stride = 2 if halves else 1
+                    yield Place(stage, index, stride, (dilation, dilation))
+                    total *= stride
+
+    @property
+    def feature_info(self) -> dict[str, Feature]:
+        """Stride and channels of each of ``endpoints``' maps."""
+        total = STEMS[self.stem].stride
+        info = {"stem": Feature(total, self.stem_width or self.width)}
+        for place in self.places():
+            total *= place.stride
+            channels = self.width * 2**place.stage * BLOCKS[self.block].expansion
+            info[f"stage{place.stage + 1}"] = Feature(total, channels)
+        return info

@@ -6,10 +6,12 @@ import dataclasses
 import difflib
 from typing import Any
 
-from flax_resnet.resnet import ResNet
+from flax_resnet.resnet import Feature, ResNet
+
+Fields = dict[str, Any]
 
 # He et al. 2015 (arXiv:1512.03385), table 1, with the stride in the 3×3 as in torchvision.
-_IMAGENET: dict[str, dict[str, Any]] = {
+_IMAGENET: dict[str, Fields] = {
     "resnet18": dict(stage_sizes=(2, 2, 2, 2), block="residual"),
     "resnet34": dict(stage_sizes=(3, 4, 6, 3), block="residual"),
     "resnet50": dict(stage_sizes=(3, 4, 6, 3)),
@@ -17,9 +19,46 @@ _IMAGENET: dict[str, dict[str, Any]] = {
     "resnet152": dict(stage_sizes=(3, 8, 36, 3)),
 }
 
+# Keras Applications: the paper's stride in the first 1×1, and pre-activation nets whose
+# stages halve the map in their last block.
+_KERAS: Fields = dict(norm_epsilon=1.001e-5, norm_momentum=0.99)
+_V1: Fields = dict(stride_conv="1x1") | _KERAS
+_V2: Fields = _KERAS | dict(
+    preactivation=True,
+    stride_block="last",
+    shortcut="projection_channels",
+    conv_bias="unnormalised",
+)
 
-def _cifar(depth: int) -> dict[str, Any]:
-    """Section 4.2: 6n + 2 layers, 16-32-64 channels, shortcuts without parameters."""
+# Xie et al. 2016 (arXiv:1611.05431), table 1: 32 groups of 4 channels each are 128, twice
+# the width. Zagoruyko & Komodakis 2016 (arXiv:1605.07146), section 3.
+_WIDER: dict[str, Fields] = {
+    "resnext50_32x4d": _IMAGENET["resnet50"] | dict(groups=32, inner=2),
+    "resnext101_32x8d": _IMAGENET["resnet101"] | dict(groups=32, inner=4),
+    "resnext101_64x4d": _IMAGENET["resnet101"] | dict(groups=64, inner=4),
+    "wide_resnet50_2": _IMAGENET["resnet50"] | dict(inner=2),
+    "wide_resnet101_2": _IMAGENET["resnet101"] | dict(inner=2),
+}
+
+_DEEP: Fields = dict(stem="deep", shortcut="average_pool")
+_TWEAKED: dict[str, Fields] = {
+    # Hu et al. 2017 (arXiv:1709.01507), table 1.
+    "seresnet50": _IMAGENET["resnet50"] | dict(squeeze=1 / 16),
+    # ResNet-D: He et al. 2018 (arXiv:1812.01187), section 4.
+    "resnet50d": _IMAGENET["resnet50"] | _DEEP,
+    "resnet101d": _IMAGENET["resnet101"] | _DEEP,
+    # Bello et al. 2021 (arXiv:2103.07579), section 4.3.
+    "resnetrs50": _IMAGENET["resnet50"] | _DEEP | dict(stem="deep_conv", squeeze=1 / 4),
+    # Wu & He 2018 (arXiv:1803.08494), section 4.1.
+    "resnet50_gn": _IMAGENET["resnet50"] | dict(norm="group"),
+    # Big Transfer: Kolesnikov et al. 2019 (arXiv:1912.11370), section 3.
+    "resnetv2_50x1_bit": _IMAGENET["resnet50"]
+    | dict(preactivation=True, norm="group", weight_standardisation=True),
+}
+
+
+def _cifar(depth: int) -> Fields:
+    """arXiv:1512.03385, section 4.2: 6n + 2 layers, 16-32-64 channels, parameterless shortcuts."""
     return dict(
         stage_sizes=((depth - 2) // 6,) * 3,
         block="residual",
@@ -30,9 +69,42 @@ def _cifar(depth: int) -> dict[str, Any]:
     )
 
 
-VARIANTS: dict[str, dict[str, Any]] = _IMAGENET | {
-    f"resnet{depth}": _cifar(depth) for depth in (20, 32, 44, 56, 110)
-}
+def _cifar_bottleneck(depth: int) -> Fields:
+    """arXiv:1603.05027, section 3.1: 9n + 2 layers, a bottleneck for two 3×3, projections."""
+    return _cifar(depth) | dict(
+        stage_sizes=((depth - 2) // 9,) * 3, block="bottleneck", shortcut="projection"
+    )
+
+
+def _wide(depth: int, times: int) -> Fields:
+    """arXiv:1605.07146, table 1: 6n + 4 layers, ``times`` as wide as the CIFAR nets."""
+    return _cifar(depth - 2) | dict(
+        width=16 * times, stem_width=16, preactivation=True, shortcut="projection"
+    )
+
+
+VARIANTS: dict[str, Fields] = (
+    _IMAGENET
+    | {f"{name}_v1": _IMAGENET[name] | _V1 for name in ("resnet50", "resnet101", "resnet152")}
+    | {f"{name}v2": fields | _V2 for name, fields in _IMAGENET.items()}
+    | _WIDER
+    | _TWEAKED
+    | {f"resnet{depth}": _cifar(depth) for depth in (20, 32, 44, 56, 110, 1202)}
+    | {
+        "resnet110v2": _cifar(110) | dict(preactivation=True),
+        "resnet164v2": _cifar_bottleneck(164) | dict(preactivation=True),
+        "resnet1001v2": _cifar_bottleneck(1001) | dict(preactivation=True),
+        "wrn16_8": _wide(16, 8),
+        "wrn28_10": _wide(28, 10),
+        "wrn40_2": _wide(40, 2),
+        "plain18": _IMAGENET["resnet18"] | dict(shortcut="none"),
+        "plain34": _IMAGENET["resnet34"] | dict(shortcut="none"),
+    }
+    | {f"plain{depth}": _cifar(depth) | dict(shortcut="none") for depth in (20, 32, 44, 56)}
+)
+
+# The letters of arXiv:1512.03385, section 3.3.
+_SHORTCUT_LETTERS = {"A": "zero_pad", "B": "projection", "C": "projection_all"}
 
 
 def list_models() -> list[str]:
@@ -42,6 +114,9 @@ def list_models() -> list[str]:
 
 def create_model(name: str, **fields: Any) -> ResNet:
     """Makes the named network; ``fields`` override any field of :class:`ResNet`.
+
+    ``shortcut`` may also be the paper's letter ``"A"``, ``"B"`` or ``"C"``
+    (arXiv:1512.03385, section 3.3).
 
     >>> create_model("resnet50", num_classes=10, shortcut="zero_pad")
 
@@ -55,4 +130,18 @@ def create_model(name: str, **fields: Any) -> ResNet:
     for field in fields:
         if field not in valid:
             raise ValueError(f"ResNet has no field {field!r}; valid are {', '.join(valid)}")
-    return ResNet(**VARIANTS[name] | fields)
+    fields = VARIANTS[name] | fields
+    if "shortcut" in fields:
+        fields["shortcut"] = _SHORTCUT_LETTERS.get(fields["shortcut"], fields["shortcut"])
+    return ResNet(**fields)
+
+
+def feature_info(name: str, **fields: Any) -> dict[str, Feature]:
+    """Stride and channels of each map that ``endpoints`` gives for the named network.
+
+    >>> feature_info("resnet50", output_stride=16)["stage4"]
+    Feature(stride=16, channels=2048)
+
+    Raises as :func:`create_model`.
+    """
+    return create_model(name, **fields).feature_info

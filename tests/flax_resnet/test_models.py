@@ -8,18 +8,51 @@ import pytest
 import flax_resnet
 from flax_resnet import ResNet, create_model, init_variables, list_models
 
-# torchvision's counts for 1,000 classes; for CIFAR those of the papers' re-implementations.
+# torchvision's counts for 1,000 classes, timm's and Keras's where only they have the network;
+# for CIFAR those of the papers' re-implementations.
 PARAMETERS = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,
+    "resnet50_v1": 25_557_032,
+    "resnet101_v1": 44_549_160,
+    "resnet152_v1": 60_192_808,
+    "resnet18v2": 11_690_600,
+    "resnet34v2": 21_800_616,
+    "resnet50v2": 25_568_360,
+    "resnet101v2": 44_577_896,
+    "resnet152v2": 60_236_904,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
+    "seresnet50": 28_088_024,
+    "resnet50d": 25_576_264,
+    "resnet101d": 44_568_392,
+    "resnetrs50": 35_691_912,
+    "resnet50_gn": 25_557_032,
+    "resnetv2_50x1_bit": 25_549_352,
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet44": 658_586,
     "resnet56": 853_018,
     "resnet110": 1_727_962,
+    "resnet1202": 19_421_274,
+    "resnet110v2": 1_727_962,
+    "resnet164v2": 1_703_258,
+    "resnet1001v2": 10_327_706,
+    "wrn16_8": 10_961_370,
+    "wrn28_10": 36_479_194,
+    "wrn40_2": 2_243_546,
+    "plain18": 11_515_688,
+    "plain34": 21_623_848,
+    "plain20": 269_722,
+    "plain32": 464_154,
+    "plain44": 658_586,
+    "plain56": 853_018,
 }
 
 
@@ -36,6 +69,24 @@ def test_parameter_counts(name):
 
 def test_every_listed_model_has_a_count():
     assert set(list_models()) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("resnet50_v1", 25_636_712),
+        ("resnet101_v1", 44_707_176),
+        ("resnet152_v1", 60_419_944),
+        ("resnet50v2", 25_613_800),
+        ("resnet101v2", 44_675_560),
+        ("resnet152v2", 60_380_648),
+    ],
+)
+def test_counts_of_keras_with_running_statistics(name, count):
+    # Keras's v1 has biases before batch norm, which do nothing; ours only on request.
+    biases = dict(conv_bias="all") if name.endswith("_v1") else {}
+    variables = abstract_variables(create_model(name, **biases))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == count
 
 
 @pytest.mark.parametrize(
@@ -142,7 +193,13 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet50", widht=3), "'widht'; valid are stage_sizes"),
         (lambda: create_model("resnet50", shortcut="c"), "'c'; valid are projection"),
         (lambda: create_model("resnet50", stem="tiny"), "valid are imagenet, small"),
+        (lambda: create_model("resnet50", norm="layer"), "valid are batch, group"),
         (lambda: create_model("resnet50", num_classes=-3), "num_classes.*not -3"),
+        (lambda: create_model("resnet50", output_stride=2), "valid are 4, 8, 16, 32"),
+        (lambda: create_model("resnet50", groups=3), "groups=3 must divide the 64"),
+        (lambda: create_model("resnet18", groups=2), "residual block has no groups"),
+        (lambda: create_model("resnet20", norm="group"), "32 groups.* 16 channels"),
+        (lambda: create_model("resnet50", drop_path=1.0), r"drop_path must be in \[0, 1\)"),
         (lambda: ResNet(()), "stage_sizes"),
     ],
 )
