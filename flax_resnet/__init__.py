@@ -1,5 +1,7 @@
 """ResNets as Flax linen modules."""
 
+import importlib
+
 from flax_resnet.blocks import BottleneckBlock, ResidualBlock
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import Feature, ResNet
@@ -14,6 +16,16 @@ __all__ = [
     "feature_info",
     "init_variables",
     "list_models",
+    "summarize",
 ]
 
 __version__ = "0.1.0"
+
+# Modules that are commands too, imported on first use: `python -m` warns of any other.
+_LAZY = {"summarize": "flax_resnet.summary"}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

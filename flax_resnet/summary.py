@@ -1,0 +1,172 @@
+"""A network's table: per stage its layers, output, blocks, parameters and multiply-adds.
+
+python -m flax_resnet.summary resnet101 --image-size 224
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from flax_resnet.resnet import STEMS, ResNet
+from flax_resnet.variants import create_model
+
+
+class Row(NamedTuple):
+    """One stage, as in He et al. 2015 (arXiv:1512.03385), table 1."""
+
+    stage: str
+    layers: str
+    output: tuple[int, ...]  # (H, W, C); (C,) of the head
+    blocks: int
+    parameters: int
+    multiply_adds: int
+
+
+class Summary(NamedTuple):
+    """The stages' rows, from the stem to the head; ``str`` prints them with their totals."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Values in ``params``; running statistics do not count."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of convolutions and linear layers, for one image."""
+        return sum(row.multiply_adds for row in self.rows)
+
+    def __str__(self) -> str:
+        header = ("stage", "layers", "output", "blocks", "parameters", "multiply-adds")
+        total = ("total", "", "", sum(row.blocks for row in self.rows))
+        total = (*total, self.parameters, self.multiply_adds)
+        table = [header]
+        for row in (*self.rows, total):
+            stage, layers, output, blocks, parameters, multiply_adds = row
+            output = "×".join(map(str, output))
+            table.append(
+                (stage, layers, output, str(blocks or ""), f"{parameters:,}", f"{multiply_adds:,}")
+            )
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        aligned = [
+            "  ".join(
+                cell.ljust(width) if column < 3 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in table
+        ]
+        return "\n".join(aligned)
+
+
+def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: int = 3) -> Summary:
+    """Counts what each stage holds and does for one image, without computing anything.
+
+    Args:
+      model: the network.
+      image_size: of a square image, or ``(H, W)``.
+      channels: of the image.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width, channels) < 1:
+        raise ValueError(
+            f"image_size and channels must be at least 1, not {image_size} and {channels}"
+        )
+    images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="endpoints"), variables, images)
+    outputs = {stage: maps[stage].shape[1:] for stage in model.feature_info}
+    outputs["head"] = jax.eval_shape(model.apply, variables, images).shape[1:]
+
+    parameters = dict.fromkeys(outputs, 0)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
+        parameters[_stage(path[0].key)] += leaf.size
+
+    multiply_adds = dict.fromkeys(outputs, 0)
+    for path, kernel, output in _weight_layers(model, variables, images):
+        multiply_adds[_stage(path[0])] += math.prod(output[1:]) * math.prod(kernel[:-1])
+
+    blocks = dict(zip(outputs, (0, *model.stage_sizes, 0), strict=True))
+    return Summary(
+        tuple(
+            Row(
+                stage,
+                _describe(model, stage, variables["params"]),
+                outputs[stage],
+                blocks[stage],
+                parameters[stage],
+                multiply_adds[stage],
+            )
+            for stage in outputs
+        )
+    )
+
+
+def _stage(layer: str) -> str:
+    """The row that a layer's name belongs to."""
+    if layer.startswith("stage"):
+        return layer.split("_")[0]
+    return "stem" if layer.startswith("stem") else "head"
+
+
+def _weight_layers(model: ResNet, variables, images) -> list[tuple]:
+    """Path, kernel's shape and output's shape of every convolution and linear layer."""
+    layers = []
+
+    def record(next_function, args, kwargs, context):
+        output, module = next_function(*args, **kwargs), context.module
+        if isinstance(module, nn.Conv | nn.Dense):
+            kernel = module.variables["params"]["kernel"]
+            layers.append((module.path, kernel.shape, output.shape))
+        return output
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(model.apply, variables, images)
+    return layers
+
+
+def _describe(model: ResNet, stage: str, params) -> str:
+    """A row's layers in words: kernels and channels, those of a block in brackets."""
+
+    def convolutions(module, prefix):
+        kernels = [module[name]["kernel"].shape for name in sorted(module) if prefix in name]
+        return [f"{height}×{width}, {features}" for height, width, _, features in kernels]
+
+    if stage == "stem":
+        pool = ["3×3 max-pool"] if STEMS[model.stem].pool else []
+        return "; ".join(convolutions(params, "stem_conv") + pool)
+    if stage == "head":
+        return "average pool" + (f"; linear, {model.num_classes}" if model.num_classes else "")
+    blocks = model.stage_sizes[int(stage.removeprefix("stage")) - 1]
+    inside = convolutions(params[f"{stage}_block1"], "conv")
+    if model.groups > 1:
+        inside[1] += f", {model.groups} groups"
+    return f"[{'; '.join(inside)}] × {blocks}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table of the network that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flax_resnet.summary",
+        description="Prints a network's stages, parameters and multiply-adds.",
+    )
+    parser.add_argument("model", help="a name that flax_resnet.list_models() gives")
+    parser.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
+    parser.add_argument("--num-classes", type=int, help="default: the model's own")
+    flags = parser.parse_args(arguments)
+    fields = {} if flags.num_classes is None else {"num_classes": flags.num_classes}
+    try:
+        print(summarize(create_model(flags.model, **fields), flags.image_size))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
