@@ -45,12 +45,15 @@ class Shortcut(nn.Module):
         and zeros for the channels that are new;
       * ``"none"``: no shortcut, a plain net; gives ``None``.
 
-    ``norm=None`` leaves out the norm after the convolution, for pre-activation.
+    ``dilations`` before and after the block's stride differ where dilation took the stride's
+    place: the shortcut has the same parameters and gives the maps between. ``norm=None``
+    leaves out the norm after the convolution, for pre-activation.
     """
 
     kind: str
     features: int
     stride: int = 1
+    dilations: tuple[int, int] = (1, 1)
     conv: Layer = conv
     norm: Layer | None = batch_norm
 
@@ -60,19 +63,20 @@ class Shortcut(nn.Module):
             raise ValueError(f"unknown shortcut {self.kind!r}; valid are {', '.join(SHORTCUTS)}")
         if self.kind == "none":
             return None
-        same_channels = x.shape[-1] == self.features
+        before, after = self.dilations
+        widens, strides = x.shape[-1] != self.features, self.stride * after // before > 1
         projects = {
-            "projection": self.stride > 1 or not same_channels,
+            "projection": widens or strides,
             "projection_all": True,
-            "projection_channels": not same_channels,
-            "average_pool": self.stride > 1 or not same_channels,
+            "projection_channels": widens,
+            "average_pool": widens or strides,
             "zero_pad": False,
         }[self.kind]
         if not projects:
             return self._thin_and_pad(x)
         stride = self.stride
-        if self.kind == "average_pool" and stride > 1:
-            x, stride = average_pool(x, stride), 1
+        if self.kind == "average_pool" and strides:
+            x, stride = average_pool(x, stride, before), 1
         normalised = self.norm is not None
         x = self.conv(self.features, 1, stride, normalised=normalised, name="conv")(x)
         return self.norm(name="norm")(x, use_running_average=not train) if normalised else x
@@ -91,10 +95,23 @@ class Shortcut(nn.Module):
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
 
 
-def average_pool(x: jax.Array, size: int) -> jax.Array:
-    """``size × size`` means; at the right and lower edge of those pixels that exist."""
-    padding = tuple((0, -length % size) for length in x.shape[1:3])
-    return nn.avg_pool(x, (size, size), (size, size), padding, count_include_pad=False)
+def average_pool(x: jax.Array, stride: int, dilation: int = 1) -> jax.Array:
+    """2×2 means of pixels ``dilation`` apart; at the right and lower edge of those that exist."""
+
+    def total(x: jax.Array) -> jax.Array:
+        length = dilation + 1
+        pads = [(0, max(0, -(-n // stride) * stride - stride + length - n)) for n in x.shape[1:3]]
+        return jax.lax.reduce_window(
+            x,
+            0.0,
+            jax.lax.add,
+            window_dimensions=(1, 2, 2, 1),
+            window_strides=(1, stride, stride, 1),
+            padding=((0, 0), *pads, (0, 0)),
+            window_dilation=(1, dilation, dilation, 1),
+        )
+
+    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
 
 
 class Block(nn.Module):
@@ -180,6 +197,7 @@ class Block(nn.Module):
             self.shortcut,
             features=self.width * self.expansion,
             stride=self.stride,
+            dilations=self.dilations,
             conv=self.conv,
             norm=norm,
             name="shortcut",

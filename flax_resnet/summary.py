@@ -81,16 +81,14 @@ def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: 
         )
     images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="endpoints"), variables, images)
-    outputs = {stage: maps[stage].shape[1:] for stage in model.feature_info}
-    outputs["head"] = jax.eval_shape(model.apply, variables, images).shape[1:]
+    outputs, layers = _trace(model, variables, images)
 
     parameters = dict.fromkeys(outputs, 0)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
         parameters[_stage(path[0].key)] += leaf.size
 
     multiply_adds = dict.fromkeys(outputs, 0)
-    for path, kernel, output in _weight_layers(model, variables, images):
+    for path, kernel, output in layers:
         multiply_adds[_stage(path[0])] += math.prod(output[1:]) * math.prod(kernel[:-1])
 
     blocks = dict(zip(outputs, (0, *model.stage_sizes, 0), strict=True))
@@ -116,20 +114,22 @@ def _stage(layer: str) -> str:
     return "stem" if layer.startswith("stem") else "head"
 
 
-def _weight_layers(model: ResNet, variables, images) -> list[tuple]:
-    """Path, kernel's shape and output's shape of every convolution and linear layer."""
-    layers = []
+def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[tuple]]:
+    """Each stage's output shape; each layer's path and the shapes of its kernel and output."""
+    maps, layers = {}, []
 
     def record(next_function, args, kwargs, context):
         output, module = next_function(*args, **kwargs), context.module
-        if isinstance(module, nn.Conv | nn.Dense):
+        if context.method_name == "endpoints":
+            maps.update(output)
+        elif isinstance(module, nn.Conv | nn.Dense):
             kernel = module.variables["params"]["kernel"]
             layers.append((module.path, kernel.shape, output.shape))
         return output
 
     with nn.intercept_methods(record):
-        jax.eval_shape(model.apply, variables, images)
-    return layers
+        head = jax.eval_shape(model.apply, variables, images)
+    return {stage: leaf.shape[1:] for stage, leaf in (maps | {"head": head}).items()}, layers
 
 
 def _describe(model: ResNet, stage: str, params) -> str:

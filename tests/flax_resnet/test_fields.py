@@ -1,0 +1,228 @@
+"""What each field of ResNet does, on small networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_resnet import ResNet, create_model, feature_info, init_variables, list_models
+from flax_resnet.blocks import Shortcut
+
+
+def random_images(size=16, batch=2, channels=3):
+    return jax.random.normal(jax.random.key(1), (batch, size, size, channels))
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if "1001" not in name])
+def test_feature_info_tells_the_endpoints(name):
+    model = create_model(name, stage_sizes=(1, 2, 1))
+    images = jnp.zeros((1, 64, 64, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="endpoints"), variables, images)
+    assert {stage: leaf.shape for stage, leaf in maps.items()} == {
+        stage: (1, 64 // feature.stride, 64 // feature.stride, feature.channels)
+        for stage, feature in model.feature_info.items()
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if "10" not in name])
+def test_every_variant_trains(name):
+    model = create_model(name, stage_sizes=(1, 1))
+    images = jnp.zeros((2, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+    def loss(params, variables):
+        variables = variables | {"params": params}
+        logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return logits.sum()
+
+    gradient = jax.eval_shape(jax.grad(loss), variables["params"], variables)
+    assert jax.tree.structure(gradient) == jax.tree.structure(variables["params"])
+
+
+def test_feature_info_of_a_name():
+    info = feature_info("resnet50")
+    assert list(info) == ["stem", "stage1", "stage2", "stage3", "stage4"]
+    assert [feature.stride for feature in info.values()] == [4, 4, 8, 16, 32]
+    assert info["stage4"].channels == 2048
+    # Keras's V2 halves the map in a stage's last block.
+    assert [feature.stride for feature in feature_info("resnet50v2").values()] == [4, 8, 16, 32, 32]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(block="residual"),
+        dict(stride_conv="1x1", shortcut="zero_pad"),
+        dict(stride_block="last"),
+        dict(shortcut="average_pool"),
+    ],
+)
+def test_dilated_maps_hold_the_strided_ones(fields):
+    """Dilation computes in between what the strided network computes (à trous)."""
+    model = ResNet((1, 2, 1), width=8, stem="small", num_classes=0, **fields)
+    variables = init_variables(model, 0, (32, 32, 3))
+    images = random_images(32)
+    strided = model.apply(variables, images, method="endpoints")
+    for output_stride in (1, 2):
+        dilated = model.clone(output_stride=output_stride)
+        maps = dilated.apply(variables, images, method="endpoints")
+        for stage, feature in model.feature_info.items():
+            step = feature.stride // dilated.feature_info[stage].stride
+            assert dilated.feature_info[stage].stride == min(feature.stride, output_stride)
+            np.testing.assert_allclose(maps[stage][:, ::step, ::step], strided[stage], atol=2e-4)
+
+
+def test_without_classes_it_gives_pooled_features():
+    model = create_model("resnet20", num_classes=0)
+    variables = init_variables(model, 0, (16, 16, 3))
+    assert "head" not in variables["params"]
+    maps = model.apply(variables, random_images(), method="endpoints")
+    features = model.apply(variables, random_images())
+    assert features.shape == (2, 64) and features.dtype == jnp.float32
+    np.testing.assert_allclose(features, maps["stage3"].mean((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("letter", "shortcut", "parameters"),
+    # Section 3.3: A has no parameters, B projects thrice, C in all 16 blocks.
+    [("A", "zero_pad", 0), ("B", "projection", 3), ("C", "projection_all", 16)],
+)
+def test_the_papers_letters_of_shortcuts(letter, shortcut, parameters):
+    model = create_model("resnet34", shortcut=letter)
+    assert model.shortcut == shortcut
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    blocks = [module for name, module in shapes["params"].items() if "block" in name]
+    assert sum("shortcut" in block for block in blocks) == parameters
+
+
+def test_average_pool_shortcut_takes_the_edge_of_odd_maps():
+    shortcut = Shortcut("average_pool", features=1, stride=2, norm=None)
+    x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    variables = {"params": {"conv": {"kernel": jnp.ones((1, 1, 1, 1))}}}
+    # The last column and row have fewer pixels, and are the means of those.
+    np.testing.assert_allclose(shortcut.apply(variables, x)[0, ..., 0], [[2, 3.5], [6.5, 8]])
+
+
+def test_keras_v2_shortcut_thins_where_only_the_stride_changes():
+    shortcut = Shortcut("projection_channels", features=3, stride=2)
+    x = random_images(5)
+    np.testing.assert_array_equal(shortcut.apply({}, x), x[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_plain_nets_have_no_way_around(preactivation):
+    model = create_model("plain20", preactivation=preactivation, zero_init_last=True)
+    variables = init_variables(model, 0, (16, 16, 3))
+    maps = model.apply(variables, random_images(), method="endpoints")
+    assert not maps["stage1"].any()
+
+
+def test_preactivation_shortcuts_carry_bare_maps_but_the_first():
+    """arXiv:1603.05027, section 3: the first unit activates before it splits."""
+    model = ResNet(
+        (2,), "residual", 8, stem="small", preactivation=True, zero_init_last=True, num_classes=0
+    )
+    variables = init_variables(model, 0, (8, 8, 3))
+    maps = model.apply(variables, random_images(8), method="endpoints")
+    # All F start at zero; the second block adds nothing and takes nothing away.
+    assert maps["stem"].min() < 0
+    np.testing.assert_allclose(maps["stage1"], jax.nn.relu(maps["stem"]), atol=1e-4)
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_stochastic_depth_leaves_out_whole_blocks_of_single_examples(preactivation):
+    fields = dict(block="residual", width=8, stem="small", preactivation=preactivation)
+    model = ResNet((2,), num_classes=0, drop_path=0.5, **fields)
+    variables = init_variables(model, 0, (8, 8, 3))
+    images = random_images(8, batch=16)
+
+    def stage(model):
+        maps, _ = model.apply(
+            variables,
+            images,
+            train=True,
+            method="endpoints",
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
+        return maps["stage1"]
+
+    # The first block's rate is 0, the second's 0.5: kept blocks count twice.
+    always = stage(model.clone(drop_path=0.0))
+    first = stage(model.clone(drop_path=0.0, stage_sizes=(1,)))
+    kept = stage(model)
+    dropped = np.array([np.allclose(a, b, atol=1e-5) for a, b in zip(kept, first, strict=True)])
+    assert 0 < dropped.sum() < 16
+    if preactivation:
+        np.testing.assert_allclose(kept[~dropped], (2 * always - first)[~dropped], atol=1e-4)
+    evaluated = model.apply(variables, images)
+    np.testing.assert_array_equal(evaluated, model.clone(drop_path=0.0).apply(variables, images))
+
+
+@pytest.mark.parametrize("field", ["dropout", "block_dropout"])
+def test_dropout_works_in_training_only_and_follows_its_key(field):
+    model = create_model("wrn16_8", width=16, num_classes=4, **{field: 0.3})
+    variables = init_variables(model, 0, (8, 8, 3))
+
+    def train(seed):
+        logits, _ = model.apply(
+            variables,
+            random_images(8),
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(seed)},
+        )
+        return logits
+
+    np.testing.assert_array_equal(train(0), train(0))
+    assert not np.allclose(train(0), train(1))
+    without = model.clone(**{field: 0.0})
+    np.testing.assert_array_equal(
+        model.apply(variables, random_images(8)), without.apply(variables, random_images(8))
+    )
+
+
+def test_group_norm_has_no_statistics_and_the_same_answer_in_training():
+    model = ResNet((1,), width=32, norm="group", num_classes=4)
+    variables = init_variables(model, 0, (32, 32, 3))
+    assert set(variables) == {"params"}
+    images = random_images(32)
+    trained, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    assert not updates
+    np.testing.assert_array_equal(trained, model.apply(variables, images))
+
+
+def test_weight_standardisation_ignores_scale_and_mean_of_the_weights():
+    model = ResNet((1,), width=8, weight_standardisation=True, num_classes=4)
+    variables = init_variables(model, 0, (32, 32, 3))
+    images = random_images(32)
+
+    def rescale(path, leaf):
+        return 3 * leaf + 1 if path[-1].key == "kernel" and leaf.ndim == 4 else leaf
+
+    rescaled = jax.tree_util.tree_map_with_path(rescale, variables)
+    np.testing.assert_allclose(
+        model.apply(variables, images), model.apply(rescaled, images), atol=1e-4
+    )
+
+
+def test_squeeze_and_excitation_scales_channels_by_a_gate():
+    model = ResNet((1,), "residual", 16, stem="small", squeeze=0.25, num_classes=0)
+    variables = init_variables(model, 0, (8, 8, 3))
+    se = variables["params"]["stage1_block1"]["se"]
+    assert se["reduce"]["kernel"].shape == (16, 8)  # a quarter, but 8 at least
+    shut = jax.tree.map(np.copy, variables)
+    shut["params"]["stage1_block1"]["se"]["expand"]["bias"][:] = -100.0
+    maps = model.apply(shut, random_images(8), method="endpoints")
+    np.testing.assert_allclose(maps["stage1"], maps["stem"], atol=1e-6)
+
+
+def test_initial_values_of_every_variant_are_finite_and_complete():
+    for name in list_models():
+        model = create_model(name, stage_sizes=(1, 1))
+        ours = init_variables(model, 0, (32, 32, 3))
+        theirs = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs), name
+        for leaf in jax.tree.leaves(ours):
+            assert leaf.dtype == np.float32 and np.isfinite(leaf).all(), name
