@@ -6,6 +6,7 @@ from flax_resnet.blocks import BottleneckBlock, ResidualBlock
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import Feature, ResNet
 from flax_resnet.variants import create_model, feature_info, list_models
+from flax_resnet.weights import load_pretrained, load_weights, save_weights
 
 __all__ = [
     "BottleneckBlock",
@@ -16,6 +17,9 @@ __all__ = [
     "feature_info",
     "init_variables",
     "list_models",
+    "load_pretrained",
+    "load_weights",
+    "save_weights",
     "summarize",
 ]
 

@@ -1,0 +1,106 @@
+"""Keras's ``.h5``, ``.weights.h5`` and ``.keras`` files, read by h5py.
+
+Tensors come out as ``LAYER/VARIABLE``: ``conv2_block1_1_conv/kernel``,
+``conv2_block1_1_bn/moving_mean``. ``.weights.h5`` numbers its groups by class
+(``conv2d_1``) and its variables by position; the layer's own name is an attribute.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
+
+# Keras's batch norm divides by sqrt(var + 1.001e-5) in its ResNets.
+KERAS_EPSILON = 1.001e-5
+
+_NUMBERED = {
+    1: ("kernel",),
+    2: ("kernel", "bias"),
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+
+def read_keras(path: Path) -> WeightFile:
+    """Reads an HDF5 file of Keras 2 or 3, or a ``.keras`` archive.
+
+    Raises WeightsError where h5py is missing, the file is damaged, or holds no weights.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise WeightsError(
+            f"reading {path} needs h5py: pip install 'flax-resnet[pretrained]'"
+        ) from None
+    source: Any = path
+    kind = "Keras HDF5"
+    if zipfile.is_zipfile(path):
+        source, kind = io.BytesIO(zipfile.ZipFile(path).read("model.weights.h5")), "Keras archive"
+    tensors: dict[str, Tensor] = {}
+
+    def visit(_: str, node: Any) -> None:
+        if not isinstance(node, h5py.Dataset) or "optimizer" in node.name.split("/")[1:2]:
+            return
+        if node.external or node.is_virtual:
+            raise WeightsError(f"{path}: {node.name} refers to another file: refused")
+        name = _name(node)
+        if name is not None:
+            tensors[name] = Tensor(tuple(node.shape), node.dtype, lambda: _values(path, node))
+
+    try:
+        # Open while any tensor may still be read: the datasets hold on to it.
+        h5py.File(source, "r").visititems(visit)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise WeightsError(f"{path} is damaged or cut short: {error}") from error
+    return WeightFile(kind, tensors)
+
+
+def _name(dataset: Any) -> str | None:
+    parent, _, variable = dataset.name.rpartition("/")
+    if not parent.endswith("/vars"):  # as Keras 2 wrote it: …/LAYER/kernel:0
+        return f"{parent.rpartition('/')[2]}/{variable.partition(':')[0]}"
+    group = dataset.parent
+    variables = _NUMBERED.get(len(group))
+    if variables is None or not variable.isdigit() or int(variable) >= len(variables):
+        return None
+    layer = group.attrs.get("name", parent.split("/")[-2])
+    return f"{layer}/{variables[int(variable)]}"
+
+
+def _values(path: Path, dataset: Any) -> Any:
+    try:
+        return dataset[()]
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"{path} is damaged at {dataset.name}: {error}") from error
+
+
+def fold(tensors: dict[str, Tensor], epsilon: float) -> dict[str, Tensor]:
+    """Takes a convolution's bias into the batch norm that follows it.
+
+    ``norm(conv(x) + b)`` with mean ``m`` equals ``norm(conv(x))`` with mean ``m - b``. The
+    norm of ``NAME_conv`` is ``NAME_bn``; where there is none (the pre-activation nets' stem,
+    shortcuts and last convolutions) the bias stays. Keras's epsilon, where it differs from
+    ``epsilon``, goes into the variance.
+    """
+    folded = dict(tensors)
+    for name, tensor in tensors.items():
+        layer, _, variable = name.rpartition("/")
+        mean = f"{layer.removesuffix('_conv')}_bn/moving_mean"
+        if layer.endswith("_conv") and variable == "bias" and mean in tensors:
+            if tensor.shape == tensors[mean].shape:
+                folded[mean] = _shifted(tensors[mean], tensor)
+                del folded[name]
+        if variable == "moving_variance":
+            folded[name] = Tensor(
+                tensor.shape,
+                tensor.dtype,
+                lambda tensor=tensor: tensor.read() + (KERAS_EPSILON - epsilon),
+            )
+    return folded
+
+
+def _shifted(mean: Tensor, bias: Tensor) -> Tensor:
+    return Tensor(mean.shape, mean.dtype, lambda: mean.read() - bias.read())

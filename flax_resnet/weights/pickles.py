@@ -1,0 +1,308 @@
+"""PyTorch's ``.pth`` / ``.pt`` / ``.bin`` files, read without PyTorch and without running code.
+
+``torch.save`` writes a zip archive: ``data.pkl`` describes the objects, ``data/KEY`` holds
+the raw values of each storage (https://docs.pytorch.org/docs/stable/notes/serialization.html).
+A pickle is a program for a small stack machine, and Python's own machine imports and calls
+whatever the program names. The machine here knows only the instructions that state dicts
+need, imports nothing, and gives the few names it knows a fixed meaning of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickletools
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_resnet.weights.tensors import BFLOAT16, Tensor, WeightFile, WeightsError
+
+_STORAGE_DTYPES = {
+    "FloatStorage": np.dtype(np.float32),
+    "DoubleStorage": np.dtype(np.float64),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+
+# Where training scripts put the state dict, in the order of preference.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """A name that the pickle refers to; never imported."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    dtype: np.dtype
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Ignored(dict):
+    """Stands for an object that holds no weights, such as the script's arguments."""
+
+
+def _rebuild_tensor(args: tuple) -> _View:
+    storage, offset, shape, strides = args[:4]
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
+        raise ValueError("a tensor without a storage")
+    if not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError("a tensor with a negative size")
+    return _View(storage, offset, tuple(shape), tuple(strides))
+
+
+_CALLS: dict[str, Callable[[tuple], Any]] = (
+    {
+        "collections.OrderedDict": lambda args: {},  # its items follow by SETITEMS
+        "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+        "torch._utils._rebuild_tensor": _rebuild_tensor,
+        "torch._utils._rebuild_parameter": lambda args: args[0],
+        "torch._utils._rebuild_parameter_with_state": lambda args: args[0],
+        "torch._tensor._rebuild_from_type_v2": lambda args: _call(args[0], args[2]),
+        "torch.Size": lambda args: tuple(args[0][:32]),
+    }
+    | dict.fromkeys(
+        (
+            "argparse.Namespace",
+            "collections.defaultdict",
+            "_codecs.encode",
+            "numpy.dtype",
+            "numpy.core.multiarray.scalar",
+            "numpy._core.multiarray.scalar",
+            "pathlib.PosixPath",
+            "torch.device",
+        ),
+        lambda args: _Ignored(),
+    )
+)
+
+_NAMES = (
+    set(_CALLS)
+    | {f"torch.{storage}" for storage in _STORAGE_DTYPES}
+    | {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.float32", "builtins.dict"}
+)
+
+
+def read_torch(path: Path) -> WeightFile:
+    """Reads a zip archive of ``torch.save``.
+
+    Raises WeightsError for an archive that is damaged, is TorchScript, refers to
+    anything but tensors and plain containers, or claims more values than it has.
+    """
+    archive = zipfile.ZipFile(path)
+    program = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+    folder = program.removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in archive.namelist():
+        raise WeightsError(
+            f"{path} is a TorchScript program, not a state dict; save the weights with"
+            " torch.save(torch.jit.load(FILE).state_dict(), OUT)"
+        )
+    try:
+        state, notes = _state_dict(_interpret(_entry(archive, program)))
+    except _Refused as error:
+        raise WeightsError(
+            f"{path} refers to {error}, which no weights need: refused, and nothing was run."
+            " Save plain tensors, torch.save(model.state_dict(), OUT), or use .safetensors"
+        ) from None
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{path} is damaged: its pickle cannot be read ({error})") from error
+    big_endian = (
+        f"{folder}byteorder" in archive.namelist()
+        and _entry(archive, f"{folder}byteorder") == b"big"
+    )
+    storages = _Storages(path, archive, folder, big_endian)
+    tensors = {name: storages.tensor(name, view) for name, view in state.items()}
+    return WeightFile("PyTorch zip", tensors, notes=notes)
+
+
+class _Refused(Exception):
+    pass
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    # torch.save never compresses; a compressed entry could unfold to any size.
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise WeightsError(
+            f"{archive.filename} has the compressed entry {name}, which torch.save never writes"
+        )
+    return archive.read(name)
+
+
+class _Storages:
+    """The archive's raw values, each storage read once however many tensors share it."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, folder: str, big_endian: bool):
+        self._path, self._archive, self._folder = path, archive, folder
+        self._big_endian = big_endian
+        self._read: dict[_Storage, np.ndarray] = {}
+
+    def tensor(self, name: str, view: _View) -> Tensor:
+        entry = f"{self._folder}data/{view.storage.key}"
+        try:
+            available = self._archive.getinfo(entry).file_size // view.storage.dtype.itemsize
+        except KeyError:
+            raise WeightsError(f"{self._path} lacks the values of {name} ({entry})") from None
+        last = view.offset + sum(
+            (n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)
+        )
+        if math.prod(view.shape) and last >= available:
+            raise WeightsError(
+                f"{self._path}: {name} of shape {view.shape} needs {last + 1} values,"
+                f" its storage has {available}; the file is damaged"
+            )
+        return Tensor(view.shape, view.storage.dtype, lambda: self._values(entry, view))
+
+    def _values(self, entry: str, view: _View) -> np.ndarray:
+        storage = view.storage
+        if storage not in self._read:
+            raw = _entry(self._archive, entry)
+            size = storage.dtype.itemsize
+            values = np.frombuffer(raw, f"u{size}", count=len(raw) // size)
+            self._read[storage] = (values.byteswap() if self._big_endian else values).view(
+                storage.dtype
+            )
+        strides = [stride * storage.dtype.itemsize for stride in view.strides]
+        return np.lib.stride_tricks.as_strided(
+            self._read[storage][view.offset :], view.shape, strides, writeable=False
+        )
+
+
+def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str, ...]]:
+    if isinstance(root, dict):
+        tensors = {k: v for k, v in root.items() if isinstance(k, str) and isinstance(v, _View)}
+        if tensors:
+            return tensors, ()
+        for key in _WRAPPERS if depth else ():
+            if isinstance(root.get(key), dict) and root[key]:
+                tensors, notes = _state_dict(root[key], depth - 1)
+                others = ", ".join(sorted(str(k) for k in root if k != key))
+                return tensors, (f"read {key!r}" + (f", left {others}" if others else ""), *notes)
+    raise ValueError(f"no tensors by name, nor under {', '.join(_WRAPPERS)}")
+
+
+def _call(function: Any, args: Any) -> Any:
+    if not isinstance(function, _Name) or function.name not in _CALLS:
+        raise _Refused(f"a call of {getattr(function, 'name', function)!r}")
+    return _CALLS[function.name](args)
+
+
+def _persistent(identity: Any) -> _Storage:
+    kind, storage, key, *_ = identity
+    dtype = _STORAGE_DTYPES.get(storage.name.rpartition(".")[2])
+    if kind != "storage" or dtype is None or not isinstance(key, str):
+        raise ValueError(f"an unknown storage {storage.name}")
+    return _Storage(dtype, key)
+
+
+def _interpret(program: bytes) -> Any:
+    """Runs the stack machine over the instructions that ``pickletools`` decodes."""
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def name(text: str) -> _Name:
+        if text not in _NAMES:
+            raise _Refused(repr(text))
+        return _Name(text)
+
+    def since_mark() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    def pop(n: int) -> list[Any]:
+        if n > len(stack) - (marks[-1] if marks else 0):
+            raise ValueError("stack underflow")
+        items = stack[len(stack) - n :]
+        del stack[len(stack) - n :]
+        return items
+
+    def fill(target: Any, items: list[Any]) -> None:
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(target, dict) or not isinstance(key, str | int | float | None):
+                raise ValueError("a dictionary key that is no name or number")
+            target[key] = value
+
+    for opcode, arg, _ in pickletools.genops(program):
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack[-1]
+            case "MARK":
+                marks.append(len(stack))
+            case "GLOBAL":
+                stack.append(name(arg.replace(" ", ".")))
+            case "STACK_GLOBAL":
+                stack.append(name(".".join(pop(2))))
+            case "BINPERSID":
+                stack.append(_persistent(*pop(1)))
+            case "REDUCE" | "NEWOBJ":
+                stack.append(_call(*pop(2)))
+            case "BUILD":  # attributes, such as a state dict's version numbers
+                pop(1)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_SET":
+                stack.append(_Ignored())
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(pop(int(opcode.name[-1]))))
+            case "SETITEM":
+                fill(stack[-1], pop(2))
+            case "SETITEMS":
+                items = since_mark()
+                fill(stack[-1], items)
+            case "APPEND":
+                stack[-1].extend(pop(1))
+            case "APPENDS":
+                stack[-1].extend(since_mark())
+            case "ADDITEMS":
+                since_mark()
+            case "BINPUT" | "LONG_BINPUT":
+                memo[arg] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[arg])
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(opcode.name == "NEWTRUE")
+            case (
+                "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE"
+                | "SHORT_BINUNICODE" | "BINBYTES" | "SHORT_BINBYTES" | "BINSTRING"
+                | "SHORT_BINSTRING"
+            ):  # fmt: skip
+                stack.append(arg)
+            case other:
+                raise _Refused(f"the pickle instruction {other}")
+    raise ValueError("no end")

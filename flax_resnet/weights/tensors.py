@@ -1,0 +1,49 @@
+"""What every reader gives: named tensors of known shape, whose values are read on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+
+
+class WeightsError(ValueError):
+    """A weight file or a request that cannot be served; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor in a file. Its values are not touched before :attr:`read` is called.
+
+    So a shape that a file merely claims is compared with the network's before memory is
+    given to it.
+
+    Attributes:
+      shape: as in the file.
+      dtype: NumPy's type; ``ml_dtypes.bfloat16`` where the file has that.
+      read: gives the values as an array of ``shape`` and ``dtype``, maybe a view.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """What stands in a file: its format in words, its tensors by name, remarks on it."""
+
+    format: str
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Whether weights may be of this type: float16, bfloat16, float32 or float64."""
+    return dtype == BFLOAT16 or np.issubdtype(dtype, np.floating)
