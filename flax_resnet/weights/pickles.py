@@ -276,15 +276,12 @@ def _interpret(program: bytes) -> Any:
                 stack.append(tuple(since_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 stack.append(tuple(pop(int(opcode.name[-1]))))
-            case "SETITEM":
-                fill(stack[-1], pop(2))
-            case "SETITEMS":
-                items = since_mark()
+            case "SETITEM" | "SETITEMS":
+                items = pop(2) if opcode.name == "SETITEM" else since_mark()
                 fill(stack[-1], items)
-            case "APPEND":
-                stack[-1].extend(pop(1))
-            case "APPENDS":
-                stack[-1].extend(since_mark())
+            case "APPEND" | "APPENDS":
+                items = pop(1) if opcode.name == "APPEND" else since_mark()
+                stack[-1].extend(items)
             case "ADDITEMS":
                 since_mark()
             case "BINPUT" | "LONG_BINPUT":
