@@ -52,13 +52,16 @@ def inspect(path: str, list_tensors: bool = False) -> None:
         "file": path,
         "format": file.format,
         "tensors": f"{len(file.tensors):,} with {values:,} values of {', '.join(types)}",
-        "layout": found.layout.name if found else "not recognised",
+        "layout": "not recognised",
     }
     if found:
-        classes = count_classes(file, found)
+        fitting = guess_models(file, found)
+        rows["layout"] = found.name
         rows["blocks"] = "-".join(map(str, found.stage_sizes))
-        rows["network"] = " or ".join(guess_models(file, found)) or "none that has a name here"
-        rows["classes"] = "no head" if classes is None else f"{classes:,}"
+        rows["network"] = " or ".join(fitting) or "none that has a name here"
+        if fitting:
+            classes = count_classes(create_model(fitting[0]), file, found)
+            rows["classes"] = "no head" if classes is None else f"{classes:,}"
     rows |= {f"({key})": value for key, value in file.metadata.items()}
     for key, value in rows.items():
         print(f"{key:<9} {value}")
@@ -76,9 +79,11 @@ def convert(source: str, target: str, layout: str, model: str | None = None) -> 
         fitting = guess_models(file, found) if found else []
         if not fitting:
             raise WeightsError(f"{source} fits no named network; tell which with --model NAME")
-        model = fitting[0]
+        model = file.metadata.get("model")
+        model = model if model in fitting else fitting[0]
     variables, report = read_weights(model, source)
-    classes = variables["params"]["head"]["bias"].shape[0]
+    head = variables["params"].get("head")
+    classes = 0 if head is None else head["bias"].shape[0]
     save_variables(variables, target, create_model(model, num_classes=classes), layout)
     print(report)
     print(f"wrote {target}: {model}, {classes:,} classes, {layout} names")

@@ -191,11 +191,8 @@ def _read_npz(path: Path) -> WeightFile:
         real = BFLOAT16 if dtype == np.dtype("V2") else dtype
 
         def read(entry: str = entry, real: np.dtype = real) -> np.ndarray:
-            try:
-                with archive.open(entry) as file:
-                    array = np.lib.format.read_array(file, allow_pickle=False)
-            except (ValueError, EOFError) as error:
-                raise WeightsError(f"{path}: {entry} is damaged ({error})") from error
+            with archive.open(entry) as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
             return array.view(real) if array.dtype.kind == "V" else array
 
         tensors[name] = Tensor(shape, real, read)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from flax_resnet.resnet import ResNet
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 # Keras's batch norm divides by sqrt(var + 1.001e-5) in its ResNets.
@@ -48,7 +52,7 @@ def read_keras(path: Path) -> WeightFile:
             raise WeightsError(f"{path}: {node.name} refers to another file: refused")
         name = _name(node)
         if name is not None:
-            tensors[name] = Tensor(tuple(node.shape), node.dtype, lambda: _values(path, node))
+            tensors[name] = Tensor(tuple(node.shape), node.dtype, lambda: node[()])
 
     try:
         # Open while any tensor may still be read: the datasets hold on to it.
@@ -70,37 +74,36 @@ def _name(dataset: Any) -> str | None:
     return f"{layer}/{variables[int(variable)]}"
 
 
-def _values(path: Path, dataset: Any) -> Any:
-    try:
-        return dataset[()]
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path} is damaged at {dataset.name}: {error}") from error
-
-
-def fold(tensors: dict[str, Tensor], epsilon: float) -> dict[str, Tensor]:
+def fold(tensors: dict[str, Tensor], model: ResNet) -> dict[str, Tensor]:
     """Takes a convolution's bias into the batch norm that follows it.
 
     ``norm(conv(x) + b)`` with mean ``m`` equals ``norm(conv(x))`` with mean ``m - b``. The
     norm of ``NAME_conv`` is ``NAME_bn``; where there is none (the pre-activation nets' stem,
-    shortcuts and last convolutions) the bias stays. Keras's epsilon, where it differs from
-    ``epsilon``, goes into the variance.
+    shortcuts and last convolutions) the bias stays, as it does for a network that has biases
+    everywhere. Keras's epsilon, where it differs from the network's, goes into the variance.
     """
     folded = dict(tensors)
     for name, tensor in tensors.items():
         layer, _, variable = name.rpartition("/")
-        mean = f"{layer.removesuffix('_conv')}_bn/moving_mean"
-        if layer.endswith("_conv") and variable == "bias" and mean in tensors:
-            if tensor.shape == tensors[mean].shape:
-                folded[mean] = _shifted(tensors[mean], tensor)
+        norm = f"{layer.removesuffix('_conv')}_bn"
+        mean = tensors.get(f"{norm}/moving_mean")
+        if variable == "bias" and mean is not None and model.conv_bias != "all":
+            if tensor.shape == mean.shape:
+                folded[f"{norm}/moving_mean"] = _changed(mean, lambda m, b=tensor: m - b.read())
                 del folded[name]
-        if variable == "moving_variance":
-            folded[name] = Tensor(
-                tensor.shape,
-                tensor.dtype,
-                lambda tensor=tensor: tensor.read() + (KERAS_EPSILON - epsilon),
-            )
+        if variable == "moving_variance" and model.norm_epsilon != KERAS_EPSILON:
+            folded[name] = _changed(tensor, lambda v: v + (KERAS_EPSILON - model.norm_epsilon))
     return folded
 
 
-def _shifted(mean: Tensor, bias: Tensor) -> Tensor:
-    return Tensor(mean.shape, mean.dtype, lambda: mean.read() - bias.read())
+def _changed(tensor: Tensor, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    return Tensor(tensor.shape, tensor.dtype, lambda: change(tensor.read()))
+
+
+def strides_fit(model: ResNet) -> bool:
+    """Whether the network halves its maps where Keras's do, of which the names tell nothing."""
+    if model.preactivation:
+        return model.stride_block == "last"
+    return model.stride_block == "first" and (
+        model.stride_conv == "1x1" or model.block != "bottleneck" or len(model.stage_sizes) < 2
+    )

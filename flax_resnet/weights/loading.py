@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -14,12 +16,11 @@ from flax_resnet.variants import VARIANTS, create_model
 from flax_resnet.weights import keras_files
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.leaves import Path, expected_leaves, flat, nested, title
-from flax_resnet.weights.names import Layout, Recognised, recognise
+from flax_resnet.weights.names import KERAS, Layout, Recognised, recognise
 from flax_resnet.weights.report import Report, some
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, is_float
 
 _HEAD = "head"
-_EPSILON = 1e-5
 
 
 def read_weights(
@@ -38,13 +39,11 @@ def read_weights(
             f"{path} has no layer names of torchvision, timm, Hugging Face, Keras or flax-resnet:"
             f" its {len(file.tensors)} tensors are {some(file.tensors)}"
         )
-    tensors = _plain_tensors(file, found)
-    network = _network(model, num_classes, found.layout, tensors)
-    if found.layout.name == "keras":
-        tensors = keras_files.fold(tensors, _EPSILON)
+    network = _network(model, num_classes, file, found)
+    tensors = _plain_tensors(file, found, network)
     expected = expected_leaves(network, _channels(network, found.layout, tensors))
-    fitting, report = _match(network, file, found.layout, tensors, expected, str(path))
-    if strict and (problems := _problems(report, found)):
+    fitting, report = _match(network, file, found, tensors, expected, str(path))
+    if strict and (problems := _problems(network, report, found)):
         raise _wrong_network(str(path), model, file, found, problems)
     variables = {
         leaf: _values(tensors[name], leaf, expected[leaf], found.layout, f"{path}: {name}")
@@ -60,49 +59,39 @@ def read_weights(
 
 def guess_models(file: WeightFile, found: Recognised) -> list[str]:
     """The named networks that the file's tensors fit exactly, but for the head's classes."""
-    tensors = _plain_tensors(file, found)
-    if found.layout.name == "keras":
-        tensors = keras_files.fold(tensors, _EPSILON)
     fitting = []
     for name, row in VARIANTS.items():
         if tuple(row["stage_sizes"]) != found.stage_sizes:
             continue
-        network = _network(name, None, found.layout, tensors)
+        network = _network(name, None, file, found)
+        tensors = _plain_tensors(file, found, network)
         expected = expected_leaves(network, _channels(network, found.layout, tensors))
-        try:
-            _, report = _match(network, file, found.layout, tensors, expected, "")
-        except WeightsError:  # the layout has no name for one of its layers
-            continue
-        if not _problems(report, found):
+        _, report = _match(network, file, found, tensors, expected, "")
+        if not _problems(network, report, found):
             fitting.append(name)
     return fitting
 
 
-def count_classes(file: WeightFile, found: Recognised) -> int | None:
-    """The classes of the file's head; None where it has no head."""
-    return _classes(create_model("resnet50"), found.layout, _plain_tensors(file, found))
+def count_classes(model: ResNet, file: WeightFile, found: Recognised) -> int | None:
+    """The classes of the file's head, where the network has it; None where it has none."""
+    name = found.layout.tensor(model, ("params", _HEAD, "bias"))
+    shape = next((t.shape for n, t in file.tensors.items() if found.plain(n) == name), ())
+    return shape[0] if len(shape) == 1 and shape[0] else None
 
 
-def _plain_tensors(file: WeightFile, found: Recognised) -> dict[str, Tensor]:
-    return {found.plain(name): tensor for name, tensor in file.tensors.items()}
+def _plain_tensors(file: WeightFile, found: Recognised, model: ResNet) -> dict[str, Tensor]:
+    tensors = {found.plain(name): tensor for name, tensor in file.tensors.items()}
+    return keras_files.fold(tensors, model) if found.layout is KERAS else tensors
 
 
 def _network(
-    model: str | ResNet, num_classes: int | None, layout: Layout, tensors: Mapping[str, Tensor]
+    model: str | ResNet, num_classes: int | None, file: WeightFile, found: Recognised
 ) -> ResNet:
     """The network to fill: of a name, with the file's number of classes unless told."""
-    if isinstance(model, str):
-        network = create_model(model)
-        if num_classes is None:
-            num_classes = _classes(network, layout, tensors)
-    else:
-        network = model
+    network = create_model(model) if isinstance(model, str) else model
+    if isinstance(model, str) and num_classes is None:
+        num_classes = count_classes(network, file, found)
     return network if num_classes is None else network.clone(num_classes=num_classes)
-
-
-def _classes(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int | None:
-    bias = tensors.get(layout.tensor(model, ("params", _HEAD, "bias")))
-    return bias.shape[0] if bias is not None and len(bias.shape) == 1 and bias.shape[0] else None
 
 
 def _stem(leaves: Iterable[Path]) -> Path:
@@ -111,16 +100,17 @@ def _stem(leaves: Iterable[Path]) -> Path:
 
 def _channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int:
     """The image channels that the file's stem takes; 3 where it cannot be told."""
-    stem = tensors.get(layout.tensor(model, ("params", "stem_conv", "kernel")))
-    if stem is None or len(stem.shape) != 4:
-        return 3
-    return stem.shape[1 if layout.torch else 2]
+    for stem in ("stem_conv", "stem_conv1"):
+        tensor = tensors.get(layout.tensor(model, ("params", stem, "kernel")) or "")
+        if tensor is not None and len(tensor.shape) == 4:
+            return tensor.shape[1 if layout.torch else 2]
+    return 3
 
 
 def _match(
     model: ResNet,
     file: WeightFile,
-    layout: Layout,
+    found: Recognised,
     tensors: Mapping[str, Tensor],
     expected: Mapping[Path, tuple[int, ...]],
     path: str,
@@ -129,13 +119,13 @@ def _match(
     fitting: dict[Path, str] = {}
     missing, mismatched, used = [], [], set()
     for leaf, shape in expected.items():
-        name = layout.tensor(model, leaf)
+        name = found.layout.tensor(model, leaf)
         used.add(name)
-        if name not in tensors:
+        if name is None or name not in tensors:
             missing.append("/".join(leaf))
             continue
         theirs = tensors[name].shape
-        if _is_torch_kernel(layout, leaf):
+        if _is_torch_kernel(found.layout, leaf):
             theirs = _shape_from_torch(theirs, shape)
         if theirs == shape:
             fitting[leaf] = name
@@ -146,7 +136,7 @@ def _match(
     report = Report(
         path=path,
         format=file.format,
-        layout=layout.name,
+        layout=found.name,
         loaded=tuple("/".join(leaf) for leaf in fitting),
         skipped=tuple(n for n in tensors if n not in used and not n.endswith(counter)),
         missing=tuple(missing),
@@ -156,8 +146,10 @@ def _match(
     return fitting, report
 
 
-def _problems(report: Report, found: Recognised) -> list[str]:
+def _problems(model: ResNet, report: Report, found: Recognised) -> list[str]:
     """Why the file is another network's; empty where all but the head fits, and all is used."""
+    if found.layout is KERAS and not keras_files.strides_fit(model):
+        return ["Keras halves the maps elsewhere, so that its weights would give other logits"]
     missing = [name for name in report.missing if name.split("/")[1] != _HEAD]
     shapes = [
         f"{name} is {theirs}, not {ours}"
@@ -208,7 +200,12 @@ def _values(
             f"{where} is {tensor.dtype}, not floating point; quantised weights must be"
             " turned back to float32 first"
         )
-    array = tensor.read()
+    try:
+        array = tensor.read()
+    except (OSError, ValueError, RuntimeError, EOFError, BadZipFile, zlib.error) as error:
+        raise WeightsError(
+            f"{where} cannot be read ({error}): the file is damaged; fetch or save it again"
+        ) from error
     if _is_torch_kernel(layout, leaf):
         linear = len(shape) == 2
         array = array.reshape(shape[::-1]).T if linear else array.transpose(2, 3, 1, 0)

@@ -27,6 +27,34 @@ _TORCHVISION = {
     "head": "fc",
 }
 
+_TIMM = _TORCHVISION | {
+    "stem_conv1": "conv1.0",
+    "stem_norm1": "conv1.1",
+    "stem_conv2": "conv1.3",
+    "stem_norm2": "conv1.4",
+    "stem_conv3": "conv1.6",
+    "stem_norm3": "bn1",
+    "stem_conv4": "maxpool.0",
+    "stem_norm4": "maxpool.1",
+    "block/se/reduce": "layer{s}.{b0}.se.fc1",
+    "block/se/expand": "layer{s}.{b0}.se.fc2",
+}
+
+# The pool stands in the sequence before the convolution.
+_TIMM_AVERAGE_POOL = _TIMM | {
+    "block/shortcut/conv": "layer{s}.{b0}.downsample.1",
+    "block/shortcut/norm": "layer{s}.{b0}.downsample.2",
+}
+
+_TIMM_PREACTIVATION = {
+    "stem_conv": "stem.conv",
+    "block/conv#": "stages.{s0}.blocks.{b0}.conv{i}",
+    "block/norm#": "stages.{s0}.blocks.{b0}.norm{i}",
+    "block/shortcut/conv": "stages.{s0}.blocks.{b0}.downsample.conv",
+    "final_norm": "norm",
+    "head": "head.fc",
+}
+
 _HUGGINGFACE = {
     "stem_conv": "embedder.embedder.convolution",
     "stem_norm": "embedder.embedder.normalization",
@@ -34,6 +62,16 @@ _HUGGINGFACE = {
     "block/norm#": "encoder.stages.{s0}.layers.{b0}.layer.{i0}.normalization",
     "block/shortcut/conv": "encoder.stages.{s0}.layers.{b0}.shortcut.convolution",
     "block/shortcut/norm": "encoder.stages.{s0}.layers.{b0}.shortcut.normalization",
+    "head": "classifier.1",
+}
+
+# Its pre-activation nets are those of Big Transfer.
+_HUGGINGFACE_BIT = {
+    "stem_conv": "embedder.convolution",
+    "block/conv#": "encoder.stages.{s0}.layers.{b0}.conv{i}",
+    "block/norm#": "encoder.stages.{s0}.layers.{b0}.norm{i}",
+    "block/shortcut/conv": "encoder.stages.{s0}.layers.{b0}.downsample.conv",
+    "final_norm": "norm",
     "head": "classifier.1",
 }
 
@@ -46,6 +84,34 @@ _KERAS = {
     "block/shortcut/norm": "conv{s1}_block{b}_0_bn",
     "head": "predictions",
 }
+
+# A norm before a convolution has the number of the convolution that it follows.
+_KERAS_PREACTIVATION = _KERAS | {
+    "block/norm1": "conv{s1}_block{b}_preact_bn",
+    "block/norm#": "conv{s1}_block{b}_{i0}_bn",
+    "final_norm": "post_bn",
+}
+
+
+def _timm(model: ResNet) -> dict[str, str]:
+    if model.preactivation:
+        return _TIMM_PREACTIVATION
+    return _TIMM_AVERAGE_POOL if model.shortcut == "average_pool" else _TIMM
+
+
+def _torchvision(model: ResNet) -> dict[str, str]:
+    # An average pool before a shortcut's convolution would move its number: timm's alone.
+    plain = not model.preactivation and model.shortcut != "average_pool"
+    return _TORCHVISION if plain else {}
+
+
+def _huggingface(model: ResNet) -> dict[str, str]:
+    return _HUGGINGFACE_BIT if model.preactivation else _HUGGINGFACE
+
+
+def _keras(model: ResNet) -> dict[str, str]:
+    return _KERAS_PREACTIVATION if model.preactivation else _KERAS
+
 
 _TORCH_LEAVES = {
     "kernel": "weight",
@@ -66,28 +132,18 @@ class Layout:
 
     Attributes:
       name: as in ``save_weights(layout=…)``.
+      modules: the table for a network; the empty one where the names are our own.
       blocks: finds a block's stage and index in a tensor's name.
-      modules: the table for a network.
-      root: what all names but the head's start with in a whole model; a bare backbone
-        lacks it, and the tables do too.
       torch: whether kernels are (out, in, height, width) and (out, in).
     """
 
     name: str
-    blocks: re.Pattern[str]
     modules: Callable[[ResNet], Mapping[str, str]]
-    root: str = ""
+    blocks: re.Pattern[str]
     torch: bool = True
 
-    def saved(self, model: ResNet, path: Path) -> str:
-        """The name of our leaf in a whole model's file."""
-        return ("" if path[1] == "head" else self.root) + self.tensor(model, path)
-
-    def tensor(self, model: ResNet, path: Path) -> str:
-        """The name of our leaf, as in a bare backbone.
-
-        Raises WeightsError where the layout has none.
-        """
+    def tensor(self, model: ResNet, path: Path) -> str | None:
+        """The name of our leaf, as in a bare backbone; None where the layout has none."""
         _, *modules, leaf = path
         if self.name == "flax":
             return "/".join(path)
@@ -101,45 +157,65 @@ class Layout:
         table = self.modules(model)
         template = table.get(rest) or table.get(re.sub(r"\d+", "#", rest))
         if template is None:
-            raise WeightsError(
-                f"the {self.name} layout has no name for {'/'.join(path[1:])};"
-                f" save with another of {', '.join(SAVED)}"
-            )
+            return None
         if self.torch:
             return f"{template.format(**fields)}.{_TORCH_LEAVES[leaf]}"
         variable = "beta" if leaf == "bias" and "norm" in modules[-1] else leaf
         return f"{template.format(**fields)}/{_KERAS_LEAVES.get(variable, variable)}"
 
+    def saved(self, model: ResNet, path: Path) -> str:
+        """The name of our leaf in a whole model's file.
 
-LAYOUTS = {
-    layout.name: layout
-    for layout in (
-        Layout("torchvision", re.compile(r"\blayer(\d+)\.(\d+)\."), lambda _: _TORCHVISION),
-        Layout("timm", re.compile(r"\blayer(\d+)\.(\d+)\."), lambda _: _TORCHVISION),
-        Layout(
-            "huggingface",
-            re.compile(r"\bencoder\.stages\.(\d+)\.layers\.(\d+)\."),
-            lambda _: _HUGGINGFACE,
-            root="resnet.",
-        ),
-        Layout("keras", re.compile(r"\bconv(\d+)_block(\d+)_"), lambda _: _KERAS, torch=False),
-        Layout(
-            "flax",
-            re.compile(r"\b(?:params|batch_stats)/stage(\d+)_block(\d+)/"),
-            lambda _: {},
-            torch=False,
-        ),
-    )
-}
-_STEM = re.compile(r"conv1\b|bn1\b|conv1_(conv|bn)/|stem|embedder\.|(params|batch_stats)/stem")
-SAVED = ("torchvision", "timm", "huggingface", "flax")
+        Raises WeightsError where the layout has none.
+        """
+        name = self.tensor(model, path)
+        if name is None:
+            raise WeightsError(
+                f"the {self.name} layout has no name for {'/'.join(path[1:])} of this network;"
+                f" save with another of {', '.join(SAVED)}"
+            )
+        if self.name == "huggingface" and path[1] != "head":
+            return ("bit." if model.preactivation else "resnet.") + name
+        return name
+
+    def is_pointwise(self, model: ResNet, path: Path) -> bool:
+        """Whether a linear kernel of ours is a 1×1 convolution's in this layout."""
+        head = model.preactivation and path[1] == "head"
+        return self.name == "timm" and path[-1] == "kernel" and (head or "se" in path)
+
+
+_TORCH_BLOCKS = re.compile(r"\blayer(\d+)\.(\d+)\.|\bstages\.(\d+)\.blocks\.(\d+)\.")
+_HUGGINGFACE_BLOCKS = re.compile(r"\bencoder\.stages\.(\d+)\.layers\.(\d+)\.")
+_KERAS_BLOCKS = re.compile(r"\bconv(\d+)_block(\d+)_")
+_OUR_BLOCKS = re.compile(r"\b(?:params|batch_stats)/stage(\d+)_block(\d+)/")
+
+TORCHVISION = Layout("torchvision", _torchvision, _TORCH_BLOCKS)
+TIMM = Layout("timm", _timm, _TORCH_BLOCKS)
+HUGGINGFACE = Layout("huggingface", _huggingface, _HUGGINGFACE_BLOCKS)
+KERAS = Layout("keras", _keras, _KERAS_BLOCKS, torch=False)
+FLAX = Layout("flax", lambda _: {}, _OUR_BLOCKS, torch=False)
+
+SAVED = {layout.name: layout for layout in (TORCHVISION, TIMM, HUGGINGFACE, FLAX)}
+
+_STEM = re.compile(
+    r"conv1\b|bn1\b|maxpool\.|conv1_(conv|bn)/|stem|embedder\.|(params|batch_stats)/stem"
+)
+_TIMM_ONLY = re.compile(r"\bse\.fc|\bconv1\.\d|\bdownsample\.2|\bstages\.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recognised:
-    """A layout, and how many blocks each stage has in the file."""
+    """A file's layout, and how many blocks each stage has in it.
+
+    Attributes:
+      layout: reads the file: timm's for torchvision's too, whose names it extends.
+      name: what to call the layout.
+      stage_sizes: blocks in each stage.
+      prefix: what a wrapper put before the blocks' names.
+    """
 
     layout: Layout
+    name: str
     stage_sizes: tuple[int, ...]
     prefix: str
 
@@ -163,13 +239,16 @@ class Recognised:
 def recognise(names: Iterable[str]) -> Recognised | None:
     """Finds the layout whose blocks the tensors' names name; None where none does."""
     names = list(names)
-    for layout in LAYOUTS.values():
+    for layout in (TIMM, HUGGINGFACE, KERAS, FLAX):
         found = [(name, match) for name in names if (match := layout.blocks.search(name))]
         if not found:
             continue
-        blocks = {tuple(int(n) for n in match.groups()) for _, match in found}
+        blocks = {tuple(int(n) for n in match.groups() if n) for _, match in found}
         stages = sorted({stage for stage, _ in blocks})
         sizes = tuple(sum(s == stage for s, _ in blocks) for stage in stages)
+        called = layout.name
+        if layout is TIMM and not any(_TIMM_ONLY.search(name) for name in names):
+            called = TORCHVISION.name
         name, match = found[0]
-        return Recognised(layout, sizes, name[: match.start()])
+        return Recognised(layout, called, sizes, name[: match.start()])
     return None

@@ -12,7 +12,7 @@ from flax_resnet.resnet import ResNet
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import write_safetensors
 from flax_resnet.weights.leaves import Path, expected_leaves, flat, title
-from flax_resnet.weights.names import LAYOUTS, SAVED
+from flax_resnet.weights.names import SAVED
 from flax_resnet.weights.report import some
 from flax_resnet.weights.tensors import WeightsError, is_float
 
@@ -42,11 +42,15 @@ def save_variables(
     ]
     if wrong:
         raise WeightsError(f"the variables are not those of {title(model)}: {some(wrong)}")
-    target = LAYOUTS[layout]
+    target = SAVED[layout]
     arrays = {}
     for leaf, value in leaves.items():
         name = target.saved(network, leaf)
-        arrays[name] = _to_torch(value) if target.torch and leaf[-1] == "kernel" else value
+        if target.torch and leaf[-1] == "kernel":
+            value = _to_torch(value)
+            if target.is_pointwise(network, leaf):
+                value = value[..., None, None]
+        arrays[name] = value
         if name.endswith(".running_var"):  # PyTorch counts its steps too; evaluation ignores it
             counter = name.removesuffix("running_var") + "num_batches_tracked"
             arrays[counter] = np.zeros((), np.int64)

@@ -23,7 +23,8 @@ class Tensor:
     Attributes:
       shape: as in the file.
       dtype: NumPy's type; ``ml_dtypes.bfloat16`` where the file has that.
-      read: gives the values as an array of ``shape`` and ``dtype``, maybe a view.
+      read: gives the values as an array of ``shape`` and ``dtype``, maybe a view. Where the
+        file is damaged it raises what its library raises.
     """
 
     shape: tuple[int, ...]

@@ -117,26 +117,122 @@ def huggingface_net(layer_type, depths=(1, 2), width=8, classes=11):
     return transformers.ResNetForImageClassification(config)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_pytorch_nets_go_in_and_out_with_the_same_logits(library, name, tmp_path):
-    net, x = randomise(torch_net(library, name)), images()
+def test_torchvision_and_timm_nets_go_in_and_out_with_the_same_logits(tmp_path):
     torch = pytest.importorskip("torch")
-    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors = peer("safetensors.torch")
+    net, x = randomise(torch_net("torchvision", "resnet18")), images()
     torch.save(net.state_dict(), tmp_path / "in.pth")
     safetensors.save_file(net.state_dict(), tmp_path / "in.safetensors")
-    variables, report = read_weights(name, tmp_path / "in.pth")
+    variables, report = read_weights("resnet18", tmp_path / "in.pth")
     assert report.complete, report
     expected = logits_of(net, x)
-    assert_close(ours(create_model(name, num_classes=11), variables, x), expected)
-    jax.tree.map(
-        np.testing.assert_array_equal, variables, load_weights(name, tmp_path / "in.safetensors")
-    )
+    assert_close(ours(create_model("resnet18", num_classes=11), variables, x), expected)
+    again = load_weights("resnet18", tmp_path / "in.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
 
-    save_weights(variables, tmp_path / "out.safetensors", model=name, layout=library)
-    again = torch_net(library, name).eval()
+    for library in ("torchvision", "timm"):
+        save_weights(variables, tmp_path / "out.safetensors", model="resnet18", layout=library)
+        again = torch_net(library, "resnet18").eval()
+        again.load_state_dict(safetensors.load_file(tmp_path / "out.safetensors"), strict=True)
+        assert_close(logits_of(again, x), expected)
+
+
+PUBLISHED = [
+    ("torchvision", "resnet50"),
+    ("torchvision", "resnext50_32x4d"),
+    ("timm", "seresnet50"),
+    ("timm", "resnet50d"),
+    ("timm", "resnet50_gn"),
+    ("timm", "resnetrs50"),
+    ("timm", "resnetv2_50x1_bit"),
+]
+
+
+@pytest.mark.parametrize(("library", "name"), PUBLISHED)
+def test_every_tensor_of_a_published_net_has_its_name_and_shape(library, name, tmp_path):
+    torch, safetensors = pytest.importorskip("torch"), peer("safetensors")
+    with torch.device("meta"):
+        state = torch_net(library, name, classes=1000).state_dict()
+    variables = init_variables(create_model(name), 0, (64, 64, 3))
+    path = tmp_path / "w.safetensors"
+    save_weights(variables, path, model=name, layout=library)
+    with safetensors.safe_open(path, "np") as file:
+        shapes = {tensor: tuple(file.get_slice(tensor).get_shape()) for tensor in file.keys()}
+    assert shapes == {tensor: tuple(value.shape) for tensor, value in state.items()}
+    again, report = read_weights(name, path)
+    assert report.complete and report.layout in (library, "torchvision"), report
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+TIMM_SMALL = {
+    "plain": ({}, {}),
+    "groups": (dict(cardinality=4, base_width=32), dict(groups=4, inner=2)),
+    "squeeze": (dict(block_args=dict(attn_layer="se")), dict(squeeze=1 / 16)),
+    "d": (
+        dict(stem_type="deep", stem_width=16, avg_down=True),
+        dict(stem="deep", shortcut="average_pool"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("theirs", "fields"), TIMM_SMALL.values(), ids=TIMM_SMALL)
+def test_timm_variants_give_the_same_logits(theirs, fields, tmp_path):
+    peer("timm")
+    safetensors = peer("safetensors.torch")
+    resnet = importlib.import_module("timm.models.resnet")
+
+    def make():
+        channels = (32, 64, 128, 256)
+        return resnet.ResNet(resnet.Bottleneck, (1, 1, 1, 1), 7, channels=channels, **theirs)
+
+    stem = dict(stem_width=64) if "stem" not in fields else dict(stem_width=32)
+    model = ResNet((1, 1, 1, 1), width=32, num_classes=7, **stem, **fields)
+    net, x = randomise(make()), images()
+    safetensors.save_file(net.state_dict(), tmp_path / "in.safetensors")
+    variables, report = read_weights(model, tmp_path / "in.safetensors")
+    assert report.complete, report
+    assert_close(ours(model, variables, x), logits_of(net, x))
+    save_weights(variables, tmp_path / "out.safetensors", model=model, layout="timm")
+    again = make().eval()
     again.load_state_dict(safetensors.load_file(tmp_path / "out.safetensors"), strict=True)
-    np.testing.assert_array_equal(logits_of(again, x), expected)
+    np.testing.assert_array_equal(logits_of(again, x), logits_of(net, x))
+
+
+def test_layouts_refuse_what_their_library_has_no_name_for(tmp_path):
+    for name, layout in (("resnet50d", "torchvision"), ("seresnet50", "huggingface")):
+        model = create_model(name, stage_sizes=(1, 1), width=16)
+        with pytest.raises(WeightsError, match=f"the {layout} layout has no name for s.*timm"):
+            save_weights(
+                random_variables(model), tmp_path / "w.safetensors", model=model, layout=layout
+            )
+
+
+def test_big_transfer_goes_in_and_out_of_timm_and_hugging_face(tmp_path):
+    transformers, safetensors = peer("transformers"), peer("safetensors.torch")
+    peer("timm")
+    timm = importlib.import_module("timm.models.resnetv2")
+    model = create_model("resnetv2_50x1_bit", stage_sizes=(1, 2), width=32, num_classes=7)
+    config = transformers.BitConfig(
+        embedding_size=32, hidden_sizes=[128, 256], depths=[1, 2], num_labels=7
+    )
+    conv = importlib.import_module("timm.layers").StdConv2d
+    nets = {
+        "timm": lambda: timm.ResNetV2(
+            (1, 2), (128, 256), num_classes=7, stem_chs=32, stem_type="fixed", conv_layer=conv
+        ),
+        "huggingface": lambda: transformers.BitForImageClassification(config),
+    }
+    x = images()
+    for layout, make in nets.items():
+        net = randomise(make())
+        safetensors.save_file(net.state_dict(), tmp_path / "in.safetensors")
+        variables, report = read_weights(model, tmp_path / "in.safetensors")
+        assert report.complete and report.layout == layout, report
+        assert_close(ours(model, variables, x), logits_of(net, x))
+        save_weights(variables, tmp_path / "out.safetensors", model=model, layout=layout)
+        again = make().eval()
+        again.load_state_dict(safetensors.load_file(tmp_path / "out.safetensors"), strict=True)
+        np.testing.assert_array_equal(logits_of(again, x), logits_of(net, x))
 
 
 @pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
@@ -272,21 +368,25 @@ def test_safetensors_reads_what_is_written_here(tmp_path):
         assert file.metadata() == {"format": "pt", "layout": "torchvision", "model": "resnet20"}
 
 
-def keras_net(stages=((64, 1, 1),), classes=5, seed=0):
-    """A small net of Keras's own v1 blocks, with every weight and statistic random."""
+def keras_net(version):
+    """A small net of Keras's own blocks, with every weight and statistic random."""
     peer("keras")
     resnet = importlib.import_module("keras.src.applications.resnet")
+    stack = {1: resnet.stack_residual_blocks_v1, 2: resnet.stack_residual_blocks_v2}[version]
+    strides = {1: (1, 2), 2: (2, 1)}[version]
 
-    def stack(x):
-        for stage, (width, blocks, stride) in enumerate(stages):
-            x = resnet.stack_residual_blocks_v1(x, width, blocks, stride, f"conv{stage + 2}")
+    def stages(x):
+        for stage, (width, blocks, stride) in enumerate(
+            ((64, 2, strides[0]), (128, 1, strides[1]))
+        ):
+            x = stack(x, width, blocks, stride, f"conv{stage + 2}")
         return x
 
     net = resnet.ResNet(
-        stack, False, True, weights=None, classes=classes, input_shape=(64, 64, 3),
+        stages, version == 2, True, weights=None, classes=5, input_shape=(64, 64, 3),
         classifier_activation=None, weights_name="small",
     )  # fmt: skip
-    return randomise_keras(net, seed)
+    return randomise_keras(net)
 
 
 def randomise_keras(net, seed=0):
@@ -302,35 +402,59 @@ def randomise_keras(net, seed=0):
     return net
 
 
-@pytest.fixture(scope="module")
-def keras_small():
-    return keras_net()
+KERAS_NAMES = {1: "resnet50_v1", 2: "resnet50v2"}
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
-def test_keras_files_give_the_same_logits(suffix, keras_small, tmp_path):
+def keras_model(version, **fields):
+    fields = dict(stage_sizes=(2, 2), num_classes=5) | fields
+    return create_model(KERAS_NAMES[version], **fields)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def keras_pair(request):
+    return request.param, keras_net(request.param)
+
+
+def test_keras_files_give_the_same_logits(keras_pair, tmp_path):
     pytest.importorskip("h5py")
-    path = tmp_path / f"w{suffix}"
-    save = keras_small.save_weights if suffix == ".weights.h5" else keras_small.save
-    save(path)
-    model = ResNet((1,), width=64, num_classes=5)
-    variables, report = read_weights(model, path)
-    assert report.complete and report.layout == "keras", report
-    assert_close(ours(model, variables, images()), np.asarray(keras_small(images())))
+    version, net = keras_pair
+    model, x = keras_model(version), images()
+    apply = jax.jit(model.apply)
+    expected = np.asarray(net(x))
+    for suffix in (".h5", ".weights.h5", ".keras"):
+        path = tmp_path / f"w{suffix}"
+        (net.save_weights if suffix == ".weights.h5" else net.save)(path)
+        variables, report = read_weights(model, path)
+        assert report.complete and report.layout == "keras", report
+        assert_close(np.asarray(apply(variables, x)), expected)
+        path.write_bytes(path.read_bytes()[:50_000])
+        with pytest.raises(WeightsError, match="cut short"):
+            load_weights(model, path)
 
-    path.write_bytes(path.read_bytes()[:50_000])
-    with pytest.raises(WeightsError, match="cut short"):
-        load_weights(model, path)
+
+def test_another_epsilon_and_stride_than_keras(keras_pair, tmp_path):
+    version, net = keras_pair
+    net.save(tmp_path / "w.keras")
+    same = load_weights(keras_model(version), tmp_path / "w.keras")
+    other = load_weights(keras_model(version, norm_epsilon=1e-3), tmp_path / "w.keras")
+    norm = ("batch_stats", "stage1_block1", "norm1", "var")
+    for key in norm:
+        same, other = same[key], other[key]
+    np.testing.assert_allclose(same + 1.001e-5, other + 1e-3, rtol=1e-6)
+    wrong = {1: dict(stride_conv="3x3"), 2: dict(stride_block="first")}[version]
+    with pytest.raises(WeightsError, match="Keras halves the maps elsewhere"):
+        load_weights(keras_model(version, **wrong), tmp_path / "w.keras")
 
 
-def test_a_keras_net_inside_another_is_found(keras_small, tmp_path):
+def test_a_keras_net_inside_another_is_found(keras_pair, tmp_path):
     keras, h5py = peer("keras"), pytest.importorskip("h5py")
+    version, keras_small = keras_pair
     outer = keras.Sequential(
         [keras.Model(keras_small.input, keras_small.layers[-2].output), keras.layers.Dense(3)]
     )
     outer.save(tmp_path / "w.keras")
     outer.save(tmp_path / "w.h5")
-    model = ResNet((1,), width=64, num_classes=5)
+    model = keras_model(version)
     for name in ("w.keras", "w.h5"):
         variables, report = read_weights(model, tmp_path / name)
         assert report.skipped == ("dense/kernel", "dense/bias") or name == "w.h5"
