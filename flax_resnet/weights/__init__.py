@@ -55,13 +55,14 @@ def load_weights(
 
     What was loaded, skipped, missing or of another shape is logged, as a warning where the
     network is not wholly the file's; :func:`read_weights` takes the same arguments and
-    returns that report too.
+    returns that report too. The stem takes as many image channels as the file's.
 
     Args:
       model: a name of :func:`flax_resnet.list_models`, or a network.
       path: the file or directory.
       num_classes: of the head; where the file's has another number or none, the head is
-        drawn afresh. Unless told, a network's own, and for a name the file's.
+        drawn afresh; 0 leaves it out. Unless told, a network's own, and for a name the
+        file's.
       strict: refuse a file that lacks any of the stem and blocks, or has more of them.
         Otherwise what fits is taken and the rest drawn afresh.
       seed: of what is drawn afresh, as :func:`flax_resnet.init_variables` does.

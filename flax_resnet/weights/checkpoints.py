@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
+from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, telling_damage
 
 _COLLECTIONS = ("params", "batch_stats")
 _MARKS = ("_METADATA", "_CHECKPOINT_METADATA")
@@ -50,12 +50,10 @@ def read_checkpoint(path: Path) -> WeightFile:
     except ImportError:
         raise WeightsError(f"reading {path} needs Orbax: pip install orbax-checkpoint") from None
     path = path.absolute()
-    try:
-        reader = ocp.PyTreeCheckpointer()
+    reader = ocp.PyTreeCheckpointer()
+    with telling_damage(str(path)):
         tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
         wanted = {name: tree[name] for name in _COLLECTIONS if tree.get(name)}
-    except Exception as error:  # Orbax, TensorStore and JSON each raise their own
-        raise WeightsError(f"{path} is no whole Orbax checkpoint: {error}") from error
     if "params" not in wanted:
         raise WeightsError(f"{path} has no 'params'; it has {', '.join(map(str, tree)) or 'none'}")
     restored: dict[str, Any] = {}
@@ -63,17 +61,8 @@ def read_checkpoint(path: Path) -> WeightFile:
     def read(keys: tuple[str, ...]) -> np.ndarray:
         if not restored:
             args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-            try:
-                restored.update(
-                    reader.restore(
-                        path,
-                        args=ocp.args.PyTreeRestore(
-                            item=wanted, restore_args=args, partial_restore=True
-                        ),
-                    )
-                )
-            except Exception as error:
-                raise WeightsError(f"{path} is damaged: {error}") from error
+            request = ocp.args.PyTreeRestore(item=wanted, restore_args=args, partial_restore=True)
+            restored.update(reader.restore(path, args=request))
         value: Any = restored
         for key in keys:
             value = value[key]

@@ -22,7 +22,7 @@ import numpy as np
 from flax_resnet.weights.checkpoints import find_checkpoint, read_checkpoint
 from flax_resnet.weights.keras_files import read_keras
 from flax_resnet.weights.pickles import read_torch
-from flax_resnet.weights.tensors import BFLOAT16, Tensor, WeightFile, WeightsError
+from flax_resnet.weights.tensors import BFLOAT16, Tensor, WeightFile, WeightsError, telling_damage
 
 _SAFETENSORS_DTYPES = {
     "F64": np.dtype(np.float64),
@@ -62,14 +62,8 @@ def read_file(path: str | os.PathLike[str]) -> WeightFile:
         return _read_directory(path)
     if not path.exists():
         raise WeightsError(f"{path} does not exist")
-    try:
+    with telling_damage(str(path)):
         return _read_content(path)
-    except zipfile.BadZipFile as error:
-        raise WeightsError(
-            f"{path} is damaged or cut short ({error}); fetch or save it again"
-        ) from error
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
 def _read_directory(path: Path) -> WeightFile:
@@ -125,21 +119,17 @@ def _read_safetensors(path: Path) -> WeightFile:
                 f" bytes, the file has {size:,}"
             )
         text = file.read(length)
-    try:
-        table = json.loads(text)
-        metadata = table.pop("__metadata__", {})
-        entries = {
-            name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
-            for name, entry in table.items()
-        }
-        whole = all(
-            isinstance(n, int) and n >= 0
-            for _, shape, *offsets in entries.values()
-            for n in (*shape, *offsets)
-        )
-        metadata = {str(key): str(value) for key, value in metadata.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path} is damaged: its table cannot be read ({error!r})") from error
+    table = json.loads(text)
+    metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}
+    entries = {
+        name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+        for name, entry in table.items()
+    }
+    whole = all(
+        isinstance(n, int) and n >= 0
+        for _, shape, *offsets in entries.values()
+        for n in (*shape, *offsets)
+    )
     if not whole:
         raise WeightsError(f"{path} is damaged: its table has sizes that are no natural numbers")
     values = np.memmap(path, np.uint8, "r") if size > 8 + length else np.empty(0, np.uint8)
@@ -172,16 +162,13 @@ def _read_npz(path: Path) -> WeightFile:
     tensors = {}
     for entry in archive.namelist():
         name = entry.removesuffix(".npy")
-        try:
-            with archive.open(entry) as file:
-                version = np.lib.format.read_magic(file)
-                header = {
-                    (1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0,
-                }[version]
-                shape, _, dtype = header(file)
-        except (ValueError, KeyError, EOFError) as error:
-            raise WeightsError(f"{path}: {name} is damaged ({error})") from error
+        with archive.open(entry) as file:
+            version = np.lib.format.read_magic(file)
+            header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, _, dtype = header(file)
         if dtype.hasobject:
             raise WeightsError(
                 f"{path}: {name} holds Python objects, which only running code could read:"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,7 +16,7 @@ from flax_resnet.weights.files import read_file
 from flax_resnet.weights.leaves import Path, expected_leaves, flat, nested, title
 from flax_resnet.weights.names import KERAS, Layout, Recognised, recognise
 from flax_resnet.weights.report import Report, some
-from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, is_float
+from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, is_float, telling_damage
 
 _HEAD = "head"
 
@@ -200,12 +198,8 @@ def _values(
             f"{where} is {tensor.dtype}, not floating point; quantised weights must be"
             " turned back to float32 first"
         )
-    try:
+    with telling_damage(where):
         array = tensor.read()
-    except (OSError, ValueError, RuntimeError, EOFError, BadZipFile, zlib.error) as error:
-        raise WeightsError(
-            f"{where} cannot be read ({error}): the file is damaged; fetch or save it again"
-        ) from error
     if _is_torch_kernel(layout, leaf):
         linear = len(shape) == 2
         array = array.reshape(shape[::-1]).T if linear else array.transpose(2, 3, 1, 0)

@@ -108,8 +108,9 @@ _NAMES = (
 def read_torch(path: Path) -> WeightFile:
     """Reads a zip archive of ``torch.save``.
 
-    Raises WeightsError for an archive that is damaged, is TorchScript, refers to
-    anything but tensors and plain containers, or claims more values than it has.
+    Raises WeightsError for an archive that is TorchScript, refers to anything but tensors
+    and plain containers, or claims more values than it has, and what zipfile and pickletools
+    raise for one that is damaged.
     """
     archive = zipfile.ZipFile(path)
     program = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -126,8 +127,11 @@ def read_torch(path: Path) -> WeightFile:
             f"{path} refers to {error}, which no weights need: refused, and nothing was run."
             " Save plain tensors, torch.save(model.state_dict(), OUT), or use .safetensors"
         ) from None
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{path} is damaged: its pickle cannot be read ({error})") from error
+    if not state:
+        raise WeightsError(
+            f"{path} holds no tensors by name, nor under {', '.join(_WRAPPERS)}; save"
+            " model.state_dict()"
+        )
     big_endian = (
         f"{folder}byteorder" in archive.namelist()
         and _entry(archive, f"{folder}byteorder") == b"big"
@@ -197,9 +201,11 @@ def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str,
         for key in _WRAPPERS if depth else ():
             if isinstance(root.get(key), dict) and root[key]:
                 tensors, notes = _state_dict(root[key], depth - 1)
+                if not tensors:
+                    continue
                 others = ", ".join(sorted(str(k) for k in root if k != key))
                 return tensors, (f"read {key!r}" + (f", left {others}" if others else ""), *notes)
-    raise ValueError(f"no tensors by name, nor under {', '.join(_WRAPPERS)}")
+    return {}, ()
 
 
 def _call(function: Any, args: Any) -> Any:

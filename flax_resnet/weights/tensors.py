@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,25 @@ import numpy as np
 
 class WeightsError(ValueError):
     """A weight file or a request that cannot be served; the message says what to do."""
+
+
+@contextlib.contextmanager
+def telling_damage(what: str) -> Iterator[None]:
+    """Turns whatever a parser raises into a WeightsError that ``what`` is damaged.
+
+    Over damaged bytes zipfile, zlib, json, NumPy and h5py raise errors of a dozen kinds.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except PermissionError as error:
+        raise WeightsError(f"{what} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise WeightsError(
+            f"{what} is damaged or cut short ({reason}); fetch or save it again"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

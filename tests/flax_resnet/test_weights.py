@@ -115,6 +115,14 @@ def test_another_number_of_classes_draws_the_head_afresh(saved, caplog):
     assert "params/head/kernel (32, 5) for (32, 9)" in caplog.text.replace("64", "32")
 
 
+def test_without_classes_the_head_is_left_out(saved):
+    variables, path = saved
+    loaded, report = read_weights(SMALL, path, num_classes=0)
+    assert report.skipped == ("fc.bias", "fc.weight") and not report.missing
+    variables["params"].pop("head")
+    assert_same(loaded, variables)
+
+
 def test_a_backbone_without_head_is_reported(saved, tmp_path):
     variables, _ = saved
     leaves = {name: leaf for name, leaf in flat(variables).items() if "head" not in name}
@@ -230,7 +238,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_broken_pickles_end_in_one_error(program, tmp_path):
-    with pytest.raises(WeightsError, match=r"damaged|refused"):
+    with pytest.raises(WeightsError, match=r"damaged|refused|no tensors by name"):
         load_weights("resnet18", write_torch(tmp_path / "w.pth", program))
 
 
