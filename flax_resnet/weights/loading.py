@@ -14,11 +14,13 @@ from flax_resnet.variants import VARIANTS, create_model
 from flax_resnet.weights import keras_files
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.leaves import Path, expected_leaves, flat, nested, title
-from flax_resnet.weights.names import KERAS, Layout, Recognised, recognise
+from flax_resnet.weights.names import KERAS, TIMM, Layout, Recognised, recognise
 from flax_resnet.weights.report import Report, some
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, is_float, telling_damage
 
 _HEAD = "head"
+_MOST_CLASSES = 1_000_000
+_MOST_CHANNELS = 10_000
 
 
 def read_weights(
@@ -74,7 +76,16 @@ def count_classes(model: ResNet, file: WeightFile, found: Recognised) -> int | N
     """The classes of the file's head, where the network has it; None where it has none."""
     name = found.layout.tensor(model, ("params", _HEAD, "bias"))
     shape = next((t.shape for n, t in file.tensors.items() if found.plain(n) == name), ())
-    return shape[0] if len(shape) == 1 and shape[0] else None
+    if len(shape) != 1 or not shape[0]:
+        return None
+    return _sane(shape[0], _MOST_CLASSES, "classes")
+
+
+def _sane(number: int, most: int, what: str) -> int:
+    """Refuses what a damaged file claims before memory is given to it."""
+    if number > most:
+        raise WeightsError(f"the file claims {number:,} {what}, more than {most:,}: it is damaged")
+    return number
 
 
 def _plain_tensors(file: WeightFile, found: Recognised, model: ResNet) -> dict[str, Tensor]:
@@ -101,7 +112,8 @@ def _channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> i
     for stem in ("stem_conv", "stem_conv1"):
         tensor = tensors.get(layout.tensor(model, ("params", stem, "kernel")) or "")
         if tensor is not None and len(tensor.shape) == 4:
-            return tensor.shape[1 if layout.torch else 2]
+            channels = tensor.shape[1 if layout.torch else 2]
+            return _sane(channels, _MOST_CHANNELS, "image channels")
     return 3
 
 
@@ -140,8 +152,21 @@ def _match(
         missing=tuple(missing),
         mismatched=tuple(mismatched),
         notes=file.notes,
+        doubts=_doubts(model, file, found),
     )
     return fitting, report
+
+
+def _doubts(model: ResNet, file: WeightFile, found: Recognised) -> tuple[str, ...]:
+    """What the names cannot tell, but a file of this layout hardly means."""
+    saved_here = "layout" in file.metadata
+    in_1x1 = model.block == "bottleneck" and model.stride_conv == "1x1"
+    if found.layout is TIMM and in_1x1 and not model.preactivation and not saved_here:
+        return (
+            "torchvision and timm have a bottleneck's stride in the 3×3, this network in the"
+            " first 1×1: for their weights take one with stride_conv='3x3'",
+        )
+    return ()
 
 
 def _problems(model: ResNet, report: Report, found: Recognised) -> list[str]:

@@ -171,10 +171,12 @@ class _Storages:
         last = view.offset + sum(
             (n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)
         )
-        if math.prod(view.shape) and last >= available:
+        values = math.prod(view.shape)
+        needed = max(last + 1, values)  # one value may not stand for many: stride 0
+        if values and needed > available:
             raise WeightsError(
-                f"{self._path}: {name} of shape {view.shape} needs {last + 1} values,"
-                f" its storage has {available}; the file is damaged"
+                f"{self._path}: {name} of shape {view.shape} needs {needed:,} values,"
+                f" its storage has {available:,}; the file is damaged"
             )
         return Tensor(view.shape, view.storage.dtype, lambda: self._values(entry, view))
 

@@ -19,6 +19,7 @@ class Report:
       missing: leaves that the file lacks; drawn afresh.
       mismatched: leaves whose shape differs in the file, with its and our shape; drawn afresh.
       notes: remarks on the file.
+      doubts: why the network may compute other logits than the file's origin did.
     """
 
     path: str
@@ -29,11 +30,12 @@ class Report:
     missing: tuple[str, ...]
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether nothing had to be drawn afresh or left out."""
-        return not (self.skipped or self.missing or self.mismatched)
+        """Whether nothing was drawn afresh or left out, and nothing is in doubt."""
+        return not (self.skipped or self.missing or self.mismatched or self.doubts)
 
     def __str__(self) -> str:
         lines = [
@@ -48,7 +50,7 @@ class Report:
         if self.mismatched:
             shapes = [f"{name} {theirs} for {ours}" for name, theirs, ours in self.mismatched]
             lines.append(f"  of another shape, drawn afresh: {some(shapes)}")
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+        return "\n".join(lines + [f"  {note}" for note in (*self.notes, *self.doubts)])
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

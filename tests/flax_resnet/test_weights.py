@@ -58,6 +58,18 @@ def write_safetensors(path, tensors):
     path.write_bytes(len(header).to_bytes(8, "little") + header + values)
 
 
+def tensors_of(path):
+    """What write_safetensors takes, from a file."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    table, values = json.loads(raw[8 : 8 + length]), raw[8 + length :]
+    table.pop("__metadata__", None)
+    return {
+        name: (entry["dtype"], entry["shape"], values[slice(*entry["data_offsets"])])
+        for name, entry in table.items()
+    }
+
+
 def write_torch(path, program):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", program)
@@ -175,6 +187,17 @@ def test_a_deeper_networks_file_is_refused_though_all_names_are_found(tmp_path):
         load_weights("resnet20", tmp_path / "w.safetensors")
 
 
+def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
+    first, second = (ResNet((1, 1), width=8, stride_conv=where) for where in ("3x3", "1x1"))
+    path = tmp_path / "w.safetensors"
+    save_weights(random_variables(first), path, model=first)
+    assert read_weights(second, path)[1].complete  # it may be that net's own, saved here
+    write_safetensors(path, tensors_of(path))
+    assert read_weights(first, path)[1].complete
+    report = read_weights(second, path)[1]
+    assert not report.complete and "stride_conv='3x3'" in str(report)
+
+
 def test_wrappers_prefixes_are_seen_through(saved, tmp_path):
     variables, _ = saved
     np.savez(tmp_path / "w.npz", **{f"module/{n}": leaf for n, leaf in flat(variables).items()})
@@ -260,7 +283,13 @@ def torch_tensor(shape, stride, offset=0):
 
 @pytest.mark.parametrize(
     ("shape", "stride", "offset"),
-    [((5,), (1,), 0), ((2, 2), (3, 1), 0), ((4,), (1,), 1), ((10**12,), (1,), 0)],
+    [
+        ((5,), (1,), 0),
+        ((2, 2), (3, 1), 0),
+        ((4,), (1,), 1),
+        ((10**12,), (1,), 0),
+        ((9, 10**9), (0, 0), 0),
+    ],
 )
 def test_tensors_beyond_their_storage_are_refused(shape, stride, offset, tmp_path):
     path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride, offset))
@@ -268,10 +297,18 @@ def test_tensors_beyond_their_storage_are_refused(shape, stride, offset, tmp_pat
         load_weights("resnet18", path)
 
 
-def test_an_absurd_broadcast_is_refused_by_its_shape(tmp_path):
-    path = write_torch(tmp_path / "w.pth", torch_tensor((10**9, 10**9), (0, 0)))
-    with pytest.raises(WeightsError, match=r"not of resnet18"):
-        load_weights("resnet18", path)
+@pytest.mark.parametrize(
+    ("leaf", "shape", "message"),
+    [
+        ("params/head/bias", (10**7,), "claims 10,000,000 classes"),
+        ("params/stem_conv/kernel", (1, 1, 10**6, 1), "claims 1,000,000 image channels"),
+    ],
+)
+def test_absurd_claims_are_refused(leaf, shape, message, tmp_path):
+    leaves = {"params/stage1_block1/conv1/kernel": np.zeros(1), leaf: np.zeros(shape, np.int8)}
+    np.savez_compressed(tmp_path / "w.npz", **leaves)
+    with pytest.raises(WeightsError, match=message):
+        load_weights("resnet18", tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize("keep", [0, 5, 20, 0.5, 0.999])
@@ -318,14 +355,7 @@ def test_values_that_are_no_weights_are_refused(value, message, saved, tmp_path)
     _, path = saved
     save_weights(saved[0], path, model=SMALL)
     kind = {"float64": "F64", "int8": "I8"}[value.dtype.name]
-    length = int.from_bytes(path.read_bytes()[:8], "little")
-    table = json.loads(path.read_bytes()[8 : 8 + length])
-    raw = path.read_bytes()[8 + length :]
-    tensors = {
-        name: (e["dtype"], e["shape"], raw[slice(*e["data_offsets"])])
-        for name, e in table.items()
-        if name != "__metadata__"
-    }
+    tensors = tensors_of(path)
     tensors["conv1.weight"] = (kind, value.shape, value.tobytes())
     write_safetensors(path, tensors)
     with pytest.raises(WeightsError, match=message):
