@@ -16,7 +16,6 @@ import numpy as np
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, telling_damage
 
 _COLLECTIONS = ("params", "batch_stats")
-_MARKS = ("_METADATA", "_CHECKPOINT_METADATA")
 
 
 def find_checkpoint(path: Path) -> Path | None:

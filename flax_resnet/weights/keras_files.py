@@ -21,6 +21,9 @@ from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 # Keras's batch norm divides by sqrt(var + 1.001e-5) in its ResNets.
 KERAS_EPSILON = 1.001e-5
 
+# What the files that Keras publishes call the last layer, from before its renaming.
+_OLD_NAMES = {"probs": "predictions"}
+
 _NUMBERED = {
     1: ("kernel",),
     2: ("kernel", "bias"),
@@ -67,7 +70,8 @@ def read_keras(path: Path) -> WeightFile:
 def _name(dataset: Any) -> str | None:
     parent, _, variable = dataset.name.rpartition("/")
     if not parent.endswith("/vars"):  # as Keras 2 wrote it: …/LAYER/kernel:0
-        return f"{parent.rpartition('/')[2]}/{variable.partition(':')[0]}"
+        layer = parent.rpartition("/")[2]
+        return f"{_OLD_NAMES.get(layer, layer)}/{variable.partition(':')[0]}"
     group = dataset.parent
     variables = _NUMBERED.get(len(group))
     if variables is None or not variable.isdigit() or int(variable) >= len(variables):

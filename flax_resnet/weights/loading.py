@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,8 @@ def read_weights(
         )
     network = _network(model, num_classes, file, found)
     tensors = _plain_tensors(file, found, network)
-    expected = expected_leaves(network, _channels(network, found.layout, tensors))
+    channels = _channels(network, found.layout, tensors)
+    expected = expected_leaves(network, channels)
     fitting, report = _match(network, file, found, tensors, expected, str(path))
     if strict and (problems := _problems(network, report, found)):
         raise _wrong_network(str(path), model, file, found, problems)
@@ -51,7 +52,6 @@ def read_weights(
     }
     fresh = (*report.missing, *(name for name, *_ in report.mismatched))
     if fresh:
-        channels = expected[_stem(expected)][2]
         drawn = flat(init_variables(network, seed, (64, 64, channels)))
         variables |= {path: drawn[path] for path in expected if "/".join(path) in fresh}
     return nested({path: variables[path] for path in expected}), report
@@ -101,10 +101,6 @@ def _network(
     if isinstance(model, str) and num_classes is None:
         num_classes = count_classes(network, file, found)
     return network if num_classes is None else network.clone(num_classes=num_classes)
-
-
-def _stem(leaves: Iterable[Path]) -> Path:
-    return next(p for p in leaves if p[1].startswith("stem_conv") and p[-1] == "kernel")
 
 
 def _channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from flax_resnet.resnet import ResNet
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import write_safetensors
-from flax_resnet.weights.leaves import Path, expected_leaves, flat, title
+from flax_resnet.weights.leaves import Path, expected_leaves, flat, stem_kernel, title
 from flax_resnet.weights.names import SAVED
 from flax_resnet.weights.report import some
 from flax_resnet.weights.tensors import WeightsError, is_float
@@ -26,9 +26,12 @@ def save_variables(
     if not str(path).endswith(".safetensors"):
         raise WeightsError(f"weights are saved as .safetensors, not as {path}")
     leaves = {p: _saveable(p, v) for p, v in flat(variables).items()}
-    stem = next((p for p in leaves if p[1].startswith("stem_conv") and p[-1] == "kernel"), None)
-    if stem is None:
-        raise WeightsError("variables need {'params', 'batch_stats'} of a ResNet; no stem_conv")
+    stem = stem_kernel(leaves)
+    if stem is None or leaves[stem].ndim != 4:
+        raise WeightsError(
+            "save_weights needs variables as {'params': …, 'batch_stats': …} of one device, with"
+            " params/stem_conv/kernel of shape (H, W, in, out)"
+        )
     head = leaves.get(("params", "head", "kernel"))
     if isinstance(model, str):
         network = create_model(model, **({} if head is None else {"num_classes": head.shape[-1]}))

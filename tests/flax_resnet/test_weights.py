@@ -198,6 +198,28 @@ def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
     assert not report.complete and "stride_conv='3x3'" in str(report)
 
 
+def test_kerass_published_files_of_version_2_are_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    model = ResNet((1,), width=8, num_classes=3, stride_conv="1x1", norm_epsilon=1.001e-5)
+    variables = random_variables(model)
+    norm = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        for path, leaf in flat(variables).items():
+            _, *modules, name = path.split("/")
+            where = {"head": "probs", "stem_conv": "conv1_conv", "stem_norm": "conv1_bn"}.get(
+                modules[0], "conv2_block1"
+            )
+            if modules[-1] in ("conv", "norm"):
+                modules[-1] += "0"  # the shortcut's
+            if len(modules) > 1:
+                where += f"_{modules[-1][-1]}_{'bn' if 'norm' in modules[-1] else 'conv'}"
+            name = norm[name] if "norm" in modules[-1] else name
+            file[f"{where}/{where}/{name}:0"] = leaf
+    loaded, report = read_weights(model, tmp_path / "w.h5")
+    assert report.complete and report.layout == "keras"
+    assert_same(loaded, variables)
+
+
 def test_wrappers_prefixes_are_seen_through(saved, tmp_path):
     variables, _ = saved
     np.savez(tmp_path / "w.npz", **{f"module/{n}": leaf for n, leaf in flat(variables).items()})
@@ -420,7 +442,8 @@ def test_no_file_and_an_empty_directory_are_told(tmp_path):
         (lambda v: v, {"model": "resnet18"}, r"not those of resnet18: .*and \d+ more"),
         (lambda v: v, {"path": "w.pth"}, r"saved as \.safetensors"),
         (lambda v: v["params"], {}, "need"),
-        (lambda v: jax.tree.map(lambda a: a[None], v), {}, "not those of"),
+        (lambda v: jax.tree.map(lambda a: a[None], v), {}, "one device"),
+        (lambda v: v | {"batch_stats": {}}, {}, "batch_stats/stage1_block1/norm1/mean missing"),
         (lambda v: jax.tree.map(lambda a: a * np.nan, v), {}, "not finite"),
         (lambda v: v, {"path": "nowhere/w.safetensors"}, "cannot write .*No such file"),
     ],
