@@ -85,23 +85,34 @@ _CALLS: dict[str, Callable[[tuple], Any]] = (
     }
     | dict.fromkeys(
         (
-            "argparse.Namespace",
-            "collections.defaultdict",
+            "__builtin__.set",
             "_codecs.encode",
-            "numpy.dtype",
-            "numpy.core.multiarray.scalar",
+            "argparse.Namespace",
+            "builtins.set",
+            "collections.Counter",
+            "collections.defaultdict",
+            "datetime.datetime",
+            "numpy._core.multiarray._reconstruct",
             "numpy._core.multiarray.scalar",
+            "numpy.core.multiarray._reconstruct",
+            "numpy.core.multiarray.scalar",
+            "numpy.dtype",
             "pathlib.PosixPath",
+            "pathlib._local.PosixPath",
             "torch.device",
         ),
         lambda args: _Ignored(),
     )
 )
 
+# Names that only stand in the arguments of those calls.
 _NAMES = (
     set(_CALLS)
     | {f"torch.{storage}" for storage in _STORAGE_DTYPES}
-    | {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.float32", "builtins.dict"}
+    | {f"torch.{dtype}" for dtype in ("bfloat16", "float16", "float32", "float64", "int64")}
+    | {f"{module}.{kind}" for module in ("builtins", "__builtin__") for kind in ("dict", "list")}
+    | {"numpy.ndarray", "torch.Tensor"}
+    | {"torch.nn.parameter.Parameter"}
 )
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.core import freeze
 
 from flax_resnet import (
     ResNet,
@@ -25,6 +26,7 @@ from flax_resnet import (
 )
 from flax_resnet.weights import WeightsError, read_weights
 from flax_resnet.weights.__main__ import main
+from flax_resnet.weights.files import read_file
 
 SMALL = ResNet((1, 2), block="bottleneck", width=8, num_classes=5)
 
@@ -70,11 +72,11 @@ def tensors_of(path):
     }
 
 
-def write_torch(path, program):
-    with zipfile.ZipFile(path, "w") as archive:
+def write_torch(path, program, values=b"\0" * 16, order=b"little", compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", program)
-        archive.writestr("archive/data/0", b"\0" * 16)
-        archive.writestr("archive/version", b"3\n")
+        archive.writestr("archive/data/0", values)
+        archive.writestr("archive/byteorder", order)
     return path
 
 
@@ -190,7 +192,8 @@ def test_a_deeper_networks_file_is_refused_though_all_names_are_found(tmp_path):
 def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
     first, second = (ResNet((1, 1), width=8, stride_conv=where) for where in ("3x3", "1x1"))
     path = tmp_path / "w.safetensors"
-    save_weights(random_variables(first), path, model=first)
+    frozen = freeze(jax.tree.map(jnp.asarray, random_variables(first)))  # as older Flax has them
+    save_weights(frozen, path, model=first)
     assert read_weights(second, path)[1].complete  # it may be that net's own, saved here
     write_safetensors(path, tensors_of(path))
     assert read_weights(first, path)[1].complete
@@ -316,6 +319,21 @@ def torch_tensor(shape, stride, offset=0):
 def test_tensors_beyond_their_storage_are_refused(shape, stride, offset, tmp_path):
     path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride, offset))
     with pytest.raises(WeightsError, match=r"conv1.*needs [\d,]+ values.*has 4"):
+        load_weights("resnet18", path)
+
+
+@pytest.mark.parametrize(("order", "dtype"), [(b"little", "<f4"), (b"big", ">f4")])
+def test_torch_views_of_either_byte_order(order, dtype, tmp_path):
+    values = np.arange(4, dtype=dtype).tobytes()
+    path = write_torch(tmp_path / "w.pth", torch_tensor((2, 2), (1, 2)), values, order)
+    array = read_file(path).tensors["layer1.0.conv1.weight"].read()
+    np.testing.assert_array_equal(array, [[0, 2], [1, 3]])
+
+
+def test_a_compressed_torch_archive_is_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    write_torch(path, torch_tensor((4,), (1,)), compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match="compressed entry"):
         load_weights("resnet18", path)
 
 
