@@ -22,7 +22,15 @@ import numpy as np
 from flax_resnet.weights.checkpoints import find_checkpoint, read_checkpoint
 from flax_resnet.weights.keras_files import read_keras
 from flax_resnet.weights.pickles import read_torch
-from flax_resnet.weights.tensors import BFLOAT16, Tensor, WeightFile, WeightsError, telling_damage
+from flax_resnet.weights.tensors import (
+    BFLOAT16,
+    Tensor,
+    WeightFile,
+    WeightsError,
+    is_sane_shape,
+    shortened,
+    telling_damage,
+)
 
 _SAFETENSORS_DTYPES = {
     "F64": np.dtype(np.float64),
@@ -125,28 +133,28 @@ def _read_safetensors(path: Path) -> WeightFile:
         name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
         for name, entry in table.items()
     }
-    whole = all(
-        isinstance(n, int) and n >= 0
-        for _, shape, *offsets in entries.values()
-        for n in (*shape, *offsets)
-    )
-    if not whole:
-        raise WeightsError(f"{path} is damaged: its table has sizes that are no natural numbers")
+    if not all(is_sane_shape(shape, *offsets) for _, shape, *offsets in entries.values()):
+        raise WeightsError(
+            f"{path} is damaged: its table has more than 32 axes, or sizes outside 0 … 2**48"
+        )
     values = np.memmap(path, np.uint8, "r") if size > 8 + length else np.empty(0, np.uint8)
     values = values[8 + length :]
     tensors = {}
     for name, (kind, shape, start, end, *_) in entries.items():
         dtype = _SAFETENSORS_DTYPES.get(kind)
         if dtype is None:
-            raise WeightsError(f"{path}: {name} is of type {kind}, which is not known here")
+            raise WeightsError(
+                f"{path}: {shortened(name)} is of type {shortened(str(kind))}, which is not known"
+                " here"
+            )
         if end > values.size:
             raise WeightsError(
-                f"{path} is cut short: {name} ends at byte {8 + length + end:,}, the file at"
-                f" {size:,}; fetch or save it again"
+                f"{path} is cut short: {shortened(name)} ends at byte {8 + length + end:,}, the"
+                f" file at {size:,}; fetch or save it again"
             )
         if end - start != math.prod(shape) * dtype.itemsize:
             raise WeightsError(
-                f"{path} is damaged: {name} of shape {shape} and type {kind} has"
+                f"{path} is damaged: {shortened(name)} of shape {shape} and type {kind} has"
                 f" {end - start:,} bytes"
             )
         tensors[name] = Tensor(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pickletools
 import zipfile
 from collections.abc import Callable
@@ -19,7 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from flax_resnet.weights.tensors import BFLOAT16, Tensor, WeightFile, WeightsError
+from flax_resnet.weights.tensors import (
+    BFLOAT16,
+    Tensor,
+    WeightFile,
+    WeightsError,
+    is_sane_shape,
+    shortened,
+)
 
 _STORAGE_DTYPES = {
     "FloatStorage": np.dtype(np.float32),
@@ -65,11 +73,10 @@ class _Ignored(dict):
 
 def _rebuild_tensor(args: tuple) -> _View:
     storage, offset, shape, strides = args[:4]
-    numbers = (offset, *shape, *strides)
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise ValueError("a tensor without a storage")
-    if not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError("a tensor with a negative size")
+    if not is_sane_shape(shape, offset) or not is_sane_shape(strides):
+        raise ValueError("a tensor of more than 32 axes, or with a size outside 0 … 2**48")
     return _View(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -156,13 +163,33 @@ class _Refused(Exception):
     pass
 
 
-def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+def _size(archive: zipfile.ZipFile, name: str) -> int:
     # torch.save never compresses; a compressed entry could unfold to any size.
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
         raise WeightsError(
-            f"{archive.filename} has the compressed entry {name}, which torch.save never writes"
+            f"{archive.filename} has the compressed entry {shortened(name)}, which torch.save"
+            " never writes"
         )
-    return archive.read(name)
+    stored = min(info.compress_size, os.path.getsize(str(archive.filename)))
+    if info.file_size != stored:
+        raise _false_size(archive, name, stored)
+    return info.file_size
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    size = _size(archive, name)
+    raw = archive.read(name)
+    if len(raw) != size:
+        raise _false_size(archive, name, len(raw))
+    return raw
+
+
+def _false_size(archive: zipfile.ZipFile, name: str, found: int) -> WeightsError:
+    return WeightsError(
+        f"{archive.filename} is damaged: its entry {shortened(name)} claims"
+        f" {archive.getinfo(name).file_size:,} bytes and has {found:,}; fetch or save it again"
+    )
 
 
 class _Storages:
@@ -176,18 +203,25 @@ class _Storages:
     def tensor(self, name: str, view: _View) -> Tensor:
         entry = f"{self._folder}data/{view.storage.key}"
         try:
-            available = self._archive.getinfo(entry).file_size // view.storage.dtype.itemsize
+            available = _size(self._archive, entry) // view.storage.dtype.itemsize
         except KeyError:
-            raise WeightsError(f"{self._path} lacks the values of {name} ({entry})") from None
-        last = view.offset + sum(
-            (n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)
-        )
-        values = math.prod(view.shape)
-        needed = max(last + 1, values)  # one value may not stand for many: stride 0
-        if values and needed > available:
             raise WeightsError(
-                f"{self._path}: {name} of shape {view.shape} needs {needed:,} values,"
-                f" its storage has {available:,}; the file is damaged"
+                f"{self._path} lacks the values of {shortened(name)} ({shortened(entry)})"
+            ) from None
+        values = math.prod(view.shape)
+        if values and any(
+            n > 1 and not stride for n, stride in zip(view.shape, view.strides, strict=True)
+        ):
+            raise WeightsError(
+                f"{self._path}: {shortened(name)} is an expanded view; save it with .contiguous()"
+            )
+        needed = max(_end(view), values)  # one value may not stand for many
+        if values and needed > available:
+            shape = shortened(str(view.shape))
+            raise WeightsError(
+                f"{self._path}: {shortened(name)} of shape {shape} needs"
+                f" {shortened(f'{needed:,}')} values, its storage has {available:,}; the file is"
+                " damaged"
             )
         return Tensor(view.shape, view.storage.dtype, lambda: self._values(entry, view))
 
@@ -200,10 +234,24 @@ class _Storages:
             self._read[storage] = (values.byteswap() if self._big_endian else values).view(
                 storage.dtype
             )
+        values = self._read[storage]
+        if not math.prod(view.shape):
+            return np.empty(view.shape, storage.dtype)
+        if _end(view) > values.size:  # else the view would read memory that is not the file's
+            raise WeightsError(
+                f"{self._path} is damaged: {shortened(entry)} has {values.size:,} values of the"
+                f" {_end(view):,} that a tensor needs"
+            )
         strides = [stride * storage.dtype.itemsize for stride in view.strides]
         return np.lib.stride_tricks.as_strided(
-            self._read[storage][view.offset :], view.shape, strides, writeable=False
+            values[view.offset :], view.shape, strides, writeable=False
         )
+
+
+def _end(view: _View) -> int:
+    """How many values of its storage a view that is not empty reaches over."""
+    steps = zip(view.shape, view.strides, strict=True)
+    return view.offset + sum((n - 1) * stride for n, stride in steps) + 1
 
 
 def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str, ...]]:
@@ -217,13 +265,17 @@ def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str,
                 if not tensors:
                     continue
                 others = ", ".join(sorted(str(k) for k in root if k != key))
+                others = shortened(others, 200)
                 return tensors, (f"read {key!r}" + (f", left {others}" if others else ""), *notes)
     return {}, ()
 
 
 def _call(function: Any, args: Any) -> Any:
-    if not isinstance(function, _Name) or function.name not in _CALLS:
-        raise _Refused(f"a call of {getattr(function, 'name', function)!r}")
+    # Never printed in full: nested tuples that share their parts print at exponential length.
+    if not isinstance(function, _Name):
+        raise _Refused(f"a call of a {type(function).__name__}")
+    if function.name not in _CALLS:
+        raise _Refused(f"a call of {function.name!r}")
     return _CALLS[function.name](args)
 
 
@@ -243,7 +295,7 @@ def _interpret(program: bytes) -> Any:
 
     def name(text: str) -> _Name:
         if text not in _NAMES:
-            raise _Refused(repr(text))
+            raise _Refused(repr(shortened(text)))
         return _Name(text)
 
     def since_mark() -> list[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from flax_resnet.weights.tensors import shortened
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -57,4 +59,4 @@ def some(names: Iterable[str], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(shortened(name, 160) for name in names[:most]) + more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +12,21 @@ import numpy as np
 
 class WeightsError(ValueError):
     """A weight file or a request that cannot be served; the message says what to do."""
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """The text's beginning: what a file says may be of any length."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def is_sane_shape(numbers: Sequence[int], *others: int) -> bool:
+    """Whether these may be a tensor's sizes or strides, with other numbers such as its offset.
+
+    A product of what a file merely claims could otherwise take any time.
+    """
+    return len(numbers) <= 32 and all(
+        isinstance(n, int) and 0 <= n <= 2**48 for n in (*numbers, *others)
+    )
 
 
 @contextlib.contextmanager
@@ -27,7 +42,7 @@ def telling_damage(what: str) -> Iterator[None]:
     except PermissionError as error:
         raise WeightsError(f"{what} cannot be read: {error.strerror}") from error
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = shortened(str(error) or type(error).__name__, 200)
         raise WeightsError(
             f"{what} is damaged or cut short ({reason}); fetch or save it again"
         ) from error

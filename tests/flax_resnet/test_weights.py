@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import zipfile
 
 import jax
@@ -297,7 +298,7 @@ def torch_tensor(shape, stride, offset=0):
         return b"X" + len(value).to_bytes(4, "little") + value
 
     def numbers(*values):
-        return b"".join(b"\x8a\x08" + n.to_bytes(8, "little") for n in values)
+        return b"".join(b"\x8a\x08" + n.to_bytes(8, "little", signed=True) for n in values)
 
     storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu")
     view = numbers(offset) + b"(" + numbers(*shape) + b"t(" + numbers(*stride) + b"t"
@@ -313,13 +314,68 @@ def torch_tensor(shape, stride, offset=0):
         ((2, 2), (3, 1), 0),
         ((4,), (1,), 1),
         ((10**12,), (1,), 0),
-        ((9, 10**9), (0, 0), 0),
+        ((3, 3), (1, 1), 0),
+        ((2**48,) * 32, (1,) * 32, 2**48),
     ],
 )
 def test_tensors_beyond_their_storage_are_refused(shape, stride, offset, tmp_path):
     path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride, offset))
-    with pytest.raises(WeightsError, match=r"conv1.*needs [\d,]+ values.*has 4"):
+    with pytest.raises(WeightsError, match=r"conv1.*needs [\d,]+…? values.*has 4"):
         load_weights("resnet18", path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "offset"),
+    [
+        ((1,) * 33, (1,) * 33, 0),
+        ((2**48 + 1,), (1,), 0),
+        ((1,), (2**48 + 1,), 0),
+        ((1,), (1,), 2**48 + 1),
+        ((1,), (-1,), 0),
+    ],
+)
+def test_sizes_that_no_tensor_has_are_refused(shape, stride, offset, tmp_path):
+    path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride, offset))
+    with pytest.raises(WeightsError, match=r"more than 32 axes, or with a size outside"):
+        load_weights("resnet18", path)
+
+
+def test_expanded_views_are_told(tmp_path):
+    for shape, stride in (((9, 10**9), (0, 0)), ((2, 2), (0, 1))):
+        path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride))
+        with pytest.raises(WeightsError, match=r"is an expanded view; save it with .contiguous"):
+            load_weights("resnet18", path)
+
+
+@pytest.mark.parametrize("stored_too", [False, True])
+@pytest.mark.parametrize("count", [2**20, 2**29])
+def test_a_forged_entry_size_is_refused(count, stored_too, tmp_path):
+    path = write_torch(tmp_path / "w.pth", torch_tensor((count,), (1,)))
+    raw = bytearray(path.read_bytes())
+    local = raw.index(b"archive/data/0") - 30
+    central = raw.rindex(b"archive/data/0") - 46
+    for place in (local + 18, central + 20):
+        if stored_too:
+            raw[place : place + 4] = (4 * count).to_bytes(4, "little")
+        raw[place + 4 : place + 8] = (4 * count).to_bytes(4, "little")
+    path.write_bytes(raw)
+    with pytest.raises(WeightsError, match="damaged"):
+        read_file(path).tensors["layer1.0.conv1.weight"].read()
+
+
+def test_nested_tuples_that_share_parts_are_refused_at_once(tmp_path):
+    program = b"\x80\x02)" + b"q\x00h\x00\x86" * 60 + b")R."
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match="refers to a call of a tuple") as refusal:
+        load_weights("resnet18", write_torch(tmp_path / "w.pth", program))
+    assert time.monotonic() - start < 1 and len(str(refusal.value)) < 500
+
+
+def test_long_names_are_cut_in_messages(tmp_path):
+    program = b"\x80\x02c" + b"a" * 10_000 + b"\nb\n."
+    with pytest.raises(WeightsError, match="refused") as refusal:
+        load_weights("resnet18", write_torch(tmp_path / "w.pth", program))
+    assert len(str(refusal.value)) < 500
 
 
 @pytest.mark.parametrize(("order", "dtype"), [(b"little", "<f4"), (b"big", ">f4")])
@@ -369,6 +425,8 @@ HEADERS = {
     "not a table": b"{}".replace(b"}", b'"a":3}'),
     "nested": b'{"a":' + b"[" * 100_000,
     "negative": b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}',
+    "axes": b'{"a":{"dtype":"F32","shape":[' + b"1," * 32 + b'1],"data_offsets":[0,4]}}',
+    "huge": b'{"a":{"dtype":"F32","shape":[' + b"9" * 4000 + b'],"data_offsets":[0,4]}}',
     "outside": b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}',
     "not its size": b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}',
     "type": b'{"a":{"dtype":"Q4","shape":[1],"data_offsets":[0,4]}}',
