@@ -22,7 +22,7 @@ Layer = Callable[..., nn.Module]
 # He et al. 2015 (arXiv:1502.01852): variance 2 / fan_out keeps gradients' scale.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-# Small in scale, as torchvision and Keras have it: uniform in ±1/sqrt(fan_in).
+# Small in scale, as torchvision's linear kernels: uniform in ±1/sqrt(fan_in).
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 linear = partial(nn.Dense, kernel_init=uniform)

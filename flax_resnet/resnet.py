@@ -112,8 +112,8 @@ class ResNet(nn.Module):
       num_classes: outputs of the linear head; 0 for none: pooled features.
       dropout: rate before the head.
       block_dropout: rate before each block's last convolution (arXiv:1605.07146, section 2.4).
-      drop_path: stochastic depth's rate at the last block; falls linearly to 0 at the first
-        (Huang et al. 2016, arXiv:1603.09382, section 3).
+      drop_path: stochastic depth's rate at the last block (Huang et al. 2016,
+        arXiv:1603.09382, section 3); falls linearly to 0 at the first, as in timm.
       zero_init_last: start every block as its shortcut.
       dtype: computation's type. Parameters, batch statistics and logits are float32.
       axis_name: the mapped axis over which batch statistics are averaged; ``None``
@@ -161,16 +161,24 @@ class ResNet(nn.Module):
                 raise ValueError(
                     f"unknown {field} {getattr(self, field)!r}; valid are {', '.join(valid)}"
                 )
-        for field, least in (("num_classes", 0), ("width", 1), ("inner", 1), ("groups", 1)):
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}")
-        for field in ("dropout", "block_dropout", "drop_path"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} must be in [0, 1), not {getattr(self, field)}")
-        if not self.stage_sizes or min(self.stage_sizes) < 1:
-            raise ValueError(
-                f"stage_sizes must name at least one block a stage, not {self.stage_sizes}"
-            )
+        whole = {"num_classes": 0, "width": 1, "inner": 1, "groups": 1}
+        if self.stem_width is not None:
+            whole["stem_width"] = 2  # a deep stem begins with half of it
+        for field, least in whole.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{field} must be a whole number from {least} on, not {value!r}")
+        for field in ("dropout", "block_dropout", "drop_path", "squeeze", "norm_momentum"):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise ValueError(f"{field} must be in [0, 1), not {value!r}")
+        if not self.norm_epsilon > 0:
+            raise ValueError(f"norm_epsilon must be positive, not {self.norm_epsilon!r}")
+        sizes = self.stage_sizes
+        if not (isinstance(sizes, Sequence) and sizes) or not all(
+            isinstance(blocks, int) and blocks > 0 for blocks in sizes
+        ):
+            raise ValueError(f"stage_sizes must name one block or more a stage, not {sizes!r}")
         strides = [STEMS[self.stem].stride * 2**stage for stage in range(len(self.stage_sizes))]
         if self.output_stride not in (None, *strides):
             valid = ", ".join(map(str, strides))
@@ -182,7 +190,7 @@ class ResNet(nn.Module):
                 f"groups={self.groups} must divide the {self.width * self.inner} channels"
                 " inside the first stage's blocks, width * inner"
             )
-        narrowest = min(self.width, self.stem_width or self.width)
+        narrowest = min(self.width, self._stem_width)
         if self.norm == "group" and narrowest % 32:
             raise ValueError(
                 f"norm='group' has 32 groups, which do not divide {narrowest} channels"
@@ -228,7 +236,7 @@ class ResNet(nn.Module):
         return maps
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
-        stem, width = STEMS[self.stem], self.stem_width or self.width
+        stem, width = STEMS[self.stem], self._stem_width
         for i, (kernel, stride, share) in enumerate(stem.convolutions, 1):
             number = str(i) if len(stem.convolutions) > 1 else ""
             normalised = not self.preactivation or i < len(stem.convolutions)
@@ -266,6 +274,10 @@ class ResNet(nn.Module):
             norm=self._norm_layer(),
             name=f"stage{place.stage + 1}_block{place.index + 1}",
         )
+
+    @property
+    def _stem_width(self) -> int:
+        return self.width if self.stem_width is None else self.stem_width
 
     @nn.nowrap
     def _conv_layer(self) -> Layer:
@@ -306,7 +318,7 @@ class ResNet(nn.Module):
     def feature_info(self) -> dict[str, Feature]:
         """Stride and channels of each of ``endpoints``' maps."""
         total = STEMS[self.stem].stride
-        info = {"stem": Feature(total, self.stem_width or self.width)}
+        info = {"stem": Feature(total, self._stem_width)}
         for place in self.places():
             total *= place.stride
             channels = self.width * 2**place.stage * BLOCKS[self.block].expansion

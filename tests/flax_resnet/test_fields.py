@@ -13,7 +13,7 @@ def random_images(size=16, batch=2, channels=3):
     return jax.random.normal(jax.random.key(1), (batch, size, size, channels))
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if "1001" not in name])
+@pytest.mark.parametrize("name", list_models())
 def test_feature_info_tells_the_endpoints(name):
     model = create_model(name, stage_sizes=(1, 2, 1))
     images = jnp.zeros((1, 64, 64, 3))
@@ -25,8 +25,8 @@ def test_feature_info_tells_the_endpoints(name):
     }
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if "10" not in name])
-def test_every_variant_trains(name):
+@pytest.mark.parametrize("name", list_models())
+def test_every_variant_has_a_gradient_for_every_parameter(name):
     model = create_model(name, stage_sizes=(1, 1))
     images = jnp.zeros((2, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
