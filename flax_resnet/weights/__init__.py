@@ -86,7 +86,9 @@ def save_weights(
     """Writes variables to ``.safetensors`` under another library's names, in float32.
 
     The file is complete or absent: it is written beside ``path`` and then renamed. In
-    PyTorch: ``net.load_state_dict(safetensors.torch.load_file(path), strict=True)``.
+    PyTorch: ``net.load_state_dict(safetensors.torch.load_file(path), strict=True)``. A warning
+    is logged where no network of the layout's library has the same fields; the file's
+    metadata keeps those that its names do not show, and :func:`load_weights` compares them.
 
     Args:
       variables: ``{"params", "batch_stats"}`` of one device, not replicated.

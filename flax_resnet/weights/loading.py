@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +15,24 @@ from flax_resnet.variants import VARIANTS, create_model
 from flax_resnet.weights import keras_files
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.leaves import Path, expected_leaves, flat, nested, title
-from flax_resnet.weights.names import KERAS, TIMM, Layout, Recognised, recognise
+from flax_resnet.weights.names import (
+    HUGGINGFACE,
+    KERAS,
+    TIMM,
+    Layout,
+    Recognised,
+    recognise,
+    unnamed_fields,
+)
 from flax_resnet.weights.report import Report, some
-from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, is_float, telling_damage
+from flax_resnet.weights.tensors import (
+    Tensor,
+    WeightFile,
+    WeightsError,
+    is_float,
+    shortened,
+    telling_damage,
+)
 
 _HEAD = "head"
 _MOST_CLASSES = 1_000_000
@@ -155,14 +171,30 @@ def _match(
 
 def _doubts(model: ResNet, file: WeightFile, found: Recognised) -> tuple[str, ...]:
     """What the names cannot tell, but a file of this layout hardly means."""
-    saved_here = "layout" in file.metadata
+    if "layout" in file.metadata:  # saved here
+        ours, theirs = unnamed_fields(model), _saved_fields(file)
+        return tuple(
+            f"the file is of a network with {field}={shortened(repr(theirs[field]))}, this one has"
+            f" {ours[field]!r}: its logits will differ"
+            for field in ours
+            if field in theirs and theirs[field] != ours[field]
+        )
     in_1x1 = model.block == "bottleneck" and model.stride_conv == "1x1"
-    if found.layout is TIMM and in_1x1 and not model.preactivation and not saved_here:
+    if found.layout in (TIMM, HUGGINGFACE) and in_1x1 and not model.preactivation:
         return (
-            "torchvision and timm have a bottleneck's stride in the 3×3, this network in the"
-            " first 1×1: for their weights take one with stride_conv='3x3'",
+            "torchvision, timm and Hugging Face have a bottleneck's stride in the 3×3, this network"
+            " in the first 1×1: for their weights take one with stride_conv='3x3'",
         )
     return ()
+
+
+def _saved_fields(file: WeightFile) -> dict[str, Any]:
+    """What save_weights wrote of the network; empty where it did not, or wrote no such thing."""
+    try:
+        fields = json.loads(file.metadata.get("fields", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _problems(model: ResNet, report: Report, found: Recognised) -> list[str]:

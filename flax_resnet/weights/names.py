@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from flax_resnet.resnet import ResNet
 from flax_resnet.weights.leaves import Path
@@ -234,6 +235,37 @@ class Recognised:
     def in_network(self, name: str) -> bool:
         """Whether a plain name is one of the stem or a block, so not to be left out."""
         return bool(self.layout.blocks.match(name) or _STEM.match(name))
+
+
+# What names and shapes do not tell of a network; save_weights writes it into the file.
+_UNNAMED = ("stride_conv", "stride_block", "shortcut", "preactivation", "norm_epsilon")
+_UNNAMED += ("weight_standardisation", "stem")
+
+
+def unnamed_fields(model: ResNet) -> dict[str, Any]:
+    """The network's fields that its tensors' names do not show, as far as they matter to it."""
+    matters = {"stride_conv": model.block == "bottleneck"}
+    return {field: getattr(model, field) for field in _UNNAMED if matters.get(field, True)}
+
+
+def unshared_fields(layout: Layout, model: ResNet) -> list[str]:
+    """The fields, as ``name=value``, that no network of the layout's library has so."""
+    if layout is FLAX:
+        return []
+    shared: dict[str, tuple[Any, ...]] = {
+        "stride_conv": ("3x3",),
+        "stride_block": ("first",),
+        "shortcut": ("projection",),
+        "norm_epsilon": (1e-5,),
+        "stem": ("imagenet",),
+    }
+    if layout is TIMM:
+        shared |= {"shortcut": ("projection", "average_pool")}
+        shared |= {"stem": ("imagenet", "deep", "deep_conv")}
+    if layout is HUGGINGFACE:
+        shared.pop("stride_conv")  # its downsample_in_bottleneck sets it
+    fields = unnamed_fields(model)
+    return [f"{k}={fields[k]!r}" for k in shared if k in fields and fields[k] not in shared[k]]
 
 
 def recognise(names: Iterable[str]) -> Recognised | None:

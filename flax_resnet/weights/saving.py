@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +14,11 @@ from flax_resnet.resnet import ResNet
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import write_safetensors
 from flax_resnet.weights.leaves import Path, expected_leaves, flat, stem_kernel, title
-from flax_resnet.weights.names import SAVED
+from flax_resnet.weights.names import SAVED, unnamed_fields, unshared_fields
 from flax_resnet.weights.report import some
 from flax_resnet.weights.tensors import WeightsError, is_float
+
+_log = logging.getLogger(__name__)
 
 
 def save_variables(
@@ -58,8 +62,17 @@ def save_variables(
             counter = name.removesuffix("running_var") + "num_batches_tracked"
             arrays[counter] = np.zeros((), np.int64)
     metadata = {"format": "pt" if target.torch else "flax", "layout": layout}
+    metadata["fields"] = json.dumps(unnamed_fields(network))
     if isinstance(model, str):
         metadata["model"] = model
+    if unshared := unshared_fields(target, network):
+        _log.warning(
+            "%s: no network of %s has %s, so that one with these names gives other logits or"
+            " cannot take them",
+            path,
+            layout,
+            ", ".join(unshared),
+        )
     write_safetensors(path, arrays, metadata)
 
 

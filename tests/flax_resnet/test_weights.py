@@ -195,11 +195,48 @@ def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
     path = tmp_path / "w.safetensors"
     frozen = freeze(jax.tree.map(jnp.asarray, random_variables(first)))  # as older Flax has them
     save_weights(frozen, path, model=first)
-    assert read_weights(second, path)[1].complete  # it may be that net's own, saved here
+    assert read_weights(first, path)[1].complete
+    assert "a network with stride_conv='3x3', this one has '1x1'" in str(
+        read_weights(second, path)[1]
+    )
     write_safetensors(path, tensors_of(path))
     assert read_weights(first, path)[1].complete
     report = read_weights(second, path)[1]
     assert not report.complete and "stride_conv='3x3'" in str(report)
+    save_weights(frozen, path, model=first, layout="huggingface")
+    write_safetensors(path, tensors_of(path))
+    assert "stride_conv='3x3'" in str(read_weights(second, path)[1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "layouts"),
+    [
+        ({}, ""),
+        ({"block": "residual", "stride_conv": "1x1"}, ""),
+        ({"stride_conv": "1x1"}, "torchvision timm"),
+        ({"stride_block": "last"}, "torchvision timm huggingface"),
+        ({"shortcut": "zero_pad"}, "torchvision timm huggingface"),
+        ({"shortcut": "none"}, "torchvision timm huggingface"),
+        ({"shortcut": "projection_all"}, "torchvision timm huggingface"),
+        ({"shortcut": "projection_channels"}, "torchvision timm huggingface"),
+        ({"norm_epsilon": 1e-3}, "torchvision timm huggingface"),
+    ],
+)
+def test_saving_warns_of_fields_that_the_library_lacks(fields, layouts, tmp_path, caplog):
+    model = ResNet((1, 1), width=8, **fields)
+    variables = random_variables(model)
+    for layout in ("torchvision", "timm", "huggingface", "flax"):
+        caplog.clear()
+        save_weights(variables, tmp_path / "w.safetensors", model=model, layout=layout)
+        name, value = list(fields.items())[-1] if fields else ("", "")
+        assert (f"no network of {layout} has {name}={value!r}" in caplog.text) == (
+            layout in layouts.split()
+        )
+        assert read_weights(model, tmp_path / "w.safetensors")[1].complete
+        if layouts:
+            other = model.clone(**{name: getattr(ResNet, name)})
+            report = read_weights(other, tmp_path / "w.safetensors", strict=False)[1]
+            assert f"a network with {name}={value!r}" in str(report)
 
 
 def test_kerass_published_files_of_version_2_are_read(tmp_path):
