@@ -7,6 +7,7 @@ bfloat16 comes through NumPy and a damaged table is told in words.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from flax_resnet.weights.keras_files import read_keras
 from flax_resnet.weights.pickles import read_torch
 from flax_resnet.weights.tensors import (
     BFLOAT16,
+    REPOSITORY_FILES,
     Tensor,
     WeightFile,
     WeightsError,
@@ -52,8 +54,6 @@ _SAFETENSORS_DTYPES = {
 _MAX_HEADER = 100_000_000  # the format's own limit
 
 _KNOWN = ".safetensors, .pth/.pt/.bin of PyTorch, .h5/.weights.h5/.keras of Keras, .npz"
-# The file that a downloaded Hugging Face or timm repository keeps its weights in.
-_REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_file(path: str | os.PathLike[str]) -> WeightFile:
@@ -66,16 +66,20 @@ def read_file(path: str | os.PathLike[str]) -> WeightFile:
     Raises WeightsError, which names the file and what to do, for anything else.
     """
     path = Path(path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeightsError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:  # such as a name that is too long
+        raise WeightsError(f"{path} cannot be read: {error}") from error
     if path.is_dir():
         return _read_directory(path)
-    if not path.exists():
-        raise WeightsError(f"{path} does not exist")
     with telling_damage(str(path)):
         return _read_content(path)
 
 
 def _read_directory(path: Path) -> WeightFile:
-    for name in _REPOSITORY_FILES:
+    for name in REPOSITORY_FILES:
         if (path / name).is_file():
             return read_file(path / name)
     checkpoint = find_checkpoint(path)
@@ -95,7 +99,8 @@ def _read_content(path: Path) -> WeightFile:
     if start.startswith(b"\x89HDF"):
         return read_keras(path)
     if start.startswith(b"PK"):
-        names = zipfile.ZipFile(path).namelist()
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
         if any(name.endswith("data.pkl") for name in names):
             return read_torch(path)
         if "model.weights.h5" in names:
@@ -229,4 +234,5 @@ def write_safetensors(
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it could not be made, as its error tells
+            beside.unlink()

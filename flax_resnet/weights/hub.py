@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flax_resnet.weights.tensors import WeightsError
-
-_FILES = ("model.safetensors", "pytorch_model.bin")
+from flax_resnet.variants import list_models
+from flax_resnet.weights.tensors import REPOSITORY_FILES, WeightsError, shortened
 
 
 def model_of(identity: str) -> str:
-    """The network's name in an id: ``resnet50.a1_in1k`` and ``microsoft/resnet-50`` → resnet50."""
-    return identity.rpartition("/")[2].partition(".")[0].replace("-", "").lower()
+    """The network's name in an id: ``resnet50.a1_in1k`` and ``microsoft/resnet-50`` → resnet50.
+
+    Raises WeightsError where no network has that name.
+    """
+    name = identity.rpartition("/")[2].partition(".")[0].replace("-", "").lower()
+    if name not in list_models():
+        raise WeightsError(
+            f"{shortened(identity)} does not begin with the name of a network here"
+            f" ({shortened(name)!r} is none of list_models()); tell which with model=…"
+        )
+    return name
 
 
 def fetch(identity: str, revision: str | None = None) -> Path:
@@ -32,7 +40,7 @@ def fetch(identity: str, revision: str | None = None) -> Path:
         raise WeightsError(
             f"fetching {identity} needs huggingface_hub: pip install 'flax-resnet[pretrained]'"
         ) from None
-    for name in _FILES:
+    for name in REPOSITORY_FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
         except errors.LocalEntryNotFoundError as error:
@@ -48,7 +56,7 @@ def fetch(identity: str, revision: str | None = None) -> Path:
             raise WeightsError(f"{identity!r} is no id of the hub: {error}") from error
         except Exception as error:  # the HTTP library's errors, which depend on its version
             raise _unreachable(repository, error) from error
-    raise WeightsError(f"{repository} has none of {', '.join(_FILES)}")
+    raise WeightsError(f"{repository} has none of {', '.join(REPOSITORY_FILES)}")
 
 
 def _unreachable(repository: str, error: Exception) -> WeightsError:

@@ -46,11 +46,11 @@ def read_keras(path: Path) -> WeightFile:
     source: Any = path
     kind = "Keras HDF5"
     if zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)
-        # Keras never compresses; a compressed entry could unfold to any size.
-        if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
-            raise WeightsError(f"{path} is compressed, which Keras never does: save it again")
-        source, kind = io.BytesIO(archive.read("model.weights.h5")), "Keras archive"
+        with zipfile.ZipFile(path) as archive:
+            # Keras never compresses; a compressed entry could unfold to any size.
+            if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
+                raise WeightsError(f"{path} is compressed, which Keras never does: save it again")
+            source, kind = io.BytesIO(archive.read("model.weights.h5")), "Keras archive"
     tensors: dict[str, Tensor] = {}
 
     def visit(_: str, node: Any) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import ml_dtypes
 import numpy as np
 
+# The files that a Hugging Face or timm repository keeps its weights in.
+REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin")
+
 
 class WeightsError(ValueError):
     """A weight file or a request that cannot be served; the message says what to do."""

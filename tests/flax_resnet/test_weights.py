@@ -601,6 +601,24 @@ def test_pretrained_ids_are_fetched_from_the_hub(saved, monkeypatch):
     assert asked[-1] == ("microsoft/resnet-50", "model.safetensors", None)
 
 
+def test_ids_of_no_network_here_are_refused_before_the_download(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: pytest.fail("downloaded"))
+    with pytest.raises(WeightsError, match=r"'vit_base' is none of list_models.*model="):
+        load_pretrained("vit_base.augreg_in1k")
+
+
+def test_paths_that_cannot_be_are_told(saved, tmp_path):
+    variables, path = saved
+    with pytest.raises(WeightsError, match=r"cannot be read: .*too long"):
+        load_weights(SMALL, tmp_path / ("a" * 300))
+    for wrong in (tmp_path / ("a" * 300 + ".safetensors"), path / "w.safetensors"):
+        with pytest.raises(WeightsError, match=r"cannot write .*(too long|Not a directory)"):
+            save_weights(variables, wrong, model=SMALL)
+    with pytest.raises(WeightsError, match="does not exist"):
+        load_weights(SMALL, path / "w.safetensors")
+
+
 def test_missing_extras_are_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "h5py", None)
