@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
-from train.data.decode import centre_crop, decode_rgb
+from train.data.decode import centre_crop
 from train.data.sources import Source
-from train.errors import RunError
 
 TOGETHER = 256  # records a task: one task a record would take longer than small images do
 
@@ -24,12 +23,8 @@ def load(source: Source, size: int, resize: int, threads: int) -> dict[str, np.n
 
     def decode(start: int) -> None:
         for index in range(start, min(start + TOGETHER, len(source))):
-            encoded, labels[index] = source[index]
-            try:
-                images[index] = centre_crop(decode_rgb(encoded), size, resize)
-            except ValueError as error:
-                where = f"record {index} of {source.name} {source.split}"
-                raise RunError(f"{where}: {error}") from error
+            image, labels[index] = source.decoded(index)
+            images[index] = centre_crop(image, size, resize)
 
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(decode, range(0, len(source), TOGETHER)):

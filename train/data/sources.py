@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ml_collections
+import numpy as np
 import tensorflow_datasets as tfds
 
+from train.data.decode import decode_rgb
 from train.errors import RunError, UsageError
 
 
@@ -35,6 +37,17 @@ class Source:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         record = self.records[index]
         return record[self.image_key], int(record[self.label_key])
+
+    def decoded(self, index: int) -> tuple[np.ndarray, int]:
+        """Record ``index`` as uint8 RGB ``(H, W, 3)`` and label.
+
+        Raises RunError, naming the record, where it cannot be decoded.
+        """
+        encoded, label = self[index]
+        try:
+            return decode_rgb(encoded), label
+        except ValueError as error:
+            raise RunError(f"record {index} of {self.name} {self.split}: {error}") from error
 
 
 def open_source(dataset: ml_collections.ConfigDict, split: str) -> Source:
@@ -161,7 +174,7 @@ def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
 
 
 def _only(features: Any, kind: type, name: str) -> str:
-    """The key of the one feature of this kind; the supervised one where there are several."""
+    """The key of the feature of this kind; of several, the one called image or label."""
     keys = [key for key, feature in features.items() if isinstance(feature, kind)]
     if not keys:
         raise UsageError(f"{name} has no {kind.__name__} feature; it has {', '.join(features)}")

@@ -9,11 +9,11 @@ import ml_collections
 import numpy as np
 
 from train.data import resident
-from train.data.decode import centre_crop, decode_rgb, random_resized_crop
+from train.data.decode import centre_crop, random_resized_crop
 from train.data.order import TrainOrder
 from train.data.sources import Source, open_source
 from train.data.stream import stream
-from train.errors import RunError, UsageError
+from train.errors import UsageError
 
 Batch = dict[str, np.ndarray]
 
@@ -91,12 +91,7 @@ class Split:
         yield from stream(load, batch_size, steps, self.threads)
 
     def _example(self, record: int, rng: np.random.Generator | None = None) -> Batch:
-        encoded, label = self.source[int(record)]
-        try:
-            image = decode_rgb(encoded)
-        except ValueError as error:
-            where = f"record {record} of {self.source.name} {self.source.split}"
-            raise RunError(f"{where}: {error}") from error
+        image, label = self.source.decoded(int(record))
         if rng is not None and self.scale != (1.0, 1.0):
             image = random_resized_crop(image, self.size, rng, self.scale)
         else:
