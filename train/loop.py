@@ -14,8 +14,8 @@ from train.augment import example_keys
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
 from train.data.order import TrainOrder
+from train.data.prepared import data_dir
 from train.data.resident import gather
-from train.data.sources import data_dir
 from train.data.splits import Split
 from train.errors import RunError
 from train.evaluation import evaluate

@@ -184,7 +184,7 @@ def test_random_resized_crop_covers_the_scales_asked_for():
 
 
 def test_a_record_that_is_no_image_is_named(splits, monkeypatch):
-    from train.data.sources import Source
+    from train.data.source import Source
 
     monkeypatch.setattr(Source, "__getitem__", lambda self, index: (b"\xff\xd8broken", 1))
     with pytest.raises(RunError, match=r"record 0 of digits train: 8 bytes"):

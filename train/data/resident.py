@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from train.data.decode import centre_crop
-from train.data.sources import Source
+from train.data.source import Source
 
 TOGETHER = 256  # records a task: one task a record would take longer than small images do
 

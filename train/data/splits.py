@@ -11,7 +11,8 @@ import numpy as np
 from train.data import resident
 from train.data.decode import centre_crop, random_resized_crop
 from train.data.order import TrainOrder
-from train.data.sources import Source, open_source
+from train.data.source import Source
+from train.data.sources import open_source
 from train.data.stream import stream
 from train.errors import UsageError
 
