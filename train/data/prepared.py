@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 import tensorflow_datasets as tfds
+from etils import epath
 
 from train.data.source import Source
+from train.data.tfrecord import TFRecordFiles
 from train.errors import RunError, UsageError
+
+FileFormat = tfds.core.FileFormat
+RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
+PREPARE = "python -m train.prepare"
 
 
 def data_dir(dataset: ml_collections.ConfigDict) -> str:
@@ -63,46 +70,99 @@ def _no_tfds_bars():
         tfds.enable_progress_bar()
 
 
-def _prepared(name: str, folder: str) -> tfds.core.DatasetBuilder:
+def find_builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    """TFDS's builder of the data set ``name`` in ``folder``, prepared or not.
+
+    Raises UsageError for a name, configuration or version that there is not, and RunError
+    where the data set's code needs a package that is not installed.
+    """
     try:
         with contextlib.redirect_stdout(None):  # TFDS's banners
-            builder = tfds.builder(name, data_dir=folder)
+            return tfds.builder(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError as error:
-        # TFDS says which name was near, and then lists all thousand.
-        near = [line for line in str(error).splitlines() if "Did you mean" in line]
-        raise UsageError(
-            f"TFDS has no data set {name!r} and none is prepared in {folder!r}."
-            f" {' '.join(near)}".rstrip()
-        ) from None
+        raise UsageError(_no_such_name(name, folder, str(error))) from None
     except ImportError as error:
+        path, _, version = name.partition(":")
+        there = _versions(epath.Path(folder) / path)
+        if there and version in ("", *there):  # what is prepared opens without its code
+            return _from_metadata(epath.Path(folder) / path / (version or there[-1]))
         missing = error.name or str(error).rpartition("No module named ")[2].strip("'")
         raise RunError(
             f"{name} is not prepared in {folder!r} and its code needs {missing}"
         ) from error
     except Exception as error:  # a version, configuration or name that TFDS cannot parse
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"config.dataset.name='tfds:{name}': {reason}") from error
-    if not builder.is_prepared():
-        raise RunError(_how_to_prepare(builder, folder))
-    if builder.info.file_format.name != "ARRAY_RECORD":
-        raise RunError(
-            f"{builder.data_path} was prepared as {builder.info.file_format.value}, which has no"
-            f" random access; prepare it again with: {_prepare_command(builder, folder)}"
+        raise UsageError(f"tfds:{name}: {_first_line(error)}") from error
+
+
+def _from_metadata(path: epath.Path) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.core.builder_from_directory(path)
+    except Exception as error:
+        raise RunError(f"cannot read the description in {path}: {_first_line(error)}") from error
+
+
+def _no_such_name(name: str, folder: str, reason: str) -> str:
+    message = f"TFDS has no data set {name!r} and none is prepared in {folder!r}."
+    resized = re.fullmatch(r"(\w+)_(\d+)", name)
+    if resized and resized[1] in tfds.list_builders():
+        return (
+            f"{message} Prepare it once with: {PREPARE} --dataset={resized[1]}"
+            f" --resize={resized[2]} --data_dir={folder}"
         )
+    # TFDS says which name was near, and then lists all thousand.
+    near = [line for line in reason.splitlines() if "Did you mean" in line]
+    return f"{message} {' '.join(near)}".rstrip()
+
+
+def _prepared(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    builder = find_builder(name, folder)
+    if not builder.is_prepared():
+        raise RunError(_why_not_prepared(builder, folder))
+    if builder.info.splits.total_num_examples == 0:
+        raise RunError(f"{builder.data_path} holds no examples; {_again(builder, folder)}")
     return builder
 
 
-def _how_to_prepare(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+def _why_not_prepared(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+    path, name = builder.data_path, builder.info.full_name.rpartition("/")[0]
+    if path.exists() and any(path.iterdir()):
+        return f"{path} has no dataset_info.json, so it is not complete; {_again(builder, folder)}"
+    if others := _versions(path.parent):
+        return (
+            f"{path.parent} holds {builder.name} {' and '.join(others)}, but the installed TFDS"
+            f" looks for {path.name}; ask for the one that is there with"
+            f" --config.dataset.name=tfds:{name}:{others[-1]}"
+        )
+    if (epath.Path(folder) / "dataset_info.json").exists():
+        return (
+            f"{folder!r} is itself a prepared data set; config.dataset.data_dir is the folder"
+            f" that holds {builder.name}/{path.name}"
+        )
     return (
-        f"{builder.name} is not in {folder!r} (there is no {builder.data_path})."
-        f" Prepare it once with: pip install tensorflow-cpu &&"
-        f" {_prepare_command(builder, folder)}; or name the folder that has it with"
+        f"{name} is not in {folder!r} (there is no {path}). Prepare it once with:"
+        f" {prepare_command(builder, folder)}; or name the folder that has it with"
         " --config.dataset.data_dir=FOLDER"
     )
 
 
-def _prepare_command(builder: tfds.core.DatasetBuilder, folder: str) -> str:
-    command = f"tfds build {builder.name} --file_format=array_record --data_dir={folder}"
+def _versions(path: epath.Path) -> list[str]:
+    """The versions that are prepared in a data set's folder, the newest last."""
+    found = [
+        tfds.core.Version(child.name)
+        for child in (path.iterdir() if path.exists() else ())
+        if tfds.core.Version.is_valid(child.name) and (child / "dataset_info.json").exists()
+    ]
+    return [str(version) for version in sorted(found)]
+
+
+def _again(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+    return f"delete it and prepare it again with: {prepare_command(builder, folder)}"
+
+
+def prepare_command(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+    """The command that prepares a data set, for messages."""
+    name = builder.info.full_name.rpartition("/")[0]
+    command = f"{PREPARE} --dataset={name} --data_dir={folder}"
     if builder.name == "imagenet2012":
         command += (
             " --manual_dir=DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
@@ -111,24 +171,87 @@ def _prepare_command(builder: tfds.core.DatasetBuilder, folder: str) -> str:
     return command
 
 
-def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
-    features = builder.info.features
-    image_key = _only(features, tfds.features.Image, name)
-    label_key = _only(features, tfds.features.ClassLabel, name)
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Sequence[bytes]:
+    """The serialized examples of ``split``, in order, by number.
+
+    Raises UsageError for a split without images, and RunError where files are missing or
+    damaged or of a format without random access.
+    """
     try:
-        records: Sequence = builder.as_data_source(
-            split=split, decoders={image_key: tfds.decode.SkipDecoding()}
-        )
-        len(records)
+        parts = builder.info.splits[split].file_instructions
+        if not parts or min(part.take for part in parts) < 1:  # negative for [50%:20%]
+            raise ValueError("it is empty")
     except Exception as error:  # TFDS raises many kinds
         splits = ", ".join(builder.info.splits)
         raise UsageError(
             f"{name} has no images under the split {split!r}; it has {splits}"
         ) from error
+    formats = builder.info.available_file_formats()
+    if FileFormat.ARRAY_RECORD not in formats:
+        if builder.info.file_format != FileFormat.TFRECORD:
+            raise RunError(
+                f"{builder.data_path} was prepared as {builder.info.file_format.value}, which is"
+                f" not read here; prepare it again as array_record"
+            )
+        return TFRecordFiles(parts)
+    try:
+        raw = builder.as_data_source(split=split, deserialize_method=RAW_BYTES)
+        len(raw)
+        return raw
+    except Exception as error:
+        raise RunError(
+            f"cannot read the {split!r} files in {builder.data_path}: {_first_line(error)};"
+            " copy them anew, or delete the data set and prepare it again"
+        ) from error
+
+
+class Examples(Sequence):
+    """Random access to ``{image_key: encoded bytes, label_key: int}``, from any thread.
+
+    Raises RunError for a record that cannot be read.
+    """
+
+    def __init__(
+        self, raw: Sequence[bytes], features: Any, image_key: str, label_key: str, where: str
+    ):
+        self._raw = raw
+        # Other features, such as file names, are not worth decoding.
+        keys = (image_key, label_key)
+        self._features = tfds.features.FeaturesDict({key: features[key] for key in keys})
+        self._decoders = {image_key: tfds.decode.SkipDecoding()}
+        self._where = where
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            record = self._raw[index]
+            return self._features.deserialize_example_np(record, decoders=self._decoders)
+        except (RunError, IndexError):
+            raise
+        except Exception as error:  # protobuf's, ArrayRecord's and TFDS's
+            raise RunError(
+                f"record {index:,} of {self._where} is damaged ({_first_line(error)});"
+                " copy the data anew, or delete and prepare them again"
+            ) from error
+
+
+def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
+    features = builder.info.features
+    image_key = only(features, tfds.features.Image, name)
+    label_key = only(features, tfds.features.ClassLabel, name)
+    raw = raw_records(builder, name, split)
+    where = f"{split!r} in {builder.data_path}"
+    records = Examples(raw, features, image_key, label_key, where)
     return Source(name, split, tuple(features[label_key].names), records, image_key, label_key)
 
 
-def _only(features: Any, kind: type, name: str) -> str:
+def only(features: Any, kind: type, name: str) -> str:
     """The key of the feature of this kind; of several, the one called image or label."""
     keys = [key for key, feature in features.items() if isinstance(feature, kind)]
     if not keys:

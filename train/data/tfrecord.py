@@ -172,7 +172,9 @@ def _index_all(files: list[tuple[str, int]]) -> list[np.ndarray]:
     with ThreadPoolExecutor(THREADS) as pool:
         results = [pool.submit(_index, *file) for file in files]
         try:
-            shown = tqdm(results, "looking up records", unit=" files", delay=3, leave=False)
+            shown = tqdm(
+                results, "looking up records", unit=" files", delay=3, disable=None, leave=False
+            )
             return [result.result() for result in shown]
         except BaseException:
             pool.shutdown(cancel_futures=True)
