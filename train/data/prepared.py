@@ -23,7 +23,12 @@ PREPARE = "python -m train.prepare"
 
 def data_dir(dataset: ml_collections.ConfigDict) -> str:
     """The folder of TFDS data sets: config.dataset.data_dir or TFDS's default, in full."""
-    chosen = dataset.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return resolve_data_dir(dataset.data_dir)
+
+
+def resolve_data_dir(chosen: str | None) -> str:
+    """The folder that is meant by ``chosen``, or TFDS's default, in full."""
+    chosen = chosen or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in chosen:  # a bucket
         return chosen
     return os.path.abspath(os.path.expanduser(chosen))
@@ -36,7 +41,7 @@ def open_digits(folder: str, split: str) -> Source:
 
 def open_prepared(name: str, folder: str, split: str) -> Source:
     """Opens ``split`` of the TFDS data set ``name``, prepared in ``folder``."""
-    return _source(_prepared(name, folder), f"tfds:{name}", split)
+    return _source(open_builder(name, folder), f"tfds:{name}", split)
 
 
 def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
@@ -114,7 +119,12 @@ def _no_such_name(name: str, folder: str, reason: str) -> str:
     return f"{message} {' '.join(near)}".rstrip()
 
 
-def _prepared(name: str, folder: str) -> tfds.core.DatasetBuilder:
+def open_builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    """The builder of the data set ``name`` that is prepared in ``folder``.
+
+    Raises UsageError for a name that there is not and RunError, telling how to get it, where
+    the data set is not there or not whole.
+    """
     builder = find_builder(name, folder)
     if not builder.is_prepared():
         raise RunError(_why_not_prepared(builder, folder))
@@ -125,8 +135,8 @@ def _prepared(name: str, folder: str) -> tfds.core.DatasetBuilder:
 
 def _why_not_prepared(builder: tfds.core.DatasetBuilder, folder: str) -> str:
     path, name = builder.data_path, builder.info.full_name.rpartition("/")[0]
-    if path.exists() and any(path.iterdir()):
-        return f"{path} has no dataset_info.json, so it is not complete; {_again(builder, folder)}"
+    if reason := incomplete(builder, folder):
+        return reason
     if others := _versions(path.parent):
         return (
             f"{path.parent} holds {builder.name} {' and '.join(others)}, but the installed TFDS"
@@ -143,6 +153,14 @@ def _why_not_prepared(builder: tfds.core.DatasetBuilder, folder: str) -> str:
         f" {prepare_command(builder, folder)}; or name the folder that has it with"
         " --config.dataset.data_dir=FOLDER"
     )
+
+
+def incomplete(builder: tfds.core.DatasetBuilder, folder: str) -> str | None:
+    """What is wrong with the folder of a data set that is there and yet not prepared."""
+    path = builder.data_path
+    if path.exists() and any(path.iterdir()) and not builder.is_prepared():
+        return f"{path} has no dataset_info.json, so it is not complete; {_again(builder, folder)}"
+    return None
 
 
 def _versions(path: epath.Path) -> list[str]:

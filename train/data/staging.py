@@ -1,0 +1,123 @@
+"""Building a data set beside its place and moving it there once it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from train.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+def size(number: float) -> str:
+    """A number of bytes for people: ``"6.7 GB"``."""
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        units.pop(0)
+    whole = units[0] == "bytes" or number >= 99.5
+    return f"{number:.0f} {units[0]}" if whole else f"{number:.1f} {units[0]}"
+
+
+def size_of(folder: str) -> int:
+    """Bytes of the files in ``folder`` and below."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # may vanish meanwhile
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
+
+
+def check_space(folder: str, needed: int) -> None:
+    """Raises RunError where the disk of ``folder`` has fewer than ``needed`` bytes free."""
+    existing = folder
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise RunError(
+            f"{folder!r} needs about {size(needed)} and its disk has {size(free)} free; make"
+            " room, or name a folder elsewhere with --data_dir=FOLDER"
+        )
+    print(f"disk: needs about {size(needed)}, {size(free)} free in {folder}", flush=True)
+
+
+@contextlib.contextmanager
+def staging(folder: str, name: str) -> Iterator[str]:
+    """Gives a new folder inside ``folder`` to build ``name`` in, and removes it at the end.
+
+    What an earlier process left that was killed is removed first. Raises RunError while
+    another process builds ``name``, and where ``folder`` cannot be written.
+    """
+    prefix = f"incomplete.{name.replace('/', '_')}."
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with _locked(os.path.join(folder, f".{prefix}lock"), name) as locked:
+            for left in glob.glob(os.path.join(glob.escape(folder), glob.escape(prefix) + "*")):
+                _clear(left, remove=locked)
+            own = tempfile.mkdtemp(prefix=prefix, dir=folder)
+            try:
+                yield own
+            finally:
+                shutil.rmtree(own, ignore_errors=True)
+    except PermissionError as error:
+        raise RunError(f"cannot write to {folder!r}: {error}") from error
+
+
+def report_unfinished(folder: str) -> None:
+    """Tells what TFDS's own command left unfinished. It may be running, so nothing is removed."""
+    for left in glob.glob(os.path.join(glob.escape(folder), "incomplete.*")):
+        print(
+            f"note: {left} holds {size(size_of(left))} of a preparation by other means that has"
+            " not ended; if none is running, delete it",
+            flush=True,
+        )
+
+
+def publish(built: str, place: str) -> bool:
+    """Moves the folder ``built`` to ``place``; False where another process was first."""
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    try:
+        os.rename(built, place)
+    except OSError:
+        if not os.path.exists(os.path.join(place, "dataset_info.json")):
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: str, name: str) -> Iterator[bool]:
+    """Holds a lock that dies with its process. False where the file system has no locks."""
+    with open(path, "a") as file:
+        locked = False
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locked = True
+            except BlockingIOError:
+                raise RunError(
+                    f"another process is preparing {name} in {os.path.dirname(path)!r}; wait"
+                    " until it is done"
+                ) from None
+            except OSError:  # some network file systems
+                pass
+        yield locked
+
+
+def _clear(left: str, remove: bool) -> None:
+    held = size(size_of(left))
+    if remove:
+        shutil.rmtree(left, ignore_errors=True)
+        print(f"removed {held} that an interrupted preparation left in {left}", flush=True)
+    else:
+        print(f"note: {left} holds {held} of an unfinished preparation", flush=True)
