@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv, he_normal
+from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv, he_normal, relu
 
 SHORTCUTS = (
     "projection",
@@ -177,15 +177,15 @@ class Block(nn.Module):
             y = self._drop(y, train) if last else y
             y = self.conv(**layer, name=f"conv{i}")(y)
             y = self.norm(scale_init=scale, name=f"norm{i}")(y, use_running_average=not train)
-            y = y if last else nn.relu(y)
-        return nn.relu(self._add(y, self._around(x, train, self.norm), train))
+            y = y if last else relu(y)
+        return relu(self._add(y, self._around(x, train, self.norm), train))
 
     def _norm_relu_conv(self, x: jax.Array, train: bool) -> jax.Array:
         layers, y = self.convolutions(), x
         for i, layer in enumerate(layers, 1):
             last = i == len(layers)
             kernel = nn.initializers.zeros if last and self.zero_init_last else he_normal
-            y = nn.relu(self.norm(name=f"norm{i}")(y, use_running_average=not train))
+            y = relu(self.norm(name=f"norm{i}")(y, use_running_average=not train))
             if i == 1:
                 around = self._around(y if self.activate_shortcut else x, train, norm=None)
             y = self._drop(y, train) if last else y

@@ -32,6 +32,7 @@ from flax_resnet.layers import (
     conv,
     group_norm,
     linear,
+    relu,
     standardised_conv,
 )
 
@@ -212,7 +213,7 @@ class ResNet(nn.Module):
         """
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
-            x = nn.relu(self.final_norm(x, use_running_average=not train))
+            x = relu(self.final_norm(x, use_running_average=not train))
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = self.head_dropout(x, deterministic=not train)
         return self.head(x) if self.num_classes else x
@@ -245,7 +246,7 @@ class ResNet(nn.Module):
             )(x)
             if normalised:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
-                x = nn.relu(norm(x, use_running_average=not train))
+                x = relu(norm(x, use_running_average=not train))
         if not stem.pool:
             return x
         if self.preactivation:

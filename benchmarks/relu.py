@@ -1,0 +1,59 @@
+"""Times one training step with our ReLU against the same with ``jax.nn.relu``.
+
+    python benchmarks/relu.py [--model resnet20] [--image-size 32] [--batch-size 128]
+
+Prints each one's compile time, median step time and the ratio; the steps are interleaved.
+"""
+
+import argparse
+import statistics
+import time
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from deep_nets import make_step
+
+from flax_resnet import blocks, create_model, init_variables, layers, resnet
+
+RELUS = {"jax.nn.relu": jax.nn.relu, "ours": layers.relu}
+
+
+def compiled_step(model, relu, variables, images):
+    with mock.patch.object(blocks, "relu", relu), mock.patch.object(resnet, "relu", relu):
+        step = make_step(model, jnp.arange(len(images)) % model.num_classes)
+        lowered = step.lower(variables, images)
+    start = time.perf_counter()
+    return lowered.compile(), time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=15)
+    flags = parser.parse_args()
+    shape = (flags.image_size, flags.image_size, 3)
+    model = create_model(flags.model)
+    images = jax.random.normal(jax.random.key(0), (flags.batch_size, *shape))
+
+    steps, states, times = {}, {}, {name: [] for name in RELUS}
+    for name, relu in RELUS.items():
+        states[name] = init_variables(model, 0, shape)
+        steps[name], seconds = compiled_step(model, relu, states[name], images)
+        print(f"{name}: compiled in {seconds:.1f} s")
+        states[name], _ = steps[name](states[name], images)
+    for _ in range(flags.repeats):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            states[name], _ = jax.block_until_ready(step(states[name], images))
+            times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    for name, seconds in medians.items():
+        print(f"{name}: {1000 * seconds:.1f} ms a step")
+    print(f"{flags.model}: {medians['jax.nn.relu'] / medians['ours']:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
