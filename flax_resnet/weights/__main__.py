@@ -73,20 +73,25 @@ def inspect(path: str, list_tensors: bool = False) -> None:
 
 def convert(source: str, target: str, layout: str, model: str | None = None) -> None:
     """Reads ``source`` and writes it to ``target`` in ``layout``; prints what became of it."""
-    if model is None:
-        file = read_file(source)
-        found = recognise(file.tensors)
-        fitting = guess_models(file, found) if found else []
-        if not fitting:
-            raise WeightsError(f"{source} fits no named network; tell which with --model NAME")
-        model = file.metadata.get("model")
-        model = model if model in fitting else fitting[0]
+    model = model or _only_model(source)
     variables, report = read_weights(model, source)
     head = variables["params"].get("head")
     classes = 0 if head is None else head["bias"].shape[0]
     save_variables(variables, target, create_model(model, num_classes=classes), layout)
     print(report)
     print(f"wrote {target}: {model}, {classes:,} classes, {layout} names")
+
+
+def _only_model(source: str) -> str:
+    file = read_file(source)
+    found = recognise(file.tensors)
+    fitting = guess_models(file, found) if found else []
+    if file.metadata.get("model") in fitting:
+        return file.metadata["model"]
+    if len(fitting) != 1:
+        names = " or ".join(fitting) or "no named network"
+        raise WeightsError(f"{source} fits {names}; tell which with --model NAME")
+    return fitting[0]
 
 
 if __name__ == "__main__":

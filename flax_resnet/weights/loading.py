@@ -74,7 +74,10 @@ def read_weights(
 
 
 def guess_models(file: WeightFile, found: Recognised) -> list[str]:
-    """The named networks that the file's tensors fit exactly, but for the head's classes."""
+    """The named networks that the file's tensors fit exactly, but for the head's classes.
+
+    Of several, those that the file hardly means are left out.
+    """
     fitting = []
     for name, row in VARIANTS.items():
         if tuple(row["stage_sizes"]) != found.stage_sizes:
@@ -84,8 +87,8 @@ def guess_models(file: WeightFile, found: Recognised) -> list[str]:
         expected = expected_leaves(network, _channels(network, found.layout, tensors))
         _, report = _match(network, file, found, tensors, expected, "")
         if not _problems(network, report, found):
-            fitting.append(name)
-    return fitting
+            fitting.append((name, report.doubts))
+    return [name for name, doubts in fitting if not doubts] or [name for name, _ in fitting]
 
 
 def count_classes(model: ResNet, file: WeightFile, found: Recognised) -> int | None:

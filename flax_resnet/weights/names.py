@@ -239,7 +239,7 @@ class Recognised:
 
 # What names and shapes do not tell of a network; save_weights writes it into the file.
 _UNNAMED = ("stride_conv", "stride_block", "shortcut", "preactivation", "norm_epsilon")
-_UNNAMED += ("weight_standardisation", "stem")
+_UNNAMED += ("weight_standardisation", "stem", "norm")
 
 
 def unnamed_fields(model: ResNet) -> dict[str, Any]:
@@ -258,8 +258,10 @@ def unshared_fields(layout: Layout, model: ResNet) -> list[str]:
         "shortcut": ("projection",),
         "norm_epsilon": (1e-5,),
         "stem": ("imagenet",),
+        "norm": ("group",) if model.preactivation else ("batch",),  # BiT's, and all others
     }
     if layout is TIMM:
+        shared |= {"norm": ("batch", "group")}
         shared |= {"shortcut": ("projection", "average_pool")}
         shared |= {"stem": ("imagenet", "deep", "deep_conv")}
     if layout is HUGGINGFACE:

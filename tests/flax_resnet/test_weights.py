@@ -635,7 +635,7 @@ def test_inspect_and_convert(tmp_path, capsys):
     save_weights(variables, source, model="resnet20", layout="huggingface")
     assert main(["inspect", str(source), "--tensors"]) == 0
     text = capsys.readouterr().out
-    assert "layout    huggingface" in text and "network   resnet20 or plain20\n" in text
+    assert "layout    huggingface" in text and "network   resnet20\n" in text
     assert "classes   3\n" in text and "classifier.1.weight  3×64  float32" in text
     assert main(["convert", str(source), str(target), "--layout", "torchvision"]) == 0
     assert "resnet20, 3 classes" in capsys.readouterr().out
