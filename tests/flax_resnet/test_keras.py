@@ -1,0 +1,113 @@
+"""The networks against Keras's: the same numbers from the same weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.flax_resnet import keras_nets
+from tests.flax_resnet.peers import (
+    LEARNING_RATE,
+    assert_close,
+    assert_close_in_norm,
+    cross_entropy,
+    evaluate,
+    images_gradient,
+    logit_weights,
+    peer,
+    random_images,
+    randomised,
+    sgd_step,
+    to_float64,
+)
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture
+def float64():
+    """Keras and JAX compute in float64; see ``assert_close_in_norm``."""
+    config = peer("keras").config
+
+    def compute_in(dtype):
+        config.set_floatx(dtype)
+        config.set_dtype_policy(dtype)
+
+    compute_in("float64")
+    with jax.enable_x64(True):
+        yield
+    compute_in("float32")
+
+
+def small_pair(version, size):
+    """A small net of Keras, ours with its redundant biases, and the same variables in both."""
+    net = keras_nets.small_net(version, size=size)
+    biases = {1: "all", 2: "unnormalised"}[version]
+    model = keras_nets.small_model(version, conv_bias=biases, dtype=jnp.float64)
+    variables = to_float64(randomised(model))
+    keras_nets.load(net, variables, keras_nets.RULES[version])
+    return net, model, variables
+
+
+@pytest.mark.parametrize(
+    "name", ["ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2"]
+)
+def test_evaluates_alike(name):
+    keras = peer("keras")
+    net, model, rules = keras_nets.published(name)
+    variables, images = randomised(model, 64), random_images(64)
+    keras_nets.load(net, variables, rules)
+    maps, logits = evaluate(model, variables, images)
+
+    lasts = [f"conv{i + 2}_block{blocks}_out" for i, blocks in enumerate(model.stage_sizes)]
+    names = ["pool1_pool", *lasts]
+    outputs = [*(net.get_layer(name).output for name in names), net.output]
+    *their_maps, their_logits = keras.Model(net.inputs, outputs)([images], training=False)
+    assert_close(logits, their_logits, "logits")
+    for ours, theirs, layer in zip(maps, their_maps, names, strict=True):
+        assert_close(ours, theirs, layer)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_images_have_the_same_gradient(float64, version):
+    net, model, variables = small_pair(version, size=64)
+    images, weights = to_float64(random_images(64)), logit_weights(model)
+    theirs = jax.jit(jax.grad(lambda images: jnp.sum(net(images) * weights)))(images)
+    assert_close_in_norm(images_gradient(model, variables, images), theirs, "images")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_takes_the_same_sgd_step(float64, version):
+    """Every parameter's and statistic's change, and the gradient of the images.
+
+    Keras's batch norm computes in float32 even here: 1e-5 of a change was seen, where the
+    change is little (a running statistic's) or none (that of a bias before a norm).
+    """
+    net, model, variables = small_pair(version, size=32)
+    images, labels = to_float64(random_images(32, 8)), np.arange(8) % model.num_classes
+
+    @jax.jit
+    def step(trainable, statistics, images):
+        def loss(trainable, images):
+            logits, updates = net.stateless_call(trainable, statistics, images, training=True)
+            return cross_entropy(logits, labels), updates
+
+        (gradient, of_images), updates = jax.grad(loss, (0, 1), has_aux=True)(trainable, images)
+        stepped = [p - LEARNING_RATE * g for p, g in zip(trainable, gradient, strict=True)]
+        return stepped + updates, of_images
+
+    leaves = keras_nets.leaves_of(net)
+    before = {key: np.asarray(variable.value) for key, variable in leaves.items()}
+    changing = net.trainable_variables + net.non_trainable_variables
+    values, their_gradient = step(
+        [variable.value for variable in net.trainable_variables],
+        [variable.value for variable in net.non_trainable_variables],
+        images,
+    )
+    for variable, value in zip(changing, values, strict=True):
+        variable.assign(value)
+    ours, our_gradient = sgd_step(model, variables, images, labels)
+    assert_close_in_norm(our_gradient, their_gradient, "images")
+    for key, value in keras_nets.as_theirs(ours, keras_nets.RULES[version]).items():
+        their_change = np.asarray(leaves[key].value) - before[key]
+        assert_close_in_norm(value - before[key], their_change, str(key), tolerance=1e-4)

@@ -1,0 +1,128 @@
+"""The networks against timm's: the same numbers from the same weights."""
+
+import functools
+import importlib
+
+import pytest
+
+from flax_resnet import create_model
+from tests.flax_resnet.peers import one_less, peer
+from tests.flax_resnet.torch_nets import (
+    check_evaluation,
+    check_images_gradient,
+    check_sgd_step,
+    torch_net,
+)
+
+pytestmark = pytest.mark.peer
+
+RULES = [
+    (r"^stem_conv$", "conv1"),
+    (r"^stem_norm$|^stem_norm3$", "bn1"),
+    (r"^stem_conv([123])$", lambda match: f"conv1.{3 * int(match[1]) - 3}"),
+    (r"^stem_norm([12])$", lambda match: f"conv1.{3 * int(match[1]) - 2}"),
+    (r"^stem_conv4$", "maxpool.0"),
+    (r"^stem_norm4$", "maxpool.1"),
+    (r"^head$", "fc"),
+    (r"stage(\d)_block(\d+)/", one_less(r"layer\1.<2>.")),
+    (r"shortcut/conv", "downsample.0"),
+    (r"shortcut/norm", "downsample.1"),
+    (r"\.norm(\d)$", r".bn\1"),
+    (r"se/reduce", "se.fc1"),
+    (r"se/expand", "se.fc2"),
+]
+# An average pool comes first in these shortcuts.
+RULES_D = [(r"shortcut/conv", "downsample.1"), (r"shortcut/norm", "downsample.2"), *RULES]
+ENDPOINTS = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
+
+RULES_BIT = [
+    (r"stem_conv", "stem.conv"),
+    (r"^final_norm$", "norm"),
+    (r"^head$", "head.fc"),
+    (r"stage(\d)_block(\d+)/", one_less("stages.<1>.blocks.<2>.")),
+    (r"shortcut/conv", "downsample.conv"),
+]
+ENDPOINTS_BIT = ["stem", *(f"stages.{i}" for i in range(4))]
+
+
+def rules_of(name):
+    return RULES_D if name in ("resnet50d", "resnetrs50") else RULES
+
+
+def small_bit():
+    """A small relative of resnetv2_50x1_bit, by timm and here."""
+    peer("timm")
+    layers, resnetv2 = map(importlib.import_module, ("timm.layers", "timm.models.resnetv2"))
+    net = resnetv2.ResNetV2(
+        layers=(1, 2),
+        channels=(128, 256),
+        num_classes=4,
+        stem_chs=32,
+        stem_type="fixed",
+        # As in its published relatives; 1e-6 elsewhere, which gradients show.
+        conv_layer=functools.partial(layers.StdConv2d, eps=1e-8),
+    )
+    return net, create_model("resnetv2_50x1_bit", stage_sizes=(1, 2), width=32, num_classes=4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_evaluates_alike(name):
+    check_evaluation(torch_net("timm", name), create_model(name), rules_of(name), ENDPOINTS)
+
+
+VARIANTS = [
+    "resnext50_32x4d",
+    "wide_resnet50_2",
+    "seresnet50",
+    "resnet50_gn",
+    "resnet50d",
+    "resnetrs50",
+]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_evaluate_alike(name):
+    """Of two blocks at most in a stage: the rest of their depth is resnet50's."""
+    net = torch_net("timm", name, layers=(1, 2, 1, 1))
+    model = create_model(name, stage_sizes=(1, 2, 1, 1))
+    check_evaluation(net, model, rules_of(name), ENDPOINTS)
+
+
+def test_big_transfer_evaluates_alike():
+    name = "resnetv2_50x1_bit"
+    net = torch_net("timm", name, num_classes=1000)
+    check_evaluation(net, create_model(name), RULES_BIT, ENDPOINTS_BIT)
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride"), [("resnet18", 8), ("resnet50", 8), ("resnet50", 16)]
+)
+def test_dilates_alike(name, output_stride):
+    depth = (1, 1, 2, 2)
+    net = torch_net("timm", name, layers=depth, output_stride=output_stride)
+    model = create_model(name, stage_sizes=depth, output_stride=output_stride)
+    _, *theirs = net.feature_info  # before the max-pool, the others after each stage
+    _, *ours = model.feature_info.values()
+    assert ours == [(info["reduction"], info["num_chs"]) for info in theirs]
+    check_evaluation(net, model, RULES, ENDPOINTS)
+
+
+@pytest.mark.parametrize("name", ["seresnext50_32x4d", "resnetrs50"])
+def test_takes_the_same_sgd_step(name):
+    depth, width = (1,) * 4, 32
+    channels = tuple(width * 2**i for i in range(4))
+    net = torch_net("timm", name, layers=depth, channels=channels, num_classes=4)
+    fields = dict(stage_sizes=depth, width=width, stem_width=64, num_classes=4)
+    if name == "seresnext50_32x4d":
+        model = create_model("seresnet50", groups=32, inner=2, **fields)
+    else:
+        model = create_model(name, **fields)
+    check_sgd_step(net, model, rules_of(name), size=64)
+
+
+def test_takes_the_same_sgd_step_with_standardised_weights():
+    check_sgd_step(*small_bit(), RULES_BIT)
+
+
+def test_images_have_the_same_gradient():
+    check_images_gradient(*small_bit(), RULES_BIT)

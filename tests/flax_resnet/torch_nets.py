@@ -1,0 +1,152 @@
+"""PyTorch's networks beside ours: the same weights in, the same numbers out."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.flax_resnet.peers import (
+    LEARNING_RATE,
+    assert_close,
+    assert_close_in_norm,
+    evaluate,
+    images_gradient,
+    logit_weights,
+    peer,
+    random_images,
+    randomised,
+    sgd_step,
+    to_float64,
+    translate,
+)
+
+
+def torch_net(library, name, **options):
+    """A net of timm or torchvision by its name, with its own random weights."""
+    module = peer(library)
+    if library == "timm":
+        return module.create_model(name, pretrained=False, **options)
+    return getattr(importlib.import_module("torchvision.models"), name)(**options)
+
+
+def hugging_face_net(model):
+    """Hugging Face's network for the fields of ours."""
+    transformers = peer("transformers")
+    config = transformers.ResNetConfig(
+        embedding_size=model.width,
+        hidden_sizes=[feature.channels for feature in model.feature_info.values()][1:],
+        depths=list(model.stage_sizes),
+        layer_type="basic" if model.block == "residual" else "bottleneck",
+        downsample_in_bottleneck=model.stride_conv == "1x1",
+        num_labels=model.num_classes,
+    )
+    return transformers.ResNetForImageClassification(config)
+
+
+def torch_logits(net, images):
+    output = net(images)
+    return getattr(output, "logits", output)
+
+
+def to_torch(images):
+    return peer("torch").from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def from_torch(images):
+    return images.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def torch_state(variables, rules, net):
+    """Our variables as a state dict of ``net``, which names every entry's shape."""
+    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    state = {}
+    for module, leaves in translate(variables, rules).items():
+        for leaf, value in leaves.items():
+            name = f"{module}.{names.get(leaf, leaf)}"
+            if value.ndim > 1:  # output channels come first in PyTorch
+                value = np.moveaxis(value, (-1, -2), (0, 1))
+            state[name] = value.reshape(shapes[name])
+    return state
+
+
+def load(net, variables, rules):
+    torch = peer("torch")
+    state = torch_state(variables, rules, net)
+    state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()}
+    missing, unexpected = net.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+
+
+def check_evaluation(net, model, rules, endpoints, size=64):
+    """Logits, and the maps that the modules called ``endpoints`` give."""
+    variables, images = randomised(model, size), random_images(size)
+    maps, logits = evaluate(model, variables, images)
+
+    load(net.eval(), variables, rules)
+    seen = {}
+    for name in endpoints:
+        net.get_submodule(name).register_forward_hook(
+            lambda module, args, output, name=name: seen.update({name: output})
+        )
+    with peer("torch").no_grad():
+        their_logits = torch_logits(net, to_torch(images))
+    assert_close(logits, their_logits, "logits")
+    for ours, name in zip(maps, endpoints, strict=True):
+        assert_close(ours, from_torch(seen[name]), name)
+
+
+def check_images_gradient(net, model, rules, size=64):
+    """The gradient of an evaluated network with respect to its images, in float64."""
+    with jax.enable_x64(True):
+        variables = to_float64(randomised(model, size))
+        images = to_float64(random_images(size))
+        ours = images_gradient(model.clone(dtype=jnp.float64), variables, images)
+
+    load(net.double().eval(), variables, rules)
+    inputs = to_torch(images).requires_grad_()
+    weights = peer("torch").from_numpy(logit_weights(model))
+    (torch_logits(net, inputs) * weights).sum().backward()
+    assert_close_in_norm(ours, from_torch(inputs.grad), "images")
+
+
+def check_sgd_step(net, model, rules, size=32, batch=8):
+    """Every parameter's and statistic's change in one training step, in float64.
+
+    Also the gradient with respect to the images.
+    """
+    torch = peer("torch")
+    labels = np.arange(batch) % model.num_classes
+    with jax.enable_x64(True):
+        variables = to_float64(randomised(model, size))
+        images = to_float64(random_images(size, batch))
+        ours, our_gradient = sgd_step(model.clone(dtype=jnp.float64), variables, images, labels)
+
+    load(net.double().train(), variables, rules)
+    before = torch_state(variables, rules, net)
+    counts = {}  # values that each norm averages over
+    for name, module in net.named_modules():
+        if hasattr(module, "running_var"):
+            module.register_forward_hook(
+                lambda module, args, output, name=name: counts.update(
+                    {name: args[0].numel() // args[0].shape[1]}
+                )
+            )
+    inputs = to_torch(images).requires_grad_()
+    optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
+    logits = torch_logits(net, inputs)
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+    optimizer.step()
+
+    assert_close_in_norm(our_gradient, from_torch(inputs.grad), "images")
+    theirs = net.state_dict()
+    for name, value in torch_state(ours, rules, net).items():
+        our_change, their_change = value - before[name], theirs[name].numpy() - before[name]
+        if name.endswith("running_var"):
+            # PyTorch's running variance is unbiased: n / (n - 1) of the batch's.
+            n = counts[name.removesuffix(".running_var")]
+            batch_part = 0.1 * before[name]
+            their_change = (their_change + batch_part) * (n - 1) / n - batch_part
+        assert_close_in_norm(our_change, their_change, name)
