@@ -32,9 +32,11 @@ TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"
 WITHOUT_TENSORFLOW = """
 import runpy, sys
-sys.modules["tensorflow"] = None  # importing it is an error
 module, *sys.argv[1:] = sys.argv[1:]
-runpy.run_module(module, run_name="__main__", alter_sys=True)
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+finally:
+    assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]
 """
 
 
@@ -141,3 +143,348 @@ def prepared(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return root
+
+
+def small_run(name, data_dir, workdir):
+    """Arguments of train.main for two steps at 32×32 pixels."""
+    evaluation = "validation" if name.startswith("imagenet2012") else "test"
+    overrides = {
+        "dataset.name": f"tfds:{name}",
+        "dataset.data_dir": data_dir,
+        "dataset.eval_split": evaluation,
+        "dataset.image_size": 32,
+        "num_steps": 2,
+        "batch_size": 16,
+    }
+    return (
+        *("--config", "configs/resnet20_digits.py", "--workdir", workdir),
+        *(f"--config.{key}={value}" for key, value in overrides.items()),
+    )
+
+
+def without_tensorflow(commands, module, *arguments):
+    """Runs one of the project's commands, which fails if TensorFlow was imported."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, module, *map(str, arguments)],
+        cwd=commands.root,
+        env=os.environ | {"PYTHONPATH": str(commands.root), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+@pytest.mark.parametrize("name", ["imagenet2012", "cifar10"])
+def test_training_on_what_the_stock_builders_prepared(
+    prepared, commands, tmp_path, name, file_format
+):
+    arguments = small_run(name, prepared / file_format, tmp_path / "run")
+    trained = without_tensorflow(commands, "train.main", *arguments)
+    assert trained.returncode == 0, trained.stderr
+    evaluated = without_tensorflow(commands, "train.evaluate", "--workdir", tmp_path / "run")
+    assert evaluated.returncode == 0, evaluated.stderr
+    results = [json.loads(run.stdout.splitlines()[-1]) for run in (trained, evaluated)]
+    assert results[0] == results[1]
+    assert results[0]["examples"] == (60 if name == "imagenet2012" else 20)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("name", ["imagenet2012", "cifar10"])
+@pytest.mark.parametrize("split", ["train", "train[10:95%]", "train[-7:]+train[3:5]"])
+def test_both_formats_give_the_records_that_tensorflow_reads(prepared, name, split):
+    expected = (prepared / f"{name}-{split}.bin").read_bytes()
+    for file_format in ("array_record", "tfrecord"):
+        source = open_prepared(name, str(prepared / file_format), split)
+        records = (source[i] for i in range(len(source)))
+        assert b"".join(image + b"/%d;" % label for image, label in records) == expected
+
+
+@needs_tensorflow
+def test_imagenets_odd_files_are_proper_and_classes_have_their_names(prepared):
+    source = open_prepared("imagenet2012", str(prepared / "tfrecord"), "train")
+    assert len(source) == 150 and len(source.class_names) == 1000
+    assert source.class_names[0] == "n01440764"
+    labels = [source[i][1] for i in range(len(source))]
+    assert sorted({labels.count(label) for label in set(labels)}) == [30]
+    for index in range(len(source)):
+        assert source[index][0][:2] == b"\xff\xd8"
+        assert source.decoded(index)[0].shape == (48, 64, 3)
+
+
+@needs_tensorflow
+def test_a_second_call_does_nothing_and_takes_no_tensorflow(prepared, commands):
+    folder = prepared / "array_record"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    again = without_tensorflow(
+        commands, "train.prepare", "--dataset=imagenet2012", f"--data_dir={folder}"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "150 train, 60 validation" in again.stdout and "nothing to prepare" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@needs_tensorflow
+def test_training_on_smaller_copies_by_their_name(prepared, commands, tmp_path):
+    arguments = ("--dataset=imagenet2012", f"--data_dir={prepared / 'tfrecord'}", "--resize=40")
+    resized = without_tensorflow(commands, "train.prepare", *arguments)
+    assert resized.returncode == 0, resized.stderr
+    assert "207 images encoded anew, 3 kept" in resized.stdout
+    arguments = small_run("imagenet2012_40", prepared / "tfrecord", tmp_path / "run")
+    trained = without_tensorflow(commands, "train.main", *arguments)
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout.splitlines()[-1])["examples"] == 60
+
+
+@needs_tensorflow
+def test_what_cannot_be_downloaded_is_told_in_one_line(commands, tmp_path):
+    cifar_archive(tmp_path / "cifar10")
+    arguments = ("--dataset=cifar10", "--data_dir", tmp_path / "data")
+    refused = commands.run("train.prepare", *arguments, "--manual_dir", tmp_path / "cifar10")
+    assert refused.returncode == 1
+    assert "is not the published one" in refused.stderr
+    assert refused.stderr.count("\n") == 1 and "Traceback" not in refused.stderr
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["downloads"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
+)
+def test_preparing_says_that_it_takes_tensorflow(commands, tmp_path):
+    done = commands.run("train.prepare", "--dataset=cifar10", "--data_dir", tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'flax-resnet[prepare]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset=cifer10"], "no data set 'cifer10'.*Did you mean: cifer10 -> cifar10"),
+        (["--dataset=digits"], "nothing to prepare"),
+        (["--dataset=cifar10", "--resize=3"], "from 16 to 8192"),
+        (["--resize=400"], "required: --dataset"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(monkeypatch, tmp_path, arguments, message):
+    from train import prepare
+
+    monkeypatch.setattr(sys, "argv", ["prepare", *arguments, f"--data_dir={tmp_path}"])
+    with pytest.raises(UsageError, match=message) as caught:
+        prepare.main()
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def sparse(path, size):
+    """A tar archive of a size, most of which takes no room."""
+    path.write_bytes(tar({"n01440764.tar": b""}))
+    os.truncate(path, size)
+
+
+def test_archives_are_checked_by_name_and_size(tmp_path):
+    def problem(any_size=False):
+        with pytest.raises(RunError) as caught:
+            check_archives("imagenet2012", str(tmp_path / "manual"), any_size)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no folder" in problem() and "ILSVRC2012_img_val.tar" in problem()
+    manual = tmp_path / "manual"
+    manual.mkdir()
+    assert "ILSVRC2012_img_train.tar is not there; it comes from https://image-net" in problem()
+    (manual / "n01440764").mkdir()
+    assert "extracted files" in problem()
+    (manual / f"{TRAIN}.part").touch()
+    assert f"but {TRAIN}.part: finish its download" in problem()
+    sparse(tmp_path / TRAIN, 147_897_477_120)
+    assert f"but in {tmp_path}: name that" in problem()
+    (tmp_path / TRAIN).rename(manual / TRAIN)
+    assert VALIDATION in problem()
+    sparse(manual / VALIDATION, 10_240)
+    assert "has 10,240 bytes and should have 6,744,924,160" in problem()
+    assert "not complete" in problem()
+    assert check_archives("imagenet2012", str(manual), any_size=True) == 147_897_477_120 + 10_240
+    os.truncate(manual / VALIDATION, 6_744_924_160)
+    assert check_archives("imagenet2012", str(manual), any_size=False) == 154_642_401_280
+    (manual / VALIDATION).write_bytes(b"<html>log in first</html>")
+    assert "is not a tar archive" in problem(any_size=True)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
+    with pytest.raises(RunError, match=r"needs about 1000 TB and its disk has .* free"):
+        staging.check_space(str(tmp_path / "new" / "folder"), 10**15)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (147897477120, "148 GB")],
+)
+def test_sizes_are_readable(number, text):
+    assert staging.size(number) == text
+
+
+def test_what_a_killed_preparation_left_is_removed(tmp_path, capsys):
+    code = (
+        "import os, signal, sys; from train.data.staging import staging\n"
+        "with staging(sys.argv[1], 'cifar10') as own:\n"
+        "    open(os.path.join(own, 'shard'), 'wb').write(bytes(5000))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2])
+    (left,) = tmp_path.glob("incomplete.cifar10.*")
+    with staging.staging(str(tmp_path), "cifar10") as own:
+        assert not left.exists() and os.path.isdir(own)
+        # Two at once: the second stops, and the first is not disturbed.
+        with pytest.raises(RunError, match="another process is preparing cifar10"):
+            with staging.staging(str(tmp_path), "cifar10"):
+                pass
+        with staging.staging(str(tmp_path), "mnist") as other:
+            assert other != own
+        assert os.path.isdir(own)
+    assert (
+        f"removed 5.0 kB that an interrupted preparation left in {left}" in capsys.readouterr().out
+    )
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_first_of_two_to_finish_is_kept(tmp_path):
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "dataset_info.json").write_text(folder)
+    place = str(tmp_path / "place" / "1.0.0")
+    assert staging.publish(str(tmp_path / "first"), place)
+    assert not staging.publish(str(tmp_path / "second"), place)
+    assert Path(place, "dataset_info.json").read_text() == "first"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A data set of images of many kinds, as TFRecord or ArrayRecord in ``tmp_path``."""
+    rng = np.random.default_rng(2)
+    images = {
+        "large": encoded(photo(rng, 90, 120)),
+        "tall": encoded(photo(rng, 150, 70)),
+        "small": encoded(photo(rng, 30, 60)),
+        "small grey": encoded(photo(rng, 30, 60, 1)),
+        "large grey": encoded(photo(rng, 90, 120, 1)),
+        "cmyk": encoded(photo(rng, 90, 120, 4), mode="CMYK"),
+        "small cmyk": encoded(photo(rng, 30, 60, 4), mode="CMYK"),
+        "small png": encoded(photo(rng, 30, 60), "PNG"),
+        "turned": turned(photo(rng, 90, 120)),
+        "broken": b"\xff\xd8broken",
+    }
+    write_array_record(tmp_path, images)
+    return images
+
+
+def turned(pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(pixels, exif=exif)
+
+
+def write_array_record(folder, images):
+    """A prepared data set ``photos`` with a text feature, in three shards."""
+    from array_record.python import array_record_module
+
+    place = folder / "photos" / "2.1.0"
+    place.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["a", "b"]),
+            "name": tfds.features.Text(),
+        }
+    )
+    features.save_config(place)
+    records = [
+        features.serialize_example({"image": image, "label": n % 2, "name": name.encode()})
+        for n, (name, image) in enumerate(images.items())
+    ]
+    lengths, start = [4, 4, len(records) - 8], 0
+    for number, length in enumerate(lengths):
+        shard = place / f"photos-train.array_record-{number:05d}-of-00003"
+        writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
+        for record in records[start : start + length]:
+            writer.write(record)
+        writer.close()
+        start += length
+    split = {
+        "name": "train",
+        "shardLengths": [str(length) for length in lengths],
+        "numBytes": str(sum(map(len, records))),
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    }
+    info = {"name": "photos", "version": "2.1.0", "fileFormat": "array_record", "splits": [split]}
+    (place / "dataset_info.json").write_text(json.dumps(info))
+
+
+def test_smaller_copies_keep_order_labels_and_other_features(photos, tmp_path, capsys):
+    original = open_builder("photos", str(tmp_path))
+    small = resize(original, str(tmp_path), 48)
+    assert resized_name(original, 48) == small.name == "photos_48"
+    told = capsys.readouterr().out
+    assert "7 images encoded anew, 2 kept" in told and "1 cannot be decoded" in told
+    before = open_prepared("photos", str(tmp_path), "train")
+    after = open_prepared("photos_48", str(tmp_path), "train")
+    assert after.class_names == ("a", "b")
+    assert [after[i][1] for i in range(10)] == [before[i][1] for i in range(10)]
+    names = [
+        small.info.features.deserialize_example_np(
+            record, decoders={"image": tfds.decode.SkipDecoding()}
+        )["name"]
+        for record in raw_records(small, "photos_48", "train")
+    ]
+    assert [name.decode() for name in names] == list(photos)
+    assert small.info.splits["train"].shard_lengths == [4, 4, 2]
+    kept = [name for i, name in enumerate(photos) if after[i][0] == before[i][0]]
+    assert kept == ["small", "small grey", "broken"]
+    for index, name in enumerate(photos):
+        if name in kept:
+            continue
+        with Image.open(io.BytesIO(after[index][0])) as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB"), name
+            assert not image.getexif()
+        pixels, expected = after.decoded(index)[0], decode_rgb(photos[name])
+        assert min(pixels.shape[:2]) == min(48, *expected.shape[:2]), name
+        expected = cv2.resize(expected, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(pixels.astype(int) - expected).mean() < 4, name
+    # A second call does nothing, and nothing but the data sets is left.
+    resize(original, str(tmp_path), 48)
+    assert "nothing to resize" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "photos_48"]
+
+
+def test_resizing_that_is_interrupted_leaves_nothing(photos, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.data.resized._describe", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        resize(open_builder("photos", str(tmp_path)), str(tmp_path), 48)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_nothing_is_resized_where_no_image_is_larger(data_dir):
+    from train.data.prepared import open_digits
+
+    open_digits(data_dir, "test")
+    with pytest.raises(UsageError, match="are 8×8, so none is larger"):
+        resize(open_builder("sklearn_digits", data_dir), data_dir, 400)
+
+
+def test_resizing_shrinks_to_the_shorter_side_without_aliasing():
+    stripes = np.zeros((200, 300, 3), np.uint8)
+    stripes[:, ::2] = 255
+    pixels = decode_rgb(shrink(encoded(stripes, "PNG"), 50))
+    assert pixels.shape == (50, 75, 3)
+    assert 115 < pixels.min() and pixels.max() < 140
+    with pytest.raises(ValueError):
+        shrink(b"no image", 50)
+
+
+def test_a_copy_that_is_not_there_names_its_command(tmp_path):
+    with pytest.raises(UsageError, match=r"train\.prepare --dataset=imagenet2012 --resize=400"):
+        open_prepared("imagenet2012_400", str(tmp_path), "train")

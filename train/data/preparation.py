@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import requests
 import tensorflow_datasets as tfds
 
 from train.data import staging
@@ -105,24 +107,32 @@ def _run(
         tfds.enable_progress_bar()
     else:
         tfds.disable_progress_bar()
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of ten attempts is a warning
+    builder = find_builder(name, folder)
     print(f"preparing {name}…", flush=True)
     try:
         with contextlib.redirect_stdout(None):  # TFDS's banners
-            builder = tfds.builder(name, data_dir=folder)
             builder.download_and_prepare(
                 download_dir=downloads, download_config=config, file_format="array_record"
             )
         return builder
     except Exception as error:  # whatever a data set's code and its server can do
-        raise RunError(_what_failed(name, downloads, error)) from error
+        raise RunError(_what_failed(name, builder, downloads, error)) from error
 
 
-def _what_failed(name: str, downloads: str, error: Exception) -> str:
+def _what_failed(
+    name: str, builder: tfds.core.DatasetBuilder, downloads: str, error: Exception
+) -> str:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if isinstance(error, ImportError) and error.name:
         return f"preparing {name} needs {error.name}: pip install it ({reason})"
-    if isinstance(error, tfds.download.DownloadError):
-        return f"cannot download {name}; the same command goes on with what is there ({reason})"
+    if isinstance(error, tfds.download.DownloadError | requests.exceptions.RequestException):
+        files = [f"{url} as {info.filename}" for url, info in builder.url_infos.items()]
+        by_hand = f": {', '.join(files)}" if len(files) <= 4 else ""
+        return (
+            f"cannot download {name}; try again, or fetch it by other means and name the folder"
+            f" with --manual_dir{by_hand} ({reason})"
+        )
     if "checksum" in type(error).__name__.lower():
         return (
             f"a file of {name} is not the published one; delete it in {downloads!r} or in the"

@@ -109,7 +109,7 @@ def _from_metadata(path: epath.Path) -> tfds.core.DatasetBuilder:
 def _no_such_name(name: str, folder: str, reason: str) -> str:
     message = f"TFDS has no data set {name!r} and none is prepared in {folder!r}."
     resized = re.fullmatch(r"(\w+)_(\d+)", name)
-    if resized and resized[1] in tfds.list_builders():
+    if resized and resized[1] in tfds.list_builders(with_community_datasets=False):
         return (
             f"{message} Prepare it once with: {PREPARE} --dataset={resized[1]}"
             f" --resize={resized[2]} --data_dir={folder}"

@@ -115,7 +115,7 @@ def _write(
             split.write(pool, image_key, side, counts, bar)
     _describe(builder, name, image_key, side, splits, folder)
     print(
-        f"{counts.resized:,} images resized, {counts.kept:,} kept as they were;"
+        f"{counts.resized:,} images encoded anew, {counts.kept:,} kept as they were;"
         f" {staging.size(counts.before)} became {staging.size(counts.after)}"
         f" in {(time.monotonic() - started) / 60:.1f} min",
         flush=True,

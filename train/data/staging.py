@@ -98,20 +98,35 @@ def publish(built: str, place: str) -> bool:
 @contextlib.contextmanager
 def _locked(path: str, name: str) -> Iterator[bool]:
     """Holds a lock that dies with its process. False where the file system has no locks."""
-    with open(path, "a") as file:
-        locked = False
-        if fcntl is not None:
+    while True:
+        with open(path, "a") as file:
             try:
+                if fcntl is None:
+                    raise OSError("no locks")
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                locked = True
             except BlockingIOError:
                 raise RunError(
                     f"another process is preparing {name} in {os.path.dirname(path)!r}; wait"
                     " until it is done"
                 ) from None
             except OSError:  # some network file systems
-                pass
-        yield locked
+                yield False
+                return
+            if not _is_at(file.fileno(), path):  # its last holder removed it meanwhile
+                continue
+            try:
+                yield True
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            return
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _clear(left: str, remove: bool) -> None:
