@@ -6,10 +6,12 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ml_collections
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from train.data.source import Source
@@ -216,15 +218,32 @@ def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Seq
                 f" not read here; prepare it again as array_record"
             )
         return TFRecordFiles(parts)
-    try:
-        raw = builder.as_data_source(split=split, deserialize_method=RAW_BYTES)
-        len(raw)
-        return raw
-    except Exception as error:
-        raise RunError(
-            f"cannot read the {split!r} files in {builder.data_path}: {_first_line(error)};"
-            " copy them anew, or delete the data set and prepare it again"
-        ) from error
+    _check_array_records({part.filename: part.examples_in_shard for part in parts})
+    return builder.as_data_source(split=split, deserialize_method=RAW_BYTES)
+
+
+def _check_array_records(files: dict[str, int]) -> None:
+    """Finds missing and cut files now; reading would find them when their turn comes."""
+
+    def check(path: str, expected: int) -> None:
+        if "://" in path:
+            return
+        found = 0 if os.path.exists(path) else None
+        with contextlib.suppress(RuntimeError):  # closing one that is damaged
+            reader = ArrayRecordReader(path)
+            found = reader.num_records() if reader.ok() else found
+            reader.close()
+        if found != expected:
+            what = (
+                "is missing" if found is None else f"is damaged ({found:,} of {expected:,} records)"
+            )
+            raise RunError(
+                f"{path} {what}; copy it anew, or delete the data set and prepare it again"
+            )
+
+    with ThreadPoolExecutor(16) as pool:
+        for _ in pool.map(check, *zip(*files.items(), strict=True)):
+            pass
 
 
 class Examples(Sequence):
@@ -249,7 +268,10 @@ class Examples(Sequence):
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
             record = self._raw[index]
-            return self._features.deserialize_example_np(record, decoders=self._decoders)
+            example = self._features.deserialize_example_np(record, decoders=self._decoders)
+            if None in example.values():
+                raise ValueError("it has no image or no label")
+            return example
         except (RunError, IndexError):
             raise
         except Exception as error:  # protobuf's, ArrayRecord's and TFDS's
