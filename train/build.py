@@ -9,7 +9,9 @@ from flax_resnet import ResNet, create_model
 from train import steps
 from train.augment import Augment
 from train.errors import UsageError
+from train.mixing import Mix, check_even
 from train.optimizers import make_optimizer, make_schedule
+from train.policies import rand_augment, trivial_augment
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
@@ -44,9 +46,40 @@ def make_task(
         model=model,
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
-        augment=Augment(flip=config.augment.flip, pad_crop=config.augment.pad_crop),
+        augment=make_augment(config),
         mean=tuple(config.dataset.mean),
         std=tuple(config.dataset.std),
         seed=config.seed,
         label_smoothing=config.label_smoothing,
+    )
+
+
+def make_augment(config: ml_collections.ConfigDict) -> Augment:
+    """What ``config.augment`` says. Raises UsageError for what cannot be done."""
+    keys = config.augment
+    mix = Mix(keys.mixup, keys.cutmix, keys.mix_probability, keys.mix_switch)
+    if mix:
+        check_even(config.batch_size)
+    if keys.color_jitter[3] > 0.5:
+        raise UsageError(
+            f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, may leave 0 by at"
+            " most 0.5, which is any hue"
+        )
+    policies = {
+        "": None,
+        "trivial": trivial_augment(),
+        "rand": rand_augment(keys.rand_layers, keys.rand_magnitude),
+    }
+    return Augment(
+        pad_crop=keys.pad_crop,
+        flip=keys.flip,
+        vertical_flip=keys.vertical_flip,
+        policy=policies[keys.policy],
+        color_jitter=tuple(keys.color_jitter),
+        cutout=keys.cutout,
+        erasing=keys.erasing,
+        erasing_area=tuple(keys.erasing_area),
+        erasing_aspect=tuple(keys.erasing_aspect),
+        mix=mix,
+        fill=tuple(min(255, max(0, round(255 * mean))) for mean in config.dataset.mean),
     )

@@ -60,15 +60,24 @@ KEYS: dict[str, Key] = {
     "model.shortcut": Key("", "Shortcut instead of the model's own, such as 'zero_pad'."),
     "model.zero_init_last": Key(False, "Start every residual block as its shortcut."),
 
-    "dataset.name": Key("digits", "'digits', or 'tfds:NAME' for any TFDS data set."),
-    "dataset.data_dir": Key("", "Where TFDS data lie; '': $TFDS_DATA_DIR or"
-                            " ~/tensorflow_datasets.", neutral=True),
-    "dataset.train_split": Key("train", "Images to train on, in TFDS's split syntax."),
-    "dataset.eval_split": Key("test", "Images to evaluate on, in TFDS's split syntax."),
+    "dataset.name": Key("digits", "'digits', 'folder' for pictures in a folder a class, or"
+                        " 'tfds:NAME' for any TFDS data set."),
+    "dataset.data_dir": Key("", "The folder of pictures, or where TFDS data lie; '':"
+                            " $TFDS_DATA_DIR or ~/tensorflow_datasets.", neutral=True),
+    "dataset.train_split": Key("train", "Images to train on, in TFDS's split syntax; of a folder,"
+                               " a subfolder."),
+    "dataset.eval_split": Key("test", "Images to evaluate on, likewise; of a folder without it,"
+                              " its val, validation, valid or test, or a part held out."),
+    "dataset.held_out": Key(0.2, "Share of a folder's pictures kept for evaluation where it has no"
+                            " subfolder for that.", minimum=1e-6, below=1),
+    "dataset.held_out_seed": Key(0, "Decides which pictures those are.", minimum=0, below=2**32),
     "dataset.image_size": Key(224, "Height and width of the images that the model sees.",
                               minimum=1, most=4096),
-    "dataset.resize": Key(0, "Evaluation: shorter side before the centre crop; 0: image_size.",
-                          minimum=0),
+    "dataset.crop_ratio": Key(1.0, "Share of the shorter side that the centre crop keeps: with"
+                              " 0.875 and 224 pixels images are resized to 256 first.",
+                              minimum=0.05, most=1),
+    "dataset.interpolation": Key("bilinear", "How images are resized for the centre crop.",
+                                 choices=("bilinear", "bicubic")),
     "dataset.mean": Key((0.485, 0.456, 0.406), "Mean of red, green, blue in 0…1, subtracted."),
     "dataset.std": Key((0.229, 0.224, 0.225), "Deviation of red, green, blue, divided by.",
                        minimum=1e-6),
@@ -80,12 +89,47 @@ KEYS: dict[str, Key] = {
                              neutral=True),
     "data.threads": Key(0, "Threads that decode images; 0: one a processor core, and two more.",
                         minimum=0, neutral=True),
+    "data.workers": Key(0, "Processes that decode images, for machines of many cores; 0: threads"
+                        " of the training process.", minimum=0, neutral=True),
+    "data.steps_per_call": Key(0, "Training steps in one dispatch where the images are in device"
+                               " memory; 0: 1 on CPU, more on GPU and TPU.", minimum=0, most=1024,
+                               neutral=True),
+    "data.max_bad_fraction": Key(1e-3, "Share of images that may be undecodable, rounded up; with"
+                                 " more the run ends.", minimum=0, most=1, neutral=True),
 
     "augment.crop_scale": Key((1.0, 1.0), "Smallest and largest share of the image's area that a"
                               " random crop takes, before resizing; (1, 1): the centre crop.",
                               minimum=1e-3, most=1, rising=True),
+    "augment.crop_aspect": Key((3 / 4, 4 / 3), "Lowest and highest ratio of width to height of a"
+                               " random crop.", minimum=1e-2, most=100, rising=True),
     "augment.flip": Key(False, "Mirror half of the training images left to right."),
-    "augment.pad_crop": Key(0, "Pad by this many pixels and crop back at random.", minimum=0),
+    "augment.vertical_flip": Key(False, "Turn half of the training images upside down."),
+    "augment.pad_crop": Key(0, "Pad by this many pixels and crop back at random.", minimum=0,
+                            most=4096),
+    "augment.policy": Key("", "One random operation an image ('trivial', TrivialAugment's wide"
+                          " space), or several ('rand', RandAugment).",
+                          choices=("", "trivial", "rand")),
+    "augment.rand_layers": Key(2, "Operations that 'rand' does, one after another.", minimum=1,
+                               most=10),
+    "augment.rand_magnitude": Key(9, "How strong these are, 0 to 30.", minimum=0, most=30),
+    "augment.color_jitter": Key((0.0, 0.0, 0.0, 0.0), "How far brightness, contrast and"
+                                " saturation may leave 1, and the hue 0 (0.5: any hue).",
+                                minimum=0, most=1),
+    "augment.cutout": Key(0, "Blank a square of this many pixels a side, around any pixel.",
+                          minimum=0, most=4096),
+    "augment.erasing": Key(0.0, "Probability of blanking a random box.", minimum=0, most=1),
+    "augment.erasing_area": Key((0.02, 0.33), "Smallest and largest share of the image that the"
+                                " box takes.", minimum=1e-3, most=1, rising=True),
+    "augment.erasing_aspect": Key((0.3, 3.3), "Smallest and largest height of the box over its"
+                                  " width.", minimum=1e-2, most=100, rising=True),
+    "augment.mixup": Key(0.0, "Blend two images and their labels by a share of Beta(a, a), where"
+                         " this is a; 0: don't.", minimum=0, most=100),
+    "augment.cutmix": Key(0.0, "Paste a box of one image into another by a share of Beta(a, a),"
+                          " where this is a; 0: don't.", minimum=0, most=100),
+    "augment.mix_probability": Key(1.0, "Probability of mixing two images at all.", minimum=0,
+                                   most=1),
+    "augment.mix_switch": Key(0.5, "Probability of cutmix where mixup is on, too.", minimum=0,
+                              most=1),
 
     "optimizer.name": Key("sgd", "The optimiser.", choices=("sgd", "adam")),
     "optimizer.momentum": Key(0.9, "SGD's momentum; Adam's first decay.", minimum=0, below=1),

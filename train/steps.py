@@ -17,6 +17,7 @@ from flax import struct
 
 from flax_resnet import ResNet, init_variables
 from train.augment import Augment, example_keys, normalize
+from train.mixing import Targets
 
 AXIS = "batch"
 
@@ -79,13 +80,14 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. ``batch``: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` ``(N,)``.
 
-    Gives the new state and the batch's ``loss``, ``top1`` (share of right answers) and
-    ``learning_rate``, averaged over the axis.
+    Gives the new state and the batch's ``loss``, ``top1`` (share of right answers; of a mixed
+    image the label with the larger share is right) and ``learning_rate``, averaged over the axis.
     """
     count = batch["label"].shape[0]
     places = jax.lax.axis_index(AXIS) * count + jnp.arange(count)  # in the global batch
     keys = example_keys(task.seed, state.step, places)
-    images = normalize(task.augment(batch["image"], keys), task.mean, task.std)
+    images, targets = task.augment.batch(batch["image"], batch["label"], keys)
+    images = normalize(images, task.mean, task.std)
 
     def loss_of(params):
         logits, updates = task.model.apply(
@@ -94,13 +96,13 @@ def train_step(
             train=True,
             mutable=["batch_stats"],
         )
-        losses = cross_entropy(logits, batch["label"], task.label_smoothing)
+        losses = mixed_cross_entropy(logits, targets, task.label_smoothing)
         return losses.mean(), (logits, updates.get("batch_stats", {}))
 
     (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
         state.params
     )
-    top1 = jnp.mean(rank_of(logits, batch["label"]) < 1)
+    top1 = jnp.mean(rank_of(logits, targets.dominant()) < 1)
     # Devices hold equal shares of the batch: means of means are the batch's means.
     gradients, batch_stats, loss, top1 = jax.lax.pmean((gradients, batch_stats, loss, top1), AXIS)
 
@@ -122,7 +124,7 @@ def eval_step(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> dic
     """Sums over a batch: ``examples``, ``top1`` and ``top5`` counts (int32), and ``loss``.
 
     ``batch`` is as in :func:`train_step`, with ``valid`` bool ``(N,)``: examples that only
-    fill the batch up count nowhere.
+    fill the batch up, or are ``bad``, count nowhere but as ``bad``.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = task.model.apply(variables, normalize(batch["image"], task.mean, task.std))
@@ -130,6 +132,7 @@ def eval_step(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> dic
     losses = jnp.where(batch["valid"], cross_entropy(logits, batch["label"]), 0)
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),
+        "bad": batch["bad"].sum(dtype=jnp.int32),
         "top1": (batch["valid"] & (rank < 1)).sum(dtype=jnp.int32),
         "top5": (batch["valid"] & (rank < 5)).sum(dtype=jnp.int32),
         "loss": losses.sum(),
@@ -146,6 +149,18 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
     log_p = jax.nn.log_softmax(logits)
     of_label = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
     return -(1 - smoothing) * of_label - smoothing * log_p.mean(axis=1)
+
+
+def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 0.0) -> jax.Array:
+    """Losses ``(N,)`` as :func:`cross_entropy`'s, of mixed images weighted over both labels.
+
+    Cross entropy is linear in the target, so this is that of the mixture of both smoothed ones.
+    """
+    losses = cross_entropy(logits, targets.label, smoothing)
+    if targets.other is None:
+        return losses
+    others = cross_entropy(logits, targets.other, smoothing)
+    return targets.weight * losses + (1 - targets.weight) * others
 
 
 def rank_of(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -1,0 +1,110 @@
+"""Times a training step with each augmentation, and with all of them, against the plain step.
+
+    python benchmarks/augment_cost.py [TrivialAugment mixup …] [--rounds 15]
+        [--model resnet18] [--size 64] [--batch-size 32]
+
+Each way of training compiles its own step, which takes most of the time; names choose some. A
+round runs every step once; printed are seconds to compile, the median time of a step, and
+the median over the rounds of its time over the plain step's in the same round.
+"""
+
+import argparse
+import os
+import time
+
+import jax
+import numpy as np
+import optax
+
+from flax_resnet import create_model
+from train import steps
+from train.augment import Augment
+from train.mixing import Mix
+from train.parallel import Pmap
+from train.policies import rand_augment, trivial_augment
+
+PARTS = {
+    "flip, pad-and-crop": dict(flip=True, pad_crop=4),
+    "vertical flip": dict(vertical_flip=True),
+    "TrivialAugment": dict(policy=trivial_augment()),
+    "RandAugment, 2 layers": dict(policy=rand_augment(2, 9)),
+    "colour jitter": dict(color_jitter=(0.4, 0.4, 0.4, 0.1)),
+    "cutout": dict(cutout=16),
+    "random erasing": dict(erasing=0.25),
+    "mixup": dict(mix=Mix(mixup=0.2)),
+    "cutmix": dict(mix=Mix(cutmix=1.0)),
+    "mixup or cutmix": dict(mix=Mix(mixup=0.2, cutmix=1.0)),
+}
+USUAL = ("flip, pad-and-crop", "TrivialAugment", "random erasing", "mixup or cutmix")
+
+
+def settings():
+    """Fields of Augment by name: none, each, those of a modern recipe, all."""
+    usual = {field: value for name in USUAL for field, value in PARTS[name].items()}
+    everything = {field: value for part in PARTS.values() for field, value in part.items()}
+    everything["policy"] = PARTS["TrivialAugment"]["policy"]
+    # The plain step twice: how far the second one's ratio is from 1 is the noise.
+    return {"plain": {}, "plain again": {}} | PARTS | {" + ".join(USUAL): usual, "all": everything}
+
+
+class Step:
+    """One way of training, with a state of its own."""
+
+    def __init__(self, model, augment, size, batch_size):
+        schedule = optax.constant_schedule(0.01)
+        self.task = steps.Task(
+            model=model,
+            optimizer=optax.sgd(schedule, 0.9),
+            schedule=schedule,
+            augment=augment,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            seed=0,
+            label_smoothing=0.1,
+        )
+        devices = Pmap(jax.local_devices()[:1])
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+        labels = rng.integers(0, model.num_classes, batch_size, np.int32)
+        self.batch = devices.split({"image": images, "label": labels})
+        self.step = devices.train(lambda state, _, batch: steps.train_step(self.task, state, batch))
+        self.state = devices.replicate(steps.create_state(self.task, (size, size, 3)))
+        self.first = self.seconds()
+
+    def seconds(self):
+        start = time.perf_counter()
+        self.state, _ = jax.block_until_ready(self.step(self.state, {}, self.batch))
+        return time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="beside the plain step; all unless given")
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=15)
+    flags = parser.parse_args()
+
+    device = jax.devices()[0]
+    print(
+        f"{flags.model}, {flags.size}×{flags.size}, batch {flags.batch_size}, {device.device_kind},"
+        f" {os.cpu_count()} cores, JAX {jax.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
+    model = create_model(flags.model, num_classes=1000)
+    all_steps = {
+        name: Step(model, Augment(**fields), flags.size, flags.batch_size)
+        for name, fields in settings().items()
+        if not flags.names or name in ("plain", "plain again", *flags.names)
+    }
+    rounds = [
+        {name: step.seconds() for name, step in all_steps.items()} for _ in range(flags.rounds)
+    ]
+    for name, step in all_steps.items():
+        median = np.median([times[name] for times in rounds])
+        ratio = np.median([times[name] / times["plain"] for times in rounds])
+        print(f"{ratio:6.3f} × plain  {1e3 * median:7.1f} ms  first {step.first:5.1f} s  {name}")
+
+
+if __name__ == "__main__":
+    main()
