@@ -1,0 +1,15 @@
+"""Fixtures of the tests of weight files."""
+
+import pytest
+
+from flax_resnet import save_weights
+from tests.flax_resnet.peers import randomised
+from tests.flax_resnet.weight_files import SMALL
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """SMALL's variables, and their file in torchvision's names."""
+    variables = randomised(SMALL)
+    save_weights(variables, tmp_path / "small.safetensors", model=SMALL)
+    return variables, tmp_path / "small.safetensors"

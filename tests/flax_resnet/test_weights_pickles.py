@@ -1,0 +1,166 @@
+"""Files that torch.save wrote, or someone who means harm: read without running anything."""
+
+import os
+import pickle
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+from flax_resnet import (
+    load_weights,
+)
+from flax_resnet.weights import WeightsError
+from flax_resnet.weights.files import read_file
+
+
+def write_torch(path, program, values=b"\0" * 16, order=b"little", compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", program)
+        archive.writestr("archive/data/0", values)
+        archive.writestr("archive/byteorder", order)
+    return path
+
+
+class Attack:
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [(os.system, ("touch {}",)), (eval, ("open('{}', 'w')",)), (getattr, (os, "getcwd"))],
+)
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_pickle_that_calls_is_refused_and_nothing_runs(function, args, protocol, tmp_path):
+    target = tmp_path / "owned"
+    args = tuple(a.format(target) if isinstance(a, str) else "os" for a in args)
+    program = pickle.dumps({"conv1.weight": Attack(function, *args)}, protocol)
+    path = write_torch(tmp_path / "w.pth", program)
+    with pytest.raises(WeightsError, match=r"refused, and nothing was run.*safetensors"):
+        load_weights("resnet18", path)
+    assert not target.exists()
+
+
+PROGRAMS = {
+    "no end": b"\x80\x02}",
+    "stack": b"\x80\x02u.",
+    "bytes": b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "string": b"\x80\x02X\xff\xff\xff\x7fa.",
+    "memo": b"\x80\x02j\xff\xff\xff\x7f.",
+    "not a dict": pickle.dumps([1, 2], 2),
+    "no tensors": pickle.dumps({"state_dict": {"epoch": 3}}, 2),
+    "deep key": b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_broken_pickles_end_in_one_error(program, tmp_path):
+    with pytest.raises(WeightsError, match=r"damaged|refused|no tensors by name"):
+        load_weights("resnet18", write_torch(tmp_path / "w.pth", program))
+
+
+def torch_tensor(shape, stride, offset=0):
+    """A state dict of one tensor over 4 floats, as torch.save describes it."""
+
+    def text(value):
+        return b"X" + len(value).to_bytes(4, "little") + value
+
+    def numbers(*values):
+        return b"".join(b"\x8a\x08" + n.to_bytes(8, "little", signed=True) for n in values)
+
+    storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu")
+    view = numbers(offset) + b"(" + numbers(*shape) + b"t(" + numbers(*stride) + b"t"
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x04tQ" + view
+    call += b"\x89ccollections\nOrderedDict\n)RtR"
+    return b"\x80\x02}" + text(b"layer1.0.conv1.weight") + call + b"s."
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "offset"),
+    [
+        ((5,), (1,), 0),
+        ((2, 2), (3, 1), 0),
+        ((4,), (1,), 1),
+        ((10**12,), (1,), 0),
+        ((3, 3), (1, 1), 0),
+        ((2**48,) * 32, (1,) * 32, 2**48),
+    ],
+)
+def test_tensors_beyond_their_storage_are_refused(shape, stride, offset, tmp_path):
+    path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride, offset))
+    with pytest.raises(WeightsError, match=r"conv1.*needs [\d,]+…? values.*has 4"):
+        load_weights("resnet18", path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "offset"),
+    [
+        ((1,) * 33, (1,) * 33, 0),
+        ((2**48 + 1,), (1,), 0),
+        ((1,), (2**48 + 1,), 0),
+        ((1,), (1,), 2**48 + 1),
+        ((1,), (-1,), 0),
+    ],
+)
+def test_sizes_that_no_tensor_has_are_refused(shape, stride, offset, tmp_path):
+    path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride, offset))
+    with pytest.raises(WeightsError, match=r"more than 32 axes, or with a size outside"):
+        load_weights("resnet18", path)
+
+
+def test_expanded_views_are_told(tmp_path):
+    for shape, stride in (((9, 10**9), (0, 0)), ((2, 2), (0, 1))):
+        path = write_torch(tmp_path / "w.pth", torch_tensor(shape, stride))
+        with pytest.raises(WeightsError, match=r"is an expanded view; save it with .contiguous"):
+            load_weights("resnet18", path)
+
+
+@pytest.mark.parametrize("stored_too", [False, True])
+@pytest.mark.parametrize("count", [2**20, 2**29])
+def test_a_forged_entry_size_is_refused(count, stored_too, tmp_path):
+    path = write_torch(tmp_path / "w.pth", torch_tensor((count,), (1,)))
+    raw = bytearray(path.read_bytes())
+    local = raw.index(b"archive/data/0") - 30
+    central = raw.rindex(b"archive/data/0") - 46
+    for place in (local + 18, central + 20):
+        if stored_too:
+            raw[place : place + 4] = (4 * count).to_bytes(4, "little")
+        raw[place + 4 : place + 8] = (4 * count).to_bytes(4, "little")
+    path.write_bytes(raw)
+    with pytest.raises(WeightsError, match="damaged"):
+        read_file(path).tensors["layer1.0.conv1.weight"].read()
+
+
+def test_nested_tuples_that_share_parts_are_refused_at_once(tmp_path):
+    program = b"\x80\x02)" + b"q\x00h\x00\x86" * 60 + b")R."
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match="refers to a call of a tuple") as refusal:
+        load_weights("resnet18", write_torch(tmp_path / "w.pth", program))
+    assert time.monotonic() - start < 1 and len(str(refusal.value)) < 500
+
+
+def test_long_names_are_cut_in_messages(tmp_path):
+    program = b"\x80\x02c" + b"a" * 10_000 + b"\nb\n."
+    with pytest.raises(WeightsError, match="refused") as refusal:
+        load_weights("resnet18", write_torch(tmp_path / "w.pth", program))
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize(("order", "dtype"), [(b"little", "<f4"), (b"big", ">f4")])
+def test_torch_views_of_either_byte_order(order, dtype, tmp_path):
+    values = np.arange(4, dtype=dtype).tobytes()
+    path = write_torch(tmp_path / "w.pth", torch_tensor((2, 2), (1, 2)), values, order)
+    array = read_file(path).tensors["layer1.0.conv1.weight"].read()
+    np.testing.assert_array_equal(array, [[0, 2], [1, 3]])
+
+
+def test_a_compressed_torch_archive_is_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    write_torch(path, torch_tensor((4,), (1,)), compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match="compressed entry"):
+        load_weights("resnet18", path)
