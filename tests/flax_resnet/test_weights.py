@@ -155,6 +155,13 @@ def test_saving_warns_of_fields_that_the_library_lacks(fields, layouts, tmp_path
             assert f"a network with {name}={value!r}" in str(report)
 
 
+def test_layouts_refuse_what_their_library_has_no_name_for(tmp_path):
+    for name, layout in (("resnet50d", "torchvision"), ("seresnet50", "huggingface")):
+        model = create_model(name, stage_sizes=(1, 1), width=16)
+        with pytest.raises(WeightsError, match=f"the {layout} layout has no name for s.*timm"):
+            save_weights(randomised(model), tmp_path / "w.safetensors", model=model, layout=layout)
+
+
 def test_wrappers_prefixes_are_seen_through(saved, tmp_path):
     variables, _ = saved
     np.savez(tmp_path / "w.npz", **{f"module/{n}": leaf for n, leaf in flat(variables).items()})

@@ -49,8 +49,34 @@ def torch_logits(net, images):
     return getattr(output, "logits", output)
 
 
+def randomise(net, seed=0):
+    """Every weight and statistic of a PyTorch net random, and the logits of a sane scale."""
+    torch = peer("torch")
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor):
+        return torch.randn(tensor.shape, generator=generator)
+
+    with torch.no_grad():
+        for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+            if tensor.ndim > 1:
+                tensor.copy_(normal(tensor) * (2 / tensor[0].numel()) ** 0.5)
+            elif name.endswith("running_var"):
+                tensor.copy_(torch.exp(0.3 * normal(tensor)))
+            elif tensor.is_floating_point():
+                scale = name.endswith("weight")
+                tensor.copy_((0.6 if scale else 0) + 0.1 * normal(tensor))
+    return net.eval()
+
+
 def to_torch(images):
     return peer("torch").from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def evaluated(net, images):
+    """The logits of a net that is not training."""
+    with peer("torch").no_grad():
+        return torch_logits(net, to_torch(images)).numpy()
 
 
 def from_torch(images):

@@ -1,0 +1,111 @@
+"""Weights of Keras's networks, out of every kind of file that Keras writes."""
+
+import jax
+import numpy as np
+import pytest
+
+from flax_resnet import load_weights
+from flax_resnet.weights import WeightsError, read_weights
+from tests.flax_resnet.keras_nets import RULES, as_theirs, leaves_of, small_model, small_net
+from tests.flax_resnet.peers import assert_close, peer, random_images
+
+pytestmark = pytest.mark.peer
+
+
+def randomise(net, seed=0):
+    rng = np.random.default_rng(seed)
+    for variable in net.variables:
+        shape, name = variable.shape, variable.name
+        value = rng.standard_normal(shape) * 0.1
+        if len(shape) > 1:
+            value *= 10 * (1 / np.prod(shape[:-1])) ** 0.5
+        elif name in ("gamma", "moving_variance"):
+            value = np.exp(3 * value) * (0.6 if name == "gamma" else 1)
+        variable.assign(value)
+    return net
+
+
+def save(net, path):
+    (net.save_weights if path.name.endswith(".weights.h5") else net.save)(path)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def version(request):
+    """Of the network: Keras has the two of the two papers."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def net(version):
+    """A small net with every weight and statistic random."""
+    return randomise(small_net(version))
+
+
+def test_files_give_the_same_logits(version, net, tmp_path):
+    peer("h5py")
+    model, images = small_model(version), random_images()
+    apply = jax.jit(model.apply)
+    expected = net(images)
+    for suffix in (".h5", ".weights.h5", ".keras"):
+        path = tmp_path / f"w{suffix}"
+        save(net, path)
+        variables, report = read_weights(model, path)
+        assert report.complete and report.layout == "keras", report
+        assert_close(apply(variables, images), expected, suffix)
+        path.write_bytes(path.read_bytes()[:50_000])
+        with pytest.raises(WeightsError, match="cut short"):
+            load_weights(model, path)
+
+
+def test_blocks_of_two_digits_keep_their_order(version, tmp_path):
+    """``conv3_block10`` comes before ``conv3_block2`` in an HDF5 file."""
+    peer("h5py")
+    fields = dict(version=version, stage_sizes=(2, 11), width=4)
+    net = randomise(small_net(**fields))
+    kernels = {key: leaf for key, leaf in leaves_of(net).items() if key[1] == "kernel"}
+    assert ("conv3_block11_1_conv", "kernel") in kernels
+    for suffix in (".h5", ".weights.h5"):
+        path = tmp_path / f"w{suffix}"
+        save(net, path)
+        variables = load_weights(small_model(**fields), path)
+        ours = as_theirs({"params": variables["params"]}, RULES[version])
+        for key, kernel in kernels.items():
+            np.testing.assert_array_equal(ours[key], kernel, str(key))
+
+
+def test_another_epsilon_and_stride_than_keras(version, net, tmp_path):
+    net.save(tmp_path / "w.keras")
+    same = load_weights(small_model(version), tmp_path / "w.keras")
+    other = load_weights(small_model(version, norm_epsilon=1e-3), tmp_path / "w.keras")
+    norm = ("batch_stats", "stage1_block1", "norm1", "var")
+    for key in norm:
+        same, other = same[key], other[key]
+    np.testing.assert_allclose(same + 1.001e-5, other + 1e-3, rtol=1e-6)
+    wrong = {1: dict(stride_conv="3x3"), 2: dict(stride_block="first")}[version]
+    with pytest.raises(WeightsError, match="Keras halves the maps elsewhere"):
+        load_weights(small_model(version, **wrong), tmp_path / "w.keras")
+
+
+def test_a_keras_net_inside_another_is_found(version, net, tmp_path):
+    keras, h5py = peer("keras"), peer("h5py")
+    outer = keras.Sequential(
+        [
+            keras.Model(net.input, net.layers[-2].output),
+            keras.layers.Dense(3, name="mine"),
+        ]
+    )
+    outer.compile("adam")
+    outer.optimizer.build(outer.trainable_variables)  # its state is in the files too
+    outer.save(tmp_path / "w.keras")
+    outer.save(tmp_path / "w.h5")
+    model = small_model(version)
+    for name in ("w.keras", "w.h5"):
+        variables, report = read_weights(model, tmp_path / name)
+        assert sorted(report.skipped) == ["mine/bias", "mine/kernel"]
+        assert report.missing == ("params/head/bias", "params/head/kernel")
+        stem = net.get_layer("conv1_conv").kernel
+        np.testing.assert_array_equal(variables["params"]["stem_conv"]["kernel"], stem)
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    with pytest.raises(WeightsError, match="its 0 tensors"):
+        load_weights(model, tmp_path / "empty.h5")

@@ -1,0 +1,136 @@
+"""Files as torch.save and safetensors write them: checkpoints, types, damage."""
+
+import argparse
+import collections
+import datetime
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_resnet import ResNet, load_weights
+from flax_resnet.weights import WeightsError, read_weights
+from tests.flax_resnet.peers import assert_same, peer
+from tests.flax_resnet.torch_nets import hugging_face_net, randomise
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small PyTorch net's state, and its fields here."""
+    model = ResNet((1, 2), width=8, num_classes=11)
+    return randomise(hugging_face_net(model)).state_dict(), model
+
+
+def saved_with_torch(content, path, **options):
+    torch = peer("torch")
+    torch.save(content, path, **options)
+    return path
+
+
+def reference(state, model, path):
+    peer("safetensors.torch").save_file(state, path)
+    return load_weights(model, path)
+
+
+def wrappers(state):
+    torch = peer("torch")
+    optimizer = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+    name = "resnet.encoder.stages.1.layers.0.layer.1.convolution.weight"
+    base = state[name]
+    wide = torch.zeros(2, *base.shape).copy_(base)
+    flipped = base.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    return {
+        "plain": dict(state),
+        "ordered": collections.OrderedDict(state),
+        "state_dict": {"epoch": 3, "state_dict": state, "optimizer": optimizer, "best": 71.5},
+        "model": {"model": {"state_dict": state}, "args": argparse.Namespace(lr=0.1, x=[1])},
+        "extras": {
+            "state_dict": state,
+            "best": np.float64(71.5),
+            "curve": np.arange(3.0),
+            "milestones": collections.Counter([30, 60]),
+            "seen": {1, 2},
+            "started": datetime.datetime(2026, 1, 1),
+            "path": pathlib.PosixPath("runs"),
+            "type": torch.float16,
+            "device": torch.device("cpu"),
+            "sizes": torch.zeros(2, 3).shape,
+            "scores": collections.defaultdict(list, a=[1]),
+        },
+        "module": {"state_dict": {f"module.{name}": t for name, t in state.items()}},
+        "parameters": {name: torch.nn.Parameter(t, False) for name, t in state.items()},
+        "view": state | {name: wide[1]},
+        "non-contiguous": state | {name: flipped},
+        "shared": state | {name: base, "unused.copy": base[:2]},
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    "plain ordered state_dict model extras module parameters view non-contiguous shared".split(),
+)
+def test_checkpoints_of_every_shape_are_read(kind, small, tmp_path):
+    state, model = small
+    expected = reference(state, model, tmp_path / "reference.safetensors")
+    for protocol in (2, 4):
+        path = saved_with_torch(wrappers(state)[kind], tmp_path / "w.pt", pickle_protocol=protocol)
+        variables, report = read_weights(model, path)
+        assert_same(variables, expected)
+        assert report.skipped == (("unused.copy",) if kind == "shared" else ())
+        assert not report.missing and not report.mismatched
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_torch_types_become_float32(dtype, small, tmp_path):
+    torch = peer("torch")
+    state, model = small
+    cast = {
+        name: t.to(getattr(torch, dtype)) if t.is_floating_point() else t
+        for name, t in state.items()
+    }
+    variables = load_weights(model, saved_with_torch(cast, tmp_path / "w.bin"))
+    back = {name: t.to(torch.float32) for name, t in cast.items()}
+    assert_same(variables, reference(back, model, tmp_path / "r"))
+
+
+def test_whole_modules_and_the_old_format_are_refused(small, tmp_path):
+    torch = peer("torch")
+    state, model = small
+    with pytest.raises(WeightsError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict\(\)"):
+        load_weights(model, saved_with_torch(torch.nn.Linear(2, 2), tmp_path / "w.pth"))
+    old = saved_with_torch(state, tmp_path / "o.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match=r"bare pickle"):
+        load_weights(model, old)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.99])
+def test_truncated_torch_files_end_in_one_error(keep, small, tmp_path):
+    state, model = small
+    path = saved_with_torch(state, tmp_path / "w.pth")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(WeightsError, match="cut short"):
+        load_weights(model, path)
+
+
+def test_a_changed_byte_in_a_torch_file_is_found(small, tmp_path):
+    state, model = small
+    path = saved_with_torch(state, tmp_path / "w.pth")
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_weights(model, path)
+
+
+def test_bfloat16_in_safetensors(small, tmp_path):
+    torch, safetensors = peer("torch"), peer("safetensors.torch")
+    state, model = small
+    cast = {n: t.bfloat16() if t.is_floating_point() else t for n, t in state.items()}
+    safetensors.save_file(cast, tmp_path / "b")
+    back = {n: t.to(torch.float32) for n, t in cast.items()}
+    expected = reference(back, model, tmp_path / "r")
+    assert_same(load_weights(model, tmp_path / "b"), expected)
+    assert jnp.asarray(expected["params"]["head"]["bias"]).dtype == jnp.float32
