@@ -21,7 +21,7 @@ def get_config():
     config.dataset.name = "tfds:imagenet2012"
     config.dataset.eval_split = "validation"
     config.dataset.image_size = 224
-    config.dataset.resize = 256
+    config.dataset.crop_ratio = 0.875  # 256 pixels, of which 224 are cut
     config.augment.crop_scale = (0.08, 1.0)
     config.augment.flip = True
 

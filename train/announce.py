@@ -70,6 +70,18 @@ def warnings(
     return found
 
 
+def input_wait(console: Console, share: float) -> None:
+    """Says after the first epoch whether the devices or the images set the pace."""
+    if share < 0.05:
+        console.say(f"compute-bound: steps waited {share:.1%} of the time for images")
+    else:
+        console.say(
+            f"input-bound: steps waited {share:.0%} of the time for images, and would go"
+            f" {1 / max(1 - share, 1e-3):.3g} times as fast without. More cores or data.workers"
+            " help; for TFDS data, so does train.prepare --resize"
+        )
+
+
 def check_evaluation(console: Console, evaluated: dict[str, float], classes: int) -> None:
     """Warns where an evaluation's loss is far worse than guessing's, ln(classes)."""
     loss, guessing = evaluated["loss"], math.log(max(2, classes))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from train import steps, workdir
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
+from train.data.ahead import ahead
+from train.data.bad_records import BadRecords
 from train.data.resident import gather
 from train.data.splits import Split
+from train.errors import RunError
 from train.parallel import Devices, InFlight, make_devices
 
 TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
@@ -19,6 +23,8 @@ def evaluate(
     devices: Devices, step: Callable, state: Any, data: Any, split: Split, batch_size: int
 ) -> dict[str, float]:
     """Gives ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``.
+
+    With ``bad`` images that could not be decoded and count nowhere, where there are any.
 
     Args:
       devices: where the compiled ``step`` runs.
@@ -31,15 +37,20 @@ def evaluate(
     batch_size += -batch_size % len(devices)
     sums = []
     in_flight = InFlight()
-    for batch in split.eval_batches(batch_size):
-        sums.append(step(state, data, devices.split(batch)))
-        in_flight.add(sums[-1])
+    with closing(ahead(split.eval_batches(batch_size), devices.split)) as batches:
+        for batch in batches:
+            sums.append(step(state, data, batch))
+            in_flight.add(sums[-1])
     sums = devices.fetch(sums)
     total = {name: sum(part[name].item() for part in sums) for name in sums[0]}
-    examples = total["examples"]
-    if examples != len(split):
-        raise AssertionError(f"evaluated {examples} examples of {len(split)}")
+    examples, bad = total["examples"], total["bad"]
+    if examples + bad != len(split):
+        raise AssertionError(f"evaluated {examples} examples and left out {bad} of {len(split)}")
+    if not examples:
+        raise RunError(f"none of the {bad} images of {split.source.name} can be decoded")
     result = {"examples": examples, "top1": total["top1"] / examples}
+    if bad:
+        result["bad"] = bad
     if len(split.source.class_names) >= TOP5_FROM:
         result["top5"] = total["top5"] / examples
     return result | {"loss": total["loss"] / examples}
@@ -56,7 +67,9 @@ def evaluate_run(path: str, step: int | str) -> dict[str, Any]:
     RunError where there is no such run, checkpoint or data.
     """
     config = workdir.read_config(path)
-    split = Split(config, config.dataset.eval_split, training=False).load()
+    split = Split(config, config.dataset.eval_split, training=False)
+    workdir.check_classes(path, split.source)
+    split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
     model = make_model(config, len(split.source.class_names))
     # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
     task = make_task(config, model, steps_per_epoch=1, num_steps=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jax
@@ -13,11 +15,15 @@ from train import announce, steps, workdir
 from train.augment import example_keys
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
+from train.data.ahead import ahead
+from train.data.bad_records import BadRecords
 from train.data.order import TrainOrder
 from train.data.prepared import data_dir
 from train.data.resident import gather
+from train.data.source import Source
 from train.data.splits import Split
-from train.errors import RunError
+from train.dispatch import several, stacked, steps_per_call
+from train.errors import RunError, UsageError
 from train.evaluation import evaluate
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter
@@ -44,7 +50,9 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, "config.batch_size")
     train_split = Split(config, config.dataset.train_split, training=True)
-    eval_split = Split(config, config.dataset.eval_split, training=False)
+    taken = train_split.gib if train_split.is_resident else 0.0
+    eval_split = Split(config, config.dataset.eval_split, training=False, taken=taken)
+    check_classes(train_split.source, eval_split.source)
     timetable = make_timetable(config, len(train_split))
     model = make_model(config, len(train_split.source.class_names))
     task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)
@@ -59,18 +67,28 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             state = steps.create_state(task, train_split.image_shape)
         start, end = int(state.step), timetable.num_steps
 
-        with Console(start, end) as console, MetricsWriter(path, start) as writer:
+        with (
+            Console(start, end) as console,
+            MetricsWriter(path, start) as writer,
+            ExitStack() as stack,
+        ):
             announce.run(console, config, path, devices, train_split, eval_split, state, timetable)
             pictures = Pictures(path, console.warn)
             meter = Meter(config.batch_size, devices.fetch)
             order = TrainOrder(len(train_split), config.batch_size, config.seed)
+            bad_records = BadRecords(path, console.warn)
 
-            train_data = devices.replicate(train_split.load().resident)
-            eval_data = devices.replicate(eval_split.load().resident)
+            train_data = devices.replicate(train_split.load(bad_records).resident)
+            eval_data = devices.replicate(eval_split.load(bad_records).resident)
             state = devices.replicate(state)
-            train_step = devices.train(
-                lambda state, data, batch: steps.train_step(task, state, gather(data, batch))
+
+            def one_step(state, data, batch):
+                return steps.train_step(task, state, gather(data, batch))
+
+            together = steps_per_call(
+                config.data.steps_per_call, devices.platform, train_split.is_resident
             )
+            train_step = devices.train(several(one_step) if together > 1 else one_step)
             eval_step = devices.evaluate(
                 lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
             )
@@ -79,18 +97,28 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                 batch_size = config.eval.batch_size or config.batch_size
                 return evaluate(devices, eval_step, state, eval_data, eval_split, batch_size)
 
+            def batches() -> Iterator[dict[str, np.ndarray]]:
+                if together > 1:
+                    calls = timetable.calls(start, together)
+                    return stacked(order, calls, train_split.share, together, len(devices))
+                return train_split.train_batches(order, range(start, end))
+
             evaluated: dict[str, Any] | None = None
-            batches = train_split.train_batches(order, range(start, end))
             if stop and start < end:
                 raise Interrupted(f"{stop.signal.name} before step {start + 1}")
-            for step in range(start + 1, end + 1):
+            first = first_epoch = True
+            # Batches go to the devices ahead of time, while earlier steps run.
+            feed = stack.enter_context(closing(ahead(batches(), devices.split)))
+            for call in timetable.calls(start, together):
+                step = call.stop
                 with meter.waiting():
-                    batch = devices.split(next(batches))
-                if step == start + 1:
+                    batch = next(feed)
+                if first:
                     console.compiling()
                 state, metrics = train_step(state, train_data, batch)
-                meter.add(metrics)
-                if step == start + 1:
+                meter.add(metrics, len(call))
+                if first:
+                    first = False
                     jax.block_until_ready(metrics)
                     console.compiled()
                     pictures.samples(*first_images(task, train_split, order))
@@ -109,6 +137,9 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                         announce.check_evaluation(console, evaluated, model.num_classes)
                     writer.write(row)
                     console.progress(row)
+                    if first_epoch and step - start >= timetable.steps_per_epoch:
+                        announce.input_wait(console, meter.input_wait())
+                        first_epoch = False
                     pictures.curves(at_once=step == end)
                     meter.restart_clock()
 
@@ -123,6 +154,21 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             # Without a step to do, the run being finished, nothing is evaluated yet.
             evaluated = evaluated or evaluate_now()
     return {"split": eval_split.source.split} | evaluated | {"step": end}
+
+
+def check_classes(one: Source, other: Source) -> None:
+    """Raises UsageError where two splits do not have the same classes."""
+    if one.class_names == other.class_names:
+        return
+    missing = [
+        f"{source.split!r} lacks {', '.join(map(repr, sorted(lacks)))}"
+        for source, lacks in (
+            (one, set(other.class_names) - set(one.class_names)),
+            (other, set(one.class_names) - set(other.class_names)),
+        )
+        if lacks
+    ]
+    raise UsageError(f"the splits of {one.name} differ in their classes: {'; '.join(missing)}")
 
 
 def save(checkpoints: Checkpoints, state: steps.TrainState, metrics: dict | None) -> None:

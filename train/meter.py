@@ -17,8 +17,9 @@ class Meter:
 
     def __init__(self, batch_size: int, fetch: Callable):
         self.batch_size, self.fetch = batch_size, fetch
-        self._metrics: list[dict[str, jax.Array]] = []
+        self._metrics: list[tuple[int, dict[str, jax.Array]]] = []
         self._in_flight = InFlight()
+        self._total_waited = self._total_seconds = 0.0
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -32,24 +33,31 @@ class Meter:
         yield
         self._waited += time.monotonic() - began
 
-    def add(self, metrics: dict[str, jax.Array]) -> None:
-        """Takes a step's metrics, and waits where too many steps are in flight."""
-        self._metrics.append(metrics)
-        self._steps += 1
+    def add(self, metrics: dict[str, jax.Array], steps: int = 1) -> None:
+        """Takes the mean metrics of steps, and waits where too many are in flight."""
+        self._metrics.append((steps, metrics))
+        self._steps += steps
         self._in_flight.add(metrics)
+
+    def input_wait(self) -> float:
+        """The share of all time that was waited for input, as far as summaries tell it."""
+        return self._total_waited / self._total_seconds if self._total_seconds else 0.0
 
     def summary(self) -> dict[str, float]:
         """Means since the last summary; the learning rate is the last step's."""
-        metrics = self.fetch(self._metrics)
+        steps, metrics = zip(*self._metrics, strict=True)
+        metrics = self.fetch(metrics)
         self._metrics = []
         row = {
-            "train/loss": float(np.mean([step["loss"] for step in metrics])),
-            "train/top1": float(np.mean([step["top1"] for step in metrics])),
+            "train/loss": float(np.average([mean["loss"] for mean in metrics], weights=steps)),
+            "train/top1": float(np.average([mean["top1"] for mean in metrics], weights=steps)),
             "learning_rate": float(metrics[-1]["learning_rate"]),
         }
         if self._steps:
             seconds = time.monotonic() - self._began
             row["images_per_second"] = round(self._steps * self.batch_size / seconds, 1)
             row["input_wait_fraction"] = round(self._waited / seconds, 4)
+            self._total_waited += self._waited
+            self._total_seconds += seconds
         self.restart_clock()
         return row

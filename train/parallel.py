@@ -50,10 +50,15 @@ class Devices:
     def __len__(self) -> int:
         return len(self.devices)
 
+    @property
+    def platform(self) -> str:
+        """``"cpu"``, ``"gpu"`` or ``"tpu"``."""
+        return self.devices[0].platform
+
     def describe(self) -> str:
         """Such as ``4 cpu devices``."""
         plural = "s" if len(self) > 1 else ""
-        return f"{len(self)} {self.devices[0].platform} device{plural}"
+        return f"{len(self)} {self.platform} device{plural}"
 
     def check_batch(self, batch_size: int, key: str) -> None:
         """Raises UsageError unless every device gets the same number of images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ml_collections
@@ -32,6 +33,15 @@ class Timetable:
         # Also where it saves: a run that resumes there averages over the same steps.
         due = _due(step, self.log_every, self.num_steps)
         return due or self.evaluates(step) or self.saves(step)
+
+    def calls(self, start: int, most: int) -> Iterator[range]:
+        """The steps from ``start`` on in rows of at most ``most`` with nothing due within."""
+        while start < self.num_steps:
+            stop = start + 1
+            while stop - start < most and not self.logs(stop):
+                stop += 1
+            yield range(start, stop)
+            start = stop
 
     def epoch(self, step: int) -> float:
         """Passes over the training images that ``step`` steps make."""

@@ -9,11 +9,13 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Sequence
 
 import ml_collections
 
 import flax_resnet
 from train import config as config_lib
+from train.data.source import Source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
 
@@ -76,8 +78,9 @@ def describe(
         "model": config.model.name,
         "class_names": list(train_split.source.class_names),
         "preprocessing": {
-            "resize": train_split.resize,
-            "image_size": train_split.size,
+            "resize": eval_split.resize,
+            "image_size": eval_split.size,
+            "interpolation": eval_split.interpolation,
             "mean": list(config.dataset.mean),
             "std": list(config.dataset.std),
         },
@@ -87,6 +90,26 @@ def describe(
     versions |= {name: importlib.metadata.version(name) for name in VERSIONS_OF}
     text = json.dumps(description | {"versions": versions}, indent=2, ensure_ascii=False)
     write_atomically(os.path.join(path, "run.json"), text + "\n")
+
+
+def check_classes(path: str, source: Source) -> None:
+    """Raises RunError where a source has other classes than the run in ``path`` learned."""
+    try:
+        with open(os.path.join(path, "run.json"), encoding="utf-8") as file:
+            learned = json.load(file)["class_names"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {os.path.join(path, 'run.json')}: {error}") from error
+    if list(source.class_names) != learned:
+        raise RunError(
+            f"the run in {path!r} learned the classes {some(learned)}, but {source.name}"
+            f" {source.split} has {some(source.class_names)}"
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """At most eight names, and how many more there are."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
 
 
 def write_atomically(path: str, text: str) -> None:

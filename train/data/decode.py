@@ -4,41 +4,88 @@ from __future__ import annotations
 
 import io
 import math
+import os
 
-import cv2
-import numpy as np
-from PIL import Image, ImageOps
+# More pixels than any photograph has: a file that claims them is an attack or damaged, and is
+# refused before memory is given to it. OpenCV reads its limit when it is imported.
+MAX_PIXELS = 178_956_970  # Pillow's limit
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: E402
 
 # Threads decode different images; OpenCV's own threads inside one would only compete.
 cv2.setNumThreads(0)
+# What cannot be decoded is told by BadImage, once, and not by lines of OpenCV's own.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class BadImage(ValueError):
+    """Bytes that are no readable image, and why."""
 
 
 def decode_rgb(encoded: bytes) -> np.ndarray:
-    """Decodes JPEG, PNG and the like to uint8 RGB ``(H, W, 3)``, upright.
+    """Decodes JPEG, PNG, WebP, BMP, GIF (its first frame), TIFF to uint8 RGB ``(H, W, 3)``.
 
-    Grey images get three equal channels. Raises ValueError for bytes that are no image.
+    Upright, whatever its EXIF orientation; grey images get three equal channels, palettes
+    their colours, 16-bit values their upper 8 bits, CMYK becomes RGB, and transparency is left
+    out. What the bytes are is told by themselves, not by a name.
+
+    Raises BadImage for bytes that are no image, are cut short, or claim more than
+    ``MAX_PIXELS``.
     """
     pixels = None
     if encoded:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        try:
+            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:  # too many pixels; Pillow says how many
+            pass
     if pixels is not None:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-    try:  # formats that OpenCV lacks, such as GIF
-        with Image.open(io.BytesIO(encoded)) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:
-        raise ValueError(f"{len(encoded)} bytes that are no readable image: {error}") from error
+    try:
+        return _decode_with_pillow(encoded)
+    except Exception as error:  # Pillow raises many kinds
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else str(error) or type(error).__name__
+        raise BadImage(f"{len(encoded):,} bytes that are no readable image: {reason}") from error
 
 
-def centre_crop(image: np.ndarray, size: int, resize: int) -> np.ndarray:
-    """Resizes the shorter side to ``resize`` and cuts the middle ``size``×``size``."""
+def _decode_with_pillow(encoded: bytes) -> np.ndarray:
+    """Decodes the formats that OpenCV lacks, and names what is wrong with a file."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # which convert would cut off at 255
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        return np.array(image.convert("RGB"))
+
+
+def centre_crop(
+    image: np.ndarray, size: int, resize: int, interpolation: str = "bilinear"
+) -> np.ndarray:
+    """Resizes the shorter side to ``resize`` and cuts the middle ``size``×``size``.
+
+    As torchvision's ``Resize(resize)`` and ``CenterCrop(size)`` on a Pillow image, with
+    antialiasing, but for rounding: only the part that is kept is resized, so that a picture as
+    long as a ribbon costs no more than another. ``size`` is at most ``resize``.
+    """
     height, width = image.shape[:2]
-    scale = resize / min(height, width)
-    if scale != 1:
-        shape = (max(resize, round(width * scale)), max(resize, round(height * scale)))
-        image = _resize(image, shape)
-    top, left = ((side - size) // 2 for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
+    shorter = min(height, width)
+    # Sizes after resizing, and where the crop begins there; rounded as torchvision does.
+    new_height, new_width = int(resize * height / shorter), int(resize * width / shorter)
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    if (new_height, new_width) == (height, width):
+        return np.ascontiguousarray(image[top : top + size, left : left + size])
+    down, across = height / new_height, width / new_width
+    box = (left * across, top * down, (left + size) * across, (top + size) * down)
+    box = (*box[:2], min(box[2], width), min(box[3], height))  # against rounding
+    cut = Image.fromarray(image).resize((size, size), RESAMPLING[interpolation], box)
+    return np.asarray(cut)
 
 
 def random_resized_crop(
@@ -66,10 +113,8 @@ def random_resized_crop(
         w = max(1, min(width, round(height * ratio[1])))
         h = max(1, min(height, round(width / ratio[0])))
         top, left = (height - h) // 2, (width - w) // 2
-    return _resize(image[top : top + h, left : left + w], (size, size))
-
-
-def _resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resizes to ``(width, height)``: area averages where it shrinks, so nothing aliases."""
-    shrinks = shape[0] < image.shape[1] and shape[1] < image.shape[0]
-    return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    # Area averages where it shrinks, so that nothing aliases; OpenCV's are the fastest.
+    shrinks = size < w and size < h
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    cut = image[top : top + h, left : left + w]
+    return cv2.resize(cut, (size, size), interpolation=interpolation)

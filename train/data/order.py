@@ -6,9 +6,22 @@ every way of reading the data (resident or streamed, any number of workers) read
 
 from __future__ import annotations
 
-import functools
+import threading
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Share(NamedTuple):
+    """The part of every batch that one of several processes has: as many places each."""
+
+    process: int = 0
+    processes: int = 1
+
+    def places(self, batch_size: int) -> range:
+        """This process's places in a batch of all processes together."""
+        part = batch_size // self.processes
+        return range(self.process * part, (self.process + 1) * part)
 
 
 class TrainOrder:
@@ -25,13 +38,23 @@ class TrainOrder:
         self.batch_size = batch_size
         self.seed = seed
         self.steps_per_epoch = num_records // batch_size
-        self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
+        self._shuffled: dict[int, np.ndarray] = {}  # the last epochs asked for
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        return TrainOrder, (self.num_records, self.batch_size, self.seed)
 
     def __getitem__(self, step: int) -> np.ndarray:
         """Record numbers of batch ``step``, int32 ``(batch_size,)``."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         return self._epoch(epoch)[batch * self.batch_size :][: self.batch_size]
 
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        rng = np.random.default_rng((self.seed, epoch))
-        return rng.permutation(self.num_records).astype(np.int32)
+    def _epoch(self, epoch: int) -> np.ndarray:
+        with self._lock:  # or at an epoch's start every thread would shuffle for itself
+            if epoch not in self._shuffled:
+                while len(self._shuffled) > 1:
+                    self._shuffled.pop(min(self._shuffled))
+                rng = np.random.default_rng((self.seed, epoch))
+                order = rng.permutation(self.num_records).astype(np.int32)
+                self._shuffled[epoch] = order
+            return self._shuffled[epoch]

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
+import tqdm
 
+from train.data.bad_records import BadRecord, Reader
 from train.data.decode import centre_crop
-from train.data.source import Source
 
 TOGETHER = 256  # records a task: one task a record would take longer than small images do
 
 
-def load(source: Source, size: int, resize: int, threads: int) -> dict[str, np.ndarray]:
+def load(
+    reader: Reader, size: int, resize: int, interpolation: str, threads: int
+) -> tuple[dict[str, np.ndarray], list[BadRecord]]:
     """Decodes every record: ``image`` uint8 ``(N, size, size, 3)``, ``label`` int32 ``(N,)``.
 
-    Raises RunError for a record that cannot be decoded.
+    Gives the bad records, too, in whose place the next one stands. A bar shows the progress
+    where it takes more than a second.
     """
-    images = np.empty((len(source), size, size, 3), np.uint8)
-    labels = np.empty(len(source), np.int32)
+    count = len(reader.source)
+    images = np.empty((count, size, size, 3), np.uint8)
+    labels = np.empty(count, np.int32)
 
-    def decode(start: int) -> None:
-        for index in range(start, min(start + TOGETHER, len(source))):
-            image, labels[index] = source.decoded(index)
-            images[index] = centre_crop(image, size, resize)
+    def decode(start: int) -> list[BadRecord]:
+        found = []
+        for index in range(start, min(start + TOGETHER, count)):
+            pixels, labels[index], bad = reader.read(index)
+            images[index] = centre_crop(pixels, size, resize, interpolation)
+            found += bad
+        return found
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(decode, range(0, len(source), TOGETHER)):
-            pass
-    return {"image": images, "label": labels}
+    bar = tqdm.tqdm(
+        desc=f"decoding {reader.source.split}",
+        total=count,
+        unit=" images",
+        delay=1,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
+    bad: list[BadRecord] = []
+    with bar, ThreadPoolExecutor(threads) as pool:
+        try:
+            for found in pool.map(decode, range(0, count, TOGETHER)):
+                bad += found
+                bar.update(min(TOGETHER, count - bar.n))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {"image": images, "label": labels}, bad
 
 
 def gather(data: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_collections
 
 from train.data import prepared
+from train.data.folder import open_folder
 from train.data.source import Source
 from train.errors import UsageError
 
@@ -20,7 +21,14 @@ def open_source(dataset: ml_collections.ConfigDict, split: str) -> Source:
         return prepared.open_digits(prepared.data_dir(dataset), split)
     if kind == "tfds" and name:
         return prepared.open_prepared(name, prepared.data_dir(dataset), split)
+    if kind == "folder" and not name:
+        if not dataset.data_dir:
+            raise UsageError(
+                "name the folder with the pictures with --config.dataset.data_dir=FOLDER"
+            )
+        folder = prepared.data_dir(dataset)
+        return open_folder(folder, split, dataset.held_out, dataset.held_out_seed)
     raise UsageError(
-        f"config.dataset.name must be 'digits' or 'tfds:NAME', such as 'tfds:cifar10',"
+        "config.dataset.name must be 'digits', 'folder' or 'tfds:NAME', such as 'tfds:cifar10',"
         f" not {dataset.name!r}"
     )

@@ -9,8 +9,9 @@ import ml_collections
 import numpy as np
 
 from train.data import resident
+from train.data.bad_records import BadRecord, BadRecords, Reader
 from train.data.decode import centre_crop, random_resized_crop
-from train.data.order import TrainOrder
+from train.data.order import Share, TrainOrder
 from train.data.source import Source
 from train.data.sources import open_source
 from train.data.stream import stream
@@ -32,18 +33,40 @@ class Split:
     ``resident`` is what the steps gather from, empty where the split is streamed.
 
     A batch has either ``record`` int32 ``(B,)`` into ``resident``, or ``image`` uint8
-    ``(B, S, S, 3)`` and ``label`` int32 ``(B,)``.
+    ``(B, S, S, 3)`` and ``label`` int32 ``(B,)``, of this process's places in it.
+
+    Args:
+      config: the run's.
+      split: of the data set.
+      training: whether to crop at random.
+      share: which part of every batch this process has.
+      taken: GiB of resident data besides, which count towards the same budget.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, split: str, training: bool):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        split: str,
+        training: bool,
+        share: Share = Share(),  # noqa: B008 (a constant)
+        taken: float = 0.0,
+    ):
         self.source: Source = open_source(config.dataset, split)
+        self.reader = Reader(self.source, config.data.max_bad_fraction)
         self.size = config.dataset.image_size
-        self.resize = max(config.dataset.resize, self.size) if config.dataset.resize else self.size
+        self.resize = round(self.size / config.dataset.crop_ratio)
+        self.interpolation = config.dataset.interpolation
         self.seed = config.seed
+        self.share = share
         self.scale = tuple(config.augment.crop_scale) if training else (1.0, 1.0)
+        self.aspect = tuple(config.augment.crop_aspect)
+        self.workers = config.data.workers
         self.threads = config.data.threads or cores() + 2
-        self.is_resident = self._fits(config.data)
+        self.gib = len(self.source) * self.size**2 * 3 / 2**30
+        self.is_resident = self._fits(config.data, taken)
         self.resident: dict[str, np.ndarray] = {}
+        self._bad_records = BadRecords()
+        self._bad = np.zeros(len(self.source), bool)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -53,53 +76,85 @@ class Split:
         """``(H, W, C)`` of the images in a batch."""
         return self.size, self.size, 3
 
-    def load(self) -> Split:
-        """Decodes the images that are to stay in memory; a streamed split has none."""
+    def load(self, bad_records: BadRecords | None = None) -> Split:
+        """Decodes the images that are to stay in memory; a streamed split has none.
+
+        ``bad_records`` is told what cannot be decoded, now or later.
+        """
+        self._bad_records = bad_records or self._bad_records
         if self.is_resident:
-            self.resident = resident.load(self.source, self.size, self.resize, self.threads)
+            self.resident, bad = resident.load(
+                self.reader, self.size, self.resize, self.interpolation, self.threads
+            )
+            self._bad_records.add(self.reader, bad)
+            self._bad[[record.index for record in bad]] = True
         return self
 
     def train_batches(self, order: TrainOrder, steps: range) -> Iterator[Batch]:
         """The batches of ``steps``, in order."""
+        places = self.share.places(order.batch_size)
         if self.is_resident:
-            yield from ({"record": order[step]} for step in steps)
+            yield from ({"record": order[step][places]} for step in steps)
             return
 
-        def load(step: int, place: int) -> Batch:
-            rng = np.random.default_rng((self.seed, step, place))
-            return self._example(order[step][place], rng)
+        def load(step: int, places: range) -> tuple[Batch, list[BadRecord]]:
+            return self._examples(order[step][places], [(self.seed, step, at) for at in places])
 
-        yield from stream(load, order.batch_size, steps, self.threads)
+        yield from self._streamed(load, steps, places)
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every record once; the last batch is filled up with examples that are not ``valid``."""
-        steps = range(-(-len(self) // batch_size))
+        """Every record once, in batches of all processes' ``batch_size``.
 
-        def number(step: int, place: int | np.ndarray) -> tuple:
-            record = step * batch_size + place
-            return np.minimum(record, len(self) - 1), record < len(self)
+        With ``valid``, bool: false for the examples that only fill the last batch up, and for
+        those that cannot be decoded, which are ``bad``.
+        """
+        steps = range(-(-len(self) // batch_size))
+        places = self.share.places(batch_size)
+
+        def numbers(step: int, places: range) -> tuple[np.ndarray, np.ndarray]:
+            record = step * batch_size + np.array(places)
+            return np.minimum(record, len(self) - 1).astype(np.int32), record < len(self)
 
         if self.is_resident:
             for step in steps:
-                record, valid = number(step, np.arange(batch_size))
-                yield {"record": record.astype(np.int32), "valid": valid}
+                record, there = numbers(step, places)
+                bad = there & self._bad[record]
+                yield {"record": record, "valid": there & ~bad, "bad": bad}
             return
 
-        def load(step: int, place: int) -> Batch:
-            record, valid = number(step, place)
-            return {"valid": np.bool_(valid)} | self._example(record)
+        def load(step: int, places: range) -> tuple[Batch, list[BadRecord]]:
+            record, there = numbers(step, places)
+            batch, found = self._examples(record)
+            bad = there & np.isin(record, [record.index for record in found])
+            return batch | {"valid": there & ~bad, "bad": bad}, found
 
-        yield from stream(load, batch_size, steps, self.threads)
+        yield from self._streamed(load, steps, places)
 
-    def _example(self, record: int, rng: np.random.Generator | None = None) -> Batch:
-        image, label = self.source.decoded(int(record))
-        if rng is not None and self.scale != (1.0, 1.0):
-            image = random_resized_crop(image, self.size, rng, self.scale)
-        else:
-            image = centre_crop(image, self.size, self.resize)
-        return {"image": image, "label": np.int32(label)}
+    def _streamed(self, load, steps: range, places: range) -> Iterator[Batch]:
+        for parts in stream(load, steps, places, self.threads, self.workers):
+            batches, bad = zip(*parts, strict=True)
+            self._bad_records.add(self.reader, [record for part in bad for record in part])
+            yield {name: np.concatenate([part[name] for part in batches]) for name in batches[0]}
 
-    def _fits(self, data: ml_collections.ConfigDict) -> bool:
+    def _examples(
+        self, records: np.ndarray, seeds: list[tuple[int, ...]] | None = None
+    ) -> tuple[Batch, list[BadRecord]]:
+        """The images and labels of records, with random crops where there are ``seeds``."""
+        images = np.empty((len(records), *self.image_shape), np.uint8)
+        labels = np.empty(len(records), np.int32)
+        found: list[BadRecord] = []
+        for place, record in enumerate(records):
+            pixels, labels[place], bad = self.reader.read(int(record))
+            found += bad
+            if seeds is not None and self.scale != (1.0, 1.0):
+                rng = np.random.default_rng(seeds[place])
+                image = random_resized_crop(pixels, self.size, rng, self.scale, self.aspect)
+            else:
+                image = centre_crop(pixels, self.size, self.resize, self.interpolation)
+            images[place] = image
+        return {"image": images, "label": labels}, found
+
+    def _fits(self, data: ml_collections.ConfigDict, taken: float) -> bool:
         """Whether to hold the split in memory. Random crops are cut by the host each time."""
         if self.scale != (1.0, 1.0):
             if data.resident == "always":
@@ -109,5 +164,5 @@ class Split:
                     " set one of them back"
                 )
             return False
-        gib = len(self.source) * self.size**2 * 3 / 2**30
-        return data.resident == "always" or (data.resident == "auto" and gib <= data.resident_gib)
+        fits = taken + self.gib <= data.resident_gib
+        return data.resident == "always" or (data.resident == "auto" and fits)

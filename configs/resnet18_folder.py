@@ -1,0 +1,32 @@
+"""ResNet-18 on your own pictures, one folder a class.
+
+    python -m train.main --config configs/resnet18_folder.py --config.dataset.data_dir=DIR
+
+DIR has ``train/CLASS/…`` and ``val/CLASS/…`` (or ``test/``), or just ``CLASS/…``, of which a
+fifth is held out for evaluation. Classes, sizes and steps follow from the pictures: nothing
+else needs to be set. Trains from scratch, on one GPU or, for some hundred pictures, on a CPU;
+what it reaches depends on the pictures.
+"""
+
+from train.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.model.name = "resnet18"
+    config.model.zero_init_last = True
+    config.dataset.name = "folder"
+    config.dataset.eval_split = "val"
+    config.dataset.image_size = 224
+    config.dataset.crop_ratio = 0.875
+    config.augment.crop_scale = (0.25, 1.0)
+    config.augment.flip = True
+
+    config.batch_size = 32
+    config.num_epochs = 60
+    config.label_smoothing = 0.1
+    config.optimizer.weight_decay = 5e-4
+    config.schedule.name = "cosine"
+    config.schedule.learning_rate = 0.05
+    config.schedule.warmup_epochs = 3
+    return config

@@ -1,0 +1,99 @@
+"""Images that cannot be decoded: counted, listed by name, and too many of them refused."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from train.data.decode import BadImage
+from train.data.source import Source
+from train.errors import RunError
+
+FILE = "bad_records.txt"
+_NAMED = 10  # how many are named to the reader
+
+
+class BadRecord(NamedTuple):
+    """A record that cannot be decoded."""
+
+    index: int
+    name: str
+    reason: str
+
+
+class Reader:
+    """Decodes records of a source, and the next one in order in place of one that is bad.
+
+    What stands in for a bad record follows from its number alone, so every reader of the
+    data, and every run, sees the same images.
+    """
+
+    def __init__(self, source: Source, max_fraction: float):
+        self.source = source
+        # A single bad file must not end a run on a small folder.
+        self.most = math.ceil(max_fraction * len(source))
+
+    def read(self, index: int) -> tuple[np.ndarray, int, list[BadRecord]]:
+        """uint8 RGB ``(H, W, 3)``, label, and the records from ``index`` on that were bad."""
+        bad: list[BadRecord] = []
+        while True:
+            place = (index + len(bad)) % len(self.source)
+            try:
+                return *self.source.decoded(place), bad
+            except BadImage as error:
+                bad.append(BadRecord(place, self.source.name_of(place), str(error)))
+                self.check(bad)
+
+    def check(self, bad: Iterable[BadRecord]) -> None:
+        """Raises RunError where these are more than may be."""
+        bad = sorted(set(bad))
+        if len(bad) <= self.most:
+            return
+        named = "; ".join(f"{record.name}: {record.reason}" for record in bad[:_NAMED])
+        raise RunError(
+            f"{len(bad)} of the {len(self.source):,} images of {self.source.name}"
+            f" {self.source.split} cannot be decoded, more than config.data.max_bad_fraction"
+            f" permits ({self.most}): {named}"
+        )
+
+
+class BadRecords:
+    """The bad records of a run, as a file of lines ``split<TAB>record<TAB>name<TAB>reason``.
+
+    Args:
+      workdir: where the file ``bad_records.txt`` lies; None keeps no file.
+      warn: is told of the first bad records of a split.
+    """
+
+    def __init__(self, workdir: str | None = None, warn: Callable[[str], None] = lambda _: None):
+        self._path = None if workdir is None else os.path.join(workdir, FILE)
+        self._warn = warn
+        self._found: dict[str, set[BadRecord]] = {}
+
+    def add(self, reader: Reader, records: Iterable[BadRecord]) -> None:
+        """Takes what a reader found bad. Raises RunError where it is too much."""
+        source = reader.source
+        known = self._found.setdefault(source.split, set())
+        for record in sorted(set(records) - known):
+            known.add(record)
+            self._write(source.split, record)
+            if len(known) <= _NAMED:
+                self._warn(f"{source.split} image {record.name} is left out: {record.reason}")
+            elif len(known) == _NAMED + 1:
+                self._warn(f"more {source.split} images are left out; {FILE} lists them")
+        reader.check(known)
+
+    def _write(self, split: str, record: BadRecord) -> None:
+        if self._path is None:
+            return
+        fields = (split, str(record.index), record.name, record.reason)
+        line = "\t".join(" ".join(field.split()) for field in fields) + "\n"
+        # A run that continues finds them again.
+        with open(self._path, "a+", encoding="utf-8", errors="backslashreplace") as file:
+            file.seek(0)
+            if line not in file:
+                file.write(line)
