@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from train.data import staging
+from train.data import preparation, staging
 from train.data.archives import check_archives
 from train.data.decode import decode_rgb
 from train.data.prepared import open_builder, open_prepared, raw_records
@@ -30,13 +32,17 @@ needs_tensorflow = pytest.mark.skipif(
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 # TFDS repairs these two by name, as the real archive has them wrong.
 CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"
+# Runs several commands, each given as a list in JSON. Fails if TensorFlow was imported.
 WITHOUT_TENSORFLOW = """
-import runpy, sys
-module, *sys.argv[1:] = sys.argv[1:]
-try:
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-finally:
-    assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]
+import json, runpy, sys
+for module, *arguments in map(json.loads, sys.argv[1:]):
+    sys.argv[1:] = arguments
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]
 """
 
 
@@ -146,26 +152,27 @@ def prepared(tmp_path_factory):
 
 
 def small_run(name, data_dir, workdir):
-    """Arguments of train.main for two steps at 32×32 pixels."""
-    evaluation = "validation" if name.startswith("imagenet2012") else "test"
+    """train.main for two steps at 32×32 pixels; all of one shape, so that one is compiled."""
     overrides = {
         "dataset.name": f"tfds:{name}",
         "dataset.data_dir": data_dir,
-        "dataset.eval_split": evaluation,
+        "dataset.eval_split": "test" if name == "cifar10" else "validation",
         "dataset.image_size": 32,
+        "model.num_classes": 1000,
         "num_steps": 2,
         "batch_size": 16,
     }
     return (
-        *("--config", "configs/resnet20_digits.py", "--workdir", workdir),
+        *("train.main", "--config", "configs/resnet20_digits.py", "--workdir", workdir),
         *(f"--config.{key}={value}" for key, value in overrides.items()),
     )
 
 
-def without_tensorflow(commands, module, *arguments):
-    """Runs one of the project's commands, which fails if TensorFlow was imported."""
+def without_tensorflow(commands, *runs):
+    """Runs commands of the project in one process that must not import TensorFlow."""
+    runs = [json.dumps([str(word) for word in run]) for run in runs]
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TENSORFLOW, module, *map(str, arguments)],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *runs],
         cwd=commands.root,
         env=os.environ | {"PYTHONPATH": str(commands.root), "XLA_FLAGS": ""},
         capture_output=True,
@@ -173,20 +180,32 @@ def without_tensorflow(commands, module, *arguments):
     )
 
 
+def results(done):
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
 @needs_tensorflow
-@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-@pytest.mark.parametrize("name", ["imagenet2012", "cifar10"])
-def test_training_on_what_the_stock_builders_prepared(
-    prepared, commands, tmp_path, name, file_format
-):
-    arguments = small_run(name, prepared / file_format, tmp_path / "run")
-    trained = without_tensorflow(commands, "train.main", *arguments)
-    assert trained.returncode == 0, trained.stderr
-    evaluated = without_tensorflow(commands, "train.evaluate", "--workdir", tmp_path / "run")
-    assert evaluated.returncode == 0, evaluated.stderr
-    results = [json.loads(run.stdout.splitlines()[-1]) for run in (trained, evaluated)]
-    assert results[0] == results[1]
-    assert results[0]["examples"] == (60 if name == "imagenet2012" else 20)
+def test_training_on_what_the_stock_builders_prepared(prepared, commands, tmp_path):
+    workdirs = {
+        (name, file_format): tmp_path / f"{name}-{file_format}"
+        for name in ("imagenet2012", "cifar10")
+        for file_format in ("array_record", "tfrecord")
+    }
+    done = without_tensorflow(
+        commands,
+        *(small_run(name, prepared / of, workdir) for (name, of), workdir in workdirs.items()),
+        *(
+            ("train.evaluate", "--workdir", workdir)
+            for (_, of), workdir in workdirs.items()
+            if of == "tfrecord"
+        ),
+    )
+    told = results(done)
+    trained, evaluated = told[:4], told[4:]
+    assert trained[0] == trained[1] == evaluated[0]  # in either format
+    assert trained[2] == trained[3] == evaluated[1]
+    assert [result["examples"] for result in trained] == [60, 60, 20, 20]
 
 
 @needs_tensorflow
@@ -217,7 +236,7 @@ def test_a_second_call_does_nothing_and_takes_no_tensorflow(prepared, commands):
     folder = prepared / "array_record"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     again = without_tensorflow(
-        commands, "train.prepare", "--dataset=imagenet2012", f"--data_dir={folder}"
+        commands, ("train.prepare", "--dataset=imagenet2012", f"--data_dir={folder}")
     )
     assert again.returncode == 0, again.stderr
     assert "150 train, 60 validation" in again.stdout and "nothing to prepare" in again.stdout
@@ -226,14 +245,14 @@ def test_a_second_call_does_nothing_and_takes_no_tensorflow(prepared, commands):
 
 @needs_tensorflow
 def test_training_on_smaller_copies_by_their_name(prepared, commands, tmp_path):
-    arguments = ("--dataset=imagenet2012", f"--data_dir={prepared / 'tfrecord'}", "--resize=40")
-    resized = without_tensorflow(commands, "train.prepare", *arguments)
-    assert resized.returncode == 0, resized.stderr
-    assert "207 images encoded anew, 3 kept" in resized.stdout
-    arguments = small_run("imagenet2012_40", prepared / "tfrecord", tmp_path / "run")
-    trained = without_tensorflow(commands, "train.main", *arguments)
-    assert trained.returncode == 0, trained.stderr
-    assert json.loads(trained.stdout.splitlines()[-1])["examples"] == 60
+    folder = prepared / "tfrecord"
+    done = without_tensorflow(
+        commands,
+        ("train.prepare", "--dataset=imagenet2012", f"--data_dir={folder}", "--resize=40"),
+        small_run("imagenet2012_40", folder, tmp_path / "run"),
+    )
+    assert [result["examples"] for result in results(done)] == [60]
+    assert "207 images encoded anew, 3 kept" in done.stdout
 
 
 @needs_tensorflow
@@ -347,6 +366,99 @@ def test_what_a_killed_preparation_left_is_removed(tmp_path, capsys):
         f"removed 5.0 kB that an interrupted preparation left in {left}" in capsys.readouterr().out
     )
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(RunError, match="cannot write to"):
+            with staging.staging(str(folder), "cifar10"):
+                pass
+
+
+class TwoKinds(tfds.core.GeneratorBasedBuilder):
+    """A builder that prepares without TensorFlow, to run the steps around it."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name="grey", version="1.0.0"),
+        tfds.core.BuilderConfig(name="colour", version="1.0.0"),
+    ]
+    fails = False
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for n in range(4):
+            if self.fails and n == 2:
+                raise ValueError("the archive\nis not what it should be")
+            yield n, {"image": encoded(np.full((8, 8, 3), n, np.uint8), "PNG"), "label": n % 2}
+
+
+@pytest.fixture
+def prepare_without_tensorflow(monkeypatch):
+    monkeypatch.setattr(preparation, "_require_tensorflow", lambda: None)
+    return preparation.prepare
+
+
+def test_a_configuration_is_prepared_beside_its_place_and_moved(
+    prepare_without_tensorflow, tmp_path, capsys
+):
+    folder = str(tmp_path / "data")
+    builder = prepare_without_tensorflow("two_kinds/colour", folder)
+    told = capsys.readouterr().out
+    assert "not known how much it needs" in told and "preparing two_kinds/colour" in told
+    assert "two_kinds/colour/1.0.0 (4 train images" in told
+    assert builder.info.file_format.value == "array_record"
+    assert len(open_prepared("two_kinds/colour", folder, "train")) == 4
+    with pytest.raises(RunError, match="two_kinds/grey is not in"):  # the default
+        open_prepared("two_kinds", folder, "train")
+    prepare_without_tensorflow("two_kinds/grey", folder)
+    assert len(open_prepared("two_kinds", folder, "train")) == 4
+    prepare_without_tensorflow("two_kinds", folder)
+    assert "two_kinds/grey/1.0.0" in capsys.readouterr().out.splitlines()[-1]
+    found = sorted(str(path.relative_to(folder)) for path in Path(folder).glob("*/*"))
+    assert found == [
+        "downloads/extracted",
+        *(f"two_kinds/{n}" for n in (".config", "colour", "grey")),
+    ]
+    small = resize(open_builder("two_kinds/colour", folder), folder, 16)
+    assert small.name == "two_kinds_colour_16"
+    assert len(open_prepared("two_kinds_colour_16", folder, "train")) == 4
+
+
+def test_a_preparation_that_fails_is_told_in_one_line_and_leaves_nothing(
+    prepare_without_tensorflow, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(TwoKinds, "fails", True)
+    with pytest.raises(RunError, match="cannot prepare two_kinds: ValueError: the archive is"):
+        prepare_without_tensorflow("two_kinds", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
+
+
+def test_what_tfds_left_unfinished_is_reported(prepare_without_tensorflow, tmp_path, capsys):
+    left = tmp_path / "two_kinds" / "grey" / "incomplete.ABCDEF_1.0.0"
+    left.mkdir(parents=True)
+    (left / "shard").write_bytes(bytes(70_000))
+    prepare_without_tensorflow("two_kinds", str(tmp_path))
+    assert f"note: {left} holds 70.0 kB of a preparation by other means" in capsys.readouterr().out
+    assert left.exists()
+
+
+def test_signs_of_life_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preparation, "HEARTBEAT", 0.05)
+    (tmp_path / "shard").write_bytes(bytes(3000))
+    with preparation._signs_of_life(str(tmp_path)):
+        time.sleep(0.2)
+    assert "… 0 min, 3.0 kB written" in capsys.readouterr().out
 
 
 def test_the_first_of_two_to_finish_is_kept(tmp_path):

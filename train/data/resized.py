@@ -58,7 +58,10 @@ def resize(builder: tfds.core.DatasetBuilder, folder: str, side: int) -> tfds.co
     with staging.staging(folder, name) as staged:
         built = os.path.join(staged, version)
         os.mkdir(built)
-        _write(builder, name, image_key, side, built)
+        try:
+            _write(builder, name, image_key, side, built)
+        except (OSError, RuntimeError) as error:  # RuntimeError is ArrayRecord's for a full disk
+            raise RunError(f"cannot write {name} in {folder!r}: {error}") from error
         if not staging.publish(built, place):
             print("another process was first; its data set is kept", flush=True)
     return open_builder(name, folder)

@@ -38,7 +38,10 @@ def size_of(folder: str) -> int:
 
 
 def check_space(folder: str, needed: int) -> None:
-    """Raises RunError where the disk of ``folder`` has fewer than ``needed`` bytes free."""
+    """Raises RunError where the disk of ``folder`` has fewer than ``needed`` bytes free.
+
+    ``needed`` of 0 means that it is not known.
+    """
     existing = folder
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
@@ -48,7 +51,8 @@ def check_space(folder: str, needed: int) -> None:
             f"{folder!r} needs about {size(needed)} and its disk has {size(free)} free; make"
             " room, or name a folder elsewhere with --data_dir=FOLDER"
         )
-    print(f"disk: needs about {size(needed)}, {size(free)} free in {folder}", flush=True)
+    wanted = f"needs about {size(needed)}" if needed else "it is not known how much it needs"
+    print(f"disk: {wanted}; {size(free)} free in {folder}", flush=True)
 
 
 @contextlib.contextmanager
@@ -59,18 +63,17 @@ def staging(folder: str, name: str) -> Iterator[str]:
     another process builds ``name``, and where ``folder`` cannot be written.
     """
     prefix = f"incomplete.{name.replace('/', '_')}."
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with _locked(os.path.join(folder, f".{prefix}lock"), name) as locked:
+    with contextlib.ExitStack() as at_end:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            locked = at_end.enter_context(_locked(os.path.join(folder, f".{prefix}lock"), name))
             for left in glob.glob(os.path.join(glob.escape(folder), glob.escape(prefix) + "*")):
                 _clear(left, remove=locked)
             own = tempfile.mkdtemp(prefix=prefix, dir=folder)
-            try:
-                yield own
-            finally:
-                shutil.rmtree(own, ignore_errors=True)
-    except PermissionError as error:
-        raise RunError(f"cannot write to {folder!r}: {error}") from error
+        except OSError as error:
+            raise RunError(f"cannot write to {folder!r}: {error.strerror or error}") from error
+        at_end.callback(shutil.rmtree, own, ignore_errors=True)
+        yield own
 
 
 def report_unfinished(folder: str) -> None:
