@@ -331,9 +331,12 @@ def test_archives_are_checked_by_name_and_size(tmp_path):
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
+    left = tmp_path / "incomplete.cifar10.abc"
+    left.mkdir()
     with pytest.raises(RunError, match=r"needs about 1000 TB and its disk has .* free"):
-        staging.check_space(str(tmp_path / "new" / "folder"), 10**15)
-    assert not (tmp_path / "new").exists()
+        with staging.staging(str(tmp_path), "cifar10", needed=10**15):
+            raise AssertionError
+    assert not any(tmp_path.iterdir())  # what was left over makes room first
 
 
 @pytest.mark.parametrize(

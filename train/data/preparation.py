@@ -61,9 +61,9 @@ def prepare(
     if "://" in folder:
         _run(name, folder, downloads, manual_dir)
     else:
-        staging.check_space(folder, _space(builder, archives))
         staging.report_unfinished(os.path.dirname(builder.data_path))
-        with staging.staging(folder, name) as staged, _signs_of_life(staged):
+        needed = _space(builder, archives)
+        with staging.staging(folder, name, needed) as staged, _signs_of_life(staged):
             _publish(_run(name, staged, downloads, manual_dir), builder)
     builder = open_builder(name, folder)
     minutes = (time.monotonic() - started) / 60

@@ -54,8 +54,7 @@ def resize(builder: tfds.core.DatasetBuilder, folder: str, side: int) -> tfds.co
             f"--resize={side}: the images of {builder.name} are {shape[0]}×{shape[1]}, so none is"
             " larger"
         )
-    staging.check_space(folder, int(builder.info.dataset_size))
-    with staging.staging(folder, name) as staged:
+    with staging.staging(folder, name, int(builder.info.dataset_size)) as staged:
         built = os.path.join(staged, version)
         os.mkdir(built)
         try:

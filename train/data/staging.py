@@ -42,10 +42,7 @@ def check_space(folder: str, needed: int) -> None:
 
     ``needed`` of 0 means that it is not known.
     """
-    existing = folder
-    while not os.path.exists(existing):
-        existing = os.path.dirname(existing)
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(
             f"{folder!r} needs about {size(needed)} and its disk has {size(free)} free; make"
@@ -56,11 +53,12 @@ def check_space(folder: str, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def staging(folder: str, name: str) -> Iterator[str]:
+def staging(folder: str, name: str, needed: int = 0) -> Iterator[str]:
     """Gives a new folder inside ``folder`` to build ``name`` in, and removes it at the end.
 
     What an earlier process left that was killed is removed first. Raises RunError while
-    another process builds ``name``, and where ``folder`` cannot be written.
+    another process builds ``name``, where ``folder`` cannot be written, and where its disk has
+    fewer than ``needed`` bytes free.
     """
     prefix = f"incomplete.{name.replace('/', '_')}."
     with contextlib.ExitStack() as at_end:
@@ -69,6 +67,7 @@ def staging(folder: str, name: str) -> Iterator[str]:
             locked = at_end.enter_context(_locked(os.path.join(folder, f".{prefix}lock"), name))
             for left in glob.glob(os.path.join(glob.escape(folder), glob.escape(prefix) + "*")):
                 _clear(left, remove=locked)
+            check_space(folder, needed)
             own = tempfile.mkdtemp(prefix=prefix, dir=folder)
         except OSError as error:
             raise RunError(f"cannot write to {folder!r}: {error.strerror or error}") from error
