@@ -44,15 +44,13 @@ def test_multiply_adds_are_what_pytorch_counts(name):
     assert 2 * summarize(model, 224).multiply_adds == counter.get_total_flops()
 
 
-SMALL = [("residual", "3x3"), ("bottleneck", "3x3"), ("bottleneck", "1x1")]
-
-
-@pytest.mark.parametrize(("block", "stride_conv"), SMALL)
+@pytest.mark.parametrize(("block", "stride_conv"), [("residual", "3x3"), ("bottleneck", "1x1")])
 def test_takes_the_same_sgd_step(block, stride_conv):
-    model = ResNet((2, 1), block=block, width=16, stride_conv=stride_conv, num_classes=4)
+    """The bottleneck with its stride in the 3×3 does so beside timm's."""
+    model = ResNet((2, 1), block=block, width=8, stride_conv=stride_conv, num_classes=4)
     check_sgd_step(hugging_face_net(model), model, RULES)
 
 
 def test_images_have_the_same_gradient():
-    model = ResNet((1, 2), width=16, num_classes=4)
-    check_images_gradient(hugging_face_net(model), model, RULES)
+    model = ResNet((1, 2), width=8, num_classes=4)
+    check_images_gradient(hugging_face_net(model), model, RULES, size=32)
