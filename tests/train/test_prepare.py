@@ -94,12 +94,12 @@ def imagenet_archives(folder):
 
 
 def cifar_archive(folder):
-    """CIFAR-10's archive, with 20 images in each of its files."""
+    """CIFAR-10's archive, with as many images as those of ImageNet above, for one compilation."""
     rng = np.random.default_rng(1)
     names = "airplane automobile bird cat deer dog frog horse ship truck".split()
     files = {"batches.meta.txt": "\n".join([*names, ""]).encode()}
-    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
-        records = rng.integers(0, 256, (20, 1 + 32 * 32 * 3), np.uint8)
+    for name, count in [*((f"data_batch_{n}", 30) for n in range(1, 6)), ("test_batch", 60)]:
+        records = rng.integers(0, 256, (count, 1 + 32 * 32 * 3), np.uint8)
         records[:, 0] %= 10
         files[f"{name}.bin"] = records.tobytes()
     folder.mkdir()
@@ -180,32 +180,27 @@ def without_tensorflow(commands, *runs):
     )
 
 
-def results(done):
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
 @needs_tensorflow
 def test_training_on_what_the_stock_builders_prepared(prepared, commands, tmp_path):
-    workdirs = {
-        (name, file_format): tmp_path / f"{name}-{file_format}"
+    runs = [
+        small_run(name, prepared / file_format, tmp_path / f"{name}-{file_format}")
         for name in ("imagenet2012", "cifar10")
         for file_format in ("array_record", "tfrecord")
-    }
+    ]
+    folder = prepared / "tfrecord"
     done = without_tensorflow(
         commands,
-        *(small_run(name, prepared / of, workdir) for (name, of), workdir in workdirs.items()),
-        *(
-            ("train.evaluate", "--workdir", workdir)
-            for (_, of), workdir in workdirs.items()
-            if of == "tfrecord"
-        ),
+        *runs,
+        ("train.evaluate", "--workdir", tmp_path / "imagenet2012-tfrecord"),
+        ("train.prepare", "--dataset=imagenet2012", f"--data_dir={folder}", "--resize=40"),
+        small_run("imagenet2012_40", folder, tmp_path / "small"),
     )
-    told = results(done)
-    trained, evaluated = told[:4], told[4:]
-    assert trained[0] == trained[1] == evaluated[0]  # in either format
-    assert trained[2] == trained[3] == evaluated[1]
-    assert [result["examples"] for result in trained] == [60, 60, 20, 20]
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [result["examples"] for result in told] == [60] * 6
+    imagenet, imagenet_too, cifar, cifar_too, evaluated, _ = told
+    assert imagenet == imagenet_too == evaluated and cifar == cifar_too  # in either format
+    assert "207 images encoded anew, 3 kept" in done.stdout
 
 
 @needs_tensorflow
@@ -241,18 +236,6 @@ def test_a_second_call_does_nothing_and_takes_no_tensorflow(prepared, commands):
     assert again.returncode == 0, again.stderr
     assert "150 train, 60 validation" in again.stdout and "nothing to prepare" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-
-
-@needs_tensorflow
-def test_training_on_smaller_copies_by_their_name(prepared, commands, tmp_path):
-    folder = prepared / "tfrecord"
-    done = without_tensorflow(
-        commands,
-        ("train.prepare", "--dataset=imagenet2012", f"--data_dir={folder}", "--resize=40"),
-        small_run("imagenet2012_40", folder, tmp_path / "run"),
-    )
-    assert [result["examples"] for result in results(done)] == [60]
-    assert "207 images encoded anew, 3 kept" in done.stdout
 
 
 @needs_tensorflow
