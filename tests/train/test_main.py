@@ -284,7 +284,7 @@ def test_imagenet_without_its_data(commands, tmp_path):
         *("train.main", "--config", "configs/resnet50_imagenet.py", "--workdir", tmp_path / "run"),
         f"--config.dataset.data_dir={tmp_path}",
     )
-    one_line(process, 1, "imagenet2012", str(tmp_path), "tfds build", "ILSVRC2012_img_train.tar")
+    one_line(process, 1, "imagenet2012", str(tmp_path), "train.prepare", "ILSVRC2012_img_train.tar")
     assert time.monotonic() - began < 30
     assert not (tmp_path / "run").exists()
 

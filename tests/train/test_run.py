@@ -229,7 +229,7 @@ def test_no_top5_of_five_classes_or_fewer():
     devices = Pmap()
 
     def step(state, data, batch):
-        ones = devices.replicate({"examples": np.int32(6), "top1": np.int32(3)})
+        ones = devices.replicate({"examples": np.int32(6), "bad": np.int32(0), "top1": np.int32(3)})
         return ones | devices.replicate({"top5": np.int32(6), "loss": np.float32(9)})
 
     result = evaluate(devices, step, None, None, Five(), batch_size=7)
@@ -237,5 +237,5 @@ def test_no_top5_of_five_classes_or_fewer():
     Source.class_names += ("f",)
     assert evaluate(devices, step, None, None, Five(), batch_size=7)["top5"] == 1
     Five.__len__ = lambda self: 7
-    with pytest.raises(AssertionError, match="6 examples of 7"):
+    with pytest.raises(AssertionError, match="6 examples and left out 0 of 7"):
         evaluate(devices, step, None, None, Five(), batch_size=7)

@@ -11,7 +11,9 @@ import pytest
 from flax_resnet import ResNet
 from train import steps
 from train.augment import Augment, example_keys
+from train.mixing import Mix
 from train.parallel import Pmap, ShardMap
+from train.policies import trivial_augment
 
 MODEL = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=7)
 
@@ -100,10 +102,40 @@ def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
     jax.tree.map(close, after.batch_stats, stats)
 
 
+def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
+    augment = Augment(flip=True, mix=Mix(mixup=1.0, cutmix=1.0))
+    task = make_task(augment=augment, label_smoothing=0.1)
+    before, after, metrics = run_step(task, batch, start=7)
+    keys = example_keys(0, 7, jnp.arange(16))
+    images, targets = jax.jit(augment.batch)(batch["image"], batch["label"], keys)
+    images = (np.asarray(images) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    own, other = (
+        jax.nn.one_hot(batch["label"], 7),
+        jax.nn.one_hot(batch["label"][np.arange(16) ^ 1], 7),
+    )
+    share = targets.weight[:, None]
+    soft = share * own + (1 - share) * other
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": before.batch_stats}
+        logits, _ = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
+        losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, 0.1))
+        return losses.mean(), logits
+
+    (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    assert metrics["top1"] == np.mean(logits.argmax(1) == soft.argmax(1))
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, gradients)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, after.params, expected)
+
+
 def test_devices_average_gradients_statistics_and_metrics(batch):
     """With statistics over all devices, four devices learn what one learns."""
     model = MODEL.clone(axis_name=steps.AXIS)
-    task = make_task(model=model, augment=Augment(flip=True, pad_crop=2))
+    mix = Mix(mixup=0.5, cutmix=1.0)
+    augment = Augment(flip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
+    task = make_task(model=model, augment=augment)
     _, one, metrics_one = run_step(task, batch, devices=1, count=3)
     _, four, metrics_four = run_step(task, batch, devices=4, count=3)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
@@ -146,7 +178,7 @@ def test_eval_counts_valid_examples_alone(batch):
     for count in (1, 4):
         devices = Pmap(jax.local_devices()[:count])
         step = devices.evaluate(lambda state, data, batch: steps.eval_step(task, state, batch))
-        batches = devices.split(batch | {"valid": valid})
+        batches = devices.split(batch | {"valid": valid, "bad": ~valid})
         sums = devices.fetch(step(devices.replicate(state), {}, batches))
         assert sums["examples"] == 11
         assert sums["top1"] == (place < 1).sum()
