@@ -133,8 +133,9 @@ def smoothed(image: jax.Array) -> jax.Array:
 
 def blend(image: jax.Array, other: jax.Array | float, factor: jax.Array) -> jax.Array:
     """``factor`` of the image, the rest of ``other``; beyond 1 away from it. Float32, 0…255."""
-    mixed = factor * image.astype(jnp.float32) + (1 - factor) * other
-    return jnp.clip(mixed, 0, 255)
+    image = image.astype(jnp.float32)
+    # In this form a factor of 1, and an other that is equal, leave the image as it is exactly.
+    return jnp.clip(image + (factor - 1) * (image - other), 0, 255)
 
 
 def shift_hue(image: jax.Array, turns: jax.Array) -> jax.Array:

@@ -77,9 +77,9 @@ def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
                 operation = float(policies.OPERATIONS.index(name))
                 got = np.asarray(operate(image, operation, level / 30, float(sign)))
                 off = np.abs(got - expected)
-                assert off.max() <= 1, (name, level, sign)
-                # Gray levels, and so the mean, are cut off to whole ones in torchvision.
-                if name not in ("color", "contrast"):
+                # Where torchvision blends, it cuts off gray levels, and what is all but whole.
+                assert off.max() <= (2 if name in ("color", "contrast") else 1), (name, level)
+                if name not in ("color", "contrast", "sharpness"):
                     assert (off > 0).mean() < 0.03, (name, level, sign)
 
 
