@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from tests.conftest import DIGITS
 from train.data.sources import open_source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
@@ -102,3 +103,16 @@ def test_any_prepared_tfds_set_trains(data_dir, digits_config):
     source = open_source(digits_config.dataset, "test")
     assert len(source) == 360 and source.class_names == tuple("0123456789")
     assert source.decoded(0)[0].shape == (8, 8, 3)
+
+
+def test_statistics_are_those_of_all_pixels(data_dir, commands):
+    pixels = load_digits().data[:1437]
+    pixels = np.rint(pixels * (255 / 16)) / 255
+    run = commands.run(
+        "train.statistics", "--config", DIGITS, f"--config.dataset.data_dir={data_dir}",
+        "--config.dataset.image_size=8",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    mean, std = (line.partition(" = ")[2] for line in run.stdout.splitlines()[-2:])
+    assert eval(mean) == pytest.approx([pixels.mean()] * 3, abs=1e-4)
+    assert eval(std) == pytest.approx([pixels.std()] * 3, abs=1e-4)

@@ -1,0 +1,54 @@
+"""python -m train.statistics --config FILE [--config.KEY=VALUE …]"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from train import config as config_lib
+from train.commands import Parser, run_command, split_overrides
+
+
+def main() -> int:
+    parser = Parser(
+        prog="python -m train.statistics",
+        description="Measures the mean and deviation of a config's training images, and prints"
+        " them as lines for the config.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="a recipe of configs/")
+    arguments, overrides = split_overrides(sys.argv[1:])
+    flags = parser.parse_args(arguments)
+    config = config_lib.load_config(flags.config, overrides)
+
+    from train.data.bad_records import BadRecords
+    from train.data.prepared import data_dir
+    from train.data.splits import Split
+
+    config.dataset.data_dir = data_dir(config.dataset)
+    config.data.resident = "never"
+    split = Split(config, config.dataset.train_split, training=False)
+    split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
+    mean, std = channel_statistics(split)
+    print(f"# {len(split):,} images of {split.source.name} {split.source.split}")
+    for name, values in (("mean", mean), ("std", std)):
+        print(f"config.dataset.{name} = ({', '.join(f'{value:.4f}' for value in values)})")
+    return 0
+
+
+def channel_statistics(split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of red, green, blue over all pixels of the centre crops, in 0…1."""
+    total, squares, pixels = np.zeros(3), np.zeros(3), 0
+    for batch in split.eval_batches(64):
+        images = batch["image"][batch["valid"]].reshape(-1, 3)
+        # Sums of whole numbers are exact, whatever the size of the data.
+        total += images.sum(axis=0, dtype=np.int64)
+        squares += np.square(images, dtype=np.int64).sum(axis=0)
+        pixels += len(images)
+    mean = total / pixels
+    return mean / 255, np.sqrt(squares / pixels - mean**2) / 255
+
+
+if __name__ == "__main__":
+    run_command(main)
