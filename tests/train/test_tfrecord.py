@@ -410,6 +410,48 @@ def test_splits_that_are_empty_or_not_there(tmp_path):
         opened(write(tmp_path / "none", {"train": [0]}))
 
 
+def test_of_several_formats_array_record_is_read(place):
+    info = json.loads((place / "dataset_info.json").read_text())
+    info["alternativeFileFormats"] = ["array_record"]
+    (place / "dataset_info.json").write_text(json.dumps(info))
+    for old in place.glob("*.tfrecord-*"):
+        name = old.name.replace(".tfrecord-", ".array_record-")
+        files = tfrecord.TFRecordFiles([Part(str(old))])
+        write_shard(place / name, "array_record", list(files))
+        old.unlink()
+    assert indices(opened(place)) == list(range(10))
+    assert indices(opened(place, "validation[2:]")) == [12, 13, 14, 15]
+
+
+class Part:
+    """All records of a file."""
+
+    def __init__(self, filename):
+        self.filename, self.skip = filename, 0
+        size = os.path.getsize(filename)
+        starts = tfrecord._walk(tfrecord._LocalFile(filename).read, size, filename)
+        self.take = self.examples_in_shard = len(starts) - 1
+
+
+def test_a_format_without_random_access_is_refused(place):
+    info = json.loads((place / "dataset_info.json").read_text())
+    (place / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "riegeli"}))
+    with pytest.raises(RunError, match=r"prepared as riegeli.*train\.prepare"):
+        opened(place)
+
+
+def test_what_is_prepared_opens_where_its_code_cannot_be_imported(place, monkeypatch):
+    def builder(*arguments, **options):
+        raise ModuleNotFoundError("No module named 'apache_beam'", name="apache_beam")
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    assert len(opened(place)) == 10
+    for name in (f"{NAME}:{VERSION}", NAME):
+        assert len(open_prepared(name, str(place.parents[1]), "validation")) == 6
+    with pytest.raises(RunError, match=r"not prepared in .* and its code needs apache_beam"):
+        open_prepared("coco", str(place.parents[1]), "train")
+
+
 # Buckets
 
 

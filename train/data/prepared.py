@@ -103,7 +103,7 @@ def find_builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
 
 def _from_metadata(path: epath.Path) -> tfds.core.DatasetBuilder:
     try:
-        return tfds.core.builder_from_directory(path)
+        return tfds.builder_from_directory(path)
     except Exception as error:
         raise RunError(f"cannot read the description in {path}: {_first_line(error)}") from error
 
@@ -201,6 +201,12 @@ def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Seq
     Raises UsageError for a split without images, and RunError where files are missing or
     damaged or of a format without random access.
     """
+    formats = builder.info.available_file_formats()
+    if FileFormat.ARRAY_RECORD in formats and builder.info.file_format != FileFormat.ARRAY_RECORD:
+        # Kept in several formats: as TFDS does, take the one that it reads at random.
+        builder.info.set_file_format(
+            FileFormat.ARRAY_RECORD, override=True, override_if_initialized=True
+        )
     try:
         parts = builder.info.splits[split].file_instructions
         if not parts or min(part.take for part in parts) < 1:  # negative for [50%:20%]
@@ -210,14 +216,13 @@ def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Seq
         raise UsageError(
             f"{name} has no images under the split {split!r}; it has {splits}"
         ) from error
-    formats = builder.info.available_file_formats()
-    if FileFormat.ARRAY_RECORD not in formats:
-        if builder.info.file_format != FileFormat.TFRECORD:
-            raise RunError(
-                f"{builder.data_path} was prepared as {builder.info.file_format.value}, which is"
-                f" not read here; prepare it again as array_record"
-            )
+    if builder.info.file_format == FileFormat.TFRECORD:
         return TFRecordFiles(parts)
+    if builder.info.file_format != FileFormat.ARRAY_RECORD:
+        raise RunError(
+            f"{builder.data_path} was prepared as {builder.info.file_format.value}, which is not"
+            f" read here; {_again(builder, os.fspath(builder.data_dir_root))}"
+        )
     _check_array_records({part.filename: part.examples_in_shard for part in parts})
     return builder.as_data_source(split=split, deserialize_method=RAW_BYTES)
 
