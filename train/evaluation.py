@@ -68,7 +68,7 @@ def evaluate_run(path: str, step: int | str) -> dict[str, Any]:
     """
     config = workdir.read_config(path)
     split = Split(config, config.dataset.eval_split, training=False)
-    workdir.check_classes(path, split.source)
+    workdir.check_data(path, split)
     split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
     model = make_model(config, len(split.source.class_names))
     # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.

@@ -53,6 +53,8 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     taken = train_split.gib if train_split.is_resident else 0.0
     eval_split = Split(config, config.dataset.eval_split, training=False, taken=taken)
     check_classes(train_split.source, eval_split.source)
+    if workdir.has_checkpoints(path):
+        workdir.check_data(path, train_split, eval_split)
     timetable = make_timetable(config, len(train_split))
     model = make_model(config, len(train_split.source.class_names))
     task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)

@@ -15,7 +15,6 @@ import ml_collections
 
 import flax_resnet
 from train import config as config_lib
-from train.data.source import Source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
 
@@ -92,18 +91,30 @@ def describe(
     write_atomically(os.path.join(path, "run.json"), text + "\n")
 
 
-def check_classes(path: str, source: Source) -> None:
-    """Raises RunError where a source has other classes than the run in ``path`` learned."""
+def check_data(path: str, *splits: Split) -> None:
+    """Raises RunError where data are others than those of the run in ``path``.
+
+    Their folder may be another, but neither their classes nor their number: labels would
+    mean something else, and the batches hold other images.
+    """
     try:
         with open(os.path.join(path, "run.json"), encoding="utf-8") as file:
-            learned = json.load(file)["class_names"]
+            described = json.load(file)
+        learned, counts = described["class_names"], described["images"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"cannot read {os.path.join(path, 'run.json')}: {error}") from error
-    if list(source.class_names) != learned:
-        raise RunError(
-            f"the run in {path!r} learned the classes {some(learned)}, but {source.name}"
-            f" {source.split} has {some(source.class_names)}"
-        )
+    for split in splits:
+        source = split.source
+        if list(source.class_names) != learned:
+            raise RunError(
+                f"the run in {path!r} learned the classes {some(learned)}, but {source.name}"
+                f" {source.split} has {some(source.class_names)}"
+            )
+        if len(split) != counts.get(source.split, len(split)):
+            raise RunError(
+                f"the run in {path!r} had {counts[source.split]:,} images in {source.name}"
+                f" {source.split}, which has {len(split):,} now"
+            )
 
 
 def some(names: Sequence[str]) -> str:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tests.train.pictures import encode, every_format, photograph
+from train import workdir
 from train.config import default_config
 from train.data.sources import open_source
+from train.data.splits import Split
 from train.errors import RunError, UsageError
 from train.loop import check_classes
 
@@ -171,3 +173,20 @@ def test_every_odd_format_trains_from_a_folder(tmp_path, commands):
     }
     evaluated = commands.run("train.evaluate", "--workdir", workdir)
     assert evaluated.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
+
+
+def test_a_run_is_not_continued_on_other_pictures(tmp_path):
+    """Its folder may be moved, but its classes and their number stay."""
+    for split in ("train", "val"):
+        make(tmp_path, *(f"{split}/{picture}.png" for picture in ("a/1", "a/2", "b/1", "b/2")))
+    config = default_config()
+    config.dataset.update(name="folder", data_dir=str(tmp_path), image_size=8)
+    splits = Split(config, "train", training=True), Split(config, "test", training=False)
+    workdir.describe(str(tmp_path), config, *splits)
+    workdir.check_data(str(tmp_path), *splits)
+    make(tmp_path, "train/b/3.png")
+    with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
+        workdir.check_data(str(tmp_path), Split(config, "train", training=True))
+    make(tmp_path, "val/c/1.png")
+    with pytest.raises(RunError, match="learned the classes a, b, but folder test has a, b, c"):
+        workdir.check_data(str(tmp_path), Split(config, "test", training=False))
