@@ -108,7 +108,7 @@ def equalized(counts: jax.Array) -> jax.Array:
     """The table ``(256, C)`` that gives every level of a histogram about as many pixels."""
     upto = jnp.cumsum(counts, axis=0)
     total = upto[-1]
-    # A level's share of the result is what lies below it: the highest has none above to fill.
+    # Of the levels up to which all pixels lie, only the highest that occurs has any itself.
     highest = jnp.where(upto == total, counts, 0).max(axis=0)
     step = (total - highest) // 255
     even = jnp.clip((upto - counts + step // 2) // jnp.maximum(step, 1), 0, 255)
