@@ -46,6 +46,12 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflo
 """
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Where records begin is kept in a folder of the test's own, also by its processes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def photo(rng, height=48, width=64, channels=3):
     """Smooth random pixels."""
     small = rng.integers(0, 256, (5, 6, channels), np.uint8)
