@@ -34,14 +34,14 @@ FEATURES = tfds.features.FeaturesDict(
     {
         "image": tfds.features.Image(shape=(None, None, 3)),
         "label": tfds.features.ClassLabel(names=["cat", "dog", "newt"]),
-        "note": tfds.features.Text(),
+        "file_name": tfds.features.Text(),
     }
 )
 
 
 def example(index):
     image = b"image %d " % index * (index % 5 + 1)
-    return {"image": image, "label": index % 3, "note": f"note {index}".encode()}
+    return {"image": image, "label": index % 3, "file_name": f"{index}.JPEG".encode()}
 
 
 def write(folder, splits, features=FEATURES, file_format="tfrecord", make=example):
@@ -123,6 +123,11 @@ def test_splits_give_the_same_records_in_either_format(tmp_path, split, expected
     assert source.class_names == ("cat", "dog", "newt")
     for i, index in enumerate(expected):
         assert source[i] == (example(index)["image"], index % 3)
+
+
+def test_records_are_called_by_their_files_names(place):
+    source = opened(place, "train[3:7]")
+    assert [source.name_of(i) for i in range(4)] == [f"{i}.JPEG" for i in (3, 4, 5, 6)]
 
 
 def test_shards_without_records_are_passed_over(place):

@@ -286,6 +286,21 @@ class Examples(Sequence):
             ) from error
 
 
+class Names(Sequence):
+    """The records' own names, such as ImageNet's file names, read when they are asked for."""
+
+    def __init__(self, raw: Sequence[bytes], features: Any, key: str):
+        self._raw, self._key = raw, key
+        self._features = tfds.features.FeaturesDict({key: features[key]})
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, index: int) -> str:
+        name = self._features.deserialize_example_np(self._raw[index])[self._key]
+        return name.decode(errors="replace")
+
+
 def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
     features = builder.info.features
     image_key = only(features, tfds.features.Image, name)
@@ -293,7 +308,11 @@ def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
     raw = raw_records(builder, name, split)
     where = f"{split!r} in {builder.data_path}"
     records = Examples(raw, features, image_key, label_key, where)
-    return Source(name, split, tuple(features[label_key].names), records, image_key, label_key)
+    class_names = tuple(features[label_key].names)
+    named = [key for key in ("file_name", "image/filename", "id") if key in features]
+    texts = [key for key in named if isinstance(features[key], tfds.features.Text)]
+    names = Names(raw, features, texts[0]) if texts else None
+    return Source(name, split, class_names, records, image_key, label_key, names)
 
 
 def only(features: Any, kind: type, name: str) -> str:

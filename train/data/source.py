@@ -21,9 +21,8 @@ class Source:
       name: as in ``config.dataset.name``.
       split: as in ``config.dataset.train_split``.
       class_names: a label is an index into these.
-      records: random access to ``{image_key: bytes, label_key: int, name_key: str}``.
-      name_key: of a record's own name, such as its file's, where it has one.
-      names: those names, where they are known without reading a record.
+      records: random access to ``{image_key: bytes, label_key: int}``.
+      names: what the records are called, such as their files' names, where they have any.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Source:
     records: Sequence[Mapping[str, Any]]
     image_key: str = "image"
     label_key: str = "label"
-    name_key: str | None = None
     names: Sequence[str] | None = None
 
     def __len__(self) -> int:
@@ -55,9 +53,4 @@ class Source:
 
     def name_of(self, index: int) -> str:
         """What to call a record in a list: its file, or its number."""
-        if self.names is not None:
-            return self.names[index]
-        if self.name_key is None:
-            return f"record {index}"
-        name = self.records[index][self.name_key]
-        return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        return f"record {index}" if self.names is None else self.names[index]
