@@ -116,6 +116,9 @@ class ResNet(nn.Module):
       drop_path: stochastic depth's rate at the last block (Huang et al. 2016,
         arXiv:1603.09382, section 3); falls linearly to 0 at the first, as in timm.
       zero_init_last: start every block as its shortcut.
+      frozen: modules (``stem_norm``, ``stage1_block1``, ``final_norm``, …) that compute in
+        training as in evaluation: running statistics are used and kept, nothing drops out.
+        For fine-tuning; keeping their parameters is up to the optimiser.
       dtype: computation's type. Parameters, batch statistics and logits are float32.
       axis_name: the mapped axis over which batch statistics are averaged; ``None``
         computes them on each device for itself.
@@ -144,6 +147,7 @@ class ResNet(nn.Module):
     block_dropout: float = 0.0
     drop_path: float = 0.0
     zero_init_last: bool = False
+    frozen: Sequence[str] = ()
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -213,7 +217,8 @@ class ResNet(nn.Module):
         """
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
-            x = relu(self.final_norm(x, use_running_average=not train))
+            learns = train and "final_norm" not in self.frozen
+            x = relu(self.final_norm(x, use_running_average=not learns))
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = self.head_dropout(x, deterministic=not train)
         return self.head(x) if self.num_classes else x
@@ -232,7 +237,8 @@ class ResNet(nn.Module):
         x = self._stem(images.astype(self.dtype), train)
         maps = {"stem": x}
         for place in self.places():
-            x = self._block(place)(x, train)
+            block = self._block(place)
+            x = block(x, train and block.name not in self.frozen)
             maps[f"stage{place.stage + 1}"] = x
         return maps
 
@@ -246,7 +252,8 @@ class ResNet(nn.Module):
             )(x)
             if normalised:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
-                x = relu(norm(x, use_running_average=not train))
+                learns = train and norm.name not in self.frozen
+                x = relu(norm(x, use_running_average=not learns))
         if not stem.pool:
             return x
         if self.preactivation:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import ml_collections
 
+from train import schedules
 from train.data.splits import Split
 from train.metrics import Console
 from train.parallel import Devices
@@ -38,6 +37,10 @@ def run(
         f" on {devices.describe()}"
     )
     console.say(f"run:     {timetable.describe()}")
+    rate = schedules.describe(
+        config.schedule, timetable.steps_per_epoch, timetable.num_steps, config.batch_size
+    )
+    console.say(f"rate:    {rate}")
     where = "new" if not state.step else f"continues after step {int(state.step)}"
     console.say(f"workdir: {path} ({where})")
     for warning in warnings(config, timetable, devices):
@@ -48,19 +51,7 @@ def warnings(
     config: ml_collections.ConfigDict, timetable: Timetable, devices: Devices
 ) -> list[str]:
     """What is permitted and yet unlikely to be meant."""
-    found = []
-    epochs = timetable.epoch(timetable.num_steps)
-    if config.schedule.warmup_epochs >= epochs:
-        found.append(
-            f"the warm-up of {config.schedule.warmup_epochs:g} epochs is not over when the run"
-            f" ends after {epochs:.4g}; the learning rate never reaches its height"
-        )
-    late = [epoch for epoch in config.schedule.step_epochs if epoch >= epochs]
-    if config.schedule.name == "step" and late:
-        found.append(
-            f"the learning rate should fall at epoch {late[0]:g}, but the run ends after"
-            f" {epochs:.4g}"
-        )
+    found = schedules.warnings(config.schedule, timetable.steps_per_epoch, timetable.num_steps)
     share = config.batch_size // len(devices)
     if config.batch_norm == "local" and len(devices) > 1 and share < 8:
         found.append(
@@ -82,11 +73,11 @@ def input_wait(console: Console, share: float) -> None:
         )
 
 
-def check_evaluation(console: Console, evaluated: dict[str, float], classes: int) -> None:
-    """Warns where an evaluation's loss is far worse than guessing's, ln(classes)."""
-    loss, guessing = evaluated["loss"], math.log(max(2, classes))
+def check_evaluation(console: Console, evaluated: dict[str, float], guessing: float) -> None:
+    """Warns where an evaluation's loss is far worse than guessing's."""
+    loss = evaluated["loss"]
     if not loss <= 5 * guessing:  # or not a number
         console.warn(
-            f"the evaluation loss {loss:.4g} is far above {guessing:.2f}, that of guessing; the"
+            f"the evaluation loss {loss:.4g} is far above {guessing:.2g}, that of guessing; the"
             " learning rate may be too high, or the running statistics not settled yet"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -9,9 +10,12 @@ from flax_resnet import ResNet, create_model
 from train import steps
 from train.augment import Augment
 from train.errors import UsageError
+from train.freezing import frozen_modules
+from train.losses import make_loss
 from train.mixing import Mix, check_even
-from train.optimizers import make_optimizer, make_schedule
+from train.optimizers import make_optimizer
 from train.policies import rand_augment, trivial_augment
+from train.schedules import make_schedule
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
@@ -30,6 +34,9 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
             num_classes=num_classes,
             dtype=jnp.dtype(config.model.dtype),
             zero_init_last=config.model.zero_init_last,
+            drop_path=config.model.drop_path,
+            dropout=config.model.dropout,
+            block_dropout=config.model.block_dropout,
             axis_name=steps.AXIS if config.batch_norm == "global" else None,
             **chosen,
         )
@@ -40,18 +47,30 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
 def make_task(
     config: ml_collections.ConfigDict, model: ResNet, steps_per_epoch: int, num_steps: int
 ) -> steps.Task:
-    """What the steps need beside arrays."""
-    schedule = make_schedule(config.schedule, steps_per_epoch, num_steps)
+    """What the steps need beside arrays. Raises UsageError for what cannot be done."""
+    schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
+    frozen = frozen_modules(config.freeze, module_names(model)) if config.freeze else ()
     return steps.Task(
-        model=model,
+        model=model.clone(frozen=frozen),
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
         augment=make_augment(config),
+        loss=make_loss(config.loss, config.label_smoothing, config.loss_threshold),
+        eval_loss=make_loss(config.loss),
         mean=tuple(config.dataset.mean),
         std=tuple(config.dataset.std),
         seed=config.seed,
-        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        ema_decay=config.ema.decay,
+        frozen=frozen,
+        evaluate_ema=config.eval.ema,
     )
+
+
+def module_names(model: ResNet) -> list[str]:
+    """The net's modules that have parameters: ``stem_conv``, ``stage1_block1``, …, ``head``."""
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    return list(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
 
 
 def make_augment(config: ml_collections.ConfigDict) -> Augment:

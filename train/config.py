@@ -25,7 +25,11 @@ from train.errors import UsageError
 
 @dataclass(frozen=True)
 class Key:
-    """One key. Its type is its default's; ``neutral`` keys do not change what is learned."""
+    """One key. Its type is its default's; ``neutral`` keys do not change what is learned.
+
+    ``such_as`` is an example of a tuple that may be of any length, of whole numbers where it
+    is; another tuple has as many numbers as its default.
+    """
 
     default: Any
     meaning: str
@@ -34,6 +38,7 @@ class Key:
     most: float | None = None
     below: float | None = None
     rising: bool = False
+    such_as: tuple = ()
     neutral: bool = False
 
 
@@ -47,6 +52,19 @@ KEYS: dict[str, Key] = {
                      below=2**31),
     "label_smoothing": Key(0.0, "Share of the target given to all classes alike.",
                            minimum=0, below=1),
+    "loss": Key("cross_entropy", "What is minimised; 'binary_cross_entropy' asks of each class"
+                " whether it is there.", choices=("cross_entropy", "binary_cross_entropy")),
+    "loss_threshold": Key(0.0, "Of 'binary_cross_entropy': targets above this become 1, others"
+                          " 0; 0: a label of a mixed image is there by its share.", minimum=0,
+                          below=1),
+    "accumulate": Key(1, "Parts that each device computes its share of a batch in, one after"
+                      " another, to need less memory.", minimum=1),
+    "init_from": Key("", "Weights to begin with: a workdir, a checkpoint, a weights file or a hub"
+                     " id such as 'resnet50.a1_in1k'; a head of other classes is drawn afresh."),
+    "freeze": Key("", "Modules that keep their parameters and statistics, such as"
+                  " 'stem*,stage[12]*'; 'backbone': all but the head."),
+    "ema.decay": Key(0.0, "Keep a moving average of parameters and statistics, of which this share"
+                     " stays at each step; 0: none.", minimum=0, below=1),
     "batch_norm": Key("local", "Batch statistics of each device for itself, or of all together.",
                       choices=("local", "global")),
     "parallel": Key("pmap", "How a step is spread over the devices; equal but for rounding.",
@@ -59,6 +77,11 @@ KEYS: dict[str, Key] = {
     "model.stem": Key("", "Stem instead of the model's own, such as 'small'."),
     "model.shortcut": Key("", "Shortcut instead of the model's own, such as 'zero_pad'."),
     "model.zero_init_last": Key(False, "Start every residual block as its shortcut."),
+    "model.drop_path": Key(0.0, "Stochastic depth: rate of the last block, falling linearly to 0"
+                           " at the first.", minimum=0, below=1),
+    "model.dropout": Key(0.0, "Dropout before the head.", minimum=0, below=1),
+    "model.block_dropout": Key(0.0, "Dropout before each block's last convolution.", minimum=0,
+                               below=1),
 
     "dataset.name": Key("digits", "'digits', 'folder' for pictures in a folder a class, or"
                         " 'tfds:NAME' for any TFDS data set."),
@@ -73,6 +96,11 @@ KEYS: dict[str, Key] = {
     "dataset.held_out_seed": Key(0, "Decides which pictures those are.", minimum=0, below=2**32),
     "dataset.image_size": Key(224, "Height and width of the images that the model sees.",
                               minimum=1, most=4096),
+    "dataset.train_sizes": Key((), "Sizes to train at, if others than image_size: one for the"
+                               " whole run, or one from each of size_epochs on.", minimum=1,
+                               most=4096, such_as=(128, 160, 192)),
+    "dataset.size_epochs": Key((), "Epochs from which each of train_sizes holds, the first 0.",
+                               minimum=0, most=1e6, rising=True, such_as=(0.0, 6.0, 12.0)),
     "dataset.crop_ratio": Key(1.0, "Share of the shorter side that the centre crop keeps: with"
                               " 0.875 and 224 pixels images are resized to 256 first.",
                               minimum=0.05, most=1),
@@ -97,6 +125,8 @@ KEYS: dict[str, Key] = {
     "data.max_bad_fraction": Key(1e-3, "Share of images that may be undecodable, rounded up; with"
                                  " more the run ends.", minimum=0, most=1, neutral=True),
 
+    "augment.repeats": Key(1, "Times that an image is in a batch, each time augmented anew; an"
+                           " epoch's steps then see so many times fewer images.", minimum=1),
     "augment.crop_scale": Key((1.0, 1.0), "Smallest and largest share of the image's area that a"
                               " random crop takes, before resizing; (1, 1): the centre crop.",
                               minimum=1e-3, most=1, rising=True),
@@ -131,23 +161,57 @@ KEYS: dict[str, Key] = {
     "augment.mix_switch": Key(0.5, "Probability of cutmix where mixup is on, too.", minimum=0,
                               most=1),
 
-    "optimizer.name": Key("sgd", "The optimiser.", choices=("sgd", "adam")),
-    "optimizer.momentum": Key(0.9, "SGD's momentum; Adam's first decay.", minimum=0, below=1),
-    "optimizer.nesterov": Key(False, "Nesterov's momentum."),
-    "optimizer.weight_decay": Key(1e-4, "L2 penalty on kernels; norms and biases are spared.",
+    "optimizer.name": Key("sgd", "The optimiser.",
+                          choices=("sgd", "adam", "adamw", "lars", "lamb")),
+    "optimizer.momentum": Key(0.9, "Momentum of 'sgd' and 'lars'; the others' first decay, b1.",
+                              minimum=0, below=1),
+    "optimizer.nesterov": Key(False, "Nesterov's momentum; of 'adam', NAdam's."),
+    "optimizer.beta2": Key(0.999, "Second decay, b2, of 'adam', 'adamw' and 'lamb'.", minimum=0,
+                           below=1),
+    "optimizer.epsilon": Key(1e-8, "What these three add to the root they divide by.",
+                             minimum=1e-20, most=1),
+    "optimizer.weight_decay": Key(1e-4, "Weight decay of kernels; see decay and decay_norms.",
                                   minimum=0),
+    "optimizer.decay": Key("auto", "How: 'coupled' joins it to the gradient, an L2 penalty;"
+                           " 'decoupled' adds it to the update, times the learning rate; 'auto':"
+                           " decoupled for 'adamw' and 'lamb', else coupled.",
+                           choices=("auto", "coupled", "decoupled")),
+    "optimizer.decay_norms": Key(False, "Decay the norms' scales and all biases, too."),
+    "optimizer.trust_coefficient": Key(1e-3, "Of 'lars': length of a kernel's update, before the"
+                                       " learning rate, over the kernel's own.", minimum=1e-12,
+                                       most=1e3),
+    "optimizer.clip_norm": Key(0.0, "Shorten the gradients to this length, of all together,"
+                               " before anything else; 0: don't.", minimum=0),
+    "optimizer.backbone_rate": Key(1.0, "Factor on the learning rate of everything but the head.",
+                                   minimum=0),
 
-    "schedule.name": Key("cosine", "How the learning rate falls after the warm-up.",
-                         choices=("constant", "cosine", "step")),
-    "schedule.learning_rate": Key(0.1, "The highest learning rate, for the whole batch.",
-                                  minimum=0),
-    "schedule.warmup_epochs": Key(0.0, "Epochs of linear rise from zero.", minimum=0),
-    "schedule.step_epochs": Key((30.0, 60.0, 80.0), "Epochs at which 'step' lowers the rate.",
-                                minimum=0, rising=True),
+    "schedule.name": Key("cosine", "How the learning rate falls after the warm-up; 'one_cycle'"
+                         " has its own rise.",
+                         choices=("constant", "step", "cosine", "polynomial", "one_cycle")),
+    "schedule.learning_rate": Key(0.1, "The highest learning rate, for the whole batch or, with"
+                                  " scale_batch, for so many images.", minimum=0),
+    "schedule.scale_batch": Key(0, "Number of images that learning_rate is for: it is multiplied"
+                                " by batch_size over this; 0: it is taken as it is.", minimum=0),
+    "schedule.warmup_epochs": Key(0.0, "Epochs of linear rise from zero.", minimum=0, most=1e6),
+    "schedule.warmup_steps": Key(0, "The same in steps.", minimum=0, below=2**31),
+    "schedule.warmup_most": Key(0.25, "Share of the run that the warm-up takes at most: a longer"
+                                " one is cut to it.", minimum=0, most=1),
+    "schedule.step_epochs": Key((), "Epochs at which 'step' lowers the rate; none here and in"
+                                " step_steps: after 1/3, 2/3 and 8/9 of the run, as 30, 60, 80"
+                                " of 90.", minimum=0, most=1e6, rising=True,
+                                such_as=(30.0, 60.0, 80.0)),
+    "schedule.step_steps": Key((), "The same in steps.", minimum=0, below=2**31, rising=True,
+                               such_as=(32000, 48000)),
     "schedule.step_factor": Key(0.1, "What 'step' multiplies the rate by.", minimum=0),
+    "schedule.end_rate": Key(0.0, "Share of the highest rate that 'cosine' and 'polynomial' end"
+                             " at.", minimum=0, most=1),
+    "schedule.power": Key(1.0, "Power of 'polynomial'; 1: a straight line.", minimum=0, most=100),
+    "schedule.one_cycle_rise": Key(0.3, "Share of the run over which 'one_cycle' rises.",
+                                   minimum=0, below=1),
 
     "eval.every_epochs": Key(1.0, "Evaluate this often, and at the end; 0: only at the end.",
                              minimum=0, neutral=True),
+    "eval.ema": Key(True, "Evaluate the moving average where there is one.", neutral=True),
     "eval.batch_size": Key(0, "Images in an evaluation step; 0: batch_size.", minimum=0,
                            neutral=True),
     "checkpoint.every_epochs": Key(1.0, "Save this often, and at the end; 0: only at the end.",
@@ -271,7 +335,7 @@ def parse(name: str, text: str) -> Any:
             value = text
     if isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
-    if name in _ANY_LENGTH and _is_a(float, value):
+    if KEYS[name].such_as and _is_a(float, value):
         value = (value,)
     _check_value(name, KEYS[name], value)
     return value
@@ -289,7 +353,6 @@ def unknown(name: str) -> str:
     return f"there is no key config.{name}{hint}"
 
 
-_ANY_LENGTH = ("schedule.step_epochs",)  # other tuples are as long as their default
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -298,12 +361,13 @@ def _check_value(name: str, key: Key, value: Any) -> None:
         return UsageError(f"config.{name} must be {wanted}, not {value!r} ({key.meaning})")
 
     if isinstance(key.default, tuple):
-        numbers = isinstance(value, tuple) and all(_is_a(float, v) for v in value)
-        fixed = name not in _ANY_LENGTH
-        if not numbers or (fixed and len(value) != len(key.default)):
-            example = ",".join(str(v) for v in key.default)
-            count = f"{len(key.default)} numbers" if fixed else "numbers"
-            raise wrong(f"{count} such as {example}")
+        whole = key.such_as and all(_is_a(int, v) for v in key.such_as)
+        kind, numbers = (int, "whole numbers") if whole else (float, "numbers")
+        good = isinstance(value, tuple) and all(_is_a(kind, v) for v in value)
+        if not good or not (key.such_as or len(value) == len(key.default)):
+            example = ",".join(str(v) for v in key.such_as or key.default)
+            count = "" if key.such_as else f"{len(key.default)} "
+            raise wrong(f"{count}{numbers} such as {example}")
     elif not _is_a(type(key.default), value):
         raise wrong(_KINDS[type(key.default)])
 

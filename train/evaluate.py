@@ -1,4 +1,4 @@
-"""python -m train.evaluate --workdir DIR [--step last|best|N]"""
+"""python -m train.evaluate --workdir DIR [--step last|best|N] [--weights ema|raw]"""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def main() -> int:
     parser.add_argument(
         "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
     )
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        help="the moving average or the weights themselves; default: as eval.ema says",
+    )
     flags = parser.parse_args()
     if flags.step not in ("last", "best") and not flags.step.isdigit():
         raise UsageError(f"--step must be last, best or a number of steps, not {flags.step!r}")
@@ -24,7 +29,8 @@ def main() -> int:
     from train.evaluation import evaluate_run
     from train.metrics import to_json
 
-    print(to_json(evaluate_run(flags.workdir, step)), flush=True)
+    ema = None if flags.weights is None else flags.weights == "ema"
+    print(to_json(evaluate_run(flags.workdir, step, ema)), flush=True)
     return 0
 
 

@@ -13,7 +13,7 @@ from train.data.ahead import ahead
 from train.data.bad_records import BadRecords
 from train.data.resident import gather
 from train.data.splits import Split
-from train.errors import RunError
+from train.errors import RunError, UsageError
 from train.parallel import Devices, InFlight, make_devices
 
 TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
@@ -56,17 +56,21 @@ def evaluate(
     return result | {"loss": total["loss"] / examples}
 
 
-def evaluate_run(path: str, step: int | str) -> dict[str, Any]:
+def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of the run in ``path`` on the run's evaluation split.
 
     Args:
       path: the workdir.
       step: a number, ``"last"`` or ``"best"``.
+      ema: whether to evaluate the moving average; by default as the run's configuration says.
 
     Gives what :func:`evaluate` gives with ``split`` and ``step``. Raises UsageError or
     RunError where there is no such run, checkpoint or data.
     """
     config = workdir.read_config(path)
+    if ema and not config.ema.decay:
+        raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
+    config.eval.ema = config.eval.ema if ema is None else ema
     split = Split(config, config.dataset.eval_split, training=False)
     workdir.check_data(path, split)
     split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))

@@ -25,8 +25,11 @@ from train.data.splits import Split
 from train.dispatch import several, stacked, steps_per_call
 from train.errors import RunError, UsageError
 from train.evaluation import evaluate
+from train.initial import initial_variables
+from train.losses import guessing
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter
+from train.mixing import check_even
 from train.parallel import make_devices
 from train.report import Pictures
 from train.signals import StopRequest
@@ -48,7 +51,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     config.dataset.data_dir = data_dir(config.dataset)  # in full: evaluate runs elsewhere
     workdir.check(path, config)
     devices = make_devices(config.parallel)
-    devices.check_batch(config.batch_size, "config.batch_size")
+    devices.check_batch(config.batch_size, config.accumulate)
     train_split = Split(config, config.dataset.train_split, training=True)
     taken = train_split.gib if train_split.is_resident else 0.0
     eval_split = Split(config, config.dataset.eval_split, training=False, taken=taken)
@@ -58,6 +61,11 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     timetable = make_timetable(config, len(train_split))
     model = make_model(config, len(train_split.source.class_names))
     task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)
+    if task.augment.mix:
+        check_even(config.batch_size // len(devices) // config.accumulate)
+    order = TrainOrder(len(train_split), config.batch_size, config.seed, config.augment.repeats)
+    has_run = workdir.has_checkpoints(path)
+    variables = None if has_run else initial_variables(config, model, train_split.image_shape)
 
     workdir.create(path, config)
     workdir.describe(path, config, train_split, eval_split)
@@ -66,7 +74,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             like = steps.abstract_state(task, train_split.image_shape)
             state = checkpoints.restore("last", like)
         else:
-            state = steps.create_state(task, train_split.image_shape)
+            state = steps.create_state(task, train_split.image_shape, variables)
         start, end = int(state.step), timetable.num_steps
 
         with (
@@ -77,7 +85,6 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             announce.run(console, config, path, devices, train_split, eval_split, state, timetable)
             pictures = Pictures(path, console.warn)
             meter = Meter(config.batch_size, devices.fetch)
-            order = TrainOrder(len(train_split), config.batch_size, config.seed)
             bad_records = BadRecords(path, console.warn)
 
             train_data = devices.replicate(train_split.load(bad_records).resident)
@@ -136,7 +143,8 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                     if timetable.evaluates(step):
                         evaluated = evaluate_now()
                         row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
-                        announce.check_evaluation(console, evaluated, model.num_classes)
+                        guess = guessing(config.loss, model.num_classes)
+                        announce.check_evaluation(console, evaluated, guess)
                     writer.write(row)
                     console.progress(row)
                     if first_epoch and step - start >= timetable.steps_per_epoch:

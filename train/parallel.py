@@ -60,12 +60,14 @@ class Devices:
         plural = "s" if len(self) > 1 else ""
         return f"{len(self)} {self.platform} device{plural}"
 
-    def check_batch(self, batch_size: int, key: str) -> None:
-        """Raises UsageError unless every device gets the same number of images."""
-        if batch_size % len(self):
-            near = max(1, round(batch_size / len(self))) * len(self)
+    def check_batch(self, batch_size: int, parts: int) -> None:
+        """Raises UsageError unless the batch divides among devices, and there into parts."""
+        total = len(self) * parts
+        if batch_size % total:
+            near = max(1, round(batch_size / total)) * total
+            into = f" in {parts} parts each (config.accumulate)" if parts > 1 else ""
             raise UsageError(
-                f"{key}={batch_size} does not divide among {len(self)} devices;"
+                f"config.batch_size={batch_size} does not divide among {len(self)} devices{into};"
                 f" the nearest that does is {near}"
             )
 

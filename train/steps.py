@@ -6,7 +6,7 @@ batch, and gradients, statistics and metrics are averaged or summed over the axi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from flax import struct
 
 from flax_resnet import ResNet, init_variables
 from train.augment import Augment, example_keys, normalize
+from train.losses import rank_of
 from train.mixing import Targets
 
 AXIS = "batch"
@@ -26,53 +27,86 @@ class TrainState(struct.PyTreeNode):
     """All that training changes, and so all that a checkpoint holds.
 
     ``step`` counts finished steps (int32); ``params`` and ``batch_stats`` are the model's
-    collections; ``opt_state`` is Optax's.
+    collections; ``opt_state`` is Optax's, of what is not frozen; ``ema`` is the moving average
+    ``{"params", "batch_stats"}``, or empty.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema: Any
 
 
 @dataclass(frozen=True)
 class Task:
     """What the steps need beside arrays: the net, the optimiser and the images' treatment.
 
-    ``mean`` and ``std`` normalise images in 0…1; ``seed`` decides the augmentation.
+    Attributes:
+      loss, eval_loss: ``(logits, targets) -> (N,)``, in training and in evaluation.
+      mean, std: normalise images in 0…1.
+      seed: decides augmentation, dropout and stochastic depth.
+      accumulate: parts that a device's batch is computed in, one after another.
+      ema_decay: of the moving average of parameters and statistics; 0 for none.
+      frozen: the model's modules that keep their parameters and statistics.
+      evaluate_ema: whether evaluation takes the moving average where there is one.
     """
 
     model: ResNet
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     augment: Augment
+    loss: Callable[[jax.Array, Targets], jax.Array]
+    eval_loss: Callable[[jax.Array, Targets], jax.Array]
     mean: Sequence[float]
     std: Sequence[float]
     seed: int
-    label_smoothing: float = 0.0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    frozen: tuple[str, ...] = ()
+    evaluate_ema: bool = True
 
 
 def abstract_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
     """Shapes and types of a state, for restoring into it: nothing is drawn."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(task.model.init, jax.random.key(0), images)
-    return TrainState(
-        step=jax.ShapeDtypeStruct((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=jax.eval_shape(task.optimizer.init, variables["params"]),
-    )
+    return jax.eval_shape(lambda variables: state_of(task, variables), variables)
 
 
-def create_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
-    """The state before the first step, for images ``(H, W, C)``."""
-    variables = init_variables(task.model, task.seed, image_shape)
+def create_state(
+    task: Task, image_shape: tuple[int, int, int], variables: Any = None
+) -> TrainState:
+    """The state before the first step, for images ``(H, W, C)``.
+
+    ``variables`` are the model's collections to begin with; by default random ones.
+    """
+    return state_of(task, variables or init_variables(task.model, task.seed, image_shape))
+
+
+def state_of(task: Task, variables: Any) -> TrainState:
+    """The state before the first step, of given ``{"params", "batch_stats"}``."""
+    params = variables["params"]
+    batch_stats = variables.get("batch_stats", {})  # group norm has none
+    # The average is another array than what it averages: the step is given both away.
+    average = {"params": params, "batch_stats": batch_stats} if task.ema_decay else {}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),  # group norm has none
-        opt_state=task.optimizer.init(variables["params"]),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=task.optimizer.init(trained(params, task.frozen)),
+        ema=jax.tree.map(jnp.array, average),
     )
+
+
+def trained(params: Any, frozen: tuple[str, ...]) -> Any:
+    """The parameters of the modules that are not frozen."""
+    return {name: module for name, module in params.items() if name not in frozen}
+
+
+def kept(collection: Any, frozen: tuple[str, ...]) -> Any:
+    """What a collection has of the frozen modules."""
+    return {name: module for name, module in collection.items() if name in frozen}
 
 
 def train_step(
@@ -84,40 +118,97 @@ def train_step(
     image the label with the larger share is right) and ``learning_rate``, averaged over the axis.
     """
     count = batch["label"].shape[0]
-    places = jax.lax.axis_index(AXIS) * count + jnp.arange(count)  # in the global batch
+    device = jax.lax.axis_index(AXIS)
+    places = device * count + jnp.arange(count)  # in the global batch
     keys = example_keys(task.seed, state.step, places)
     images, targets = task.augment.batch(batch["image"], batch["label"], keys)
     images = normalize(images, task.mean, task.std)
+    dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(task.seed), state.step), device)
 
-    def loss_of(params):
+    def loss_of(params, batch_stats, images, targets, dropout):
         logits, updates = task.model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": state.params | params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
+            rngs={"dropout": dropout},
         )
-        losses = mixed_cross_entropy(logits, targets, task.label_smoothing)
-        return losses.mean(), (logits, updates.get("batch_stats", {}))
+        top1 = jnp.mean(rank_of(logits, targets.dominant()) < 1)
+        return task.loss(logits, targets).mean(), (updates.get("batch_stats", {}), top1)
 
-    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-        state.params
+    def part(batch_stats, images, targets, dropout):
+        """Gradients and what else comes of a part of the batch."""
+        (loss, (batch_stats, top1)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            trained(state.params, task.frozen), batch_stats, images, targets, dropout
+        )
+        return batch_stats, (gradients, loss, top1)
+
+    batch_stats, means = in_parts(
+        part, task.accumulate, state.batch_stats, images, targets, dropout
     )
-    top1 = jnp.mean(rank_of(logits, targets.dominant()) < 1)
     # Devices hold equal shares of the batch: means of means are the batch's means.
-    gradients, batch_stats, loss, top1 = jax.lax.pmean((gradients, batch_stats, loss, top1), AXIS)
+    batch_stats, (gradients, loss, top1) = jax.lax.pmean((batch_stats, means), AXIS)
 
-    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
+    params = trained(state.params, task.frozen)
+    updates, opt_state = task.optimizer.update(gradients, state.opt_state, params)
+    params = state.params | optax.apply_updates(params, updates)
+    # The very bits: a mean over three devices may round.
+    batch_stats = batch_stats | kept(state.batch_stats, task.frozen)
     new_state = TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
+        ema=moving_average(task, state, {"params": params, "batch_stats": batch_stats}),
     )
     return new_state, {
         "loss": loss,
         "top1": top1,
         "learning_rate": jnp.asarray(task.schedule(state.step), jnp.float32),
     }
+
+
+def in_parts(
+    part: Callable, count: int, batch_stats: Any, images: jax.Array, targets: Targets, key: Any
+) -> tuple[Any, Any]:
+    """Runs ``part`` on ``count`` equal parts of a batch: the last statistics, and mean results.
+
+    One part after another, so that memory is needed for one. On a CPU they are written out,
+    since XLA runs the gradients of convolutions inside a loop many times slower there.
+    """
+    if count == 1:
+        return part(batch_stats, images, targets, key)
+    split = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (images, targets))
+
+    def step(carry: tuple[Any, Any], i: Any) -> tuple[Any, None]:
+        batch_stats, total = carry
+        images, targets = jax.tree.map(lambda x: x[i], split)
+        batch_stats, result = part(batch_stats, images, targets, jax.random.fold_in(key, i))
+        return (batch_stats, jax.tree.map(jnp.add, total, result)), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    shapes = jax.eval_shape(part, batch_stats, *first, key)[1]
+    carry = batch_stats, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    if jax.default_backend() == "cpu":
+        for i in range(count):
+            carry, _ = step(carry, i)
+    else:
+        carry, _ = jax.lax.scan(step, carry, jnp.arange(count))
+    batch_stats, total = carry
+    return batch_stats, jax.tree.map(lambda leaf: leaf / count, total)
+
+
+def moving_average(task: Task, state: TrainState, new: Any) -> Any:
+    """``ema_decay`` of the old average and the rest of the new values; empty without a decay.
+
+    At the n-th step at most n / (n + 9) of the old one: at first there is little to average,
+    and the initial weights should not count for long.
+    """
+    if not task.ema_decay:
+        return {}
+    old = jnp.minimum(task.ema_decay, (state.step + 1) / (state.step + 10))
+    average = jax.tree.map(lambda a, b: old * a + (1 - old) * b, state.ema, new)
+    return {name: average[name] | kept(state.ema[name], task.frozen) for name in average}
 
 
 def eval_step(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -127,9 +218,11 @@ def eval_step(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> dic
     fill the batch up, or are ``bad``, count nowhere but as ``bad``.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if task.ema_decay and task.evaluate_ema:
+        variables = state.ema
     logits = task.model.apply(variables, normalize(batch["image"], task.mean, task.std))
     rank = rank_of(logits, batch["label"])
-    losses = jnp.where(batch["valid"], cross_entropy(logits, batch["label"]), 0)
+    losses = jnp.where(batch["valid"], task.eval_loss(logits, Targets(batch["label"])), 0)
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),
         "bad": batch["bad"].sum(dtype=jnp.int32),
@@ -138,37 +231,3 @@ def eval_step(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> dic
         "loss": losses.sum(),
     }
     return jax.lax.psum(sums, AXIS)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Losses ``(N,)`` of float32 logits ``(N, K)`` against labels ``(N,)``, in nats.
-
-    With smoothing s the target is 1 − s for the label plus s / K for each of the K classes
-    (Szegedy et al. 2015, arXiv:1512.00567, section 7).
-    """
-    log_p = jax.nn.log_softmax(logits)
-    of_label = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
-    return -(1 - smoothing) * of_label - smoothing * log_p.mean(axis=1)
-
-
-def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 0.0) -> jax.Array:
-    """Losses ``(N,)`` as :func:`cross_entropy`'s, of mixed images weighted over both labels.
-
-    Cross entropy is linear in the target, so this is that of the mixture of both smoothed ones.
-    """
-    losses = cross_entropy(logits, targets.label, smoothing)
-    if targets.other is None:
-        return losses
-    others = cross_entropy(logits, targets.other, smoothing)
-    return targets.weight * losses + (1 - targets.weight) * others
-
-
-def rank_of(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many classes come before the label, int32 ``(N,)``; 0 is a right answer.
-
-    Of equal logits the lower class comes first, as with argmax, so a net that gives the same
-    to all classes is not right by chance; NaN comes before everything.
-    """
-    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    lower = jnp.arange(logits.shape[1]) < labels[:, None]
-    return (~(logits <= own)).sum(axis=1) + ((logits == own) & lower).sum(axis=1)

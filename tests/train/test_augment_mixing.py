@@ -3,13 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.stats
 
-from train import steps
 from train.errors import UsageError
-from train.mixing import Mix, Targets, beta
+from train.mixing import Mix, beta
 
 
 def mixed(mix, images, seed=0):
@@ -94,21 +92,3 @@ def test_probability_and_switch():
 def test_an_odd_share_is_refused_with_what_to_do():
     with pytest.raises(UsageError, match="share of the batch, 3, is odd; choose a batch_size"):
         Mix(mixup=1.0)(constant(3), jnp.arange(3), jnp.zeros((3, 5)))
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_loss_is_that_of_explicit_soft_targets(smoothing):
-    rng = np.random.default_rng(0)
-    logits = jnp.float32(rng.normal(size=(6, 5)) * 3)
-    label, other = jnp.array([0, 1, 2, 3, 4, 4]), jnp.array([1, 0, 3, 2, 4, 4])
-    weight = jnp.float32([0.9, 0.9, 0.2, 0.2, 0.5, 1.0])
-    soft = weight[:, None] * jax.nn.one_hot(label, 5) + (1 - weight)[:, None] * jax.nn.one_hot(
-        other, 5
-    )
-    expected = optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, smoothing))
-    got = steps.mixed_cross_entropy(logits, Targets(label, other, weight), smoothing)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
-    assert Targets(label, other, weight).dominant().tolist() == [0, 1, 3, 2, 4, 4]
-    pure = steps.mixed_cross_entropy(logits, Targets(label), smoothing)
-    np.testing.assert_allclose(pure, steps.cross_entropy(logits, label, smoothing))
-    assert Targets(label).dominant() is label

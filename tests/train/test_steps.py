@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from flax_resnet import ResNet
+from flax_resnet import ResNet, init_variables
 from train import steps
 from train.augment import Augment, example_keys
+from train.losses import make_loss
 from train.mixing import Mix
 from train.parallel import Pmap, ShardMap
 from train.policies import trivial_augment
@@ -25,6 +26,8 @@ def make_task(**fields):
         optimizer=optax.sgd(schedule, 0.9),
         schedule=schedule,
         augment=Augment(),
+        loss=make_loss("cross_entropy"),
+        eval_loss=make_loss("cross_entropy"),
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.3, 0.4),
         seed=0,
@@ -52,30 +55,9 @@ def run_step(task, batch, devices=1, kind=Pmap, count=1, start=0):
     return before, devices.fetch(state), devices.fetch(metrics)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_cross_entropy_with_smoothing_is_that_of_the_smoothed_target(smoothing):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(5, 4)) * 3
-    labels = np.array([0, 3, 1, 1, 2])
-    target = np.full((5, 4), smoothing / 4)
-    target[np.arange(5), labels] += 1 - smoothing
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    ours = steps.cross_entropy(jnp.float32(logits), jnp.asarray(labels), smoothing)
-    np.testing.assert_allclose(ours, -(target * np.log(p)).sum(1), rtol=1e-5)
-
-
-def test_rank_is_the_labels_place_with_ties_to_the_lower_class_and_nan_never_right():
-    nan = np.nan
-    logits = jnp.array([[1, 3, 2], [1, 3, 2], [5, 5, 5], [5, 5, 5], [nan, nan, nan], [1, nan, 0]])
-    labels = jnp.array([1, 0, 0, 2, 0, 0])
-    ranks = steps.rank_of(logits, labels).tolist()
-    assert ranks[:4] == [0, 2, 0, 2]
-    assert ranks[4] > 0 and ranks[5] > 0
-
-
 def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
     augment = Augment(flip=True, pad_crop=2)
-    task = make_task(augment=augment, label_smoothing=0.1)
+    task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
     before, after, metrics = run_step(task, batch, start=7)
     images = np.asarray(augment(batch["image"], example_keys(0, 7, jnp.arange(16))))
     assert not np.array_equal(images, batch["image"])
@@ -104,7 +86,7 @@ def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
 
 def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
     augment = Augment(flip=True, mix=Mix(mixup=1.0, cutmix=1.0))
-    task = make_task(augment=augment, label_smoothing=0.1)
+    task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
     before, after, metrics = run_step(task, batch, start=7)
     keys = example_keys(0, 7, jnp.arange(16))
     images, targets = jax.jit(augment.batch)(batch["image"], batch["label"], keys)
@@ -196,3 +178,125 @@ def test_steps_need_no_data_library():
         "import flax_resnet, train.steps, train.parallel, train.optimizers, train.augment"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Accumulation, moving average, freezing -------------------------------------------------------
+
+GROUPS = MODEL.clone(width=32, norm="group")
+
+
+def test_a_batch_in_parts_learns_what_it_learns_at_once(batch):
+    """Without batch statistics, which each part has of its own."""
+    augment = Augment(flip=True, mix=Mix(mixup=1.0))
+    runs = [
+        run_step(
+            make_task(model=GROUPS, augment=augment, accumulate=parts), batch, devices, count=2
+        )
+        for parts, devices in ((1, 1), (4, 1), (2, 2))
+    ]
+    _, whole, whole_metrics = runs[0]
+    for _, after, metrics in runs[1:]:
+        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)  # noqa: E731
+        jax.tree.map(close, after.params, whole.params)
+        jax.tree.map(close, metrics, whole_metrics)
+
+
+def test_parts_in_a_loop_are_parts_written_out(batch, monkeypatch):
+    """As on GPU and TPU, with running statistics that go from part to part."""
+    task = make_task(accumulate=2)
+    _, out, _ = run_step(task, batch)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    _, loop, _ = run_step(task, batch)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        (out.params, out.batch_stats),
+        (loop.params, loop.batch_stats),
+    )
+
+
+def test_the_moving_average_is_its_closed_form(batch):
+    task = make_task(ema_decay=0.3)
+    states = [run_step(task, batch, count=count)[1] for count in (1, 2, 3)]
+    before = steps.create_state(task, (12, 12, 3))
+    average = {"params": before.params, "batch_stats": before.batch_stats}
+    for n, state in enumerate(states, 1):
+        old = min(0.3, n / (n + 9))
+        new = {"params": state.params, "batch_stats": state.batch_stats}
+        average = jax.tree.map(lambda a, b, old=old: old * a + (1 - old) * b, average, new)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.ema, average
+        )
+    assert run_step(make_task(), batch)[1].ema == {}
+
+
+def test_evaluation_takes_the_moving_average_or_not(batch):
+    _, state, _ = run_step(make_task(ema_decay=0.9), batch, count=3)
+    batch = batch | {"valid": np.ones(16, bool), "bad": np.zeros(16, bool)}
+    losses = {}
+    for ema in (True, False):
+        task = make_task(ema_decay=0.9, evaluate_ema=ema)
+        devices = Pmap(jax.local_devices()[:1])
+        step = devices.evaluate(lambda s, data, batch, task=task: steps.eval_step(task, s, batch))
+        sums = devices.fetch(step(devices.replicate(state), {}, devices.split(batch)))
+        variables = state.ema if ema else {"params": state.params, "batch_stats": state.batch_stats}
+        images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+        logits = MODEL.apply(variables, jnp.float32(images))
+        expected = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).sum()
+        losses[ema] = float(sums["loss"])
+        np.testing.assert_allclose(sums["loss"], expected, rtol=1e-5)
+    assert losses[True] != losses[False]
+
+
+def test_frozen_modules_keep_every_bit_and_cost_no_optimizer_memory(batch):
+    """On three devices, whose mean of equal numbers may round."""
+    batch = {name: array[:15] for name, array in batch.items()}
+    frozen = ("stage1_block1", "stem_conv", "stem_norm")
+    model = MODEL.clone(frozen=frozen)
+    rng = np.random.default_rng(0)
+    variables = init_variables(model, 0, (12, 12, 3))
+    variables = jax.tree.map(  # numbers with all their bits
+        lambda leaf: (leaf + rng.uniform(0.1, 0.2, leaf.shape)).astype(np.float32), variables
+    )
+    task = make_task(model=model, frozen=frozen, ema_decay=0.5)
+    devices = Pmap(jax.local_devices()[:3])
+    state = steps.create_state(task, (12, 12, 3), variables)
+    momentum = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    assert not [path for path, _ in momentum if any(name in str(path) for name in frozen)]
+    step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
+    after = devices.replicate(state)
+    for _ in range(2):
+        after, _ = step(after, {}, devices.split(batch))
+    after = devices.fetch(after)
+    for collection in ("params", "batch_stats"):
+        for one in (getattr(after, collection), after.ema[collection]):
+            for name, module in one.items():
+                leaves = zip(
+                    jax.tree.leaves(module),
+                    jax.tree.leaves(variables[collection][name]),
+                    strict=True,
+                )
+                same = [np.array_equal(*pair) for pair in leaves]
+                assert all(same) if name in frozen else not any(same), (collection, name)
+
+
+def test_frozen_modules_train_as_they_evaluate(batch):
+    """Their running statistics, not the batch's, normalise what they pass on."""
+    frozen = ("stage1_block1", "stem_conv", "stem_norm")
+    images = jnp.float32(batch["image"]) / 255
+    variables = init_variables(MODEL, 0, (12, 12, 3))
+    train = partial(MODEL.clone(frozen=frozen).apply, variables, images, mutable=["batch_stats"])
+    maps, updates = train(train=True, method="endpoints")
+    expected = MODEL.apply(variables, images, method="endpoints")
+    np.testing.assert_array_equal(maps["stage1"], expected["stage1"])
+    assert not np.allclose(maps["stage2"], expected["stage2"])
+    same = jax.tree.map(np.array_equal, updates["batch_stats"], variables["batch_stats"])
+    assert all(jax.tree.leaves([same[name] for name in ("stem_norm", "stage1_block1")]))
+    assert not any(jax.tree.leaves(same["stage2_block1"]))
+
+
+def test_stochastic_depth_and_dropout_draw_anew_each_step(batch):
+    task = make_task(model=MODEL.clone(drop_path=0.5, dropout=0.5))
+    losses = []
+    for start in (0, 1, 1):
+        losses.append(float(run_step(task, batch, start=start)[2]["loss"]))
+    assert losses[0] != losses[1] and losses[1] == losses[2]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from train.errors import UsageError
+
 
 class Share(NamedTuple):
     """The part of every batch that one of several processes has: as many places each."""
@@ -31,25 +33,36 @@ class TrainOrder:
       num_records: images in the training split, at least ``batch_size``.
       batch_size: records in a batch.
       seed: decides every epoch's order.
+      repeats: times that a batch holds each of its images (repeated augmentation, Hoffer et
+        al. 2019, arXiv:1901.09335). An epoch has as many steps as without, and so sees so
+        many times fewer images; the next one goes on where it ended.
     """
 
-    def __init__(self, num_records: int, batch_size: int, seed: int):
+    def __init__(self, num_records: int, batch_size: int, seed: int, repeats: int = 1):
+        if batch_size % repeats:
+            raise UsageError(
+                f"config.augment.repeats={repeats} does not divide config.batch_size={batch_size}"
+            )
         self.num_records = num_records
         self.batch_size = batch_size
         self.seed = seed
+        self.repeats = repeats
         self.steps_per_epoch = num_records // batch_size
+        self._distinct = batch_size // repeats
         self._shuffled: dict[int, np.ndarray] = {}  # the last epochs asked for
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        return TrainOrder, (self.num_records, self.batch_size, self.seed)
+        return TrainOrder, (self.num_records, self.batch_size, self.seed, self.repeats)
 
     def __getitem__(self, step: int) -> np.ndarray:
         """Record numbers of batch ``step``, int32 ``(batch_size,)``."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        return self._epoch(epoch)[batch * self.batch_size :][: self.batch_size]
+        shuffle, batch = divmod(step, self.num_records // self._distinct)
+        images = self._shuffle(shuffle)[batch * self._distinct :][: self._distinct]
+        # Not side by side: mixup and cutmix mix neighbours.
+        return np.tile(images, self.repeats)
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def _shuffle(self, epoch: int) -> np.ndarray:
         with self._lock:  # or at an epoch's start every thread would shuffle for itself
             if epoch not in self._shuffled:
                 while len(self._shuffled) > 1:

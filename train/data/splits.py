@@ -27,6 +27,33 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+class Sizes:
+    """Height and width of the training images over the epochs, from ``config.dataset``.
+
+    One other size than evaluation's (Touvron et al. 2019, arXiv:1906.06423), or rising ones,
+    which save time at the start (Howard 2018). Each is another compilation of the step.
+    """
+
+    def __init__(self, dataset: ml_collections.ConfigDict, training: bool):
+        self.others = tuple(dataset.train_sizes) if training else ()
+        self._starts = tuple(dataset.size_epochs) if training else ()
+        self._usual = dataset.image_size
+        if len(self.others) == 1 and not self._starts:
+            self._starts = (0.0,)
+        if len(self.others) != len(self._starts) or (self._starts and self._starts[0]):
+            raise UsageError(
+                f"config.dataset.train_sizes={self.others} needs the epoch from which each holds,"
+                f" the first 0, not config.dataset.size_epochs={self._starts}"
+            )
+
+    def at(self, epoch: float) -> int:
+        """The size in pixels; ``epoch`` counts from 0."""
+        size = self._usual
+        for start, other in zip(self._starts, self.others, strict=True):
+            size = other if epoch >= start else size
+        return size
+
+
 class Split:
     """Batches of one split: open it, then :meth:`load` it. Opening finds what is wrong.
 
@@ -55,6 +82,7 @@ class Split:
         self.reader = Reader(self.source, config.data.max_bad_fraction)
         self.size = config.dataset.image_size
         self.resize = round(self.size / config.dataset.crop_ratio)
+        self.sizes = Sizes(config.dataset, training)
         self.interpolation = config.dataset.interpolation
         self.seed = config.seed
         self.share = share
@@ -98,7 +126,9 @@ class Split:
             return
 
         def load(step: int, places: range) -> tuple[Batch, list[BadRecord]]:
-            return self._examples(order[step][places], [(self.seed, step, at) for at in places])
+            size = self.sizes.at(step / order.steps_per_epoch)
+            seeds = [(self.seed, step, place) for place in places]
+            return self._examples(order[step][places], size, seeds)
 
         yield from self._streamed(load, steps, places)
 
@@ -124,7 +154,7 @@ class Split:
 
         def load(step: int, places: range) -> tuple[Batch, list[BadRecord]]:
             record, there = numbers(step, places)
-            batch, found = self._examples(record)
+            batch, found = self._examples(record, self.size)
             bad = there & np.isin(record, [record.index for record in found])
             return batch | {"valid": there & ~bad, "bad": bad}, found
 
@@ -137,10 +167,11 @@ class Split:
             yield {name: np.concatenate([part[name] for part in batches]) for name in batches[0]}
 
     def _examples(
-        self, records: np.ndarray, seeds: list[tuple[int, ...]] | None = None
+        self, records: np.ndarray, size: int, seeds: list[tuple[int, ...]] | None = None
     ) -> tuple[Batch, list[BadRecord]]:
         """The images and labels of records, with random crops where there are ``seeds``."""
-        images = np.empty((len(records), *self.image_shape), np.uint8)
+        images = np.empty((len(records), size, size, 3), np.uint8)
+        resize = round(size * self.resize / self.size)
         labels = np.empty(len(records), np.int32)
         found: list[BadRecord] = []
         for place, record in enumerate(records):
@@ -148,20 +179,21 @@ class Split:
             found += bad
             if seeds is not None and self.scale != (1.0, 1.0):
                 rng = np.random.default_rng(seeds[place])
-                image = random_resized_crop(pixels, self.size, rng, self.scale, self.aspect)
+                image = random_resized_crop(pixels, size, rng, self.scale, self.aspect)
             else:
-                image = centre_crop(pixels, self.size, self.resize, self.interpolation)
+                image = centre_crop(pixels, size, resize, self.interpolation)
             images[place] = image
         return {"image": images, "label": labels}, found
 
     def _fits(self, data: ml_collections.ConfigDict, taken: float) -> bool:
         """Whether to hold the split in memory. Random crops are cut by the host each time."""
-        if self.scale != (1.0, 1.0):
+        if self.scale != (1.0, 1.0) or self.sizes.others:
             if data.resident == "always":
                 raise UsageError(
-                    "config.data.resident='always' keeps decoded images, but"
-                    f" config.augment.crop_scale={self.scale} decodes them anew each time;"
-                    " set one of them back"
+                    "config.data.resident='always' keeps decoded images, but random crops"
+                    f" (augment.crop_scale={self.scale}) and other sizes than image_size"
+                    f" (dataset.train_sizes={self.sizes.others}) are cut anew each time; set one"
+                    " of them back"
                 )
             return False
         fits = taken + self.gib <= data.resident_gib
