@@ -1,4 +1,4 @@
-"""Learning-rate schedules and optimisers, from Optax."""
+"""Optimisers, put together from Optax's parts."""
 
 from __future__ import annotations
 
@@ -7,55 +7,97 @@ from typing import TYPE_CHECKING, Any
 import jax
 import optax
 
+from train.errors import UsageError
+
 if TYPE_CHECKING:
     import ml_collections
 
-
-def make_schedule(
-    schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int
-) -> optax.Schedule:
-    """Learning rate as a function of the step, from ``config.schedule``.
-
-    A linear warm-up from zero, then constant, a half cosine down to zero at ``num_steps``
-    (Loshchilov and Hutter 2016, arXiv:1608.03983), or steps down by a factor. Epochs are
-    counted from the start of the run, warm-up included.
-    """
-    peak = schedule.learning_rate
-    warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    if schedule.name == "cosine":
-        after = optax.cosine_decay_schedule(peak, max(1, num_steps - warmup))
-    elif schedule.name == "step":
-        boundaries = (round(epoch * steps_per_epoch) - warmup for epoch in schedule.step_epochs)
-        after = optax.piecewise_constant_schedule(
-            peak, {boundary: schedule.step_factor for boundary in boundaries}
-        )
-    else:
-        after = optax.constant_schedule(peak)
-    if not warmup:
-        return after
-    # Step 0 already learns: the rate rises over steps 1 … warmup.
-    rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
-    return optax.join_schedules([rise, after], [warmup])
+DECOUPLED = ("adamw", "lamb")  # where optimizer.decay is 'auto'
 
 
 def make_optimizer(
     optimizer: ml_collections.ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """The optimiser of ``config.optimizer``; weight decay is an L2 penalty on kernels only.
+    """The optimiser of ``config.optimizer``, for any part of a network's ``params``.
 
-    SGD is PyTorch's: the penalty joins the gradient before the momentum, which is neither
-    damped nor corrected.
+    Each is a chain of what happens to the gradient before it is added to the parameters:
+
+    * ``sgd``: PyTorch's; momentum is neither damped nor corrected.
+    * ``adam``: Kingma and Ba 2014, arXiv:1412.6980; with ``nesterov`` Dozat's NAdam.
+    * ``adamw``: the same with decoupled decay, Loshchilov and Hutter 2017, arXiv:1711.05101.
+      As in PyTorch and Optax, this decay is multiplied by the learning rate.
+    * ``lars``: You et al. 2017, arXiv:1708.03888, as in Optax: the learning rate goes into the
+      momentum, and a kernel's rate is divided by the length of gradient and decay together, where
+      the paper adds their lengths; without decay that is the same.
+    * ``lamb``: You et al. 2019, arXiv:1904.00962.
+
+    LARS and LAMB adapt the rate of kernels alone; norms and biases go at the global one, as in
+    their authors' code. Raises UsageError for keys that exclude each other.
     """
-    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decayed)
-    if optimizer.name == "adam":
-        adam = optax.adam(schedule, b1=optimizer.momentum, nesterov=optimizer.nesterov)
-        return optax.chain(decay, adam)
-    return optax.chain(
-        decay,
-        optax.sgd(schedule, optimizer.momentum or None, nesterov=optimizer.nesterov),
+    _check(optimizer)
+    decay = weight_decay(optimizer)
+    none = optax.identity()
+    coupled, decoupled = (none, decay) if _is_decoupled(optimizer) else (decay, none)
+    rate = optax.scale_by_learning_rate(schedule)
+    adam = optax.scale_by_adam(
+        optimizer.momentum, optimizer.beta2, optimizer.epsilon, nesterov=optimizer.nesterov
+    )
+    momentum = optax.trace(optimizer.momentum, optimizer.nesterov) if optimizer.momentum else none
+    chains = {
+        "sgd": [coupled, momentum, decoupled, rate],
+        "adam": [coupled, adam, decoupled, rate],
+        "adamw": [coupled, adam, decoupled, rate],
+        "lars": [coupled, adapt_kernels(optimizer.trust_coefficient), rate, momentum],
+        "lamb": [coupled, adam, decoupled, adapt_kernels(1.0), rate],
+    }
+    clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else none
+    return optax.chain(clip, *chains[optimizer.name], scale_backbone(optimizer.backbone_rate))
+
+
+def weight_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """Adds ``weight_decay`` times the parameters, of kernels alone unless ``decay_norms``."""
+    if not optimizer.weight_decay:
+        return optax.identity()
+    return optax.add_decayed_weights(
+        optimizer.weight_decay, mask=None if optimizer.decay_norms else kernels
     )
 
 
-def decayed(params: Any) -> Any:
-    """True for kernels, False for biases and the norms' scales, which are not decayed."""
+def adapt_kernels(trust_coefficient: float) -> optax.GradientTransformation:
+    """Gives the update of each kernel the kernel's own length times ``trust_coefficient``."""
+    return optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), kernels)
+
+
+def scale_backbone(factor: float) -> optax.GradientTransformation:
+    """Multiplies the update of everything but the head; holds no memory."""
+    if factor == 1:
+        return optax.identity()
+    return optax.masked(optax.scale(factor), backbone)
+
+
+def kernels(params: Any) -> Any:
+    """True for kernels, False for all biases and the norms' scales."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def backbone(params: Any) -> Any:
+    """True for all but what is in the module ``head``."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != "head", params)
+
+
+def _is_decoupled(optimizer: ml_collections.ConfigDict) -> bool:
+    if optimizer.decay == "auto":
+        return optimizer.name in DECOUPLED
+    return optimizer.decay == "decoupled"
+
+
+def _check(optimizer: ml_collections.ConfigDict) -> None:
+    if optimizer.name == "lars" and optimizer.decay == "decoupled":
+        raise UsageError(
+            "config.optimizer.decay='decoupled' is not possible with 'lars', whose rates are made"
+            " for the gradient with the decay; leave it 'auto'"
+        )
+    if optimizer.nesterov and not optimizer.momentum:
+        raise UsageError(
+            "config.optimizer.nesterov=True needs momentum, but config.optimizer.momentum is 0"
+        )

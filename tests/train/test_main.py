@@ -80,7 +80,8 @@ def test_the_reader_is_told_what_was_found_and_what_is_going_on(run):
     assert "66 steps of 64 images, 22 an epoch, 3 epochs" in out
     assert "an epoch leaves out 29 images (2.0%)" in out
     assert "compiling…" in out and "left\n" in out and "images/s" in out
-    assert "the warm-up of 5 epochs is not over when the run ends after 3" in out
+    assert "0.1 after a warm-up of 16 steps, cosine" in out
+    assert "a warm-up of 110 steps is too long for a run of 66: it takes 16, 25% of it" in out
 
 
 def test_the_workdir_describes_itself(run):

@@ -73,10 +73,10 @@ def test_warnings_of_what_does_not_fit():
     timetable = make_timetable(config, 100)
     devices = Pmap()
     first, second, third = announce.warnings(config, timetable, devices)
-    assert "warm-up of 5 epochs" in first and "ends after 3" in first
-    assert "epoch 9" in second
+    assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
+    assert "step 90" in second and "ends after 30" in second
     assert f"{10 // len(devices)} images on each device" in third
-    config.schedule.warmup_epochs, config.schedule.name = 1.0, "cosine"
+    config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
     config.batch_norm = "global"
     assert announce.warnings(config, timetable, devices) == []
 
