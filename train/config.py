@@ -165,7 +165,7 @@ KEYS: dict[str, Key] = {
                           choices=("sgd", "adam", "adamw", "lars", "lamb")),
     "optimizer.momentum": Key(0.9, "Momentum of 'sgd' and 'lars'; the others' first decay, b1.",
                               minimum=0, below=1),
-    "optimizer.nesterov": Key(False, "Nesterov's momentum; of 'adam', NAdam's."),
+    "optimizer.nesterov": Key(False, "Nesterov's momentum; beside beta2, NAdam's."),
     "optimizer.beta2": Key(0.999, "Second decay, b2, of 'adam', 'adamw' and 'lamb'.", minimum=0,
                            below=1),
     "optimizer.epsilon": Key(1e-8, "What these three add to the root they divide by.",
