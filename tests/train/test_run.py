@@ -83,12 +83,12 @@ def test_warnings_of_what_does_not_fit():
 
 def test_an_absurd_evaluation_is_warned_of(capsys):
     with Console(0, 10) as console:
-        announce.check_evaluation(console, {"loss": 2.5}, classes=10)
+        announce.check_evaluation(console, {"loss": 2.5}, guessing=2.3)
         assert capsys.readouterr().out == ""
-        announce.check_evaluation(console, {"loss": 13e6}, classes=10)
-        announce.check_evaluation(console, {"loss": float("nan")}, classes=10)
+        announce.check_evaluation(console, {"loss": 13e6}, guessing=2.3)
+        announce.check_evaluation(console, {"loss": float("nan")}, guessing=2.3)
     absurd, nan = capsys.readouterr().out.splitlines()
-    assert "1.3e+07 is far above 2.30" in absurd and "loss nan" in nan
+    assert "1.3e+07 is far above 2.3," in absurd and "loss nan" in nan
 
 
 def test_meter_means_over_its_interval_and_tells_throughput_and_waiting():
