@@ -1,8 +1,9 @@
 """This project's own checkpoints, which Orbax wrote.
 
 A run keeps them in ``WORKDIR/checkpoints/STEP/default``, a tree with ``params`` and
-``batch_stats`` beside the optimizer's state, which is not read here. Tensors come out as
-``params/stage1_block1/conv1/kernel``.
+``batch_stats`` beside the optimizer's state, which is not read here. Where the run kept a moving
+average of both, ``ema``, that is what is read, as it is what the run evaluated. Tensors come
+out as ``params/stage1_block1/conv1/kernel``.
 """
 
 from __future__ import annotations
@@ -52,16 +53,20 @@ def read_checkpoint(path: Path) -> WeightFile:
     reader = ocp.PyTreeCheckpointer()
     with telling_damage(str(path)):
         tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
-        wanted = {name: tree[name] for name in _COLLECTIONS if tree.get(name)}
+        average = tree.get("ema") or {}
+        source = average or tree
+        wanted = {name: source[name] for name in _COLLECTIONS if source.get(name)}
     if "params" not in wanted:
         raise WeightsError(f"{path} has no 'params'; it has {', '.join(map(str, tree)) or 'none'}")
+    item = {"ema": wanted} if average else wanted
     restored: dict[str, Any] = {}
 
     def read(keys: tuple[str, ...]) -> np.ndarray:
         if not restored:
-            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-            request = ocp.args.PyTreeRestore(item=wanted, restore_args=args, partial_restore=True)
-            restored.update(reader.restore(path, args=request))
+            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+            request = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
+            tree = reader.restore(path, args=request)
+            restored.update(tree["ema"] if average else tree)
         value: Any = restored
         for key in keys:
             value = value[key]
@@ -73,4 +78,5 @@ def read_checkpoint(path: Path) -> WeightFile:
         tensors["/".join(keys)] = Tensor(
             tuple(leaf.shape), np.dtype(leaf.dtype), lambda keys=keys: read(keys)
         )
-    return WeightFile("Orbax checkpoint", tensors, notes=(f"read {path}",))
+    what = "the moving average in " if average else ""
+    return WeightFile("Orbax checkpoint", tensors, notes=(f"read {what}{path}",))

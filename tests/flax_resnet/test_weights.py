@@ -182,6 +182,19 @@ def test_a_runs_checkpoint_is_read_without_its_optimizer(where, tmp_path):
     assert report.complete and "12/default" in str(report)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_of_a_run_with_a_moving_average_that_is_read(kept, tmp_path):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    variables = randomised(SMALL)
+    state = jax.tree.map(lambda leaf: leaf * 0, variables) if kept else dict(variables)
+    state |= {"ema": variables if kept else {}, "step": 3}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "checkpoints/3/default", state)
+    loaded, report = read_weights(SMALL, tmp_path)
+    assert_same(loaded, variables)
+    assert report.complete and ("the moving average in" in str(report)) == kept
+
+
 def test_a_downloaded_repository_is_read(saved):
     variables, path = saved
     path.rename(path.with_name("model.safetensors"))
