@@ -14,13 +14,14 @@ shorter side of 256 as ``train.prepare --resize`` does it.
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-SIZE, BATCH, WARM_UP, BATCHES = 224, 64, 4, 24
+SIZE, BATCH, WARM_UP, BATCHES = 224, 64, 3, 20
 SCALE, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 NEEDS = {"tf.data": "tensorflow", "DataLoader": "torch"}
 
@@ -149,17 +150,24 @@ def measure(side, root, cores):
     for _ in range(BATCHES):
         next(batches)
     print("rate", BATCHES * BATCH / (time.perf_counter() - start), flush=True)
-    os._exit(0)  # whatever threads and processes the side left running
 
 
 def run(python, *arguments):
+    """The rate that a side prints; it is then ended with all that it started."""
     env = os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [python, __file__, *map(str, arguments)]
-    result = subprocess.run(command, env=env, capture_output=True, text=True)
-    rates = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("rate")]
-    if not rates:
-        raise SystemExit(f"{' '.join(command)} failed:\n{result.stderr}")
-    return float(rates[0])
+    side = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        lines = iter(side.stdout.readline, "")
+        rate = next(float(line.split()[1]) for line in lines if line.startswith("rate"))
+    except StopIteration:
+        raise SystemExit(f"{' '.join(command)} failed") from None
+    finally:
+        os.killpg(side.pid, signal.SIGKILL)
+        side.wait()
+    return rate
 
 
 def main():
@@ -186,8 +194,11 @@ def main():
                     folder = smaller if side == "ours, smaller" else root
                     python = pythons.get(side, sys.executable)
                     measured.append(run(python, "--side", side, folder, cores))
+                    print(f"  {side}: {measured[-1]:.0f}", flush=True)
             medians = {side: statistics.median(measured) for side, measured in rates.items()}
-            print(f"{cores} core(s), {os.getloadavg()[0]:.1f} load, {flags.rounds} rounds")
+            print(
+                f"{cores} core(s), {os.getloadavg()[0]:.1f} load, {flags.rounds} rounds", flush=True
+            )
             for side, rate in medians.items():
                 low, high = min(rates[side]), max(rates[side])
                 print(

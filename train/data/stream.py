@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,11 +51,24 @@ def stream(
         _settle_flags()
         loaded = loaded.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers),
-            worker_init_fn=lambda worker, count: _settle_flags(),
+            worker_init_fn=_begin_worker,
         )
     iterator = iter(loaded)
     for _ in batches:
         yield [next(iterator) for _ in range(parts)]
+
+
+def _begin_worker(worker: int, count: int) -> None:
+    del worker, count
+    _settle_flags()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ends a worker whose run was killed; it would wait for ever for its next task."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _settle_flags() -> None:
