@@ -90,6 +90,19 @@ def test_centre_crop_is_resizing_and_cropping(shape, interpolation):
     assert abs(crop.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (130, 97), (300, 140), (511, 480)])
+def test_random_crops_shrink_without_aliasing(shape):
+    """Stripes of one pixel, which become moiré where pixels are left out."""
+    stripes = np.zeros((*shape, 3), np.uint8)
+    stripes[:, ::2] = 255
+    crop = random_resized_crop(stripes, 32, np.random.default_rng(0), (1.0, 1.0), (0.5, 2.0))
+    assert 100 <= crop.min() and crop.max() <= 155
+    picture = photograph(5, *shape)
+    whole = Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)
+    crop = decode._resize(picture, 32)
+    assert abs(crop.astype(int) - np.asarray(whole)).mean() < 8  # an odd last row is left out
+
+
 def test_a_ribbon_costs_no_more_memory_than_another_picture():
     start = time.monotonic()
     ribbon = np.zeros((2, 100_000, 3), np.uint8)  # 12.8 million pixels wide when it is 256 high

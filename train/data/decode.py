@@ -113,8 +113,18 @@ def random_resized_crop(
         w = max(1, min(width, round(height * ratio[1])))
         h = max(1, min(height, round(width / ratio[0])))
         top, left = (height - h) // 2, (width - w) // 2
-    # Area averages where it shrinks, so that nothing aliases; OpenCV's are the fastest.
-    shrinks = size < w and size < h
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    cut = image[top : top + h, left : left + w]
-    return cv2.resize(cut, (size, size), interpolation=interpolation)
+    return _resize(image[top : top + h, left : left + w], size)
+
+
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes to ``size``×``size``, quickly and without aliasing.
+
+    Bilinear interpolation sees all pixels as long as it shrinks to no less than a half;
+    before that, sides are halved by means of two, which is exact and as fast. OpenCV's
+    INTER_AREA, for other shares than whole ones, takes longer than decoding the image.
+    """
+    while (by := tuple(2 if side >= 2 * size else 1 for side in image.shape[:2])) != (1, 1):
+        height, width = (side // factor for side, factor in zip(image.shape, by, strict=False))
+        even = image[: height * by[0], : width * by[1]]
+        image = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
