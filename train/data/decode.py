@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import math
 import os
+import struct
 
-# More pixels than any photograph has: a file that claims them is an attack or damaged, and is
-# refused before memory is given to it. OpenCV reads its limit when it is imported.
-MAX_PIXELS = 178_956_970  # Pillow's limit
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+# A file that claims more pixels than photographs have is an attack or damaged. OpenCV, which
+# gives memory to all that a file claims, decodes no more than 50 megapixels; Pillow, after a look
+# at the claim, more than that. OpenCV reads both of these when it is imported.
+MAX_PIXELS = 178_956_970  # Pillow's own limit
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "50000000")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # BadImage tells what cannot be decoded
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -17,9 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: E402
 
 # Threads decode different images; OpenCV's own threads inside one would only compete.
 cv2.setNumThreads(0)
-# What cannot be decoded is told by BadImage, once, and not by lines of OpenCV's own.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+PNG = b"\x89PNG\r\n\x1a\n"
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -35,9 +37,11 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     out. What the bytes are is told by themselves, not by a name.
 
     Raises BadImage for bytes that are no image, are cut short, or claim more than
-    ``MAX_PIXELS``.
+    ``MAX_PIXELS``, or so many that they cannot hold them.
     """
     pixels = None
+    if encoded.startswith(PNG):
+        _check_png(encoded)
     if encoded:
         try:
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
@@ -53,11 +57,35 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
         raise BadImage(f"{len(encoded):,} bytes that are no readable image: {reason}") from error
 
 
+def _check_png(encoded: bytes) -> None:
+    """Raises BadImage for a PNG that claims more than its bytes hold.
+
+    OpenCV gives memory, up to gigabytes, to the length that a damaged header or chunk claims,
+    before it finds that out.
+    """
+    if len(encoded) >= 26:
+        width, height, depth, colour = struct.unpack(">IIBB", encoded[16:26])
+        channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+        # Deflate shortens to a 1,032nd at most.
+        if width * height * channels * depth / 8 > 1032 * len(encoded):
+            raise BadImage(f"{len(encoded):,} bytes of PNG that claim {width}×{height} pixels")
+    place, kind = len(PNG), b""
+    while kind != b"IEND":
+        if place + 12 > len(encoded):
+            raise BadImage(f"{len(encoded):,} bytes of PNG, cut short or damaged")
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        place += 12 + length  # a length, a kind, so many bytes and a checksum
+    if place > len(encoded):
+        raise BadImage(f"{len(encoded):,} bytes of PNG, cut short or damaged")
+
+
 def _decode_with_pillow(encoded: bytes) -> np.ndarray:
     """Decodes the formats that OpenCV lacks, and names what is wrong with a file."""
     with Image.open(io.BytesIO(encoded)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+        pixels = image.width * image.height
+        # Even one colour all over takes a byte for some hundred pixels.
+        if pixels > MAX_PIXELS or pixels > max(4_000_000, 1000 * len(encoded)):
+            raise ValueError(f"it claims {image.width}×{image.height} pixels")
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # which convert would cut off at 255
             grey = (np.asarray(image) >> 8).astype(np.uint8)
