@@ -1,0 +1,1 @@
+"""Recipes, one a file; ``bases`` is what several of them share."""

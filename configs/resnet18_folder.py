@@ -1,11 +1,16 @@
 """ResNet-18 on your own pictures, one folder a class.
 
-    python -m train.main --config configs/resnet18_folder.py --config.dataset.data_dir=DIR
+Source: this project.
+Reports: nothing; it depends on the pictures. Ours: not measured.
+Assumes: one GPU or, for some hundred pictures, a CPU.
+
+    python -m train.main --config configs/resnet18_folder.py \\
+        --config.dataset.data_dir=DIR
 
 DIR has ``train/CLASS/…`` and ``val/CLASS/…`` (or ``test/``), or just ``CLASS/…``, of which a
 fifth is held out for evaluation. Classes, sizes and steps follow from the pictures: nothing
-else needs to be set. Trains from scratch, on one GPU or, for some hundred pictures, on a CPU;
-what it reaches depends on the pictures.
+else needs to be set. Trains from scratch; resnet50_folder_finetune begins with what another net
+has learned, which needs fewer pictures.
 """
 
 from train.config import default_config

@@ -1,8 +1,9 @@
 """ResNet-20 on scikit-learn's handwritten digits: the whole trainer in about a minute.
 
-The net of He et al. 2015 (arXiv:1512.03385, section 4.2) on 1,437 images of 8×8 pixels
-that come with scikit-learn, enlarged to 16×16; nothing is downloaded. For a laptop CPU.
-Top-1 measured here on the 360 test images: 98.33 to 98.61 % with seeds 0 to 7.
+Source: the net of He et al. 2015 (arXiv:1512.03385, section 4.2), on 1,437 images of 8×8 pixels
+that come with scikit-learn, enlarged to 16×16.
+Reports: nothing. Ours: 98.33 to 98.61 % top-1 of the 360 test images, measured with seeds 0 to 7.
+Assumes: a laptop's CPU; nothing is downloaded.
 
     python -m train.main --config configs/resnet20_digits.py
 """

@@ -27,7 +27,8 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
                 f" {config.dataset.name} has {num_classes} classes"
             )
         num_classes = config.model.num_classes
-    chosen = {field: config.model[field] for field in ("stem", "shortcut") if config.model[field]}
+    given = ("stem", "shortcut", "stage_sizes", "width")
+    chosen = {field: config.model[field] for field in given if config.model[field]}
     try:
         return create_model(
             config.model.name,

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import runpy
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from typing import Any
 import ml_collections
 
 from train.errors import UsageError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the packages
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ KEYS: dict[str, Key] = {
                   " 'stem*,stage[12]*'; 'backbone': all but the head."),
     "ema.decay": Key(0.0, "Keep a moving average of parameters and statistics, of which this share"
                      " stays at each step; 0: none.", minimum=0, below=1),
+    "smoke": Key(False, "Only see that the recipe runs: two steps of a small batch of small"
+                 " images, the digits in place of its data, one narrow block a stage, nothing"
+                 " downloaded; the workdir is runs/NAME_smoke. Keys of the command line stay."),
     "batch_norm": Key("local", "Batch statistics of each device for itself, or of all together.",
                       choices=("local", "global")),
     "parallel": Key("pmap", "How a step is spread over the devices; equal but for rounding.",
@@ -74,6 +80,10 @@ KEYS: dict[str, Key] = {
     "model.num_classes": Key(0, "Outputs of the head; 0: as many as the data have.", minimum=0),
     "model.dtype": Key("float32", "Type of the computation; parameters stay float32.",
                        choices=("float32", "bfloat16")),
+    "model.stage_sizes": Key((), "Blocks in each stage instead of the model's own.", minimum=1,
+                             such_as=(2, 2, 2, 2)),
+    "model.width": Key(0, "Channels inside the first stage's blocks, which double with every"
+                       " stage; 0: the model's own.", minimum=0, most=65536),
     "model.stem": Key("", "Stem instead of the model's own, such as 'small'."),
     "model.shortcut": Key("", "Shortcut instead of the model's own, such as 'zero_pad'."),
     "model.zero_init_last": Key(False, "Start every residual block as its shortcut."),
@@ -246,6 +256,11 @@ def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> ml_coll
     for name, text in overrides:
         _set(config, name, parse(name, text))
     check_config(config)
+    if config.smoke:
+        from train.smoke import shrink  # imports JAX, which takes a second
+
+        shrink(config, {name for name, _ in overrides})
+        check_config(config)
     return config
 
 
@@ -403,6 +418,9 @@ def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
 def _run_recipe(path: str) -> ml_collections.ConfigDict:
     if not os.path.isfile(path):
         raise UsageError(f"there is no config file {path!r}{_neighbours(path)}")
+    # Wherever the recipe is, and whatever else is called configs: for configs.bases.
+    if ROOT not in sys.path:
+        sys.path.append(ROOT)
     try:
         recipe = runpy.run_path(path)
         if "get_config" not in recipe:

@@ -28,6 +28,7 @@ def main() -> int:
     flags = parser.parse_args(arguments)
     config = config_lib.load_config(flags.config, overrides)
     name = os.path.splitext(os.path.basename(flags.config))[0]
+    name += "_smoke" if config.smoke else ""  # never in the place of the run
     workdir = os.path.join("runs", name) if flags.workdir is None else flags.workdir
     if not workdir:
         raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")

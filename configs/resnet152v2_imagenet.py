@@ -1,0 +1,16 @@
+"""ResNet-152 V2 on ImageNet, norms before the convolutions: the classic 90 epochs.
+
+Source: He et al. 2016 (arXiv:1603.05027); the net is Keras's ResNet152V2, the recipe that of
+resnet152_imagenet.
+Reports: Keras 78.0 % top-1, trained otherwise and on images scaled to -1…1. Ours: not measured.
+Assumes: one GPU of 80 GB, or several.
+
+    python -m train.main --config configs/resnet152v2_imagenet.py \\
+        --config.dataset.data_dir=DIR
+"""
+
+from configs.bases import imagenet
+
+
+def get_config():
+    return imagenet("resnet152v2")

@@ -1,0 +1,17 @@
+"""ResNet-18 on ImageNet: the classic 90 epochs.
+
+Source: He et al. 2015 (arXiv:1512.03385), as torchvision trains it; configs/bases.py says what
+differs.
+Reports: torchvision's V1 weights 69.758 % top-1; He et al. 27.88 % top-1 error of ten crops.
+Ours: not measured.
+Assumes: one GPU of 16 GB, or several.
+
+    python -m train.main --config configs/resnet18_imagenet.py \\
+        --config.dataset.data_dir=DIR
+"""
+
+from configs.bases import imagenet
+
+
+def get_config():
+    return imagenet("resnet18")

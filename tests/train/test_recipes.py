@@ -1,0 +1,240 @@
+"""Every recipe in configs/ runs, and says what its source says."""
+
+import ast
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from train.config import default_config, flatten, load_config
+from train.data.splits import Sizes
+from train.errors import UsageError
+from train.schedules import make_schedule
+from train.workdir import read_config
+
+RECIPES = {
+    path.stem: path
+    for path in sorted((ROOT / "configs").glob("*.py"))
+    if path.stem not in ("__init__", "bases")
+}
+# XLA's passes over a program take longer than two steps of it, and these nets are tiny.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+IMAGENET_EPOCH = 1_281_167
+
+
+def smoke_form(recipe):
+    """What of a recipe's smoke form sets it apart: not the name of a net, but the net."""
+    from train.build import make_model
+
+    config = load_config(str(recipe), [("smoke", "true")])
+    model = make_model(config, 10)
+    return flatten(config) | {"model.name": "", "model": str(model)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir):
+    """``{recipe: (workdir, final evaluation)}`` of all recipes in their smoke forms.
+
+    Where two have the same one, as ResNets of any depth have with one block a stage, it runs once.
+    """
+    folder = tmp_path_factory.mktemp("smoke")
+    forms, runs = {}, {}
+    for name, path in RECIPES.items():
+        form = smoke_form(path)
+        runs[name] = next((other for other in forms if forms[other] == form), name)
+        forms.setdefault(runs[name], form)
+    env = os.environ | {
+        "XLA_FLAGS": QUICK,
+        "PYTHONPATH": str(ROOT),
+        "TFDS_DATA_DIR": data_dir,
+        # Many of the programs, such as those that evaluate, are the same.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    script = [sys.executable, str(ROOT / "tests/train/smoke_recipes.py"), str(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = []
+    for half in range(2):
+        paths = [str(RECIPES[name]) for name in list(forms)[half::2]]
+        processes.append(subprocess.Popen([*script, *paths], env=env, cwd=folder, **pipes))
+    results, errors = {}, ""
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=900)
+        errors += stderr if process.returncode else ""
+        rows = map(json.loads, stdout.splitlines())
+        results |= {row["name"]: (folder / row["name"], row["result"]) for row in rows}
+    # A recipe that fails ends its process; the next ones are missing, too, and told by name.
+    missing = [name for name in forms if name not in results]
+    assert not missing, f"{missing[0]} failed:\n{errors[-3000:]}"
+    return {name: results[run] for name, run in runs.items()}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_and_evaluates_in_its_smoke_form(name, trained):
+    path, result = trained[name]
+    assert result["step"] == 2 and result["examples"] == 32
+    assert math.isfinite(result["loss"]) and 0 <= result["top1"] <= result["top5"] <= 1
+    assert (path / "checkpoints" / "2").is_dir()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_its_source_and_command_and_is_in_the_table(name):
+    text = ast.get_docstring(ast.parse(RECIPES[name].read_text()))
+    command = f"python -m train.main --config configs/{name}.py"
+    assert re.search(rf"^    {re.escape(command)}( \\)?$", text, re.M), "the command"
+    for field in ("^Source: ", "^Reports: ", r"\bOurs: .*measured", "^Assumes: "):
+        assert re.search(field, text, re.M | re.S), field
+    load_config(str(RECIPES[name]))
+    row = re.search(rf"^\| `{name}` \|.*\|$", (ROOT / "docs/RECIPES.md").read_text(), re.M)
+    assert row, f"docs/RECIPES.md has no row for {name}"
+
+
+def test_the_table_names_no_recipe_that_is_not_there():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/RECIPES.md").read_text(), re.M)
+    assert sorted(rows) == sorted(RECIPES)
+
+
+# Numbers of the sources, where it takes more than one key to get them -----------------------
+
+
+def rates(name, images, overrides=()):
+    """The learning rate as a function of the step, steps of an epoch and of the run."""
+    config = load_config(str(RECIPES[name]), overrides)
+    per_epoch = images // config.batch_size
+    num_steps = config.num_steps or round(config.num_epochs * per_epoch)
+    schedule = make_schedule(config.schedule, per_epoch, num_steps, config.batch_size)
+    return lambda step: float(schedule(step)), per_epoch, num_steps
+
+
+@pytest.mark.parametrize(("batch_size", "peak"), [(256, 0.1), (1024, 0.4)])
+def test_the_classic_recipe_divides_a_scaled_rate_by_ten_at_30_60_80(batch_size, peak):
+    overrides = [("batch_size", str(batch_size))]
+    rate, epoch, num_steps = rates("resnet50_imagenet", IMAGENET_EPOCH, overrides)
+    assert rate(0) == pytest.approx(peak) and num_steps == 90 * epoch
+    for power, at in enumerate((30, 60, 80)):
+        assert rate(at * epoch - 1) == pytest.approx(peak * 0.1**power)
+        assert rate(at * epoch) == pytest.approx(peak * 0.1 ** (power + 1))
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar10", "resnet110_cifar10", "plain56_cifar10"])
+def test_the_cifar_recipe_divides_by_ten_at_32k_and_48k_of_64k_steps(name):
+    rate, _, num_steps = rates(name, 50_000)
+    assert num_steps == 64_000
+    seen = [rate(step) for step in (400, 31_999, 32_000, 47_999, 48_000)]
+    assert seen == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+def test_the_wide_net_multiplies_by_a_fifth_at_60_120_160():
+    rate, epoch, _ = rates("wrn28_10_cifar100", 50_000)
+    seen = [rate(at * epoch) for at in (59, 60, 120, 160)]
+    assert seen == pytest.approx([0.1, 0.02, 0.004, 0.0008])
+
+
+def test_the_averages_of_torchvisions_recipe_agree_over_32_steps():
+    config = load_config(str(RECIPES["resnet50_imagenet_tv2"]))
+    theirs = 1 - (1 - 0.99998) * 1024 * 32 / 600
+    assert config.ema.decay**32 == pytest.approx(theirs, abs=1e-5)
+
+
+def test_the_fast_recipe_changes_its_size_once():
+    sizes = Sizes(load_config(str(RECIPES["resnet50_imagenet_fast"])).dataset, training=True)
+    assert [sizes.at(epoch) for epoch in (0, 11.99, 12, 15.99)] == [160, 160, 192, 192]
+
+
+# The smoke form -----------------------------------------------------------------------------
+
+
+def test_a_smoke_form_keeps_what_the_recipe_is_about():
+    recipe = str(RECIPES["resnet50_imagenet_a1"])
+    whole, smoke = (flatten(load_config(recipe, o)) for o in ([], [("smoke", "true")]))
+    changed = {name for name in whole if whole[name] != smoke[name]}
+    assert changed == {
+        *("smoke", "batch_size", "num_steps", "log.every_steps"),
+        *("eval.every_epochs", "checkpoint.every_epochs"),
+        *("schedule.warmup_epochs", "schedule.warmup_steps", "schedule.warmup_most"),
+        *("dataset.name", "dataset.train_split", "dataset.eval_split", "dataset.image_size"),
+        *("model.stage_sizes", "model.width"),
+    }
+    assert smoke["batch_size"] % smoke["augment.repeats"] == 0
+    assert smoke["model.stage_sizes"] == (1, 1, 1, 1) and smoke["model.width"] == 8
+
+
+def test_a_smoke_form_moves_what_happens_to_where_it_happens():
+    fast = load_config(str(RECIPES["resnet50_imagenet_fast"]), [("smoke", "true")])
+    sizes = Sizes(fast.dataset, training=True)
+    assert sizes.at(0) < sizes.at(0.75) < fast.dataset.image_size == 32
+    cifar = load_config(str(RECIPES["resnet20_cifar10"]), [("smoke", "true")])
+    assert cifar.schedule.step_steps == (1, 1) and cifar.num_steps == 2
+
+
+def test_a_smoke_form_keeps_keys_of_the_command_line(tmp_path):
+    recipe = str(RECIPES["resnet18_folder"])
+    given = [("smoke", "true"), ("batch_size", "6"), ("num_epochs", "3"), ("model.width", "4")]
+    config = load_config(recipe, [*given, ("dataset.data_dir", str(tmp_path))])
+    assert (config.batch_size, config.model.width) == (6, 4)
+    assert (config.num_epochs, config.num_steps) == (3, 0)
+    # A folder of pictures is no place to prepare the digits in, unless it is to be read.
+    assert (config.dataset.name, config.dataset.data_dir) == ("digits", "")
+    own = [("dataset.name", "folder"), ("dataset.data_dir", str(tmp_path))]
+    config = load_config(recipe, [*given, *own])
+    assert (config.dataset.name, config.dataset.data_dir) == ("folder", str(tmp_path))
+    assert config.dataset.eval_split == "val"
+
+
+def test_a_smoke_form_fetches_no_weights_but_keeps_a_file_and_its_net(tmp_path):
+    recipe = str(RECIPES["resnet50_folder_finetune"])
+    config = load_config(recipe, [("smoke", "true")])
+    assert config.init_from == "" and config.freeze == "stem*,stage1*"
+    (tmp_path / "weights.safetensors").touch()
+    weights = str(tmp_path / "weights.safetensors")
+    config = load_config(recipe, [("smoke", "true"), ("init_from", weights)])
+    assert config.init_from == weights and config.model.stage_sizes == ()
+
+
+def test_a_smoke_form_of_a_model_that_is_not_there_is_told():
+    with pytest.raises(UsageError, match="unknown model 'resnet9000'"):
+        overrides = [("smoke", "true"), ("model.name", "resnet9000")]
+        load_config(str(RECIPES["resnet20_digits"]), overrides)
+
+
+def test_groups_divide_the_width_of_a_smoke_form():
+    overrides = [("smoke", "true"), ("model.name", "resnext101_64x4d")]
+    assert load_config(str(RECIPES["resnext50_imagenet"]), overrides).model.width == 16
+    overrides = [("smoke", "true"), ("model.name", "resnet50_gn")]
+    assert load_config(str(RECIPES["resnet50_imagenet"]), overrides).model.width == 32
+
+
+# The command --------------------------------------------------------------------------------
+
+
+def test_own_recipes_build_on_the_bases_from_anywhere(commands, tmp_path):
+    """And their smoke form has a workdir of its own."""
+    (tmp_path / "configs").mkdir()  # which is not where the bases are
+    (tmp_path / "configs" / "mine.py").write_text(
+        "from configs.bases import cifar\n"
+        "def get_config():\n"
+        "    config = cifar('resnet20')\n"
+        "    config.optimizer.nesterov = True\n"
+        "    return config\n"
+    )
+    smoke = ("--config.smoke=True", f"--config.dataset.data_dir={commands.data_dir}")
+    digits = ("--config.dataset.name=digits", "--config.dataset.train_split=train[:32]")
+    command = ("--config", "configs/mine.py", *smoke, *digits)
+    process = commands.run("train.main", *command, "--config.model.stage_sizes=1", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert os.listdir(tmp_path / "runs") == ["mine_smoke"]
+    config = read_config(str(tmp_path / "runs" / "mine_smoke"))
+    assert config.smoke and config.optimizer.nesterov and config.model.width == 8
+
+
+def test_models_take_other_sizes_and_widths():
+    from train.build import make_model
+
+    config = default_config()
+    config.model.name, config.model.stage_sizes, config.model.width = "resnet18", (1, 3), 16
+    model = make_model(config, 7)
+    assert (tuple(model.stage_sizes), model.width, model.num_classes) == ((1, 3), 16, 7)
