@@ -15,7 +15,6 @@ from train.config import default_config, flatten, load_config
 from train.data.splits import Sizes
 from train.errors import UsageError
 from train.schedules import make_schedule
-from train.workdir import read_config
 
 RECIPES = {
     path.stem: path
@@ -211,7 +210,32 @@ def test_groups_divide_the_width_of_a_smoke_form():
 # The command --------------------------------------------------------------------------------
 
 
-def test_own_recipes_build_on_the_bases_from_anywhere(commands, tmp_path):
+# Runs train.main as installed by pip install -e, where a hook finds the packages and sys.path does
+# not; in place of training it tells what would be trained where.
+AS_INSTALLED = """
+import importlib.util, os, sys
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        folder = os.path.join(ROOT, name)
+        if name in ("train", "flax_resnet", "configs"):
+            init = os.path.join(folder, "__init__.py")
+            return importlib.util.spec_from_file_location(name, init)
+
+sys.meta_path.append(Hook())
+import train.loop
+from train.main import main
+
+def told(config, path, stop):
+    return {"path": path, "smoke": config.smoke, "nesterov": config.optimizer.nesterov}
+
+train.loop.train = told
+main()
+"""
+
+
+@pytest.mark.parametrize(("smoke", "workdir"), [(False, "runs/mine"), (True, "runs/mine_smoke")])
+def test_own_recipes_build_on_the_bases_in_any_folder(smoke, workdir, tmp_path):
     """And their smoke form has a workdir of its own."""
     (tmp_path / "configs").mkdir()  # which is not where the bases are
     (tmp_path / "configs" / "mine.py").write_text(
@@ -221,14 +245,14 @@ def test_own_recipes_build_on_the_bases_from_anywhere(commands, tmp_path):
         "    config.optimizer.nesterov = True\n"
         "    return config\n"
     )
-    smoke = ("--config.smoke=True", f"--config.dataset.data_dir={commands.data_dir}")
-    digits = ("--config.dataset.name=digits", "--config.dataset.train_split=train[:32]")
-    command = ("--config", "configs/mine.py", *smoke, *digits)
-    process = commands.run("train.main", *command, "--config.model.stage_sizes=1", cwd=tmp_path)
+    script = AS_INSTALLED.replace("ROOT", repr(str(ROOT)))
+    arguments = ("--config", "configs/mine.py", f"--config.smoke={smoke}")
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", script, *arguments]
+    process = subprocess.run(command, env=env, cwd=tmp_path, text=True, capture_output=True)
     assert process.returncode == 0, process.stderr
-    assert os.listdir(tmp_path / "runs") == ["mine_smoke"]
-    config = read_config(str(tmp_path / "runs" / "mine_smoke"))
-    assert config.smoke and config.optimizer.nesterov and config.model.width == 8
+    told = json.loads(process.stdout)
+    assert told == {"path": workdir, "smoke": smoke, "nesterov": True}
 
 
 def test_models_take_other_sizes_and_widths():
