@@ -27,10 +27,13 @@ def run(
     source = train_split.source
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     size = config.dataset.image_size
+    sizes = ", ".join(map(str, train_split.sizes.others))
+    trained_at = f" (training at {sizes})" if sizes else ""
     kept = "in device memory" if train_split.is_resident else "streamed"
     console.say(
         f"data:    {source.name}, {len(train_split):,} training and {len(eval_split):,}"
-        f" evaluation images of {size}×{size}, {len(source.class_names)} classes, {kept}"
+        f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes,"
+        f" {kept}"
     )
     console.say(
         f"model:   {config.model.name}, {parameters:,} parameters, {config.model.dtype},"
@@ -52,11 +55,20 @@ def warnings(
 ) -> list[str]:
     """What is permitted and yet unlikely to be meant."""
     found = schedules.warnings(config.schedule, timetable.steps_per_epoch, timetable.num_steps)
-    share = config.batch_size // len(devices)
-    if config.batch_norm == "local" and len(devices) > 1 and share < 8:
+    part = config.batch_size // config.accumulate
+    share = part if config.batch_norm == "global" else part // len(devices)
+    if share < 8:
         found.append(
-            f"batch norm sees {share} images on each device; batch_norm='global' would use"
-            f" all {config.batch_size}"
+            f"batch norm sees {share} images at once"
+            + (f"; batch_norm='global' would use {part}" if share < part else "")
+            + ("; each part of an accumulated batch is alone" if config.accumulate > 1 else "")
+        )
+    epochs = timetable.epoch(timetable.num_steps)
+    late = [epoch for epoch in config.dataset.size_epochs if epoch >= epochs]
+    if late:
+        found.append(
+            f"images should change their size at epoch {late[0]:g}, but the run ends after"
+            f" {epochs:.4g}"
         )
     return found
 
@@ -64,10 +76,10 @@ def warnings(
 def input_wait(console: Console, share: float) -> None:
     """Says after the first epoch whether the devices or the images set the pace."""
     if share < 0.05:
-        console.say(f"compute-bound: steps waited {share:.1%} of the time for images")
+        console.say(f"compute-bound: devices waited {share:.1%} of the time for images")
     else:
         console.say(
-            f"input-bound: steps waited {share:.0%} of the time for images, and would go"
+            f"input-bound: devices waited {share:.0%} of the time for images, and would go"
             f" {1 / max(1 - share, 1e-3):.3g} times as fast without. More cores or data.workers"
             " help; for TFDS data, so does train.prepare --resize"
         )

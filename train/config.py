@@ -61,9 +61,13 @@ KEYS: dict[str, Key] = {
                           " 0; 0: a label of a mixed image is there by its share.", minimum=0,
                           below=1),
     "accumulate": Key(1, "Parts that each device computes its share of a batch in, one after"
-                      " another, to need less memory.", minimum=1),
+                      " another, to need less memory; batch norm takes each part's statistics.",
+                      minimum=1),
     "init_from": Key("", "Weights to begin with: a workdir, a checkpoint, a weights file or a hub"
                      " id such as 'resnet50.a1_in1k'; a head of other classes is drawn afresh."),
+    "init_head": Key("auto", "Whether to keep the head of those weights: 'auto' where it has as"
+                     " many classes, and of a workdir the same ones.",
+                     choices=("auto", "keep", "fresh")),
     "freeze": Key("", "Modules that keep their parameters and statistics, such as"
                   " 'stem*,stage[12]*'; 'backbone': all but the head."),
     "ema.decay": Key(0.0, "Keep a moving average of parameters and statistics, of which this share"
@@ -219,13 +223,15 @@ KEYS: dict[str, Key] = {
     "schedule.one_cycle_rise": Key(0.3, "Share of the run over which 'one_cycle' rises.",
                                    minimum=0, below=1),
 
-    "eval.every_epochs": Key(1.0, "Evaluate this often, and at the end; 0: only at the end.",
-                             minimum=0, neutral=True),
-    "eval.ema": Key(True, "Evaluate the moving average where there is one.", neutral=True),
-    "eval.batch_size": Key(0, "Images in an evaluation step; 0: batch_size.", minimum=0,
-                           neutral=True),
-    "checkpoint.every_epochs": Key(1.0, "Save this often, and at the end; 0: only at the end.",
-                                   minimum=0, neutral=True),
+    "eval.every_epochs": Key(-1.0, "Evaluate this often, and at the end; 0: only at the end; -1:"
+                           " every epoch of 20 steps or more, a hundred times a run at most.",
+                           minimum=-1, neutral=True),
+    "eval.ema": Key(True, "Evaluate the moving average where there is one."),
+    "eval.batch_size": Key(0, "Images in an evaluation step; 0: batch_size / accumulate.",
+                           minimum=0, neutral=True),
+    "checkpoint.every_epochs": Key(-1.0, "Save this often, and at the end; 0: only at the end; -1:"
+                                 " every epoch of 20 steps or more, a hundred times a run at most.",
+                                 minimum=-1, neutral=True),
     "checkpoint.keep": Key(3, "Latest checkpoints kept, beside the best.", minimum=1,
                            neutral=True),
     "log.every_steps": Key(0, "Write metrics this often; 0: ten times an epoch, but every 10 to"

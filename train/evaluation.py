@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
+
+import ml_collections
 
 from train import steps, workdir
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
-from train.data.ahead import ahead
+from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords
 from train.data.resident import gather
 from train.data.splits import Split
-from train.errors import RunError, UsageError
+from train.errors import UsageError
 from train.parallel import Devices, InFlight, make_devices
 
 TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
 
 
 def evaluate(
-    devices: Devices, step: Callable, state: Any, data: Any, split: Split, batch_size: int
-) -> dict[str, float]:
+    devices: Devices,
+    step: Callable,
+    state: Any,
+    data: Any,
+    split: Split,
+    batch_size: int,
+    give_up: Callable[[], Any] = lambda: False,
+) -> dict[str, float] | None:
     """Gives ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``.
 
     With ``bad`` images that could not be decoded and count nowhere, where there are any.
@@ -33,27 +40,33 @@ def evaluate(
       data: the split's resident arrays, replicated.
       split: what to evaluate on.
       batch_size: examples in a step; rounded up to what the devices divide.
+      give_up: asked after each step; gives None where it says so.
     """
     batch_size += -batch_size % len(devices)
     sums = []
     in_flight = InFlight()
-    with closing(ahead(split.eval_batches(batch_size), devices.split)) as batches:
+    with Ahead(split.eval_batches(batch_size), devices.split) as batches:
         for batch in batches:
             sums.append(step(state, data, batch))
             in_flight.add(sums[-1])
+            if give_up():
+                return None
     sums = devices.fetch(sums)
     total = {name: sum(part[name].item() for part in sums) for name in sums[0]}
     examples, bad = total["examples"], total["bad"]
     if examples + bad != len(split):
         raise AssertionError(f"evaluated {examples} examples and left out {bad} of {len(split)}")
-    if not examples:
-        raise RunError(f"none of the {bad} images of {split.source.name} can be decoded")
     result = {"examples": examples, "top1": total["top1"] / examples}
     if bad:
         result["bad"] = bad
     if len(split.source.class_names) >= TOP5_FROM:
         result["top5"] = total["top5"] / examples
     return result | {"loss": total["loss"] / examples}
+
+
+def eval_batch_size(config: ml_collections.ConfigDict) -> int:
+    """Images in an evaluation step: as many as training has in memory at once, unless told."""
+    return config.eval.batch_size or max(1, config.batch_size // config.accumulate)
 
 
 def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[str, Any]:
@@ -90,6 +103,6 @@ def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[st
         devices.replicate(state),
         devices.replicate(split.resident),
         split,
-        config.eval.batch_size or config.batch_size,
+        eval_batch_size(config),
     )
     return {"split": split.source.split} | result | {"step": int(state.step)}

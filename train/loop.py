@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from train import announce, steps, workdir
 from train.augment import example_keys
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
-from train.data.ahead import ahead
+from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords
 from train.data.order import TrainOrder
 from train.data.prepared import data_dir
@@ -24,7 +24,7 @@ from train.data.source import Source
 from train.data.splits import Split
 from train.dispatch import several, stacked, steps_per_call
 from train.errors import RunError, UsageError
-from train.evaluation import evaluate
+from train.evaluation import eval_batch_size, evaluate
 from train.initial import initial_variables
 from train.losses import guessing
 from train.meter import Meter
@@ -62,10 +62,16 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     model = make_model(config, len(train_split.source.class_names))
     task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)
     if task.augment.mix:
-        check_even(config.batch_size // len(devices) // config.accumulate)
+        check_even(config.batch_size // len(devices))
     order = TrainOrder(len(train_split), config.batch_size, config.seed, config.augment.repeats)
     has_run = workdir.has_checkpoints(path)
-    variables = None if has_run else initial_variables(config, model, train_split.image_shape)
+    variables = (
+        None
+        if has_run
+        else initial_variables(
+            config, model, train_split.image_shape, train_split.source.class_names
+        )
+    )
 
     workdir.create(path, config)
     workdir.describe(path, config, train_split, eval_split)
@@ -102,9 +108,9 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                 lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
             )
 
-            def evaluate_now() -> dict[str, Any]:
-                batch_size = config.eval.batch_size or config.batch_size
-                return evaluate(devices, eval_step, state, eval_data, eval_split, batch_size)
+            def evaluate_now(give_up: Callable[[], Any]) -> dict[str, Any] | None:
+                size = eval_batch_size(config)
+                return evaluate(devices, eval_step, state, eval_data, eval_split, size, give_up)
 
             def batches() -> Iterator[dict[str, np.ndarray]]:
                 if together > 1:
@@ -115,23 +121,22 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             evaluated: dict[str, Any] | None = None
             if stop and start < end:
                 raise Interrupted(f"{stop.signal.name} before step {start + 1}")
-            first = first_epoch = True
+            compiled, first_epoch = False, True
             # Batches go to the devices ahead of time, while earlier steps run.
-            feed = stack.enter_context(closing(ahead(batches(), devices.split)))
+            feed = stack.enter_context(Ahead(batches(), devices.split))
             for call in timetable.calls(start, together):
                 step = call.stop
-                with meter.waiting():
-                    batch = next(feed)
-                if first:
+                batch = meter.take(feed)
+                if not compiled:
                     console.compiling()
                 state, metrics = train_step(state, train_data, batch)
                 meter.add(metrics, len(call))
-                if first:
-                    first = False
+                if not compiled:
+                    compiled = True
                     jax.block_until_ready(metrics)
                     console.compiled()
                     pictures.samples(*first_images(task, train_split, order))
-                    console.start_clock()
+                    console.start_clock(step)
                     meter.restart_clock()
 
                 stopping = bool(stop)  # asked once: a signal may come at any moment
@@ -140,14 +145,23 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                     row = {"step": step, "epoch": round(timetable.epoch(step), 4)}
                     row |= meter.summary()
                     check_loss(row, checkpoints)
-                    if timetable.evaluates(step):
-                        evaluated = evaluate_now()
+                    if timetable.evaluates(step) and not (stopping and step < end):
+                        try:
+                            evaluated = evaluate_now(lambda: bool(stop) and step < end)  # noqa: B023
+                        except BaseException:  # must not cost what was learned until here
+                            writer.write(row)
+                            save(checkpoints, devices.fetch(state), None)
+                            checkpoints.wait()
+                            raise
+                        stopping = stopping or evaluated is None
+                    if evaluated is not None:
                         row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
                         guess = guessing(config.loss, model.num_classes)
                         announce.check_evaluation(console, evaluated, guess)
                     writer.write(row)
                     console.progress(row)
-                    if first_epoch and step - start >= timetable.steps_per_epoch:
+                    an_epoch = step - start >= timetable.steps_per_epoch or step == end
+                    if first_epoch and an_epoch and meter.input_wait() is not None:
                         announce.input_wait(console, meter.input_wait())
                         first_epoch = False
                     pictures.curves(at_once=step == end)
@@ -162,7 +176,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
 
             checkpoints.wait()
             # Without a step to do, the run being finished, nothing is evaluated yet.
-            evaluated = evaluated or evaluate_now()
+            evaluated = evaluated or evaluate_now(lambda: False)
     return {"split": eval_split.source.split} | evaluated | {"step": end}
 
 
@@ -210,7 +224,7 @@ def first_images(
     task: steps.Task, split: Split, order: TrainOrder
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """At most 64 of the first batch's images as augmented, their labels, and class names."""
-    batch = gather(split.resident, next(split.train_batches(order, range(1))))
-    images, labels = batch["image"][:64], batch["label"][:64]
+    batch = split.samples(order, 64)
+    images, labels = batch["image"], batch["label"]
     keys = example_keys(task.seed, 0, np.arange(len(labels)))
     return jax.device_get(jax.jit(task.augment)(images, keys)), labels, split.source.class_names

@@ -79,8 +79,5 @@ def binary_cross_entropy(
 
 
 def guessing(name: str, classes: int) -> float:
-    """The loss of a net that gives all of ``classes`` the same chance, and knows no more."""
-    share = 1 / max(2, classes)
-    if name == "binary_cross_entropy":
-        return -(share * math.log(share) + (1 - share) * math.log(1 - share))
-    return -math.log(share)
+    """The loss of logits that are all zero: a net's that has learned nothing."""
+    return math.log(2 if name == "binary_cross_entropy" else max(2, classes))

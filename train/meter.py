@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import queue
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
+from train.data.ahead import Ahead
 from train.parallel import InFlight
 
 
@@ -26,12 +28,19 @@ class Meter:
         """Leaves what happened so far out of the throughput."""
         self._began, self._waited, self._steps = time.monotonic(), 0.0, 0
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around what waits for input."""
-        began = time.monotonic()
-        yield
-        self._waited += time.monotonic() - began
+    def take(self, feed: Ahead) -> Any:
+        """The next batch. What is waited for it counts while the devices have nothing to do."""
+        idle_since = None
+        while True:
+            if idle_since is None and self._in_flight.idle():
+                idle_since = time.monotonic()
+            try:
+                batch = feed.get(timeout=None if idle_since else 0.002)
+            except queue.Empty:
+                continue
+            if idle_since:
+                self._waited += time.monotonic() - idle_since
+            return batch
 
     def add(self, metrics: dict[str, jax.Array], steps: int = 1) -> None:
         """Takes the mean metrics of steps, and waits where too many are in flight."""
@@ -39,9 +48,9 @@ class Meter:
         self._steps += steps
         self._in_flight.add(metrics)
 
-    def input_wait(self) -> float:
-        """The share of all time that was waited for input, as far as summaries tell it."""
-        return self._total_waited / self._total_seconds if self._total_seconds else 0.0
+    def input_wait(self) -> float | None:
+        """The share of all time that was waited for input; None before a summary tells it."""
+        return self._total_waited / self._total_seconds if self._total_seconds else None
 
     def summary(self) -> dict[str, float]:
         """Means since the last summary; the learning rate is the last step's."""

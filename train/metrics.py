@@ -48,14 +48,14 @@ class Console:
         """The first step is done."""
         print(f" done in {time.monotonic() - self.began:.1f} s", flush=True)
 
-    def start_clock(self) -> None:
-        """From here on steps are timed."""
-        self.began = time.monotonic()
+    def start_clock(self, step: int) -> None:
+        """From ``step`` on steps are timed."""
+        self.began, self.start = time.monotonic(), step
         if sys.stderr.isatty():
             width = os.get_terminal_size(sys.stderr.fileno()).columns
             self.bar = tqdm.tqdm(
                 total=self.num_steps,
-                initial=self.start + 1,
+                initial=step,
                 unit="step",
                 dynamic_ncols=width > 0,
                 ncols=None if width else 80,  # terminals without a size say 0
@@ -85,7 +85,7 @@ class Console:
         if now - self.told < self.SECONDS_BETWEEN_LINES and "eval/top1" not in row:
             return
         self.told = now
-        done, left = step - self.start - 1, self.num_steps - step
+        done, left = step - self.start, self.num_steps - step
         eta = f", {_clock((now - self.began) / done * left)} left" if done and left else ""
         self.say(line + eta)
 

@@ -38,6 +38,11 @@ class InFlight:
         if len(self._results) > self.STEPS:
             jax.block_until_ready(self._results.popleft())
 
+    def idle(self) -> bool:
+        """Whether the devices have finished all that was sent."""
+        last = jax.tree.leaves(self._results[-1]) if self._results else []
+        return all(leaf.is_ready() for leaf in last if hasattr(leaf, "is_ready"))
+
 
 class Devices:
     """The devices of this run, in a row along ``AXIS``; by default all of this process."""

@@ -21,6 +21,7 @@ class Timetable:
     eval_every: int
     save_every: int
     log_every: int
+    repeats: int = 1
 
     def evaluates(self, step: int) -> bool:
         """Whether to evaluate once ``step`` steps are done; likewise below."""
@@ -54,7 +55,7 @@ class Timetable:
             f"{self.num_steps:,} steps of {self.batch_size} images,"
             f" {self.steps_per_epoch:,} an epoch, {epochs:.4g} epochs"
         )
-        left_out = self.num_images - self.steps_per_epoch * self.batch_size
+        left_out = self.num_images - self.steps_per_epoch * self.batch_size // self.repeats
         if left_out:
             share = left_out / self.num_images
             text += f"; an epoch leaves out {left_out:,} images ({share:.1%}), others each time"
@@ -72,6 +73,10 @@ def make_timetable(config: ml_collections.ConfigDict, num_images: int) -> Timeta
     def in_steps(epochs: float) -> int:
         return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
+    def every(epochs: float) -> int:
+        # As suits the run: not more than a hundred times, nor after a handful of steps.
+        return in_steps(epochs) if epochs >= 0 else max(steps_per_epoch, 20, num_steps // 100)
+
     num_steps = config.num_steps or in_steps(config.num_epochs)
     if not num_steps:
         raise UsageError("config.num_epochs and config.num_steps are both 0: nothing to train")
@@ -80,9 +85,10 @@ def make_timetable(config: ml_collections.ConfigDict, num_images: int) -> Timeta
         batch_size=config.batch_size,
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
-        eval_every=in_steps(config.eval.every_epochs),
-        save_every=in_steps(config.checkpoint.every_epochs),
+        eval_every=every(config.eval.every_epochs),
+        save_every=every(config.checkpoint.every_epochs),
         log_every=config.log.every_steps or min(100, max(10, steps_per_epoch // 10)),
+        repeats=config.augment.repeats,
     )
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tests.train.pictures import encode, photograph
-from train.data.ahead import ahead
+from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords, Reader
 from train.data.order import Share, TrainOrder
 from train.data.resident import gather
 from train.data.source import Source
 from train.data.splits import Split
-from train.errors import RunError
+from train.errors import RunError, UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,6 +170,36 @@ def test_workers_do_not_change_batches(tmp_path):
     assert lines[0].endswith(" 1")
 
 
+def test_repeated_augmentation_repeats_images_apart_and_leaves_none_out():
+    order = TrainOrder(100, 12, seed=1, repeats=3)
+    assert order.steps_per_epoch == 8  # as without
+    seen = []
+    for step in range(25):
+        batch = order[step]
+        images, counts = np.unique(batch, return_counts=True)
+        assert counts.tolist() == [3] * 4
+        assert (batch[::2] != batch[1::2]).all()  # mixup and cutmix mix these
+        seen += images.tolist()
+    assert sorted(seen) == list(range(100))  # in 25 steps of 4 images
+    with pytest.raises(UsageError, match=r"repeats=5 does not divide config\.batch_size=12"):
+        TrainOrder(100, 12, seed=1, repeats=5)
+
+
+def test_sizes_rise_over_the_epochs(splits):
+    split = splits("auto", train_sizes=(8, 12), size_epochs=(0.0, 1.0))
+    assert not split.is_resident and split.image_shape == (8, 8, 3)
+    order = TrainOrder(len(split), 64, seed=3)  # 22 steps an epoch
+    shapes = [batch["image"].shape for batch in split.train_batches(order, range(20, 24))]
+    assert shapes == [(64, 8, 8, 3)] * 2 + [(64, 12, 12, 3)] * 2
+    resumed = next(split.train_batches(order, range(23, 24)))
+    assert resumed["image"].shape == (64, 12, 12, 3)
+    one = splits("auto", train_sizes=(6,), size_epochs=())
+    assert next(one.train_batches(order, range(1)))["image"].shape == (64, 6, 6, 3)
+    assert splits("auto", training=False, train_sizes=(6,)).is_resident  # evaluation stays
+    with pytest.raises(UsageError, match=r"train_sizes=.*needs the epoch from which each holds"):
+        splits("auto", train_sizes=(8, 12), size_epochs=(1.0, 2.0))
+
+
 def test_order_is_the_same_in_another_process():
     order = TrainOrder(103, 10, seed=4)
     copy = pickle.loads(pickle.dumps(order))
@@ -241,6 +271,27 @@ def test_evaluation_counts_bad_images_nowhere(splits, digits_config, monkeypatch
     assert valid.sum() == 356 and not (valid & bad).any()
 
 
+def test_images_that_are_all_bad_end_in_an_error_and_no_endless_search():
+    reader = Reader(source_of(b"bad", b"worse"), max_fraction=1.0)
+    with pytest.raises(RunError, match=r"none of the 2 images .*0\.png"):
+        reader.read(0)
+
+
+def test_a_split_goes_to_workers_without_the_runs_console(splits):
+    """A console's progress bar can't be pickled, and grain pickles all that is referred to."""
+
+    class Console:
+        def __call__(self, text):
+            raise NotImplementedError
+
+        def __reduce__(self):
+            raise TypeError("a console was pickled")
+
+    split = splits("never").load(BadRecords(None, Console()))
+    copy = pickle.loads(pickle.dumps(split))
+    assert len(copy) == len(split) and copy.reader.read(3)[1] == split.reader.read(3)[1]
+
+
 # Ahead of use -------------------------------------------------------------------------------
 
 
@@ -251,15 +302,15 @@ def test_ahead_keeps_order_and_raises_where_it_happened():
 
     got = []
     with pytest.raises(ValueError, match="at the fourth"):
-        for item in ahead(items(), lambda item: 10 * item):
+        for item in Ahead(items(), lambda item: 10 * item):
             got.append(item)
     assert got == [0, 10, 20]
-    assert [*ahead(range(5), str)] == list("01234")
+    assert [*Ahead(range(5), str)] == list("01234")
 
 
 def test_ahead_works_no_further_than_asked_and_stops():
     made = []
-    batches = ahead(iter(range(1000)), made.append, depth=2)
+    batches = Ahead(iter(range(1000)), made.append, depth=2)
     next(batches)
     batches.close()  # waits for the thread
     count = len(made)

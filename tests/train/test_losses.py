@@ -1,7 +1,5 @@
 """Losses against Optax's and closed forms."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,10 +85,6 @@ def test_with_a_threshold_both_labels_are_wholly_there():
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
-def test_guessing_is_the_loss_of_equal_chances(name):
-    """A net of constant logits, at their best, over all labels."""
-    classes = 6
-    constant = 0.0 if name == "cross_entropy" else math.log(1 / (classes - 1))
-    logits = jnp.full((classes, classes), constant)
-    losses = make_loss(name)(logits, Targets(jnp.arange(classes)))
-    assert float(losses.mean()) == pytest.approx(guessing(name, classes), rel=1e-5)
+def test_guessing_is_the_loss_of_zeros(name):
+    losses = make_loss(name)(jnp.zeros((6, 6)), Targets(jnp.arange(6)))
+    assert float(losses.mean()) == pytest.approx(guessing(name, 6), rel=1e-5)

@@ -12,6 +12,7 @@ import pytest
 
 from train import announce, report, workdir
 from train.config import default_config
+from train.data.ahead import Ahead
 from train.errors import RunError, UsageError
 from train.evaluation import evaluate
 from train.meter import Meter
@@ -75,7 +76,7 @@ def test_warnings_of_what_does_not_fit():
     first, second, third = announce.warnings(config, timetable, devices)
     assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
     assert "step 90" in second and "ends after 30" in second
-    assert f"{10 // len(devices)} images on each device" in third
+    assert f"sees {10 // len(devices)} images at once" in third
     config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
     config.batch_norm = "global"
     assert announce.warnings(config, timetable, devices) == []
@@ -94,25 +95,59 @@ def test_an_absurd_evaluation_is_warned_of(capsys):
 def test_meter_means_over_its_interval_and_tells_throughput_and_waiting():
     began = time.monotonic()
     meter = Meter(batch_size=8, fetch=lambda tree: tree)
+    feed = Ahead(range(9), lambda _: time.sleep(0.05), depth=1)
     for loss in (1.0, 2.0):
-        with meter.waiting():
-            time.sleep(0.05)
+        meter.take(feed)
         time.sleep(0.05)
         meter.add({"loss": loss, "top1": loss / 4, "learning_rate": loss})
+    feed.close()
     row = meter.summary()
     seconds = time.monotonic() - began  # more than slept, where the machine is busy
     assert row["train/loss"] == 1.5 and row["train/top1"] == 0.375 and row["learning_rate"] == 2
-    assert 16 / seconds - 0.1 <= row["images_per_second"] <= 16 / 0.2
-    assert 0.1 / seconds - 0.01 <= row["input_wait_fraction"] <= 1 - 0.1 / seconds + 0.01
+    assert 16 / seconds - 0.1 <= row["images_per_second"] <= 16 / 0.15
+    assert 0.04 / seconds <= row["input_wait_fraction"] <= 1 - 0.1 / seconds + 0.05
     meter.add({"loss": 5.0, "top1": 1.0, "learning_rate": 3.0})
     meter.restart_clock()  # what came before is timed no more, but still averaged
     row = meter.summary()
     assert row["train/loss"] == 5 and "images_per_second" not in row
 
 
+class Computing:
+    """A result that a device has ready some time after the step was sent to it."""
+
+    free = 0.0  # when the device has finished all that was sent
+
+    def __init__(self, seconds):
+        Computing.free = max(Computing.free, time.monotonic()) + seconds
+        self.ready = Computing.free
+
+    def is_ready(self):
+        return time.monotonic() >= self.ready
+
+    def block_until_ready(self):
+        time.sleep(max(0, self.ready - time.monotonic()))
+
+
+@pytest.mark.parametrize(
+    ("input_seconds", "step_seconds", "least", "most"),
+    [(0.02, 0.04, 0.0, 0.2), (0.04, 0.02, 0.3, 0.7)],
+)
+def test_only_what_devices_wait_counts(input_seconds, step_seconds, least, most):
+    """Steps are sent ahead: the loop waits for images while the device still computes."""
+    means = {"loss": 1, "top1": 1, "learning_rate": 1}
+    meter = Meter(batch_size=8, fetch=lambda tree: [means] * 25)
+    with Ahead(range(99), lambda _: time.sleep(input_seconds)) as feed:
+        for _ in range(25):
+            meter.take(feed)
+            meter.add({"loss": Computing(step_seconds)})
+        row = meter.summary()
+    assert least <= row["input_wait_fraction"] <= most
+    assert meter.input_wait() == pytest.approx(row["input_wait_fraction"], abs=1e-3)
+
+
 def test_plain_lines_are_few_and_evaluations_always_among_them(capsys):
     with Console(0, 100) as console:
-        console.start_clock()
+        console.start_clock(0)
         for step in range(10, 101, 10):
             row = {"step": step, "epoch": step / 50, "train/loss": 1.0, "train/top1": 0.5}
             if step in (50, 100):

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from train.data import tfrecord
+from train.data.decode import BadImage
 from train.data.prepared import open_prepared
 from train.errors import RunError, UsageError
 
@@ -358,7 +359,7 @@ def test_a_record_that_is_no_example_is_named(place):
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"\x05image", b"\x05imagf", 1))
     source = opened(place)
-    with pytest.raises(RunError, match=r"record 0 of 'train' in .* is damaged"):
+    with pytest.raises(BadImage, match=r"record 0 of 'train' in .* is damaged"):
         source[0]
     assert source[1][1] == 1
 

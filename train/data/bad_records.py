@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ class Reader:
             except BadImage as error:
                 bad.append(BadRecord(place, self.source.name_of(place), str(error)))
                 self.check(bad)
+                if len(bad) == len(self.source):
+                    raise RunError(
+                        f"none of the {len(bad):,} images of {self.source.name}"
+                        f" {self.source.split} can be decoded: {bad[0].name}: {error}"
+                    ) from error
 
     def check(self, bad: Iterable[BadRecord]) -> None:
         """Raises RunError where these are more than may be."""
@@ -73,27 +79,32 @@ class BadRecords:
         self._path = None if workdir is None else os.path.join(workdir, FILE)
         self._warn = warn
         self._found: dict[str, set[BadRecord]] = {}
+        self._lock = threading.Lock()
+        self._listed: set[str] = set()  # a run that continues finds them again
+        if self._path is not None and os.path.exists(self._path):
+            with open(self._path, encoding="utf-8") as file:
+                self._listed.update(file)
 
     def add(self, reader: Reader, records: Iterable[BadRecord]) -> None:
         """Takes what a reader found bad. Raises RunError where it is too much."""
         source = reader.source
-        known = self._found.setdefault(source.split, set())
-        for record in sorted(set(records) - known):
-            known.add(record)
-            self._write(source.split, record)
-            if len(known) <= _NAMED:
-                self._warn(f"{source.split} image {record.name} is left out: {record.reason}")
-            elif len(known) == _NAMED + 1:
-                self._warn(f"more {source.split} images are left out; {FILE} lists them")
-        reader.check(known)
+        with self._lock:
+            known = self._found.setdefault(source.split, set())
+            for record in sorted(set(records) - known):
+                known.add(record)
+                self._write(source.split, record)
+                if len(known) <= _NAMED:
+                    self._warn(f"{source.split} image {record.name} is left out: {record.reason}")
+                elif len(known) == _NAMED + 1:
+                    self._warn(f"more {source.split} images are left out; {FILE} lists them")
+            reader.check(known)
 
     def _write(self, split: str, record: BadRecord) -> None:
         if self._path is None:
             return
         fields = (split, str(record.index), record.name, record.reason)
         line = "\t".join(" ".join(field.split()) for field in fields) + "\n"
-        # A run that continues finds them again.
-        with open(self._path, "a+", encoding="utf-8", errors="backslashreplace") as file:
-            file.seek(0)
-            if line not in file:
+        if line not in self._listed:
+            self._listed.add(line)
+            with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(line)

@@ -59,8 +59,11 @@ class TrainOrder:
         """Record numbers of batch ``step``, int32 ``(batch_size,)``."""
         shuffle, batch = divmod(step, self.num_records // self._distinct)
         images = self._shuffle(shuffle)[batch * self._distinct :][: self._distinct]
-        # Not side by side: mixup and cutmix mix neighbours.
-        return np.tile(images, self.repeats)
+        if self.repeats == 1:
+            return images
+        # Each time in another order, and not side by side: mixup and cutmix mix neighbours.
+        orders = [np.random.default_rng((self.seed, step, time)) for time in range(self.repeats)]
+        return np.concatenate([rng.permutation(images) for rng in orders])
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         with self._lock:  # or at an epoch's start every thread would shuffle for itself

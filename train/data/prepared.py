@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
+from train.data.decode import BadImage
 from train.data.source import Source
 from train.data.tfrecord import TFRecordFiles
 from train.errors import RunError, UsageError
@@ -24,7 +25,9 @@ PREPARE = "python -m train.prepare"
 
 
 def data_dir(dataset: ml_collections.ConfigDict) -> str:
-    """The folder of TFDS data sets: config.dataset.data_dir or TFDS's default, in full."""
+    """Where the data lie, in full: config.dataset.data_dir, or for TFDS's its default."""
+    if dataset.name == "folder" and not dataset.data_dir:
+        return ""  # which open_source refuses: TFDS's folder has no pictures
     return resolve_data_dir(dataset.data_dir)
 
 
@@ -254,7 +257,7 @@ def _check_array_records(files: dict[str, int]) -> None:
 class Examples(Sequence):
     """Random access to ``{image_key: encoded bytes, label_key: int}``, from any thread.
 
-    Raises RunError for a record that cannot be read.
+    Raises BadImage for a record that cannot be read.
     """
 
     def __init__(
@@ -280,9 +283,8 @@ class Examples(Sequence):
         except (RunError, IndexError):
             raise
         except Exception as error:  # protobuf's, ArrayRecord's and TFDS's
-            raise RunError(
-                f"record {index:,} of {self._where} is damaged ({_first_line(error)});"
-                " copy the data anew, or delete and prepare them again"
+            raise BadImage(
+                f"record {index:,} of {self._where} is damaged ({_first_line(error)})"
             ) from error
 
 

@@ -104,6 +104,10 @@ class Split:
         """``(H, W, C)`` of the images in a batch."""
         return self.size, self.size, 3
 
+    def __getstate__(self) -> dict:
+        """What worker processes need: not the images in memory, nor the run's console."""
+        return vars(self) | {"resident": {}, "_bad_records": None}
+
     def load(self, bad_records: BadRecords | None = None) -> Split:
         """Decodes the images that are to stay in memory; a streamed split has none.
 
@@ -131,6 +135,17 @@ class Split:
             return self._examples(order[step][places], size, seeds)
 
         yield from self._streamed(load, steps, places)
+
+    def samples(self, order: TrainOrder, most: int) -> Batch:
+        """The first batch's first images and labels, without anything that works ahead."""
+        places = self.share.places(order.batch_size)[:most]
+        records = order[0][places]
+        if self.is_resident:
+            return {name: array[records] for name, array in self.resident.items()}
+        seeds = [(self.seed, 0, place) for place in places]
+        batch, found = self._examples(records, self.sizes.at(0), seeds)
+        self._bad_records.add(self.reader, found)
+        return batch
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every record once, in batches of all processes' ``batch_size``.

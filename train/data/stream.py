@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,13 +55,19 @@ def stream(
             worker_init_fn=_begin_worker,
         )
     iterator = iter(loaded)
-    for _ in batches:
-        yield [next(iterator) for _ in range(parts)]
+    try:
+        for _ in batches:
+            yield [next(iterator) for _ in range(parts)]
+    finally:
+        iterator.close()
 
 
 def _begin_worker(worker: int, count: int) -> None:
     del worker, count
     _settle_flags()
+    # Signals go to all processes of a terminal or a job; the run answers them, and ends these.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 

@@ -1,0 +1,112 @@
+"""What the loop saves when something else goes wrong, and what it begins with."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from flax_resnet import create_model, init_variables, load_weights, save_weights
+from train import loop
+from train.errors import RunError
+from train.signals import StopRequest
+
+
+@pytest.fixture
+def small(digits_config):
+    digits_config.model.update(name="resnet20", stage_sizes=(1, 1, 1))
+    digits_config.num_steps = 4
+    digits_config.eval.every_epochs = 2 / 22  # every second step
+    digits_config.checkpoint.every_epochs = 0
+    digits_config.schedule.warmup_epochs = 0
+    return digits_config
+
+
+def saved_steps(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_an_evaluation_that_fails_costs_nothing_learned(small, tmp_path, monkeypatch):
+    def evaluate(*arguments):
+        raise RunError("3 of the 9 images cannot be decoded")
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    with pytest.raises(RunError, match="3 of the 9"):
+        loop.train(small, str(tmp_path), StopRequest())
+    assert saved_steps(tmp_path) == [2]
+    assert [row["step"] for row in rows(tmp_path)] == [2]
+
+
+def test_a_signal_during_an_evaluation_saves_at_once(small, tmp_path, monkeypatch):
+    stop = StopRequest()
+    evaluate, evaluations = loop.evaluate, []
+
+    def interrupted(*arguments):
+        stop.signal = signal.SIGTERM
+        evaluations.append(evaluate(*arguments))
+        return evaluations[-1]
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)
+    with pytest.raises(loop.Interrupted, match="SIGTERM after step 2; everything is saved"):
+        loop.train(small, str(tmp_path), stop)
+    assert evaluations == [None] and saved_steps(tmp_path) == [2]
+
+
+def begin(config, workdir):
+    """Trains no further than the first step, at a rate of zero; gives what is saved."""
+    config.num_steps = 1
+    config.schedule.learning_rate = 0.0
+    config.optimizer.weight_decay = 0.0
+    loop.train(config, str(workdir), StopRequest())
+    return load_weights(create_model("resnet20", stage_sizes=(1, 1, 1), num_classes=10), workdir)
+
+
+def test_a_run_begins_with_a_file_of_another_number_of_classes(small, tmp_path, capsys):
+    model = create_model("resnet20", stage_sizes=(1, 1, 1), num_classes=7)
+    variables = init_variables(model, 5, (8, 8, 3))
+    save_weights(variables, tmp_path / "w.safetensors", model=model)
+    small.init_from = str(tmp_path / "w.safetensors")
+    params = begin(small, tmp_path / "run")["params"]
+    for name, module in variables["params"].items():
+        if name != "head":
+            jax.tree.map(np.testing.assert_array_equal, params[name], module)
+    assert params["head"]["kernel"].shape == (64, 10)
+    assert "weights: " in capsys.readouterr().out
+
+
+def test_a_runs_head_is_kept_where_it_learned_the_same_classes(small, tmp_path):
+    first = begin(small, tmp_path / "first")
+    small.init_from, small.seed = str(tmp_path / "first"), 3
+    again = begin(small, tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, again["params"], first["params"])
+
+    described = json.loads((tmp_path / "first/run.json").read_text())
+    described["class_names"][0] = "another"
+    (tmp_path / "first/run.json").write_text(json.dumps(described))
+    fresh = begin(small, tmp_path / "fresh")["params"]
+    assert not np.array_equal(fresh["head"]["kernel"], first["params"]["head"]["kernel"])
+    np.testing.assert_array_equal(
+        fresh["stem_conv"]["kernel"], first["params"]["stem_conv"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("runs/../nowhere.pth", "there is no file or folder 'runs/../nowhere.pth'"),
+        ("train/typo", "there is no file or folder 'train/typo'"),  # train/ is a folder here
+        ("resnet20.a1_in1k", "no such file or folder; as a hub's id"),
+        ("LICENSE", "config.init_from='LICENSE'"),
+    ],
+)
+def test_weights_that_are_not_there(small, tmp_path, monkeypatch, source, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    small.init_from = source
+    with pytest.raises(RunError, match=message) as caught:
+        loop.train(small, str(tmp_path / "run"), StopRequest())
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
