@@ -110,3 +110,19 @@ def test_weights_that_are_not_there(small, tmp_path, monkeypatch, source, messag
     with pytest.raises(RunError, match=message) as caught:
         loop.train(small, str(tmp_path / "run"), StopRequest())
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_frozen_parts_of_a_run_end_as_they_began(small, tmp_path):
+    """Parameters and batch statistics to the bit, after steps, decay and a saved checkpoint."""
+    model = create_model("resnet20", stage_sizes=(1, 1, 1), num_classes=10)
+    variables = init_variables(model, 5, (8, 8, 3))
+    save_weights(variables, tmp_path / "w.safetensors", model=model)
+    small.update(init_from=str(tmp_path / "w.safetensors"), freeze="stem*, stage[12]*")
+    small.eval.every_epochs = 0
+    loop.train(small, str(tmp_path / "run"), StopRequest())
+    learned = load_weights(model, tmp_path / "run")
+    for collection, modules in variables.items():
+        for name, module in modules.items():
+            same = jax.tree.leaves(jax.tree.map(np.array_equal, learned[collection][name], module))
+            frozen = name.startswith(("stem", "stage1", "stage2"))
+            assert all(same) if frozen else not any(same), (collection, name)
