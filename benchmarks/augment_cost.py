@@ -1,4 +1,4 @@
-"""Times a training step with each augmentation, and with all of them, against the plain step.
+"""Times a training step with each augmentation, and with everything on, against the plain step.
 
     python benchmarks/augment_cost.py [TrivialAugment mixup …] [--rounds 15]
         [--model resnet18] [--size 64] [--batch-size 32]
@@ -19,6 +19,7 @@ import optax
 from flax_resnet import create_model
 from train import steps
 from train.augment import Augment
+from train.losses import make_loss
 from train.mixing import Mix
 from train.parallel import Pmap
 from train.policies import rand_augment, trivial_augment
@@ -35,6 +36,7 @@ PARTS = {
     "cutmix": dict(mix=Mix(cutmix=1.0)),
     "mixup or cutmix": dict(mix=Mix(mixup=0.2, cutmix=1.0)),
 }
+EVERYTHING = "everything: those four, moving average, stochastic depth"
 USUAL = ("flip, pad-and-crop", "TrivialAugment", "random erasing", "mixup or cutmix")
 
 
@@ -44,13 +46,14 @@ def settings():
     everything = {field: value for part in PARTS.values() for field, value in part.items()}
     everything["policy"] = PARTS["TrivialAugment"]["policy"]
     # The plain step twice: how far the second one's ratio is from 1 is the noise.
-    return {"plain": {}, "plain again": {}} | PARTS | {" + ".join(USUAL): usual, "all": everything}
+    together = {" + ".join(USUAL): usual, "all": everything, EVERYTHING: usual}
+    return {"plain": {}, "plain again": {}} | PARTS | together
 
 
 class Step:
     """One way of training, with a state of its own."""
 
-    def __init__(self, model, augment, size, batch_size):
+    def __init__(self, model, augment, size, batch_size, ema_decay=0.0):
         schedule = optax.constant_schedule(0.01)
         self.task = steps.Task(
             model=model,
@@ -60,7 +63,9 @@ class Step:
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
             seed=0,
-            label_smoothing=0.1,
+            loss=make_loss("cross_entropy", smoothing=0.1),
+            eval_loss=make_loss("cross_entropy"),
+            ema_decay=ema_decay,
         )
         devices = Pmap(jax.local_devices()[:1])
         rng = np.random.default_rng(0)
@@ -92,11 +97,13 @@ def main():
         f" {os.cpu_count()} cores, JAX {jax.__version__}, load {os.getloadavg()[0]:.1f}"
     )
     model = create_model(flags.model, num_classes=1000)
-    all_steps = {
-        name: Step(model, Augment(**fields), flags.size, flags.batch_size)
-        for name, fields in settings().items()
-        if not flags.names or name in ("plain", "plain again", *flags.names)
-    }
+    all_steps = {}
+    for name, fields in settings().items():
+        if flags.names and name.split(":")[0] not in ("plain", "plain again", *flags.names):
+            continue
+        extra = {"ema_decay": 0.999} if name == EVERYTHING else {}
+        net = model.clone(drop_path=0.1) if name == EVERYTHING else model
+        all_steps[name] = Step(net, Augment(**fields), flags.size, flags.batch_size, **extra)
     rounds = [
         {name: step.seconds() for name, step in all_steps.items()} for _ in range(flags.rounds)
     ]
