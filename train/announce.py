@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import ml_collections
 
-from train import schedules
+from train import schedules, workdir
 from train.data.splits import Split
 from train.metrics import Console
 from train.parallel import Devices
@@ -32,8 +32,8 @@ def run(
     kept = "in device memory" if train_split.is_resident else "streamed"
     console.say(
         f"data:    {source.name}, {len(train_split):,} training and {len(eval_split):,}"
-        f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes,"
-        f" {kept}"
+        f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
+        f" ({workdir.some(source.class_names, 4)}), {kept}"
     )
     console.say(
         f"model:   {config.model.name}, {parameters:,} parameters, {config.model.dtype},"

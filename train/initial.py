@@ -10,7 +10,7 @@ import ml_collections
 
 from flax_resnet import ResNet, init_variables
 from flax_resnet.weights import WeightsError, hub, read_weights
-from train.errors import RunError
+from train.errors import RunError, UsageError
 
 
 def initial_variables(
@@ -36,6 +36,12 @@ def initial_variables(
         variables, report = read_weights(model, path, seed=config.seed)
     except WeightsError as error:
         raise RunError(f"config.init_from={source!r}: {error}") from error
+    lost = [name for name, *_ in report.mismatched] + list(report.missing)
+    if config.init_head == "keep" and any("/head/" in name for name in lost):
+        raise UsageError(
+            f"config.init_head='keep', but {source!r} has no head of {model.num_classes} classes;"
+            " 'auto' draws a new one"
+        )
     print(f"weights: {report}", flush=True)
     fresh = config.init_head == "fresh"
     if config.init_head == "auto" and _learned(path) not in (None, list(class_names)):

@@ -121,19 +121,23 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             evaluated: dict[str, Any] | None = None
             if stop and start < end:
                 raise Interrupted(f"{stop.signal.name} before step {start + 1}")
-            compiled, first_epoch = False, True
+            compiled_for, first_epoch = None, True
             # Batches go to the devices ahead of time, while earlier steps run.
             feed = stack.enter_context(Ahead(batches(), devices.split))
             for call in timetable.calls(start, together):
                 step = call.stop
                 batch = meter.take(feed)
-                if not compiled:
+                shapes = jax.tree.map(np.shape, batch)
+                first, compiles = compiled_for is None, shapes != compiled_for
+                if first:
                     console.compiling()
                 state, metrics = train_step(state, train_data, batch)
                 meter.add(metrics, len(call))
-                if not compiled:
-                    compiled = True
+                if compiles:
+                    compiled_for = shapes
                     jax.block_until_ready(metrics)
+                    meter.restart_clock()
+                if first:
                     console.compiled()
                     pictures.samples(*first_images(task, train_split, order))
                     console.start_clock(step)
@@ -144,7 +148,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                 if timetable.logs(step) or stopping:
                     row = {"step": step, "epoch": round(timetable.epoch(step), 4)}
                     row |= meter.summary()
-                    check_loss(row, checkpoints)
+                    check_loss("training", row["train/loss"], step, checkpoints)
                     if timetable.evaluates(step) and not (stopping and step < end):
                         try:
                             evaluated = evaluate_now(lambda: bool(stop) and step < end)  # noqa: B023
@@ -157,6 +161,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                     if evaluated is not None:
                         row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
                         guess = guessing(config.loss, model.num_classes)
+                        check_loss("evaluation", evaluated["loss"], step, checkpoints)
                         announce.check_evaluation(console, evaluated, guess)
                     writer.write(row)
                     console.progress(row)
@@ -206,12 +211,10 @@ def save(checkpoints: Checkpoints, state: steps.TrainState, metrics: dict | None
     checkpoints.save(state, metrics)
 
 
-def check_loss(row: dict[str, float], checkpoints: Checkpoints) -> None:
-    """Ends the run where the loss is no number any more."""
-    if not math.isfinite(row["train/loss"]):
-        raise RunError(
-            f"the loss became {row['train/loss']} by step {row['step']}; {_advice(checkpoints)}"
-        )
+def check_loss(what: str, loss: float, step: int, checkpoints: Checkpoints) -> None:
+    """Ends the run where a loss is no number any more."""
+    if not math.isfinite(loss):
+        raise RunError(f"the {what} loss became {loss} by step {step}; {_advice(checkpoints)}")
 
 
 def _advice(checkpoints: Checkpoints) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -89,5 +90,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float]):
 
 def _save(figure, path: str) -> None:
     beside = path + ".tmp"
-    figure.savefig(beside, format="png")
+    with warnings.catch_warnings():  # of letters that the font lacks, in class names
+        warnings.simplefilter("ignore")
+        figure.savefig(beside, format="png")
     os.replace(beside, path)

@@ -30,24 +30,28 @@ def main() -> int:
     config.data.resident = "never"
     split = Split(config, config.dataset.train_split, training=False)
     split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
-    mean, std = channel_statistics(split)
-    print(f"# {len(split):,} images of {split.source.name} {split.source.split}")
+    count, mean, std = channel_statistics(split)
+    print(f"# {count:,} images of {split.source.name} {split.source.split}")
     for name, values in (("mean", mean), ("std", std)):
         print(f"config.dataset.{name} = ({', '.join(f'{value:.4f}' for value in values)})")
     return 0
 
 
-def channel_statistics(split) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of red, green, blue over all pixels of the centre crops, in 0…1."""
-    total, squares, pixels = np.zeros(3), np.zeros(3), 0
+def channel_statistics(split) -> tuple[int, np.ndarray, np.ndarray]:
+    """Number of images that count, and mean and deviation of red, green, blue in 0…1.
+
+    Over all pixels of the centre crops.
+    """
+    total, squares, pixels, count = np.zeros(3), np.zeros(3), 0, 0
     for batch in split.eval_batches(64):
+        count += int(batch["valid"].sum())
         images = batch["image"][batch["valid"]].reshape(-1, 3)
         # Sums of whole numbers are exact, whatever the size of the data.
         total += images.sum(axis=0, dtype=np.int64)
         squares += np.square(images, dtype=np.int64).sum(axis=0)
         pixels += len(images)
     mean = total / pixels
-    return mean / 255, np.sqrt(squares / pixels - mean**2) / 255
+    return count, mean / 255, np.sqrt(squares / pixels - mean**2) / 255
 
 
 if __name__ == "__main__":

@@ -113,14 +113,15 @@ def check_data(path: str, *splits: Split) -> None:
         if len(split) != counts.get(source.split, len(split)):
             raise RunError(
                 f"the run in {path!r} had {counts[source.split]:,} images in {source.name}"
-                f" {source.split}, which has {len(split):,} now"
+                f" {source.split}, which has {len(split):,} now; put them back, or take another"
+                " --workdir"
             )
 
 
-def some(names: Sequence[str]) -> str:
-    """At most eight names, and how many more there are."""
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
+def some(names: Sequence[str], most: int = 8) -> str:
+    """At most so many names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def write_atomically(path: str, text: str) -> None:

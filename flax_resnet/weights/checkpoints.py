@@ -8,6 +8,7 @@ out as ``params/stage1_block1/conv1/kernel``.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -79,4 +80,15 @@ def read_checkpoint(path: Path) -> WeightFile:
             tuple(leaf.shape), np.dtype(leaf.dtype), lambda keys=keys: read(keys)
         )
     what = "the moving average in " if average else ""
-    return WeightFile("Orbax checkpoint", tensors, notes=(f"read {what}{path}",))
+    notes = (f"read {what}{path}",)
+    return WeightFile("Orbax checkpoint", tensors, _described(path), notes)
+
+
+def _described(path: Path) -> dict[str, str]:
+    """The network's name where the run beside the checkpoint tells it."""
+    for folder in list(path.parents)[:3]:  # WORKDIR/checkpoints/STEP/default
+        try:
+            return {"model": str(json.loads((folder / "run.json").read_text("utf-8"))["model"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}

@@ -76,6 +76,7 @@ def test_nested_folders_endings_of_any_case_and_links(tmp_path):
     (tmp_path / "train/empty").mkdir()
     (tmp_path / "train/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "train/a/loop").symlink_to(tmp_path / "train/a")
+    (tmp_path / "train/a/all").symlink_to(tmp_path)
     (tmp_path / "train/a/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     make(tmp_path, "val/a/1.png", "val/b/1.png")
     assert listed(opened(tmp_path)) == {
@@ -128,7 +129,7 @@ def test_folders_that_are_not_right(files, split, error, message, tmp_path):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(RunError, match=re.escape(f"no folder '{tmp_path / 'nowhere'}'")):
+    with pytest.raises(RunError, match=re.escape(f"'{tmp_path / 'nowhere'}' is not there")):
         opened(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"--config\.dataset\.data_dir=FOLDER"):
         opened("")

@@ -9,7 +9,7 @@ import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
 from train import loop
-from train.errors import RunError
+from train.errors import RunError, UsageError
 from train.signals import StopRequest
 
 
@@ -126,3 +126,18 @@ def test_frozen_parts_of_a_run_end_as_they_began(small, tmp_path):
             same = jax.tree.leaves(jax.tree.map(np.array_equal, learned[collection][name], module))
             frozen = name.startswith(("stem", "stage1", "stage2"))
             assert all(same) if frozen else not any(same), (collection, name)
+
+
+def test_a_head_that_is_to_be_kept_and_cannot_is_told(small, tmp_path):
+    model = create_model("resnet20", stage_sizes=(1, 1, 1), num_classes=7)
+    save_weights(init_variables(model, 5, (8, 8, 3)), tmp_path / "w.safetensors", model=model)
+    small.update(init_from=str(tmp_path / "w.safetensors"), init_head="keep")
+    with pytest.raises(UsageError, match="has no head of 10 classes"):
+        loop.train(small, str(tmp_path / "run"), StopRequest())
+
+
+def test_an_evaluation_that_is_no_number_ends_the_run(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "evaluate", lambda *_: {"examples": 9, "top1": 0.1, "loss": np.nan})
+    with pytest.raises(RunError, match="the evaluation loss became nan by step 2; nothing was"):
+        loop.train(small, str(tmp_path), StopRequest())
+    assert saved_steps(tmp_path) == []

@@ -61,7 +61,7 @@ class Reader:
             return
         named = "; ".join(f"{record.name}: {record.reason}" for record in bad[:_NAMED])
         raise RunError(
-            f"{len(bad)} of the {len(self.source):,} images of {self.source.name}"
+            f"at least {len(bad)} of the {len(self.source):,} images of {self.source.name}"
             f" {self.source.split} cannot be decoded, more than config.data.max_bad_fraction"
             f" permits ({self.most}): {named}"
         )

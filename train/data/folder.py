@@ -62,8 +62,8 @@ def open_folder(root: str, split: str, held_out: float, seed: int) -> Source:
         raise UsageError(f"a folder of pictures must be on a disk of this machine, not {root!r}")
     if not os.path.isdir(root):
         raise RunError(
-            f"there is no folder {root!r}; name the one with the pictures with"
-            " --config.dataset.data_dir=FOLDER"
+            f"{root!r} is {'a file' if os.path.exists(root) else 'not there'}; name the folder"
+            " with the pictures with --config.dataset.data_dir=FOLDER"
         )
     try:
         below, part = _place_of(root, split)
@@ -122,10 +122,15 @@ def _pictures(folder: str, seen: set[str]) -> Iterator[str]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            # A link to a folder above would bring in other classes' pictures.
+            if entry.is_dir() and not _is_above(os.path.realpath(entry.path), real):
                 yield from _pictures(entry.path, seen)
             elif entry.name.lower().endswith(ENDINGS) and entry.is_file():
                 yield entry.path
+
+
+def _is_above(folder: str, other: str) -> bool:
+    return os.path.commonpath([folder, other]) == folder
 
 
 def _part(part: str, name: str, files: list[str], held_out: float, seed: int) -> list[str]:
