@@ -28,7 +28,7 @@ def get_config():
     config.augment.flip = True
 
     config.batch_size = 32
-    config.num_epochs = 60
+    config.num_epochs = 120  # of some hundred pictures, these are few steps
     config.label_smoothing = 0.1
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "cosine"
