@@ -4,7 +4,7 @@ Source: a PyTorch tutorial that writes ResNet-18 itself, with a 3×3 stem and no
 pixels; SGD at 0.01 without momentum, batch 8. Differs: saves once an epoch, not each 100 steps,
 and evaluates as one should: on the test images and with running statistics.
 Reports: 93.23 % after 10 epochs. Ours: not measured.
-Assumes: one GPU of 8 GB. 29 billion multiply-adds an image, sixteen times an ordinary
+Assumes: one GPU of 8 GB. 27 billion multiply-adds an image, fifteen times an ordinary
 ResNet-18's.
 
     python -m train.main --config configs/resnet18_cats_vs_dogs.py \\
