@@ -1,6 +1,6 @@
 """ResNet-18 on cats and dogs, meant to do better than the tutorial's recipe for less.
 
-Source: this project. What differs from resnet18_cats_vs_dogs: ImageNet's stem, a sixteenth of
+Source: this project. What differs from resnet18_cats_vs_dogs: ImageNet's stem, a fifteenth of
 the arithmetic; random crops, flips and label smoothing against learning the images by heart; a
 batch and a rate that falls, for three times the epochs.
 Reports: nothing. Ours: not measured.
