@@ -20,6 +20,7 @@ def state_at(step):
         params={"layer": {"kernel": rng.normal(size=(3, 4)).astype(np.float32)}},
         batch_stats={"mean": rng.normal(size=4).astype(np.float32)},
         opt_state=({"count": np.int32(step)}, rng.normal(size=2).astype(jnp.bfloat16)),
+        ema={},
     )
 
 
