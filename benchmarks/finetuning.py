@@ -1,6 +1,6 @@
 """Fine-tuning against training from scratch, on real data that need no download.
 
-    python benchmarks/finetuning.py [--seeds 3] [--per-class 5]
+    python benchmarks/finetuning.py [--seeds 3] [--per-class 10]
 
 A ResNet-20 learns the digits 0 to 4, is saved under torchvision's names, and begins with that
 file (``init_from``) to learn the digits 5 to 9 from a few examples of each: wholly, with its
@@ -63,13 +63,13 @@ def learn(root, workdir, steps, batch_size, rate=0.05, **keys):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--per-class", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--per-class", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--pretraining-steps", type=int, default=300)
     flags = parser.parse_args()
     ways = {
         "from scratch": {},
-        "fine-tuned": {"init_from": "", "rate": 0.01},
+        "fine-tuned": {"init_from": "", "rate": 0.03},
         "two stages frozen": {"init_from": "", "freeze": "stem*,stage[12]*"},
         "head alone": {"init_from": "", "freeze": "backbone"},
     }

@@ -3,11 +3,12 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet import load_weights
 from train.data.order import Share, TrainOrder
-from train.dispatch import MOST, stacked, steps_per_call
+from train.dispatch import MOST, several, stacked, steps_per_call
 from train.loop import train
 from train.signals import StopRequest
 from train.timetable import Timetable
@@ -21,6 +22,7 @@ def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_
     digits_config.model.name = "resnet20"
     digits_config.num_steps = 7
     digits_config.log.every_steps = 3
+    digits_config.schedule.learning_rate = 1e-3  # or rounding grows within a few steps
     learned = []
     for together in (1, 2):
         digits_config.data.steps_per_call = together
@@ -57,6 +59,27 @@ def test_stacked_records_are_the_batches():
     np.testing.assert_array_equal(second["record"][:, 0], order[13][4:])
     assert first["record"].shape == (4, 4)
     assert first["steps"].tolist() == [3, 3] and second["steps"].tolist() == [1, 1]
+
+
+def test_each_step_of_a_call_gets_its_own_batch_and_the_state_of_the_one_before():
+    order = TrainOrder(100, 8, seed=2)
+
+    def step(state, data, batch):
+        seen = state["seen"].at[state["step"]].set(batch["record"])
+        metrics = {"loss": data * state["step"], "learning_rate": 10 * state["step"]}
+        return {"step": state["step"] + 1, "seen": seen}, metrics
+
+    call = jax.jit(several(step))
+    state = {"step": jnp.int32(0), "seen": jnp.zeros((7, 8), jnp.int32)}
+    calls = [range(0, 4), range(4, 7)]
+    losses = []
+    for batch in stacked(order, calls, Share(), most=4, devices=1):
+        state, metrics = call(state, jnp.float32(2), batch)
+        losses.append(float(metrics["loss"]))
+    np.testing.assert_array_equal(state["seen"], [order[i] for i in range(7)])
+    assert state["step"] == 7
+    assert losses == [2 * np.mean([0, 1, 2, 3]), 2 * np.mean([4, 5, 6])]
+    assert metrics["learning_rate"] == 60  # the last step's
 
 
 def test_only_data_on_a_gpu_or_tpu_takes_several_steps_a_call():
