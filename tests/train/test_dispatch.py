@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_resnet import load_weights
+from flax_resnet import create_model, load_weights
 from train.data.order import Share, TrainOrder
 from train.dispatch import MOST, several, stacked, steps_per_call
 from train.loop import train
@@ -19,7 +19,8 @@ def rows(workdir):
 
 
 def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_path):
-    digits_config.model.name = "resnet20"
+    digits_config.model.update(name="resnet20", stage_sizes=(1, 1, 1))
+    model = create_model("resnet20", stage_sizes=(1, 1, 1), num_classes=10)
     digits_config.num_steps = 7
     digits_config.log.every_steps = 3
     digits_config.schedule.learning_rate = 1e-3  # or rounding grows within a few steps
@@ -28,7 +29,7 @@ def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_
         digits_config.data.steps_per_call = together
         workdir = tmp_path / str(together)
         train(digits_config, str(workdir), StopRequest())
-        learned.append(load_weights("resnet20", workdir))
+        learned.append(load_weights(model, workdir))
     one, two = (rows(tmp_path / name) for name in "12")
     assert [row["step"] for row in one] == [row["step"] for row in two] == [3, 6, 7]
     for a, b in zip(one, two, strict=True):
