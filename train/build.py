@@ -12,7 +12,7 @@ from train.augment import Augment
 from train.errors import UsageError
 from train.freezing import frozen_modules
 from train.losses import make_loss
-from train.mixing import Mix, check_even
+from train.mixing import Mix
 from train.optimizers import make_optimizer
 from train.policies import rand_augment, trivial_augment
 from train.schedules import make_schedule
@@ -78,8 +78,6 @@ def make_augment(config: ml_collections.ConfigDict) -> Augment:
     """What ``config.augment`` says. Raises UsageError for what cannot be done."""
     keys = config.augment
     mix = Mix(keys.mixup, keys.cutmix, keys.mix_probability, keys.mix_switch)
-    if mix:
-        check_even(config.batch_size)
     if keys.color_jitter[3] > 0.5:
         raise UsageError(
             f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, may leave 0 by at"

@@ -260,7 +260,7 @@ def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> ml_coll
     """
     config = _run_recipe(path)
     for name, text in overrides:
-        _set(config, name, parse(name, text))
+        set_key(config, name, parse(name, text))
     check_config(config)
     if config.smoke:
         from train.smoke import shrink  # imports JAX, which takes a second
@@ -314,7 +314,7 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     for name, value in values.items():
         if name not in KEYS:
             raise ValueError(unknown(name))
-        _set(config, name, tuple(value) if isinstance(value, list) else value)
+        set_key(config, name, tuple(value) if isinstance(value, list) else value)
     return config
 
 
@@ -414,7 +414,8 @@ def _is_a(kind: type, value: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+def set_key(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+    """Sets the key ``name``, such as ``"model.width"``, unchecked."""
     *groups, leaf = name.split(".")
     for group in groups:
         config = config[group]

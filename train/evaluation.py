@@ -64,6 +64,13 @@ def evaluate(
     return result | {"loss": total["loss"] / examples}
 
 
+def make_eval_step(devices: Devices, task: steps.Task) -> Callable:
+    """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches."""
+    return devices.evaluate(
+        lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
+    )
+
+
 def eval_batch_size(config: ml_collections.ConfigDict) -> int:
     """Images in an evaluation step: as many as training has in memory at once, unless told."""
     return config.eval.batch_size or max(1, config.batch_size // config.accumulate)
@@ -86,20 +93,18 @@ def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[st
     config.eval.ema = config.eval.ema if ema is None else ema
     split = Split(config, config.dataset.eval_split, training=False)
     workdir.check_data(path, split)
-    split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
     model = make_model(config, len(split.source.class_names))
     # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
     task = make_task(config, model, steps_per_epoch=1, num_steps=1)
     with Checkpoints(path) as checkpoints:
         state = checkpoints.restore(step, like=steps.abstract_state(task, split.image_shape))
 
+    # Only now what takes its time: decoding all images that stay in memory.
+    split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
     devices = make_devices(config.parallel)
-    eval_step = devices.evaluate(
-        lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
-    )
     result = evaluate(
         devices,
-        eval_step,
+        make_eval_step(devices, task),
         devices.replicate(state),
         devices.replicate(split.resident),
         split,

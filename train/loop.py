@@ -24,7 +24,7 @@ from train.data.source import Source
 from train.data.splits import Split
 from train.dispatch import several, stacked, steps_per_call
 from train.errors import RunError, UsageError
-from train.evaluation import eval_batch_size, evaluate
+from train.evaluation import eval_batch_size, evaluate, make_eval_step
 from train.initial import initial_variables
 from train.losses import guessing
 from train.meter import Meter
@@ -56,7 +56,8 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     taken = train_split.gib if train_split.is_resident else 0.0
     eval_split = Split(config, config.dataset.eval_split, training=False, taken=taken)
     check_classes(train_split.source, eval_split.source)
-    if workdir.has_checkpoints(path):
+    continues = workdir.has_checkpoints(path)
+    if continues:
         workdir.check_data(path, train_split, eval_split)
     timetable = make_timetable(config, len(train_split))
     model = make_model(config, len(train_split.source.class_names))
@@ -64,14 +65,10 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     if task.augment.mix:
         check_even(config.batch_size // len(devices))
     order = TrainOrder(len(train_split), config.batch_size, config.seed, config.augment.repeats)
-    has_run = workdir.has_checkpoints(path)
-    variables = (
-        None
-        if has_run
-        else initial_variables(
-            config, model, train_split.image_shape, train_split.source.class_names
-        )
-    )
+    variables = None
+    if not continues:
+        names = train_split.source.class_names
+        variables = initial_variables(config, model, train_split.image_shape, names)
 
     workdir.create(path, config)
     workdir.describe(path, config, train_split, eval_split)
@@ -104,9 +101,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
                 config.data.steps_per_call, devices.platform, train_split.is_resident
             )
             train_step = devices.train(several(one_step) if together > 1 else one_step)
-            eval_step = devices.evaluate(
-                lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
-            )
+            eval_step = make_eval_step(devices, task)
 
             def evaluate_now(give_up: Callable[[], Any]) -> dict[str, Any] | None:
                 size = eval_batch_size(config)

@@ -13,6 +13,7 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 from train.errors import RunError
+from train.files import write_atomically
 
 FILE = "metrics.jsonl"
 
@@ -109,10 +110,7 @@ class MetricsWriter:
     def __init__(self, workdir: str, start: int):
         path = os.path.join(workdir, FILE)
         kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
-        beside = path + ".tmp"
-        with open(beside, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
-        os.replace(beside, path)
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open(path, "a", encoding="utf-8")
         self._events = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=start + 1)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from train.files import make_atomically
 from train.metrics import read_rows
 
 
@@ -89,8 +90,6 @@ def _figure(rows: int, columns: int, size: tuple[float, float]):
 
 
 def _save(figure, path: str) -> None:
-    beside = path + ".tmp"
     with warnings.catch_warnings():  # of letters that the font lacks, in class names
         warnings.simplefilter("ignore")
-        figure.savefig(beside, format="png")
-    os.replace(beside, path)
+        make_atomically(path, lambda beside: figure.savefig(beside, format="png"))

@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 
 from train.build import make_model
+from train.config import set_key
 
 STEPS = 2
 IMAGES = 16  # in a step, for each part of an accumulated batch
@@ -39,11 +40,7 @@ def shrink(config: ml_collections.ConfigDict, chosen: Collection[str] = ()) -> N
 
     def put(name: str, value: Any) -> None:
         if name not in chosen:
-            *groups, leaf = name.split(".")
-            place = config
-            for group in groups:
-                place = place[group]
-            place[leaf] = value
+            set_key(config, name, value)
 
     # Mixing and the devices divide a batch by two and more, repeated images by any number.
     put("batch_size", math.lcm(IMAGES * config.accumulate, config.augment.repeats))

@@ -17,6 +17,7 @@ import flax_resnet
 from train import config as config_lib
 from train.data.splits import Split
 from train.errors import RunError, UsageError
+from train.files import write_atomically
 
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -122,14 +123,6 @@ def some(names: Sequence[str], most: int = 8) -> str:
     """At most so many names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Writes a file that is whole or not there, whenever the process dies."""
-    beside = f"{path}.tmp"
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(beside, path)
 
 
 def _config_file(path: str) -> str:

@@ -5,6 +5,7 @@ import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
 from flax_resnet.weights.__main__ import main
+from tests.flax_resnet.weight_files import flat
 
 
 @pytest.fixture
@@ -17,14 +18,6 @@ def nameless(tmp_path):
         return variables, tmp_path / "in.npz"
 
     return make
-
-
-def flat(tree, prefix=""):
-    leaves = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        leaves |= flat(value, f"{name}/") if isinstance(value, dict) else {name: value}
-    return leaves
 
 
 def test_convert_asks_which_network_where_several_fit(nameless, tmp_path, capsys):
