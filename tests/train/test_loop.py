@@ -57,6 +57,14 @@ def test_a_signal_during_an_evaluation_saves_at_once(small, tmp_path, monkeypatc
     assert evaluations == [None] and saved_steps(tmp_path) == [2]
 
 
+def test_an_odd_batch_is_not_mixed_and_nothing_is_written(small, tmp_path):
+    small.augment.mixup = 0.2
+    small.batch_size = 9 * jax.local_device_count()
+    with pytest.raises(UsageError, match="share of the batch, 9, is odd"):
+        loop.train(small, str(tmp_path / "run"), StopRequest())
+    assert not (tmp_path / "run").exists()
+
+
 def begin(config, workdir):
     """Trains no further than the first step, at a rate of zero; gives what is saved."""
     config.num_steps = 1
