@@ -2,36 +2,29 @@
 TensorFlow. What needs TensorFlow is skipped where the extra ``prepare`` is not installed."""
 
 import importlib.util
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 from typing import ClassVar
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from train.data import preparation, staging
-from train.data.archives import check_archives
-from train.data.decode import decode_rgb
-from train.data.prepared import open_builder, open_prepared, raw_records
-from train.data.resized import resize, resized_name, shrink
+from tests.train.archives import cifar_archive, imagenet_archives
+from tests.train.pictures import encode
+from train.data import preparation
+from train.data.prepared import open_builder, open_prepared
+from train.data.resized import resize
 from train.errors import RunError, UsageError
 
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
     reason="TensorFlow is not installed: pip install -e '.[prepare]'",
 )
-TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
-# TFDS repairs these two by name, as the real archive has them wrong.
-CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"
 # Runs several commands, each given as a list in JSON. Fails if TensorFlow was imported.
 WITHOUT_TENSORFLOW = """
 import json, runpy, sys
@@ -50,68 +43,6 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflo
 def cache(tmp_path, monkeypatch):
     """Where records begin is kept in a folder of the test's own, also by its processes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def photo(rng, height=48, width=64, channels=3):
-    """Smooth random pixels."""
-    small = rng.integers(0, 256, (5, 6, channels), np.uint8)
-    return np.squeeze(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
-
-
-def encoded(pixels, kind="JPEG", mode=None, **options):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels, mode).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def tar(files, mode="w"):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def imagenet_archives(folder):
-    """A train and a validation archive of 150 and 60 images, built as image-net.org's are."""
-    rng = np.random.default_rng(0)
-    names = Path(tfds.core.tfds_path("datasets/imagenet2012/labels.txt")).read_text().split()
-    synsets = sorted({*names[:3], CMYK.partition("_")[0], PNG.partition("_")[0]})
-    train = {}
-    for synset in synsets:
-        images = {f"{synset}_{n}.JPEG": encoded(photo(rng)) for n in range(30)}
-        images[f"{synset}_0.JPEG"] = encoded(photo(rng, channels=1))
-        if CMYK.startswith(synset):
-            del images[f"{synset}_1.JPEG"]
-            images[CMYK] = encoded(photo(rng, channels=4), mode="CMYK")
-        if PNG.startswith(synset):
-            del images[f"{synset}_1.JPEG"]
-            images[PNG] = encoded(photo(rng), "PNG")
-        train[f"{synset}.tar"] = tar(images)
-    validation = {
-        f"ILSVRC2012_val_{n:08d}.JPEG": encoded(photo(rng, 40 + n % 20, 50)) for n in range(1, 61)
-    }
-    folder.mkdir()
-    (folder / TRAIN).write_bytes(tar(train))
-    (folder / VALIDATION).write_bytes(tar(validation))
-    return folder
-
-
-def cifar_archive(folder):
-    """CIFAR-10's archive, with as many images as those of ImageNet above, for one compilation."""
-    rng = np.random.default_rng(1)
-    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
-    files = {"batches.meta.txt": "\n".join([*names, ""]).encode()}
-    for name, count in [*((f"data_batch_{n}", 30) for n in range(1, 6)), ("test_batch", 60)]:
-        records = rng.integers(0, 256, (count, 1 + 32 * 32 * 3), np.uint8)
-        records[:, 0] %= 10
-        files[f"{name}.bin"] = records.tobytes()
-    folder.mkdir()
-    archive = tar({f"cifar-10-batches-bin/{name}": data for name, data in files.items()}, "w:gz")
-    (folder / "cifar-10-binary.tar.gz").write_bytes(archive)
-    return folder
 
 
 # In one process, since TensorFlow takes seconds to import. CIFAR's archive is found in the
@@ -284,90 +215,6 @@ def test_wrong_usage_is_told_in_one_line(monkeypatch, tmp_path, arguments, messa
     assert not any(tmp_path.iterdir())
 
 
-def sparse(path, size):
-    """A tar archive of a size, most of which takes no room."""
-    path.write_bytes(tar({"n01440764.tar": b""}))
-    os.truncate(path, size)
-
-
-def test_archives_are_checked_by_name_and_size(tmp_path):
-    def problem(any_size=False):
-        with pytest.raises(RunError) as caught:
-            check_archives("imagenet2012", str(tmp_path / "manual"), any_size)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    assert "no folder" in problem() and "ILSVRC2012_img_val.tar" in problem()
-    manual = tmp_path / "manual"
-    manual.mkdir()
-    assert "ILSVRC2012_img_train.tar is not there; it comes from https://image-net" in problem()
-    (manual / "n01440764").mkdir()
-    assert "extracted files" in problem()
-    (manual / f"{TRAIN}.part").touch()
-    assert f"but {TRAIN}.part: finish its download" in problem()
-    sparse(tmp_path / TRAIN, 147_897_477_120)
-    assert f"but in {tmp_path}: name that" in problem()
-    (tmp_path / TRAIN).rename(manual / TRAIN)
-    assert VALIDATION in problem()
-    sparse(manual / VALIDATION, 10_240)
-    assert "has 10,240 bytes and should have 6,744,924,160" in problem()
-    assert "not complete" in problem()
-    assert check_archives("imagenet2012", str(manual), any_size=True) == 147_897_477_120 + 10_240
-    os.truncate(manual / VALIDATION, 6_744_924_160)
-    assert check_archives("imagenet2012", str(manual), any_size=False) == 154_642_401_280
-    (manual / VALIDATION).write_bytes(b"<html>log in first</html>")
-    assert "is not a tar archive" in problem(any_size=True)
-
-
-def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
-    left = tmp_path / "incomplete.cifar10.abc"
-    left.mkdir()
-    with pytest.raises(RunError, match=r"needs about 1000 TB and its disk has .* free"):
-        with staging.staging(str(tmp_path), "cifar10", needed=10**15):
-            raise AssertionError
-    assert not any(tmp_path.iterdir())  # what was left over makes room first
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (147897477120, "148 GB")],
-)
-def test_sizes_are_readable(number, text):
-    assert staging.size(number) == text
-
-
-def test_what_a_killed_preparation_left_is_removed(tmp_path, capsys):
-    code = (
-        "import os, signal, sys; from train.data.staging import staging\n"
-        "with staging(sys.argv[1], 'cifar10') as own:\n"
-        "    open(os.path.join(own, 'shard'), 'wb').write(bytes(5000))\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2])
-    (left,) = tmp_path.glob("incomplete.cifar10.*")
-    with staging.staging(str(tmp_path), "cifar10") as own:
-        assert not left.exists() and os.path.isdir(own)
-        # Two at once: the second stops, and the first is not disturbed.
-        with pytest.raises(RunError, match="another process is preparing cifar10"):
-            with staging.staging(str(tmp_path), "cifar10"):
-                pass
-        with staging.staging(str(tmp_path), "mnist") as other:
-            assert other != own
-        assert os.path.isdir(own)
-    assert (
-        f"removed 5.0 kB that an interrupted preparation left in {left}" in capsys.readouterr().out
-    )
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    (tmp_path / "file").touch()
-    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
-        with pytest.raises(RunError, match="cannot write to"):
-            with staging.staging(str(folder), "cifar10"):
-                pass
-
-
 class TwoKinds(tfds.core.GeneratorBasedBuilder):
     """A builder that prepares without TensorFlow, to run the steps around it."""
 
@@ -392,7 +239,7 @@ class TwoKinds(tfds.core.GeneratorBasedBuilder):
         for n in range(4):
             if self.fails and n == 2:
                 raise ValueError("the archive\nis not what it should be")
-            yield n, {"image": encoded(np.full((8, 8, 3), n, np.uint8), "PNG"), "label": n % 2}
+            yield n, {"image": encode(np.full((8, 8, 3), n, np.uint8), "PNG"), "label": n % 2}
 
 
 @pytest.fixture
@@ -451,144 +298,3 @@ def test_signs_of_life_where_there_is_no_terminal(tmp_path, capsys, monkeypatch)
     with preparation._signs_of_life(str(tmp_path)):
         time.sleep(0.2)
     assert "… 0 min, 3.0 kB written" in capsys.readouterr().out
-
-
-def test_the_first_of_two_to_finish_is_kept(tmp_path):
-    for folder in ("first", "second"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "dataset_info.json").write_text(folder)
-    place = str(tmp_path / "place" / "1.0.0")
-    assert staging.publish(str(tmp_path / "first"), place)
-    assert not staging.publish(str(tmp_path / "second"), place)
-    assert Path(place, "dataset_info.json").read_text() == "first"
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A data set of images of many kinds, as TFRecord or ArrayRecord in ``tmp_path``."""
-    rng = np.random.default_rng(2)
-    images = {
-        "large": encoded(photo(rng, 90, 120)),
-        "tall": encoded(photo(rng, 150, 70)),
-        "small": encoded(photo(rng, 30, 60)),
-        "small grey": encoded(photo(rng, 30, 60, 1)),
-        "large grey": encoded(photo(rng, 90, 120, 1)),
-        "cmyk": encoded(photo(rng, 90, 120, 4), mode="CMYK"),
-        "small cmyk": encoded(photo(rng, 30, 60, 4), mode="CMYK"),
-        "small png": encoded(photo(rng, 30, 60), "PNG"),
-        "turned": turned(photo(rng, 90, 120)),
-        "broken": b"\xff\xd8broken",
-    }
-    write_array_record(tmp_path, images)
-    return images
-
-
-def turned(pixels):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(pixels, exif=exif)
-
-
-def write_array_record(folder, images):
-    """A prepared data set ``photos`` with a text feature, in three shards."""
-    from array_record.python import array_record_module
-
-    place = folder / "photos" / "2.1.0"
-    place.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "label": tfds.features.ClassLabel(names=["a", "b"]),
-            "name": tfds.features.Text(),
-        }
-    )
-    features.save_config(place)
-    records = [
-        features.serialize_example({"image": image, "label": n % 2, "name": name.encode()})
-        for n, (name, image) in enumerate(images.items())
-    ]
-    lengths, start = [4, 4, len(records) - 8], 0
-    for number, length in enumerate(lengths):
-        shard = place / f"photos-train.array_record-{number:05d}-of-00003"
-        writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
-        for record in records[start : start + length]:
-            writer.write(record)
-        writer.close()
-        start += length
-    split = {
-        "name": "train",
-        "shardLengths": [str(length) for length in lengths],
-        "numBytes": str(sum(map(len, records))),
-        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-    }
-    info = {"name": "photos", "version": "2.1.0", "fileFormat": "array_record", "splits": [split]}
-    (place / "dataset_info.json").write_text(json.dumps(info))
-
-
-def test_smaller_copies_keep_order_labels_and_other_features(photos, tmp_path, capsys):
-    original = open_builder("photos", str(tmp_path))
-    small = resize(original, str(tmp_path), 48)
-    assert resized_name(original, 48) == small.name == "photos_48"
-    told = capsys.readouterr().out
-    assert "7 images encoded anew, 2 kept" in told and "1 cannot be decoded" in told
-    before = open_prepared("photos", str(tmp_path), "train")
-    after = open_prepared("photos_48", str(tmp_path), "train")
-    assert after.class_names == ("a", "b")
-    assert [after[i][1] for i in range(10)] == [before[i][1] for i in range(10)]
-    names = [
-        small.info.features.deserialize_example_np(
-            record, decoders={"image": tfds.decode.SkipDecoding()}
-        )["name"]
-        for record in raw_records(small, "photos_48", "train")
-    ]
-    assert [name.decode() for name in names] == list(photos)
-    assert small.info.splits["train"].shard_lengths == [4, 4, 2]
-    kept = [name for i, name in enumerate(photos) if after[i][0] == before[i][0]]
-    assert kept == ["small", "small grey", "broken"]
-    for index, name in enumerate(photos):
-        if name in kept:
-            continue
-        with Image.open(io.BytesIO(after[index][0])) as image:
-            assert (image.format, image.mode) == ("JPEG", "RGB"), name
-            assert not image.getexif()
-        pixels, expected = after.decoded(index)[0], decode_rgb(photos[name])
-        assert min(pixels.shape[:2]) == min(48, *expected.shape[:2]), name
-        expected = cv2.resize(expected, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
-        assert np.abs(pixels.astype(int) - expected).mean() < 4, name
-    # A second call does nothing, and nothing but the data sets is left.
-    resize(original, str(tmp_path), 48)
-    assert "nothing to resize" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "photos_48"]
-
-
-def test_resizing_that_is_interrupted_leaves_nothing(photos, tmp_path, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("train.data.resized._describe", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        resize(open_builder("photos", str(tmp_path)), str(tmp_path), 48)
-    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
-
-
-def test_nothing_is_resized_where_no_image_is_larger(data_dir):
-    from train.data.prepared import open_digits
-
-    open_digits(data_dir, "test")
-    with pytest.raises(UsageError, match="are 8×8, so none is larger"):
-        resize(open_builder("sklearn_digits", data_dir), data_dir, 400)
-
-
-def test_resizing_shrinks_to_the_shorter_side_without_aliasing():
-    stripes = np.zeros((200, 300, 3), np.uint8)
-    stripes[:, ::2] = 255
-    pixels = decode_rgb(shrink(encoded(stripes, "PNG"), 50))
-    assert pixels.shape == (50, 75, 3)
-    assert 115 < pixels.min() and pixels.max() < 140
-    with pytest.raises(ValueError):
-        shrink(b"no image", 50)
-
-
-def test_a_copy_that_is_not_there_names_its_command(tmp_path):
-    with pytest.raises(UsageError, match=r"train\.prepare --dataset=imagenet2012 --resize=400"):
-        open_prepared("imagenet2012_400", str(tmp_path), "train")
