@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from train.errors import UsageError
@@ -26,9 +27,9 @@ def make_optimizer(
     * ``adam``: Kingma and Ba 2014, arXiv:1412.6980; with ``nesterov`` Dozat's NAdam.
     * ``adamw``: the same with decoupled decay, Loshchilov and Hutter 2017, arXiv:1711.05101.
       As in PyTorch and Optax, this decay is multiplied by the learning rate.
-    * ``lars``: You et al. 2017, arXiv:1708.03888, as in Optax: the learning rate goes into the
-      momentum, and a kernel's rate is divided by the length of gradient and decay together, where
-      the paper adds their lengths; without decay that is the same.
+    * ``lars``: You et al. 2017, arXiv:1708.03888, algorithm 1: the learning rate goes into the
+      momentum. Optax's divides by the length of gradient and decay together, where the paper adds
+      their lengths; late in a run, where the two nearly cancel, its steps grow long.
     * ``lamb``: You et al. 2019, arXiv:1904.00962.
 
     LARS and LAMB adapt the rate of kernels alone; norms and biases go at the global one, as in
@@ -42,13 +43,14 @@ def make_optimizer(
     adam = optax.scale_by_adam(
         optimizer.momentum, optimizer.beta2, optimizer.epsilon, nesterov=optimizer.nesterov
     )
+    adapted = optax.masked(optax.scale_by_trust_ratio(), kernels)
     momentum = optax.trace(optimizer.momentum, optimizer.nesterov) if optimizer.momentum else none
     chains = {
         "sgd": [coupled, momentum, decoupled, rate],
         "adam": [coupled, adam, decoupled, rate],
         "adamw": [coupled, adam, decoupled, rate],
-        "lars": [coupled, adapt_kernels(optimizer.trust_coefficient), rate, momentum],
-        "lamb": [coupled, adam, decoupled, adapt_kernels(1.0), rate],
+        "lars": [lars_decay(optimizer), rate, momentum],
+        "lamb": [coupled, adam, decoupled, adapted, rate],
     }
     clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else none
     return optax.chain(clip, *chains[optimizer.name], scale_backbone(optimizer.backbone_rate))
@@ -63,9 +65,23 @@ def weight_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransfor
     )
 
 
-def adapt_kernels(trust_coefficient: float) -> optax.GradientTransformation:
-    """Gives the update of each kernel the kernel's own length times ``trust_coefficient``."""
-    return optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), kernels)
+def lars_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """Adds the decay d·w to each gradient g, and multiplies a kernel's sum by LARS's local rate.
+
+    That is ``trust_coefficient`` · |w| / (|g| + d |w|), and 1 where g or w is zero.
+    """
+    trust, decay = optimizer.trust_coefficient, optimizer.weight_decay
+
+    def update(gradient: jax.Array, parameter: jax.Array) -> jax.Array:
+        is_kernel = parameter.ndim > 1
+        if not is_kernel:
+            return gradient + decay * parameter if optimizer.decay_norms else gradient
+        length, own = jnp.linalg.norm(parameter.ravel()), jnp.linalg.norm(gradient.ravel())
+        local = trust * length / (own + decay * length)
+        decayed = gradient + decay * parameter
+        return decayed * jnp.where((length > 0) & (own > 0), local, 1.0)
+
+    return optax.stateless(lambda gradients, params: jax.tree.map(update, gradients, params))
 
 
 def scale_backbone(factor: float) -> optax.GradientTransformation:
