@@ -20,7 +20,15 @@ from train.policies import Policy
 
 # How many random numbers each part takes. All have their places in one vector, so that what
 # one does to an example does not depend on which others are on.
-_DRAWS = {"flip": 1, "shift": 2, "vertical": 1, "jitter": 4, "cutout": 2, "erasing": 5, "mix": 5}
+_DRAWS = {
+    "flip": 1,
+    "shift": 2,
+    "vertical": 1,
+    "jitter": 4,
+    "cutout": 2,
+    "erasing": 5,
+    "mix": Mix.DRAWS,
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Augment:
         )
 
     def _draw(self, keys: jax.Array) -> dict[str, jax.Array]:
-        """Uniform numbers ``(N, n)`` by name, the policy's ``(N, layers, 3)``."""
+        """Uniform numbers ``(N, n)`` by name, the policy's ``(N, layers, 4)``."""
         # One draw an image: compiling threefry costs most of a second a draw on CPUs.
         counts = list(_DRAWS.values())
         layers = self.policy.layers if self.policy else 0

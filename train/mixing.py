@@ -87,9 +87,10 @@ class Mix:
         if self.cutmix:
             # A box of the rest's area around any pixel; what juts out is lost.
             side = jnp.sqrt(1 - beta(self.cutmix, share))
-            rows, columns = jnp.trunc(height * side), jnp.trunc(width * side)
-            top = jnp.floor(height * y) - rows // 2
-            left = jnp.floor(width * x) - columns // 2
+            # As the authors' code has it: the same whole pixels to both sides of the middle.
+            rows, columns = (2 * jnp.floor(jnp.trunc(n * side) / 2) for n in (height, width))
+            top = jnp.floor(height * y) - rows / 2
+            left = jnp.floor(width * x) - columns / 2
             outside = 1.0 - box(height, width, top, left, rows, columns)
             cutting = switch < self.switch if self.mixup else True
             mixup = jnp.where(cutting, outside, mixup)

@@ -56,7 +56,7 @@ def test_cutmix_boxes_are_distributed_as_the_papers():
     area = 1.0
     for _ in range(2):
         centre = rng.integers(0, 16, 10000)
-        low, high = np.clip(centre - side // 2, 0, 16), np.clip(centre - side // 2 + side, 0, 16)
+        low, high = np.clip(centre - side // 2, 0, 16), np.clip(centre + side // 2, 0, 16)
         area = area * (high - low)
     expected = 1 - area / 256
     assert scipy.stats.ks_2samp(targets.weight[::2], expected).statistic < 0.03
