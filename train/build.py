@@ -86,7 +86,7 @@ def make_augment(config: ml_collections.ConfigDict) -> Augment:
     policies = {
         "": None,
         "trivial": trivial_augment(),
-        "rand": rand_augment(keys.rand_layers, keys.rand_magnitude),
+        "rand": rand_augment(keys.rand_layers, keys.rand_magnitude, keys.rand_probability),
     }
     return Augment(
         pad_crop=keys.pad_crop,

@@ -22,7 +22,7 @@ BLENDS = ("color", "sharpness")
 OPERATIONS = GEOMETRY + TABLES + BLENDS
 
 MAGNITUDES = 31  # 0 … 30, the strongest
-DRAWS = 3  # random numbers an image takes in each layer
+DRAWS = 4  # random numbers an image takes in each layer
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,21 @@ NARROW = Space(0.3, 150 / 331, True, 30.0, 0.9, 4)
 class Policy:
     """``layers`` operations, all equally likely, one after another.
 
-    Of ``magnitude`` 0…30, or, where it is None, a random one each time.
+    Of ``magnitude`` 0…30, or, where it is None, a random one each time; each is done with
+    ``probability``.
     """
 
     space: Space
     layers: int
     magnitude: int | None
+    probability: float = 1.0
 
     def __call__(self, image: jax.Array, draws: jax.Array) -> jax.Array:
-        """Does one layer to one uint8 ``(H, W, 3)`` image, by ``draws`` ``(3,)`` in 0…1."""
-        operation, magnitude, sign = draws
+        """Does one layer to one uint8 ``(H, W, 3)`` image, by ``draws`` ``(4,)`` in 0…1."""
+        operation, magnitude, sign, apply = draws
         operation = jnp.floor(operation * len(OPERATIONS))
+        identity = OPERATIONS.index("identity")
+        operation = jnp.where(apply < self.probability, operation, identity)
         if self.magnitude is None:
             magnitude = jnp.floor(magnitude * MAGNITUDES)
         else:
@@ -76,9 +80,9 @@ def trivial_augment() -> Policy:
     return Policy(WIDE, layers=1, magnitude=None)
 
 
-def rand_augment(layers: int, magnitude: int) -> Policy:
-    """``layers`` operations of the same ``magnitude``, 0…30."""
-    return Policy(NARROW, layers, magnitude)
+def rand_augment(layers: int, magnitude: int, probability: float = 1.0) -> Policy:
+    """``layers`` operations of the same ``magnitude``, 0…30, each done with ``probability``."""
+    return Policy(NARROW, layers, magnitude, probability)
 
 
 def operate(

@@ -180,3 +180,18 @@ def test_layers_come_one_after_another():
     first = ours(NARROW, "solarize", 1.0).astype(np.uint8)
     both = ours(NARROW, "posterize", 1.0, image=first)
     assert 1 <= (out == both).all((1, 2, 3)).sum() < 20
+
+
+def test_operations_are_left_out_by_their_probability():
+    """Which only says whether: what is done is what is done without it."""
+    count = 2000
+    images = np.broadcast_to(photo(), (count, HEIGHT, WIDTH, 3))
+    keys = example_keys(0, 0, jnp.arange(count))
+    always, rarely, never = (
+        np.asarray(jax.jit(Augment(policy=rand_augment(1, 12, share)))(images, keys))
+        for share in (1.0, 0.3, 0.0)
+    )
+    assert (never == photo()).all()
+    left, done = ((rarely == other).all((1, 2, 3)) for other in (never, always))
+    assert (left | done).all()
+    assert abs((~left).mean() - 0.3 * (always != photo()).any((1, 2, 3)).mean()) < 0.04
