@@ -181,6 +181,8 @@ def test_repeated_augmentation_repeats_images_apart_and_leaves_none_out():
         assert (batch[::2] != batch[1::2]).all()  # mixup and cutmix mix these
         seen += images.tolist()
     assert sorted(seen) == list(range(100))  # in 25 steps of 4 images
+    odd = TrainOrder(9, 6, seed=1, repeats=2)  # three images, so a pair lies across the times
+    assert all((odd[step][::2] != odd[step][1::2]).all() for step in range(300))
     with pytest.raises(UsageError, match=r"repeats=5 does not divide config\.batch_size=12"):
         TrainOrder(100, 12, seed=1, repeats=5)
 

@@ -6,6 +6,7 @@ every way of reading the data (resident or streamed, any number of workers) read
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import NamedTuple
 
@@ -62,8 +63,12 @@ class TrainOrder:
         if self.repeats == 1:
             return images
         # Each time in another order, and not side by side: mixup and cutmix mix neighbours.
-        orders = [np.random.default_rng((self.seed, step, time)) for time in range(self.repeats)]
-        return np.concatenate([rng.permutation(images) for rng in orders])
+        rngs = [np.random.default_rng((self.seed, step, time)) for time in range(self.repeats)]
+        orders = [rng.permutation(images) for rng in rngs]
+        for one, other in itertools.pairwise(orders):
+            if other[0] == one[-1]:
+                other[[0, -1]] = other[[-1, 0]]
+        return np.concatenate(orders)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         with self._lock:  # or at an epoch's start every thread would shuffle for itself
