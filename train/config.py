@@ -30,6 +30,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the pac
 class Key:
     """One key. Its type is its default's; ``neutral`` keys do not change what is learned.
 
+    ``minimum`` and ``most`` are permitted values, ``below`` is the first that is not, ``rising``
+    asks a tuple's numbers to be in order, and ``automatic`` takes -1, but nothing between it and 0.
     ``such_as`` is an example of a tuple that may be of any length, of whole numbers where it
     is; another tuple has as many numbers as its default.
     """
@@ -42,6 +44,7 @@ class Key:
     below: float | None = None
     rising: bool = False
     such_as: tuple = ()
+    automatic: bool = False
     neutral: bool = False
 
 
@@ -49,8 +52,8 @@ KEYS: dict[str, Key] = {
     "seed": Key(0, "Decides the initial weights, the order of the images and every augmentation.",
                 minimum=0, below=2**32),
     "batch_size": Key(128, "Images in a training step, over all devices together.", minimum=1),
-    "num_epochs": Key(90.0, "Length of the run in passes over the training images.", minimum=0,
-                      most=1e6),
+    "num_epochs": Key(90.0, "Length of the run in passes over the training images; on the"
+                      " command line it replaces a recipe's num_steps.", minimum=0, most=1e6),
     "num_steps": Key(0, "Length of the run in steps; 0: num_epochs decides.", minimum=0,
                      below=2**31),
     "label_smoothing": Key(0.0, "Share of the target given to all classes alike.",
@@ -156,6 +159,8 @@ KEYS: dict[str, Key] = {
     "augment.rand_layers": Key(2, "Operations that 'rand' does, one after another.", minimum=1,
                                most=10),
     "augment.rand_magnitude": Key(9, "How strong these are, 0 to 30.", minimum=0, most=30),
+    "augment.rand_probability": Key(1.0, "Probability of doing each of them at all; timm's is"
+                                    " 0.5.", minimum=0, most=1),
     "augment.color_jitter": Key((0.0, 0.0, 0.0, 0.0), "How far brightness, contrast and"
                                 " saturation may leave 1, and the hue 0 (0.5: any hue).",
                                 minimum=0, most=1),
@@ -206,14 +211,16 @@ KEYS: dict[str, Key] = {
                                   " scale_batch, for so many images.", minimum=0),
     "schedule.scale_batch": Key(0, "Number of images that learning_rate is for: it is multiplied"
                                 " by batch_size over this; 0: it is taken as it is.", minimum=0),
-    "schedule.warmup_epochs": Key(0.0, "Epochs of linear rise from zero.", minimum=0, most=1e6),
+    "schedule.warmup_epochs": Key(0.0, "Epochs of linear rise; the first step has the first of"
+                                  " equal parts.", minimum=0, most=1e6),
     "schedule.warmup_steps": Key(0, "The same in steps.", minimum=0, below=2**31),
     "schedule.warmup_most": Key(0.25, "Share of the run that the warm-up takes at most: a longer"
                                 " one is cut to it.", minimum=0, most=1),
-    "schedule.step_epochs": Key((), "Epochs at which 'step' lowers the rate; none here and in"
-                                " step_steps: after 1/3, 2/3 and 8/9 of the run, as 30, 60, 80"
-                                " of 90.", minimum=0, most=1e6, rising=True,
-                                such_as=(30.0, 60.0, 80.0)),
+    "schedule.step_shares": Key((1 / 3, 2 / 3, 8 / 9), "Shares of the run after which 'step'"
+                                " lowers the rate: by default as at 30, 60, 80 of 90 epochs.",
+                                minimum=0, most=1, rising=True, such_as=(0.5, 0.75)),
+    "schedule.step_epochs": Key((), "Epochs at which it does, in place of the shares.",
+                                minimum=0, most=1e6, rising=True, such_as=(30.0, 60.0, 80.0)),
     "schedule.step_steps": Key((), "The same in steps.", minimum=0, below=2**31, rising=True,
                                such_as=(32000, 48000)),
     "schedule.step_factor": Key(0.1, "What 'step' multiplies the rate by.", minimum=0),
@@ -225,13 +232,13 @@ KEYS: dict[str, Key] = {
 
     "eval.every_epochs": Key(-1.0, "Evaluate this often, and at the end; 0: only at the end; -1:"
                            " every epoch of 20 steps or more, a hundred times a run at most.",
-                           minimum=-1, neutral=True),
+                           minimum=-1, automatic=True, neutral=True),
     "eval.ema": Key(True, "Evaluate the moving average where there is one."),
     "eval.batch_size": Key(0, "Images in an evaluation step; 0: batch_size / accumulate.",
                            minimum=0, neutral=True),
     "checkpoint.every_epochs": Key(-1.0, "Save this often, and at the end; 0: only at the end; -1:"
                                  " every epoch of 20 steps or more, a hundred times a run at most.",
-                                 minimum=-1, neutral=True),
+                                 minimum=-1, automatic=True, neutral=True),
     "checkpoint.keep": Key(3, "Latest checkpoints kept, beside the best.", minimum=1,
                            neutral=True),
     "log.every_steps": Key(0, "Write metrics this often; 0: ten times an epoch, but every 10 to"
@@ -259,13 +266,16 @@ def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> ml_coll
     Raises UsageError, in one line, for anything that is wrong with any of the three.
     """
     config = _run_recipe(path)
+    chosen = {name for name, _ in overrides}
     for name, text in overrides:
         set_key(config, name, parse(name, text))
+    if "num_epochs" in chosen and "num_steps" not in chosen:
+        set_key(config, "num_steps", 0)  # the recipe's length, which would prevail
     check_config(config)
     if config.smoke:
         from train.smoke import shrink  # imports JAX, which takes a second
 
-        shrink(config, {name for name, _ in overrides})
+        shrink(config, chosen)
         check_config(config)
     return config
 
@@ -332,12 +342,20 @@ def differences(
 
 def describe() -> str:
     """All keys with defaults and meanings, a line each."""
-    width = max(len(f"{name}={key.default!r}") for name, key in KEYS.items())
+    defaults = {name: f"{name}={_spelled(key.default)}" for name, key in KEYS.items()}
+    width = max(map(len, defaults.values()))
     return "\n".join(
-        f"  --config.{name + '=' + repr(key.default):{width}}  {key.meaning}"
+        f"  --config.{defaults[name]:{width}}  {key.meaning}"
         + (f" One of {', '.join(map(repr, key.choices))}." if key.choices else "")
         for name, key in KEYS.items()
     )
+
+
+def _spelled(value: Any) -> str:
+    """A default for people: a third is 0.3333."""
+    if isinstance(value, tuple):
+        return f"({', '.join(_spelled(v) for v in value)})"
+    return f"{value:.4g}" if isinstance(value, float) and value > 1e-4 else repr(value)
 
 
 def parse(name: str, text: str) -> Any:
@@ -394,6 +412,8 @@ def _check_value(name: str, key: Key, value: Any) -> None:
 
     if key.choices and value not in key.choices:
         raise wrong(" or ".join(repr(choice) for choice in key.choices))
+    if key.automatic and -1 < value < 0:
+        raise wrong("-1, 0 or more")
     for number in value if isinstance(value, tuple) else (value,):
         if key.minimum is not None and number < key.minimum:
             raise wrong(f"at least {key.minimum:g}")

@@ -12,8 +12,6 @@ from train.errors import UsageError
 if TYPE_CHECKING:
     import ml_collections
 
-# Where the ImageNet recipe of 90 epochs lowers the rate: at 30, 60 and 80.
-STEP_SHARES = (1 / 3, 2 / 3, 8 / 9)
 # One cycle starts at a 25th of its height and ends at a 10,000th of that start, as PyTorch's.
 CYCLE_START = 1 / 25
 CYCLE_END = CYCLE_START / 1e4
@@ -37,27 +35,30 @@ def make_schedule(
         after = optax.cosine_decay_schedule(peak, left, schedule.end_rate)
     elif schedule.name == "polynomial":
         after = optax.polynomial_schedule(peak, peak * schedule.end_rate, schedule.power, left)
-    elif schedule.name == "step":
-        after = falls(peak, [step - warmup for step in boundaries], schedule.step_factor)
     else:
         after = optax.constant_schedule(peak)
-    if not warmup:
-        return after
-    # Step 0 already learns: the rate rises over steps 1 … warmup.
-    rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
-    return optax.join_schedules([rise, after], [warmup])
+    if warmup:
+        # Step 0 already learns: the rate rises over steps 1 … warmup.
+        rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
+        after = optax.join_schedules([rise, after], [warmup])
+    if schedule.name == "step":  # a fall within the warm-up counts, too
+        share = falls(boundaries, schedule.step_factor)
+        return lambda step: after(step) * share(step)
+    return after
 
 
-def falls(peak: float, boundaries: Sequence[int], factor: float) -> optax.Schedule:
-    """``peak``, times ``factor`` from each boundary on; twice where two are the same step."""
+def falls(boundaries: Sequence[int], factor: float) -> optax.Schedule:
+    """1, times ``factor`` from each boundary on; twice where two are the same step."""
     factors: dict[int, float] = {}
     for boundary in boundaries:
         factors[boundary] = factors.get(boundary, 1.0) * factor
-    return optax.piecewise_constant_schedule(peak, factors)
+    return optax.piecewise_constant_schedule(1.0, factors)
 
 
 def one_cycle(peak: float, num_steps: int, rise: float) -> optax.Schedule:
     """Smith and Topin's one cycle (arXiv:1708.07120), in the form of PyTorch's OneCycleLR.
+
+    The rate alone: momentum, which PyTorch cycles by default, stays as it is.
 
     A half cosine up over the share ``rise`` of the run and one down to almost nothing, which
     the last step has. Optax's own cycle would reach its end one step after the run.
@@ -113,7 +114,7 @@ def step_boundaries(
         return list(schedule.step_steps)
     if schedule.step_epochs:
         return [round(epoch * steps_per_epoch) for epoch in schedule.step_epochs]
-    scaled = [round(share * num_steps) for share in STEP_SHARES]
+    scaled = [round(share * num_steps) for share in schedule.step_shares]
     return [step for step in scaled if 0 < step < num_steps]
 
 
@@ -129,11 +130,12 @@ def describe(
         peak = peak_rate(schedule, batch_size)
         text += f" for {schedule.scale_batch:,} images, so {peak:.4g} for {batch_size:,}"
     if warmup := warmup_steps(schedule, steps_per_epoch, num_steps):
-        text += f" after a warm-up of {warmup:,} steps"
+        text += f" after a warm-up of {counted(warmup, 'step')}"
     if schedule.name == "step":
         boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)
         at = ", ".join(f"{step:,}" for step in boundaries)
-        return f"{text}, times {schedule.step_factor:g} at {at}"
+        where = f" at step{'s' * (len(boundaries) > 1)} {at}" if boundaries else " never"
+        return f"{text}, times {schedule.step_factor:g}{where}"
     return f"{text}, {schedule.name.replace('_', ' ')}"
 
 
@@ -145,9 +147,11 @@ def warnings(
     asked = asked_warmup(schedule, steps_per_epoch)
     warmup = warmup_steps(schedule, steps_per_epoch, num_steps)
     if warmup < asked:
+        takes = f"it takes {warmup:,}" if warmup else "there is none"
         found.append(
-            f"a warm-up of {asked:,} steps is too long for a run of {num_steps:,}: it takes"
-            f" {warmup:,}, {schedule.warmup_most:.0%} of it (schedule.warmup_most)"
+            f"a warm-up of {counted(asked, 'step')} is too long for a run of {num_steps:,}:"
+            f" {takes}, since it may be {schedule.warmup_most:.0%} of the run at most"
+            " (schedule.warmup_most)"
         )
     if schedule.name == "step":
         boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)
@@ -162,3 +166,8 @@ def warnings(
                 f" {warmup:,}: it never reaches its height"
             )
     return found
+
+
+def counted(number: int, thing: str) -> str:
+    """``"1 step"``, ``"1,000 steps"``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

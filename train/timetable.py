@@ -45,7 +45,8 @@ class Timetable:
             start = stop
 
     def epoch(self, step: int) -> float:
-        """Passes over the training images that ``step`` steps make."""
+        """Passes over the training images that ``step`` steps make, each image counted as
+        often as it is repeated."""
         return step / self.steps_per_epoch
 
     def describe(self) -> str:
@@ -66,7 +67,8 @@ def make_timetable(config: ml_collections.ConfigDict, num_images: int) -> Timeta
     """Raises UsageError where the batch does not fit the data or the run has no step."""
     if config.batch_size > num_images:
         raise UsageError(
-            f"config.batch_size={config.batch_size} is more than the {num_images} training images"
+            f"config.batch_size={config.batch_size} is more than the {num_images} training images;"
+            f" choose {num_images} at most"
         )
     steps_per_epoch = num_images // config.batch_size
 

@@ -111,13 +111,28 @@ def test_a_warm_up_too_long_for_the_run_is_cut():
     np.testing.assert_allclose(values[:21], np.minimum(1, np.arange(1, 22) / 20), rtol=1e-5)
 
 
+def test_a_fall_within_the_warm_up_counts_at_once():
+    keys = {"step_steps": (10, 50), "warmup_steps": 20, "step_factor": 0.1}
+    values = rates(100, name="step", learning_rate=1.0, **keys)
+    steps = np.arange(100)
+    expected = np.minimum(1, (steps + 1) / 20) * 0.1 ** ((steps >= 10) + 1.0 * (steps >= 50))
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_shares_of_the_run_can_be_chosen():
+    values = rates(40, name="step", learning_rate=1.0, step_shares=(0.5, 0.75))
+    np.testing.assert_allclose(np.asarray(values)[[19, 20, 29, 30]], [1, 0.1, 0.1, 0.01], rtol=1e-5)
+
+
 def test_what_does_not_fit_the_run_is_told():
     def told(num_steps, **keys):
         return schedules.warnings(schedule_keys(**keys), 10, num_steps)
 
     assert told(200, warmup_epochs=5.0) == []
     [warning] = told(40, warmup_epochs=5.0)
-    assert "50 steps is too long for a run of 40: it takes 10, 25% of it" in warning
+    assert "50 steps is too long for a run of 40: it takes 10, since it may be 25%" in warning
+    [warning] = told(1, warmup_epochs=5.0)
+    assert "50 steps is too long for a run of 1: there is none" in warning
     assert told(5, name="step") == []
     [warning] = told(30, name="step", step_epochs=(2.0, 9.0))
     assert "at step 90, but the run ends after 30" in warning
@@ -136,7 +151,7 @@ def test_the_reader_is_told_the_rate():
     assert told(scale_batch=256, warmup_steps=20) == (
         "0.1 for 256 images, so 0.4 for 1,024 after a warm-up of 20 steps, cosine"
     )
-    assert told(name="step") == "0.1, times 0.1 at 33, 67, 89"
+    assert told(name="step") == "0.1, times 0.1 at steps 33, 67, 89"
 
 
 @pytest.mark.parametrize(
