@@ -1,4 +1,4 @@
-"""The smoke form of a recipe: it runs in seconds, on any machine and without its data.
+"""The smoke form of a recipe: two small steps, on any machine and without its data.
 
 For seeing that a recipe works at all before it gets a day on eight GPUs. What it learns in
 two steps says nothing.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 from typing import Any
 
+import jax
 import ml_collections
 
 from train.build import make_model
 from train.config import set_key
+from train.data.digits import TRAIN_IMAGES
 
 STEPS = 2
 IMAGES = 16  # in a step, for each part of an accumulated batch
@@ -24,7 +26,7 @@ WIDTH = 8
 Put = Callable[[str, Any], None]
 
 
-def shrink(config: ml_collections.ConfigDict, chosen: Collection[str] = ()) -> None:
+def shrink(config: ml_collections.ConfigDict, chosen: Set[str] = frozenset()) -> None:
     """Gives ``config`` its smoke form in place.
 
     Augmentation, loss, optimiser, moving average and freezing stay as they are, and so does
@@ -32,8 +34,8 @@ def shrink(config: ml_collections.ConfigDict, chosen: Collection[str] = ()) -> N
 
     Args:
       config: a whole configuration, already checked.
-      chosen: keys that keep their values, such as ``"batch_size"``. With ``"dataset.name"``
-        among them the data stay.
+      chosen: keys that keep their values, such as ``"batch_size"``. The data stay where
+        ``"dataset.name"`` is among them, else the digits take their place.
 
     Raises UsageError for a model that cannot be made.
     """
@@ -42,16 +44,17 @@ def shrink(config: ml_collections.ConfigDict, chosen: Collection[str] = ()) -> N
         if name not in chosen:
             set_key(config, name, value)
 
-    # Mixing and the devices divide a batch by two and more, repeated images by any number.
-    put("batch_size", math.lcm(IMAGES * config.accumulate, config.augment.repeats))
+    # Of each device's share, parts are computed one by one, and mixing pairs the images.
+    images = math.lcm(IMAGES, 2 * jax.device_count()) * config.accumulate
+    put("batch_size", math.lcm(images, config.augment.repeats))
     _shrink_time(config, put, chosen)
     _shrink_images(config, put)
-    if "dataset.name" not in chosen:
+    if "dataset.name" not in chosen or config.dataset.name == "digits":
         _replace_data(config, put)
     _shrink_model(config, put)
 
 
-def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Collection[str]) -> None:
+def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Set[str]) -> None:
     """Two steps, an epoch of the data here, in which all happens that does in the run."""
     steps, epochs, schedule = config.num_steps, config.num_epochs, config.schedule
     put("num_steps", 0 if "num_epochs" in chosen else STEPS)
@@ -62,6 +65,8 @@ def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Collection
         put("schedule.warmup_epochs", 0.0)
         put("schedule.warmup_steps", 1)
         put("schedule.warmup_most", 0.5)
+    if chosen & {"num_epochs", "num_steps"}:
+        return  # what is in epochs and steps is as long as the run
     if steps:
         falls = (min(step * STEPS // steps, STEPS - 1) for step in schedule.step_steps)
         put("schedule.step_steps", tuple(falls))
@@ -82,8 +87,8 @@ def _replace_data(config: ml_collections.ConfigDict, put: Put) -> None:
     if dataset.name != "digits":
         # The folder of pictures is not one to prepare the digits in.
         dataset.name, dataset.data_dir = "digits", ""
-    dataset.train_split = f"train[:{STEPS * config.batch_size}]"
-    dataset.eval_split = f"test[:{2 * IMAGES}]"
+    put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
+    put("dataset.eval_split", f"test[:{2 * IMAGES}]")
     put("model.num_classes", 0)
 
 

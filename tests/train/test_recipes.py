@@ -8,9 +8,13 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from flax_resnet import load_weights
 from tests.conftest import ROOT
+from tests.train.smoke_recipes import WHOLE
+from train.build import make_model
 from train.config import default_config, flatten, load_config
 from train.data.splits import Sizes
 from train.errors import UsageError
@@ -28,8 +32,6 @@ IMAGENET_EPOCH = 1_281_167
 
 def smoke_form(recipe):
     """What of a recipe's smoke form sets it apart: not the name of a net, but the net."""
-    from train.build import make_model
-
     config = load_config(str(recipe), [("smoke", "true")])
     model = make_model(config, 10)
     return flatten(config) | {"model.name": "", "model": str(model)}
@@ -80,6 +82,14 @@ def test_a_recipe_trains_and_evaluates_in_its_smoke_form(name, trained):
     assert (path / "checkpoints" / "2").is_dir()
 
 
+def test_bfloat16_is_for_computing_and_what_is_learned_stays_float32(trained):
+    """Of the recipe whose smoke form is trained as users run it, with all its stages."""
+    config = load_config(str(RECIPES[WHOLE]), [("smoke", "true")])
+    assert config.model.dtype == "bfloat16" and config.model.stage_sizes == (1, 1, 1, 1)
+    variables = load_weights(make_model(config, 10), trained[WHOLE][0])
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_its_source_and_command_and_is_in_the_table(name):
     text = ast.get_docstring(ast.parse(RECIPES[name].read_text()))
@@ -127,6 +137,14 @@ def test_the_cifar_recipe_divides_by_ten_at_32k_and_48k_of_64k_steps(name):
     assert seen == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
 
 
+def test_a_recipe_in_steps_takes_epochs_from_the_command_line():
+    """Its falls come after the same shares of the run."""
+    rate, epoch, num_steps = rates("resnet20_cifar10", 50_000, [("num_epochs", "5")])
+    assert num_steps == 5 * epoch
+    seen = [rate(share * epoch) for share in (2.4, 2.6, 3.7, 3.8)]
+    assert seen == pytest.approx([0.1, 0.01, 0.01, 0.001])
+
+
 def test_the_wide_net_multiplies_by_a_fifth_at_60_120_160():
     rate, epoch, _ = rates("wrn28_10_cifar100", 50_000)
     seen = [rate(at * epoch) for at in (59, 60, 120, 160)]
@@ -166,8 +184,8 @@ def test_a_smoke_form_moves_what_happens_to_where_it_happens():
     fast = load_config(str(RECIPES["resnet50_imagenet_fast"]), [("smoke", "true")])
     sizes = Sizes(fast.dataset, training=True)
     assert sizes.at(0) < sizes.at(0.75) < fast.dataset.image_size == 32
-    cifar = load_config(str(RECIPES["resnet20_cifar10"]), [("smoke", "true")])
-    assert cifar.schedule.step_steps == (1, 1) and cifar.num_steps == 2
+    rate, _, num_steps = rates("resnet20_cifar10", 32, [("smoke", "true")])
+    assert num_steps == 2 and [rate(0), rate(1)] == pytest.approx([0.1, 0.001])
 
 
 def test_a_smoke_form_keeps_keys_of_the_command_line(tmp_path):
@@ -192,6 +210,23 @@ def test_a_smoke_form_fetches_no_weights_but_keeps_a_file_and_its_net(tmp_path):
     weights = str(tmp_path / "weights.safetensors")
     config = load_config(recipe, [("smoke", "true"), ("init_from", weights)])
     assert config.init_from == weights and config.model.stage_sizes == ()
+
+
+def test_a_smoke_form_has_no_more_images_than_there_are():
+    recipe = str(RECIPES["resnet50_imagenet"])
+    given = [("smoke", "true"), ("batch_size", "1024"), ("dataset.name", "digits")]
+    assert load_config(recipe, given).dataset.train_split == "train[:1437]"
+    given += [("dataset.train_split", "train[:50%]")]
+    assert load_config(recipe, given).dataset.train_split == "train[:50%]"
+
+
+@pytest.mark.parametrize("devices", [3, 16])
+def test_a_smoke_forms_batch_divides_among_any_devices(devices, monkeypatch):
+    monkeypatch.setattr("jax.device_count", lambda: devices)
+    given = [("smoke", "true"), ("accumulate", "2")]
+    config = load_config(str(RECIPES["resnet50_imagenet_a1"]), given)
+    # Parts of a device's share, whole pairs of images, repeated three times.
+    assert config.batch_size % (2 * devices * 2) == 0 and config.batch_size % 3 == 0
 
 
 def test_a_smoke_form_of_a_model_that_is_not_there_is_told():
@@ -256,8 +291,6 @@ def test_own_recipes_build_on_the_bases_in_any_folder(smoke, workdir, tmp_path):
 
 
 def test_models_take_other_sizes_and_widths():
-    from train.build import make_model
-
     config = default_config()
     config.model.name, config.model.stage_sizes, config.model.width = "resnet18", (1, 3), 16
     model = make_model(config, 7)
