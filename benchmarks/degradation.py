@@ -67,9 +67,9 @@ def draw(found, depths, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--depths", type=int, nargs="+", default=[8, 20, 32, 56])
+    parser.add_argument("--depths", type=int, nargs="+", default=[8, 20, 56])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=15)
+    parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--picture", metavar="FILE")
     flags = parser.parse_args()
     if wrong := [depth for depth in flags.depths if (depth - 2) % 6 or depth < 8]:

@@ -1,6 +1,6 @@
 """ResNet-110 with norms before the convolutions on CIFAR-10.
 
-Source: He et al. 2016 (arXiv:1603.05027, section 3 and appendix); configs/bases.py says what
+Source: He et al. 2016 (arXiv:1603.05027, section 4 and appendix); configs/bases.py says what
 differs. The paper warms up at 0.01 for 400 steps; here the rate rises linearly over them.
 Reports: He et al. 6.37 % error. Ours: not measured.
 Assumes: any GPU.

@@ -33,7 +33,6 @@ def get_config():
     config.schedule.learning_rate = 0.1
     config.schedule.scale_batch = 128
     config.schedule.one_cycle_rise = 0.2
-    config.schedule.step_steps = ()
 
     config.eval.every_epochs = 5
     config.checkpoint.every_epochs = 0  # at the end alone

@@ -8,7 +8,7 @@ Assumes: one GPU or, for some hundred pictures, a CPU.
         --config.dataset.data_dir=DIR
 
 DIR has ``train/CLASS/…`` and ``val/CLASS/…`` (or ``test/``), or just ``CLASS/…``, of which a
-fifth is held out for evaluation. Classes, sizes and steps follow from the pictures: nothing
+fifth is held out for evaluation. Classes, splits and steps follow from the pictures: nothing
 else needs to be set. Trains from scratch; resnet50_folder_finetune begins with what another net
 has learned, which needs fewer pictures.
 """

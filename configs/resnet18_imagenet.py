@@ -2,7 +2,8 @@
 
 Source: He et al. 2015 (arXiv:1512.03385), as torchvision trains it; configs/bases.py says what
 differs.
-Reports: torchvision's V1 weights 69.758 % top-1; He et al. 27.88 % top-1 error of ten crops.
+Reports: torchvision's V1 weights 69.758 % top-1; He et al. 27.88 % top-1 error of ten
+crops, with shortcuts that have no parameters (--config.model.shortcut=zero_pad).
 Ours: not measured.
 Assumes: one GPU of 16 GB, or several.
 

@@ -3,7 +3,7 @@
 Source: torchvision's reference script, as its authors tell in "How to train state-of-the-art
 models using TorchVision's latest primitives" (2021). Differs: the moving average is taken each
 step, not each 32nd; no bias decays, theirs spare the norms' alone; pairs of images draw mixup
-or cutmix, not whole batches; bfloat16.
+or cutmix, not whole batches; the rate rises by the step, theirs by the epoch; bfloat16.
 Reports: torchvision's V2 weights 80.858 % top-1. Ours: not measured.
 Assumes: 8 GPUs of 24 GB; on one of 40 GB --config.accumulate=4.
 

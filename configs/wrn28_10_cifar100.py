@@ -1,7 +1,8 @@
 """A wide residual network, WRN-28-10, on CIFAR-100.
 
 Source: Zagoruyko and Komodakis 2016 (arXiv:1605.07146, section 3). Differs: black around the
-images before the crop, where the paper mirrors them.
+images before the crop, where the paper mirrors them; CIFAR-100's own mean and deviation, where
+the authors' code takes CIFAR-10's.
 Reports: 19.25 % error, and 18.85 % with --config.model.block_dropout=0.3. Ours: not measured.
 Assumes: one GPU of 16 GB.
 
@@ -22,7 +23,6 @@ def get_config():
     config.num_epochs = 200
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
-    config.schedule.step_steps = ()
-    config.schedule.step_epochs = (60, 120, 160)
+    config.schedule.step_shares = (0.3, 0.6, 0.8)  # after 60, 120 and 160 epochs
     config.schedule.step_factor = 0.2
     return config

@@ -70,7 +70,7 @@ def _cifar(depth: int) -> Fields:
 
 
 def _cifar_bottleneck(depth: int) -> Fields:
-    """arXiv:1603.05027, section 3.1: 9n + 2 layers, a bottleneck for two 3×3, projections."""
+    """arXiv:1603.05027, section 4.1: 9n + 2 layers, a bottleneck for two 3×3, projections."""
     return _cifar(depth) | dict(
         stage_sizes=((depth - 2) // 9,) * 3, block="bottleneck", shortcut="projection"
     )
