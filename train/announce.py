@@ -9,7 +9,7 @@ from train import schedules, workdir
 from train.data.splits import Split
 from train.metrics import Console
 from train.parallel import Devices
-from train.steps import TrainState
+from train.steps import TrainState, trained
 from train.timetable import Timetable
 
 
@@ -21,11 +21,14 @@ def run(
     train_split: Split,
     eval_split: Split,
     state: TrainState,
+    frozen: tuple[str, ...],
     timetable: Timetable,
 ) -> None:
     """Tells what was found and what will happen, and warns of what does not fit."""
     source = train_split.source
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    learning = sum(leaf.size for leaf in jax.tree.leaves(trained(state.params, frozen)))
+    learn = f" of which {learning:,} learn" if frozen else ""
     size = config.dataset.image_size
     sizes = ", ".join(map(str, train_split.sizes.others))
     trained_at = f" (training at {sizes})" if sizes else ""
@@ -36,8 +39,8 @@ def run(
         f" ({workdir.some(source.class_names, 4)}), {kept}"
     )
     console.say(
-        f"model:   {config.model.name}, {parameters:,} parameters, {config.model.dtype},"
-        f" on {devices.describe()}"
+        f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
+        f" on {devices.describe()}, {config.batch_size // len(devices)} images each"
     )
     console.say(f"run:     {timetable.describe()}")
     rate = schedules.describe(
@@ -46,23 +49,28 @@ def run(
     console.say(f"rate:    {rate}")
     where = "new" if not state.step else f"continues after step {int(state.step)}"
     console.say(f"workdir: {path} ({where})")
-    for warning in warnings(config, timetable, devices):
+    has_batch_norm = bool(state.batch_stats)
+    for warning in warnings(config, timetable, devices, has_batch_norm):
         console.warn(warning)
 
 
 def warnings(
-    config: ml_collections.ConfigDict, timetable: Timetable, devices: Devices
+    config: ml_collections.ConfigDict,
+    timetable: Timetable,
+    devices: Devices,
+    has_batch_norm: bool = True,
 ) -> list[str]:
     """What is permitted and yet unlikely to be meant."""
     found = schedules.warnings(config.schedule, timetable.steps_per_epoch, timetable.num_steps)
     part = config.batch_size // config.accumulate
     share = part if config.batch_norm == "global" else part // len(devices)
-    if share < 8:
+    if share < 8 and has_batch_norm:
         found.append(
-            f"batch norm sees {share} images at once"
+            f"batch norm sees {schedules.counted(share, 'image')} at once"
             + (f"; batch_norm='global' would use {part}" if share < part else "")
-            + ("; each part of an accumulated batch is alone" if config.accumulate > 1 else "")
+            + ("; each part of accumulate has its own statistics" * (config.accumulate > 1))
         )
+    found += [text for unused, text in _unused(config) if unused]
     epochs = timetable.epoch(timetable.num_steps)
     late = [epoch for epoch in config.dataset.size_epochs if epoch >= epochs]
     if late:
@@ -71,6 +79,30 @@ def warnings(
             f" {epochs:.4g}"
         )
     return found
+
+
+def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
+    """What is asked for and has no effect, or hardly one that is meant."""
+    binary = config.loss == "binary_cross_entropy"
+    adam = config.optimizer.name in ("adam", "adamw", "lamb")
+    return [
+        (
+            bool(config.loss_threshold) and not binary,
+            "loss_threshold has no effect on loss='cross_entropy'",
+        ),
+        (
+            config.init_head != "auto" and not config.init_from,
+            "init_head has no effect without init_from",
+        ),
+        (
+            bool(config.freeze) and not config.init_from,
+            f"freeze={config.freeze!r} without init_from keeps what was drawn at random",
+        ),
+        (
+            config.optimizer.nesterov and adam,
+            f"optimizer.nesterov=True makes '{config.optimizer.name}' Dozat's form of it, NAdam",
+        ),
+    ]
 
 
 def input_wait(console: Console, share: float) -> None:

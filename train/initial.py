@@ -24,7 +24,8 @@ def initial_variables(
     The head is drawn afresh, from ``config.seed``, where the weights' has another number of
     classes, or is a run's that learned other ones than ``class_names``, or
     ``config.init_head`` says so. Prints what was taken. Raises RunError, in one line, where
-    there are no such weights or they are another network's.
+    there are no such weights, or they are another network's, and UsageError where their head
+    cannot be kept.
     """
     source = config.init_from
     if not source:
@@ -42,6 +43,7 @@ def initial_variables(
             f"config.init_head='keep', but {source!r} has no head of {model.num_classes} classes;"
             " 'auto' draws a new one"
         )
+    _check_channels(variables["params"], image_shape[-1], source)
     print(f"weights: {report}", flush=True)
     fresh = config.init_head == "fresh"
     if config.init_head == "auto" and _learned(path) not in (None, list(class_names)):
@@ -51,6 +53,16 @@ def initial_variables(
         variables["params"]["head"] = drawn["params"]["head"]
         print("  the head is drawn afresh", flush=True)
     return variables
+
+
+def _check_channels(params: Any, channels: int, source: str) -> None:
+    first = min(name for name in params if name.startswith("stem_conv"))  # of three, or the one
+    found = params[first]["kernel"].shape[-2]
+    if found != channels:
+        raise RunError(
+            f"config.init_from={source!r} is of a net for images of {found} channels; the images"
+            f" here have {channels}"
+        )
 
 
 def _fetched(source: str) -> str | os.PathLike[str]:

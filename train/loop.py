@@ -85,7 +85,17 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             MetricsWriter(path, start) as writer,
             ExitStack() as stack,
         ):
-            announce.run(console, config, path, devices, train_split, eval_split, state, timetable)
+            announce.run(
+                console,
+                config,
+                path,
+                devices,
+                train_split,
+                eval_split,
+                state,
+                task.frozen,
+                timetable,
+            )
             pictures = Pictures(path, console.warn)
             meter = Meter(config.batch_size, devices.fetch)
             bad_records = BadRecords(path, console.warn)

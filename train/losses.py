@@ -10,8 +10,6 @@ import jax.numpy as jnp
 
 from train.mixing import Targets
 
-LOSSES = ("cross_entropy", "binary_cross_entropy")
-
 
 def make_loss(
     name: str, smoothing: float = 0.0, threshold: float = 0.0
@@ -80,4 +78,5 @@ def binary_cross_entropy(
 
 def guessing(name: str, classes: int) -> float:
     """The loss of logits that are all zero: a net's that has learned nothing."""
+    # The one class of a net with a single output is never wrong, and its loss is 0.
     return math.log(2 if name == "binary_cross_entropy" else max(2, classes))

@@ -21,6 +21,7 @@ from train.losses import rank_of
 from train.mixing import Targets
 
 AXIS = "batch"
+DROPOUT = 2**31 - 1  # no run has so many steps
 
 
 class TrainState(struct.PyTreeNode):
@@ -43,6 +44,9 @@ class Task:
     """What the steps need beside arrays: the net, the optimiser and the images' treatment.
 
     Attributes:
+      model, optimizer: the net, and what makes updates of its gradients.
+      schedule: the learning rate of a step, as it is told; the optimiser has it, too.
+      augment: of uint8 images, and of their labels where it mixes.
       loss, eval_loss: ``(logits, targets) -> (N,)``, in training and in evaluation.
       mean, std: normalise images in 0…1.
       seed: decides augmentation, dropout and stochastic depth.
@@ -122,13 +126,14 @@ def train_step(
     places = device * count + jnp.arange(count)  # in the global batch
     keys = example_keys(task.seed, state.step, places)
     images, targets = task.augment.batch(batch["image"], batch["label"], keys)
-    images = normalize(images, task.mean, task.std)
-    dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(task.seed), state.step), device)
+    # A row of keys of its own: augmentation folds examples' places into the step's.
+    dropout = jax.random.fold_in(jax.random.key(task.seed), DROPOUT)
+    dropout = jax.random.fold_in(jax.random.fold_in(dropout, state.step), device)
 
     def loss_of(params, batch_stats, images, targets, dropout):
         logits, updates = task.model.apply(
             {"params": state.params | params, "batch_stats": batch_stats},
-            images,
+            normalize(images, task.mean, task.std),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout},

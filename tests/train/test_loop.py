@@ -87,6 +87,14 @@ def test_a_run_begins_with_a_file_of_another_number_of_classes(small, tmp_path, 
     assert "weights: " in capsys.readouterr().out
 
 
+def test_weights_for_images_of_other_channels_are_refused(small, tmp_path):
+    model = create_model("resnet20", stage_sizes=(1, 1, 1), num_classes=10)
+    save_weights(init_variables(model, 5, (8, 8, 1)), tmp_path / "w.safetensors", model=model)
+    small.init_from = str(tmp_path / "w.safetensors")
+    with pytest.raises(RunError, match="images of 1 channels; the images here have 3"):
+        loop.train(small, str(tmp_path / "run"), StopRequest())
+
+
 def test_a_runs_head_is_kept_where_it_learned_the_same_classes(small, tmp_path):
     first = begin(small, tmp_path / "first")
     small.init_from, small.seed = str(tmp_path / "first"), 3

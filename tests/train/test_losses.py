@@ -56,6 +56,24 @@ def test_loss_is_that_of_explicit_soft_targets(smoothing):
     assert Targets(label).dominant() is label
 
 
+def test_the_binary_loss_smooths_before_the_threshold():
+    """As timm does, and so it matters where a share is close to the threshold."""
+    logits = jnp.float32(np.random.default_rng(0).normal(size=(3, 5)))
+    label, other = jnp.array([0, 1, 2]), jnp.array([3, 4, 2])
+    weight = jnp.float32([0.9, 0.6, 1.0])
+    hard = np.zeros((3, 5), np.float32)
+    hard[[0, 1, 1, 2], [0, 1, 4, 2]] = 1  # 0.8 * 0.1 + 0.04 is below 0.15
+    expected = optax.sigmoid_binary_cross_entropy(logits, hard).mean(1)
+    got = binary_cross_entropy(logits, Targets(label, other, weight), 0.2, 0.15)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    # 0.8 * 0.12 + 0.04 = 0.136 is above 0.13; unsmoothed, 0.12 would not be.
+    targets = Targets(label[:1], other[:1], jnp.float32([0.88]))
+    got = binary_cross_entropy(logits[:1], targets, 0.2, 0.13)
+    hard[0, 3] = 1
+    expected = optax.sigmoid_binary_cross_entropy(logits[:1], hard[:1]).mean(1)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
 def mixed():
     logits = jnp.float32(np.random.default_rng(0).normal(size=(4, 5)) * 3)
     label, other = jnp.array([0, 1, 2, 4]), jnp.array([1, 0, 3, 4])

@@ -87,8 +87,8 @@ def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
 def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
     augment = Augment(flip=True, mix=Mix(mixup=1.0, cutmix=1.0))
     task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
-    before, after, metrics = run_step(task, batch, start=7)
-    keys = example_keys(0, 7, jnp.arange(16))
+    before, after, metrics = run_step(task, batch, start=8)
+    keys = example_keys(0, 8, jnp.arange(16))
     images, targets = jax.jit(augment.batch)(batch["image"], batch["label"], keys)
     images = (np.asarray(images) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     own, other = (
@@ -96,6 +96,7 @@ def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
         jax.nn.one_hot(batch["label"][np.arange(16) ^ 1], 7),
     )
     share = targets.weight[:, None]
+    assert (share != 0.5).all()  # or either label is right
     soft = share * own + (1 - share) * other
 
     def loss_of(params):
@@ -214,13 +215,43 @@ def test_parts_in_a_loop_are_parts_written_out(batch, monkeypatch):
     )
 
 
+def test_parts_of_a_batch_have_their_own_statistics(batch):
+    """Gradients are the mean of the parts', running statistics go from part to part."""
+    task = make_task(accumulate=2)
+    before, after, _ = run_step(task, batch)
+    images = (jnp.float32(batch["image"]) / 255 - jnp.float32([0.5, 0.4, 0.3])) / jnp.float32(
+        [0.2, 0.3, 0.4]
+    )
+    batch_stats, gradients = before.batch_stats, []
+    for part in (slice(0, 8), slice(8, 16)):
+
+        def loss(params, batch_stats=batch_stats, part=part):
+            variables = {"params": params, "batch_stats": batch_stats}
+            logits, updates = MODEL.apply(
+                variables, images[part], train=True, mutable=["batch_stats"]
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"][part])
+            return losses.mean(), updates["batch_stats"]
+
+        gradient, batch_stats = jax.grad(loss, has_aux=True)(before.params)
+        gradients.append(gradient)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
+    updates, _ = task.optimizer.update(mean, before.opt_state, before.params)
+    params = optax.apply_updates(before.params, updates)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+        (after.params, after.batch_stats),
+        (params, batch_stats),
+    )
+
+
 def test_the_moving_average_is_its_closed_form(batch):
-    task = make_task(ema_decay=0.3)
+    task = make_task(ema_decay=0.15)  # less than the 2 / 11 of step 2
     states = [run_step(task, batch, count=count)[1] for count in (1, 2, 3)]
     before = steps.create_state(task, (12, 12, 3))
     average = {"params": before.params, "batch_stats": before.batch_stats}
     for n, state in enumerate(states, 1):
-        old = min(0.3, n / (n + 9))
+        old = min(0.15, n / (n + 9))
         new = {"params": state.params, "batch_stats": state.batch_stats}
         average = jax.tree.map(lambda a, b, old=old: old * a + (1 - old) * b, average, new)
         jax.tree.map(
