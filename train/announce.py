@@ -6,25 +6,17 @@ import jax
 import ml_collections
 
 from train import schedules, workdir
-from train.data.splits import Split
 from train.metrics import Console
 from train.parallel import Devices
+from train.run import Run
 from train.steps import TrainState, trained
 from train.timetable import Timetable
 
 
-def run(
-    console: Console,
-    config: ml_collections.ConfigDict,
-    path: str,
-    devices: Devices,
-    train_split: Split,
-    eval_split: Split,
-    state: TrainState,
-    frozen: tuple[str, ...],
-    timetable: Timetable,
-) -> None:
+def run(console: Console, run: Run, state: TrainState) -> None:
     """Tells what was found and what will happen, and warns of what does not fit."""
+    config, devices, timetable = run.config, run.devices, run.timetable
+    train_split, eval_split, frozen = run.train_split, run.eval_split, run.task.frozen
     source = train_split.source
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     learning = sum(leaf.size for leaf in jax.tree.leaves(trained(state.params, frozen)))
@@ -48,10 +40,29 @@ def run(
     )
     console.say(f"rate:    {rate}")
     where = "new" if not state.step else f"continues after step {int(state.step)}"
-    console.say(f"workdir: {path} ({where})")
+    console.say(f"workdir: {run.path} ({where})")
+    if config.smoke:
+        console.say("smoke:   to see that it runs; what it learns says nothing")
     has_batch_norm = bool(state.batch_stats)
     for warning in warnings(config, timetable, devices, has_batch_norm):
         console.warn(warning)
+    share, before = batch_norm_share(run), workdir.sessions(run.path)
+    if has_batch_norm and state.step and before and before[-1].get("share", share) != share:
+        console.warn(
+            f"batch norm now sees {schedules.counted(share, 'image')} at once, before it saw"
+            f" {before[-1]['share']:,}: the run goes on, but learns a little differently;"
+            " batch_norm='global' does not depend on the number of devices"
+        )
+
+
+def batch_norm_share(run: Run) -> int:
+    """How many images batch norm takes its statistics of."""
+    return _share(run.config, run.devices)
+
+
+def _share(config: ml_collections.ConfigDict, devices: Devices) -> int:
+    part = config.batch_size // config.accumulate
+    return part if config.batch_norm == "global" else part // len(devices)
 
 
 def warnings(
@@ -61,9 +72,10 @@ def warnings(
     has_batch_norm: bool = True,
 ) -> list[str]:
     """What is permitted and yet unlikely to be meant."""
+    if config.smoke:
+        return []
     found = schedules.warnings(config.schedule, timetable.steps_per_epoch, timetable.num_steps)
-    part = config.batch_size // config.accumulate
-    share = part if config.batch_norm == "global" else part // len(devices)
+    part, share = config.batch_size // config.accumulate, _share(config, devices)
     if share < 8 and has_batch_norm:
         found.append(
             f"batch norm sees {schedules.counted(share, 'image')} at once"
@@ -87,6 +99,12 @@ def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
     adam = config.optimizer.name in ("adam", "adamw", "lamb")
     return [
         (
+            bool(config.schedule.step_epochs or config.schedule.step_steps)
+            and config.schedule.name != "step",
+            "schedule.step_epochs and step_steps have no effect on"
+            f" schedule.name={config.schedule.name!r}",
+        ),
+        (
             bool(config.loss_threshold) and not binary,
             "loss_threshold has no effect on loss='cross_entropy'",
         ),
@@ -105,10 +123,12 @@ def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
     ]
 
 
-def input_wait(console: Console, share: float) -> None:
+def input_wait(console: Console, share: float, streams: bool) -> None:
     """Says after the first epoch whether the devices or the images set the pace."""
     if share < 0.05:
         console.say(f"compute-bound: devices waited {share:.1%} of the time for images")
+    elif not streams:
+        console.say(f"devices waited {share:.0%} of the time for the next step: steps are short")
     else:
         console.say(
             f"input-bound: devices waited {share:.0%} of the time for images, and would go"

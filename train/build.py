@@ -65,6 +65,7 @@ def make_task(
         ema_decay=config.ema.decay,
         frozen=frozen,
         evaluate_ema=config.eval.ema,
+        skip_nonfinite=config.on_nonfinite == "skip",
     )
 
 
@@ -83,6 +84,12 @@ def make_augment(config: ml_collections.ConfigDict) -> Augment:
             f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, may leave 0 by at"
             " most 0.5, which is any hue"
         )
+    size = min((config.dataset.image_size, *config.dataset.train_sizes))
+    for name, pixels in (("cutout", keys.cutout), ("pad_crop", keys.pad_crop)):
+        if pixels >= size:
+            raise UsageError(
+                f"config.augment.{name}={pixels} leaves nothing of images of {size} pixels"
+            )
     policies = {
         "": None,
         "trivial": trivial_augment(),

@@ -75,6 +75,11 @@ KEYS: dict[str, Key] = {
                   " 'stem*,stage[12]*'; 'backbone': all but the head."),
     "ema.decay": Key(0.0, "Keep a moving average of parameters and statistics, of which this share"
                      " stays at each step; 0: none.", minimum=0, below=1),
+    "on_nonfinite": Key("stop", "Where a step's loss or gradients are not finite: 'stop' ends the"
+                        " run and reports, 'skip' leaves the step out and counts.",
+                        choices=("stop", "skip")),
+    "deterministic": Key(False, "Have GPUs compute the same bits each time, which takes longer.",
+                         neutral=True),
     "smoke": Key(False, "Only see that the recipe runs: two steps of a small batch of small"
                  " images, the digits in place of its data, one narrow block a stage, nothing"
                  " downloaded; the workdir is runs/NAME_smoke. Keys of the command line stay."),
@@ -187,7 +192,8 @@ KEYS: dict[str, Key] = {
     "optimizer.nesterov": Key(False, "Nesterov's momentum; beside beta2, NAdam's."),
     "optimizer.beta2": Key(0.999, "Second decay, b2, of 'adam', 'adamw' and 'lamb'.", minimum=0,
                            below=1),
-    "optimizer.epsilon": Key(1e-8, "What these three add to the root they divide by.",
+    "optimizer.epsilon": Key(1e-8, "What 'adam', 'adamw' and 'lamb' add to the root they divide"
+                             " by.",
                              minimum=1e-20, most=1),
     "optimizer.weight_decay": Key(1e-4, "Weight decay of kernels; see decay and decay_norms.",
                                   minimum=0),
@@ -213,7 +219,8 @@ KEYS: dict[str, Key] = {
                                 " by batch_size over this; 0: it is taken as it is.", minimum=0),
     "schedule.warmup_epochs": Key(0.0, "Epochs of linear rise; the first step has the first of"
                                   " equal parts.", minimum=0, most=1e6),
-    "schedule.warmup_steps": Key(0, "The same in steps.", minimum=0, below=2**31),
+    "schedule.warmup_steps": Key(0, "Steps of linear rise, in place of warmup_epochs.",
+                                 minimum=0, below=2**31),
     "schedule.warmup_most": Key(0.25, "Share of the run that the warm-up takes at most: a longer"
                                 " one is cut to it.", minimum=0, most=1),
     "schedule.step_shares": Key((1 / 3, 2 / 3, 8 / 9), "Shares of the run after which 'step'"
@@ -221,8 +228,8 @@ KEYS: dict[str, Key] = {
                                 minimum=0, most=1, rising=True, such_as=(0.5, 0.75)),
     "schedule.step_epochs": Key((), "Epochs at which it does, in place of the shares.",
                                 minimum=0, most=1e6, rising=True, such_as=(30.0, 60.0, 80.0)),
-    "schedule.step_steps": Key((), "The same in steps.", minimum=0, below=2**31, rising=True,
-                               such_as=(32000, 48000)),
+    "schedule.step_steps": Key((), "Steps at which it does, in place of the shares.", minimum=0,
+                               below=2**31, rising=True, such_as=(32000, 48000)),
     "schedule.step_factor": Key(0.1, "What 'step' multiplies the rate by.", minimum=0),
     "schedule.end_rate": Key(0.0, "Share of the highest rate that 'cosine' and 'polynomial' end"
                              " at.", minimum=0, most=1),
@@ -239,6 +246,10 @@ KEYS: dict[str, Key] = {
     "checkpoint.every_epochs": Key(-1.0, "Save this often, and at the end; 0: only at the end; -1:"
                                  " every epoch of 20 steps or more, a hundred times a run at most.",
                                  minimum=-1, automatic=True, neutral=True),
+    "checkpoint.every_steps": Key(0, "Save after so many steps, too; 0: don't.", minimum=0,
+                                  neutral=True),
+    "checkpoint.every_minutes": Key(0.0, "Save after so many minutes, too; 0: don't.", minimum=0,
+                                    neutral=True),
     "checkpoint.keep": Key(3, "Latest checkpoints kept, beside the best.", minimum=1,
                            neutral=True),
     "log.every_steps": Key(0, "Write metrics this often; 0: ten times an epoch, but every 10 to"
@@ -469,9 +480,11 @@ def _neighbours(path: str) -> str:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         return f", and no folder {folder!r} either"
-    names = sorted(n for n in os.listdir(folder) if n.endswith(".py") and n != "__init__.py")
+    others = ("__init__.py", "bases.py")
+    names = sorted(n for n in os.listdir(folder) if n.endswith(".py") and n not in others)
     close = difflib.get_close_matches(os.path.basename(path), names, n=3) or names[:8]
-    return f"; {folder} has {', '.join(close)}" if close else f"; {folder} has no .py file"
+    more = f" and {len(names) - len(close)} more" if len(names) > len(close) else ""
+    return f"; {folder} has {', '.join(close)}{more}" if close else f"; {folder} has no .py file"
 
 
 def _where(path: str, error: BaseException) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+
+from train import processes
 from train.commands import Parser, run_command
 from train.errors import UsageError
 
@@ -21,7 +24,14 @@ def main() -> int:
         choices=("ema", "raw"),
         help="the moving average or the weights themselves; default: as eval.ema says",
     )
+    processes.add_flags(parser)
     flags = parser.parse_args()
+    processes.connect(flags)
+    return processes.run(lambda: run(flags))
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Evaluates, once the processes have found each other."""
     if flags.step not in ("last", "best") and not flags.step.isdigit():
         raise UsageError(f"--step must be last, best or a number of steps, not {flags.step!r}")
     step = int(flags.step) if flags.step.isdigit() else flags.step
@@ -30,7 +40,9 @@ def main() -> int:
     from train.metrics import to_json
 
     ema = None if flags.weights is None else flags.weights == "ema"
-    print(to_json(evaluate_run(flags.workdir, step, ema)), flush=True)
+    result = evaluate_run(flags.workdir, step, ema)
+    if processes.is_first():
+        print(to_json(result), flush=True)
     return 0
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
 
-from train import steps, workdir
+from train import processes, steps, workdir
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
 from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords
+from train.data.order import Share
 from train.data.resident import gather
 from train.data.splits import Split
 from train.errors import UsageError
 from train.parallel import Devices, InFlight, make_devices
+from train.stopping import hearing
 
 TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
 
@@ -27,7 +30,8 @@ def evaluate(
     data: Any,
     split: Split,
     batch_size: int,
-    give_up: Callable[[], Any] = lambda: False,
+    give_up: Callable[[Any], bool] = lambda _: False,
+    mark: Callable[[Iterable], Iterable] = lambda batches: batches,
 ) -> dict[str, float] | None:
     """Gives ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``.
 
@@ -39,17 +43,18 @@ def evaluate(
       state: the train state, replicated.
       data: the split's resident arrays, replicated.
       split: what to evaluate on.
-      batch_size: examples in a step; rounded up to what the devices divide.
-      give_up: asked after each step; gives None where it says so.
+      batch_size: examples in a step, of all processes; rounded up to what the devices divide.
+      give_up: asked after each step, with the sums of the step that it waited for or None;
+        where it says so there is no result.
+      mark: adds to the batches what the step wants besides.
     """
     batch_size += -batch_size % len(devices)
     sums = []
     in_flight = InFlight()
-    with Ahead(split.eval_batches(batch_size), devices.split) as batches:
+    with Ahead(mark(split.eval_batches(batch_size)), devices.split) as batches:
         for batch in batches:
             sums.append(step(state, data, batch))
-            in_flight.add(sums[-1])
-            if give_up():
+            if give_up(in_flight.add(sums[-1])):
                 return None
     sums = devices.fetch(sums)
     total = {name: sum(part[name].item() for part in sums) for name in sums[0]}
@@ -67,7 +72,7 @@ def evaluate(
 def make_eval_step(devices: Devices, task: steps.Task) -> Callable:
     """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches."""
     return devices.evaluate(
-        lambda state, data, batch: steps.eval_step(task, state, gather(data, batch))
+        hearing(lambda state, data, batch: steps.eval_step(task, state, gather(data, batch)))
     )
 
 
@@ -91,16 +96,22 @@ def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[st
     if ema and not config.ema.decay:
         raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
     config.eval.ema = config.eval.ema if ema is None else ema
-    split = Split(config, config.dataset.eval_split, training=False)
+    share = Share(*processes.place())
+    split = Split(config, config.dataset.eval_split, training=False, share=share)
     workdir.check_data(path, split)
     model = make_model(config, len(split.source.class_names))
     # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
     task = make_task(config, model, steps_per_epoch=1, num_steps=1)
-    with Checkpoints(path) as checkpoints:
+
+    def warn(text: str) -> None:
+        if processes.is_first():
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    with Checkpoints(path, warn=warn) as checkpoints:
         state = checkpoints.restore(step, like=steps.abstract_state(task, split.image_shape))
 
     # Only now what takes its time: decoding all images that stay in memory.
-    split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
+    split.load(BadRecords(warn=warn))
     devices = make_devices(config.parallel)
     result = evaluate(
         devices,

@@ -1,9 +1,20 @@
-"""Files that are whole or not there, whenever the process dies."""
+"""Files that are whole or not there whenever the process dies, and locks that die with it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+class Locked(Exception):
+    """Another process holds the lock; the text says which."""
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -21,3 +32,41 @@ def make_atomically(path: str, make: Callable[[str], None]) -> None:
     beside = f"{path}.tmp"
     make(beside)
     os.replace(beside, path)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[bool]:
+    """Holds a lock, a file that goes with its process. False where the file system has no locks.
+
+    Raises Locked, with who holds it, where another process does.
+    """
+    while True:
+        with open(path, "a+", encoding="utf-8") as file:
+            try:
+                if fcntl is None:
+                    raise OSError("no locks")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise Locked(file.read().strip() or "another process") from None
+            except OSError:  # some network file systems
+                yield False
+                return
+            if not _is_at(file.fileno(), path):  # its last holder removed it meanwhile
+                continue
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            try:
+                yield True
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            return
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -21,6 +21,7 @@ def frozen_modules(patterns: str, modules: Iterable[str]) -> tuple[str, ...]:
     Raises UsageError for a pattern that names nothing, and where nothing is left to train.
     """
     modules = sorted(modules)
+    told = ", ".join(modules)
     frozen: set[str] = set()
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         if pattern == BACKBONE:
@@ -28,8 +29,10 @@ def frozen_modules(patterns: str, modules: Iterable[str]) -> tuple[str, ...]:
         else:
             named = fnmatch.filter(modules, pattern)
         if not named:
+            close = fnmatch.filter(modules, f"{pattern}*")
+            hint = f"; {pattern + '*'!r} names {', '.join(close)}" if close else ""
             raise UsageError(
-                f"config.freeze: {pattern!r} names no module; there are {', '.join(modules)}"
+                f"config.freeze: {pattern!r} names no module{hint or f'; there are {told}'}"
             )
         frozen.update(named)
     if frozen.issuperset(modules):

@@ -1,9 +1,9 @@
-"""The training loop."""
+"""The training loop: from a configuration and a folder to a trained, evaluated checkpoint."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,29 +11,23 @@ import jax
 import ml_collections
 import numpy as np
 
-from train import announce, steps, workdir
+from train import announce, nonfinite, processes, steps, workdir
 from train.augment import example_keys
-from train.build import make_model, make_task
 from train.checkpoints import Checkpoints
 from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords
-from train.data.order import TrainOrder
-from train.data.prepared import data_dir
 from train.data.resident import gather
-from train.data.source import Source
-from train.data.splits import Split
 from train.dispatch import several, stacked, steps_per_call
-from train.errors import RunError, UsageError
+from train.errors import RunError
 from train.evaluation import eval_batch_size, evaluate, make_eval_step
-from train.initial import initial_variables
 from train.losses import guessing
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter
-from train.mixing import check_even
-from train.parallel import make_devices
+from train.mixing import Targets
 from train.report import Pictures
+from train.run import Run, check_alike, open_run
 from train.signals import StopRequest
-from train.timetable import make_timetable
+from train.stopping import Stopping, hearing
 
 
 class Interrupted(Exception):
@@ -43,196 +37,267 @@ class Interrupted(Exception):
 def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> dict[str, Any]:
     """Trains what ``config`` says in the workdir ``path``, or continues it there.
 
-    Once ``stop`` is true it finishes the step, saves and raises Interrupted. Gives the final
-    state's evaluation: ``split``, ``examples``, ``top1``, ``top5``, ``loss``, ``step``.
-    Raises UsageError or RunError, too.
+    Once ``stop`` is true it finishes the step, saves and raises Interrupted. Of several
+    processes all must call it; the first one writes. Gives the final state's evaluation:
+    ``split``, ``examples``, ``top1``, ``loss``, ``step``, with six classes or more ``top5``, and
+    ``bad`` where images could not be decoded. Raises UsageError or RunError, too.
     """
     # What is wrong shows before anything is written, decoded or compiled.
-    config.dataset.data_dir = data_dir(config.dataset)  # in full: evaluate runs elsewhere
-    workdir.check(path, config)
-    devices = make_devices(config.parallel)
-    devices.check_batch(config.batch_size, config.accumulate)
-    train_split = Split(config, config.dataset.train_split, training=True)
-    taken = train_split.gib if train_split.is_resident else 0.0
-    eval_split = Split(config, config.dataset.eval_split, training=False, taken=taken)
-    check_classes(train_split.source, eval_split.source)
-    continues = workdir.has_checkpoints(path)
-    if continues:
-        workdir.check_data(path, train_split, eval_split)
-    timetable = make_timetable(config, len(train_split))
-    model = make_model(config, len(train_split.source.class_names))
-    task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)
-    if task.augment.mix:
-        check_even(config.batch_size // len(devices))
-    order = TrainOrder(len(train_split), config.batch_size, config.seed, config.augment.repeats)
-    variables = None
-    if not continues:
-        names = train_split.source.class_names
-        variables = initial_variables(config, model, train_split.image_shape, names)
+    with processes.together():
+        run = open_run(config, path)
+    check_alike(run)
+    with ExitStack() as stack:
+        console = stack.enter_context(Console(run.timetable.num_steps, processes.is_first()))
+        with processes.together():
+            checkpoints = open_workdir(run, stack, console) if processes.is_first() else None
+        workdir.check_shared(path)
+        state = first_state(run, checkpoints)
+        with processes.together():
+            writer = MetricsWriter(path, int(state.step)) if processes.is_first() else None
+        if writer is not None:
+            stack.enter_context(writer)
+            announce.run(console, run, state)
+            workdir.add_session(path, int(state.step), announce.batch_norm_share(run))
+        loop = Loop(run, state, checkpoints, console, writer, stop)
+        return loop.run_all()
 
-    workdir.create(path, config)
-    workdir.describe(path, config, train_split, eval_split)
-    with Checkpoints(path, config.checkpoint.keep) as checkpoints:
-        if checkpoints.steps():
-            like = steps.abstract_state(task, train_split.image_shape)
+
+def open_workdir(run: Run, stack: ExitStack, console: Console) -> Checkpoints:
+    """Takes the folder for this trainer alone, and writes there what describes the run."""
+    stack.enter_context(workdir.alone(run.path))
+    workdir.create(run.path, run.config)
+    workdir.describe(run.path, run.config, run.train_split, run.eval_split)
+    return stack.enter_context(Checkpoints(run.path, run.config.checkpoint.keep, console.warn))
+
+
+def first_state(run: Run, checkpoints: Checkpoints | None) -> steps.TrainState:
+    """The last checkpoint that can be read, or the state before the first step.
+
+    ``checkpoints`` are the first process's, which decides which one it is.
+    """
+    like = steps.abstract_state(run.task, run.image_shape)
+    state = None
+    with processes.together():
+        if checkpoints is not None and run.continues:
             state = checkpoints.restore("last", like)
-        else:
-            state = steps.create_state(task, train_split.image_shape, variables)
-        start, end = int(state.step), timetable.num_steps
-
-        with (
-            Console(start, end) as console,
-            MetricsWriter(path, start) as writer,
-            ExitStack() as stack,
-        ):
-            announce.run(
-                console,
-                config,
-                path,
-                devices,
-                train_split,
-                eval_split,
-                state,
-                task.frozen,
-                timetable,
-            )
-            pictures = Pictures(path, console.warn)
-            meter = Meter(config.batch_size, devices.fetch)
-            bad_records = BadRecords(path, console.warn)
-
-            train_data = devices.replicate(train_split.load(bad_records).resident)
-            eval_data = devices.replicate(eval_split.load(bad_records).resident)
-            state = devices.replicate(state)
-
-            def one_step(state, data, batch):
-                return steps.train_step(task, state, gather(data, batch))
-
-            together = steps_per_call(
-                config.data.steps_per_call, devices.platform, train_split.is_resident
-            )
-            train_step = devices.train(several(one_step) if together > 1 else one_step)
-            eval_step = make_eval_step(devices, task)
-
-            def evaluate_now(give_up: Callable[[], Any]) -> dict[str, Any] | None:
-                size = eval_batch_size(config)
-                return evaluate(devices, eval_step, state, eval_data, eval_split, size, give_up)
-
-            def batches() -> Iterator[dict[str, np.ndarray]]:
-                if together > 1:
-                    calls = timetable.calls(start, together)
-                    return stacked(order, calls, train_split.share, together, len(devices))
-                return train_split.train_batches(order, range(start, end))
-
-            evaluated: dict[str, Any] | None = None
-            if stop and start < end:
-                raise Interrupted(f"{stop.signal.name} before step {start + 1}")
-            compiled_for, first_epoch = None, True
-            # Batches go to the devices ahead of time, while earlier steps run.
-            feed = stack.enter_context(Ahead(batches(), devices.split))
-            for call in timetable.calls(start, together):
-                step = call.stop
-                batch = meter.take(feed)
-                shapes = jax.tree.map(np.shape, batch)
-                first, compiles = compiled_for is None, shapes != compiled_for
-                if first:
-                    console.compiling()
-                state, metrics = train_step(state, train_data, batch)
-                meter.add(metrics, len(call))
-                if compiles:
-                    compiled_for = shapes
-                    jax.block_until_ready(metrics)
-                    meter.restart_clock()
-                if first:
-                    console.compiled()
-                    pictures.samples(*first_images(task, train_split, order))
-                    console.start_clock(step)
-                    meter.restart_clock()
-
-                stopping = bool(stop)  # asked once: a signal may come at any moment
-                evaluated = None
-                if timetable.logs(step) or stopping:
-                    row = {"step": step, "epoch": round(timetable.epoch(step), 4)}
-                    row |= meter.summary()
-                    check_loss("training", row["train/loss"], step, checkpoints)
-                    if timetable.evaluates(step) and not (stopping and step < end):
-                        try:
-                            evaluated = evaluate_now(lambda: bool(stop) and step < end)  # noqa: B023
-                        except BaseException:  # must not cost what was learned until here
-                            writer.write(row)
-                            save(checkpoints, devices.fetch(state), None)
-                            checkpoints.wait()
-                            raise
-                        stopping = stopping or evaluated is None
-                    if evaluated is not None:
-                        row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
-                        guess = guessing(config.loss, model.num_classes)
-                        check_loss("evaluation", evaluated["loss"], step, checkpoints)
-                        announce.check_evaluation(console, evaluated, guess)
-                    writer.write(row)
-                    console.progress(row)
-                    an_epoch = step - start >= timetable.steps_per_epoch or step == end
-                    if first_epoch and an_epoch and meter.input_wait() is not None:
-                        announce.input_wait(console, meter.input_wait())
-                        first_epoch = False
-                    pictures.curves(at_once=step == end)
-                    meter.restart_clock()
-
-                if timetable.saves(step) or stopping or checkpoints.improves(evaluated):
-                    save(checkpoints, devices.fetch(state), evaluated)
-                    meter.restart_clock()
-                if stopping and step < end:
-                    checkpoints.wait()
-                    raise Interrupted(f"{stop.signal.name} after step {step}; everything is saved")
-
-            checkpoints.wait()
-            # Without a step to do, the run being finished, nothing is evaluated yet.
-            evaluated = evaluated or evaluate_now(lambda: False)
-    return {"split": eval_split.source.split} | evaluated | {"step": end}
+    step = processes.gather(None if state is None else int(state.step))[0]
+    if step is None:
+        return steps.create_state(run.task, run.image_shape, run.variables)
+    with processes.together():
+        if state is None:
+            with Checkpoints(run.path) as others:
+                state = others.restore(step, like)
+    return state
 
 
-def check_classes(one: Source, other: Source) -> None:
-    """Raises UsageError where two splits do not have the same classes."""
-    if one.class_names == other.class_names:
-        return
-    missing = [
-        f"{source.split!r} lacks {', '.join(map(repr, sorted(lacks)))}"
-        for source, lacks in (
-            (one, set(other.class_names) - set(one.class_names)),
-            (other, set(one.class_names) - set(other.class_names)),
+class Loop:
+    """The steps of a run from ``state`` on, and all that happens between them.
+
+    Args:
+      run: what does not change.
+      state: host arrays.
+      checkpoints, writer: where this process writes; None where another one does.
+      console: speaks to the reader.
+      stop: asks to end early.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        state: steps.TrainState,
+        checkpoints: Checkpoints | None,
+        console: Console,
+        writer: MetricsWriter | None,
+        stop: StopRequest,
+    ):
+        self.run, self.console, self.writer, self.checkpoints = run, console, writer, checkpoints
+        self.start, self.end = int(state.step), run.timetable.num_steps
+        devices = run.devices
+        self.stopping = Stopping(stop, len(devices.local))
+        self.meter = Meter(run.config.batch_size, devices.fetch, run.task.skip_nonfinite)
+        self.pictures = None if writer is None else Pictures(run.path, console.warn)
+        self.last_saved = time.monotonic()
+        self.compiled_for: Any = None  # the shapes of the batches that the step was compiled for
+        self.input_told = False
+
+        with processes.together():
+            bad_records = BadRecords(run.path, console.warn, processes.place()[0])
+            train_data = run.train_split.load(bad_records).resident
+            eval_data = run.eval_split.load(bad_records).resident
+        self.train_data = devices.replicate(train_data)
+        self.eval_data = devices.replicate(eval_data)
+        self.state = devices.replicate(state)
+
+        def step(state, data, batch):
+            return steps.train_step(run.task, state, gather(data, batch))
+
+        self.together = steps_per_call(
+            run.config.data.steps_per_call, devices.platform, run.train_split.is_resident
         )
-        if lacks
-    ]
-    raise UsageError(f"the splits of {one.name} differ in their classes: {'; '.join(missing)}")
+        self.train_step = devices.train(hearing(several(step) if self.together > 1 else step))
+        self.eval_step = make_eval_step(devices, run.task)
+
+    def run_all(self) -> dict[str, Any]:
+        """Trains to the end, and gives the final state's evaluation."""
+        if self.start < self.end and self.stopping.at_start():
+            raise Interrupted(f"{self.stopping.name} before step {self.start + 1}")
+        evaluated: dict[str, Any] | None = None
+        calls = self.run.timetable.calls(self.start, self.together)
+        # Batches go to the devices ahead of time, while earlier steps run.
+        with Ahead(self.stopping.marked(self.batches()), self.run.devices.split) as feed:
+            for call in calls:
+                finished = self.step(feed, call)
+                evaluated = self.after(call.stop, self.stopping.after(finished))
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        # Without a step to do, the run being finished, nothing is evaluated yet.
+        evaluated = evaluated or self.evaluate()
+        return {"split": self.run.eval_split.source.split} | evaluated | {"step": self.end}
+
+    def batches(self) -> Iterable[dict[str, np.ndarray]]:
+        """This process's share of the batches, from the first step that is left on."""
+        run = self.run
+        if self.together > 1:
+            calls = run.timetable.calls(self.start, self.together)
+            count = len(run.devices.local)
+            return stacked(run.order, calls, run.train_split.share, self.together, count)
+        return run.train_split.train_batches(run.order, range(self.start, self.end))
+
+    def step(self, feed: Iterator[Any], call: range) -> Any:
+        """Starts the steps of one call; gives the result of the one that it waited for, if any."""
+        batch = self.meter.take(feed)
+        shapes = jax.tree.map(np.shape, batch)
+        first, compiles = self.compiled_for is None, shapes != self.compiled_for
+        if first:
+            self.console.compiling()
+        self.state, metrics = self.train_step(self.state, self.train_data, batch)
+        finished = self.meter.add(metrics, len(call))
+        if compiles:
+            self.compiled_for = shapes
+            jax.block_until_ready(metrics)
+            self.meter.restart_clock()
+        if first:
+            self.console.compiled()
+            if self.pictures is not None:
+                self.pictures.samples(*first_images(self.run))
+            self.console.start_clock(call.stop)
+            self.meter.restart_clock()
+        return finished
+
+    def after(self, step: int, stopping: bool) -> dict[str, Any] | None:
+        """What is due once ``step`` steps were started; gives the evaluation if that was."""
+        timetable, evaluated = self.run.timetable, None
+        if self.checkpoints is not None:
+            self.checkpoints.check()
+        saves = timetable.saves(step) or self.minutes_are_over()
+        if timetable.logs(step) or saves or stopping:
+            row = {"step": step, "epoch": round(timetable.epoch(step), 4)} | self.meter.summary()
+            since = step - sum(self.meter.last_steps)
+            first = self.meter.first_nonfinite
+            nonfinite.check(self.run, row, None if first is None else since + first + 1, step)
+            if timetable.evaluates(step) and not (stopping and step < self.end):
+                evaluated = self.evaluate_or_save(row)
+                stopping = stopping or evaluated is None
+            self.tell(row, evaluated)
+        if saves or stopping or self.improves(evaluated):
+            self.save(evaluated)
+        if stopping and step < self.end:
+            if self.checkpoints is not None:
+                self.checkpoints.wait()
+            raise Interrupted(f"{self.stopping.name} after step {step}; everything is saved")
+        return evaluated
+
+    def evaluate(self, give_up: Callable[[Any], bool] = lambda _: False) -> dict[str, Any] | None:
+        """The evaluation of the state as it is; None where ``give_up`` said so meanwhile."""
+        run = self.run
+        return evaluate(
+            run.devices,
+            self.eval_step,
+            self.state,
+            self.eval_data,
+            run.eval_split,
+            eval_batch_size(run.config),
+            give_up,
+            self.stopping.marked,
+        )
+
+    def evaluate_or_save(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """The evaluation; what ends it must not cost what was learned until here."""
+        last = row["step"] == self.end
+        try:
+            return self.evaluate(lambda finished: self.stopping.after(finished) and not last)
+        except BaseException:
+            if self.writer is not None:
+                self.writer.write(row)
+                self.save(None)
+                self.checkpoints.wait()
+            raise
+
+    def tell(self, row: dict[str, Any], evaluated: dict[str, Any] | None) -> None:
+        """Writes a row of metrics and shows it."""
+        run, step = self.run, row["step"]
+        if evaluated is not None:
+            nonfinite.check_evaluation(run, evaluated["loss"], step)
+            row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
+            guess = guessing(run.config.loss, run.model.num_classes)
+            if not run.config.smoke:  # which has learned nothing
+                announce.check_evaluation(self.console, evaluated, guess)
+        self.console.progress(row)
+        an_epoch = step - self.start >= run.timetable.steps_per_epoch or step == self.end
+        if not self.input_told and an_epoch and self.meter.input_wait() is not None:
+            streams = not run.train_split.is_resident
+            announce.input_wait(self.console, self.meter.input_wait(), streams)
+            self.input_told = True
+        if self.writer is not None:
+            self.writer.write(row)
+            self.pictures.curves(at_once=step == self.end)
+        self.meter.restart_clock()
+
+    def improves(self, evaluated: dict[str, Any] | None) -> bool:
+        """Whether an evaluation is the best so far; only the process that saves knows."""
+        return self.checkpoints is not None and self.checkpoints.improves(evaluated)
+
+    def minutes_are_over(self) -> bool:
+        """Whether ``checkpoint.every_minutes`` asks to save."""
+        minutes = self.run.config.checkpoint.every_minutes
+        due = time.monotonic() - self.last_saved > 60 * minutes
+        return self.checkpoints is not None and bool(minutes) and due
+
+    def save(self, evaluated: dict[str, Any] | None) -> None:
+        """Starts to save the state, unless it holds something that is not a number."""
+        if self.checkpoints is None:
+            return
+        state = self.run.devices.fetch(self.state)
+        for where, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if not np.isfinite(leaf).all():
+                raise RunError(
+                    f"{jax.tree_util.keystr(where)} is not finite after step {state.step};"
+                    f" {nonfinite.advice(self.run.path)}"
+                )
+        self.checkpoints.save(state, evaluated)
+        self.last_saved = time.monotonic()
+        self.meter.restart_clock()
 
 
-def save(checkpoints: Checkpoints, state: steps.TrainState, metrics: dict | None) -> None:
-    """Saves a state of host arrays, unless it holds something that is not a number."""
-    for where, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if not np.isfinite(leaf).all():
-            raise RunError(
-                f"{jax.tree_util.keystr(where)} is not finite after step {state.step};"
-                f" {_advice(checkpoints)}"
-            )
-    checkpoints.save(state, metrics)
+def first_images(run: Run) -> tuple[np.ndarray, list[str]]:
+    """At most 64 of the first batch's images as the net sees them, and what their classes are."""
+    batch = run.train_split.samples(run.order, 64)
+    even = len(batch["label"]) // 2 * 2  # or there would be one that has none to be mixed with
+    images, labels = (batch[name][: even or None] for name in ("image", "label"))
+    keys = example_keys(run.task.seed, 0, np.arange(len(labels)))
+    augmented, targets = jax.device_get(jax.jit(run.task.augment.batch)(images, labels, keys))
+    return augmented, captions(targets, run.train_split.source.class_names)
 
 
-def check_loss(what: str, loss: float, step: int, checkpoints: Checkpoints) -> None:
-    """Ends the run where a loss is no number any more."""
-    if not math.isfinite(loss):
-        raise RunError(f"the {what} loss became {loss} by step {step}; {_advice(checkpoints)}")
-
-
-def _advice(checkpoints: Checkpoints) -> str:
-    saved = checkpoints.steps()
-    kept = f"step {saved[-1]} is saved" if saved else "nothing was saved yet"
-    return f"{kept}. A lower schedule.learning_rate or a longer warm-up often helps"
-
-
-def first_images(
-    task: steps.Task, split: Split, order: TrainOrder
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """At most 64 of the first batch's images as augmented, their labels, and class names."""
-    batch = split.samples(order, 64)
-    images, labels = batch["image"], batch["label"]
-    keys = example_keys(task.seed, 0, np.arange(len(labels)))
-    return jax.device_get(jax.jit(task.augment)(images, keys)), labels, split.source.class_names
+def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
+    """The class of each image, or of mixed ones both with their shares."""
+    if targets.other is None:
+        return [class_names[label] for label in targets.label]
+    told = []
+    for label, other, share in zip(*targets, strict=True):
+        if share >= 0.995 or label == other:
+            told.append(class_names[label])
+        else:
+            parts = sorted([(share, label), (1 - share, other)], reverse=True)
+            told.append(" ".join(f"{class_names[i][:8]} {part:.0%}" for part, i in parts))
+    return told

@@ -7,6 +7,7 @@ import os
 import sys
 
 from train import config as config_lib
+from train import processes
 from train.commands import Parser, run_command, split_overrides
 from train.errors import UsageError
 from train.signals import STOPPED, StopRequest
@@ -24,8 +25,15 @@ def main() -> int:
     parser.add_argument(
         "--workdir", metavar="DIR", help="where the run lives; default: runs/NAME of the config"
     )
+    processes.add_flags(parser)
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
+    processes.connect(flags)
+    return processes.run(lambda: run(flags, overrides))
+
+
+def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    """Trains, once the processes have found each other."""
     config = config_lib.load_config(flags.config, overrides)
     name = os.path.splitext(os.path.basename(flags.config))[0]
     name += "_smoke" if config.smoke else ""  # never in the place of the run
@@ -34,6 +42,10 @@ def main() -> int:
         raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
 
     with StopRequest() as stop:
+        if config.deterministic:
+            from train.environment import make_deterministic
+
+            make_deterministic()
         # Only now what takes a second to import: a typing error is told at once.
         from train.loop import Interrupted, train
         from train.metrics import to_json
@@ -43,7 +55,8 @@ def main() -> int:
         except Interrupted as interrupted:
             print(f"stopped by {interrupted}; the same command continues", file=sys.stderr)
             return STOPPED
-    print(to_json(result), flush=True)
+    if processes.is_first():
+        print(to_json(result), flush=True)
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import tqdm
 from tensorboardX import SummaryWriter
 
+from train import processes
 from train.errors import RunError
 from train.files import write_atomically
 
@@ -19,12 +20,15 @@ FILE = "metrics.jsonl"
 
 
 class Console:
-    """A progress bar on a terminal; elsewhere a line every two seconds and an evaluation."""
+    """A progress bar on a terminal; elsewhere a line every two seconds and an evaluation.
+
+    Of several processes only the first one's is ``heard``; what others warn of is, all the same.
+    """
 
     SECONDS_BETWEEN_LINES = 2.0
 
-    def __init__(self, start: int, num_steps: int):
-        self.start, self.num_steps = start, num_steps
+    def __init__(self, num_steps: int, heard: bool = True):
+        self.start, self.num_steps, self.heard = 0, num_steps, heard
         self.began = time.monotonic()
         self.told = 0.0
         self.bar: tqdm.tqdm | None = None
@@ -33,26 +37,31 @@ class Console:
         """One line for the reader, above the bar if there is one."""
         if self.bar is not None:
             self.bar.write(text)
-        else:
+        elif self.heard:
             print(text, flush=True)
 
     def warn(self, text: str) -> None:
         """One line that asks for attention."""
-        self.say(f"warning: {text}")
+        if self.heard:
+            self.say(f"warning: {text}")
+        else:
+            print(f"warning of process {processes.place()[0]}: {text}", flush=True)
 
     def compiling(self) -> None:
         """The first step is about to start, and takes longer than all others."""
-        print("compiling…", end="", flush=True)
+        if self.heard:
+            print("compiling…", end="", flush=True)
         self.began = time.monotonic()
 
     def compiled(self) -> None:
         """The first step is done."""
-        print(f" done in {time.monotonic() - self.began:.1f} s", flush=True)
+        if self.heard:
+            print(f" done in {time.monotonic() - self.began:.1f} s", flush=True)
 
     def start_clock(self, step: int) -> None:
         """From ``step`` on steps are timed."""
         self.began, self.start = time.monotonic(), step
-        if sys.stderr.isatty():
+        if self.heard and sys.stderr.isatty():
             width = os.get_terminal_size(sys.stderr.fileno()).columns
             self.bar = tqdm.tqdm(
                 total=self.num_steps,
@@ -64,6 +73,8 @@ class Console:
 
     def progress(self, row: dict[str, float]) -> None:
         """Shows a row of metrics and the time left for the whole run."""
+        if not self.heard:
+            return
         step = row["step"]
         facts = {
             "epoch": f"{row['epoch']:.1f}",

@@ -32,11 +32,12 @@ class InFlight:
     def __init__(self):
         self._results: deque[Any] = deque()
 
-    def add(self, result: Any) -> None:
-        """Takes a step's result, and waits for the oldest where there are too many."""
+    def add(self, result: Any) -> Any:
+        """Takes a step's result; where there are too many waits for the oldest and gives it."""
         self._results.append(result)
-        if len(self._results) > self.STEPS:
-            jax.block_until_ready(self._results.popleft())
+        if len(self._results) <= self.STEPS:
+            return None
+        return jax.block_until_ready(self._results.popleft())
 
     def idle(self) -> bool:
         """Whether the devices have finished all that was sent."""
@@ -45,12 +46,17 @@ class InFlight:
 
 
 class Devices:
-    """The devices of this run, in a row along ``AXIS``; by default all of this process."""
+    """The devices of this run, in a row along ``AXIS``; by default all of all processes.
+
+    The processes' devices come one process after another, as their shares of a batch do.
+    ``local`` are this process's; host arrays are put on these, and fetched from them.
+    """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        self.devices = list(devices or jax.local_devices())
-        self.mesh = Mesh(np.array(self.devices), (AXIS,))
-        self.split_sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        everywhere = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        self.devices = list(devices or everywhere)
+        own = jax.process_index()
+        self.local = [device for device in self.devices if device.process_index == own]
 
     def __len__(self) -> int:
         return len(self.devices)
@@ -63,7 +69,9 @@ class Devices:
     def describe(self) -> str:
         """Such as ``4 cpu devices``."""
         plural = "s" if len(self) > 1 else ""
-        return f"{len(self)} {self.platform} device{plural}"
+        processes = len({device.process_index for device in self.devices})
+        of = f" of {processes} processes" if processes > 1 else ""
+        return f"{len(self)} {self.platform} device{plural}{of}"
 
     def check_batch(self, batch_size: int, parts: int) -> None:
         """Raises UsageError unless the batch divides among devices, and there into parts."""
@@ -78,15 +86,19 @@ class Devices:
 
 
 class Pmap(Devices):
-    """``jax.pmap``: every array has a leading axis of devices."""
+    """``jax.pmap``: every array has a leading axis of this process's devices."""
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        super().__init__(devices)
+        self._sharding = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec(AXIS))
 
     def train(self, step: Callable) -> Callable:
         """Compiles ``(state, data, batch) -> (state, metrics)``, donating the state."""
-        return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+        return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=self.devices)
 
     def evaluate(self, step: Callable) -> Callable:
         """Compiles ``(state, data, batch) -> sums``."""
-        return jax.pmap(step, axis_name=AXIS)
+        return jax.pmap(step, axis_name=AXIS, devices=self.devices)
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of each array on every device."""
@@ -94,16 +106,15 @@ class Pmap(Devices):
 
     def _replicate(self, leaf: Any) -> jax.Array:
         host = np.asarray(leaf)[None]
-        copies = [jax.device_put(host, device) for device in self.devices]
-        shape = (len(self), *host.shape[1:])
-        return jax.make_array_from_single_device_arrays(shape, self.split_sharding, copies)
+        copies = [jax.device_put(host, device) for device in self.local]
+        shape = (len(copies), *host.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, self._sharding, copies)
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Gives each device its share of a host batch, in order."""
+        """Gives each of this process's devices its share of the process's batch, in order."""
+        parts = len(self.local)
         return {
-            name: jax.device_put(
-                array.reshape(len(self), -1, *array.shape[1:]), self.split_sharding
-            )
+            name: jax.device_put(array.reshape(parts, -1, *array.shape[1:]), self._sharding)
             for name, array in batch.items()
         }
 
@@ -119,17 +130,17 @@ class ShardMap(Devices):
     """``jax.jit`` of ``jax.shard_map``: the way that JAX documents in place of pmap."""
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        if jax.process_count() > 1:
-            raise UsageError("parallel='shard_map' runs in one process; use parallel='pmap'")
         super().__init__(devices)
-        self.everywhere = NamedSharding(self.mesh, PartitionSpec())
+        self._mesh = Mesh(np.array(self.devices), (AXIS,))
+        self._split = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        self._whole = NamedSharding(self._mesh, PartitionSpec())
 
     def _map(self, step: Callable, out_specs: Any) -> Callable:
         specs = (PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS))
         # The steps pmean what they return, which the checker of replication cannot see
         # through every optimiser.
         return jax.shard_map(
-            step, mesh=self.mesh, in_specs=specs, out_specs=out_specs, check_vma=False
+            step, mesh=self._mesh, in_specs=specs, out_specs=out_specs, check_vma=False
         )
 
     def train(self, step: Callable) -> Callable:
@@ -139,10 +150,18 @@ class ShardMap(Devices):
         return jax.jit(self._map(step, PartitionSpec()))
 
     def replicate(self, tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), self.everywhere), tree)
+        return jax.tree.map(self._replicate, tree)
+
+    def _replicate(self, leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)
+        copies = [jax.device_put(host, device) for device in self.local]
+        return jax.make_array_from_single_device_arrays(host.shape, self._whole, copies)
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        return {name: jax.device_put(array, self.split_sharding) for name, array in batch.items()}
+        return {
+            name: jax.make_array_from_process_local_data(self._split, array)
+            for name, array in batch.items()
+        }
 
     def fetch(self, tree: Any) -> Any:
         shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))

@@ -31,9 +31,9 @@ class Pictures:
             self._try("curves.png", lambda: draw_curves(self._workdir))
             self._last_drawn = time.monotonic()
 
-    def samples(self, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    def samples(self, images: np.ndarray, captions: Sequence[str]) -> None:
         """Draws ``samples.png``, see :func:`draw_samples`."""
-        self._try("samples.png", lambda: draw_samples(self._workdir, images, labels, names))
+        self._try("samples.png", lambda: draw_samples(self._workdir, images, captions))
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
         try:
@@ -65,19 +65,17 @@ def draw_curves(workdir: str) -> None:
     _save(figure, os.path.join(workdir, "curves.png"))
 
 
-def draw_samples(
-    workdir: str, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """Writes ``samples.png``: a grid of uint8 ``(N, H, W, 3)`` images with their class names."""
+def draw_samples(workdir: str, images: np.ndarray, captions: Sequence[str]) -> None:
+    """Writes ``samples.png``: a grid of uint8 ``(N, H, W, 3)`` images with their classes."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure, axes = _figure(rows, columns, (1.3 * columns, 1.5 * rows))
     for axis in axes:
         axis.axis("off")
-    for axis, image, label in zip(axes, images, labels, strict=False):
+    for axis, image, caption in zip(axes, images, captions, strict=False):
         # Small images as the pixels they are.
         axis.imshow(image, interpolation="nearest" if len(image) < 64 else "antialiased")
-        axis.set_title(class_names[label][:18], fontsize=8, parse_math=False)
+        axis.set_title(caption[:22], fontsize=8, parse_math=False)
     _save(figure, os.path.join(workdir, "samples.png"))
 
 

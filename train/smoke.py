@@ -35,7 +35,8 @@ def shrink(config: ml_collections.ConfigDict, chosen: Set[str] = frozenset()) ->
     Args:
       config: a whole configuration, already checked.
       chosen: keys that keep their values, such as ``"batch_size"``. The data stay where
-        ``"dataset.name"`` is among them, else the digits take their place.
+        ``"dataset.name"`` is among them, or ``"dataset.data_dir"`` of a folder of pictures; else
+        the digits take their place.
 
     Raises UsageError for a model that cannot be made.
     """
@@ -49,7 +50,8 @@ def shrink(config: ml_collections.ConfigDict, chosen: Set[str] = frozenset()) ->
     put("batch_size", math.lcm(images, config.augment.repeats))
     _shrink_time(config, put, chosen)
     _shrink_images(config, put)
-    if "dataset.name" not in chosen or config.dataset.name == "digits":
+    own_folder = config.dataset.name == "folder" and "dataset.data_dir" in chosen
+    if config.dataset.name == "digits" or not ("dataset.name" in chosen or own_folder):
         _replace_data(config, put)
     _shrink_model(config, put)
 

@@ -54,6 +54,7 @@ class Task:
       ema_decay: of the moving average of parameters and statistics; 0 for none.
       frozen: the model's modules that keep their parameters and statistics.
       evaluate_ema: whether evaluation takes the moving average where there is one.
+      skip_nonfinite: whether a step whose loss or gradients are not finite changes nothing.
     """
 
     model: ResNet
@@ -69,6 +70,7 @@ class Task:
     ema_decay: float = 0.0
     frozen: tuple[str, ...] = ()
     evaluate_ema: bool = True
+    skip_nonfinite: bool = False
 
 
 def abstract_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
@@ -119,7 +121,9 @@ def train_step(
     """One update. ``batch``: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` ``(N,)``.
 
     Gives the new state and the batch's ``loss``, ``top1`` (share of right answers; of a mixed
-    image the label with the larger share is right) and ``learning_rate``, averaged over the axis.
+    image the label with the larger share is right) and ``learning_rate``, averaged over the axis,
+    and ``nonfinite``, 1 where the loss or a gradient is not finite. Where such a step is skipped
+    its ``loss`` and ``top1`` are 0.
     """
     count = batch["label"].shape[0]
     device = jax.lax.axis_index(AXIS)
@@ -154,6 +158,10 @@ def train_step(
     # Devices hold equal shares of the batch: means of means are the batch's means.
     batch_stats, (gradients, loss, top1) = jax.lax.pmean((batch_stats, means), AXIS)
 
+    finite = jnp.isfinite(loss)
+    for leaf in jax.tree.leaves(gradients):
+        finite &= jnp.isfinite(leaf).all()
+
     params = trained(state.params, task.frozen)
     updates, opt_state = task.optimizer.update(gradients, state.opt_state, params)
     params = state.params | optax.apply_updates(params, updates)
@@ -166,10 +174,15 @@ def train_step(
         opt_state=opt_state,
         ema=moving_average(task, state, {"params": params, "batch_stats": batch_stats}),
     )
+    if task.skip_nonfinite:
+        same = state.replace(step=new_state.step)
+        new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, same)
+        loss, top1 = (jnp.where(finite, metric, 0) for metric in (loss, top1))
     return new_state, {
         "loss": loss,
         "top1": top1,
         "learning_rate": jnp.asarray(task.schedule(state.step), jnp.float32),
+        "nonfinite": 1.0 - finite,
     }
 
 

@@ -22,13 +22,14 @@ class Timetable:
     save_every: int
     log_every: int
     repeats: int = 1
+    save_steps: int = 0  # another interval, beside save_every
 
     def evaluates(self, step: int) -> bool:
         """Whether to evaluate once ``step`` steps are done; likewise below."""
         return _due(step, self.eval_every, self.num_steps)
 
     def saves(self, step: int) -> bool:
-        return _due(step, self.save_every, self.num_steps)
+        return any(_due(step, n, self.num_steps) for n in (self.save_every, self.save_steps))
 
     def logs(self, step: int) -> bool:
         # Also where it saves: a run that resumes there averages over the same steps.
@@ -54,7 +55,7 @@ class Timetable:
         epochs = self.epoch(self.num_steps)
         text = (
             f"{self.num_steps:,} steps of {self.batch_size} images,"
-            f" {self.steps_per_epoch:,} an epoch, {epochs:.4g} epochs"
+            f" {self.steps_per_epoch:,} an epoch, {epochs:.4g} epoch{'' if epochs == 1 else 's'}"
         )
         left_out = self.num_images - self.steps_per_epoch * self.batch_size // self.repeats
         if left_out:
@@ -91,6 +92,7 @@ def make_timetable(config: ml_collections.ConfigDict, num_images: int) -> Timeta
         save_every=every(config.checkpoint.every_epochs),
         log_every=config.log.every_steps or min(100, max(10, steps_per_epoch // 10)),
         repeats=config.augment.repeats,
+        save_steps=config.checkpoint.every_steps,
     )
 
 

@@ -5,21 +5,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
+import datetime
 import json
 import os
-import platform
-from collections.abc import Sequence
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ml_collections
 
-import flax_resnet
 from train import config as config_lib
+from train import environment, processes
+from train.checkpoints import FOLDER
 from train.data.splits import Split
 from train.errors import RunError, UsageError
-from train.files import write_atomically
+from train.files import Locked, locked, write_atomically
 
-VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+SESSIONS = "sessions.jsonl"
+_SEEN_SECONDS = 30  # that network file systems may take to show a new file
 
 
 def check(path: str, config: ml_collections.ConfigDict) -> None:
@@ -53,10 +58,75 @@ def create(path: str, config: ml_collections.ConfigDict) -> None:
         raise RunError(f"cannot write the workdir {path!r}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Holds the workdir for one trainer. Raises RunError where another one has it."""
+    os.makedirs(path, exist_ok=True)
+    try:
+        with locked(os.path.join(path, "trainer.lock")):
+            yield
+    except Locked as error:
+        raise RunError(
+            f"{error} trains in {path!r}; wait for its end, or take another --workdir"
+        ) from None
+
+
+def saved_steps(path: str) -> list[int]:
+    """The steps that have a checkpoint in the workdir, in order."""
+    folder = os.path.join(path, FOLDER)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def has_checkpoints(path: str) -> bool:
     """Whether anything was saved in the workdir."""
-    folder = os.path.join(path, "checkpoints")
-    return os.path.isdir(folder) and any(name.isdigit() for name in os.listdir(folder))
+    return bool(saved_steps(path))
+
+
+def check_shared(path: str) -> None:
+    """Raises RunError in all processes where one sees another folder at ``path``."""
+    if processes.count() == 1:
+        return
+    token = os.path.join(path, f".shared.{processes.gather(secrets.token_hex(8))[0]}")
+    with processes.together():
+        if processes.is_first():
+            open(token, "w").close()
+    try:
+        with processes.together():
+            deadline = time.monotonic() + _SEEN_SECONDS
+            while not os.path.exists(token):
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"the workdir {path!r} is not the one that process 0 sees; it has to be"
+                        " in a folder that all processes share"
+                    )
+                time.sleep(0.2)
+    finally:
+        if processes.is_first():
+            with contextlib.suppress(OSError):
+                os.unlink(token)
+
+
+def sessions(path: str) -> list[dict[str, Any]]:
+    """Each start of the run: its ``step``, the batch norm's ``share`` and the environment."""
+    found = []
+    with contextlib.suppress(OSError):
+        with open(os.path.join(path, SESSIONS), encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):  # of a line cut short
+                    found.append(json.loads(line))
+    return found
+
+
+def add_session(path: str, step: int, share: int) -> None:
+    """Notes a start at ``step`` with what it runs on, see :func:`sessions`."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    session = {"time": now, "step": step, "share": share} | environment.describe()
+    try:
+        with open(os.path.join(path, SESSIONS), "a", encoding="utf-8") as file:
+            file.write(json.dumps(session) + "\n")
+    except OSError as error:
+        raise RunError(f"cannot write {file.name}: {error.strerror}") from error
 
 
 def read_config(path: str) -> ml_collections.ConfigDict:
@@ -86,9 +156,8 @@ def describe(
         },
         "images": {split.source.split: len(split) for split in (train_split, eval_split)},
     }
-    versions = {"flax-resnet": flax_resnet.__version__, "python": platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-    text = json.dumps(description | {"versions": versions}, indent=2, ensure_ascii=False)
+    description["versions"] = environment.versions()
+    text = json.dumps(description, indent=2, ensure_ascii=False)
     write_atomically(os.path.join(path, "run.json"), text + "\n")
 
 

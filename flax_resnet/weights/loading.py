@@ -225,11 +225,12 @@ def _problems(model: ResNet, report: Report, found: Recognised) -> list[str]:
 def _wrong_network(
     path: str, model: str | ResNet, file: WeightFile, found: Recognised, problems: list[str]
 ) -> WeightsError:
-    fitting = " or ".join(guess_models(file, found)) or "none that has a name here"
+    fitting = " or ".join(guess_models(file, found))
+    fits = f"{fitting} fits: name that one" if fitting else "no network that has a name here fits"
     return WeightsError(
         f"{path} is not of {title(model)}: {'; '.join(problems)}. Its stages have"
-        f" {'-'.join(map(str, found.stage_sizes))} blocks, and the network that fits is"
-        f" {fitting}. Name that one, or pass strict=False to take what fits"
+        f" {'-'.join(map(str, found.stage_sizes))} blocks; {fits}. In Python, strict=False takes"
+        " what can be taken"
     )
 
 

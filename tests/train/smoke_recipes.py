@@ -32,7 +32,7 @@ class NoPictures:
 
 
 def main(folder, *recipes):
-    train.loop.Pictures, train.loop.first_images = NoPictures, lambda *_: ()
+    train.loop.Pictures, train.loop.first_images = NoPictures, lambda _: ()
     for recipe in recipes:
         name = Path(recipe).stem
         with contextlib.redirect_stdout(sys.stderr), StopRequest() as stop:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -99,10 +101,85 @@ def test_a_state_of_another_shape_is_refused(saved):
         saved.restore("last", like=other)
 
 
-def test_a_damaged_checkpoint_is_named_with_the_way_out(saved, tmp_path):
-    shutil.rmtree(os.path.join(saved.folder, "60", "default"))
-    with pytest.raises(RunError, match=r"checkpoints/60: .*Others: 20, 50; move this one away"):
-        Checkpoints(str(tmp_path), keep=2).restore("last", like=state_at(0))
+def files(folder):
+    return [path for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_whichever_file_is_damaged_the_one_before_is_used(saved, tmp_path, damage):
+    """And told; the damaged one goes out of the way, and the run can go on."""
+    step, whole = Path(saved.folder, "60"), tmp_path / "whole"
+    shutil.copytree(step, whole)
+    for path in files(whole):
+        name = path.relative_to(whole)
+        if str(name) == "_CHECKPOINT_METADATA":
+            continue  # of which nothing is needed
+        shutil.rmtree(step)
+        shutil.copytree(whole, step)
+        damage(step / name)
+        told = []
+        with Checkpoints(str(tmp_path), warn=told.append) as reader:
+            state = reader.restore("last", like=state_at(0))
+        if damage is Path.unlink and name.name == "seal.json":
+            assert_same(state, state_at(60))  # an unsealed one is as good as it can be read
+            continue
+        assert_same(state, state_at(50))
+        assert len(told) == 1 and "checkpoints/60" in told[0] and "Step 50 is used" in told[0]
+        assert saved.steps() == [20, 50, 60]  # a reader changes nothing
+        with pytest.raises(RunError, match=r"checkpoints/60: .*Others: 20, 50"):
+            reader.restore(60, like=state_at(0))
+    with Checkpoints(str(tmp_path), keep=2, warn=told.append) as writer:
+        flip(next(path for path in files(step) if path.stat().st_size > 100))
+        assert_same(writer.restore("last", like=state_at(0)), state_at(50))
+        assert "damaged_checkpoints/60" in told[-1]
+        assert files(tmp_path / "damaged_checkpoints" / "60")
+        writer.save(state_at(60), {"top1": 0.7})
+        writer.wait()
+        assert_same(writer.restore("last", like=state_at(0)), state_at(60))
+
+
+def test_where_all_are_damaged_nothing_is_moved(saved, tmp_path):
+    for step in saved.steps():
+        flip(max(files(Path(saved.folder, str(step))), key=lambda path: path.stat().st_size))
+    with Checkpoints(str(tmp_path), keep=2) as writer:
+        with pytest.raises(RunError, match=r"checkpoints/60: .*checksum differs\. Others: 20, 50"):
+            writer.restore("last", like=state_at(0))
+        assert writer.steps() == [20, 50, 60]
+
+
+def test_nothing_older_goes_before_the_new_one_was_read_back(saved, monkeypatch):
+    """A disk that gives back other bytes than it took: told at the next call, nothing is lost."""
+    monkeypatch.setattr(saved, "_restore", lambda step, like: state_at(0))
+    saved.save(state_at(70))
+    with pytest.raises(RunError, match=r"cannot save step 70 .*not what was written"):
+        saved.wait()
+    monkeypatch.undo()
+    assert saved.steps() == [20, 50, 60]
+    assert_same(saved.restore("last", like=state_at(0)), state_at(60))
+    assert sorted(os.listdir(saved.folder)) == ["20", "50", "60"]
+
+
+def test_a_full_disk_shows_at_the_next_step(saved, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saved._manager, "save", full)
+    saved.save(state_at(70))
+    with pytest.raises(RunError, match=r"cannot save step 70 .*: no space left on the disk"):
+        for _ in range(1000):
+            saved.check()
+            time.sleep(0.01)
+    assert saved.steps() == [20, 50, 60]
 
 
 def test_a_file_in_the_folders_place(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from flax_resnet import create_model, init_variables, load_weights, save_weights
 from train import loop
 from train.errors import RunError, UsageError
+from train.mixing import Targets
 from train.signals import StopRequest
 
 
@@ -63,6 +64,19 @@ def test_an_odd_batch_is_not_mixed_and_nothing_is_written(small, tmp_path):
     with pytest.raises(UsageError, match="share of the batch, 9, is odd"):
         loop.train(small, str(tmp_path / "run"), StopRequest())
     assert not (tmp_path / "run").exists()
+
+
+def test_captions_of_mixed_images_name_both_classes_by_their_shares():
+    names = ("cat", "dog", "a bird of paradise")
+    label, other = np.array([0, 1, 1, 2]), np.array([1, 0, 1, 0])
+    targets = Targets(label, other, np.float32([0.8, 0.3, 0.5, 1.0]))
+    assert loop.captions(targets, names) == [
+        "cat 80% dog 20%",
+        "cat 70% dog 30%",
+        "dog",
+        "a bird of paradise",
+    ]
+    assert loop.captions(Targets(label), names)[:2] == ["cat", "dog"]
 
 
 def begin(config, workdir):

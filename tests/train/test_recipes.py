@@ -191,15 +191,17 @@ def test_a_smoke_form_moves_what_happens_to_where_it_happens():
 def test_a_smoke_form_keeps_keys_of_the_command_line(tmp_path):
     recipe = str(RECIPES["resnet18_folder"])
     given = [("smoke", "true"), ("batch_size", "6"), ("num_epochs", "3"), ("model.width", "4")]
-    config = load_config(recipe, [*given, ("dataset.data_dir", str(tmp_path))])
+    config = load_config(recipe, given)
     assert (config.batch_size, config.model.width) == (6, 4)
     assert (config.num_epochs, config.num_steps) == (3, 0)
-    # A folder of pictures is no place to prepare the digits in, unless it is to be read.
-    assert (config.dataset.name, config.dataset.data_dir) == ("digits", "")
-    own = [("dataset.name", "folder"), ("dataset.data_dir", str(tmp_path))]
+    assert config.dataset.name == "digits"
+    own = [("dataset.data_dir", str(tmp_path))]
     config = load_config(recipe, [*given, *own])
     assert (config.dataset.name, config.dataset.data_dir) == ("folder", str(tmp_path))
     assert config.dataset.eval_split == "val"
+    # Where TFDS data lie there is no place to prepare the digits in, unless they are to be read.
+    config = load_config(str(RECIPES["resnet20_cifar10"]), [*given, *own])
+    assert (config.dataset.name, config.dataset.data_dir) == ("digits", "")
 
 
 def test_a_smoke_form_fetches_no_weights_but_keeps_a_file_and_its_net(tmp_path):

@@ -83,7 +83,7 @@ def test_warnings_of_what_does_not_fit():
 
 
 def test_an_absurd_evaluation_is_warned_of(capsys):
-    with Console(0, 10) as console:
+    with Console(10) as console:
         announce.check_evaluation(console, {"loss": 2.5}, guessing=2.3)
         assert capsys.readouterr().out == ""
         announce.check_evaluation(console, {"loss": 13e6}, guessing=2.3)
@@ -99,17 +99,38 @@ def test_meter_means_over_its_interval_and_tells_throughput_and_waiting():
     for loss in (1.0, 2.0):
         meter.take(feed)
         time.sleep(0.05)
-        meter.add({"loss": loss, "top1": loss / 4, "learning_rate": loss})
+        meter.add({"loss": loss, "top1": loss / 4, "learning_rate": loss, "nonfinite": 0})
     feed.close()
     row = meter.summary()
     seconds = time.monotonic() - began  # more than slept, where the machine is busy
     assert row["train/loss"] == 1.5 and row["train/top1"] == 0.375 and row["learning_rate"] == 2
     assert 16 / seconds - 0.1 <= row["images_per_second"] <= 16 / 0.15
     assert 0.04 / seconds <= row["input_wait_fraction"] <= 1 - 0.1 / seconds + 0.05
-    meter.add({"loss": 5.0, "top1": 1.0, "learning_rate": 3.0})
+    meter.add({"loss": 5.0, "top1": 1.0, "learning_rate": 3.0, "nonfinite": 0})
     meter.restart_clock()  # what came before is timed no more, but still averaged
     row = meter.summary()
     assert row["train/loss"] == 5 and "images_per_second" not in row
+
+
+def test_meter_finds_the_first_step_that_was_not_finite_and_leaves_out_what_was_skipped():
+    def summary(skips, *metrics):
+        meter = Meter(batch_size=8, fetch=lambda tree: tree, skips=skips)
+        for steps, loss, nonfinite in metrics:
+            means = {"loss": loss, "top1": 0.0, "learning_rate": 1.0, "nonfinite": nonfinite}
+            meter.add(means, steps)
+        return meter.summary(), meter.first_nonfinite
+
+    nan = float("nan")
+    row, first = summary(False, (1, 2.0, 0), (1, nan, 1), (1, nan, 1))
+    assert first == 1 and row["nonfinite"] == 2 and np.isnan(row["train/loss"])
+    _, first = summary(False, (10, 2.0, 0), (10, nan, 0.7))  # the last seven of the second call
+    assert first == 13
+    row, first = summary(True, (1, 2.0, 0), (1, 0.0, 1), (1, 4.0, 0))
+    assert first == 1 and row["nonfinite"] == 1 and row["train/loss"] == 3
+    row, _ = summary(True, (1, 0.0, 1), (1, 0.0, 1))
+    assert row["nonfinite"] == 2 and np.isnan(row["train/loss"])
+    row, first = summary(True, (1, 2.0, 0))
+    assert first is None and "nonfinite" not in row
 
 
 class Computing:
@@ -134,7 +155,7 @@ class Computing:
 )
 def test_only_what_devices_wait_counts(input_seconds, step_seconds, least, most):
     """Steps are sent ahead: the loop waits for images while the device still computes."""
-    means = {"loss": 1, "top1": 1, "learning_rate": 1}
+    means = {"loss": 1, "top1": 1, "learning_rate": 1, "nonfinite": 0}
     meter = Meter(batch_size=8, fetch=lambda tree: [means] * 25)
     with Ahead(range(99), lambda _: time.sleep(input_seconds)) as feed:
         for _ in range(25):
@@ -146,7 +167,7 @@ def test_only_what_devices_wait_counts(input_seconds, step_seconds, least, most)
 
 
 def test_plain_lines_are_few_and_evaluations_always_among_them(capsys):
-    with Console(0, 100) as console:
+    with Console(100) as console:
         console.start_clock(0)
         for step in range(10, 101, 10):
             row = {"step": step, "epoch": step / 50, "train/loss": 1.0, "train/top1": 0.5}
@@ -186,7 +207,7 @@ def test_pictures_of_any_class_names_and_none_that_ends_a_run(tmp_path):
     warned = []
     pictures = report.Pictures(str(tmp_path), warned.append)
     images = np.zeros((3, 8, 8, 3), np.uint8)
-    pictures.samples(images, np.array([0, 1, 0]), ("$\\frac$", "cost_$5 and_$^"))
+    pictures.samples(images, ("$\\frac$", "cost_$5 and_$^", "$\\frac$"))
     assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
     report.Pictures(str(tmp_path / "gone"), warned.append).curves(at_once=True)
     assert len(warned) == 1 and "cannot draw curves.png: FileNotFoundError" in warned[0]

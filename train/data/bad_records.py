@@ -73,10 +73,18 @@ class BadRecords:
     Args:
       workdir: where the file ``bad_records.txt`` lies; None keeps no file.
       warn: is told of the first bad records of a split.
+      process: which one this is; all but the first have files of their own.
     """
 
-    def __init__(self, workdir: str | None = None, warn: Callable[[str], None] = lambda _: None):
-        self._path = None if workdir is None else os.path.join(workdir, FILE)
+    def __init__(
+        self,
+        workdir: str | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+        process: int = 0,
+    ):
+        name, ending = os.path.splitext(FILE)
+        self._file = f"{name}.{process}{ending}" if process else FILE
+        self._path = None if workdir is None else os.path.join(workdir, self._file)
         self._warn = warn
         self._found: dict[str, set[BadRecord]] = {}
         self._lock = threading.Lock()
@@ -96,7 +104,7 @@ class BadRecords:
                 if len(known) <= _NAMED:
                     self._warn(f"{source.split} image {record.name} is left out: {record.reason}")
                 elif len(known) == _NAMED + 1:
-                    self._warn(f"more {source.split} images are left out; {FILE} lists them")
+                    self._warn(f"more {source.split} images are left out; {self._file} lists them")
             reader.check(known)
 
     def _write(self, split: str, record: BadRecord) -> None:

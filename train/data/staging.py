@@ -10,11 +10,7 @@ import tempfile
 from collections.abc import Iterator
 
 from train.errors import RunError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from train.files import Locked, locked
 
 
 def size(number: float) -> str:
@@ -64,11 +60,16 @@ def staging(folder: str, name: str, needed: int = 0) -> Iterator[str]:
     with contextlib.ExitStack() as at_end:
         try:
             os.makedirs(folder, exist_ok=True)
-            locked = at_end.enter_context(_locked(os.path.join(folder, f".{prefix}lock"), name))
+            lock = os.path.join(folder, f".{prefix}lock")
+            alone = at_end.enter_context(locked(lock))
             for left in glob.glob(os.path.join(glob.escape(folder), glob.escape(prefix) + "*")):
-                _clear(left, remove=locked)
+                _clear(left, remove=alone)
             check_space(folder, needed)
             own = tempfile.mkdtemp(prefix=prefix, dir=folder)
+        except Locked as error:
+            raise RunError(
+                f"{error} is preparing {name} in {folder!r}; wait until it is done"
+            ) from None
         except OSError as error:
             raise RunError(f"cannot write to {folder!r}: {error.strerror or error}") from error
         at_end.callback(shutil.rmtree, own, ignore_errors=True)
@@ -95,40 +96,6 @@ def publish(built: str, place: str) -> bool:
             raise
         return False
     return True
-
-
-@contextlib.contextmanager
-def _locked(path: str, name: str) -> Iterator[bool]:
-    """Holds a lock that dies with its process. False where the file system has no locks."""
-    while True:
-        with open(path, "a") as file:
-            try:
-                if fcntl is None:
-                    raise OSError("no locks")
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"another process is preparing {name} in {os.path.dirname(path)!r}; wait"
-                    " until it is done"
-                ) from None
-            except OSError:  # some network file systems
-                yield False
-                return
-            if not _is_at(file.fileno(), path):  # its last holder removed it meanwhile
-                continue
-            try:
-                yield True
-            finally:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-            return
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _clear(left: str, remove: bool) -> None:

@@ -1,0 +1,70 @@
+"""What pmap and shard_map cost a step on one device, beside plain jit: microseconds a call.
+
+    python benchmarks/dispatch.py [--rounds 7]
+
+A training state of ResNet-50's structure with arrays of one number each, so that next to nothing is
+computed and what is left is the dispatch. Interleaved rounds of 200 calls, each waited for.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_resnet import create_model
+from train.parallel import Pmap, ShardMap
+from train.steps import AXIS
+
+CALLS = 200
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    flags = parser.parse_args()
+    model = create_model("resnet50")
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    # Parameters, their momentum, and the statistics.
+    shapes = {"a": variables["params"], "b": variables["params"], "c": variables["batch_stats"]}
+    state = jax.tree.map(lambda _: np.zeros((), np.float32), shapes)
+
+    def plain(state, data, batch):
+        state = jax.tree.map(lambda leaf: leaf + 1, state)
+        return state, {"loss": batch["x"].sum()}
+
+    def mapped(state, data, batch):
+        state, metrics = plain(state, data, batch)
+        return state, jax.lax.pmean(metrics, AXIS)
+
+    batch = {"x": np.zeros(8, np.float32)}
+    calls = {"jit": (jax.jit(plain, donate_argnums=0), jax.device_put(state), batch)}
+    for name, kind in (("pmap", Pmap), ("shard_map", ShardMap)):
+        devices = kind(jax.local_devices()[:1])
+        calls[name] = (devices.train(mapped), devices.replicate(state), devices.split(batch))
+
+    micros = {name: [] for name in calls}
+    for number in range(flags.rounds + 1):
+        for name, (step, held, batch) in calls.items():
+            began = time.perf_counter()
+            for _ in range(CALLS):
+                held, metrics = step(held, {}, batch)
+                jax.block_until_ready(metrics)
+            if number:  # the first one compiles
+                micros[name].append((time.perf_counter() - began) / CALLS * 1e6)
+            calls[name] = (step, held, batch)
+    leaves = len(jax.tree.leaves(state))
+    for name, times in micros.items():
+        middle = statistics.median(times)
+        spread = f"{min(times):.0f} to {max(times):.0f}"
+        print(f"{name:9} {middle:6.0f} µs a call ({spread}), {leaves} arrays in the state")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Interrupts a run again and again, in every way, and compares its end with an undisturbed one's.
+
+    python benchmarks/torture.py [--interruptions 50] [--seed 0]
+
+The same command each time, on the embedded digits: ended by SIGTERM, SIGINT, SIGUSR1 or SIGKILL at
+a random moment, killed while it saves, with the last checkpoint cut short or bytes of it flipped
+in between, and with a quota on the size of files that its checkpoints exceed, as a stand-in for a
+full disk. Prints how many of each, how many steps were done again, and what was lost, which must be
+nothing: the parameters at the end are the undisturbed run's, bit for bit.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from train.workdir import saved_steps  # noqa: E402
+
+STEPS = 400
+KEYS = (
+    "--config.dataset.image_size=8",
+    "--config.model.stage_sizes=1,1,1",
+    f"--config.num_steps={STEPS}",
+    "--config.checkpoint.every_steps=7",
+    "--config.checkpoint.every_epochs=0",
+    "--config.eval.every_epochs=2",
+    "--config.log.every_steps=3",
+    "--config.ema.decay=0.9",
+)
+ENDINGS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL", "killed in a save", "disk full")
+DAMAGES = ("cut short", "bytes flipped")
+QUOTA = 50_000  # bytes a file; a checkpoint's largest has more
+
+
+class Torture:
+    """One workdir and the command that trains there."""
+
+    def __init__(self, folder, name, steps=STEPS):
+        self.path = Path(folder, name)
+        keys = (*KEYS, f"--config.num_steps={steps}", f"--config.dataset.data_dir={folder}/tfds")
+        config = ("--config", "configs/resnet20_digits.py", "--workdir", str(self.path))
+        self.command = [sys.executable, "-m", "train.main", *config, *keys]
+        self.environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+
+    def start(self, quota=None):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (quota, quota))
+
+        return subprocess.Popen(
+            self.command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=limit if quota else None,
+        )
+
+    def rows(self):
+        try:
+            text = (self.path / "metrics.jsonl").read_text()
+        except OSError:
+            return []
+        rows = []
+        for line in text.splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # being written
+                pass
+        return rows
+
+    def last_step(self):
+        return max((row["step"] for row in self.rows()), default=0)
+
+    def saved(self):
+        return saved_steps(str(self.path))
+
+    def newest(self):
+        return self.path / "checkpoints" / str(self.saved()[-1])
+
+
+def interrupt(run, ending, rng):
+    """Starts the command and ends it so; gives its status and what it said."""
+    began = run.last_step()
+    process = run.start(QUOTA if ending == "disk full" else None)
+    if ending != "disk full":
+        if ending == "killed in a save":
+            wait(process, lambda: saving(run))
+        elif rng.random() < 0.25:
+            time.sleep(rng.uniform(0, 6))  # while it starts or compiles
+        else:
+            target = began + rng.randrange(1, 25)
+            wait(process, lambda: run.last_step() >= target)
+            time.sleep(rng.uniform(0, 0.05))
+        number = "SIGKILL" if ending == "killed in a save" else ending
+        process.send_signal(getattr(signal, number))
+    stdout, stderr = process.communicate(timeout=300)
+    return process.returncode, stdout + stderr
+
+
+def wait(process, happens, seconds=120):
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline and not happens():
+        time.sleep(0.001)
+
+
+def saving(run):
+    folder = run.path / "checkpoints"
+    return folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
+
+
+def damage(run, how, rng):
+    """Damages the newest checkpoint where there is an older one to go back to."""
+    if len(run.saved()) < 2:
+        return False
+    # What is of importance to nobody may be damaged without being noticed.
+    spared = ("_CHECKPOINT_METADATA", "seal.json")
+    files = [p for p in run.newest().rglob("*") if p.is_file() and p.name not in spared]
+    path = rng.choice([p for p in files if p.stat().st_size])
+    content = bytearray(path.read_bytes())
+    if how == "cut short":
+        content = content[: rng.randrange(len(content))]
+    else:
+        for _ in range(rng.randrange(1, 4)):
+            content[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+    path.write_bytes(content)
+    return True
+
+
+def state(run):
+    """The arrays of the last checkpoint, by name."""
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(
+        run.path / "checkpoints", options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
+        tree = manager.restore(run.saved()[-1], args=ocp.args.StandardRestore())
+    import jax
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in leaves}
+
+
+def torture(folder, interruptions, seed, steps=STEPS, tell=print):
+    """Gives counts of what was done, steps that were done again, and what was lost, by name."""
+    rng = random.Random(seed)
+    run, undisturbed = Torture(folder, "tortured", steps), Torture(folder, "undisturbed", steps)
+    status, said = undisturbed.start().wait(), ""
+    if status:
+        raise SystemExit(f"the undisturbed run ended with {status}")
+    counts, again, lost = collections.Counter(), 0, []
+    endings = [ENDINGS[i % len(ENDINGS)] for i in range(interruptions)]
+    rng.shuffle(endings)
+    for number, ending in enumerate(endings):
+        if run.saved() and run.saved()[-1] == steps:
+            break
+        before = run.saved()
+        status, said = interrupt(run, ending, rng)
+        counts[ending] += 1
+        allowed = {"SIGKILL": (-9,), "killed in a save": (-9,), "disk full": (1,)}.get(
+            ending,
+            (75, -15, -2, -10),  # before the handlers are there a signal ends it
+        )
+        if status not in (*allowed, 0):
+            lost.append(f"{ending} ended with {status}: {said[-500:]}")
+        if "Traceback" in said and ending not in ("SIGINT",):
+            lost.append(f"{ending} ended with a traceback: {said[-800:]}")
+        after = run.saved()
+        if before and (not after or after[-1] < before[-1]):
+            if "damaged" not in said:
+                lost.append(f"after {ending} step {before[-1]} was gone: {run.saved()}")
+        again += max(0, run.last_step() - (run.saved() or [0])[-1])
+        if rng.random() < 0.3:
+            how = rng.choice(DAMAGES)
+            if damage(run, how, rng):
+                counts[f"checkpoint {how}"] += 1
+                newest, older = run.saved()[-1], run.saved()[-2]
+                again += newest - older
+        tell(f"{number + 1:3}: {ending:16} status {status:3}, step {run.last_step()}", flush=True)
+    process = run.start()
+    _, stderr = process.communicate(timeout=600)
+    if process.returncode:
+        lost.append(f"the last command ended with {process.returncode}: {stderr[-500:]}")
+    else:
+        one, other = state(run), state(undisturbed)
+        lost += [name for name in other if not np.array_equal(one.get(name), other[name])]
+    return counts, again, lost
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--interruptions", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        counts, again, lost = torture(folder, flags.interruptions, flags.seed, flags.steps)
+    for name, count in sorted(counts.items()):
+        print(f"{count:4} × {name}")
+    print(f"{sum(counts.values())} interruptions and damages, {again} steps done again")
+    print(f"lost: {len(lost)}", *lost, sep="\n  ")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Runs of several processes on one machine: real ones, which are stopped, killed and go on."""
+
+import contextlib
+import json
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from tests.train.test_main import final_state, has_done, last_json, wait_until
+from train import processes
+from train.commands import Parser
+from train.data.order import Share
+from train.errors import UsageError
+from train.workdir import saved_steps, sessions
+
+# A batch that 1, 2 and 3 devices divide, and batch statistics of all of it.
+TINY = (
+    "--config.dataset.image_size=8",
+    "--config.model.stage_sizes=1,1,1",
+    "--config.batch_norm=global",
+    "--config.batch_size=48",
+    "--config.num_steps=60",
+    "--config.schedule.warmup_epochs=0",
+    "--config.schedule.learning_rate=0.01",  # so that rounding does not grow
+    "--config.eval.every_epochs=0",
+    "--config.checkpoint.every_epochs=0",
+    "--config.checkpoint.every_steps=10",
+    "--config.log.every_steps=5",
+)
+SECONDS_TO_END = 120
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def start_all(commands):
+    """Starts as many processes as there are lists of arguments; ends them all at the end."""
+    started = []
+
+    def start(*arguments, module="train.main"):
+        where = ("--coordinator", f"localhost:{free_port()}", "--num_processes", len(arguments))
+        run = [
+            commands.start(module, *own, *where, "--process_id", process)
+            for process, own in enumerate(arguments)
+        ]
+        started.extend(run)
+        return run
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(run, seconds=SECONDS_TO_END):
+    """``(status, stdout, stderr)`` of all, once they have ended by themselves."""
+    deadline = time.monotonic() + seconds
+    results = []
+    for process in run:
+        stdout, stderr = process.communicate(timeout=max(1, deadline - time.monotonic()))
+        results.append((process.returncode, stdout, stderr))
+    return results
+
+
+@pytest.fixture(scope="module")
+def story(commands, start_all, tmp_path_factory):
+    """One run, on 2 processes, stopped; again, its first killed; on 3, the last killed; on 3.
+
+    Gives its workdir, that of a single process's run undisturbed, and each part's ``ended``.
+    """
+    path = tmp_path_factory.mktemp("runs") / "together"
+    alone = path.parent / "alone"
+    arguments = commands.digits(path, *TINY)
+    parts = {}
+
+    undisturbed = commands.run("train.main", *commands.digits(alone, *TINY))
+    assert undisturbed.returncode == 0, undisturbed.stderr
+
+    run = start_all(arguments, arguments)
+    wait_until(run[0], has_done(path, 10))
+    run[1].send_signal(signal.SIGTERM)
+    parts["stopped"] = ended(run)
+    parts["stopped at"] = saved_steps(path)[-1]
+
+    for victim, count in ((0, 2), (2, 3)):
+        before = len(sessions(path))
+        run = start_all(*[arguments] * count)
+        wait_until(run[0], lambda before=before: len(sessions(path)) > before)
+        wait_until(run[0], has_done(path, saved_steps(path)[-1] + 5))
+        run[victim].kill()
+        parts[f"{victim} of {count} killed"] = [
+            result for process, result in enumerate(ended(run)) if process != victim
+        ]
+
+    shard_map = (*arguments, "--config.parallel=shard_map")
+    parts["done"] = ended(start_all(shard_map, shard_map, shard_map))
+    return path, alone, parts
+
+
+def test_a_signal_to_one_stops_all_at_the_same_step(story):
+    _, _, parts = story
+    for status, _, stderr in parts["stopped"]:
+        assert status == 75, stderr
+        assert f"after step {parts['stopped at']}; everything is saved" in stderr
+    assert "SIGTERM after" in parts["stopped"][1][2]
+    assert "a signal to another process after" in parts["stopped"][0][2]
+
+
+@pytest.mark.parametrize("part", ["0 of 2 killed", "2 of 3 killed"])
+def test_where_one_is_killed_the_others_end_with_a_word(story, part):
+    for status, _, stderr in story[2][part]:
+        assert status == 1, stderr
+        assert "lost another one" in stderr.splitlines()[-1], stderr
+        assert "Traceback" not in stderr
+
+
+def test_it_goes_on_with_other_processes_and_ends_as_one_alone_does(story, commands):
+    path, alone, parts = story
+    assert [status for status, _, _ in parts["done"]] == [0, 0, 0], parts["done"]
+    counts = [session["processes"] for session in sessions(path)]
+    assert counts[:2] == [2, 2] and counts[-2:] == [3, 3]
+    one, other = final_state(path), final_state(alone)
+    for name, leaf in other.items():
+        # Rounding that grows over sixty steps; what is wrong in one differs by far more.
+        away = np.linalg.norm(np.float64(one[name]) - leaf)
+        assert away <= 2e-3 * np.linalg.norm(leaf) + 1e-6, name
+
+
+def test_the_first_speaks_and_counts_every_example_once(story, commands):
+    path, _, parts = story
+    (_, first, _), *others = parts["done"]
+    result = json.loads(first.splitlines()[-1])
+    assert result["examples"] == 360 and result["step"] == 60
+    assert "3 cpu devices of 3 processes, 16 images each" in first
+    for _, stdout, _ in others:
+        assert [line for line in stdout.splitlines() if "Gloo" not in line] == []
+    evaluated = commands.run("train.evaluate", "--workdir", path)
+    again = last_json(evaluated)
+    assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert again["top1"] == result["top1"] and again["examples"] == 360
+
+
+def test_evaluation_takes_several_processes(story, start_all):
+    path, _, parts = story
+    one = ("--workdir", path)
+    (status, stdout, stderr), (other, silent, _) = ended(
+        start_all(one, one, module="train.evaluate")
+    )
+    assert (status, other) == (0, 0), stderr
+    result = json.loads(stdout.splitlines()[-1])
+    assert result["examples"] == 360 and "{" not in silent
+    assert result["top1"] == json.loads(parts["done"][0][1].splitlines()[-1])["top1"]
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (
+            ["--config.seed=1"],
+            ["have to have the same configuration", "{'seed': 0}", "{'seed': 1}"],
+        ),
+        (["--workdir", "OTHER"], ["is not the one that process 0 sees"]),
+        (["--config.dataset.data_dir=OTHER"], ["OTHER"]),
+    ],
+)
+def test_processes_that_are_not_alike_are_told(
+    own, words, start_all, commands, tmp_path, monkeypatch
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sklearn_digits").write_text("no folder, so that nothing can be prepared here")
+    monkeypatch.setattr("train.workdir._SEEN_SECONDS", 1)
+    arguments = commands.digits(tmp_path / "run", *TINY, "--config.num_steps=2")
+    own = [argument.replace("OTHER", str(other)) for argument in own]
+    for status, _, stderr in ended(start_all(arguments, (*arguments, *own))):
+        assert status in (1, 2), stderr
+        assert stderr.splitlines()[-1].startswith("error: ")
+        for word in words:
+            assert word.replace("OTHER", str(other)) in stderr
+        assert "Traceback" not in stderr
+
+
+# Without starting any ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--num_processes", "2"], "come together"),
+        (["--coordinator", "a:1", "--num_processes", "0", "--process_id", "0"], "at least 1"),
+        (["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"], "0 to 1, not 2"),
+        (["--coordinator", "a", "--num_processes", "2", "--process_id", "1"], "HOST:PORT"),
+        (["--coordinator", "a:x", "--num_processes", "2", "--process_id", "1"], "HOST:PORT"),
+    ],
+)
+def test_flags_that_make_no_sense(given, message):
+    parser = Parser()
+    processes.add_flags(parser)
+    with pytest.raises(UsageError, match=message):
+        processes.connect(parser.parse_args(given))
+
+
+SRUN = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
+
+
+@pytest.mark.parametrize(
+    ("env", "several"),
+    [
+        ({}, False),
+        (SRUN, True),
+        (SRUN | {"SLURM_NTASKS": "1"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, False),  # the script around srun
+        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://x:1", "OMPI_COMM_WORLD_SIZE": "4"}, True),
+        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://x:1", "OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "x", "JOB_COMPLETION_INDEX": "0"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "x"}, False),  # any other pod
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+    ],
+)
+def test_launchers_are_known_by_what_they_set(env, several):
+    assert processes.launched_with_others(env) == several
+
+
+@pytest.mark.parametrize(
+    ("tasks", "visible", "devices"),
+    [("1(x2)", "0,1,2,3", [0, 1, 2, 3]), ("4(x2)", "0,1,2,3", None), ("1", "", None)],
+)
+def test_the_only_task_of_a_node_has_all_its_gpus(tasks, visible, devices):
+    env = {"SLURM_STEP_TASKS_PER_NODE": tasks, "CUDA_VISIBLE_DEVICES": visible}
+    assert processes._all_devices(env) == devices
+
+
+def test_shares_make_up_the_batch_in_order():
+    places = [place for process in range(3) for place in Share(process, 3).places(48)]
+    assert places == list(range(48))

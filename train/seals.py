@@ -1,0 +1,77 @@
+"""A folder's seal: a file that lists the others with their lengths and checksums.
+
+Orbax's files are checksummed in part alone: a byte that flips among an array's compressed data
+comes back as other numbers. A seal, written once a folder is complete, tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from typing import Any
+
+from train.files import write_atomically
+
+FILE = "seal.json"
+# Orbax writes the time of things into this one after the rest.
+_UNSEALED = (FILE, "_CHECKPOINT_METADATA")
+_CHUNK = 2**20
+
+
+def seal(folder: str, metrics: dict[str, Any]) -> None:
+    """Writes the seal of ``folder`` as it is, with ``metrics`` for :func:`metrics`."""
+    files = {name: [os.path.getsize(path), _crc32(path)] for name, path in _files(folder)}
+    text = json.dumps({"metrics": metrics, "files": files}, indent=1)
+    write_atomically(os.path.join(folder, FILE), text + "\n")
+
+
+def check(folder: str) -> None:
+    """Raises ValueError where a sealed folder is not as it was; one without a seal passes."""
+    if not os.path.exists(os.path.join(folder, FILE)):
+        return
+    try:
+        sealed = _read(folder)["files"].items()
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{FILE} is damaged: {error}") from error
+    for name, (size, crc32) in sealed:
+        path = os.path.join(folder, name)
+        if not os.path.exists(path):
+            raise ValueError(f"{name} is missing")
+        if os.path.getsize(path) != size:
+            raise ValueError(f"{name} has {os.path.getsize(path):,} bytes, not {size:,}")
+        if _crc32(path) != crc32:
+            raise ValueError(f"{name} is not what was written: its checksum differs")
+
+
+def metrics(folder: str) -> dict[str, Any]:
+    """The metrics that were sealed; empty where there are none, or no seal that can be read."""
+    try:
+        found = _read(folder)["metrics"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(folder: str) -> Any:
+    with open(os.path.join(folder, FILE), encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _files(folder: str) -> list[tuple[str, str]]:
+    found = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            relative = os.path.relpath(path, folder)
+            if relative not in _UNSEALED:
+                found.append((relative, path))
+    return sorted(found)
+
+
+def _crc32(path: str) -> int:
+    crc32 = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc32 = zlib.crc32(chunk, crc32)
+    return crc32
