@@ -157,16 +157,26 @@ def state(run):
     return {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in leaves}
 
 
-def torture(folder, interruptions, seed, steps=STEPS, tell=print):
-    """Gives counts of what was done, steps that were done again, and what was lost, by name."""
+def differing_evaluations(run, other):
+    """The steps whose evaluations are not the same in both runs."""
+    found = [
+        {row["step"]: row["eval/loss"] for row in one.rows() if "eval/loss" in row}
+        for one in (run, other)
+    ]
+    return sorted(step for step in found[0] | found[1] if found[0].get(step) != found[1].get(step))
+
+
+def torture(folder, endings, seed, steps=STEPS, damages=0.3, tell=print):
+    """Gives counts of what was done, steps that were done again, and what was lost, by name.
+
+    ``damages`` is the probability of damaging the newest checkpoint after an interruption.
+    """
     rng = random.Random(seed)
     run, undisturbed = Torture(folder, "tortured", steps), Torture(folder, "undisturbed", steps)
     status, said = undisturbed.start().wait(), ""
     if status:
         raise SystemExit(f"the undisturbed run ended with {status}")
     counts, again, lost = collections.Counter(), 0, []
-    endings = [ENDINGS[i % len(ENDINGS)] for i in range(interruptions)]
-    rng.shuffle(endings)
     for number, ending in enumerate(endings):
         if run.saved() and run.saved()[-1] == steps:
             break
@@ -186,7 +196,7 @@ def torture(folder, interruptions, seed, steps=STEPS, tell=print):
             if "damaged" not in said:
                 lost.append(f"after {ending} step {before[-1]} was gone: {run.saved()}")
         again += max(0, run.last_step() - (run.saved() or [0])[-1])
-        if rng.random() < 0.3:
+        if rng.random() < damages:
             how = rng.choice(DAMAGES)
             if damage(run, how, rng):
                 counts[f"checkpoint {how}"] += 1
@@ -200,6 +210,7 @@ def torture(folder, interruptions, seed, steps=STEPS, tell=print):
     else:
         one, other = state(run), state(undisturbed)
         lost += [name for name in other if not np.array_equal(one.get(name), other[name])]
+        lost += [f"evaluation at {step}" for step in differing_evaluations(run, undisturbed)]
     return counts, again, lost
 
 
@@ -209,8 +220,10 @@ def main():
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
+    endings = [ENDINGS[i % len(ENDINGS)] for i in range(flags.interruptions)]
+    random.Random(flags.seed).shuffle(endings)
     with tempfile.TemporaryDirectory() as folder:
-        counts, again, lost = torture(folder, flags.interruptions, flags.seed, flags.steps)
+        counts, again, lost = torture(folder, endings, flags.seed, flags.steps)
     for name, count in sorted(counts.items()):
         print(f"{count:4} × {name}")
     print(f"{sum(counts.values())} interruptions and damages, {again} steps done again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ def run_command(command: Callable[[], int | None]) -> None:
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _without_closed_loops
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
     try:
@@ -45,6 +48,13 @@ def run_command(command: Callable[[], int | None]) -> None:
         status = 130
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _without_closed_loops(what: sys.UnraisableHookArgs) -> None:
+    """Keeps quiet of reads and writes that end after Orbax has given up on one of them, which
+    TensorStore's threads tell one by one; the error itself comes as an exception."""
+    if not (what.exc_type is RuntimeError and str(what.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(what)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -116,6 +116,7 @@ class Loop:
         self.stopping = Stopping(stop, len(devices.local))
         self.meter = Meter(run.config.batch_size, devices.fetch, run.task.skip_nonfinite)
         self.pictures = None if writer is None else Pictures(run.path, console.warn)
+        self.watch = nonfinite.Watch(run, self.wait_saved)
         self.last_saved = time.monotonic()
         self.compiled_for: Any = None  # the shapes of the batches that the step was compiled for
         self.input_told = False
@@ -148,8 +149,7 @@ class Loop:
             for call in calls:
                 finished = self.step(feed, call)
                 evaluated = self.after(call.stop, self.stopping.after(finished))
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
+        self.wait_saved()
         # Without a step to do, the run being finished, nothing is evaluated yet.
         evaluated = evaluated or self.evaluate()
         return {"split": self.run.eval_split.source.split} | evaluated | {"step": self.end}
@@ -194,7 +194,7 @@ class Loop:
             row = {"step": step, "epoch": round(timetable.epoch(step), 4)} | self.meter.summary()
             since = step - sum(self.meter.last_steps)
             first = self.meter.first_nonfinite
-            nonfinite.check(self.run, row, None if first is None else since + first + 1, step)
+            self.watch.check(row, None if first is None else since + first + 1, step)
             if timetable.evaluates(step) and not (stopping and step < self.end):
                 evaluated = self.evaluate_or_save(row)
                 stopping = stopping or evaluated is None
@@ -202,8 +202,7 @@ class Loop:
         if saves or stopping or self.improves(evaluated):
             self.save(evaluated)
         if stopping and step < self.end:
-            if self.checkpoints is not None:
-                self.checkpoints.wait()
+            self.wait_saved()
             raise Interrupted(f"{self.stopping.name} after step {step}; everything is saved")
         return evaluated
 
@@ -263,6 +262,11 @@ class Loop:
         due = time.monotonic() - self.last_saved > 60 * minutes
         return self.checkpoints is not None and bool(minutes) and due
 
+    def wait_saved(self) -> None:
+        """Returns once what was handed over to be saved is on the disk."""
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+
     def save(self, evaluated: dict[str, Any] | None) -> None:
         """Starts to save the state, unless it holds something that is not a number."""
         if self.checkpoints is None:
@@ -270,6 +274,7 @@ class Loop:
         state = self.run.devices.fetch(self.state)
         for where, leaf in jax.tree_util.tree_leaves_with_path(state):
             if not np.isfinite(leaf).all():
+                self.wait_saved()
                 raise RunError(
                     f"{jax.tree_util.keystr(where)} is not finite after step {state.step};"
                     f" {nonfinite.advice(self.run.path)}"

@@ -133,7 +133,7 @@ class MetricsWriter:
         except OSError as error:
             raise RunError(f"cannot write {self._file.name}: {error.strerror}") from error
         for name, value in row.items():
-            if name != "step":
+            if name != "step" and math.isfinite(value):
                 self._events.add_scalar(name, value, row["step"])
 
     def __enter__(self) -> MetricsWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from train import workdir
@@ -13,26 +14,37 @@ from train.files import write_atomically
 from train.run import Run
 
 REPORT = "nonfinite.json"
+MOST_SKIPPED = 20  # in a row; more will hardly end by themselves
 
 
-def check(run: Run, row: dict[str, Any], first: int | None, last: int) -> None:
-    """Ends the run, by RunError, where the row of metrics up to step ``last`` is not finite.
+class Watch:
+    """Looks at each row of metrics, and ends the run where it is not finite, by RunError.
 
-    ``first`` is the first step, counted from 1, that was not. Where such steps are skipped only
-    a row without any other ends the run.
+    Where such steps are skipped, only a long row of them ends it. ``wait`` is called before, so
+    that what is being saved is there and told.
     """
-    loss = row["train/loss"]
-    if run.task.skip_nonfinite and math.isfinite(loss):
-        return
-    if first is None and math.isfinite(loss):
-        return
-    first = last if first is None else first
-    report(run, first, row)
-    if run.task.skip_nonfinite:
-        what = f"all {row['nonfinite']} steps up to {last} had to be skipped: none was finite"
-    else:
-        what = f"the training loss or its gradients became not finite in step {first}"
-    raise RunError(f"{what}; {advice(run.path)}; {REPORT} has the images of step {first}")
+
+    def __init__(self, run: Run, wait: Callable[[], None]):
+        self.run, self._wait = run, wait
+        self._skipped = 0  # steps in a row, as far as the rows tell
+
+    def check(self, row: dict[str, Any], first: int | None, last: int) -> None:
+        """Looks at the row up to step ``last``; ``first``, from 1, was the first not finite."""
+        if first is None:
+            self._skipped = 0
+            return
+        if self.run.task.skip_nonfinite:
+            alone = math.isnan(row["train/loss"])  # none of the row's steps was finite
+            self._skipped = self._skipped + row["nonfinite"] if alone else 0
+            if self._skipped < MOST_SKIPPED:
+                return
+            what = f"the last {self._skipped} steps up to {last} were skipped: none was finite"
+        else:
+            what = f"the training loss or its gradients became not finite in step {first}"
+        self._wait()
+        report(self.run, first, row)
+        where = f"{REPORT} has the images of step {first}"
+        raise RunError(f"{what}; {advice(self.run.path)}; {where}")
 
 
 def check_evaluation(run: Run, loss: float, step: int) -> None:

@@ -26,10 +26,15 @@ def seal(folder: str, metrics: dict[str, Any]) -> None:
     write_atomically(os.path.join(folder, FILE), text + "\n")
 
 
+def is_sealed(folder: str) -> bool:
+    """Whether there is a seal, whatever it says."""
+    return os.path.exists(os.path.join(folder, FILE))
+
+
 def check(folder: str) -> None:
-    """Raises ValueError where a sealed folder is not as it was; one without a seal passes."""
-    if not os.path.exists(os.path.join(folder, FILE)):
-        return
+    """Raises ValueError where a folder is not as it was sealed, or not sealed."""
+    if not is_sealed(folder):
+        raise ValueError("it was not finished: it has no seal")
     try:
         sealed = _read(folder)["files"].items()
     except (OSError, ValueError, KeyError, AttributeError) as error:

@@ -1,0 +1,93 @@
+"""A short form of benchmarks/torture.py: a run in every kind of trouble loses nothing."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import torture
+from flax_resnet import ResNet
+from tests.train.test_main import SHORT, one_line, wait_until
+from train import steps
+from train.build import make_task
+from train.data.order import TrainOrder
+from train.metrics import read_rows
+from train.parallel import Pmap
+
+
+def test_an_interrupted_run_ends_with_the_undisturbed_ones_bits(tmp_path):
+    said = []
+    endings = ("SIGKILL", "killed in a save", "disk full", "SIGUSR1")
+    counts, again, lost = torture.torture(
+        tmp_path, endings, seed=3, steps=90, damages=1.0, tell=lambda *text, **_: said.append(text)
+    )
+    assert lost == [], said
+    assert set(endings) < set(counts) and again > 0, counts
+
+
+def test_a_second_trainer_in_a_workdir_is_refused(commands, tmp_path):
+    arguments = commands.digits(tmp_path, *SHORT, "--config.num_steps=100000")
+    first = commands.start("train.main", *arguments)
+    try:
+        wait_until(first, lambda: (tmp_path / "sessions.jsonl").exists())
+        second = commands.run("train.main", *arguments)
+        one_line(second, 1, f"process {first.pid} on", "trains in", "another --workdir")
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    assert not (tmp_path / "sessions.jsonl").read_text().count("\n") > 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("stop", ["not finite in step 2; step 1 is saved", "images of step 2"]),
+        ("skip", ["the last 20 steps up to 21 were skipped", "step 20 is saved"]),
+    ],
+)
+def test_what_is_not_finite_is_reported_or_skipped(commands, tmp_path, policy, words):
+    """At a rate that makes the weights after the first step too large for float32."""
+    keys = ("--config.log.every_steps=1", "--config.checkpoint.every_steps=1")
+    keys += ("--config.schedule.learning_rate=1e18", "--config.schedule.warmup_epochs=0")
+    arguments = commands.digits(tmp_path, *SHORT, *keys, f"--config.on_nonfinite={policy}")
+    process = commands.run("train.main", *arguments)
+    one_line(process, 1, *words)
+    report = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert len({image["record"] for image in report["images"]}) == 64
+    order = TrainOrder(1437, 64, seed=0)
+    assert [image["record"] for image in report["images"]] == order[report["step"] - 1].tolist()
+    rows = read_rows(str(tmp_path))
+    assert all(row.get("nonfinite") == 1 for row in rows if row["step"] > 1)
+
+
+def test_steps_that_are_skipped_change_nothing_but_the_step(digits_config):
+    """A single image's labels make one step's loss infinite; the next one goes on as if not."""
+    model = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=10)
+    digits_config.on_nonfinite = "skip"
+    task = make_task(digits_config, model, 10, 10)
+    task = replace(
+        task, loss=lambda logits, targets: jnp.where(targets.label < 5, logits[:, 0], jnp.inf)
+    )
+    devices = Pmap(jax.local_devices()[:2])
+    step = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
+    before = steps.create_state(task, (8, 8, 3))
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    label = np.array([0, 1, 2, 3, 4, 0, 1, 9], np.int32)
+    after, metrics = step(
+        devices.replicate(before), {}, devices.split({"image": images, "label": label})
+    )
+    assert devices.fetch(metrics)["nonfinite"] == 1 and devices.fetch(metrics)["loss"] == 0
+    after = devices.fetch(after)
+    assert after.step == 1
+    jax.tree.map(np.testing.assert_array_equal, after.replace(step=before.step), before)
+    batch = devices.split({"image": images, "label": label % 5})
+    later, metrics = step(devices.replicate(after), {}, batch)
+    assert devices.fetch(metrics)["nonfinite"] == 0
+    changed = jax.tree.map(
+        lambda a, b: not np.array_equal(a, b), devices.fetch(later).params, before.params
+    )
+    assert any(jax.tree.leaves(changed))
