@@ -1,0 +1,75 @@
+"""1, 2, 4 and 8 devices, by pmap and by shard_map: the same losses, the same parameters."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+STEPS = 20
+
+SCRIPT = f"""
+import json
+import jax, numpy as np, optax
+from tests.train.test_steps import MODEL, make_task
+from train import steps
+from train.augment import Augment
+from train.parallel import Pmap, ShardMap
+
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, ({STEPS}, 32, 12, 12, 3)).astype(np.uint8)
+labels = rng.integers(0, 7, ({STEPS}, 32)).astype(np.int32)
+schedule = optax.constant_schedule(0.02)
+task = make_task(model=MODEL.clone(axis_name=steps.AXIS), augment=Augment(flip=True, pad_crop=2),
+                 optimizer=optax.sgd(schedule, 0.9), schedule=schedule)
+for kind, counts in ((Pmap, (1, 2, 4, 8)), (ShardMap, (8,))):
+    for count in counts:
+        devices = kind(jax.local_devices()[:count])
+        step = devices.train(lambda s, data, batch: steps.train_step(task, s, batch))
+        state = devices.replicate(steps.create_state(task, (12, 12, 3)))
+        losses = []
+        for image, label in zip(images, labels):
+            state, metrics = step(state, {{}}, devices.split({{"image": image, "label": label}}))
+            losses.append(float(devices.fetch(metrics)["loss"]))
+        params = devices.fetch(state).params
+        flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+        row = {{"kind": kind.__name__, "devices": count, "losses": losses, "params": flat.tolist()}}
+        print(json.dumps(row))
+"""
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """``{(kind, devices): (losses, parameters)}``, in a process of eight devices."""
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", SCRIPT]
+    process = subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True)
+    assert process.returncode == 0, process.stderr
+    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    return {
+        (row["kind"], row["devices"]): (np.array(row["losses"]), np.array(row["params"]))
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_any_number_of_devices_learns_the_same_with_global_statistics(learned, devices):
+    losses, params = learned["Pmap", 1]
+    others, other = learned["Pmap", devices]
+    np.testing.assert_allclose(others, losses, rtol=2e-4)
+    assert np.linalg.norm(other - params) <= 1e-4 * np.linalg.norm(params)
+
+
+def test_shard_map_learns_what_pmap_does(learned):
+    """Not bit for bit: the compiler sees other programs, and fuses them differently."""
+    losses, params = learned["Pmap", 8]
+    others, other = learned["ShardMap", 8]
+    np.testing.assert_allclose(others, losses, rtol=2e-4)
+    assert np.linalg.norm(other - params) <= 1e-4 * np.linalg.norm(params)
