@@ -1,6 +1,7 @@
 """What the loop saves when something else goes wrong, and what it begins with."""
 
 import json
+import os
 import signal
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
-from train import loop
+from train import environment, loop, workdir
 from train.errors import RunError, UsageError
 from train.mixing import Targets
 from train.signals import StopRequest
@@ -41,6 +42,38 @@ def test_an_evaluation_that_fails_costs_nothing_learned(small, tmp_path, monkeyp
         loop.train(small, str(tmp_path), StopRequest())
     assert saved_steps(tmp_path) == [2]
     assert [row["step"] for row in rows(tmp_path)] == [2]
+
+
+def test_saving_by_steps_and_by_minutes(small, tmp_path):
+    small.eval.every_epochs, small.checkpoint.keep = 0, 9
+    small.checkpoint.every_steps = 3
+    loop.train(small, str(tmp_path / "steps"), StopRequest())
+    assert saved_steps(tmp_path / "steps") == [3, 4]
+    small.checkpoint.every_steps, small.checkpoint.every_minutes = 0, 1e-9
+    loop.train(small, str(tmp_path / "minutes"), StopRequest())
+    assert saved_steps(tmp_path / "minutes") == [1, 2, 3, 4]
+
+
+def test_each_start_is_noted_with_what_it_runs_on(small, tmp_path):
+    small.num_steps = 1
+    for _ in range(2):
+        loop.train(small, str(tmp_path), StopRequest())
+    one, other = workdir.sessions(str(tmp_path))
+    assert (one["step"], other["step"]) == (0, 1)
+    assert one["devices"] == jax.device_count() and one["processes"] == 1
+    assert one["versions"]["jax"] == jax.__version__ and one["platform"] == "cpu"
+    assert one["share"] == small.batch_size // jax.device_count()
+    revision = environment.git()
+    assert revision is None or len(revision["revision"]) == 40
+
+
+def test_deterministic_asks_xla_and_keeps_what_was_asked_before(monkeypatch):
+    asked = "--xla_gpu_deterministic_ops=false --xla_dump_to=x"
+    monkeypatch.setenv("XLA_FLAGS", asked)
+    environment.make_deterministic()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[:2] == asked.split()
+    assert flags[2:] == ["--xla_gpu_exclude_nondeterministic_ops=true"]
 
 
 def test_a_signal_during_an_evaluation_saves_at_once(small, tmp_path, monkeypatch):
