@@ -78,10 +78,13 @@ def main():
                 checkpoints.wait()
             print({kind: round(times[-1], 2) for kind, times in seconds.items()}, flush=True)
     plain, saved = (statistics.median(times) for times in seconds.values())
+    ratios = [with_ / without for without, with_ in zip(*seconds.values(), strict=True)]
     bytes_ = sum(leaf.nbytes for leaf in jax.tree.leaves(devices.fetch(state)))
     size = f"{bytes_ / 1e6:.0f} MB"
     print(f"{STEPS} steps: {plain:.2f} s without, {saved:.2f} s with a save of {size}")
-    print(f"ratio {saved / plain:.3f}; a save took {statistics.median(saving):.2f} s in its thread")
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    print(f"ratio of a round's two, median {statistics.median(ratios):.3f} ({spread})")
+    print(f"a save took {statistics.median(saving):.2f} s in its thread")
 
 
 if __name__ == "__main__":
