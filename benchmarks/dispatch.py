@@ -44,7 +44,8 @@ def main():
         return state, jax.lax.pmean(metrics, AXIS)
 
     batch = {"x": np.zeros(8, np.float32)}
-    calls = {"jit": (jax.jit(plain, donate_argnums=0), jax.device_put(state), batch)}
+    jitted = jax.jit(plain, donate_argnums=0)
+    calls = {"jit": (jitted, jax.device_put(state), jax.device_put(batch))}
     for name, kind in (("pmap", Pmap), ("shard_map", ShardMap)):
         devices = kind(jax.local_devices()[:1])
         calls[name] = (devices.train(mapped), devices.replicate(state), devices.split(batch))

@@ -96,9 +96,10 @@ class Torture:
 
 
 def interrupt(run, ending, rng):
-    """Starts the command and ends it so; gives its status and what it said."""
+    """Starts the command and ends it so; gives its status, what it said, and whether it stepped."""
     began = run.last_step()
     process = run.start(QUOTA if ending == "disk full" else None)
+    stepped = False
     if ending != "disk full":
         if ending == "killed in a save":
             wait(process, lambda: saving(run))
@@ -107,11 +108,12 @@ def interrupt(run, ending, rng):
         else:
             target = began + rng.randrange(1, 25)
             wait(process, lambda: run.last_step() >= target)
+            stepped = True
             time.sleep(rng.uniform(0, 0.05))
         number = "SIGKILL" if ending == "killed in a save" else ending
         process.send_signal(getattr(signal, number))
     stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout + stderr
+    return process.returncode, stdout + stderr, stepped
 
 
 def wait(process, happens, seconds=120):
@@ -181,11 +183,11 @@ def torture(folder, endings, seed, steps=STEPS, damages=0.3, tell=print):
         if run.saved() and run.saved()[-1] == steps:
             break
         before = run.saved()
-        status, said = interrupt(run, ending, rng)
+        status, said, stepped = interrupt(run, ending, rng)
         counts[ending] += 1
         allowed = {"SIGKILL": (-9,), "killed in a save": (-9,), "disk full": (1,)}.get(
             ending,
-            (75, -15, -2, -10),  # before the handlers are there a signal ends it
+            (75,) if stepped else (75, -15, -2, -10, 130),  # before there are handlers
         )
         if status not in (*allowed, 0):
             lost.append(f"{ending} ended with {status}: {said[-500:]}")
@@ -203,6 +205,8 @@ def torture(folder, endings, seed, steps=STEPS, damages=0.3, tell=print):
                 newest, older = run.saved()[-1], run.saved()[-2]
                 again += newest - older
         tell(f"{number + 1:3}: {ending:16} status {status:3}, step {run.last_step()}", flush=True)
+    if counts.total() < len(endings):
+        lost.append(f"the run ended after {counts.total()} interruptions; give it more steps")
     process = run.start()
     _, stderr = process.communicate(timeout=600)
     if process.returncode:

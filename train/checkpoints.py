@@ -6,6 +6,7 @@ that says what belongs there. Nothing older is removed before the new one was re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from train import seals
 from train.errors import RunError, UsageError
+from train.files import writing
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
@@ -46,8 +48,9 @@ class Checkpoints:
         self._saver = ThreadPoolExecutor(1, "saver")
         self._saving: Future | None = None
         if keep is not None:
-            os.makedirs(self.folder, exist_ok=True)
-            _clear(self.folder)
+            with writing(self.folder):
+                os.makedirs(self.folder, exist_ok=True)
+                _clear(self.folder)
         self._manager = ocp.CheckpointManager(self.folder, options=_options(keep is None))
         best = self.best()
         self._best_top1 = best[1] if best else -1.0
@@ -80,6 +83,17 @@ class Checkpoints:
             self._best_top1 = metrics["top1"]
         copy = jax.tree.map(np.array, state)  # the caller may go on to change it
         self._saving = self._saver.submit(self._save, step, copy, metrics)
+
+    def has_metrics(self, step: int) -> bool:
+        """Whether a saved step was evaluated."""
+        return bool(seals.metrics(self._path(step)))
+
+    def note(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds the evaluation to a step that was saved without one."""
+        self.wait()
+        with writing(self._path(step)):
+            seals.seal(self._path(step), metrics)
+        self._best_top1 = max(self._best_top1, metrics["top1"])
 
     def check(self) -> None:
         """Raises RunError where a save has failed; one that goes on is not waited for."""
@@ -123,7 +137,7 @@ class Checkpoints:
         if not damaged:
             raise RunError(f"{self.folder} has no finished checkpoint yet")
         number, error = damaged[0]
-        raise RunError(f"{error}. {self._others(number)}") from error
+        raise RunError(f"{error}. None of {len(damaged)} checkpoints can be read") from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -142,28 +156,36 @@ class Checkpoints:
             _check_same(state, self._restore(step, state))
             seals.seal(place, metrics or {})
         except Exception as error:
-            # What is half written takes room on a disk that may be full.
-            if os.path.exists(place):
-                self._remove(step)
-            _clear(self.folder)
+            with contextlib.suppress(OSError):
+                # What is half written takes room on a disk that may be full.
+                if os.path.exists(place):
+                    self._remove(step)
+                _clear(self.folder)
             raise RunError(f"cannot save step {step} in {self.folder}: {_told(error)}") from error
         best = self.best()
         kept = set(self.steps()[-self._keep :]) | ({best[0]} if best else set())
-        for other in set(self.steps()) - kept:
-            self._remove(other)
+        with writing(self.folder):
+            for other in set(self.steps()) - kept:
+                self._remove(other)
         self._manager.reload()
 
     def _read(self, step: int, like: Any) -> Any:
         place = self._path(step)
         try:
-            # Where nothing is sealed, something else wrote this; it is as good as it can be read.
-            if any(seals.is_sealed(self._path(other)) for other in self.steps()):
+            # Where nothing until here is sealed, something else wrote it; it is as good as it can
+            # be read.
+            sealed = [s for s in self.steps() if s <= step and seals.is_sealed(self._path(s))]
+            if sealed:
                 seals.check(place)
+        except (OSError, ValueError) as error:
+            raise Damaged(f"cannot read the checkpoint {place}: {_told(error)}") from error
+        try:
             state = self._restore(step, like)
             jax.tree_util.tree_map_with_path(_check_shape, like, state)
             return state
         except Exception as error:
-            raise Damaged(f"cannot read the checkpoint {place}: {_told(error)}") from error
+            kind = RunError if sealed else Damaged  # what is as it was sealed is not damaged
+            raise kind(f"cannot read the checkpoint {place}: {_told(error)}") from error
 
     def _restore(self, step: int, like: Any) -> Any:
         template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)

@@ -18,6 +18,7 @@ from train.data.resident import gather
 from train.data.splits import Split
 from train.errors import UsageError
 from train.parallel import Devices, InFlight, make_devices
+from train.run import check_alike
 from train.stopping import hearing
 
 TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
@@ -81,6 +82,27 @@ def eval_batch_size(config: ml_collections.ConfigDict) -> int:
     return config.eval.batch_size or max(1, config.batch_size // config.accumulate)
 
 
+def restore_together(
+    path: str, step: int | str, like: steps.TrainState, warn: Callable[[str], None]
+) -> steps.TrainState:
+    """A checkpoint of the run in ``path``, of several processes the one that the first takes.
+
+    A trainer may be saving meanwhile, or the last one be damaged: what is the last is for one to
+    say.
+    """
+    state = None
+    with processes.together():
+        if processes.is_first():
+            with Checkpoints(path, warn=warn) as checkpoints:
+                state = checkpoints.restore(step, like)
+    number = processes.gather(None if state is None else int(state.step))[0]
+    with processes.together():
+        if state is None:
+            with Checkpoints(path) as checkpoints:
+                state = checkpoints.restore(number, like)
+    return state
+
+
 def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of the run in ``path`` on the run's evaluation split.
 
@@ -92,26 +114,29 @@ def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[st
     Gives what :func:`evaluate` gives with ``split`` and ``step``. Raises UsageError or
     RunError where there is no such run, checkpoint or data.
     """
-    config = workdir.read_config(path)
-    if ema and not config.ema.decay:
-        raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
-    config.eval.ema = config.eval.ema if ema is None else ema
-    share = Share(*processes.place())
-    split = Split(config, config.dataset.eval_split, training=False, share=share)
-    workdir.check_data(path, split)
-    model = make_model(config, len(split.source.class_names))
-    # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
-    task = make_task(config, model, steps_per_epoch=1, num_steps=1)
+    with processes.together():
+        config = workdir.read_config(path)
+        if ema and not config.ema.decay:
+            raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
+        config.eval.ema = config.eval.ema if ema is None else ema
+        share = Share(*processes.place())
+        split = Split(config, config.dataset.eval_split, training=False, share=share)
+        workdir.check_data(path, split)
+        model = make_model(config, len(split.source.class_names))
+        # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
+        task = make_task(config, model, steps_per_epoch=1, num_steps=1)
+    check_alike(config, split)
 
     def warn(text: str) -> None:
-        if processes.is_first():
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+        who = "" if processes.is_first() else f" of process {processes.place()[0]}"
+        print(f"warning{who}: {text}", file=sys.stderr, flush=True)
 
-    with Checkpoints(path, warn=warn) as checkpoints:
-        state = checkpoints.restore(step, like=steps.abstract_state(task, split.image_shape))
+    like = steps.abstract_state(task, split.image_shape)
+    state = restore_together(path, step, like, warn)
 
     # Only now what takes its time: decoding all images that stay in memory.
-    split.load(BadRecords(warn=warn))
+    with processes.together():
+        split.load(BadRecords(warn=warn))
     devices = make_devices(config.parallel)
     result = evaluate(
         devices,

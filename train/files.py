@@ -7,10 +7,21 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 
+from train.errors import RunError
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Makes a RunError, in one line, of what the file system says against writing ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {what}: {error.strerror or error}") from error
 
 
 class Locked(Exception):
@@ -23,6 +34,8 @@ def write_atomically(path: str, text: str) -> None:
     def write(beside: str) -> None:
         with open(beside, "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or it might be empty after the power has failed
 
     make_atomically(path, write)
 
@@ -30,8 +43,13 @@ def write_atomically(path: str, text: str) -> None:
 def make_atomically(path: str, make: Callable[[str], None]) -> None:
     """As above, of whatever ``make`` writes to the path that it is given."""
     beside = f"{path}.tmp"
-    make(beside)
-    os.replace(beside, path)
+    try:
+        make(beside)
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # what is half written takes room on a full disk
+            os.unlink(beside)
+        raise
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     # What is wrong shows before anything is written, decoded or compiled.
     with processes.together():
         run = open_run(config, path)
-    check_alike(run)
+    check_alike(config, run.train_split, run.eval_split)
     with ExitStack() as stack:
         console = stack.enter_context(Console(run.timetable.num_steps, processes.is_first()))
         with processes.together():
@@ -64,7 +64,10 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
 
 def open_workdir(run: Run, stack: ExitStack, console: Console) -> Checkpoints:
     """Takes the folder for this trainer alone, and writes there what describes the run."""
-    stack.enter_context(workdir.alone(run.path))
+    stack.enter_context(workdir.alone(run.path, console.warn))
+    workdir.check(run.path, run.config)
+    if workdir.has_checkpoints(run.path) != run.continues:  # since open_run() looked
+        raise RunError(f"{run.path!r} was trained in meanwhile; give the same command again")
     workdir.create(run.path, run.config)
     workdir.describe(run.path, run.config, run.train_split, run.eval_split)
     return stack.enter_context(Checkpoints(run.path, run.config.checkpoint.keep, console.warn))
@@ -142,7 +145,7 @@ class Loop:
         """Trains to the end, and gives the final state's evaluation."""
         if self.start < self.end and self.stopping.at_start():
             raise Interrupted(f"{self.stopping.name} before step {self.start + 1}")
-        evaluated: dict[str, Any] | None = None
+        evaluated = self.evaluate_what_was_interrupted()
         calls = self.run.timetable.calls(self.start, self.together)
         # Batches go to the devices ahead of time, while earlier steps run.
         with Ahead(self.stopping.marked(self.batches()), self.run.devices.split) as feed:
@@ -150,9 +153,24 @@ class Loop:
                 finished = self.step(feed, call)
                 evaluated = self.after(call.stop, self.stopping.after(finished))
         self.wait_saved()
-        # Without a step to do, the run being finished, nothing is evaluated yet.
+        # A finished run has no step to do and nothing to catch up with, and yet is asked.
         evaluated = evaluated or self.evaluate()
         return {"split": self.run.eval_split.source.split} | evaluated | {"step": self.end}
+
+    def evaluate_what_was_interrupted(self) -> dict[str, Any] | None:
+        """The evaluation of the step that the run goes on from, where it was due and never done."""
+        if not self.start or not self.run.timetable.evaluates(self.start):
+            return None
+        own = self.checkpoints is not None and self.checkpoints.has_metrics(self.start)
+        if processes.gather(own)[0]:
+            return None
+        evaluated = self.evaluate()
+        row = {"step": self.start, "epoch": round(self.run.timetable.epoch(self.start), 4)}
+        row |= self.told(evaluated, self.start)
+        if self.writer is not None:
+            self.writer.write(row)
+            self.checkpoints.note(self.start, evaluated)
+        return evaluated
 
     def batches(self) -> Iterable[dict[str, np.ndarray]]:
         """This process's share of the batches, from the first step that is left on."""
@@ -179,14 +197,14 @@ class Loop:
         if first:
             self.console.compiled()
             if self.pictures is not None:
-                self.pictures.samples(*first_images(self.run))
+                self.pictures.samples(lambda: first_images(self.run))
             self.console.start_clock(call.stop)
             self.meter.restart_clock()
         return finished
 
     def after(self, step: int, stopping: bool) -> dict[str, Any] | None:
         """What is due once ``step`` steps were started; gives the evaluation if that was."""
-        timetable, evaluated = self.run.timetable, None
+        timetable, evaluated, last = self.run.timetable, None, step == self.end
         if self.checkpoints is not None:
             self.checkpoints.check()
         saves = timetable.saves(step) or self.minutes_are_over()
@@ -195,13 +213,18 @@ class Loop:
             since = step - sum(self.meter.last_steps)
             first = self.meter.first_nonfinite
             self.watch.check(row, None if first is None else since + first + 1, step)
-            if timetable.evaluates(step) and not (stopping and step < self.end):
+            if last:  # which may take long to evaluate
+                self.save(None)
+            if timetable.evaluates(step) and (last or not stopping):
                 evaluated = self.evaluate_or_save(row)
                 stopping = stopping or evaluated is None
             self.tell(row, evaluated)
-        if saves or stopping or self.improves(evaluated):
+        if last:
+            if self.checkpoints is not None and evaluated is not None:
+                self.checkpoints.note(step, evaluated)
+        elif saves or stopping or self.improves(evaluated):
             self.save(evaluated)
-        if stopping and step < self.end:
+        if stopping and (not last or evaluated is None):
             self.wait_saved()
             raise Interrupted(f"{self.stopping.name} after step {step}; everything is saved")
         return evaluated
@@ -222,25 +245,21 @@ class Loop:
 
     def evaluate_or_save(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The evaluation; what ends it must not cost what was learned until here."""
-        last = row["step"] == self.end
         try:
-            return self.evaluate(lambda finished: self.stopping.after(finished) and not last)
+            return self.evaluate(self.stopping.after)
         except BaseException:
             if self.writer is not None:
                 self.writer.write(row)
-                self.save(None)
-                self.checkpoints.wait()
+                if row["step"] != self.end:  # that is saved already
+                    self.save(None)
+                self.wait_saved()
             raise
 
     def tell(self, row: dict[str, Any], evaluated: dict[str, Any] | None) -> None:
         """Writes a row of metrics and shows it."""
         run, step = self.run, row["step"]
         if evaluated is not None:
-            nonfinite.check_evaluation(run, evaluated["loss"], step)
-            row |= {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
-            guess = guessing(run.config.loss, run.model.num_classes)
-            if not run.config.smoke:  # which has learned nothing
-                announce.check_evaluation(self.console, evaluated, guess)
+            row |= self.told(evaluated, step)
         self.console.progress(row)
         an_epoch = step - self.start >= run.timetable.steps_per_epoch or step == self.end
         if not self.input_told and an_epoch and self.meter.input_wait() is not None:
@@ -251,6 +270,14 @@ class Loop:
             self.writer.write(row)
             self.pictures.curves(at_once=step == self.end)
         self.meter.restart_clock()
+
+    def told(self, evaluated: dict[str, Any], step: int) -> dict[str, Any]:
+        """An evaluation's part of a row of metrics, once it is looked at."""
+        nonfinite.check_evaluation(self.run, evaluated["loss"], step)
+        guess = guessing(self.run.config.loss, self.run.model.num_classes)
+        if self.writer is not None and not self.run.config.smoke:  # which has learned nothing
+            announce.check_evaluation(self.console, evaluated, guess)
+        return {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
 
     def improves(self, evaluated: dict[str, Any] | None) -> bool:
         """Whether an evaluation is the best so far; only the process that saves knows."""

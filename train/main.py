@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+import ml_collections
+
 from train import config as config_lib
 from train import processes
 from train.commands import Parser, run_command, split_overrides
@@ -28,24 +30,25 @@ def main() -> int:
     processes.add_flags(parser)
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
-    processes.connect(flags)
-    return processes.run(lambda: run(flags, overrides))
-
-
-def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
-    """Trains, once the processes have found each other."""
     config = config_lib.load_config(flags.config, overrides)
     name = os.path.splitext(os.path.basename(flags.config))[0]
     name += "_smoke" if config.smoke else ""  # never in the place of the run
     workdir = os.path.join("runs", name) if flags.workdir is None else flags.workdir
     if not workdir:
         raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
+    if config.smoke and processes.wanted(flags):
+        raise UsageError("config.smoke=True is for one process")
+    if config.deterministic:  # before JAX looks for devices
+        from train.environment import make_deterministic
 
+        make_deterministic()
+    processes.connect(flags)
+    return processes.run(lambda: run(config, workdir))
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> int:
+    """Trains, once the processes have found each other."""
     with StopRequest() as stop:
-        if config.deterministic:
-            from train.environment import make_deterministic
-
-            make_deterministic()
         # Only now what takes a second to import: a typing error is told at once.
         from train.loop import Interrupted, train
         from train.metrics import to_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -10,11 +11,12 @@ import time
 from typing import Any
 
 import tqdm
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from train import processes
-from train.errors import RunError
-from train.files import write_atomically
+from train.files import write_atomically, writing
 
 FILE = "metrics.jsonl"
 
@@ -119,30 +121,58 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: str, start: int):
-        path = os.path.join(workdir, FILE)
+        self._path = path = os.path.join(workdir, FILE)
         kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = open(path, "a", encoding="utf-8")
-        self._events = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=start + 1)
+        with writing(path):
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+            self._file = open(path, "a", encoding="utf-8")
+            self._events = Events(os.path.join(workdir, "tensorboard"), start + 1)
 
     def write(self, row: dict[str, float]) -> None:
         """Writes ``{"step": n, name: value, …}``."""
-        try:
+        with writing(self._path):
             self._file.write(to_json(row) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise RunError(f"cannot write {self._file.name}: {error.strerror}") from error
-        for name, value in row.items():
-            if name != "step" and math.isfinite(value):
-                self._events.add_scalar(name, value, row["step"])
+            self._events.write(row)
 
     def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(self, *_) -> None:
-        """Writes out what TensorBoard still holds."""
-        self._file.close()
-        self._events.close()
+        """Lets go of the files."""
+        with contextlib.suppress(OSError):  # whatever did not reach the disk was told before
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._events.close()
+
+
+class Events:
+    """TensorBoard's events, written at once: tensorboardX's own writer has a thread, and where
+    that dies, as on a full disk, whoever adds to its queue waits for ever.
+
+    Those of ``first`` and later steps that are there already are told to be void.
+    """
+
+    def __init__(self, folder: str, first: int):
+        os.makedirs(folder, exist_ok=True)
+        self._writer = EventsWriter(os.path.join(folder, "events"))
+        self._write(file_version="brain.Event:2", step=first)
+        start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
+        self._write(session_log=start, step=first)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Writes a row's finite numbers under their names."""
+        for name, value in row.items():
+            if name != "step" and math.isfinite(value):
+                self._write(summary=scalar(name, value), step=row["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), **fields))
 
 
 def to_json(row: dict[str, Any]) -> str:

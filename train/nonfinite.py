@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from train import workdir
+from train import processes, workdir
 from train.errors import RunError
-from train.files import write_atomically
+from train.files import write_atomically, writing
+from train.metrics import to_json
 from train.run import Run
 
 REPORT = "nonfinite.json"
@@ -42,7 +43,8 @@ class Watch:
         else:
             what = f"the training loss or its gradients became not finite in step {first}"
         self._wait()
-        report(self.run, first, row)
+        if processes.is_first():
+            report(self.run, first, row)
         where = f"{REPORT} has the images of step {first}"
         raise RunError(f"{what}; {advice(self.run.path)}; {where}")
 
@@ -59,15 +61,13 @@ def report(run: Run, step: int, row: dict[str, Any]) -> None:
     records = [int(record) for record in run.order[step - 1]]
     found = {
         "step": step,
-        "metrics": {name: str(value) for name, value in row.items()},
+        "metrics": json.loads(to_json(row)),
         "saved_steps": workdir.saved_steps(run.path),
         "images": [{"record": record, "name": source.name_of(record)} for record in records],
     }
     text = json.dumps(found, indent=1, ensure_ascii=False)
-    try:
+    with writing(REPORT):
         write_atomically(os.path.join(run.path, REPORT), text + "\n")
-    except OSError as error:
-        raise RunError(f"cannot write {REPORT}: {error.strerror}") from error
 
 
 def advice(path: str) -> str:

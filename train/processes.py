@@ -7,6 +7,7 @@ through the same steps at the same time, so what one decides alone would leave t
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import ctypes
 import json
@@ -16,16 +17,20 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from train.errors import RunError, UsageError
+from train.signals import StopRequest
 
 # A process that is gone without a word is missed after this; most are at once.
 HEARTBEAT_SECONDS = 60
 CONNECT_SECONDS = 300
+# What tells, in an error of JAX, that others are the cause.
+_OF_OTHERS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "heartbeat", "onnect")
 
 _connected = False  # asking JAX would make it look for devices
+_own: int | None = None  # this process's number, once it is known
 _status: int | None = None  # to leave with, once all is done
 
 
@@ -47,19 +52,21 @@ def connect(flags: argparse.Namespace) -> None:
     To be called before JAX looks for devices. Raises UsageError for flags that make no sense and
     RunError where the others do not come.
     """
-    given = {
-        "coordinator_address": flags.coordinator,
-        "num_processes": flags.num_processes,
-        "process_id": flags.process_id,
-    }
-    if any(value is not None for value in given.values()):
-        _check_flags(flags)
-    elif not launched_with_others(os.environ):
+    if not wanted(flags):
         return
-    else:
+    if flags.coordinator is None:
         given = {"local_device_ids": _all_devices(os.environ)}
+    else:
+        given = {
+            "coordinator_address": flags.coordinator,
+            "num_processes": flags.num_processes,
+            "process_id": flags.process_id,
+            "cluster_detection_method": "deactivate",  # or JAX would share out the devices
+        }
     import jax
 
+    global _connected, _own
+    _own = flags.process_id
     # The launcher may end all for one that ends; stopping is told among the processes by the
     # steps themselves, for any signal and not SIGTERM alone.
     jax.config.update("jax_enable_preemption_service", False)
@@ -70,13 +77,25 @@ def connect(flags: argparse.Namespace) -> None:
             initialization_timeout=CONNECT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (RuntimeError, ValueError) as error:
-        text = " ".join(str(error).split())
+        _own = jax.process_index()  # finds the devices of all, and so waits for all
+        _connected = jax.process_count() > 1
+        _check_devices(jax.devices())
+    except RunError:
+        raise
+    except Exception as error:  # of JAX, of a launcher's own library
+        text = " ".join(str(error).split()) or type(error).__name__
         raise RunError(
-            f"cannot join the other processes within {CONNECT_SECONDS} s: {text[:300]}"
+            f"cannot join the other processes, for which this one waits {CONNECT_SECONDS} s:"
+            f" {text[:300]}"
         ) from error
-    global _connected
-    _connected = True
+
+
+def wanted(flags: argparse.Namespace) -> bool:
+    """Whether flags or launcher say that this is one of several. Raises UsageError as above."""
+    if (flags.coordinator, flags.num_processes, flags.process_id) != (None, None, None):
+        _check_flags(flags)
+        return True
+    return launched_with_others(os.environ)
 
 
 def launched_with_others(env: Mapping[str, str]) -> bool:
@@ -177,12 +196,16 @@ def run(command: Callable[[], int]) -> int:
     try:
         status = command()
         gather("done")
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0][:200]
-        _end(f"error: {_lost()} ({reason})")
     except (UsageError, RunError) as error:
         _end(f"error: {error}", status=2 if isinstance(error, UsageError) else 1)
-    except Exception:
+    except KeyboardInterrupt:
+        _end("error: interrupted", status=130)
+    except jax.errors.JaxRuntimeError as error:
+        reason = " ".join(str(error).split())
+        if any(word in reason for word in _OF_OTHERS):
+            _end(f"error: {_lost()} ({reason[:200]})")
+        _end(f"error: process {_place()} cannot go on: {reason[:400]}")
+    except BaseException:
         traceback.print_exc()
         _end(f"error: process {_place()} ended in an unforeseen way")
     _leave(status)
@@ -197,6 +220,8 @@ def _leave(status: int) -> NoReturn:
     """
     global _status
     _status = status
+    for number in StopRequest.SIGNALS:  # of a launcher that ends all once one has ended
+        signal.signal(number, signal.SIG_IGN)
     if is_first():
         time.sleep(1)
     sys.stdout.flush()
@@ -218,10 +243,8 @@ def _lost() -> str:
 
 
 def _place() -> str:
-    import jax
-
-    state = jax.process_index() if jax.distributed.is_initialized() else "?"
-    return f"{state} on {socket.gethostname()}"
+    # Not by asking JAX, which might look for devices, and wait for those who are lost.
+    return f"{'?' if _own is None else _own} on {socket.gethostname()}"
 
 
 def _die_with_a_word() -> None:
@@ -242,6 +265,16 @@ def _die_with_a_word() -> None:
     c = ctypes.CDLL(None)
     c.signal.argtypes, c.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     c.signal(signal.SIGABRT, ctypes.cast(_on_abort, ctypes.c_void_p))
+
+
+def _check_devices(devices: Sequence[Any]) -> None:
+    counts = collections.Counter(device.process_index for device in devices)
+    for process, number in sorted(counts.items()):
+        if number != counts[0]:
+            raise RunError(
+                f"processes 0 and {process} have to have the same number of devices, but have"
+                f" {counts[0]} and {number}"
+            )
 
 
 def _check_flags(flags: argparse.Namespace) -> None:

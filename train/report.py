@@ -31,9 +31,9 @@ class Pictures:
             self._try("curves.png", lambda: draw_curves(self._workdir))
             self._last_drawn = time.monotonic()
 
-    def samples(self, images: np.ndarray, captions: Sequence[str]) -> None:
-        """Draws ``samples.png``, see :func:`draw_samples`."""
-        self._try("samples.png", lambda: draw_samples(self._workdir, images, captions))
+    def samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
+        """Draws ``samples.png`` of the images and captions that ``take`` gives."""
+        self._try("samples.png", lambda: draw_samples(self._workdir, *take()))
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
         try:

@@ -95,16 +95,15 @@ def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
     )
 
 
-def check_alike(run: Run) -> None:
+def check_alike(config: ml_collections.ConfigDict, *splits: Split) -> None:
     """Raises RunError where processes would not compute the same; all of them must call it."""
     processes.check_same("version of the code", environment.code_digest())
     processes.check_same("versions of the libraries", environment.versions())
-    processes.check_same("number of devices", len(run.devices.local))
-    keys = config_lib.flatten(run.config)
+    keys = config_lib.flatten(config)
     processes.check_same(
         "configuration", {name: v for name, v in keys.items() if name not in _OWN_KEYS}
     )
-    for split in (run.train_split, run.eval_split):
+    for split in splits:
         processes.check_same(f"{split.source.split!r} data", _told(split.source))
 
 

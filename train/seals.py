@@ -22,8 +22,9 @@ _CHUNK = 2**20
 def seal(folder: str, metrics: dict[str, Any]) -> None:
     """Writes the seal of ``folder`` as it is, with ``metrics`` for :func:`metrics`."""
     files = {name: [os.path.getsize(path), _crc32(path)] for name, path in _files(folder)}
-    text = json.dumps({"metrics": metrics, "files": files}, indent=1)
-    write_atomically(os.path.join(folder, FILE), text + "\n")
+    content = {"metrics": metrics, "files": files}
+    content["crc32"] = _crc32_of(content)
+    write_atomically(os.path.join(folder, FILE), json.dumps(content, indent=1) + "\n")
 
 
 def is_sealed(folder: str) -> bool:
@@ -37,7 +38,7 @@ def check(folder: str) -> None:
         raise ValueError("it was not finished: it has no seal")
     try:
         sealed = _read(folder)["files"].items()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{FILE} is damaged: {error}") from error
     for name, (size, crc32) in sealed:
         path = os.path.join(folder, name)
@@ -52,15 +53,21 @@ def check(folder: str) -> None:
 def metrics(folder: str) -> dict[str, Any]:
     """The metrics that were sealed; empty where there are none, or no seal that can be read."""
     try:
-        found = _read(folder)["metrics"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return _read(folder)["metrics"]
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _read(folder: str) -> Any:
+def _read(folder: str) -> dict[str, Any]:
     with open(os.path.join(folder, FILE), encoding="utf-8") as file:
-        return json.load(file)
+        content = json.load(file)
+    if not isinstance(content, dict) or content.pop("crc32", None) != _crc32_of(content):
+        raise ValueError("its own checksum differs")
+    return content
+
+
+def _crc32_of(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _files(folder: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -21,7 +21,7 @@ from train import environment, processes
 from train.checkpoints import FOLDER
 from train.data.splits import Split
 from train.errors import RunError, UsageError
-from train.files import Locked, locked, write_atomically
+from train.files import Locked, locked, write_atomically, writing
 
 SESSIONS = "sessions.jsonl"
 _SEEN_SECONDS = 30  # that network file systems may take to show a new file
@@ -51,24 +51,26 @@ def check(path: str, config: ml_collections.ConfigDict) -> None:
 
 def create(path: str, config: ml_collections.ConfigDict) -> None:
     """Makes the folder and writes the configuration there; RunError where that fails."""
-    try:
+    with writing(f"the workdir {path!r}"):
         os.makedirs(path, exist_ok=True)
         write_atomically(_config_file(path), config_lib.to_json(config))
-    except OSError as error:
-        raise RunError(f"cannot write the workdir {path!r}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
-def alone(path: str) -> Iterator[None]:
+def alone(path: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Holds the workdir for one trainer. Raises RunError where another one has it."""
-    os.makedirs(path, exist_ok=True)
-    try:
-        with locked(os.path.join(path, "trainer.lock")):
-            yield
-    except Locked as error:
-        raise RunError(
-            f"{error} trains in {path!r}; wait for its end, or take another --workdir"
-        ) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            with writing(f"the workdir {path!r}"):
+                os.makedirs(path, exist_ok=True)
+                lock = locked(os.path.join(path, "trainer.lock"))
+                if not stack.enter_context(lock):
+                    warn(f"{path!r} has no locks: do not start a second trainer there")
+        except Locked as error:
+            raise RunError(
+                f"{error} trains in {path!r}; wait for its end, or take another --workdir"
+            ) from None
+        yield
 
 
 def saved_steps(path: str) -> list[int]:
@@ -90,7 +92,8 @@ def check_shared(path: str) -> None:
     token = os.path.join(path, f".shared.{processes.gather(secrets.token_hex(8))[0]}")
     with processes.together():
         if processes.is_first():
-            open(token, "w").close()
+            with writing(token):
+                open(token, "w").close()
     try:
         with processes.together():
             deadline = time.monotonic() + _SEEN_SECONDS
@@ -122,11 +125,9 @@ def add_session(path: str, step: int, share: int) -> None:
     """Notes a start at ``step`` with what it runs on, see :func:`sessions`."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     session = {"time": now, "step": step, "share": share} | environment.describe()
-    try:
-        with open(os.path.join(path, SESSIONS), "a", encoding="utf-8") as file:
-            file.write(json.dumps(session) + "\n")
-    except OSError as error:
-        raise RunError(f"cannot write {file.name}: {error.strerror}") from error
+    place = os.path.join(path, SESSIONS)
+    with writing(place), open(place, "a", encoding="utf-8") as file:
+        file.write(json.dumps(session) + "\n")
 
 
 def read_config(path: str) -> ml_collections.ConfigDict:
@@ -158,7 +159,9 @@ def describe(
     }
     description["versions"] = environment.versions()
     text = json.dumps(description, indent=2, ensure_ascii=False)
-    write_atomically(os.path.join(path, "run.json"), text + "\n")
+    place = os.path.join(path, "run.json")
+    with writing(place):
+        write_atomically(place, text + "\n")
 
 
 def check_data(path: str, *splits: Split) -> None:

@@ -12,7 +12,7 @@ from train.config import default_config
 from train.data.sources import open_source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
-from train.loop import check_classes
+from train.run import check_classes
 
 PICTURE = encode(photograph(0, 12, 16), "PNG")
 

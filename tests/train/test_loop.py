@@ -10,6 +10,7 @@ import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
 from train import environment, loop, workdir
+from train.checkpoints import Checkpoints
 from train.errors import RunError, UsageError
 from train.mixing import Targets
 from train.signals import StopRequest
@@ -89,6 +90,11 @@ def test_a_signal_during_an_evaluation_saves_at_once(small, tmp_path, monkeypatc
     with pytest.raises(loop.Interrupted, match="SIGTERM after step 2; everything is saved"):
         loop.train(small, str(tmp_path), stop)
     assert evaluations == [None] and saved_steps(tmp_path) == [2]
+    monkeypatch.undo()
+    loop.train(small, str(tmp_path), StopRequest())  # what was interrupted is made up for
+    assert [row["step"] for row in rows(tmp_path) if "eval/top1" in row] == [2, 4]
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        assert checkpoints.has_metrics(2) and checkpoints.has_metrics(4)
 
 
 def test_an_odd_batch_is_not_mixed_and_nothing_is_written(small, tmp_path):

@@ -25,7 +25,7 @@ def our_rates(count, **keys):
     """The rates of ``count`` steps, from keys as in ``config.schedule``."""
     schedule = SimpleNamespace(
         **{"scale_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 0, "warmup_most": 0.25}
-        | {"step_epochs": (), "step_steps": (), "end_rate": 0.0, "power": 1.0}
+        | {"step_shares": (), "step_epochs": (), "step_steps": (), "end_rate": 0.0, "power": 1.0}
         | keys
     )
     return jax.vmap(make_schedule(schedule, 10, count, 64))(np.arange(count))

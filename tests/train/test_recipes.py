@@ -185,7 +185,7 @@ def test_a_smoke_form_moves_what_happens_to_where_it_happens():
     sizes = Sizes(fast.dataset, training=True)
     assert sizes.at(0) < sizes.at(0.75) < fast.dataset.image_size == 32
     rate, _, num_steps = rates("resnet20_cifar10", 32, [("smoke", "true")])
-    assert num_steps == 2 and [rate(0), rate(1)] == pytest.approx([0.1, 0.001])
+    assert num_steps == 2 and [rate(0), rate(1)] == pytest.approx([0.1, 0.01])
 
 
 def test_a_smoke_form_keeps_keys_of_the_command_line(tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -78,6 +79,9 @@ def test_warnings_of_what_does_not_fit():
     assert "step 90" in second and "ends after 30" in second
     assert f"sees {10 // len(devices)} images at once" in third
     config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
+    [unused] = announce.warnings(config, timetable, Pmap(jax.local_devices()[:1]))
+    assert "step_epochs and step_steps have no effect on schedule.name='cosine'" in unused
+    config.schedule.step_epochs = ()
     config.batch_norm = "global"
     assert announce.warnings(config, timetable, devices) == []
 
@@ -207,7 +211,7 @@ def test_pictures_of_any_class_names_and_none_that_ends_a_run(tmp_path):
     warned = []
     pictures = report.Pictures(str(tmp_path), warned.append)
     images = np.zeros((3, 8, 8, 3), np.uint8)
-    pictures.samples(images, ("$\\frac$", "cost_$5 and_$^", "$\\frac$"))
+    pictures.samples(lambda: (images, ("$\\frac$", "cost_$5 and_$^", "$\\frac$")))
     assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
     report.Pictures(str(tmp_path / "gone"), warned.append).curves(at_once=True)
     assert len(warned) == 1 and "cannot draw curves.png: FileNotFoundError" in warned[0]

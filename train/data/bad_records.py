@@ -13,6 +13,7 @@ import numpy as np
 from train.data.decode import BadImage
 from train.data.source import Source
 from train.errors import RunError
+from train.files import writing
 
 FILE = "bad_records.txt"
 _NAMED = 10  # how many are named to the reader
@@ -114,5 +115,6 @@ class BadRecords:
         line = "\t".join(" ".join(field.split()) for field in fields) + "\n"
         if line not in self._listed:
             self._listed.add(line)
-            with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(line)
+            with writing(self._path):
+                with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(line)
