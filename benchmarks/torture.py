@@ -14,7 +14,6 @@ import collections
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -43,6 +42,11 @@ KEYS = (
 ENDINGS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL", "killed in a save", "disk full")
 DAMAGES = ("cut short", "bytes flipped")
 QUOTA = 50_000  # bytes a file; a checkpoint's largest has more
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Torture:
@@ -59,17 +63,13 @@ class Torture:
         }
 
     def start(self, quota=None):
-        def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (quota, quota))
-
         return subprocess.Popen(
-            self.command,
+            [sys.executable, "-c", LIMITED, str(quota), *self.command] if quota else self.command,
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=limit if quota else None,
         )
 
     def rows(self):
@@ -106,7 +106,7 @@ def interrupt(run, ending, rng):
         elif rng.random() < 0.25:
             time.sleep(rng.uniform(0, 6))  # while it starts or compiles
         else:
-            target = began + rng.randrange(1, 25)
+            target = began + rng.randrange(8, 25)
             wait(process, lambda: run.last_step() >= target)
             stepped = True
             time.sleep(rng.uniform(0, 0.05))

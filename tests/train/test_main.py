@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,14 +20,22 @@ def last_json(process):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def final_state(path):
-    """The last checkpoint's leaves, by name."""
-    import jax
-
+def initial_state(path):
+    """The leaves that a run begins with, by name."""
     config = workdir.read_config(str(path))
     task = make_task(config, make_model(config, 10), 1, 1)
-    like = jax.eval_shape(lambda: steps.create_state(task, (8, 8, 3)))
-    state = Checkpoints(str(path)).restore("last", like)
+    return named(steps.create_state(task, (8, 8, 3)))
+
+
+def final_state(path):
+    """The last checkpoint's leaves, by name."""
+    config = workdir.read_config(str(path))
+    task = make_task(config, make_model(config, 10), 1, 1)
+    like = steps.abstract_state(task, (8, 8, 3))
+    return named(Checkpoints(str(path)).restore("last", like))
+
+
+def named(state):
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in leaves}
 
@@ -140,8 +150,8 @@ def test_the_same_command_on_a_finished_run_evaluates_it(run, commands):
     assert all((after == before[name]).all() for name, after in final_state(path).items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path, number):
+def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path):
+    number = signal.SIGTERM  # test_torture.py has others
     path = tmp_path / "stopped"
     arguments = commands.digits(path, *SHORT, "--config.checkpoint.every_epochs=0")
     process = commands.start("train.main", *arguments)
@@ -175,8 +185,9 @@ def test_another_configuration_in_the_same_workdir_is_refused(run, commands):
     assert after == before
 
 
-def test_relative_folders_are_found_again_from_elsewhere(commands, tmp_path):
+def test_relative_folders_are_found_again_from_elsewhere(run, commands, tmp_path):
     config = commands.root / "configs" / "resnet20_digits.py"
+    shutil.copytree(commands.data_dir, tmp_path / "däta dir")
     flags = ("--config.dataset.data_dir=däta dir", "--config.num_steps=2", *SHORT[:2])
     process = commands.run("train.main", "--config", config, *flags, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -276,14 +287,6 @@ def test_evaluate_a_step_that_does_not_exist(run, commands):
     one_line(process, 2, "no step 23", "22, 44, 66")
     process = commands.run("train.evaluate", "--workdir", run[0], "--step", "newest")
     one_line(process, 2, "'newest'")
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(commands, tmp_path):
-    arguments = commands.digits(
-        tmp_path, *SHORT, "--config.schedule.learning_rate=1e30", "--config.label_smoothing=0.9"
-    )
-    one_line(commands.run("train.main", *arguments), 1, "nothing was saved", "learning_rate")
-    assert Checkpoints(str(tmp_path), keep=1).steps() == []
 
 
 def test_help_lists_the_keys(commands):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.train.test_main import final_state, has_done, last_json, wait_until
+from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
 from train import processes
 from train.commands import Parser
 from train.data.order import Share
@@ -27,7 +27,7 @@ TINY = (
     "--config.batch_size=48",
     "--config.num_steps=80",
     "--config.schedule.warmup_epochs=0",
-    "--config.schedule.learning_rate=0.01",  # so that rounding does not grow
+    "--config.schedule.learning_rate=0.002",  # so that rounding hardly grows
     "--config.eval.every_epochs=0",
     "--config.checkpoint.every_epochs=0",
     "--config.checkpoint.every_steps=10",
@@ -137,10 +137,14 @@ def test_it_goes_on_with_other_processes_and_ends_as_one_alone_does(story, comma
     assert parts["one"][0][0] == 75, parts["one"]
     assert [session["processes"] for session in sessions(path)] == [2, 2, 3, 1, 3]
     one, other = final_state(path), final_state(alone)
-    # Rounding that grows over eighty steps; what is wrong in a step differs by far more.
+    # Rounding that grows over eighty steps, against how far they went.
     learned = [name for name in other if name.startswith(".params")]
-    away = sum(np.sum((np.float64(one[name]) - other[name]) ** 2) for name in learned) ** 0.5
-    assert away <= 2e-3 * sum(np.sum(np.float64(other[name]) ** 2) for name in learned) ** 0.5
+    start = initial_state(alone)
+
+    def length(states):
+        return np.sqrt(sum(np.sum(np.square(states[0][n] - states[1][n])) for n in learned))
+
+    assert length((one, other)) <= 0.02 * length((other, start))
 
 
 def test_the_first_speaks_and_counts_every_example_once(story, commands):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +12,18 @@ import pytest
 from benchmarks import torture
 from flax_resnet import ResNet
 from tests.train.test_main import SHORT, one_line, wait_until
-from train import steps
+from train import nonfinite, steps
 from train.build import make_task
 from train.data.order import TrainOrder
-from train.metrics import read_rows
+from train.errors import RunError
 from train.parallel import Pmap
 
 
 def test_an_interrupted_run_ends_with_the_undisturbed_ones_bits(tmp_path):
     said = []
-    endings = ("SIGKILL", "killed in a save", "disk full", "SIGUSR1")
+    endings = ("SIGINT", "killed in a save", "disk full")
     counts, again, lost = torture.torture(
-        tmp_path, endings, seed=3, steps=90, damages=1.0, tell=lambda *text, **_: said.append(text)
+        tmp_path, endings, seed=2, steps=90, damages=1.0, tell=lambda *text, **_: said.append(text)
     )
     assert lost == [], said
     assert set(endings) < set(counts) and again > 0, counts
@@ -42,26 +43,29 @@ def test_a_second_trainer_in_a_workdir_is_refused(commands, tmp_path):
     assert not (tmp_path / "sessions.jsonl").read_text().count("\n") > 1
 
 
-@pytest.mark.parametrize(
-    ("policy", "words"),
-    [
-        ("stop", ["not finite in step 2; step 1 is saved", "images of step 2"]),
-        ("skip", ["the last 20 steps up to 21 were skipped", "step 20 is saved"]),
-    ],
-)
-def test_what_is_not_finite_is_reported_or_skipped(commands, tmp_path, policy, words):
+def test_what_is_not_finite_ends_the_run_with_a_report(commands, tmp_path):
     """At a rate that makes the weights after the first step too large for float32."""
-    keys = ("--config.log.every_steps=1", "--config.checkpoint.every_steps=1")
+    keys = ("--config.log.every_steps=3", "--config.checkpoint.every_steps=1")
     keys += ("--config.schedule.learning_rate=1e18", "--config.schedule.warmup_epochs=0")
-    arguments = commands.digits(tmp_path, *SHORT, *keys, f"--config.on_nonfinite={policy}")
-    process = commands.run("train.main", *arguments)
-    one_line(process, 1, *words)
+    process = commands.run("train.main", *commands.digits(tmp_path, *SHORT, *keys))
+    one_line(process, 1, "not finite in step 2; step 1 is saved", "images of step 2")
     report = json.loads((tmp_path / "nonfinite.json").read_text())
-    assert len({image["record"] for image in report["images"]}) == 64
     order = TrainOrder(1437, 64, seed=0)
-    assert [image["record"] for image in report["images"]] == order[report["step"] - 1].tolist()
-    rows = read_rows(str(tmp_path))
-    assert all(row.get("nonfinite") == 1 for row in rows if row["step"] > 1)
+    assert report["step"] == 2
+    assert [image["record"] for image in report["images"]] == order[1].tolist()
+
+
+def test_where_steps_are_skipped_only_a_long_row_of_them_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(nonfinite, "report", lambda run, step, row: reported.append(step))
+    run = SimpleNamespace(path=str(tmp_path), task=SimpleNamespace(skip_nonfinite=True))
+    reported, watch = [], nonfinite.Watch(run, wait=lambda: None)
+    alone = {"train/loss": float("nan"), "nonfinite": 19}
+    watch.check(alone, 1, 19)
+    watch.check({"train/loss": 2.0, "nonfinite": 9}, 20, 29)  # others of the row were finite
+    watch.check(alone, 30, 48)
+    with pytest.raises(RunError, match="the last 20 steps up to 49 were skipped"):
+        watch.check(alone | {"nonfinite": 1}, 49, 49)
+    assert reported == [49]
 
 
 def test_steps_that_are_skipped_change_nothing_but_the_step(digits_config):
