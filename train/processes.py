@@ -38,8 +38,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that :func:`connect` takes."""
     group = parser.add_argument_group(
         "several processes",
-        "Under SLURM, Open MPI, Kubernetes and on TPU pods nothing is needed; elsewhere give each"
-        " process all three.",
+        "Under SLURM, Open MPI 4, in indexed Kubernetes jobs and on TPU pods of GKE nothing is"
+        " needed; elsewhere give each process all three.",
     )
     group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
     group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
