@@ -46,7 +46,7 @@ def run(console: Console, run: Run, state: TrainState) -> None:
     has_batch_norm = bool(state.batch_stats)
     for warning in warnings(config, timetable, devices, has_batch_norm):
         console.warn(warning)
-    share, before = batch_norm_share(run), workdir.sessions(run.path)
+    share, before = batch_norm_share(config, devices), workdir.sessions(run.path)
     if has_batch_norm and state.step and before and before[-1].get("share", share) != share:
         console.warn(
             f"batch norm now sees {schedules.counted(share, 'image')} at once, before it saw"
@@ -55,12 +55,8 @@ def run(console: Console, run: Run, state: TrainState) -> None:
         )
 
 
-def batch_norm_share(run: Run) -> int:
+def batch_norm_share(config: ml_collections.ConfigDict, devices: Devices) -> int:
     """How many images batch norm takes its statistics of."""
-    return _share(run.config, run.devices)
-
-
-def _share(config: ml_collections.ConfigDict, devices: Devices) -> int:
     part = config.batch_size // config.accumulate
     return part if config.batch_norm == "global" else part // len(devices)
 
@@ -75,7 +71,7 @@ def warnings(
     if config.smoke:
         return []
     found = schedules.warnings(config.schedule, timetable.steps_per_epoch, timetable.num_steps)
-    part, share = config.batch_size // config.accumulate, _share(config, devices)
+    part, share = config.batch_size // config.accumulate, batch_norm_share(config, devices)
     if share < 8 and has_batch_norm:
         found.append(
             f"batch norm sees {schedules.counted(share, 'image')} at once"

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from train import seals
+from train import processes, seals
 from train.errors import RunError, UsageError
 from train.files import writing
 
@@ -57,7 +57,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that are saved, in order."""
-        return sorted(int(name) for name in os.listdir(self.folder) if name.isdigit())
+        return steps_in(self.folder)
 
     def best(self) -> tuple[int, float] | None:
         """The step of the best top-1 and that top-1, if any was evaluated; of equals the last."""
@@ -224,6 +224,27 @@ class Checkpoints:
         away = os.path.join(self.folder, f"{_REMOVED}{step}")
         os.rename(self._path(step), away)
         shutil.rmtree(away, ignore_errors=True)
+
+
+def steps_in(folder: str) -> list[int]:
+    """The steps that a folder of checkpoints has, in order; none where it is not there."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def restore_together(checkpoints: Checkpoints, step: int | str, like: Any) -> Any:
+    """A state, of several processes the one that the first takes. All must call it.
+
+    A trainer may be saving meanwhile, or the last one be damaged: which is the last is for one
+    to say. Raises what :meth:`Checkpoints.restore` does.
+    """
+    state = None
+    with processes.together():
+        if processes.is_first():
+            state = checkpoints.restore(step, like)
+    number = processes.gather(None if state is None else int(state.step))[0]
+    with processes.together():
+        return checkpoints.restore(number, like) if state is None else state
 
 
 class Damaged(Exception):

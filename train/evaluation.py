@@ -10,7 +10,7 @@ import ml_collections
 
 from train import processes, steps, workdir
 from train.build import make_model, make_task
-from train.checkpoints import Checkpoints
+from train.checkpoints import Checkpoints, restore_together
 from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords
 from train.data.order import Share
@@ -82,27 +82,6 @@ def eval_batch_size(config: ml_collections.ConfigDict) -> int:
     return config.eval.batch_size or max(1, config.batch_size // config.accumulate)
 
 
-def restore_together(
-    path: str, step: int | str, like: steps.TrainState, warn: Callable[[str], None]
-) -> steps.TrainState:
-    """A checkpoint of the run in ``path``, of several processes the one that the first takes.
-
-    A trainer may be saving meanwhile, or the last one be damaged: what is the last is for one to
-    say.
-    """
-    state = None
-    with processes.together():
-        if processes.is_first():
-            with Checkpoints(path, warn=warn) as checkpoints:
-                state = checkpoints.restore(step, like)
-    number = processes.gather(None if state is None else int(state.step))[0]
-    with processes.together():
-        if state is None:
-            with Checkpoints(path) as checkpoints:
-                state = checkpoints.restore(number, like)
-    return state
-
-
 def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of the run in ``path`` on the run's evaluation split.
 
@@ -132,7 +111,10 @@ def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[st
         print(f"warning{who}: {text}", file=sys.stderr, flush=True)
 
     like = steps.abstract_state(task, split.image_shape)
-    state = restore_together(path, step, like, warn)
+    with processes.together():
+        checkpoints = Checkpoints(path, warn=warn)
+    with checkpoints:
+        state = restore_together(checkpoints, step, like)
 
     # Only now what takes its time: decoding all images that stay in memory.
     with processes.together():

@@ -21,7 +21,6 @@ def frozen_modules(patterns: str, modules: Iterable[str]) -> tuple[str, ...]:
     Raises UsageError for a pattern that names nothing, and where nothing is left to train.
     """
     modules = sorted(modules)
-    told = ", ".join(modules)
     frozen: set[str] = set()
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         if pattern == BACKBONE:
@@ -30,10 +29,9 @@ def frozen_modules(patterns: str, modules: Iterable[str]) -> tuple[str, ...]:
             named = fnmatch.filter(modules, pattern)
         if not named:
             close = fnmatch.filter(modules, f"{pattern}*")
-            hint = f"; {pattern + '*'!r} names {', '.join(close)}" if close else ""
-            raise UsageError(
-                f"config.freeze: {pattern!r} names no module{hint or f'; there are {told}'}"
-            )
+            hint = f"{pattern + '*'!r} names" if close else "there are"
+            told = ", ".join(close or modules)
+            raise UsageError(f"config.freeze: {pattern!r} names no module; {hint} {told}")
         frozen.update(named)
     if frozen.issuperset(modules):
         raise UsageError(f"config.freeze={patterns!r} leaves nothing to train")

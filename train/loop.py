@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from train import announce, nonfinite, processes, steps, workdir
 from train.augment import example_keys
-from train.checkpoints import Checkpoints
+from train.checkpoints import Checkpoints, restore_together
 from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords
 from train.data.resident import gather
@@ -57,7 +57,9 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
         if writer is not None:
             stack.enter_context(writer)
             announce.run(console, run, state)
-            workdir.add_session(path, int(state.step), announce.batch_norm_share(run))
+            workdir.add_session(
+                path, int(state.step), announce.batch_norm_share(run.config, run.devices)
+            )
         loop = Loop(run, state, checkpoints, console, writer, stop)
         return loop.run_all()
 
@@ -78,19 +80,13 @@ def first_state(run: Run, checkpoints: Checkpoints | None) -> steps.TrainState:
 
     ``checkpoints`` are the first process's, which decides which one it is.
     """
-    like = steps.abstract_state(run.task, run.image_shape)
-    state = None
-    with processes.together():
-        if checkpoints is not None and run.continues:
-            state = checkpoints.restore("last", like)
-    step = processes.gather(None if state is None else int(state.step))[0]
-    if step is None:
+    if not processes.gather(run.continues)[0]:
         return steps.create_state(run.task, run.image_shape, run.variables)
+    like = steps.abstract_state(run.task, run.image_shape)
     with processes.together():
-        if state is None:
-            with Checkpoints(run.path) as others:
-                state = others.restore(step, like)
-    return state
+        opened = nullcontext(checkpoints) if checkpoints is not None else Checkpoints(run.path)
+    with opened as reader:
+        return restore_together(reader, "last", like)
 
 
 class Loop:

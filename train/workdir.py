@@ -18,7 +18,7 @@ import ml_collections
 
 from train import config as config_lib
 from train import environment, processes
-from train.checkpoints import FOLDER
+from train.checkpoints import FOLDER, steps_in
 from train.data.splits import Split
 from train.errors import RunError, UsageError
 from train.files import Locked, locked, write_atomically, writing
@@ -75,9 +75,7 @@ def alone(path: str, warn: Callable[[str], None]) -> Iterator[None]:
 
 def saved_steps(path: str) -> list[int]:
     """The steps that have a checkpoint in the workdir, in order."""
-    folder = os.path.join(path, FOLDER)
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(name) for name in names if name.isdigit())
+    return steps_in(os.path.join(path, FOLDER))
 
 
 def has_checkpoints(path: str) -> bool:
