@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from flax_resnet import ops
+
 BIASES = ("none", "unnormalised", "all")
 
 # A factory of layers: called with the layer's arguments it returns a linen module.
@@ -67,6 +69,7 @@ def conv(
         feature_group_count=groups,
         use_bias=bias == "all" or (bias == "unnormalised" and not normalised),
         kernel_init=kernel_init,
+        conv_general_dilated=ops.conv_general_dilated,
         **kwargs,
     )
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnet import ops
 from flax_resnet.blocks import BLOCKS, SHORTCUTS, STRIDE_CONVS
 from flax_resnet.layers import (
     BIASES,
@@ -259,8 +260,8 @@ class ResNet(nn.Module):
         if self.preactivation:
             # Zeros around the map, as Keras and BiT have it; behind a ReLU any border does.
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            return nn.max_pool(x, (3, 3), strides=(2, 2))
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            return ops.max_pool(x, padding=0)
+        return ops.max_pool(x, padding=1)
 
     def _block(self, place: Place) -> nn.Module:
         number = sum(self.stage_sizes[: place.stage]) + place.index

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from train import allocation
 from train.errors import RunError, UsageError
 
 
@@ -23,6 +24,7 @@ def run_command(command: Callable[[], int | None]) -> None:
 
     Errors that are meant for people are told in one line; others keep their traceback.
     """
+    allocation.keep_freed()
     # Libraries' notices are no news to who runs the command; their errors arrive as ours.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import absl.logging

@@ -1,0 +1,68 @@
+"""What the paired benchmarks share: sides run as processes in turn, and the table of both."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def interleave(
+    script: str, sides: Sequence[str], arguments: Sequence[str], rounds: int, cores: int
+):
+    """Runs ``script --side SIDE`` ``rounds`` times for each side, one after another, in turn.
+
+    Each process may use the last ``cores`` of this process's cores, and prints a JSON object as
+    its last line. Gives ``{side: [object, …]}``, and shows each as it comes.
+    """
+    allowed = sorted(os.sched_getaffinity(0))[-cores:] if cores else None
+    pin = (lambda: os.sched_setaffinity(0, allowed)) if allowed else None
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    results = {side: [] for side in sides}
+    for number in range(1, rounds + 1):
+        for side in sides:
+            command = [sys.executable, script, "--side", side, *arguments]
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=pin
+            )
+            if done.returncode:
+                raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}")
+            results[side].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {number} of {rounds}, {side}: {done.stdout.splitlines()[-1]}", flush=True)
+    return results
+
+
+def ratios(results: dict[str, list[dict]], ours: str, peer: str, key: str) -> list[float]:
+    """``key`` of ours over the peer's, round by round."""
+    return [a[key] / b[key] for a, b in zip(results[ours], results[peer], strict=True)]
+
+
+def spread(values: Sequence[float], form: str = ".1f") -> str:
+    """Such as ``101.2 (99.8–103.0)``: the median, and the least and the most."""
+    middle, least, most = statistics.median(values), min(values), max(values)
+    return f"{middle:{form}} ({least:{form}}–{most:{form}})"
+
+
+def conditions(cores: int) -> str:
+    """The machine, its load and the versions that matter, in a line."""
+    packages = []
+    for name in ("jax", "jaxlib", "flax", "torch", "torchvision"):
+        try:
+            packages.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    of = f"{cores or 'all'} of {len(os.sched_getaffinity(0))} cores"
+    load = os.getloadavg()[0]
+    return (
+        f"{platform.machine()}, {of}, load {load:.1f}, Python {platform.python_version()}, "
+        + ", ".join(packages)
+    )

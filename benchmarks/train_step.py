@@ -1,0 +1,197 @@
+"""Images a second of a whole training step, ours against a peer's, in turn, each its own process.
+
+    python benchmarks/train_step.py --model resnet18 --stem small --size 32 --batch 32 --cores 1
+    python benchmarks/train_step.py --model resnet50 --size 224 --batch 256 --dtype bfloat16 \
+        --peer torch torch-compiled
+
+A step is forward, cross-entropy, backward, SGD with momentum and weight decay, and batch norm's
+update, on random images that lie on the device. Ours is the trainer's own step, from uint8 images
+and with pmap; PyTorch's takes float images that are normalised already, channels_last, under
+autocast where the type is bfloat16. Prints images a second, the time to compile, peak memory and
+the share of the device's peak FLOP/s where it is known, and the ratio round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+
+from benchmarks import sides
+
+PEERS = ("torch", "torch-compiled")
+# Dense bfloat16 and TF32-free float32 FLOP/s of a GPU, from the vendor's data sheets.
+PEAK = {"H100": {"bfloat16": 989e12, "float32": 67e12}, "H200": {"bfloat16": 989e12}}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--stem", choices=("imagenet", "small"))
+    parser.add_argument("--size", type=int, default=224, help="pixels a side")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps of a process")
+    parser.add_argument("--cores", type=int, default=0, help="0 for all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peer", nargs="+", choices=PEERS, default=["torch"])
+    parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.side:
+        side = ours if flags.side == "ours" else torch_side
+        print(json.dumps(side(flags)))
+        return
+    passed = ["--model", flags.model, "--size", flags.size, "--batch", flags.batch]
+    passed += ["--dtype", flags.dtype, "--steps", flags.steps]
+    passed += ["--stem", flags.stem] if flags.stem else []
+    names = ("ours", *flags.peer)
+    results = sides.interleave(__file__, names, list(map(str, passed)), flags.rounds, flags.cores)
+    print(f"\n{flags.model}, {flags.size} px, batch {flags.batch}, {flags.dtype}; ", end="")
+    print(sides.conditions(flags.cores))
+    for name, runs in results.items():
+        rates, memory, compiled = (
+            [run[key] for run in runs] for key in ("images_per_second", "peak_mib", "compile_s")
+        )
+        line = f"{name:15} {sides.spread(rates)} images/s, first step after"
+        line += f" {statistics.median(compiled):.1f} s, {statistics.median(memory):.0f} MiB at peak"
+        if runs[0]["flops_share"]:
+            line += f", {statistics.median(run['flops_share'] for run in runs):.0%} of peak FLOP/s"
+        print(line)
+    for peer in flags.peer:
+        ratio = sides.ratios(results, "ours", peer, "images_per_second")
+        print(f"ours to {peer}: {sides.spread(ratio, '.2f')}")
+
+
+def timed(step, steps: int) -> list[float]:
+    """Seconds of each of ``steps`` calls; ``step`` returns when its work is done."""
+    seconds = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
+    """The line of a side. On a CPU the peak is the process's, with its libraries."""
+    peak = next((types[flags.dtype] for key, types in PEAK.items() if key in device), 0)
+    median = statistics.median(seconds)
+    return {
+        "images_per_second": flags.batch / median,
+        "compile_s": compile_s,
+        "peak_mib": (peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        / 2**20,
+        "flops_share": flops / median / peak if peak else None,
+    }
+
+
+def ours(flags):
+    from train import allocation
+
+    allocation.keep_freed()  # as train.main does
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from flax_resnet import create_model, summarize
+    from train import steps
+    from train.augment import Augment
+    from train.losses import make_loss
+    from train.parallel import Pmap
+
+    fields = {"stem": flags.stem} if flags.stem else {}
+    schedule = optax.constant_schedule(0.01)
+    model = create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
+    task = steps.Task(
+        model=model,
+        optimizer=optax.chain(
+            optax.add_decayed_weights(1e-4),
+            optax.trace(0.9),
+            optax.scale_by_learning_rate(schedule),
+        ),
+        schedule=schedule,
+        augment=Augment(),
+        loss=make_loss("cross_entropy"),
+        eval_loss=make_loss("cross_entropy"),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        seed=0,
+    )
+    devices = Pmap(jax.local_devices()[:1])
+    shape = (flags.size, flags.size, 3)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (flags.batch, *shape), np.uint8)
+    batch = devices.split({"image": images, "label": np.arange(flags.batch, dtype=np.int32) % 10})
+    train = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
+    held = [devices.replicate(steps.create_state(task, shape))]
+
+    def step():
+        held[0], metrics = train(held[0], {}, batch)
+        jax.block_until_ready(metrics)
+
+    (compile_s,) = timed(step, 1)
+    timed(step, 2)
+    seconds = timed(step, flags.steps)
+    device = jax.local_devices()[0]
+    memory = device.memory_stats() or {}
+    return summary(
+        flags,
+        seconds,
+        compile_s,
+        memory.get("peak_bytes_in_use"),
+        device.device_kind,
+        # Two operations a multiply-add; backward is twice the forward.
+        6 * summarize(model, flags.size).multiply_adds * flags.batch,
+    )
+
+
+def torch_side(flags):
+    import os
+
+    import torch
+
+    from benchmarks import torch_nets
+
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = True
+    net = torch_nets.make(flags.model, flags.stem).to(device, memory_format=torch.channels_last)
+    if flags.side == "torch-compiled":
+        net = torch.compile(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(flags.batch, 3, flags.size, flags.size, generator=generator)
+    images = images.to(device, memory_format=torch.channels_last)
+    labels = (torch.arange(flags.batch) % 10).to(device)
+    low = flags.dtype == "bfloat16"
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            loss = torch.nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        if cuda:
+            torch.cuda.synchronize()
+
+    (compile_s,) = timed(step, 1)
+    timed(step, 2)
+    seconds = timed(step, flags.steps)
+    peak = torch.cuda.max_memory_allocated() if cuda else None
+    name = torch.cuda.get_device_name() if cuda else ""
+    flops = 0.0
+    if cuda:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flops = counter.get_total_flops()
+    return summary(flags, seconds, compile_s, peak, name, flops)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Forms of convolution and max-pooling that a backend runs fast, each equal to the plain one.
+
+:func:`conv_general_dilated` and :func:`max_pool` are what the networks call. Which form they take
+is chosen when a function is traced: on CPU the ones of this module, elsewhere, and inside
+:func:`plain`, XLA's own. Measured by ``benchmarks/conv_layers.py`` and ``benchmarks/train_step.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from flax_resnet.pooling import max_pool_first
+from flax_resnet.winograd import conv3x3, transposed_times
+
+_LEAST_WINOGRAD = 64  # channels on either side: with fewer the transforms cost more than they save
+_GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
+
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Within it whatever is traced uses XLA's own operations, on every backend.
+
+    To compare with, for forward-mode derivatives (the fast forms know reverse mode alone), and
+    for what another backend than the one that traces will run.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def _fast(*arrays: jax.Array) -> bool:
+    """Whether the forms for CPUs are taken. They were measured in float32 alone."""
+    on_cpu = jax.default_backend() == "cpu" and not _plain.get()
+    return on_cpu and all(array.dtype == jnp.float32 for array in arrays)
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> jax.Array:
+    """``jax.lax.conv_general_dilated`` of NHWC images, for ``nn.Conv(conv_general_dilated=…)``."""
+
+    def direct(lhs, rhs, groups=1, padding=padding):
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count=groups,
+            precision=precision,
+        )
+
+    undilated = all(d in (None, 1, (1, 1), [1, 1]) for d in (lhs_dilation, rhs_dilation))
+    if not _fast(lhs, rhs) or precision is not None:
+        return direct(lhs, rhs, feature_group_count)
+    if feature_group_count > 1:
+        return _grouped(direct, lhs, rhs, feature_group_count)
+    if not undilated:
+        return direct(lhs, rhs)
+    rhs, padding = _without_padding(lhs, rhs, window_strides, padding)
+    if rhs.shape[:2] == (1, 1) and tuple(padding) == ((0, 0), (0, 0)):
+        down, right = window_strides
+        return _conv1x1(lhs[:, ::down, ::right], rhs[0, 0])
+    same = tuple(window_strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
+    if rhs.shape[:2] == (3, 3) and same and min(rhs.shape[2:]) >= _LEAST_WINOGRAD:
+        return conv3x3(lhs, rhs)
+    return direct(lhs, rhs, padding=padding)
+
+
+@jax.custom_vjp
+def _conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``(N, H, W, C)`` times ``(C, K)``.
+
+    XLA:CPU's gradient by a convolution's 1×1 kernel takes three times as long as this product.
+    """
+    return x @ kernel
+
+
+def _conv1x1_backward(saved, gradient):
+    x, kernel = saved
+    # Without the barrier XLA computes the gradient anew, transposed, on its way into the product.
+    gradient = lax.optimization_barrier(gradient)
+    by_kernel = transposed_times(*(a.reshape(-1, a.shape[-1]) for a in (x, gradient)))
+    return lax.dot_general(gradient, kernel, (((3,), (1,)), ((), ()))), by_kernel
+
+
+_conv1x1.defvjp(lambda x, kernel: (_conv1x1(x, kernel), (x, kernel)), _conv1x1_backward)
+
+
+def _without_padding(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> tuple[jax.Array, Sequence[tuple[int, int]]]:
+    """Cuts off the outer rows and columns of a kernel that see nothing but padding.
+
+    On a map of one pixel that leaves a 3×3 kernel's middle, a ninth of the work.
+    """
+    cut = []
+    for axis, (stride, (before, after)) in enumerate(zip(strides, padding, strict=True)):
+        size, length = x.shape[axis + 1], kernel.shape[axis]
+        outputs = (size + before + after - length) // stride + 1
+        starts = range(-before, -before + outputs * stride, stride)
+        seen = [tap for tap in range(length) if any(0 <= start + tap < size for start in starts)]
+        first, last = seen[0], seen[-1]
+        kernel = lax.slice_in_dim(kernel, first, last + 1, axis=axis)
+        cut.append((before - first, after - (length - 1 - last)))
+    return kernel, tuple(cut)
+
+
+def _grouped(direct, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+    """A grouped convolution as dense ones of a few groups each, whose kernels are mostly zero.
+
+    XLA:CPU's own takes ten times as long, and its gradient by the kernel hundreds of times.
+    """
+    height, width, inputs, channels = kernel.shape  # of a group; of all
+    outputs = channels // groups
+    together = max(
+        n for n in range(1, groups + 1) if groups % n == 0 and n * inputs <= max(_GROUPED, inputs)
+    )
+    parts = groups // together
+    kernel = kernel.reshape(height, width, inputs, parts, together, outputs)
+    same = jnp.eye(together, dtype=kernel.dtype)
+    dense = jnp.einsum("hwipgo,fg->phwfigo", kernel, same)
+    dense = dense.reshape(parts, height, width, together * inputs, together * outputs)
+    pieces = jnp.split(x, parts, axis=-1)
+    return jnp.concatenate([direct(piece, kernel) for piece, kernel in zip(pieces, dense)], axis=-1)
+
+
+def max_pool(x: jax.Array, padding: int) -> jax.Array:
+    """3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 of the least number."""
+    if _fast(x):
+        return max_pool_first(x, padding)
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
