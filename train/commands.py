@@ -7,8 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from train.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import ml_collections
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,3 +77,12 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
                 raise UsageError(f"--config.{key} needs a value: --config.{key}=VALUE")
         overrides.append((key, value))
     return others, overrides
+
+
+def chosen_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigDict) -> str:
+    """``--workdir``, or without it ``runs/NAME`` of the recipe's file; UsageError for ``""``."""
+    if flag is not None and not flag:
+        raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
+    name = os.path.splitext(os.path.basename(recipe))[0]
+    name += "_smoke" if config.smoke else ""  # never in the place of the run
+    return flag or os.path.join("runs", name)

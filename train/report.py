@@ -35,6 +35,10 @@ class Pictures:
         """Draws ``samples.png`` of the images and captions that ``take`` gives."""
         self._try("samples.png", lambda: draw_samples(self._workdir, *take()))
 
+    def draw(self, name: str, draw: Callable[[str], None]) -> None:
+        """Has ``draw`` write the picture ``name``; it is given the path."""
+        self._try(name, lambda: draw(os.path.join(self._workdir, name)))
+
     def _try(self, name: str, draw: Callable[[], None]) -> None:
         try:
             draw()
@@ -77,6 +81,15 @@ def draw_samples(workdir: str, images: np.ndarray, captions: Sequence[str]) -> N
         axis.imshow(image, interpolation="nearest" if len(image) < 64 else "antialiased")
         axis.set_title(caption[:22], fontsize=8, parse_math=False)
     _save(figure, os.path.join(workdir, "samples.png"))
+
+
+def draw_schedule(path: str, epochs: np.ndarray, rates: np.ndarray) -> None:
+    """Writes a PNG to ``path``: the learning rate over the epochs."""
+    figure, (axis,) = _figure(1, 1, (6, 3.4))
+    axis.plot(epochs, rates)
+    axis.set(title="learning rate", xlabel="epoch", ylim=(0, None))
+    axis.grid(alpha=0.3)
+    _save(figure, path)
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]):
