@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,11 @@ _log = logging.getLogger(__name__)
 
 
 class RunError(WeightsError):
-    """There is no such run, or none of its checkpoints can be read; the message says why."""
+    """There is no such run, or its checkpoints cannot be read; the message says why."""
+
+
+class RequestError(RunError):
+    """The run is there, but not the step or the weights that were asked for."""
 
 
 @dataclass(eq=False)
@@ -107,9 +111,44 @@ class Run:
         squares = [self.preprocessing.crop(pixels_of(image)) for image in _each(images)]
         return np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
 
+    def explain(self, images: Any, classes: Any = None, *, stage: int | None = None) -> np.ndarray:
+        """Where the network sees a class: Grad-CAM's maps, float32 ``(N, S, S)`` in 0…1.
+
+        Of the squares that :meth:`prepare` gives; ``classes`` and ``stage`` are as in
+        :func:`flax_resnet.gradcam.gradcam`, by default the predicted classes.
+        """
+        images = list(_each(images))
+        classes = None if classes is None else np.broadcast_to(classes, len(images))
+        parts = []
+        for start in range(0, max(1, len(images)), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            chosen = None if classes is None else classes[part]
+            parts.append(self.explain_prepared(self.prepare(images[part]), chosen, stage=stage))
+        return np.concatenate(parts)
+
     def predict_prepared(self, squares: np.ndarray) -> np.ndarray:
         """As :meth:`predict`, of what :meth:`prepare` gave, such as in another thread."""
         return self._computed_in_batches("predict", squares)
+
+    def explain_prepared(
+        self, squares: np.ndarray, classes: Any = None, *, stage: int | None = None
+    ) -> np.ndarray:
+        """As :meth:`explain`, of what :meth:`prepare` gave."""
+        from flax_resnet.gradcam import gradcam
+
+        if not len(squares):
+            return np.empty(squares.shape[:3], np.float32)
+        if classes is None:
+            classes = self._computed_in_batches("logits", squares).argmax(axis=1)
+        classes = np.broadcast_to(classes, len(squares))
+        parts = []
+        for part, batch in self._batches(squares):
+            chosen = np.resize(classes[part], len(batch))  # repeated, for what fills the batch up
+            images = self.preprocessing.normalize(batch)
+            parts.append(
+                np.asarray(gradcam(self.model, self.variables, images, chosen, stage=stage))
+            )
+        return np.concatenate(parts)[: len(squares)]
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
         """Probabilities ``(N, classes)`` of logits, as the run's loss means them.
@@ -155,13 +194,16 @@ class Run:
         if not count:
             shapes = jax.eval_shape(self._outputs(what), self.variables, squares)
             return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-        size = 1 if count == 1 else self.batch_size
-        parts = []
-        for start in range(0, count, size):
+        parts = [jax.device_get(step(self.variables, batch)) for _, batch in self._batches(squares)]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *parts)
+
+    def _batches(self, squares: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Which images, and these, filled up to one of the two sizes."""
+        size = 1 if len(squares) == 1 else self.batch_size
+        for start in range(0, len(squares), size):
             batch = squares[start : start + size]
             padding = [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)]
-            parts.append(jax.device_get(step(self.variables, np.pad(batch, padding))))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *parts)
+            yield slice(start, start + size), np.pad(batch, padding)
 
 
 def load_run(
@@ -187,15 +229,15 @@ def load_run(
     """
     path = os.path.expanduser(os.fspath(path))
     if weights not in (None, *WEIGHTS):
-        raise RunError(f"weights must be 'ema' or 'raw', not {weights!r}")
+        raise RequestError(f"weights must be 'ema' or 'raw', not {weights!r}")
     if step not in ("last", "best") and (not isinstance(step, int) or isinstance(step, bool)):
-        raise RunError(f"step must be 'last', 'best' or a number of steps, not {step!r}")
+        raise RequestError(f"step must be 'last', 'best' or a number of steps, not {step!r}")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise RunError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
+        raise RequestError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
     config, described = _read(path, "config.json"), _read(path, "run.json")
     averages = bool(config.get("ema.decay"))
     if weights == "ema" and not averages:
-        raise RunError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
+        raise RequestError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
     if weights is None:
         weights = "ema" if averages and config.get("eval.ema", True) else "raw"
     try:
@@ -299,7 +341,7 @@ def _restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int,
         step = best[0] if best else steps[-1]
     if step != "last":
         if step not in steps:
-            raise RunError(f"{folder} has no step {step}; it has {', '.join(map(str, steps))}")
+            raise RequestError(f"{folder} has no step {step}; it has {', '.join(map(str, steps))}")
         return step, _read_step(folder, step, model, ema)
     damage: WeightsError | None = None
     for number in reversed(steps):
