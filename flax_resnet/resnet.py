@@ -215,10 +215,18 @@ class ResNet(nn.Module):
         batch norm uses the batch's own statistics and updates the running ones: apply with
         ``mutable=["batch_stats"]``, and with ``rngs={"dropout": key}`` if anything drops out.
         """
+        return self.classify(self.last_map(images, train), train)
+
+    def last_map(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """The map that is pooled: the last stage's, of a pre-activation net after norm and ReLU."""
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
             learns = train and "final_norm" not in self.frozen
             x = relu(self.final_norm(x, use_running_average=not learns))
+        return x
+
+    def classify(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """What the net gives for its :meth:`last_map` ``(N, H, W, channels)``."""
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = self.head_dropout(x, deterministic=not train)
         return self.head(x) if self.num_classes else x

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from train import processes
-from train.commands import Parser, run_command
-from train.errors import UsageError
+from train.commands import Parser, add_checkpoint_flags, parse_step, run_command
 
 
 def main() -> int:
@@ -15,15 +14,7 @@ def main() -> int:
         description="Evaluates a run's checkpoint on its evaluation split, every image once.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
-    parser.add_argument(
-        "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
-    )
-    parser.add_argument(
-        "--weights",
-        choices=("ema", "raw"),
-        help="the moving average or the weights themselves; default: as eval.ema says",
-    )
+    add_checkpoint_flags(parser)
     processes.add_flags(parser)
     flags = parser.parse_args()
     processes.connect(flags)
@@ -32,9 +23,7 @@ def main() -> int:
 
 def run(flags: argparse.Namespace) -> int:
     """Evaluates, once the processes have found each other."""
-    if flags.step not in ("last", "best") and not flags.step.isdigit():
-        raise UsageError(f"--step must be last, best or a number of steps, not {flags.step!r}")
-    step = int(flags.step) if flags.step.isdigit() else flags.step
+    step = parse_step(flags.step)
 
     from train.evaluation import evaluate_run
     from train.metrics import to_json

@@ -92,6 +92,21 @@ def draw_schedule(path: str, epochs: np.ndarray, rates: np.ndarray) -> None:
     _save(figure, path)
 
 
+def draw_explanation(path: str, square: np.ndarray, heat: np.ndarray, caption: str) -> None:
+    """Writes a PNG: the uint8 image ``(S, S, 3)`` that the network saw, and Grad-CAM's map on it.
+
+    ``heat`` is ``(S, S)`` in 0…1.
+    """
+    from flax_resnet.gradcam import overlay
+
+    figure, axes = _figure(1, 2, (6, 3.4))
+    for axis, picture in zip(axes, (square, overlay(square, heat)), strict=True):
+        axis.axis("off")
+        axis.imshow(picture, interpolation="nearest" if len(square) < 64 else "antialiased")
+    figure.suptitle(caption, fontsize=9, parse_math=False)
+    _save(figure, path)
+
+
 def _figure(rows: int, columns: int, size: tuple[float, float]):
     # matplotlib takes most of a second to import, and nobody waits for its pictures.
     from matplotlib.figure import Figure

@@ -16,7 +16,8 @@ import optax
 from flax import struct
 
 from flax_resnet import ResNet, init_variables
-from train.augment import Augment, example_keys, normalize
+from flax_resnet.preprocessing import normalize
+from train.augment import Augment, example_keys
 from train.losses import rank_of
 from train.mixing import Targets
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -16,9 +17,9 @@ from typing import Any
 
 import ml_collections
 
+from flax_resnet.weights.checkpoints import FOLDER, steps_in
 from train import config as config_lib
 from train import environment, processes
-from train.checkpoints import FOLDER, steps_in
 from train.data.splits import Split
 from train.errors import RunError, UsageError
 from train.files import Locked, locked, write_atomically, writing
@@ -146,13 +147,7 @@ def describe(
     description = {
         "model": config.model.name,
         "class_names": list(train_split.source.class_names),
-        "preprocessing": {
-            "resize": eval_split.resize,
-            "image_size": eval_split.size,
-            "interpolation": eval_split.interpolation,
-            "mean": list(config.dataset.mean),
-            "std": list(config.dataset.std),
-        },
+        "preprocessing": dataclasses.asdict(eval_split.preprocessing),
         "images": {split.source.split: len(split) for split in (train_split, eval_split)},
     }
     description["versions"] = environment.versions()

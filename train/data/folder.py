@@ -106,10 +106,15 @@ def _classes(folder: str) -> dict[str, list[str]]:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     for name in names:
         top = os.path.join(folder, name)
-        files = sorted(os.path.relpath(file, top) for file in _pictures(top, set()))
+        files = sorted(os.path.relpath(file, top) for file in pictures_in(top))
         if files:
             found[name] = files
     return found
+
+
+def pictures_in(folder: str) -> Iterator[str]:
+    """All pictures in a folder, at any depth, in no order. Raises OSError."""
+    return _pictures(folder, set())
 
 
 def _pictures(folder: str, seen: set[str]) -> Iterator[str]:
