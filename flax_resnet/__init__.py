@@ -3,6 +3,7 @@
 import importlib
 
 from flax_resnet.blocks import BottleneckBlock, ResidualBlock
+from flax_resnet.folding import fold_batch_norm
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import Feature, ResNet
 from flax_resnet.runs import load_run
@@ -16,6 +17,7 @@ __all__ = [
     "ResidualBlock",
     "create_model",
     "feature_info",
+    "fold_batch_norm",
     "init_variables",
     "list_models",
     "load_pretrained",
