@@ -29,7 +29,8 @@ from train.steps import TrainState
 WARM_UP = 2  # calls before the clock starts: batches that were made ahead, cold caches
 SECONDS = 6.0  # to time steps for
 MOST_STEPS = 400
-FEWEST_RESULTS = 3
+FEWEST_RESULTS = 3  # of an evaluation, to time it by
+MOST_SAVES = 3
 _PER_IMAGE = ("record", "image", "label")
 
 
@@ -120,7 +121,10 @@ class Trial:
         step = self._steps()
         fed = None if self.run.train_split.is_resident else self._input()
         compiling, evaluation = self._evaluation()
-        save, held_up = self._save()
+        left = range(loop.start + 1, loop.end + 1)
+        saves = sum(map(self.run.timetable.saves, left))
+        on_cpu = self.run.devices.platform == "cpu"
+        save, held_up = self._save(min(MOST_SAVES, saves) if on_cpu else 0)
         return Seconds(step, fed, evaluation, save, held_up, compiling)
 
     def _compile(self, batch: Any) -> Any:
@@ -178,14 +182,30 @@ class Trial:
         batches = -(-len(self.run.eval_split) // batch)
         return compiling, times[-1] / len(times) * batches
 
-    def _save(self) -> tuple[float, float]:
-        """Seconds of a save, and those in which no step can run."""
-        with Checkpoints(self.scratch, self.run.config.checkpoint.keep) as checkpoints:
+    def _save(self, rounds: int) -> tuple[float, float]:
+        """Seconds of a save, and those in which no step can run.
+
+        Then saves ``rounds`` times more, with a step beside each, as the run does: what saving
+        takes of a process's memory is not all given back, and adds up for some saves.
+        """
+        run, loop = self.run, self.loop
+        with (
+            Checkpoints(self.scratch, run.config.checkpoint.keep) as checkpoints,
+            Ahead(loop.batches(), run.devices.split) as feed,
+        ):
             began = time.monotonic()
-            checkpoints.save(self.run.devices.fetch(self.loop.state))
+            checkpoints.save(run.devices.fetch(loop.state))
             held_up = time.monotonic() - began
             checkpoints.wait()
-            return time.monotonic() - began, held_up
+            whole = time.monotonic() - began
+            for number, call in enumerate(run.timetable.calls(loop.start, loop.together)):
+                if number > rounds:
+                    break
+                loop.step(feed, call)
+                if number < rounds:
+                    checkpoints.save(run.devices.fetch(loop.state))
+            jax.block_until_ready(loop.state)
+            return whole, held_up
 
 
 def largest_images(run: Run, start: int) -> int:
