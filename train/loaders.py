@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax_resnet import create_model
@@ -18,6 +20,11 @@ _TORCHVISION = (
     *("wide_resnet50_2", "wide_resnet101_2"),
 )
 _TIMM = (*_TORCHVISION, "seresnet50", "resnet50d", "resnet101d", "resnet50_gn")
+_IMPORTS = {
+    "torchvision": ("torchvision", "safetensors.torch"),
+    "timm": ("timm", "safetensors.torch"),
+    "transformers": ("transformers.models.resnet.modeling_resnet",),
+}
 # What tells nothing of evaluation in float32.
 _OF_TRAINING = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
 _OF_TRAINING += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
@@ -55,11 +62,22 @@ def for_format(run: Run, format: str) -> Loader:
     if not shared:
         note = f"{library} has no such network: in the model card flax_resnet loads it"
         return dataclasses.replace(ours, note=note)
-    needed = ("torch", library, *(("safetensors",) if library != "transformers" else ()))
-    if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
-        note = f"not checked with {library}, since {missing[0]} is not installed here"
+    if reason := _unusable(("torch", *_IMPORTS[library])):
+        note = f"not checked with {library}, which cannot be imported here: {reason}"
         return dataclasses.replace(ours, note=note)
     return Loader(library, lambda file, images: _torch(run, library, file, images))
+
+
+def _unusable(imports: Sequence[str]) -> str:
+    """Why these cannot be imported; in a process of its own, since they are large."""
+    for name in imports:
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            return f"there is no {name.partition('.')[0]}"
+    command = [sys.executable, "-c", f"import {', '.join(imports)}"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if not process.returncode:
+        return ""
+    return (process.stderr.strip().splitlines() or ["it ends at once"])[-1]
 
 
 def changed_fields(model: ResNet, name: str) -> dict[str, Any]:

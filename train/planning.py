@@ -26,6 +26,7 @@ from train.metrics import Console, clock
 from train.parallel import make_devices
 from train.report import Pictures, draw_schedule
 from train.run import Run, open_run
+from train.schedules import counted
 from train.trial import Memory, Seconds, Trial, another_batch_size, largest_batch, mean_pixels
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -104,7 +105,7 @@ def planned(
     announce.run(console, run, state)
     summary = summarize(run.model, config.dataset.image_size)
     console.say(
-        f"net:     {summary.parameters:,} parameters, {counted(summary.multiply_adds)}"
+        f"net:     {summary.parameters:,} parameters, {rounded(summary.multiply_adds)}"
         " multiply-adds an image"
     )
     console.say(f"found:   the data, in {config.dataset.data_dir}")
@@ -170,7 +171,7 @@ def tell_time(
         )
     console.say(
         f"time:    {spelled(epoch)} an epoch, {spelled(total)} in all, with"
-        f" {evaluations} evaluations and {saves} checkpoints"
+        f" {counted(evaluations, 'evaluation')} and {counted(saves, 'checkpoint')}"
     )
     found |= {
         "step_seconds": seconds.step,
@@ -251,7 +252,7 @@ def schedule_line(run: Run, width: int = 40) -> str:
     return f"{bars} from {rates[0]:.3g} up to {rates.max():.3g}, at last {rates[-1]:.3g}"
 
 
-def counted(number: int) -> str:
+def rounded(number: int) -> str:
     """A large number for people: ``"1.82 billion"``."""
     for name, unit in (("billion", 1e9), ("million", 1e6)):
         if number >= unit:
