@@ -70,16 +70,19 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
         yield f"wrote {name}, {os.path.getsize(os.path.join(staging, name)):,} bytes"
         squares, real = real_squares(run)
         kind = "images of the evaluation split" if real else "drawn images: its data are not here"
-        loader = loaders.for_format(run, format)
+        shown = loaders.for_format(run, format)
+        loader = loaders.usable(run, shown)
         if loader.note:
             yield f"note: {loader.note}"
         off = difference(run, loader, staging, name, squares)
-        checked = f"differs by {off['probabilities']:.1e} at most in {len(squares)} {kind}"
+        checked = (
+            f"probabilities differ by {off['probabilities']:.1e} at most in {len(squares)} {kind}"
+        )
         if not within(off):
             bad = output + ".bad"
             os.replace(os.path.join(staging, name), bad)
             raise RunError(
-                f"{output!r} {checked}, which is more than {MOST_OFF['probabilities']:g}; it was"
+                f"{output!r}: {checked}, which is more than {MOST_OFF['probabilities']:g}; it was"
                 f" left as {bad!r}"
             )
         yield f"loaded it with {loader.library} in another process: {checked}"
@@ -88,7 +91,7 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
                 "class_names": [run.name_of(i) for i in range(run.model.num_classes)],
                 "preprocessing": dataclasses.asdict(run.preprocessing),
             }
-            card = model_card(run, loader, format, name, checked)
+            card = model_card(run, shown, format, name, f"{checked}, loaded with {loader.library}")
             _write(staging, f"{name}.json", json.dumps(described, indent=2, ensure_ascii=False))
             _write(staging, CARD, card)
             for made in sorted(os.listdir(staging), key=lambda made: made == name):

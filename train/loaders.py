@@ -37,18 +37,20 @@ class Loader:
     Attributes:
       library: what it needs.
       code: ``(file's name, the line that makes images) -> Python``.
+      imports: modules that may not be there.
       without: modules that it must do without.
       note: why it is not the library that the format is for.
     """
 
     library: str
     code: Callable[[str, str], str]
+    imports: tuple[str, ...] = ()
     without: tuple[str, ...] = ("flax",)
     note: str = ""
 
 
 def for_format(run: Run, format: str) -> Loader:
-    """The loader for what a run's network was written as."""
+    """The loader for what a run's network was written as, to be shown to people."""
     if format == "stablehlo":
         return Loader("jax and flatbuffers", _stablehlo)
     library = {"huggingface": "transformers"}.get(format, format)
@@ -58,21 +60,31 @@ def for_format(run: Run, format: str) -> Loader:
     else:
         names = _TORCHVISION if format == "torchvision" else _TIMM
         shared = name in names and not changed_fields(run.model, name)
-    ours = Loader("flax_resnet", lambda file, images: _ours(run, file, images), without=())
     if not shared:
-        note = f"{library} has no such network: in the model card flax_resnet loads it"
-        return dataclasses.replace(ours, note=note)
-    if reason := _unusable(("torch", *_IMPORTS[library])):
-        note = f"not checked with {library}, which cannot be imported here: {reason}"
-        return dataclasses.replace(ours, note=note)
-    return Loader(library, lambda file, images: _torch(run, library, file, images))
+        return _own(run, f"{library} has no such network: in the model card flax_resnet loads it")
+    imports = ("torch", *_IMPORTS[library])
+    return Loader(library, lambda file, images: _torch(run, library, file, images), imports)
+
+
+def usable(run: Run, loader: Loader) -> Loader:
+    """The loader itself, or this project's own where its library cannot be imported here."""
+    reason = _unusable(loader.imports)
+    if not reason:
+        return loader
+    return _own(run, f"not checked with {loader.library}, which cannot be imported here: {reason}")
+
+
+def _own(run: Run, note: str) -> Loader:
+    return Loader("flax_resnet", lambda file, images: _ours(run, file, images), (), (), note)
 
 
 def _unusable(imports: Sequence[str]) -> str:
-    """Why these cannot be imported; in a process of its own, since they are large."""
+    """Why these cannot be imported, or ""; tried in another process, since they are large."""
     for name in imports:
         if importlib.util.find_spec(name.partition(".")[0]) is None:
             return f"there is no {name.partition('.')[0]}"
+    if not imports:
+        return ""
     command = [sys.executable, "-c", f"import {', '.join(imports)}"]
     process = subprocess.run(command, capture_output=True, text=True)
     if not process.returncode:

@@ -29,7 +29,8 @@ def model_card(run: Run, loader: Loader, format: str, name: str, checked: str) -
             f"# {run.config['model.name']}, {len(run.class_names)} classes",
             "",
             f"`{name}` ({format}) is the network of the run `{os.path.basename(run.path)}` after"
-            f" step {run.step:,}{_weights(run)}. Made with flax-resnet; it {checked}.",
+            f" step {run.step:,}{_weights(run)}. Made with flax-resnet."
+            f" Compared with the run: {checked}.",
             "",
             "## Network",
             "",
