@@ -164,21 +164,18 @@ def test_the_first_speaks_and_counts_every_example_once(story, commands):
 
 def test_evaluation_takes_several_processes(story, start_all):
     path, _, parts = story
-    one, file = ("--workdir", path), path / "predictions.csv"
+    file = path / "predictions.csv"
+    one = ("--workdir", path, "--predictions", file)
     (status, stdout, stderr), (other, silent, _) = ended(
-        start_all(
-            (*one, "--predictions", file), (*one, "--predictions", file), module="train.evaluate"
-        )
+        start_all(one, one, module="train.evaluate")
     )
     assert (status, other) == (0, 0), stderr
     result = json.loads(stdout.splitlines()[-1])
     assert result["examples"] == 360 and "{" not in silent
     with open(file, newline="") as rows:
-        predicted = [
-            (row["image"], row["predicted"] == row["label"]) for row in csv.DictReader(rows)
-        ]
-    assert [image for image, _ in predicted] == [f"record {i}" for i in range(360)]
-    assert sum(right for _, right in predicted) / 360 == result["top1"]
+        told = list(csv.DictReader(rows))
+    assert [row["image"] for row in told] == [f"record {i}" for i in range(360)]
+    assert sum(row["predicted"] == row["label"] for row in told) / 360 == result["top1"]
     assert result["top1"] == json.loads(parts["done"][0][1].splitlines()[-1])["top1"]
 
 
