@@ -101,5 +101,5 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """The uint8 image ``(H, W, 3)`` with a map ``(H, W)`` in 0…1 over it, from yellow to red."""
     heat = np.clip(heat, 0, 1)[..., None]
     colours = np.concatenate([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)], -1)
-    share = 0.65 * np.sqrt(heat)
+    share = 0.65 * heat
     return np.rint((1 - share) * image + share * colours).astype(np.uint8)

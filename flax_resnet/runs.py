@@ -151,14 +151,8 @@ class Run:
         return np.concatenate(parts)[: len(squares)]
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
-        """Probabilities ``(N, classes)`` of logits, as the run's loss means them.
-
-        Softmax; after binary cross-entropy the sigmoid of each class for itself, and these need
-        not add up to 1.
-        """
-        if self.config.get("loss") == "binary_cross_entropy":
-            return jax.nn.sigmoid(logits)
-        return jax.nn.softmax(logits)
+        """Probabilities ``(N, classes)`` of logits; see :func:`probabilities_of`."""
+        return probabilities_of(logits, self.config.get("loss", ""))
 
     def name_of(self, index: int) -> str:
         """The class's name; outputs beyond the classes have numbers."""
@@ -285,6 +279,17 @@ def network_of(config: Mapping[str, Any], num_classes: int, axis_name: str | Non
         axis_name=axis_name,
         **{field: value for field, value in chosen.items() if value},
     )
+
+
+def probabilities_of(logits: jax.Array, loss: str) -> jax.Array:
+    """Probabilities ``(N, classes)`` of logits, as the loss that they were learned by means them.
+
+    Softmax; after ``"binary_cross_entropy"`` the sigmoid of each class for itself, and these
+    need not add up to 1.
+    """
+    if loss == "binary_cross_entropy":
+        return jax.nn.sigmoid(logits)
+    return jax.nn.softmax(logits)
 
 
 def pixels_of(image: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""python -m train.predict --workdir DIR IMAGE_OR_FOLDER… [--topk N] [--json|--csv] [--explain DIR]"""
+"""python -m train.predict --workdir DIR IMAGE_OR_FOLDER… [--topk N] [--json|--csv] [--explain D]"""
 
 from __future__ import annotations
 

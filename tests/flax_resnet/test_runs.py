@@ -39,7 +39,7 @@ def test_predictions_are_the_evaluations(digits_run, test_images, weights):
     probabilities = run.predict(images)
     assert probabilities.shape == (360, 10) and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    evaluated = evaluate_run(digits_run, "last", ema=weights == "ema")
+    evaluated = evaluate_run(digits_run, "last", ema=weights == "ema").result
     assert (probabilities.argmax(axis=1) == labels).mean() == pytest.approx(evaluated["top1"])
     loss = -np.log(probabilities[np.arange(360), labels]).mean()
     assert loss == pytest.approx(evaluated["loss"], rel=1e-4)
@@ -107,7 +107,7 @@ def test_chosen_steps(digits_run):
     rows = workdir.saved_steps(digits_run)
     assert load_run(digits_run).step == rows[-1] == 44
     assert load_run(digits_run, 22).step == 22
-    assert load_run(digits_run, "best").step == evaluate_run(digits_run, "best")["step"]
+    assert load_run(digits_run, "best").step == evaluate_run(digits_run, "best").result["step"]
 
 
 def test_what_cannot_be_loaded_is_told_in_a_line(digits_run, tmp_path):
