@@ -3,8 +3,10 @@
 import importlib
 
 from flax_resnet.blocks import BottleneckBlock, ResidualBlock
+from flax_resnet.folding import fold_batch_norm
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import Feature, ResNet
+from flax_resnet.runs import load_run
 from flax_resnet.variants import create_model, feature_info, list_models
 from flax_resnet.weights import load_pretrained, load_weights, save_weights
 
@@ -15,9 +17,11 @@ __all__ = [
     "ResidualBlock",
     "create_model",
     "feature_info",
+    "fold_batch_norm",
     "init_variables",
     "list_models",
     "load_pretrained",
+    "load_run",
     "load_weights",
     "save_weights",
     "summarize",
@@ -25,7 +29,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Modules that are commands too, imported on first use: `python -m` warns of any other.
+# Imported on first use: a command too, of which `python -m` warns otherwise.
 _LAZY = {"summarize": "flax_resnet.summary"}
 
 

@@ -185,7 +185,8 @@ class Block(nn.Module):
         for i, layer in enumerate(layers, 1):
             last = i == len(layers)
             kernel = nn.initializers.zeros if last and self.zero_init_last else he_normal
-            y = relu(self.norm(name=f"norm{i}")(y, use_running_average=not train))
+            norm = self.norm(after_conv=i > 1, name=f"norm{i}")
+            y = relu(norm(y, use_running_average=not train))
             if i == 1:
                 around = self._around(y if self.activate_shortcut else x, train, norm=None)
             y = self._drop(y, train) if last else y

@@ -17,6 +17,7 @@ from flax.linen.dtypes import promote_dtype
 from flax_resnet import ops
 
 BIASES = ("none", "unnormalised", "all")
+STANDARDISE_EPSILON = 1e-8
 
 # A factory of layers: called with the layer's arguments it returns a linen module.
 Layer = Callable[..., nn.Module]
@@ -81,14 +82,20 @@ def standardise(inputs, kernel, bias, *, dtype):
     mean 0 and variance 1 in float32, before everything is cast to ``dtype``.
     """
     mean, variance = kernel.mean((0, 1, 2)), kernel.var((0, 1, 2))
-    kernel = (kernel - mean) * jax.lax.rsqrt(variance + 1e-8)
+    kernel = (kernel - mean) * jax.lax.rsqrt(variance + STANDARDISE_EPSILON)
     return promote_dtype(inputs, kernel, bias, dtype=dtype)
 
 
 standardised_conv = partial(conv, promote_dtype=standardise)
 
-# Flax's momentum is PyTorch's 1 - momentum: 0.9 here is torchvision's 0.1.
-batch_norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+# Factories of norms are told whether their norm takes a convolution's output (``after_conv``).
+
+
+def batch_norm(*, after_conv: bool = True, **fields) -> nn.BatchNorm:
+    """Batch norm (arXiv:1502.03167), with the moments of torchvision's."""
+    # Flax's momentum is PyTorch's 1 - momentum: 0.9 here is torchvision's 0.1.
+    return nn.BatchNorm(**dict(momentum=0.9, epsilon=1e-5) | fields)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -98,8 +105,37 @@ class GroupNorm(nn.GroupNorm):
         return super().__call__(x)
 
 
-# The variance as E[(x - mean)²]: E[x²] - mean² loses digits where groups are far from zero.
-group_norm = partial(GroupNorm, num_groups=32, epsilon=1e-5, use_fast_variance=False)
+def group_norm(*, after_conv: bool = True, **fields) -> GroupNorm:
+    """Group norm of 32 groups."""
+    # The variance as E[(x - mean)²]: E[x²] - mean² loses digits where groups are far from zero.
+    return GroupNorm(**dict(num_groups=32, epsilon=1e-5, use_fast_variance=False) | fields)
+
+
+class ScaleAndShift(nn.Module):
+    """``scale * x + bias``, channel by channel: what a batch norm computes in evaluation."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        return x * scale.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class Identity(nn.Module):
+    """What is left of a norm that a convolution has taken in."""
+
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        return x
+
+
+def folded_norm(
+    *, after_conv: bool = True, name: str | None = None, dtype: jnp.dtype = jnp.float32, **_
+) -> nn.Module:
+    """In batch norm's place after :func:`flax_resnet.folding.fold_batch_norm`."""
+    return Identity(name=name) if after_conv else ScaleAndShift(dtype, name=name)
 
 
 class SqueezeExcite(nn.Module):

@@ -31,6 +31,7 @@ from flax_resnet.layers import (
     Layer,
     batch_norm,
     conv,
+    folded_norm,
     group_norm,
     linear,
     relu,
@@ -63,7 +64,7 @@ STEMS = {
     "deep_conv": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1), (3, 2, 1)], pool=False),
 }
 STRIDE_BLOCKS = ("first", "last")
-NORMS = ("batch", "group")
+NORMS = ("batch", "group", "folded")
 
 
 class Feature(NamedTuple):
@@ -106,7 +107,8 @@ class ResNet(nn.Module):
         stage's first shortcut takes the activated map, the others the bare one.
       squeeze: hidden width of squeeze-and-excitation as a share of the channels
         (arXiv:1709.01507); 0 for none.
-      norm: ``"batch"``, or ``"group"`` of 32 groups (arXiv:1803.08494).
+      norm: ``"batch"``, or ``"group"`` of 32 groups (arXiv:1803.08494); ``"folded"``, for
+        evaluation alone, see :func:`flax_resnet.fold_batch_norm`.
       norm_epsilon: added to the variance in every norm.
       norm_momentum: of the running statistics; PyTorch's 1 - momentum.
       conv_bias: which convolutions have one; see :func:`flax_resnet.layers.conv`.
@@ -204,7 +206,7 @@ class ResNet(nn.Module):
 
     def setup(self):
         if self.preactivation:
-            self.final_norm = self._norm_layer()()
+            self.final_norm = self._norm_layer()(after_conv=False)
         if self.num_classes:
             self.head = linear(self.num_classes)
         self.head_dropout = nn.Dropout(self.dropout)
@@ -216,10 +218,18 @@ class ResNet(nn.Module):
         batch norm uses the batch's own statistics and updates the running ones: apply with
         ``mutable=["batch_stats"]``, and with ``rngs={"dropout": key}`` if anything drops out.
         """
+        return self.classify(self.last_map(images, train), train)
+
+    def last_map(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """The map that is pooled: the last stage's, of a pre-activation net after norm and ReLU."""
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
             learns = train and "final_norm" not in self.frozen
             x = relu(self.final_norm(x, use_running_average=not learns))
+        return x
+
+    def classify(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """What the net gives for its :meth:`last_map` ``(N, H, W, channels)``."""
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = self.head_dropout(x, deterministic=not train)
         return self.head(x) if self.num_classes else x
@@ -295,6 +305,8 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def _norm_layer(self) -> Layer:
+        if self.norm == "folded":
+            return partial(folded_norm, dtype=self.dtype)
         if self.norm == "group":
             return partial(group_norm, epsilon=self.norm_epsilon, dtype=self.dtype)
         return partial(

@@ -72,3 +72,23 @@ class Commands:
 @pytest.fixture(scope="session")
 def commands(data_dir):
     return Commands(data_dir)
+
+
+@pytest.fixture(scope="session")
+def digits_run(data_dir, tmp_path_factory):
+    """A workdir to be read: two epochs of a narrow net on the digits, with a moving average."""
+    from train.config import load_config
+    from train.loop import train
+    from train.signals import StopRequest
+
+    config = load_config(str(ROOT / DIGITS))
+    config.dataset.data_dir = data_dir
+    config.dataset.image_size = 8
+    config.model.stage_sizes = (1, 1, 1)
+    config.num_epochs = 2.0
+    config.ema.decay = 0.9
+    config.eval.every_epochs = 1.0
+    config.checkpoint.every_epochs = 1.0
+    path = str(tmp_path_factory.mktemp("runs") / "digits")
+    train(config, path, StopRequest())
+    return path

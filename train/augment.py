@@ -179,11 +179,3 @@ def example_keys(seed: int, step: jax.Array, position: jax.Array) -> jax.Array:
     """Keys ``(N,)`` of the examples at ``position`` ``(N,)`` of the global batch ``step``."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(lambda place: jax.random.fold_in(key, place))(position)
-
-
-def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 ``(N, H, W, C)`` to float32: ``(image / 255 - mean) / std``, channel by channel."""
-    # As one multiplication and one addition, which the compiler fuses into what follows.
-    scale = 1 / (255 * jnp.asarray(std, jnp.float32))
-    shift = -jnp.asarray(mean, jnp.float32) / jnp.asarray(std, jnp.float32)
-    return images.astype(jnp.float32) * scale + shift

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from flax_resnet import ResNet, create_model
+from flax_resnet import ResNet
+from flax_resnet.runs import network_of
+from train import config as config_lib
 from train import steps
 from train.augment import Augment
 from train.errors import UsageError
@@ -27,20 +29,9 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
                 f" {config.dataset.name} has {num_classes} classes"
             )
         num_classes = config.model.num_classes
-    given = ("stem", "shortcut", "stage_sizes", "width")
-    chosen = {field: config.model[field] for field in given if config.model[field]}
+    axis_name = steps.AXIS if config.batch_norm == "global" else None
     try:
-        return create_model(
-            config.model.name,
-            num_classes=num_classes,
-            dtype=jnp.dtype(config.model.dtype),
-            zero_init_last=config.model.zero_init_last,
-            drop_path=config.model.drop_path,
-            dropout=config.model.dropout,
-            block_dropout=config.model.block_dropout,
-            axis_name=steps.AXIS if config.batch_norm == "global" else None,
-            **chosen,
-        )
+        return network_of(config_lib.flatten(config), num_classes, axis_name)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 

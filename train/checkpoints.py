@@ -17,11 +17,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, steps_in
+from flax_resnet.weights.seals import metrics as sealed_metrics
 from train import processes, seals
 from train.errors import RunError, UsageError
 from train.files import writing
 
-FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
 _REMOVED = "removed."  # before the number of a step that is being removed
 
@@ -61,9 +62,7 @@ class Checkpoints:
 
     def best(self) -> tuple[int, float] | None:
         """The step of the best top-1 and that top-1, if any was evaluated; of equals the last."""
-        top1s = [(seals.metrics(self._path(step)).get("top1"), step) for step in self.steps()]
-        top1, step = max((pair for pair in top1s if pair[0] is not None), default=(0.0, None))
-        return None if step is None else (step, top1)
+        return best_in(self.folder)
 
     def improves(self, metrics: dict[str, float] | None) -> bool:
         """Whether these are an evaluation's and better than all that was saved."""
@@ -86,7 +85,7 @@ class Checkpoints:
 
     def has_metrics(self, step: int) -> bool:
         """Whether a saved step was evaluated."""
-        return bool(seals.metrics(self._path(step)))
+        return bool(sealed_metrics(self._path(step)))
 
     def note(self, step: int, metrics: dict[str, float]) -> None:
         """Adds the evaluation to a step that was saved without one."""
@@ -172,11 +171,7 @@ class Checkpoints:
     def _read(self, step: int, like: Any) -> Any:
         place = self._path(step)
         try:
-            # Where nothing until here is sealed, something else wrote it; it is as good as it can
-            # be read.
-            sealed = [s for s in self.steps() if s <= step and seals.is_sealed(self._path(s))]
-            if sealed:
-                seals.check(place)
+            sealed = check_step(self.folder, step)
         except (OSError, ValueError) as error:
             raise Damaged(f"cannot read the checkpoint {place}: {_told(error)}") from error
         try:
@@ -224,12 +219,6 @@ class Checkpoints:
         away = os.path.join(self.folder, f"{_REMOVED}{step}")
         os.rename(self._path(step), away)
         shutil.rmtree(away, ignore_errors=True)
-
-
-def steps_in(folder: str) -> list[int]:
-    """The steps that a folder of checkpoints has, in order; none where it is not there."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def restore_together(checkpoints: Checkpoints, step: int | str, like: Any) -> Any:

@@ -7,9 +7,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from train import allocation
 from train.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import ml_collections
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,6 +21,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose a run, one of its checkpoints, and which weights of that."""
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument(
+        "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        help="the moving average or the weights themselves; default: as eval.ema says",
+    )
+
+
+def parse_step(text: str) -> int | str:
+    """The value of ``--step``. Raises UsageError where it is none."""
+    if text in ("last", "best"):
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"--step must be last, best or a number of steps, not {text!r}")
+    return int(text)
 
 
 def run_command(command: Callable[[], int | None]) -> None:
@@ -75,3 +101,12 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
                 raise UsageError(f"--config.{key} needs a value: --config.{key}=VALUE")
         overrides.append((key, value))
     return others, overrides
+
+
+def chosen_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigDict) -> str:
+    """``--workdir``, or without it ``runs/NAME`` of the recipe's file; UsageError for ``""``."""
+    if flag is not None and not flag:
+        raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
+    name = os.path.splitext(os.path.basename(recipe))[0]
+    name += "_smoke" if config.smoke else ""  # never in the place of the run
+    return flag or os.path.join("runs", name)

@@ -1,28 +1,46 @@
-"""python -m train.evaluate --workdir DIR [--step last|best|N] [--weights ema|raw]"""
+"""python -m train.evaluate --workdir DIR [--step last|best|N] [--split NAME] [--tta flip] […]"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from train import processes
-from train.commands import Parser, run_command
-from train.errors import UsageError
+from train.commands import Parser, add_checkpoint_flags, parse_step, run_command
+from train.errors import RunError, UsageError
 
 
 def main() -> int:
     parser = Parser(
         prog="python -m train.evaluate",
-        description="Evaluates a run's checkpoint on its evaluation split, every image once.",
+        description="Evaluates a run's checkpoint on its evaluation split, every image once. The"
+        " last line is a JSON object.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
+    add_checkpoint_flags(parser)
+    parser.add_argument("--split", default="", help="other images of the run's data, as in config")
     parser.add_argument(
-        "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
+        "--dataset",
+        default="",
+        metavar="NAME",
+        help="other data with the same classes: digits, folder or tfds:NAME",
+    )
+    parser.add_argument("--data_dir", default="", metavar="DIR", help="where these lie")
+    parser.add_argument(
+        "--tta",
+        choices=("flip",),
+        default="",
+        help="take the mean of the logits of each image and its mirror image",
     )
     parser.add_argument(
-        "--weights",
-        choices=("ema", "raw"),
-        help="the moving average or the weights themselves; default: as eval.ema says",
+        "--predictions",
+        metavar="FILE",
+        help="write what was said of each image: .csv, or .npz with all probabilities",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where evaluation.json and pictures go; default: evaluation/ in the workdir",
     )
     processes.add_flags(parser)
     flags = parser.parse_args()
@@ -32,18 +50,49 @@ def main() -> int:
 
 def run(flags: argparse.Namespace) -> int:
     """Evaluates, once the processes have found each other."""
-    if flags.step not in ("last", "best") and not flags.step.isdigit():
-        raise UsageError(f"--step must be last, best or a number of steps, not {flags.step!r}")
-    step = int(flags.step) if flags.step.isdigit() else flags.step
+    step = parse_step(flags.step)
+    if flags.output == "":
+        raise UsageError("--output is empty; leave it out, or name a folder")
 
-    from train.evaluation import evaluate_run
+    from train import predictions
+    from train.data.prepared import resolve_data_dir
+    from train.evaluation import Other, evaluate_run
     from train.metrics import to_json
 
+    if flags.predictions is not None:
+        predictions.check_file(flags.predictions)
     ema = None if flags.weights is None else flags.weights == "ema"
-    result = evaluate_run(flags.workdir, step, ema)
+    data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
+    other = Other(flags.split, flags.dataset, data_dir)
+    keep = flags.predictions is not None and flags.predictions.endswith(".npz")
+    evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep)
     if processes.is_first():
-        print(to_json(result), flush=True)
+        tell(flags, evaluated)
+        print(to_json(evaluated.result), flush=True)
     return 0
+
+
+def tell(flags: argparse.Namespace, evaluated) -> None:
+    """Prints the summary, and writes what there is to be written."""
+    import os
+
+    from train import evaluation_report, predictions
+
+    scores = evaluation_report.score_of(evaluated)
+    print(evaluation_report.summary(evaluated, scores), flush=True)
+    if flags.predictions is not None:
+        predictions.write(flags.predictions, evaluated.predictions, evaluated.split.source)
+        print(f"predictions  {flags.predictions}")
+    folder = flags.output or evaluation_report.folder_of(flags.workdir, evaluated)
+    try:
+        written = evaluation_report.write(folder, evaluated, scores)
+    except RunError as error:
+        if flags.output is not None:
+            raise
+        # A run that may only be read can be evaluated all the same.
+        print(f"warning: {error}; --output takes another folder", file=sys.stderr, flush=True)
+        return
+    print(f"written      {os.path.join(folder, '')} {' '.join(written)}")
 
 
 if __name__ == "__main__":

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import ml_collections
+import numpy as np
+import tqdm
 
 from train import processes, steps, workdir
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints, restore_together
 from train.data.ahead import Ahead
 from train.data.bad_records import BadRecords
+from train.data.folder import ALL, has_splits
 from train.data.order import Share
 from train.data.resident import gather
 from train.data.splits import Split
 from train.errors import UsageError
 from train.parallel import Devices, InFlight, make_devices
+from train.predictions import Collector, Predictions
 from train.run import check_alike
 from train.stopping import hearing
 
@@ -33,6 +38,7 @@ def evaluate(
     batch_size: int,
     give_up: Callable[[Any], bool] = lambda _: False,
     mark: Callable[[Iterable], Iterable] = lambda batches: batches,
+    take: Callable[[dict[str, np.ndarray]], None] = lambda _: None,
 ) -> dict[str, float] | None:
     """Gives ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``.
 
@@ -48,15 +54,22 @@ def evaluate(
       give_up: asked after each step, with the sums of the step that it waited for or None;
         where it says so there is no result.
       mark: adds to the batches what the step wants besides.
+      take: is given ``each`` of every step's result, in order, where the step gives that.
     """
     batch_size += -batch_size % len(devices)
-    sums = []
+    sums, each = [], []
     in_flight = InFlight()
     with Ahead(mark(split.eval_batches(batch_size)), devices.split) as batches:
         for batch in batches:
             sums.append(step(state, data, batch))
+            if "each" in sums[-1]:
+                each.append(sums[-1].pop("each"))
             if give_up(in_flight.add(sums[-1])):
                 return None
+            if len(each) > 1:  # while the devices do the next one
+                take(devices.fetch(each.pop(0)))
+    for last in each:
+        take(devices.fetch(last))
     sums = devices.fetch(sums)
     total = {name: sum(part[name].item() for part in sums) for name in sums[0]}
     examples, bad = total["examples"], total["bad"]
@@ -70,11 +83,18 @@ def evaluate(
     return result | {"loss": total["loss"] / examples}
 
 
-def make_eval_step(devices: Devices, task: steps.Task) -> Callable:
-    """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches."""
-    return devices.evaluate(
-        hearing(lambda state, data, batch: steps.eval_step(task, state, gather(data, batch)))
-    )
+def make_eval_step(
+    devices: Devices, task: steps.Task, flip: bool = False, each: bool = False
+) -> Callable:
+    """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches.
+
+    ``flip`` and ``each`` are as in ``steps.eval_step``.
+    """
+
+    def step(state: Any, data: Any, batch: Any) -> Any:
+        return steps.eval_step(task, state, gather(data, batch), flip, each)
+
+    return devices.evaluate(hearing(step))
 
 
 def eval_batch_size(config: ml_collections.ConfigDict) -> int:
@@ -82,25 +102,84 @@ def eval_batch_size(config: ml_collections.ConfigDict) -> int:
     return config.eval.batch_size or max(1, config.batch_size // config.accumulate)
 
 
-def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[str, Any]:
-    """Evaluates a checkpoint of the run in ``path`` on the run's evaluation split.
+@dataclass(frozen=True)
+class Other:
+    """What to evaluate on where it is not the run's own evaluation split; '' is the run's."""
+
+    split: str = ""
+    dataset: str = ""
+    data_dir: str = ""
+
+    def apply(self, dataset: ml_collections.ConfigDict) -> str:
+        """Sets ``config.dataset`` to it, and gives the split."""
+        if self.dataset and self.dataset != dataset.name:
+            dataset.name, dataset.data_dir = self.dataset, ""
+            if self.dataset == "folder" and not self.data_dir:
+                raise UsageError("--dataset folder needs --data_dir, the folder with the pictures")
+        if self.data_dir:
+            dataset.data_dir = self.data_dir
+        if self.split:
+            return self.split
+        if self.is_other_data and dataset.name == "folder" and not has_splits(dataset.data_dir):
+            return ALL  # or only the part would count that training holds out
+        return dataset.eval_split
+
+    @property
+    def is_other_data(self) -> bool:
+        """Whether it is not merely another split."""
+        return bool(self.dataset or self.data_dir)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came out of evaluating a run.
+
+    Attributes:
+      result: what :func:`evaluate` gives with ``split`` and ``step``, and with ``dataset`` and
+        ``tta`` where these are not the run's own.
+      predictions: of every example that counts.
+      split: what was evaluated on.
+      config: of the run, and of this evaluation.
+      weights: ``"ema"`` or ``"raw"``.
+    """
+
+    result: dict[str, Any]
+    predictions: Predictions
+    split: Split
+    config: ml_collections.ConfigDict
+    weights: str
+
+
+def evaluate_run(
+    path: str,
+    step: int | str,
+    ema: bool | None = None,
+    other: Other = Other(),
+    tta: str = "",
+    keep: bool = False,
+) -> Evaluated:
+    """Evaluates a checkpoint of the run in ``path``. Of several processes all must call it.
 
     Args:
       path: the workdir.
       step: a number, ``"last"`` or ``"best"``.
       ema: whether to evaluate the moving average; by default as the run's configuration says.
+      other: what to evaluate on; by default the run's evaluation split.
+      tta: ``"flip"`` takes the mean of the logits of each image and its mirror image.
+      keep: whether the predictions keep the probabilities of all classes.
 
-    Gives what :func:`evaluate` gives with ``split`` and ``step``. Raises UsageError or
-    RunError where there is no such run, checkpoint or data.
+    Raises UsageError or RunError where there is no such run, checkpoint or data, or the data
+    have other classes.
     """
     with processes.together():
         config = workdir.read_config(path)
         if ema and not config.ema.decay:
             raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
         config.eval.ema = config.eval.ema if ema is None else ema
+        name = other.apply(config.dataset)
         share = Share(*processes.place())
-        split = Split(config, config.dataset.eval_split, training=False, share=share)
-        workdir.check_data(path, split)
+        split = Split(config, name, training=False, share=share)
+        workdir.check_data(path, split, others=other.is_other_data)
         model = make_model(config, len(split.source.class_names))
         # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
         task = make_task(config, model, steps_per_epoch=1, num_steps=1)
@@ -120,12 +199,41 @@ def evaluate_run(path: str, step: int | str, ema: bool | None = None) -> dict[st
     with processes.together():
         split.load(BadRecords(warn=warn))
     devices = make_devices(config.parallel)
+    collector = Collector(config.loss, keep)
     result = evaluate(
         devices,
-        make_eval_step(devices, task),
+        make_eval_step(devices, task, flip=tta == "flip", each=True),
         devices.replicate(state),
         devices.replicate(split.resident),
         split,
         eval_batch_size(config),
+        mark=lambda batches: _with_bar(batches, split, eval_batch_size(config)),
+        take=collector.take,
     )
-    return {"split": split.source.split} | result | {"step": int(state.step)}
+    result = {"split": split.source.split} | result | {"step": int(state.step)}
+    if other.is_other_data:
+        result["dataset"] = split.source.name
+    if tta:
+        result["tta"] = tta
+    averaged = config.ema.decay and config.eval.ema
+    return Evaluated(
+        result=result,
+        predictions=collector.predictions(),
+        split=split,
+        config=config,
+        weights="ema" if averaged else "raw",
+    )
+
+
+def _with_bar(batches: Iterable, split: Split, batch_size: int) -> Iterable:
+    """The batches, with a bar on a terminal where they take more than a second."""
+    hidden = not processes.is_first() or not sys.stderr.isatty()
+    return tqdm.tqdm(
+        batches,
+        desc=f"evaluating {split.source.split}",
+        total=-(-len(split) // batch_size),
+        unit=" batches",
+        delay=1,
+        leave=False,
+        disable=hidden,
+    )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 import ml_collections
 
 from train import config as config_lib
 from train import processes
-from train.commands import Parser, run_command, split_overrides
+from train.commands import Parser, chosen_workdir, run_command, split_overrides
 from train.errors import UsageError
 from train.signals import STOPPED, StopRequest
 
@@ -31,11 +30,7 @@ def main() -> int:
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
     config = config_lib.load_config(flags.config, overrides)
-    name = os.path.splitext(os.path.basename(flags.config))[0]
-    name += "_smoke" if config.smoke else ""  # never in the place of the run
-    workdir = os.path.join("runs", name) if flags.workdir is None else flags.workdir
-    if not workdir:
-        raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
+    workdir = chosen_workdir(flags.workdir, flags.config, config)
     if config.smoke and processes.wanted(flags):
         raise UsageError("config.smoke=True is for one process")
     if config.deterministic:  # before JAX looks for devices

@@ -100,7 +100,7 @@ class Console:
             return
         self.told = now
         done, left = step - self.start, self.num_steps - step
-        eta = f", {_clock((now - self.began) / done * left)} left" if done and left else ""
+        eta = f", {clock((now - self.began) / done * left)} left" if done and left else ""
         self.say(line + eta)
 
     def __enter__(self) -> Console:
@@ -201,7 +201,8 @@ def read_rows(workdir: str) -> list[dict[str, float]]:
     return rows
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time for people: ``"3:07"``, ``"1:03:07"``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from train.files import make_atomically
 from train.metrics import read_rows
+from train.scores import Bin
 
 
 class Pictures:
@@ -34,6 +35,10 @@ class Pictures:
     def samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
         """Draws ``samples.png`` of the images and captions that ``take`` gives."""
         self._try("samples.png", lambda: draw_samples(self._workdir, *take()))
+
+    def draw(self, name: str, draw: Callable[[str], None]) -> None:
+        """Has ``draw`` write the picture ``name``; it is given the path."""
+        self._try(name, lambda: draw(os.path.join(self._workdir, name)))
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
         try:
@@ -67,16 +72,93 @@ def draw_curves(workdir: str) -> None:
 
 def draw_samples(workdir: str, images: np.ndarray, captions: Sequence[str]) -> None:
     """Writes ``samples.png``: a grid of uint8 ``(N, H, W, 3)`` images with their classes."""
-    columns = min(8, len(images))
+    draw_grid(os.path.join(workdir, "samples.png"), images, captions)
+
+
+def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: int = 8) -> None:
+    """Writes a PNG: a grid of uint8 ``(N, H, W, 3)`` images, captions of a line or more above."""
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = _figure(rows, columns, (1.3 * columns, 1.5 * rows))
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    figure, axes = _figure(rows, columns, (1.3 * columns, (1.3 + 0.2 * lines) * rows))
     for axis in axes:
         axis.axis("off")
     for axis, image, caption in zip(axes, images, captions, strict=False):
         # Small images as the pixels they are.
         axis.imshow(image, interpolation="nearest" if len(image) < 64 else "antialiased")
-        axis.set_title(caption[:22], fontsize=8, parse_math=False)
-    _save(figure, os.path.join(workdir, "samples.png"))
+        caption = "\n".join(line[:22] for line in caption.splitlines())
+        axis.set_title(caption, fontsize=8, parse_math=False)
+    _save(figure, path)
+
+
+def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Writes a PNG of counts ``(K, K)``: labels in rows, predictions in columns.
+
+    Colours are shares of a row; of up to 20 classes the counts stand in the cells.
+    """
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    few, some = len(names) <= 20, len(names) <= 60
+    side = min(11.0, max(4.0, (0.5 if few else 0.18) * len(names) + 1.8))
+    figure, (axis,) = _figure(1, 1, (side + 0.8, side))
+    shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(shown, ax=axis, label="share of the class", shrink=0.8)
+    axis.set(xlabel="predicted", ylabel="class")
+    if some:
+        ticks, short = range(len(names)), [name[:24] for name in names]
+        axis.set_xticks(ticks, short, fontsize=8 if few else 6, parse_math=False)
+        axis.set_yticks(ticks, short, fontsize=8 if few else 6, parse_math=False)
+        if max(map(len, short)) > 3:
+            axis.tick_params(axis="x", rotation=90)
+    if few:
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[i, j] > 0.5 else "black"
+            axis.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=7, color=colour)
+    _save(figure, path)
+
+
+def draw_reliability(path: str, bins: Sequence[Bin], error: float) -> None:
+    """Writes a PNG of the reliability diagram (Guo et al. 2017, figure 1), and of how many
+    examples have which confidence."""
+    figure, axes = _figure(2, 1, (4.6, 5.6))
+    left, width = [one.low for one in bins], [one.high - one.low for one in bins]
+    filled = [one for one in bins if one.examples]
+    style = dict(align="edge", edgecolor="white", linewidth=0.5)
+    axes[0].bar(left, [one.accuracy for one in bins], width, label="right answers", **style)
+    axes[0].plot([0, 1], [0, 1], "--", color="gray", label="as sure as right")
+    means = [one.confidence for one in filled], [one.accuracy for one in filled]
+    axes[0].plot(*means, "o", color="C1", markersize=4, label="mean confidence")
+    axes[0].set(title=f"expected calibration error {error:.2%}", ylabel="accuracy")
+    axes[0].legend(fontsize=8, loc="upper left")
+    axes[1].bar(left, [one.examples for one in bins], width, color="gray", **style)
+    axes[1].set(xlabel="confidence", ylabel="images", yscale="symlog")
+    for axis, top in zip(axes, (1.02, None), strict=True):
+        axis.set(xlim=(0, 1), ylim=(0, top))
+        axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def draw_schedule(path: str, epochs: np.ndarray, rates: np.ndarray) -> None:
+    """Writes a PNG to ``path``: the learning rate over the epochs."""
+    figure, (axis,) = _figure(1, 1, (6, 3.4))
+    axis.plot(epochs, rates)
+    axis.set(title="learning rate", xlabel="epoch", ylim=(0, None))
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def draw_explanation(path: str, square: np.ndarray, heat: np.ndarray, caption: str) -> None:
+    """Writes a PNG: the uint8 image ``(S, S, 3)`` that the network saw, and Grad-CAM's map on it.
+
+    ``heat`` is ``(S, S)`` in 0…1.
+    """
+    from flax_resnet.gradcam import overlay
+
+    figure, axes = _figure(1, 2, (6, 3.4))
+    for axis, picture in zip(axes, (square, overlay(square, heat)), strict=True):
+        axis.axis("off")
+        axis.imshow(picture, interpolation="nearest" if len(square) < 64 else "antialiased")
+    figure.suptitle(caption, fontsize=9, parse_math=False)
+    _save(figure, path)
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]):

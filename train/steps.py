@@ -16,7 +16,8 @@ import optax
 from flax import struct
 
 from flax_resnet import ResNet, init_variables
-from train.augment import Augment, example_keys, normalize
+from flax_resnet.preprocessing import normalize
+from train.augment import Augment, example_keys
 from train.losses import rank_of
 from train.mixing import Targets
 
@@ -229,16 +230,27 @@ def moving_average(task: Task, state: TrainState, new: Any) -> Any:
     return {name: average[name] | kept(state.ema[name], task.frozen) for name in average}
 
 
-def eval_step(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def eval_step(
+    task: Task,
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    flip: bool = False,
+    each: bool = False,
+) -> dict[str, Any]:
     """Sums over a batch: ``examples``, ``top1`` and ``top5`` counts (int32), and ``loss``.
 
     ``batch`` is as in :func:`train_step`, with ``valid`` bool ``(N,)``: examples that only
-    fill the batch up, or are ``bad``, count nowhere but as ``bad``.
+    fill the batch up, or are ``bad``, count nowhere but as ``bad``. With ``flip`` logits are the
+    mean of the image's and its mirror image's. With ``each`` there is also ``each``: ``logits``,
+    ``label``, ``rank`` of the label and ``valid`` of the global batch's examples, in order.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if task.ema_decay and task.evaluate_ema:
         variables = state.ema
-    logits = task.model.apply(variables, normalize(batch["image"], task.mean, task.std))
+    images = normalize(batch["image"], task.mean, task.std)
+    logits = task.model.apply(variables, images)
+    if flip:
+        logits = (logits + task.model.apply(variables, images[:, :, ::-1])) / 2
     rank = rank_of(logits, batch["label"])
     losses = jnp.where(batch["valid"], task.eval_loss(logits, Targets(batch["label"])), 0)
     sums = {
@@ -248,4 +260,8 @@ def eval_step(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> dic
         "top5": (batch["valid"] & (rank < 5)).sum(dtype=jnp.int32),
         "loss": losses.sum(),
     }
-    return jax.lax.psum(sums, AXIS)
+    sums = jax.lax.psum(sums, AXIS)
+    if not each:
+        return sums
+    own = {"logits": logits, "label": batch["label"], "rank": rank, "valid": batch["valid"]}
+    return sums | {"each": jax.lax.all_gather(own, AXIS, tiled=True)}

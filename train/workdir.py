@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -16,9 +17,10 @@ from typing import Any
 
 import ml_collections
 
+from flax_resnet.weights.checkpoints import FOLDER, steps_in
 from train import config as config_lib
 from train import environment, processes
-from train.checkpoints import FOLDER, steps_in
+from train.data.source import Source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
 from train.files import Locked, locked, write_atomically, writing
@@ -146,13 +148,7 @@ def describe(
     description = {
         "model": config.model.name,
         "class_names": list(train_split.source.class_names),
-        "preprocessing": {
-            "resize": eval_split.resize,
-            "image_size": eval_split.size,
-            "interpolation": eval_split.interpolation,
-            "mean": list(config.dataset.mean),
-            "std": list(config.dataset.std),
-        },
+        "preprocessing": dataclasses.asdict(eval_split.preprocessing),
         "images": {split.source.split: len(split) for split in (train_split, eval_split)},
     }
     description["versions"] = environment.versions()
@@ -162,11 +158,12 @@ def describe(
         write_atomically(place, text + "\n")
 
 
-def check_data(path: str, *splits: Split) -> None:
+def check_data(path: str, *splits: Split, others: bool = False) -> None:
     """Raises RunError where data are others than those of the run in ``path``.
 
     Their folder may be another, but neither their classes nor their number: labels would
-    mean something else, and the batches hold other images.
+    mean something else, and the batches hold other images. Of ``others``, which the run has
+    never seen, the number is free.
     """
     try:
         with open(os.path.join(path, "run.json"), encoding="utf-8") as file:
@@ -179,14 +176,28 @@ def check_data(path: str, *splits: Split) -> None:
         if list(source.class_names) != learned:
             raise RunError(
                 f"the run in {path!r} learned the classes {some(learned)}, but {source.name}"
-                f" {source.split} has {some(source.class_names)}"
+                f" {source.split} has {some(source.class_names)}{_unlike(source, learned)}"
             )
-        if len(split) != counts.get(source.split, len(split)):
+        if not others and len(split) != counts.get(source.split, len(split)):
             raise RunError(
                 f"the run in {path!r} had {counts[source.split]:,} images in {source.name}"
                 f" {source.split}, which has {len(split):,} now; put them back, or take another"
                 " --workdir"
             )
+
+
+def _unlike(source: Source, learned: Sequence[str]) -> str:
+    """What tells two lists of classes apart, where their beginnings do not."""
+    unknown = [name for name in source.class_names if name not in learned]
+    lacking = [name for name in learned if name not in source.class_names]
+    if not unknown and not lacking:
+        return ", in another order"
+    told = [
+        f"{what} {some(names)}"
+        for what, names in (("unknown:", unknown), ("missing:", lacking))
+        if names
+    ]
+    return f" ({'; '.join(told)})"
 
 
 def some(names: Sequence[str], most: int = 8) -> str:

@@ -2,22 +2,50 @@
 
 A run keeps them in ``WORKDIR/checkpoints/STEP/default``, a tree with ``params`` and
 ``batch_stats`` beside the optimizer's state, which is not read here. Where the run kept a moving
-average of both, ``ema``, that is what is read, as it is what the run evaluated. Tensors come
+average of both, ``ema``, that is what is read unless told otherwise. Tensors come
 out as ``params/stage1_block1/conv1/kernel``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from flax_resnet.weights import seals
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, telling_damage
 
+FOLDER = "checkpoints"
 _COLLECTIONS = ("params", "batch_stats")
+
+
+def steps_in(folder: str | os.PathLike[str]) -> list[int]:
+    """The steps that a folder of checkpoints has, in order; none where it is not there."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def best_in(folder: str | os.PathLike[str]) -> tuple[int, float] | None:
+    """The step of the best top-1 and that top-1, if any was evaluated; of equals the last."""
+    top1s = [(seals.metrics(os.path.join(folder, str(s))).get("top1"), s) for s in steps_in(folder)]
+    top1, step = max((pair for pair in top1s if pair[0] is not None), default=(0.0, None))
+    return None if step is None else (step, top1)
+
+
+def check_step(folder: str | os.PathLike[str], step: int) -> bool:
+    """Whether a step has to be sealed. Raises OSError or ValueError where it is not, as it was.
+
+    Where nothing until there is sealed, something else wrote it; it is as good as it can be read.
+    """
+    paths = [os.path.join(folder, str(other)) for other in steps_in(folder) if other <= step]
+    sealed = any(map(seals.is_sealed, paths))
+    if sealed:
+        seals.check(os.path.join(folder, str(step)))
+    return sealed
 
 
 def find_checkpoint(path: Path) -> Path | None:
@@ -41,10 +69,11 @@ def find_checkpoint(path: Path) -> Path | None:
     return None
 
 
-def read_checkpoint(path: Path) -> WeightFile:
+def read_checkpoint(path: Path, average: bool | None = None) -> WeightFile:
     """Reads the tree that :func:`find_checkpoint` found.
 
-    Raises WeightsError where Orbax is missing or the tree has no ``params``.
+    ``average`` says whether to read the moving average; by default where there is one. Raises
+    WeightsError where Orbax is missing or the tree has no ``params``, or no average and is to.
     """
     try:
         import orbax.checkpoint as ocp
@@ -54,8 +83,11 @@ def read_checkpoint(path: Path) -> WeightFile:
     reader = ocp.PyTreeCheckpointer()
     with telling_damage(str(path)):
         tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
-        average = tree.get("ema") or {}
-        source = average or tree
+        averaged = tree.get("ema") or {}
+        if average and not averaged:
+            raise WeightsError(f"{path} has no moving average: its run kept none")
+        average = bool(averaged) if average is None else average
+        source = averaged if average else tree
         wanted = {name: source[name] for name in _COLLECTIONS if source.get(name)}
     if "params" not in wanted:
         raise WeightsError(f"{path} has no 'params'; it has {', '.join(map(str, tree)) or 'none'}")

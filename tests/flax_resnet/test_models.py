@@ -242,7 +242,7 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet50", widht=3), "'widht'; valid are stage_sizes"),
         (lambda: create_model("resnet50", shortcut="c"), "'c'; valid are projection"),
         (lambda: create_model("resnet50", stem="tiny"), "valid are imagenet, small"),
-        (lambda: create_model("resnet50", norm="layer"), "valid are batch, group"),
+        (lambda: create_model("resnet50", norm="layer"), "valid are batch, group, folded"),
         (lambda: create_model("resnet50", num_classes=-3), "num_classes.*not -3"),
         (lambda: create_model("resnet50", output_stride=2), "valid are 4, 8, 16, 32"),
         (lambda: create_model("resnet50", groups=3), "groups=3 must divide the 64"),

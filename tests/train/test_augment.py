@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from train.augment import Augment, color_jitter, example_keys, normalize
+from flax_resnet.preprocessing import normalize
+from train.augment import Augment, color_jitter, example_keys
 from train.build import make_augment
 from train.config import check_config, default_config
 from train.errors import UsageError

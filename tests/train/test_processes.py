@@ -1,6 +1,7 @@
 """Runs of several processes on one machine: real ones, which are stopped, killed and go on."""
 
 import contextlib
+import csv
 import json
 import signal
 import socket
@@ -163,13 +164,18 @@ def test_the_first_speaks_and_counts_every_example_once(story, commands):
 
 def test_evaluation_takes_several_processes(story, start_all):
     path, _, parts = story
-    one = ("--workdir", path)
+    file = path / "predictions.csv"
+    one = ("--workdir", path, "--predictions", file)
     (status, stdout, stderr), (other, silent, _) = ended(
         start_all(one, one, module="train.evaluate")
     )
     assert (status, other) == (0, 0), stderr
     result = json.loads(stdout.splitlines()[-1])
     assert result["examples"] == 360 and "{" not in silent
+    with open(file, newline="") as rows:
+        told = list(csv.DictReader(rows))
+    assert [row["image"] for row in told] == [f"record {i}" for i in range(360)]
+    assert sum(row["predicted"] == row["label"] for row in told) / 360 == result["top1"]
     assert result["top1"] == json.loads(parts["done"][0][1].splitlines()[-1])["top1"]
 
 

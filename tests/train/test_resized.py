@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from flax_resnet.decoding import decode_rgb
 from tests.train.pictures import encode, photograph, turned
-from train.data.decode import decode_rgb
 from train.data.prepared import open_builder, open_prepared, raw_records
 from train.data.resized import resize, resized_name, shrink
 from train.errors import UsageError

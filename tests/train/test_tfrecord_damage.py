@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from flax_resnet.decoding import BadImage
 from tests.train.tfrecords import framed, opened, own_cache, two_splits, write
-from train.data.decode import BadImage
 from train.errors import RunError
 
 cache = pytest.fixture(own_cache, autouse=True)

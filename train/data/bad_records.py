@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.data.decode import BadImage
+from flax_resnet.decoding import BadImage
 from train.data.source import Source
 from train.errors import RunError
 from train.files import writing

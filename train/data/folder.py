@@ -23,6 +23,7 @@ ENDINGS = (
 TRAIN = "train"
 # What an evaluation split may be called; the first that is there.
 HELD_OUT = ("val", "validation", "valid", "test")
+ALL = "all"  # every picture of a folder that has the classes themselves
 LAYOUT = "put the pictures into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into ROOT/CLASS/"
 
 
@@ -50,7 +51,8 @@ def open_folder(root: str, split: str, held_out: float, seed: int) -> Source:
       root: the folder.
       split: a subfolder's name, such as ``"train"`` or ``"val"``. Where another of
         ``HELD_OUT`` is there instead of the one that is named, it is taken; where none is,
-        or ``root`` has the classes themselves, a part of the training pictures.
+        or ``root`` has the classes themselves, a part of the training pictures; of the latter
+        ``"all"`` are all pictures.
       held_out: share of every class that is kept from training for evaluation in that case,
         at least one picture.
       seed: decides which. A picture stays on its side when others are added, but for few.
@@ -82,12 +84,19 @@ def open_folder(root: str, split: str, held_out: float, seed: int) -> Source:
     return Source("folder", split, tuple(classes), Pictures(root, files, labels), names=files)
 
 
+def has_splits(root: str) -> bool:
+    """Whether the folder has subfolders for splits, and not the classes themselves."""
+    return any(os.path.isdir(os.path.join(root, name)) for name in (TRAIN, *HELD_OUT))
+
+
 def _place_of(root: str, split: str) -> tuple[str, str]:
     """The folder below ``root`` to read, and which part of it: '' for all, or a name."""
     has = {name for name in (TRAIN, *HELD_OUT, split) if os.path.isdir(os.path.join(root, name))}
     if split in has:
         others = [name for name in HELD_OUT if name in has]
         return split, "" if split != TRAIN or others else "train"
+    if split == ALL and not has:
+        return "", ""
     if split == TRAIN and not has & set(HELD_OUT):
         return "", "train"
     if split in HELD_OUT:
@@ -106,10 +115,15 @@ def _classes(folder: str) -> dict[str, list[str]]:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     for name in names:
         top = os.path.join(folder, name)
-        files = sorted(os.path.relpath(file, top) for file in _pictures(top, set()))
+        files = sorted(os.path.relpath(file, top) for file in pictures_in(top))
         if files:
             found[name] = files
     return found
+
+
+def pictures_in(folder: str) -> Iterator[str]:
+    """All pictures in a folder, at any depth, in no order. Raises OSError."""
+    return _pictures(folder, set())
 
 
 def _pictures(folder: str, seen: set[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
-from train.data.decode import BadImage
+from flax_resnet.decoding import BadImage
 from train.data.source import Source
 from train.data.tfrecord import TFRecordFiles
 from train.errors import RunError, UsageError

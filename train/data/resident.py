@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -10,18 +11,17 @@ import numpy as np
 import tqdm
 
 from train.data.bad_records import BadRecord, Reader
-from train.data.decode import centre_crop
 
 TOGETHER = 256  # records a task: one task a record would take longer than small images do
 
 
 def load(
-    reader: Reader, size: int, resize: int, interpolation: str, threads: int
+    reader: Reader, crop: Callable[[np.ndarray], np.ndarray], size: int, threads: int
 ) -> tuple[dict[str, np.ndarray], list[BadRecord]]:
     """Decodes every record: ``image`` uint8 ``(N, size, size, 3)``, ``label`` int32 ``(N,)``.
 
-    Gives the bad records, too, in whose place the next one stands. A bar shows the progress
-    where it takes more than a second.
+    ``crop`` makes an image of any size one of ``size``. Gives the bad records, too, in whose
+    place the next one stands. A bar shows the progress where it takes more than a second.
     """
     count = len(reader.source)
     images = np.empty((count, size, size, 3), np.uint8)
@@ -31,7 +31,7 @@ def load(
         found = []
         for index in range(start, min(start + TOGETHER, count)):
             pixels, labels[index], bad = reader.read(index)
-            images[index] = centre_crop(pixels, size, resize, interpolation)
+            images[index] = crop(pixels)
             found += bad
         return found
 

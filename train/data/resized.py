@@ -20,8 +20,8 @@ from tensorflow_datasets.core.proto import dataset_info_pb2
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
+from flax_resnet.decoding import decode_rgb
 from train.data import staging
-from train.data.decode import decode_rgb
 from train.data.prepared import only, open_builder, raw_records
 from train.errors import RunError, UsageError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from train.data.decode import BadImage, decode_rgb
+from flax_resnet.decoding import BadImage, decode_rgb
 
 
 @dataclass(frozen=True)

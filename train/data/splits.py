@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
+from flax_resnet.preprocessing import Preprocessing
 from train.data import resident
 from train.data.bad_records import BadRecord, BadRecords, Reader
-from train.data.decode import centre_crop, random_resized_crop
 from train.data.order import Share, TrainOrder
+from train.data.random_crop import random_resized_crop
 from train.data.source import Source
 from train.data.sources import open_source
 from train.data.stream import stream
@@ -25,6 +26,17 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def preprocessing_of(dataset: ml_collections.ConfigDict) -> Preprocessing:
+    """What ``config.dataset`` does to an image that is not augmented."""
+    return Preprocessing(
+        resize=round(dataset.image_size / dataset.crop_ratio),
+        image_size=dataset.image_size,
+        interpolation=dataset.interpolation,
+        mean=tuple(dataset.mean),
+        std=tuple(dataset.std),
+    )
 
 
 class Sizes:
@@ -81,9 +93,8 @@ class Split:
         self.source: Source = open_source(config.dataset, split)
         self.reader = Reader(self.source, config.data.max_bad_fraction)
         self.size = config.dataset.image_size
-        self.resize = round(self.size / config.dataset.crop_ratio)
+        self.preprocessing = preprocessing_of(config.dataset)
         self.sizes = Sizes(config.dataset, training)
-        self.interpolation = config.dataset.interpolation
         self.seed = config.seed
         self.share = share
         self.scale = tuple(config.augment.crop_scale) if training else (1.0, 1.0)
@@ -116,7 +127,7 @@ class Split:
         self._bad_records = bad_records or self._bad_records
         if self.is_resident:
             self.resident, bad = resident.load(
-                self.reader, self.size, self.resize, self.interpolation, self.threads
+                self.reader, self.preprocessing.crop, self.size, self.threads
             )
             self._bad_records.add(self.reader, bad)
             self._bad[[record.index for record in bad]] = True
@@ -186,7 +197,7 @@ class Split:
     ) -> tuple[Batch, list[BadRecord]]:
         """The images and labels of records, with random crops where there are ``seeds``."""
         images = np.empty((len(records), size, size, 3), np.uint8)
-        resize = round(size * self.resize / self.size)
+        crop = self.preprocessing.at(size).crop
         labels = np.empty(len(records), np.int32)
         found: list[BadRecord] = []
         for place, record in enumerate(records):
@@ -196,7 +207,7 @@ class Split:
                 rng = np.random.default_rng(seeds[place])
                 image = random_resized_crop(pixels, size, rng, self.scale, self.aspect)
             else:
-                image = centre_crop(pixels, size, resize, self.interpolation)
+                image = crop(pixels)
             images[place] = image
         return {"image": images, "label": labels}, found
 

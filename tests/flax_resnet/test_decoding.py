@@ -1,4 +1,4 @@
-"""Decoding and cropping on the host."""
+"""Decoding and the evaluation's crop, on the host."""
 
 import struct
 import threading
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flax_resnet import decoding
+from flax_resnet.decoding import BadImage, decode_rgb
+from flax_resnet.preprocessing import centre_crop
 from tests.train.pictures import encode, every_format, photograph
-from train.data import decode
-from train.data.decode import BadImage, centre_crop, decode_rgb, random_resized_crop
 
 FORMATS = every_format()
 
@@ -28,7 +29,7 @@ def test_every_format_gives_upright_rgb(name):
 def test_pillow_alone_gives_the_same(name):
     """What OpenCV cannot read, or an older OpenCV, comes out alike."""
     encoded, expected, most = FORMATS[name]
-    assert abs(decode._decode_with_pillow(encoded).astype(int) - expected).max() <= most
+    assert abs(decoding._decode_with_pillow(encoded).astype(int) - expected).max() <= most
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0\x00\x10JFIF"])
@@ -55,26 +56,6 @@ def test_shrinking_averages_instead_of_aliasing():
     assert 120 <= crop.min() and crop.max() <= 135
 
 
-def test_random_resized_crop_covers_the_scales_asked_for():
-    # Each pixel tells where it comes from, so the crop's box can be read off its corners.
-    rows, columns = np.mgrid[:200, :200]
-    image = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
-    rng = np.random.default_rng(0)
-    areas = []
-    for _ in range(300):
-        crop = random_resized_crop(image, 32, rng, (0.25, 0.5)).astype(float)
-        assert crop.shape == (32, 32, 3)
-        height = (crop[-1, 0, 0] - crop[0, 0, 0]) * 32 / 31
-        width = (crop[0, -1, 1] - crop[0, 0, 1]) * 32 / 31
-        areas.append(height * width / 200**2)
-        assert 0.7 < width / height < 1.42
-    assert 0.23 < min(areas) < 0.28 and 0.47 < max(areas) < 0.53
-    assert 0.35 < np.mean(areas) < 0.40
-    # A shape that no box of the ratio fits: the largest centred one.
-    sliver = np.zeros((200, 10, 3), np.uint8)
-    assert random_resized_crop(sliver, 8, rng, (0.9, 1.0)).shape == (8, 8, 3)
-
-
 @pytest.mark.parametrize("shape", [(300, 451), (451, 300), (97, 97), (40, 400), (60, 91)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_centre_crop_is_resizing_and_cropping(shape, interpolation):
@@ -83,35 +64,18 @@ def test_centre_crop_is_resizing_and_cropping(shape, interpolation):
     size, resize = 64, 73
     shorter = min(shape)
     new = [int(resize * side / shorter) for side in shape]
-    whole = Image.fromarray(picture).resize(new[::-1], decode.RESAMPLING[interpolation])
+    how = Image.Resampling[interpolation.upper()]
+    whole = Image.fromarray(picture).resize(new[::-1], how)
     top, left = (round((side - size) / 2) for side in new)
     expected = np.asarray(whole)[top : top + size, left : left + size]
     crop = centre_crop(picture, size, resize, interpolation)
     assert abs(crop.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (130, 97), (300, 140), (511, 480)])
-def test_random_crops_shrink_without_aliasing(shape):
-    """Stripes of one pixel, which become moiré where pixels are left out."""
-    stripes = np.zeros((*shape, 3), np.uint8)
-    stripes[:, ::2] = 255
-    crop = random_resized_crop(stripes, 32, np.random.default_rng(0), (1.0, 1.0), (0.5, 2.0))
-    assert 100 <= crop.min() and crop.max() <= 155
-    picture = photograph(5, *shape)
-    whole = Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)
-    crop = decode._resize(picture, 32)
-    assert abs(crop.astype(int) - np.asarray(whole)).mean() < 8  # an odd last row is left out
-
-
 def test_a_ribbon_costs_no_more_memory_than_another_picture():
     start = time.monotonic()
     ribbon = np.zeros((2, 100_000, 3), np.uint8)  # 12.8 million pixels wide when it is 256 high
     assert centre_crop(ribbon, 224, 256).shape == (224, 224, 3)
-    assert random_resized_crop(ribbon, 224, np.random.default_rng(0), (0.08, 1)).shape == (
-        224,
-        224,
-        3,
-    )
     assert time.monotonic() - start < 2
 
 

@@ -1,9 +1,8 @@
-"""From encoded images to uint8 crops, on the host."""
+"""From encoded images to uint8 pixels, on the host. Needs OpenCV and Pillow."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
 import struct
 
@@ -18,11 +17,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: E402
 
-# Threads decode different images; OpenCV's own threads inside one would only compete.
-cv2.setNumThreads(0)
-
 PNG = b"\x89PNG\r\n\x1a\n"
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class BadImage(ValueError):
@@ -55,6 +50,16 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "of no known format" if unknown else str(error) or type(error).__name__
         raise BadImage(f"{len(encoded):,} bytes that are no readable image: {reason}") from error
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """A file as :func:`decode_rgb` gives it. Raises BadImage, which names the file."""
+    try:
+        with open(path, "rb") as file:
+            return decode_rgb(file.read())
+    except (OSError, BadImage) as error:
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise BadImage(f"{os.fspath(path)}: {reason}") from error
 
 
 def _check_png(encoded: bytes) -> None:
@@ -91,68 +96,3 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
         return np.array(image.convert("RGB"))
-
-
-def centre_crop(
-    image: np.ndarray, size: int, resize: int, interpolation: str = "bilinear"
-) -> np.ndarray:
-    """Resizes the shorter side to ``resize`` and cuts the middle ``size``×``size``.
-
-    As torchvision's ``Resize(resize)`` and ``CenterCrop(size)`` on a Pillow image, with
-    antialiasing, but for rounding: only the part that is kept is resized, so that a picture as
-    long as a ribbon costs no more than another. ``size`` is at most ``resize``.
-    """
-    height, width = image.shape[:2]
-    shorter = min(height, width)
-    # Sizes after resizing, and where the crop begins there; rounded as torchvision does.
-    new_height, new_width = int(resize * height / shorter), int(resize * width / shorter)
-    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    if (new_height, new_width) == (height, width):
-        return np.ascontiguousarray(image[top : top + size, left : left + size])
-    down, across = height / new_height, width / new_width
-    box = (left * across, top * down, (left + size) * across, (top + size) * down)
-    box = (*box[:2], min(box[2], width), min(box[3], height))  # against rounding
-    cut = Image.fromarray(image).resize((size, size), RESAMPLING[interpolation], box)
-    return np.asarray(cut)
-
-
-def random_resized_crop(
-    image: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    scale: tuple[float, float],
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> np.ndarray:
-    """Cuts a box of a random share of the area and shape, and resizes it to ``size``×``size``.
-
-    As in GoogLeNet's training (Szegedy et al. 2014, arXiv:1409.4842, section 6): the area's
-    share is uniform in ``scale``, the ratio of width to height log-uniform in ``ratio``.
-    After ten boxes that do not fit, the largest centred one of a permitted ratio is taken.
-    """
-    height, width = image.shape[:2]
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            break
-    else:
-        w = max(1, min(width, round(height * ratio[1])))
-        h = max(1, min(height, round(width / ratio[0])))
-        top, left = (height - h) // 2, (width - w) // 2
-    return _resize(image[top : top + h, left : left + w], size)
-
-
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to ``size``×``size``, quickly and without aliasing.
-
-    Bilinear interpolation sees all pixels as long as it shrinks to no less than a half;
-    before that, sides are halved by means of two, which is exact and as fast. OpenCV's
-    INTER_AREA, for other shares than whole ones, takes longer than decoding the image.
-    """
-    while (by := tuple(2 if side >= 2 * size else 1 for side in image.shape[:2])) != (1, 1):
-        height, width = (side // factor for side, factor in zip(image.shape, by, strict=False))
-        even = image[: height * by[0], : width * by[1]]
-        image = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,51 @@
+"""Folding batch norm into the convolutions changes no logits."""
+
+import jax
+import numpy as np
+import pytest
+
+from flax_resnet import create_model, fold_batch_norm
+from tests.flax_resnet.peers import randomised
+
+SMALL = dict(num_classes=5, stage_sizes=(1, 2), width=16)
+NETS = {
+    "residual": ("resnet18", dict(shortcut="projection_all")),
+    "plain": ("plain20", {}),
+    "squeeze, deep stem, average pool": ("resnetrs50", dict(squeeze=0.25)),
+    "grouped, wide": ("resnext50_32x4d", dict(width=16)),
+    "biases, stride in the 1×1": ("resnet50_v1", dict(conv_bias="all")),
+    "pre-activation with biases": ("resnet50v2", {}),
+    "pre-activation, residual": ("wrn16_8", dict(stem_width=16)),
+    "pre-activation, deep stem": ("resnet50v2", dict(stem="deep", conv_bias="none")),
+    "standardised kernels": ("resnet18", dict(weight_standardisation=True)),
+}
+
+
+def norms(params):
+    """The names of modules that are called norms."""
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    return {path[-2].key for path, _ in paths if "norm" in path[-2].key}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_folded_net_gives_the_same_logits(name):
+    network, fields = NETS[name]
+    model = create_model(network, **SMALL | fields)
+    variables = randomised(model)
+    images = np.random.default_rng(1).standard_normal((2, 32, 32, 3), np.float32)
+    logits = model.apply(variables, images)
+    folded, weights = fold_batch_norm(model, variables)
+    assert set(weights) == {"params"}
+    found = folded.apply(weights, images)
+    assert np.std(logits) > 1e-2
+    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
+    assert norms(weights["params"]) == ({"norm1", "final_norm"} if model.preactivation else set())
+    expected = jax.eval_shape(folded.init, jax.random.key(0), images)
+    assert jax.tree.map(np.shape, weights) == jax.tree.map(np.shape, expected)
+
+
+def test_group_norm_stays():
+    model = create_model("resnet50_gn", num_classes=5, stage_sizes=(1,), width=32)
+    variables = randomised(model)
+    folded, weights = fold_batch_norm(model, variables)
+    assert folded == model and weights.keys() == variables.keys()

@@ -1,0 +1,136 @@
+"""Loading a run and asking it."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from flax_resnet import load_run
+from flax_resnet.decoding import BadImage
+from flax_resnet.weights import WeightsError
+from tests.train.pictures import photograph
+from train import workdir
+from train.data.splits import Split
+from train.evaluation import evaluate_run
+
+
+@pytest.fixture(scope="module")
+def run(digits_run):
+    return load_run(digits_run)
+
+
+@pytest.fixture(scope="module")
+def test_images(digits_run):
+    """The digits' test images as the data set has them, 8×8, and their labels."""
+    config = workdir.read_config(digits_run)
+    source = Split(config, "test", training=False).source
+    images, labels = zip(*(source.decoded(i) for i in range(len(source))), strict=True)
+    return np.stack(images), np.array(labels)
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_predictions_are_the_evaluations(digits_run, test_images, weights):
+    images, labels = test_images
+    run = load_run(digits_run, weights=weights)
+    probabilities = run.predict(images)
+    assert probabilities.shape == (360, 10) and probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    evaluated = evaluate_run(digits_run, "last", ema=weights == "ema").result
+    assert (probabilities.argmax(axis=1) == labels).mean() == pytest.approx(evaluated["top1"])
+    loss = -np.log(probabilities[np.arange(360), labels]).mean()
+    assert loss == pytest.approx(evaluated["loss"], rel=1e-4)
+
+
+def test_weights_are_what_the_run_evaluated_unless_told(digits_run):
+    usual, ema, raw = (load_run(digits_run, weights=w) for w in (None, "ema", "raw"))
+    assert usual.weights == "ema"
+    same = jax.tree.map(np.array_equal, usual.variables, ema.variables)
+    assert all(jax.tree.leaves(same))
+    assert not np.array_equal(ema.variables["params"]["head"]["kernel"],
+                              raw.variables["params"]["head"]["kernel"])  # fmt: skip
+
+
+def test_every_form_of_an_image_gives_the_same(run, tmp_path):
+    pixels = photograph(1, 30, 40)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    forms = [pixels, [pixels], pixels[None], Image.fromarray(pixels), tmp_path / "one.png",
+             str(tmp_path / "one.png"), [str(tmp_path / "one.png")]]  # fmt: skip
+    expected = run.predict(pixels)
+    assert expected.shape == (1, 10)
+    for form in forms:
+        np.testing.assert_array_equal(run.predict(form), expected)
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    np.testing.assert_array_equal(run.predict(grey), run.predict(np.stack([grey] * 3, axis=-1)))
+
+
+def test_batches_of_any_number_are_two_compilations(run, test_images):
+    images = test_images[0]
+    whole = run.logits(images[:70])
+    one_by_one = np.concatenate([run.logits(image) for image in images[:3]])
+    np.testing.assert_allclose(whole[:3], one_by_one, atol=1e-4)
+    for count in (2, 31, 33):
+        np.testing.assert_allclose(run.logits(images[:count]), whole[:count], atol=1e-4)
+    assert run._compiled["logits"]._cache_size() == 2
+    assert run.predict([]).shape == (0, 10)
+
+
+def test_features_and_maps(run, test_images):
+    images = test_images[0][:5]
+    features, maps = run.features(images), run.endpoints(images)
+    assert list(maps) == ["stem", "stage1", "stage2", "stage3"]
+    np.testing.assert_allclose(maps["stage3"].mean(axis=(1, 2)), features, rtol=1e-4, atol=1e-5)
+    head = run.variables["params"]["head"]
+    np.testing.assert_allclose(
+        features @ head["kernel"] + head["bias"], run.logits(images), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "uint8"),
+        (np.zeros((8, 8, 5), np.uint8), r"\(8, 8, 5\)"),
+        ("no such.png", "no such.png: No such file"),
+        (__file__, "test_runs.py: .* no readable image"),
+    ],
+)
+def test_what_is_no_image_is_named(run, image, words):
+    with pytest.raises(BadImage, match=words):
+        run.predict(image)
+
+
+def test_chosen_steps(digits_run):
+    rows = workdir.saved_steps(digits_run)
+    assert load_run(digits_run).step == rows[-1] == 44
+    assert load_run(digits_run, 22).step == 22
+    assert load_run(digits_run, "best").step == evaluate_run(digits_run, "best").result["step"]
+
+
+def test_what_cannot_be_loaded_is_told_in_a_line(digits_run, tmp_path):
+    for arguments, words in (
+        ((tmp_path,), "holds no run"),
+        ((digits_run, 23), "no step 23; it has 22, 44"),
+        ((digits_run, "newest"), "'newest'"),
+        ((digits_run, "last", "average"), "'average'"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            load_run(*arguments)
+
+
+def test_a_damaged_last_checkpoint_is_never_used_unseen(digits_run, tmp_path, caplog):
+    copy = tmp_path / "copy"
+    shutil.copytree(digits_run, copy)
+    step = copy / "checkpoints" / "44"
+    largest = max((p for p in step.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    Path(largest).write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert load_run(copy).step == 22
+    assert "checksum differs; step 22 is used" in caplog.text
+    with pytest.raises(WeightsError, match="checksum differs"):
+        load_run(copy, 44)

@@ -1,0 +1,102 @@
+"""train.predict: what a run says of pictures."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flax_resnet import load_run
+from tests.train.pictures import photograph
+from train import predict
+from train.errors import RunError, UsageError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five pictures at two depths, one that is broken, and a text file."""
+    folder = tmp_path / "pictures"
+    (folder / "deep" / "er").mkdir(parents=True)
+    places = ["b.png", "a.jpg", "deep/c.png", "deep/a.png", "deep/er/d.webp"]
+    for seed, place in enumerate(places):
+        Image.fromarray(photograph(seed, 20 + seed, 31)).save(folder / place)
+    (folder / "broken.png").write_bytes((folder / "b.png").read_bytes()[:60])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def command(digits_run, monkeypatch, capsys):
+    """Runs the command in this process; gives its status and what it said."""
+
+    def run(*arguments):
+        given = ["train.predict", "--workdir", digits_run, *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", given)
+        status = predict.main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_a_broken_file_is_named_and_the_rest_goes_on(command, digits_run, pictures):
+    status, out, err = command(pictures, "--json", "--topk", "3")
+    assert status == 1
+    rows = {row["file"]: row for row in map(json.loads, out.splitlines())}
+    assert list(rows) == sorted(rows) and len(rows) == 6
+    broken = rows.pop(str(pictures / "broken.png"))
+    assert "cut short" in broken["error"] and "classes" not in broken
+    assert f"error: {pictures / 'broken.png'}: " in err
+    assert err.splitlines()[-1] == "error: 1 of 6 pictures could not be read"
+    run = load_run(digits_run)
+    for file, row in rows.items():
+        [expected] = run.predict(file)
+        told = [entry["probability"] for entry in row["classes"]]
+        np.testing.assert_allclose(told, np.sort(expected)[::-1][:3], atol=1e-5)
+        assert row["classes"][0]["class"] == run.class_names[expected.argmax()]
+
+
+def test_csv_and_text_say_the_same_and_no_more_than_there_is(command, pictures):
+    files = [pictures / "a.jpg", pictures / "none.jpg", pictures / "b.png"]
+    status, out, err = command(*files, "--csv", "--topk", "99")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert status == 1 and "none.jpg: No such file" in err
+    assert [row["rank"] for row in rows] == [*map(str, range(1, 11)), "", *map(str, range(1, 11))]
+    assert "No such file" in rows[10]["error"]
+    of_first = [float(row["probability"]) for row in rows[:10]]
+    assert of_first == sorted(of_first, reverse=True) and sum(of_first) == pytest.approx(1)
+    status, out, _ = command(files[0], "--topk", "1")
+    assert status == 0
+    assert out == f"{files[0]}: {rows[0]['class']} {of_first[0]:.1%}\n"
+
+
+def test_explain_writes_a_picture_of_each(command, pictures):
+    explained = pictures / "explained"
+    for _ in range(2):  # its own pictures are none that are asked about
+        status, out, _ = command(pictures, "--explain", explained)
+        assert status == 1 and len(out.splitlines()) == 5
+        names = sorted(path.name for path in explained.iterdir())
+        assert names == ["a.png", "a_2.png", "b.png", "c.png", "d.png"]
+    with Image.open(explained / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    left, right = np.split(pixels[120:, : picture.width // 2 * 2], 2, axis=1)
+    # Red over the one on the right: the same picture, and yet not.
+    assert np.abs(left - right).mean() > 3
+
+
+def test_what_cannot_be_asked(command, tmp_path):
+    for arguments, kind, words in (
+        (("x.png", "--topk", "0"), UsageError, "--topk"),
+        (("x.png", "--step", "23"), UsageError, "no step 23"),
+        (("x.png", "--step", "new"), UsageError, "--step must be"),
+        ((tmp_path,), RunError, "has no pictures"),
+    ):
+        with pytest.raises(kind, match=words):
+            command(*arguments)
+
+
+def test_as_users_run_it(commands, digits_run, pictures):
+    done = commands.run("train.predict", "--workdir", digits_run, pictures / "b.png", cwd=pictures)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.startswith(f"{pictures / 'b.png'}: ") and done.stdout.count("%") == 5
