@@ -78,6 +78,7 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     """The line of a side. On a CPU the peak is the process's, with its libraries."""
     peak = next((types[flags.dtype] for key, types in PEAK.items() if key in device), 0)
     median = statistics.median(seconds)
+    peak_bytes = peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "images_per_second": flags.batch / median,
         "compile_s": compile_s,

@@ -2,13 +2,14 @@
 
 :func:`conv_general_dilated` and :func:`max_pool` are what the networks call. Which form they take
 is chosen when a function is traced: on CPU the ones of this module, elsewhere, and inside
-:func:`plain`, XLA's own. Measured by ``benchmarks/conv_layers.py`` and ``benchmarks/train_step.py``.
+:func:`plain`, XLA's own. Measured by ``benchmarks/train_step.py`` and ``conv_layers.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ from jax import lax
 from flax_resnet.pooling import max_pool_first
 from flax_resnet.winograd import conv3x3, transposed_times
 
-_LEAST_WINOGRAD = 64  # channels on either side: with fewer the transforms cost more than they save
+# Where Winograd's transforms and the time to compile them pay: channels on either side, pixels of
+# all images, and multiply-adds of the layer.
+_LEAST_CHANNELS, _LEAST_PIXELS, _LEAST_WORK = 64, 128, 5e7
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
 _plain = contextvars.ContextVar("plain", default=False)
@@ -84,9 +87,18 @@ def conv_general_dilated(
         down, right = window_strides
         return _conv1x1(lhs[:, ::down, ::right], rhs[0, 0])
     same = tuple(window_strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
-    if rhs.shape[:2] == (3, 3) and same and min(rhs.shape[2:]) >= _LEAST_WINOGRAD:
+    if rhs.shape[:2] == (3, 3) and same and _winograd_pays(lhs, rhs):
         return conv3x3(lhs, rhs)
     return direct(lhs, rhs, padding=padding)
+
+
+def _winograd_pays(x: jax.Array, kernel: jax.Array) -> bool:
+    pixels = math.prod(x.shape[:3])
+    return (
+        min(kernel.shape[2:]) >= _LEAST_CHANNELS
+        and pixels >= _LEAST_PIXELS
+        and pixels * kernel.size >= _LEAST_WORK
+    )
 
 
 @jax.custom_vjp
@@ -144,7 +156,8 @@ def _grouped(direct, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     dense = jnp.einsum("hwipgo,fg->phwfigo", kernel, same)
     dense = dense.reshape(parts, height, width, together * inputs, together * outputs)
     pieces = jnp.split(x, parts, axis=-1)
-    return jnp.concatenate([direct(piece, kernel) for piece, kernel in zip(pieces, dense)], axis=-1)
+    pairs = zip(pieces, dense, strict=True)
+    return jnp.concatenate([direct(piece, kernel) for piece, kernel in pairs], axis=-1)
 
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
