@@ -218,7 +218,7 @@ class Checkpoints:
         except OSError as error:  # with it in the way nothing could be saved under this step
             raise RunError(
                 f"the damaged checkpoint {self._path(step)} cannot be moved to {away}:"
-                f" {error.strerror}; move it away, and give the same command again"
+                f" {error.strerror or error}; move it away, and give the same command again"
             ) from error
         self._manager.reload()
         return away
