@@ -75,15 +75,17 @@ def _listen(address: str) -> socket.socket:
     """Process 0's socket, at all addresses of the machine, as the coordinator's will be."""
     port = _host_and_port(address)[1]
     both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
     patience = time.monotonic() + PATIENCE_SECONDS
     while True:
+        family = socket.AF_INET6 if both else socket.AF_INET
         try:
             return socket.create_server(("", port), family=family, dualstack_ipv6=both)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+            if both and error.errno == errno.EADDRNOTAVAIL:  # IPv6 is known, but switched off
+                both = False
+            elif error.errno != errno.EADDRINUSE:
                 raise RunError(f"cannot listen at port {port}: {error.strerror}") from error
-            if time.monotonic() > patience:
+            elif time.monotonic() > patience:
                 raise _in_use(address) from error
         time.sleep(0.1)
 

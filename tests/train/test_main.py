@@ -27,12 +27,12 @@ def initial_state(path):
     return named(steps.create_state(task, (8, 8, 3)))
 
 
-def final_state(path):
-    """The last checkpoint's leaves, by name."""
+def final_state(path, step="last"):
+    """A checkpoint's leaves, by name."""
     config = workdir.read_config(str(path))
     task = make_task(config, make_model(config, 10), 1, 1)
     like = steps.abstract_state(task, (8, 8, 3))
-    return named(Checkpoints(str(path)).restore("last", like))
+    return named(Checkpoints(str(path)).restore(step, like))
 
 
 def named(state):

@@ -20,6 +20,7 @@ from train import processes, rendezvous
 from train.commands import Parser
 from train.data.order import Share
 from train.errors import RunError, UsageError
+from train.seals import is_sealed
 from train.workdir import saved_steps, sessions
 
 # A batch that 1, 2 and 3 devices divide, and batch statistics of all of it.
@@ -77,33 +78,49 @@ def ended(run, seconds=SECONDS_TO_END):
 
 @pytest.fixture(scope="module")
 def story(commands, start_all, tmp_path_factory):
-    """A run on 2 processes, stopped; again, the first killed; on 3, the last killed; on 1; on 3.
+    """A run on 2 processes, the first killed; again, stopped; on 3, the last killed; on 1; on 3.
 
-    Gives its workdir, that of a single process's run undisturbed, and each part's ``ended``.
+    Gives its workdir, that of a single process's run undisturbed, and each part's ``ended``. In
+    ``two`` beside them are the states of 2 processes at the step where they were stopped: of this
+    run, and of one undisturbed.
     """
     path = tmp_path_factory.mktemp("runs") / "together"
-    alone = path.parent / "alone"
+    alone, two = path.parent / "alone", path.parent / "two"
     arguments = commands.digits(path, *TINY)
     parts = {}
 
     undisturbed = commands.run("train.main", *commands.digits(alone, *TINY))
     assert undisturbed.returncode == 0, undisturbed.stderr
 
-    run = start_all(arguments, arguments)
-    wait_until(run[0], has_done(path, 10))
-    run[1].send_signal(signal.SIGTERM)
-    parts["stopped"] = ended(run)
-    parts["stopped at"] = saved_steps(path)[-1]
-
-    for victim, count in ((0, 2), (2, 3)):
+    def start_and_wait(count):
         before = len(sessions(path))
         run = start_all(*[arguments] * count)
-        wait_until(run[0], lambda before=before: len(sessions(path)) > before)
+        wait_until(run[0], lambda: len(sessions(path)) > before and saved_steps(path))
         wait_until(run[0], has_done(path, saved_steps(path)[-1] + 5))
+        return run
+
+    def kill(victim, count):
+        run = start_and_wait(count)
         run[victim].kill()
         parts[f"{victim} of {count} killed"] = [
             result for process, result in enumerate(ended(run)) if process != victim
         ]
+
+    kill(0, 2)  # the one that writes
+    run = start_and_wait(2)
+    run[1].send_signal(signal.SIGTERM)
+    parts["stopped"] = ended(run)
+    at = parts["stopped at"] = saved_steps(path)[-1]
+    parts["two"] = [final_state(path)]
+
+    undisturbed = (*commands.digits(two, *TINY), f"--config.checkpoint.every_steps={at}")
+    run = start_all(undisturbed, undisturbed)
+    wait_until(run[0], lambda: is_sealed(two / "checkpoints" / str(at)))
+    for process in run:
+        process.kill()
+    parts["two"].append(final_state(two, at))
+
+    kill(2, 3)
 
     before = len(sessions(path))
     one = commands.start("train.main", *arguments)
@@ -132,6 +149,13 @@ def test_where_one_is_killed_the_others_end_with_a_word(story, part):
         assert status == 1, stderr
         assert "lost another one" in stderr.splitlines()[-1], stderr
         assert "Traceback" not in stderr
+
+
+def test_two_that_were_killed_and_go_on_as_two_have_the_bits_of_two_undisturbed(story):
+    one, other = story[2]["two"]
+    assert one[".step"] == other[".step"] == story[2]["stopped at"] > 10
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
 
 
 def test_it_goes_on_with_other_processes_and_ends_as_one_alone_does(story, commands):

@@ -21,7 +21,7 @@ from train.evaluation import evaluate
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter, read_rows, to_json
 from train.parallel import Pmap
-from train.signals import StopRequest
+from train.signals import StopRequest, ending_at_once
 from train.timetable import make_timetable
 
 
@@ -290,6 +290,15 @@ def test_signal_handlers_are_put_back():
     with StopRequest() as stop:
         assert not stop
     assert [signal.getsignal(number) for number in StopRequest.SIGNALS] == before
+
+
+def test_where_no_handler_could_run_signals_are_the_systems():
+    """As in JAX's wait for other processes, which is outside of Python."""
+    before = signal.getsignal(signal.SIGINT)
+    with ending_at_once():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):
