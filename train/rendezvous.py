@@ -129,7 +129,7 @@ def _receive(newcomer: socket.socket, num_processes: int, known: set[int]) -> in
         elif number in range(1, num_processes):
             _tell(newcomer, joined=True)
             return number
-    except (OSError, _Stranger, KeyError):
+    except (OSError, _Stranger, KeyError, TypeError):
         pass
     newcomer.close()
     return None
