@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from flax_resnet.weights.seals import is_sealed
 from tests.conftest import ROOT
 from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
 from train import processes, rendezvous
 from train.commands import Parser
 from train.data.order import Share
 from train.errors import RunError, UsageError
-from train.seals import is_sealed
 from train.workdir import saved_steps, sessions
 
 # A batch that 1, 2 and 3 devices divide, and batch statistics of all of it.
