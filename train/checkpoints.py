@@ -136,7 +136,10 @@ class Checkpoints:
         if not damaged:
             raise RunError(f"{self.folder} has no finished checkpoint yet")
         number, error = damaged[0]
-        raise RunError(f"{error}. None of {len(damaged)} checkpoints can be read") from error
+        raise RunError(
+            f"{error}. None of {len(damaged)} checkpoints can be read: put a good copy of one back"
+            f" into {self.folder}, or begin anew in another --workdir"
+        ) from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -208,9 +211,15 @@ class Checkpoints:
     def _move_away(self, step: int) -> str:
         """Out of the way of what will be saved, for whoever wants to look at it."""
         away = os.path.join(os.path.dirname(self.folder), DAMAGED, str(step))
-        shutil.rmtree(away, ignore_errors=True)
-        os.makedirs(os.path.dirname(away), exist_ok=True)
-        os.rename(self._path(step), away)
+        try:
+            shutil.rmtree(away, ignore_errors=True)
+            os.makedirs(os.path.dirname(away), exist_ok=True)
+            os.rename(self._path(step), away)
+        except OSError as error:  # with it in the way nothing could be saved under this step
+            raise RunError(
+                f"the damaged checkpoint {self._path(step)} cannot be moved to {away}:"
+                f" {error.strerror or error}; move it away, and give the same command again"
+            ) from error
         self._manager.reload()
         return away
 

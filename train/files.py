@@ -24,6 +24,15 @@ def writing(what: str) -> Iterator[None]:
         raise RunError(f"cannot write {what}: {error.strerror or error}") from error
 
 
+def append_line(path: str, line: str) -> None:
+    """Adds a line to a text file, whose last one a kill may have cut short. Raises RunError."""
+    with writing(path), open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        missing = b"\n" if end and file.read(1) != b"\n" else b""
+        file.write(missing + line.encode("utf-8", "backslashreplace") + b"\n")
+
+
 class Locked(Exception):
     """Another process holds the lock; the text says which."""
 

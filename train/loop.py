@@ -71,6 +71,11 @@ def open_workdir(run: Run, stack: ExitStack, console: Console) -> Checkpoints:
     if workdir.has_checkpoints(run.path) != run.continues:  # since open_run() looked
         raise RunError(f"{run.path!r} was trained in meanwhile; give the same command again")
     workdir.create(run.path, run.config)
+    if run.continues and workdir.described(run.path) is None:
+        console.warn(
+            f"run.json of {run.path!r} is missing or damaged; it is written anew, from the data as"
+            " they are now"
+        )
     workdir.describe(run.path, run.config, run.train_split, run.eval_split)
     return stack.enter_context(Checkpoints(run.path, run.config.checkpoint.keep, console.warn))
 

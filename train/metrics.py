@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from train import processes
+from train.errors import RunError
 from train.files import write_atomically, writing
 
 FILE = "metrics.jsonl"
@@ -34,12 +35,14 @@ class Console:
         self.began = time.monotonic()
         self.told = 0.0
         self.bar: tqdm.tqdm | None = None
+        self._unfinished = False  # whether a line still waits for its end
 
     def say(self, text: str) -> None:
         """One line for the reader, above the bar if there is one."""
         if self.bar is not None:
             self.bar.write(text)
         elif self.heard:
+            self._finish_line()
             print(text, flush=True)
 
     def warn(self, text: str) -> None:
@@ -52,13 +55,16 @@ class Console:
     def compiling(self) -> None:
         """The first step is about to start, and takes longer than all others."""
         if self.heard:
-            print("compiling…", end="", flush=True)
+            # Of several processes each may end at any moment, by a thread of JAX's, with a line.
+            self._unfinished = processes.count() == 1
+            print("compiling…", end="" if self._unfinished else "\n", flush=True)
         self.began = time.monotonic()
 
     def compiled(self) -> None:
         """The first step is done."""
         if self.heard:
-            print(f" done in {time.monotonic() - self.began:.1f} s", flush=True)
+            start, self._unfinished = " " if self._unfinished else "compiling… ", False
+            print(f"{start}done in {time.monotonic() - self.began:.1f} s", flush=True)
 
     def start_clock(self, step: int) -> None:
         """From ``step`` on steps are timed."""
@@ -107,10 +113,16 @@ class Console:
         return self
 
     def __exit__(self, *_) -> None:
-        """Ends the bar."""
+        """Ends the bar, or a line that an error cut short."""
+        self._finish_line()
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+    def _finish_line(self) -> None:
+        if self._unfinished:
+            print(flush=True)
+            self._unfinished = False
 
 
 class MetricsWriter:
@@ -185,7 +197,10 @@ def to_json(row: dict[str, Any]) -> str:
 
 
 def read_rows(workdir: str) -> list[dict[str, float]]:
-    """The rows of ``metrics.jsonl``; lines that are none, such as one cut short, are left out."""
+    """The rows of ``metrics.jsonl``; lines that are none, such as one cut short, are left out.
+
+    None where there is no such file; RunError where it cannot be read.
+    """
     rows = []
     try:
         with open(os.path.join(workdir, FILE), encoding="utf-8", errors="replace") as file:
@@ -198,6 +213,8 @@ def read_rows(workdir: str) -> list[dict[str, float]]:
                     rows.append(row)
     except FileNotFoundError:
         pass
+    except OSError as error:
+        raise RunError(f"cannot read {os.path.join(workdir, FILE)}: {error.strerror}") from error
     return rows
 
 

@@ -20,8 +20,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from train import rendezvous
 from train.errors import RunError, UsageError
-from train.signals import StopRequest
+from train.signals import StopRequest, ending_at_once
 
 # A process that is gone without a word is missed after this; most are at once.
 HEARTBEAT_SECONDS = 60
@@ -70,14 +71,20 @@ def connect(flags: argparse.Namespace) -> None:
     # The launcher may end all for one that ends; stopping is told among the processes by the
     # steps themselves, for any signal and not SIGTERM alone.
     jax.config.update("jax_enable_preemption_service", False)
+    if flags.coordinator is not None:  # launchers choose an address of their own
+        with ending_at_once("while waiting for the other processes"):
+            rendezvous.meet(
+                flags.coordinator, flags.num_processes, flags.process_id, CONNECT_SECONDS
+            )
     _die_with_a_word()
     try:
-        jax.distributed.initialize(
-            **given,
-            initialization_timeout=CONNECT_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        )
-        _own = jax.process_index()  # finds the devices of all, and so waits for all
+        with ending_at_once():
+            jax.distributed.initialize(
+                **given,
+                initialization_timeout=CONNECT_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
+            _own = jax.process_index()  # finds the devices of all, and so waits for all
         _connected = jax.process_count() > 1
         _check_devices(jax.devices())
     except RunError:

@@ -68,7 +68,7 @@ def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
     eval_split = Split(config, config.dataset.eval_split, training=False, share=share, taken=taken)
     check_classes(train_split.source, eval_split.source)
     continues = workdir.has_checkpoints(path)
-    if continues:
+    if continues and workdir.described(path) is not None:  # or it is described anew
         workdir.check_data(path, train_split, eval_split)
     timetable = make_timetable(config, len(train_split))
     names = train_split.source.class_names

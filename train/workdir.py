@@ -23,7 +23,7 @@ from train import environment, processes
 from train.data.source import Source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
-from train.files import Locked, locked, write_atomically, writing
+from train.files import Locked, append_line, locked, write_atomically, writing
 
 SESSIONS = "sessions.jsonl"
 _SEEN_SECONDS = 30  # that network file systems may take to show a new file
@@ -55,6 +55,7 @@ def create(path: str, config: ml_collections.ConfigDict) -> None:
     """Makes the folder and writes the configuration there; RunError where that fails."""
     with writing(f"the workdir {path!r}"):
         os.makedirs(path, exist_ok=True)
+    with writing(_config_file(path)):
         write_atomically(_config_file(path), config_lib.to_json(config))
 
 
@@ -65,8 +66,9 @@ def alone(path: str, warn: Callable[[str], None]) -> Iterator[None]:
         try:
             with writing(f"the workdir {path!r}"):
                 os.makedirs(path, exist_ok=True)
-                lock = locked(os.path.join(path, "trainer.lock"))
-                if not stack.enter_context(lock):
+            place = os.path.join(path, "trainer.lock")
+            with writing(place):
+                if not stack.enter_context(locked(place)):
                     warn(f"{path!r} has no locks: do not start a second trainer there")
         except Locked as error:
             raise RunError(
@@ -114,31 +116,35 @@ def sessions(path: str) -> list[dict[str, Any]]:
     """Each start of the run: its ``step``, the batch norm's ``share`` and the environment."""
     found = []
     with contextlib.suppress(OSError):
-        with open(os.path.join(path, SESSIONS), encoding="utf-8") as file:
+        with open(os.path.join(path, SESSIONS), encoding="utf-8", errors="replace") as file:
             for line in file:
                 with contextlib.suppress(ValueError):  # of a line cut short
                     found.append(json.loads(line))
-    return found
+    return [session for session in found if isinstance(session, dict)]
 
 
 def add_session(path: str, step: int, share: int) -> None:
     """Notes a start at ``step`` with what it runs on, see :func:`sessions`."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     session = {"time": now, "step": step, "share": share} | environment.describe()
-    place = os.path.join(path, SESSIONS)
-    with writing(place), open(place, "a", encoding="utf-8") as file:
-        file.write(json.dumps(session) + "\n")
+    append_line(os.path.join(path, SESSIONS), json.dumps(session))
 
 
 def read_config(path: str) -> ml_collections.ConfigDict:
     """The configuration of the run in ``path``. Raises RunError where there is none."""
+    place = _config_file(path)
+    advice = "put it back as it was, or train in another --workdir"
     try:
-        with open(_config_file(path), encoding="utf-8") as file:
+        with open(place, encoding="utf-8") as file:
             return config_lib.from_json(file.read())
     except FileNotFoundError:
-        raise RunError(f"{path!r} holds no run: there is no {_config_file(path)}") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {_config_file(path)}: {error}") from error
+        if has_checkpoints(path):  # of what, nothing else says
+            raise RunError(f"{path!r} has checkpoints, but no config.json: {advice}") from None
+        raise RunError(f"{path!r} holds no run: there is no {place}") from None
+    except OSError as error:
+        raise RunError(f"cannot read {place}: {error.strerror}; {advice}") from error
+    except ValueError as error:
+        raise RunError(f"cannot read {place}: {error}; {advice}") from error
 
 
 def describe(
@@ -153,9 +159,19 @@ def describe(
     }
     description["versions"] = environment.versions()
     text = json.dumps(description, indent=2, ensure_ascii=False)
-    place = os.path.join(path, "run.json")
-    with writing(place):
-        write_atomically(place, text + "\n")
+    with writing(_run_file(path)):
+        write_atomically(_run_file(path), text + "\n")
+
+
+def described(path: str) -> dict[str, Any] | None:
+    """What :func:`describe` wrote; None where that is gone or damaged."""
+    try:
+        with open(_run_file(path), encoding="utf-8") as file:
+            description = json.load(file)
+        names, counts = description["class_names"], description["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return description if isinstance(names, list) and isinstance(counts, dict) else None
 
 
 def check_data(path: str, *splits: Split, others: bool = False) -> None:
@@ -165,12 +181,13 @@ def check_data(path: str, *splits: Split, others: bool = False) -> None:
     mean something else, and the batches hold other images. Of ``others``, which the run has
     never seen, the number is free.
     """
-    try:
-        with open(os.path.join(path, "run.json"), encoding="utf-8") as file:
-            described = json.load(file)
-        learned, counts = described["class_names"], described["images"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"cannot read {os.path.join(path, 'run.json')}: {error}") from error
+    description = described(path)
+    if description is None:
+        raise RunError(
+            f"cannot read {_run_file(path)}, which is missing or damaged: train.main writes it"
+            " anew where the run is continued"
+        )
+    learned, counts = description["class_names"], description["images"]
     for split in splits:
         source = split.source
         if list(source.class_names) != learned:
@@ -208,3 +225,7 @@ def some(names: Sequence[str], most: int = 8) -> str:
 
 def _config_file(path: str) -> str:
     return os.path.join(path, "config.json")
+
+
+def _run_file(path: str) -> str:
+    return os.path.join(path, "run.json")

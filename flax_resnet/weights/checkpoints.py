@@ -26,7 +26,8 @@ _COLLECTIONS = ("params", "batch_stats")
 def steps_in(folder: str | os.PathLike[str]) -> list[int]:
     """The steps that a folder of checkpoints has, in order; none where it is not there."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(name) for name in names if name.isdigit())
+    # Of names such as 0099 and ² int() or isdigit() takes some, and none is what a step has.
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def best_in(folder: str | os.PathLike[str]) -> tuple[int, float] | None:

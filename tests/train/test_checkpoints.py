@@ -155,9 +155,34 @@ def test_where_all_are_damaged_nothing_is_moved(saved, tmp_path):
     for step in saved.steps():
         flip(max(files(Path(saved.folder, str(step))), key=lambda path: path.stat().st_size))
     with Checkpoints(str(tmp_path), keep=2) as writer:
-        with pytest.raises(RunError, match=r"checkpoints/60: .*checksum differs\. None of 3"):
+        with pytest.raises(
+            RunError,
+            match=r"checkpoints/60: .*checksum differs\. None of 3 .* put a good copy .* or begin",
+        ):
             writer.restore("last", like=state_at(0))
         assert writer.steps() == [20, 50, 60]
+
+
+def test_a_damaged_one_that_cannot_be_moved_ends_the_run(saved, tmp_path):
+    """It would be in the way of what is saved later."""
+    flip(Path(saved.folder, "60", "seal.json"))
+    (tmp_path / "damaged_checkpoints").write_text("")
+    with Checkpoints(str(tmp_path), keep=2) as writer:
+        with pytest.raises(RunError, match=r"checkpoints/60 cannot be moved to .*: \w.*; move it"):
+            writer.restore("last", like=state_at(0))
+        assert writer.steps() == [20, 50, 60]
+
+
+def test_names_that_are_no_steps_are_left_alone(saved, tmp_path):
+    names = ["²", "٣", "0099", "1_0", "-5", "notes"]
+    for name in names:
+        Path(saved.folder, name).mkdir()
+    with Checkpoints(str(tmp_path), keep=2) as writer:
+        assert_same(writer.restore("last", like=state_at(0)), state_at(60))
+        writer.save(state_at(70))
+        writer.wait()
+        assert writer.steps() == [20, 60, 70]
+    assert set(names) < set(os.listdir(saved.folder))
 
 
 def test_nothing_older_goes_before_the_new_one_was_read_back(saved, monkeypatch):

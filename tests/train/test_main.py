@@ -27,12 +27,12 @@ def initial_state(path):
     return named(steps.create_state(task, (8, 8, 3)))
 
 
-def final_state(path):
-    """The last checkpoint's leaves, by name."""
+def final_state(path, step="last"):
+    """A checkpoint's leaves, by name."""
     config = workdir.read_config(str(path))
     task = make_task(config, make_model(config, 10), 1, 1)
     like = steps.abstract_state(task, (8, 8, 3))
-    return named(Checkpoints(str(path)).restore("last", like))
+    return named(Checkpoints(str(path)).restore(step, like))
 
 
 def named(state):
@@ -199,11 +199,16 @@ def test_relative_folders_are_found_again_from_elsewhere(run, commands, tmp_path
 
 
 def test_keys_that_change_nothing_learned_may_differ(run, commands):
+    """And ``run.json`` is written anew where it is lost."""
     path, process = run
+    described = (path / "run.json").read_text()
+    (path / "run.json").write_text(described[:100])
+    one_line(commands.run("train.evaluate", "--workdir", path), 1, "run.json", "train.main writes")
     overrides = (*SHORT, "--config.checkpoint.keep=7", "--config.parallel=shard_map")
     again = commands.run("train.main", *commands.digits(path, *overrides))
     assert again.returncode == 0, again.stderr
     assert last_json(again)["top1"] == last_json(process)["top1"]
+    assert "run.json" in again.stdout and (path / "run.json").read_text() == described
 
 
 def test_four_devices_train(commands, tmp_path):

@@ -3,21 +3,24 @@
 import contextlib
 import csv
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from flax_resnet.weights.seals import is_sealed
 from tests.conftest import ROOT
 from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
-from train import processes
+from train import processes, rendezvous
 from train.commands import Parser
 from train.data.order import Share
-from train.errors import UsageError
+from train.errors import RunError, UsageError
 from train.workdir import saved_steps, sessions
 
 # A batch that 1, 2 and 3 devices divide, and batch statistics of all of it.
@@ -75,33 +78,49 @@ def ended(run, seconds=SECONDS_TO_END):
 
 @pytest.fixture(scope="module")
 def story(commands, start_all, tmp_path_factory):
-    """A run on 2 processes, stopped; again, the first killed; on 3, the last killed; on 1; on 3.
+    """A run on 2 processes, the first killed; again, stopped; on 3, the last killed; on 1; on 3.
 
-    Gives its workdir, that of a single process's run undisturbed, and each part's ``ended``.
+    Gives its workdir, that of a single process's run undisturbed, and each part's ``ended``. In
+    ``two`` beside them are the states of 2 processes at the step where they were stopped: of this
+    run, and of one undisturbed.
     """
     path = tmp_path_factory.mktemp("runs") / "together"
-    alone = path.parent / "alone"
+    alone, two = path.parent / "alone", path.parent / "two"
     arguments = commands.digits(path, *TINY)
     parts = {}
 
     undisturbed = commands.run("train.main", *commands.digits(alone, *TINY))
     assert undisturbed.returncode == 0, undisturbed.stderr
 
-    run = start_all(arguments, arguments)
-    wait_until(run[0], has_done(path, 10))
-    run[1].send_signal(signal.SIGTERM)
-    parts["stopped"] = ended(run)
-    parts["stopped at"] = saved_steps(path)[-1]
-
-    for victim, count in ((0, 2), (2, 3)):
+    def start_and_wait(count):
         before = len(sessions(path))
         run = start_all(*[arguments] * count)
-        wait_until(run[0], lambda before=before: len(sessions(path)) > before)
+        wait_until(run[0], lambda: len(sessions(path)) > before and saved_steps(path))
         wait_until(run[0], has_done(path, saved_steps(path)[-1] + 5))
+        return run
+
+    def kill(victim, count):
+        run = start_and_wait(count)
         run[victim].kill()
         parts[f"{victim} of {count} killed"] = [
             result for process, result in enumerate(ended(run)) if process != victim
         ]
+
+    kill(0, 2)  # the one that writes
+    run = start_and_wait(2)
+    run[1].send_signal(signal.SIGTERM)
+    parts["stopped"] = ended(run)
+    at = parts["stopped at"] = saved_steps(path)[-1]
+    parts["two"] = [final_state(path)]
+
+    undisturbed = (*commands.digits(two, *TINY), f"--config.checkpoint.every_steps={at}")
+    run = start_all(undisturbed, undisturbed)
+    wait_until(run[0], lambda: is_sealed(two / "checkpoints" / str(at)))
+    for process in run:
+        process.kill()
+    parts["two"].append(final_state(two, at))
+
+    kill(2, 3)
 
     before = len(sessions(path))
     one = commands.start("train.main", *arguments)
@@ -130,6 +149,13 @@ def test_where_one_is_killed_the_others_end_with_a_word(story, part):
         assert status == 1, stderr
         assert "lost another one" in stderr.splitlines()[-1], stderr
         assert "Traceback" not in stderr
+
+
+def test_two_that_were_killed_and_go_on_as_two_have_the_bits_of_two_undisturbed(story):
+    one, other = story[2]["two"]
+    assert one[".step"] == other[".step"] == story[2]["stopped at"] > 10
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
 
 
 def test_it_goes_on_with_other_processes_and_ends_as_one_alone_does(story, commands):
@@ -206,8 +232,9 @@ def test_processes_that_are_not_alike_are_told(own, words, start_all, commands, 
         assert "Traceback" not in stderr
 
 
-def test_one_that_is_lost_before_jax_has_looked_for_devices_ends_the_others():
-    """The abort of JAX's threads comes while this process does something else."""
+def test_newcomers_at_its_port_harm_no_run_and_one_lost_while_the_other_rests_does(monkeypatch):
+    """The abort of JAX's threads comes while the other process does something else."""
+    monkeypatch.setattr(rendezvous, "PATIENCE_SECONDS", 0.3)
     script = (
         "import argparse, sys, time\n"
         "from train import processes\n"
@@ -224,7 +251,13 @@ def test_one_that_is_lost_before_jax_has_looked_for_devices_ends_the_others():
         subprocess.Popen([sys.executable, "-c", script, port, own], **pipes) for own in ("0", "1")
     ]
     try:
-        assert "together" in "".join(iter(run[1].stdout.readline, "together\n")) + "together"
+        for process in run:
+            assert process.stdout.readline() == "together\n", process.communicate()
+        for own in (0, 1):
+            with pytest.raises(RunError, match=f"port {port} of localhost is in use"):
+                rendezvous.meet(f"localhost:{port}", 2, own, seconds=30)
+        time.sleep(0.5)
+        assert [process.poll() for process in run] == [None, None]
         run[0].kill()
         [(status, _, stderr)] = ended(run[1:])
         assert status == 1 and "process 1 on" in stderr.splitlines()[-1], stderr
@@ -284,6 +317,89 @@ def test_launchers_are_known_by_what_they_set(env, several):
 def test_the_only_task_of_a_node_has_all_its_gpus(tasks, visible, devices):
     env = {"SLURM_STEP_TASKS_PER_NODE": tasks, "CUDA_VISIBLE_DEVICES": visible}
     assert processes._all_devices(env) == devices
+
+
+def met(*told, seconds=30, address=None):
+    """What becomes of processes that come one after another: 0 last, to be waited for."""
+    address = address or f"localhost:{free_port()}"
+
+    def meet(own, count):
+        try:
+            return rendezvous.meet(address, count, own, seconds)
+        except RunError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        return [result.result() for result in [pool.submit(meet, *one) for one in told]]
+
+
+def test_processes_meet_whoever_comes_first_and_leave_the_port(monkeypatch):
+    monkeypatch.setattr(rendezvous, "_ROOM_SECONDS", 0.1)  # for a coordinator that never comes
+    address = f"localhost:{free_port()}"
+    for _ in range(2):
+        assert met((2, 3), (1, 3), (0, 3), address=address) == [None] * 3
+    assert met((0, 1)) == [None]
+
+
+def test_processes_that_do_not_belong_together_are_told(monkeypatch):
+    monkeypatch.setattr(rendezvous, "_ROOM_SECONDS", 0.1)
+    *others, first, second, zero = met((1, 2), (3, 3 + 1), (1, 3), (1, 3), (0, 3), seconds=2)
+    assert "it is one of 3 and this of 2 processes" in others[0]
+    assert "it is one of 3 and this of 4 processes" in others[1]
+    assert sorted(["already" in first, "already" in second]) == [False, True]
+    assert any("there is a process 1 already" in text for text in (first, second))
+    assert "process 2 did not come to localhost:" in zero and zero.endswith("within 2 s")
+    assert any(text.endswith(zero) for text in (first, second))
+    [alone] = met((1, 2), seconds=0.3)
+    assert "process 0 did not come" in alone and "refused" in alone
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_port_that_another_program_has(own, monkeypatch):
+    monkeypatch.setattr(rendezvous, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "_ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as other:  # which says nothing
+        port = other.getsockname()[1]
+        [told] = met((own, 2), address=f"127.0.0.1:{port}")
+    assert told.startswith(f"port {port} of 127.0.0.1 is in use")
+
+
+def test_strangers_and_those_that_went_again_keep_nobody_waiting(monkeypatch):
+    monkeypatch.setattr(rendezvous, "_ROOM_SECONDS", 0.1)
+    address = f"localhost:{free_port()}"
+    with ThreadPoolExecutor() as pool:
+        zero = pool.submit(met, (0, 3), address=address)
+        for words in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"process": 1, "processes": 3}\n'):
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                with contextlib.suppress(ConnectionRefusedError):
+                    stranger = rendezvous._connected(address)
+                    break
+            with stranger:
+                stranger.sendall(words)
+                if words.startswith(b"{"):
+                    assert b"joined" in stranger.recv(100)
+        assert met((1, 3), (2, 3), address=address, seconds=10) == [None, None]
+        assert zero.result() == [None]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_that_waits(number):
+    script = (
+        "import sys\n"
+        "from train import rendezvous, signals\n"
+        "rendezvous.QUIET_SECONDS = 0\n"
+        "with signals.ending_at_once('while waiting'):\n"
+        "    rendezvous.meet(sys.argv[1], 3, 0, 60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, f"localhost:{free_port()}"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stderr.readline().startswith("waiting for processes 1, 2 at localhost:")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (-number, f"error: {number.name} while waiting\n")
 
 
 def test_shares_make_up_the_batch_in_order():

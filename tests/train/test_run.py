@@ -1,7 +1,9 @@
 """The parts of a run: timetable, meter, console, metrics file, pictures, signals, workdir."""
 
+import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from train.evaluation import evaluate
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter, read_rows, to_json
 from train.parallel import Pmap
-from train.signals import StopRequest
+from train.signals import StopRequest, ending_at_once
 from train.timetable import make_timetable
 
 
@@ -202,6 +204,46 @@ def test_metrics_file_forgets_what_a_resumed_run_does_again(tmp_path):
     assert read_rows(str(tmp_path)) == []
 
 
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_folder_in_the_metrics_place_is_told(tmp_path, start):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(RunError, match=r"cannot (read|write) .*metrics\.jsonl: Is a directory$"):
+        MetricsWriter(str(tmp_path), start)
+
+
+def test_a_line_that_a_kill_cut_short_costs_no_other(tmp_path):
+    workdir.add_session(str(tmp_path), step=0, share=8)
+    with open(tmp_path / "sessions.jsonl", "ab") as file:
+        file.write(b'"no session"\n{"step": 10, "\xff')
+    for step in (20, 30):
+        workdir.add_session(str(tmp_path), step, share=8)
+    assert [session["step"] for session in workdir.sessions(str(tmp_path))] == [0, 20, 30]
+
+
+def test_an_error_while_compiling_begins_a_line(capsys):
+    with pytest.raises(RunError), Console(10) as console:
+        console.compiling()
+        raise RunError
+    with Console(10) as console:
+        console.compiling()
+        console.warn("a bad image")
+        console.compiled()
+    with Console(10) as console:
+        console.compiling()
+        console.compiled()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["compiling…", "compiling…", "warning: a bad image"]
+    assert [line.partition("done in")[0] for line in lines[3:]] == ["compiling… "] * 2
+
+
+def test_of_several_processes_compiling_is_a_whole_line(capsys, monkeypatch):
+    """Which a thread that ends the process, where another is lost, need not finish."""
+    monkeypatch.setattr("train.processes.count", lambda: 2)
+    with Console(10) as console:
+        console.compiling()
+        assert capsys.readouterr().out == "compiling…\n"
+
+
 def test_rows_are_json_whatever_they_hold():
     row = {"step": 3, "loss": float("inf"), "top1": 0.5}
     assert json.loads(to_json(row)) == {"step": 3, "loss": None, "top1": 0.5}
@@ -250,6 +292,15 @@ def test_signal_handlers_are_put_back():
     assert [signal.getsignal(number) for number in StopRequest.SIGNALS] == before
 
 
+def test_where_no_handler_could_run_signals_are_the_systems():
+    """As in JAX's wait for other processes, which is outside of Python."""
+    before = signal.getsignal(signal.SIGINT)
+    with ending_at_once():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):
     path = str(tmp_path / "run")
     workdir.check(path, default_config())
@@ -262,8 +313,35 @@ def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):
     with pytest.raises(UsageError, match="seed was 0, is now 3"):
         workdir.check(path, other)
     os.remove(tmp_path / "run" / "config.json")
-    with pytest.raises(RunError, match="holds no run"):  # its checkpoints may be anything's
+    with pytest.raises(RunError, match=r"has checkpoints, but no config\.json: put it back .* or "):
         workdir.check(path, other)
+    os.mkdir(tmp_path / "run" / "config.json")
+    with pytest.raises(RunError, match=r"cannot read \S*config.json: Is a directory; put it back"):
+        workdir.check(path, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "take"),
+    [
+        ("config.json", lambda path: workdir.create(path, default_config())),
+        ("trainer.lock", lambda path: workdir.alone(path, print).__enter__()),
+    ],
+)
+def test_the_file_that_cannot_be_written_is_named(tmp_path, name, take):
+    with limited_files(0):
+        with pytest.raises(RunError, match=rf"cannot write {tmp_path}/{name}: File too large"):
+            take(str(tmp_path))
+
+
+@contextlib.contextmanager
+def limited_files(size):
+    """As under ``ulimit -f``."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"optimzer.name": "sgd"}'])

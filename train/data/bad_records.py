@@ -13,7 +13,7 @@ import numpy as np
 from flax_resnet.decoding import BadImage
 from train.data.source import Source
 from train.errors import RunError
-from train.files import writing
+from train.files import append_line
 
 FILE = "bad_records.txt"
 _NAMED = 10  # how many are named to the reader
@@ -115,6 +115,4 @@ class BadRecords:
         line = "\t".join(" ".join(field.split()) for field in fields) + "\n"
         if line not in self._listed:
             self._listed.add(line)
-            with writing(self._path):
-                with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(line)
+            append_line(self._path, line.rstrip("\n"))
