@@ -8,9 +8,8 @@ is chosen when a function is traced: on CPU the ones of this module, elsewhere, 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,26 +25,22 @@ from flax_resnet.winograd import conv3x3, transposed_times
 _LEAST_CHANNELS, _LEAST_PIXELS, _LEAST_WORK = 64, 128, 5e7
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
-_plain = contextvars.ContextVar("plain", default=False)
+# Part of the key of JAX's caches: what was traced outside is traced anew inside.
+_plain = jax.make_user_context(False)
 
 
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Within it whatever is traced uses XLA's own operations, on every backend.
+def plain() -> contextlib.AbstractContextManager:
+    """Within ``with plain():`` whatever is called uses XLA's own operations, on every backend.
 
     To compare with, for forward-mode derivatives (the fast forms know reverse mode alone), and
     for what another backend than the one that traces will run.
     """
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+    return _plain(True)
 
 
 def _fast(*arrays: jax.Array) -> bool:
     """Whether the forms for CPUs are taken. They were measured in float32 alone."""
-    on_cpu = jax.default_backend() == "cpu" and not _plain.get()
+    on_cpu = jax.default_backend() == "cpu" and not _plain.value
     return on_cpu and all(array.dtype == jnp.float32 for array in arrays)
 
 

@@ -1,0 +1,133 @@
+"""The forms for CPUs against XLA's own: values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from flax_resnet import blocks, create_model, init_variables, ops, resnet, winograd
+
+# Both sides round: their difference is a few roundings of the sums' length.
+CLOSE = 1e-5
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def distance(ours, plain):
+    """Of all leaves together, in units of the plain one's norm."""
+    ours, plain = (
+        jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (ours, plain)
+    )
+    return float(jnp.linalg.norm(ours - plain) / jnp.linalg.norm(plain))
+
+
+def value_and_gradients(function, *arguments):
+    """Of a sum with random weights, so that each output's gradient differs."""
+
+    def total(*arguments):
+        y = function(*arguments)
+        return (y * draw(*y.shape, seed=9)).sum(), y
+
+    run = jax.value_and_grad(total, tuple(range(len(arguments))), has_aux=True)
+    (_, y), gradients = jax.jit(run)(*arguments)
+    return y, gradients
+
+
+def both(function, *arguments):
+    fast = value_and_gradients(function, *arguments)
+    with ops.plain():
+        return fast, value_and_gradients(function, *arguments)
+
+
+def conv(x, kernel, stride=1, pad=None, groups=1):
+    pad = kernel.shape[0] // 2 if pad is None else pad
+    return ops.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=nn.linear._conv_dimension_numbers(x.shape),
+        feature_group_count=groups,
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "stride", "groups"),
+    [
+        pytest.param((8, 16, 16, 64), (3, 3, 64, 80), 1, 1, id="winograd"),
+        pytest.param((3, 5, 7, 6), (1, 1, 6, 4), 1, 1, id="1x1"),
+        pytest.param((3, 5, 7, 6), (1, 1, 6, 4), 2, 1, id="1x1 strided"),
+        pytest.param((3, 1, 1, 6), (3, 3, 6, 4), 1, 1, id="3x3 of one pixel"),
+        pytest.param((3, 2, 2, 6), (3, 3, 6, 4), 2, 1, id="3x3 strided to one pixel"),
+        pytest.param((2, 1, 3, 6), (7, 7, 6, 4), 2, 1, id="7x7 wider than the map"),
+        pytest.param((2, 6, 6, 48), (3, 3, 4, 48), 1, 12, id="groups of 4"),
+        pytest.param((2, 6, 6, 80), (3, 3, 40, 80), 2, 2, id="groups of 40"),
+        pytest.param((2, 6, 6, 10), (3, 3, 2, 15), 1, 5, id="5 groups"),
+    ],
+)
+def test_convolution_equals_plain(x, kernel, stride, groups):
+    arguments = draw(*x), draw(*kernel, seed=1)
+    fast, plain = both(lambda x, kernel: conv(x, kernel, stride, groups=groups), *arguments)
+    assert fast[0].shape == plain[0].shape
+    assert distance(fast, plain) < CLOSE
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (6, 7, 9), (5, 1, 4), (7, 3, 3)])
+@pytest.mark.parametrize("chunk", [2**20, 500])
+def test_winograd_of_any_size_in_any_chunks(monkeypatch, shape, chunk):
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", chunk)
+    x, kernel = draw(*shape, 5), draw(3, 3, 5, 3, seed=1)
+    ours = value_and_gradients(winograd.conv3x3, x, kernel)
+    with ops.plain():
+        assert distance(ours, value_and_gradients(conv, x, kernel)) < CLOSE
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5), (3, 4)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_max_pool_equals_plain_where_pixels_tie(size, padding):
+    # Few values, and half of them zeros as behind a ReLU: nearly every window has several greatest.
+    x = jnp.maximum(jnp.round(draw(3, *size, 4)), 0)
+    (y, gradients), (plain_y, plain_gradients) = both(lambda x: ops.max_pool(x, padding), x)
+    np.testing.assert_array_equal(y, plain_y)
+    np.testing.assert_allclose(gradients[0], plain_gradients[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+def test_network_equals_plain(monkeypatch, name):
+    # Without kinks: an input within a rounding of zero would turn on one side and not the other.
+    monkeypatch.setattr(blocks, "relu", jax.nn.softplus)
+    monkeypatch.setattr(resnet, "relu", jax.nn.softplus)
+    model = create_model(name, num_classes=10, stage_sizes=(1,))
+    images = draw(8, 64, 64, 3)
+    variables = jax.tree.map(jnp.asarray, init_variables(model, 0, (64, 64, 3)))
+
+    def run(params, images):
+        changed = variables | {"params": params}
+        y, updates = model.apply(changed, images, train=True, mutable=["batch_stats"])
+        return jnp.concatenate([y.ravel(), *map(jnp.ravel, jax.tree.leaves(updates))])
+
+    fast, plain = both(run, variables["params"], images)
+    assert distance(fast[0], plain[0]) < CLOSE
+    assert distance(fast[1], plain[1]) < CLOSE
+
+
+def test_fast_forms_are_taken_in_float32_alone():
+    def convolves(dtype):
+        x, kernel = jnp.ones((2, 8, 8, 6), dtype), jnp.ones((1, 1, 6, 4), dtype)
+        return "conv_general_dilated" in str(jax.make_jaxpr(conv)(x, kernel))
+
+    assert not convolves(jnp.float32)
+    assert convolves(jnp.bfloat16)
+    with ops.plain():
+        assert convolves(jnp.float32)
+    assert not convolves(jnp.float32)
+
+
+def test_plain_knows_forward_mode():
+    x, kernel = draw(2, 8, 8, 6), draw(1, 1, 6, 4, seed=1)
+    with ops.plain():
+        _, tangent = jax.jvp(lambda x: conv(x, kernel), (x,), (x,))
+    assert distance(tangent, conv(x, kernel)) < CLOSE
