@@ -39,9 +39,13 @@ def plain() -> contextlib.AbstractContextManager:
 
 
 def _fast(*arrays: jax.Array) -> bool:
-    """Whether the forms for CPUs are taken. They were measured in float32 alone."""
+    """Whether the forms for CPUs are taken: in float32, where they were measured, and not for
+    shapes that ``jax.export`` leaves open."""
     on_cpu = jax.default_backend() == "cpu" and not _plain.value
-    return on_cpu and all(array.dtype == jnp.float32 for array in arrays)
+    return on_cpu and all(
+        array.dtype == jnp.float32 and all(isinstance(size, int) for size in array.shape)
+        for array in arrays
+    )
 
 
 def conv_general_dilated(

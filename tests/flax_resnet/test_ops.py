@@ -131,3 +131,10 @@ def test_plain_knows_forward_mode():
     with ops.plain():
         _, tangent = jax.jvp(lambda x: conv(x, kernel), (x,), (x,))
     assert distance(tangent, conv(x, kernel)) < CLOSE
+
+
+def test_open_shapes_are_exported():
+    kernel = draw(3, 3, 64, 64)
+    images = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("N"), 16, 16, 64), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: ops.max_pool(conv(x, kernel), 1)))(images)
+    assert exported.call(draw(3, 16, 16, 64)).shape == (3, 8, 8, 64)
