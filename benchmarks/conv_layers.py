@@ -1,0 +1,140 @@
+"""Each convolution of a network by itself: ours, XLA's own and PyTorch's, in milliseconds.
+
+    python benchmarks/conv_layers.py --model resnet50 --size 224 --batch 4 --cores 1
+
+Forward, gradient by the images and gradient by the kernel, float32, channels last; the shapes are
+those that the network's forward pass shows, each measured once and counted as often as it occurs.
+The least of some calls, the sides in turn. It tells where a training step's time goes; the step
+itself is train_step.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import time
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--stem", choices=("imagenet", "small"))
+    parser.add_argument("--size", type=int, default=224, help="pixels a side")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--calls", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=0, help="0 for all")
+    flags = parser.parse_args()
+    if flags.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-flags.cores :])
+    from train import allocation
+
+    allocation.keep_freed()
+    total = collections.Counter()
+    print("times, image and kernel, stride, groups: forward, by images, by kernel, in ms")
+    for shape, count in convolutions(flags).items():
+        x, kernel, stride, groups = shape
+        line = f"{count:2} {x} {kernel} {stride} {groups:2}:"
+        for side, milliseconds in measure(shape, flags.calls).items():
+            line += f"  {side} " + " ".join(f"{value:7.2f}" for value in milliseconds)
+            for pass_, value in zip(("forward", "images", "kernel"), milliseconds, strict=True):
+                total[side, pass_] += count * value
+                total[side, "all"] += count * value
+        print(line, flush=True)
+    for side in ("ours", "plain", "torch"):
+        passes = ("forward", "images", "kernel", "all")
+        print(f"{side:6}", ", ".join(f"{name} {total[side, name]:.0f}" for name in passes), "ms")
+
+
+def convolutions(flags) -> dict[tuple, int]:
+    """Image, kernel, stride and groups of each convolution, and how often it occurs."""
+    import jax
+    import jax.numpy as jnp
+
+    from flax_resnet import create_model, layers
+
+    found = collections.Counter()
+    plain = layers.ops.conv_general_dilated
+
+    def note(x, kernel, strides, padding, *arguments, feature_group_count=1, **options):
+        found[x.shape, kernel.shape, strides[0], feature_group_count] += 1
+        return plain(
+            x,
+            kernel,
+            strides,
+            padding,
+            *arguments,
+            feature_group_count=feature_group_count,
+            **options,
+        )
+
+    layers.ops.conv_general_dilated = note
+    model = create_model(flags.model, **({"stem": flags.stem} if flags.stem else {}))
+    images = jnp.zeros((flags.batch, flags.size, flags.size, 3))
+    jax.eval_shape(model.init, jax.random.key(0), images)
+    layers.ops.conv_general_dilated = plain
+    return found
+
+
+def measure(shape, calls: int) -> dict[str, list[float]]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+
+    from flax_resnet import ops
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    x_shape, kernel_shape, stride, groups = shape
+    pad = kernel_shape[0] // 2
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.standard_normal(s, np.float32) for s in (x_shape, kernel_shape))
+
+    def conv(x, kernel):
+        numbers = jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+        return ops.conv_general_dilated(
+            x, kernel, (stride, stride), ((pad, pad),) * 2, None, None, numbers, groups
+        )
+
+    gradient = rng.standard_normal(jax.eval_shape(conv, x, kernel).shape, np.float32)
+    arrays = [jnp.asarray(array) for array in (x, kernel, gradient)]
+
+    def passes():
+        of_x = jax.jit(lambda x, k, g: jax.vjp(lambda x: conv(x, k), x)[1](g)[0])
+        of_kernel = jax.jit(lambda x, k, g: jax.vjp(lambda k: conv(x, k), k)[1](g)[0])
+        forward = jax.jit(lambda x, k, g: conv(x, k))
+        compiled = [f.lower(*arrays).compile() for f in (forward, of_x, of_kernel)]
+        return [lambda f=f: f(*arrays).block_until_ready() for f in compiled]
+
+    sides = {"ours": passes()}
+    with ops.plain():
+        sides["plain"] = passes()
+    last = torch.channels_last
+    tx, tg = (
+        torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=last)
+        for a in (x, gradient)
+    )
+    tk = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous(memory_format=last)
+
+    def backward(by_images, by_kernel):
+        settings = ([stride] * 2, [pad] * 2, [1, 1], False, [0, 0], groups)
+        mask = [by_images, by_kernel, False]
+        return torch.ops.aten.convolution_backward(tg, tx, tk, None, *settings, mask)
+
+    sides["torch"] = [
+        lambda: torch.nn.functional.conv2d(tx, tk, None, stride, pad, 1, groups),
+        lambda: backward(True, False),
+        lambda: backward(False, True),
+    ]
+    least = {side: [float("inf")] * 3 for side in sides}
+    for _ in range(calls + 1):
+        for side, functions in sides.items():
+            for i, function in enumerate(functions):
+                began = time.perf_counter()
+                function()
+                least[side][i] = min(least[side][i], (time.perf_counter() - began) * 1e3)
+    return least
+
+
+if __name__ == "__main__":
+    main()
