@@ -176,8 +176,7 @@ def train_step(
         ema=moving_average(task, state, {"params": params, "batch_stats": batch_stats}),
     )
     if task.skip_nonfinite:
-        same = state.replace(step=new_state.step)
-        new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, same)
+        new_state = keep_unless(finite, new_state, state.replace(step=new_state.step))
         loss, top1 = (jnp.where(finite, metric, 0) for metric in (loss, top1))
     return new_state, {
         "loss": loss,
@@ -185,6 +184,21 @@ def train_step(
         "learning_rate": jnp.asarray(task.schedule(state.step), jnp.float32),
         "nonfinite": 1.0 - finite,
     }
+
+
+def keep_unless(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+    """The old state where a step is not finite, but for its place in the schedule.
+
+    The learning rate belongs to the step's number, which goes on.
+    """
+
+    def pick(new: Any, old: Any) -> Any:
+        if isinstance(new, optax.ScaleByScheduleState):
+            return new
+        return jnp.where(finite, new, old)
+
+    is_leaf = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+    return jax.tree.map(pick, new, old, is_leaf=is_leaf)
 
 
 def in_parts(

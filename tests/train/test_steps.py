@@ -331,3 +331,24 @@ def test_stochastic_depth_and_dropout_draw_anew_each_step(batch):
     for start in (0, 1, 1):
         losses.append(float(run_step(task, batch, start=start)[2]["loss"]))
     assert losses[0] != losses[1] and losses[1] == losses[2]
+
+
+def test_a_skipped_step_changes_nothing_but_its_place_in_the_schedule(batch):
+    def broken(logits, targets):
+        return logits.sum(-1) * jnp.nan
+
+    task = make_task(
+        loss=broken, skip_nonfinite=True, optimizer=optax.sgd(lambda count: 0.1 / (1 + count), 0.9)
+    )
+    before, after, metrics = run_step(task, batch, count=2)
+    counts = [
+        leaf.count
+        for leaf in jax.tree.leaves(
+            after.opt_state, is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState)
+        )
+        if isinstance(leaf, optax.ScaleByScheduleState)
+    ]
+    assert (after.step, counts, metrics["nonfinite"]) == (2, [2], 1)
+    for name in ("params", "batch_stats"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(after.opt_state[0]))  # momentum
