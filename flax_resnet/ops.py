@@ -23,6 +23,7 @@ from flax_resnet.winograd import conv3x3, transposed_times
 # Where Winograd's transforms and the time to compile them pay: channels on either side, pixels of
 # all images, and multiply-adds of the layer.
 _LEAST_CHANNELS, _LEAST_PIXELS, _LEAST_WORK = 64, 128, 5e7
+_NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
 # Part of the key of JAX's caches: what was traced outside is traced anew inside.
@@ -32,34 +33,46 @@ _plain = jax.make_user_context(False)
 def plain() -> contextlib.AbstractContextManager:
     """Within ``with plain():`` whatever is called uses XLA's own operations, on every backend.
 
-    To compare with, for forward-mode derivatives (the fast forms know reverse mode alone), and
-    for what another backend than the one that traces will run.
+    To compare with, for forward-mode derivatives (``jax.jvp``, ``jax.hessian``: the fast forms
+    know reverse mode alone), and for what another backend than the one that traces will run.
     """
     return _plain(True)
 
 
 def _fast(*arrays: jax.Array) -> bool:
-    """Whether the forms for CPUs are taken: in float32, where they were measured, and not for
-    shapes that ``jax.export`` leaves open."""
-    on_cpu = jax.default_backend() == "cpu" and not _plain.value
-    return on_cpu and all(
-        array.dtype == jnp.float32 and all(isinstance(size, int) for size in array.shape)
+    """Whether the forms for CPUs are taken.
+
+    In float32, where they were measured; not for shapes that ``jax.export`` leaves open, nor in a
+    ``jax.shard_map`` that keeps account of what varies over its axes, as their gradients do not.
+    """
+    if jax.default_backend() != "cpu" or _plain.value:
+        return False
+    return all(
+        array.dtype == jnp.float32
+        and all(isinstance(size, int) for size in array.shape)
+        and not _accounted(array)
         for array in arrays
     )
+
+
+def _accounted(array: jax.Array) -> bool:
+    kind = jax.typeof(array)
+    account = getattr(kind, "manual_axis_type", None)  # called vma in other releases of JAX
+    return bool(getattr(account, "varying", None) or getattr(kind, "vma", None))
 
 
 def conv_general_dilated(
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> jax.Array:
-    """``jax.lax.conv_general_dilated`` of NHWC images, for ``nn.Conv(conv_general_dilated=…)``."""
+    """``jax.lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=…)``."""
 
     def direct(lhs, rhs, groups=1, padding=padding):
         return lax.conv_general_dilated(
@@ -74,11 +87,13 @@ def conv_general_dilated(
             precision=precision,
         )
 
-    undilated = all(d in (None, 1, (1, 1), [1, 1]) for d in (lhs_dilation, rhs_dilation))
-    if not _fast(lhs, rhs) or precision is not None:
+    images = lhs.ndim == rhs.ndim == 4 and dimension_numbers == _NHWC
+    explicit = not isinstance(padding, str) and precision is None
+    if not (images and explicit and _fast(lhs, rhs)):
         return direct(lhs, rhs, feature_group_count)
     if feature_group_count > 1:
         return _grouped(direct, lhs, rhs, feature_group_count)
+    undilated = all(set(dilation or (1,)) == {1} for dilation in (lhs_dilation, rhs_dilation))
     if not undilated:
         return direct(lhs, rhs)
     rhs, padding = _without_padding(lhs, rhs, window_strides, padding)
@@ -133,7 +148,7 @@ def _without_padding(
         outputs = (size + before + after - length) // stride + 1
         starts = range(-before, -before + outputs * stride, stride)
         seen = [tap for tap in range(length) if any(0 <= start + tap < size for start in starts)]
-        first, last = seen[0], seen[-1]
+        first, last = (seen[0], seen[-1]) if seen else (0, length - 1)
         kernel = lax.slice_in_dim(kernel, first, last + 1, axis=axis)
         cut.append((before - first, after - (length - 1 - last)))
     return kernel, tuple(cut)
@@ -142,7 +157,8 @@ def _without_padding(
 def _grouped(direct, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     """A grouped convolution as dense ones of a few groups each, whose kernels are mostly zero.
 
-    XLA:CPU's own takes ten times as long, and its gradient by the kernel hundreds of times.
+    XLA:CPU's own takes ten times as long, and its gradient by the kernel hundreds of times. What
+    is not finite in one group spreads to those beside it.
     """
     height, width, inputs, channels = kernel.shape  # of a group; of all
     outputs = channels // groups

@@ -18,13 +18,14 @@ def keep_freed() -> bool:
     XLA:CPU allocates a step's temporaries at each step, hundreds of MB, and glibc takes them from
     the system and gives them back every time: the system clears each page anew, which was a
     quarter of a ResNet-20's step (benchmarks/RESULTS.md). Kept, they are there already. They can
-    be kept in the main arena alone, so all threads share it. What the process needs at its peak
-    does not change, but it stays there.
+    be kept in the main arena alone, so all threads share it. The process then stays at its peak.
 
     To be called before JAX starts its threads. Does nothing beside accelerators, whose hosts
-    decode images in many threads, nor with another C library.
+    decode images in many threads, nor with another C library, nor where the environment sets
+    ``MALLOC_…`` or ``GLIBC_TUNABLES`` itself.
     """
-    if not sys.platform.startswith("linux") or _accelerated():
+    chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if chosen or not sys.platform.startswith("linux") or _accelerated():
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import Mesh, PartitionSpec
 
 from flax_resnet import blocks, create_model, init_variables, ops, resnet, winograd
 
@@ -17,11 +18,10 @@ def draw(*shape, seed=0):
 
 
 def distance(ours, plain):
-    """Of all leaves together, in units of the plain one's norm."""
-    ours, plain = (
-        jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (ours, plain)
-    )
-    return float(jnp.linalg.norm(ours - plain) / jnp.linalg.norm(plain))
+    """The largest of the leaves' distances, each in units of the plain one's norm."""
+    norm = jnp.linalg.norm
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True)
+    return max(float(norm((a - b).ravel()) / norm(b.ravel())) for a, b in pairs)
 
 
 def value_and_gradients(function, *arguments):
@@ -49,7 +49,7 @@ def conv(x, kernel, stride=1, pad=None, groups=1):
         kernel,
         (stride, stride),
         ((pad, pad), (pad, pad)),
-        dimension_numbers=nn.linear._conv_dimension_numbers(x.shape),
+        dimension_numbers=ops._NHWC,
         feature_group_count=groups,
     )
 
@@ -83,6 +83,30 @@ def test_winograd_of_any_size_in_any_chunks(monkeypatch, shape, chunk):
     ours = value_and_gradients(winograd.conv3x3, x, kernel)
     with ops.plain():
         assert distance(ours, value_and_gradients(conv, x, kernel)) < CLOSE
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_any_convolution_of_linen(padding):
+    images = draw(2, 2, 5, 3)  # VALID: not a single place for the kernel
+    layer = nn.Conv(4, (3, 3), padding=padding, conv_general_dilated=ops.conv_general_dilated)
+    y, variables = layer.init_with_output(jax.random.key(0), images)
+    with ops.plain():
+        np.testing.assert_allclose(layer.apply(variables, images), y, atol=1e-6)
+    line = nn.Conv(4, (3,), conv_general_dilated=ops.conv_general_dilated)
+    assert line.init_with_output(jax.random.key(0), images[0])[0].shape == (2, 5, 4)
+
+
+def test_gradients_within_a_shard_map_that_keeps_account():
+    x, kernel = draw(8, 16, 16, 64), draw(3, 3, 64, 64, seed=1)
+
+    def loss(kernel, x):
+        return jax.lax.pmean((conv(x, kernel) ** 2).mean(), "batch")
+
+    mesh = Mesh(jax.devices()[:2], ("batch",))
+    specs = (PartitionSpec(), PartitionSpec("batch"))
+    mapped = jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=specs, out_specs=specs[0])
+    expected = jax.grad(lambda kernel: (conv(x, kernel) ** 2).mean())(kernel)
+    assert distance(jax.jit(mapped)(kernel, x), expected) < CLOSE
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5), (3, 4)])
