@@ -88,7 +88,7 @@ KEYS: dict[str, Key] = {
     "parallel": Key("pmap", "How a step is spread over the devices; equal but for rounding.",
                     choices=("pmap", "shard_map"), neutral=True),
 
-    "compilation_cache": Key("auto", "Folder that compiled programs are kept in, for quicker starts;"
+    "compilation_cache": Key("auto", "Folder that compiled programs are kept in, for quick starts;"
                              " 'auto': as JAX_COMPILATION_CACHE_DIR says, or flax_resnet/compiled"
                              " in the user's cache directory; 'off': none.", neutral=True),
 
