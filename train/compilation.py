@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from train.allocation import accelerated
+
 MOST_BYTES = 1 << 30
 MIN_SECONDS = 0.2  # to compile: what is quicker is not worth a file
 _NO = ("n", "no", "f", "false", "off", "0")  # as JAX reads its variables
@@ -56,7 +58,9 @@ def keep(choice: str = "auto") -> None:
         if enabled in _NO or "JAX_COMPILATION_CACHE_DIR" in os.environ:
             return
     own = user_cache("compiled") if choice == "auto" else os.path.abspath(choice)
-    folder = os.path.join(own, _processor())
+    # Processes with GPUs have to find the same, so what they all name is taken as it is.
+    as_it_is = choice != "auto" and accelerated()
+    folder = own if as_it_is else os.path.join(own, _processor())
     try:
         # What lies there is run, so nobody else may write it.
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -71,11 +75,11 @@ def keep(choice: str = "auto") -> None:
     if choice == "auto":
         global _own
         _own = folder
+        prune(own)  # which is this project's alone
     _set("jax_compilation_cache_dir", folder)
     _set("jax_enable_compilation_cache", True)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         _set("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
-    prune(own)
     _mend(folder)
 
 
