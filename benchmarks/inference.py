@@ -9,7 +9,8 @@ with batch norm folded into the convolutions (flax_resnet.fold_batch_norm); PyTo
 torch.inference_mode, channels_last: as it is, frozen by torch.jit (which folds batch norm and
 fuses), or by torch.compile. In bfloat16 ours has weights of it, and PyTorch's, too. Calls are
 waited for, so the time of one is its latency. Prints images a second, median and 95th percentile
-of the latency, and the ratio round by round.
+of the latency, and the ratio round by round; on a CPU of which one core is used the ratio by the
+processor's time holds where others use that core, too.
 """
 
 from __future__ import annotations
@@ -64,28 +65,34 @@ def main():
                 f" ms a call, 95 % within {statistics.median(tail):.1f} ms, first {first:.1f} s"
             )
         for peer in flags.peer:
-            ratio = [
-                b[batch]["ms"] / a[batch]["ms"]
-                for a, b in zip(results["ours"], results[peer], strict=True)
-            ]
-            print(f"batch {batch:3} ours to {peer}: {sides.spread(ratio, '.2f')}")
+            pairs = list(zip(results["ours"], results[peer], strict=True))
+            ratio, busy = (
+                sides.spread([b[batch][key] / a[batch][key] for a, b in pairs], ".2f")
+                for key in ("ms", "cpu_ms")
+            )
+            print(f"batch {batch:3} ours to {peer}: {ratio}, by the processor's time {busy}")
 
 
 def measure(call, flags) -> dict[str, float]:
-    """Milliseconds of a call, median and 95th percentile, and seconds of the first one."""
+    """Milliseconds of a call, median and 95th percentile, and of the processor's time, mean; and
+    seconds of the first call."""
     began = time.perf_counter()
     call()
     first = time.perf_counter() - began
     for _ in range(2):
         call()
-    times = []
+    times, processor = [], time.process_time()
     until = time.perf_counter() + flags.seconds
     while len(times) < 5 or time.perf_counter() < until:
         began = time.perf_counter()
         call()
         times.append(1e3 * (time.perf_counter() - began))
-    tail = statistics.quantiles(times, n=20, method="inclusive")[-1]
-    return {"ms": statistics.median(times), "p95_ms": tail, "first_s": first}
+    return {
+        "ms": statistics.median(times),
+        "p95_ms": statistics.quantiles(times, n=20, method="inclusive")[-1],
+        "cpu_ms": 1e3 * (time.process_time() - processor) / len(times),
+        "first_s": first,
+    }
 
 
 def make_ours(flags, batch):
