@@ -9,36 +9,48 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def interleave(
-    script: str, sides: Sequence[str], arguments: Sequence[str], rounds: int, cores: int
+    script: str,
+    sides: Sequence[str],
+    arguments: Sequence[str],
+    rounds: int,
+    cores: int,
+    pause: float = 0.0,
 ):
     """Runs ``script --side SIDE`` ``rounds`` times for each side, one after another, in turn.
 
     Each process may use the last ``cores`` of this process's cores, and prints a JSON object as
     its last line. Gives ``{side: [object, …]}``, and shows each as it comes.
+    ``pause`` seconds lie between rounds.
     """
-    allowed = sorted(os.sched_getaffinity(0))[-cores:] if cores else None
-    pin = (lambda: os.sched_setaffinity(0, allowed)) if allowed else None
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "2"}
     results = {side: [] for side in sides}
     for number in range(1, rounds + 1):
+        time.sleep(pause if number > 1 else 0)
         for side in sides:
             command = [sys.executable, script, "--side", side, *arguments]
             done = subprocess.run(
-                command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=pin
+                command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=pin(cores)
             )
             if done.returncode:
                 raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}")
             results[side].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"round {number} of {rounds}, {side}: {done.stdout.splitlines()[-1]}", flush=True)
     return results
+
+
+def pin(cores: int) -> Callable[[], None] | None:
+    """What a new process calls to use the last ``cores`` of this one's alone; None for all."""
+    allowed = sorted(os.sched_getaffinity(0))[-cores:] if cores else None
+    return (lambda: os.sched_setaffinity(0, allowed)) if allowed else None
 
 
 def ratios(results: dict[str, list[dict]], ours: str, peer: str, key: str) -> list[float]:

@@ -1,13 +1,19 @@
 """Shared by all tests: four virtual devices, one compilation cache, one copy of the digits."""
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 
-# Before JAX is imported. The cache serves the processes that tests start, too.
+# Before JAX is imported. The caches serve pytest's workers and the processes that tests start, too,
+# and nothing goes into the developer's own.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jax-cache-"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["XDG_CACHE_HOME"] + "/compiled")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import subprocess

@@ -25,7 +25,7 @@ def keep_freed() -> bool:
     ``MALLOC_…`` or ``GLIBC_TUNABLES`` itself.
     """
     chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
-    if chosen or not sys.platform.startswith("linux") or _accelerated():
+    if chosen or not sys.platform.startswith("linux") or accelerated():
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -35,7 +35,7 @@ def keep_freed() -> bool:
     return all([mallopt(parameter, value) for parameter, value in keep])
 
 
-def _accelerated() -> bool:
+def accelerated() -> bool:
     """Whether JAX would look for a GPU or TPU: its plugin is installed and not switched off."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from train import allocation
+from train import allocation, compilation
 from train.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ def run_command(command: Callable[[], int | None]) -> None:
     """
     allocation.keep_freed()
     # Libraries' notices are no news to who runs the command; their errors arrive as ours.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # On CPU XLA's errors, too: where it loads a compiled program, it takes what that was tuned for,
+    # such as +prefer-no-gather, for features that the processor lacks (openxla/xla#44565).
+    level = "2" if allocation.accelerated() else "3"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
+    compilation.keep()
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.FATAL)

@@ -88,6 +88,10 @@ KEYS: dict[str, Key] = {
     "parallel": Key("pmap", "How a step is spread over the devices; equal but for rounding.",
                     choices=("pmap", "shard_map"), neutral=True),
 
+    "compilation_cache": Key("auto", "Folder that compiled programs are kept in, for quick starts;"
+                             " 'auto': as JAX_COMPILATION_CACHE_DIR says, or flax_resnet/compiled"
+                             " in the user's cache directory; 'off': none.", neutral=True),
+
     "model.name": Key("resnet50", "A name of flax_resnet.list_models()."),
     "model.num_classes": Key(0, "Outputs of the head; 0: as many as the data have.", minimum=0),
     "model.dtype": Key("float32", "Type of the computation; parameters stay float32.",

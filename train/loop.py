@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from train import announce, nonfinite, processes, steps, workdir
+from train import announce, nonfinite, peaks, processes, steps, workdir
 from train.augment import example_keys
 from train.checkpoints import Checkpoints, restore_together
 from train.data.ahead import Ahead
@@ -118,7 +118,12 @@ class Loop:
         self.start, self.end = int(state.step), run.timetable.num_steps
         devices = run.devices
         self.stopping = Stopping(stop, len(devices.local))
-        self.meter = Meter(run.config.batch_size, devices.fetch, run.task.skip_nonfinite)
+        self.meter = Meter(
+            run.config.batch_size,
+            devices.fetch,
+            run.task.skip_nonfinite,
+            peaks.share_of_an_image(run),
+        )
         self.pictures = None if writer is None else Pictures(run.path, console.warn)
         self.watch = nonfinite.Watch(run, self.wait_saved)
         self.last_saved = time.monotonic()

@@ -7,8 +7,8 @@ import sys
 
 import ml_collections
 
+from train import compilation, processes
 from train import config as config_lib
-from train import processes
 from train.commands import Parser, chosen_workdir, run_command, split_overrides
 from train.errors import UsageError
 from train.signals import STOPPED, StopRequest
@@ -33,6 +33,8 @@ def main() -> int:
     workdir = chosen_workdir(flags.workdir, flags.config, config)
     if config.smoke and processes.wanted(flags):
         raise UsageError("config.smoke=True is for one process")
+    if config.compilation_cache != "auto":
+        compilation.keep(config.compilation_cache)
     if config.deterministic:  # before JAX looks for devices
         from train.environment import make_deterministic
 

@@ -15,10 +15,20 @@ from train.parallel import InFlight
 
 
 class Meter:
-    """Collects the steps' metrics, which stay on the devices until :meth:`summary`."""
+    """Collects the steps' metrics, which stay on the devices until :meth:`summary`.
 
-    def __init__(self, batch_size: int, fetch: Callable, skips: bool = False):
+    ``share_of_an_image`` is what peaks.share_of_an_image says.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        fetch: Callable,
+        skips: bool = False,
+        share_of_an_image: float | None = None,
+    ):
         self.batch_size, self.fetch, self.skips = batch_size, fetch, skips
+        self.share_of_an_image = share_of_an_image
         self._metrics: list[tuple[int, dict[str, jax.Array]]] = []
         self._in_flight = InFlight()
         self._total_waited = self._total_seconds = 0.0
@@ -82,7 +92,10 @@ class Meter:
                 row["train/loss"] = row["train/top1"] = float("nan")
         if self._steps:
             seconds = time.monotonic() - self._began
-            row["images_per_second"] = round(self._steps * self.batch_size / seconds, 1)
+            rate = self._steps * self.batch_size / seconds
+            row["images_per_second"] = round(rate, 1)
+            if self.share_of_an_image is not None:
+                row["flops_share"] = round(rate * self.share_of_an_image, 4)
             row["input_wait_fraction"] = round(self._waited / seconds, 4)
             self._total_waited += self._waited
             self._total_seconds += seconds

@@ -8,6 +8,7 @@ import sys
 
 import ml_collections
 
+from train import compilation
 from train import config as config_lib
 from train.commands import Parser, chosen_workdir, run_command, split_overrides
 
@@ -31,6 +32,8 @@ def main() -> int:
     config = config_lib.load_config(flags.config, overrides)
     workdir = chosen_workdir(flags.workdir, flags.config, config)
     output = flags.output or workdir.rstrip("/") + "_plan"
+    if config.compilation_cache != "auto":
+        compilation.keep(config.compilation_cache)
     if config.deterministic:  # before JAX looks for devices
         from train.environment import make_deterministic
 

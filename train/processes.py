@@ -20,7 +20,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from train import rendezvous
+from train import compilation, rendezvous
+from train.allocation import accelerated
 from train.errors import RunError, UsageError
 from train.signals import StopRequest, ending_at_once
 
@@ -64,6 +65,8 @@ def connect(flags: argparse.Namespace) -> None:
             "process_id": flags.process_id,
             "cluster_detection_method": "deactivate",  # or JAX would share out the devices
         }
+    if accelerated():
+        compilation.not_of_several()
     import jax
 
     global _connected, _own

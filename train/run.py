@@ -23,7 +23,13 @@ from train.parallel import Pmap, ShardMap, make_devices
 from train.timetable import Timetable, make_timetable
 
 # Keys of the machine that a process runs on; the others have to be the same in all.
-_OWN_KEYS = ("dataset.data_dir", "data.threads", "data.workers", "data.max_bad_fraction")
+_OWN_KEYS = (
+    "dataset.data_dir",
+    "data.threads",
+    "data.workers",
+    "data.max_bad_fraction",
+    "compilation_cache",
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from train.compilation import user_cache
 from train.errors import RunError
 
 HEADER = 12  # bytes of the length and its CRC
@@ -258,8 +259,7 @@ def masked_crc(data: np.ndarray) -> np.ndarray:
 
 def cache_folder() -> str:
     """Where the places of records are kept; any file in it can be deleted."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "flax_resnet", "tfrecord")
+    return user_cache("tfrecord")
 
 
 def _cache_path(path: str) -> str:
