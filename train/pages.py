@@ -55,7 +55,9 @@ svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; white-space: nowrap; }
-td.long { white-space: normal; min-width: 14rem; }
+td.long { white-space: normal; min-width: 10rem; }
+th .note { display: block; font-weight: 400; color: var(--weak); white-space: normal;
+  min-width: 9rem; max-width: 34rem; }
 thead th { color: var(--weak); font-weight: 600; }
 .matrix th, .matrix td { text-align: right; padding: .15rem .4rem; white-space: nowrap; }
 pre { background: var(--card); padding: .6rem .7rem; border-radius: .5rem; white-space: pre-wrap;
@@ -99,16 +101,24 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> str:
-    """A table of text that scrolls by itself where it is too wide."""
+    """A table of text that scrolls by itself where it is too wide.
+
+    What comes after a line break in a row's first cell is a note, and shown smaller.
+    """
     titles = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(
-        f'<tr><th scope="row">{escape(str(row[0]))}</th>'
+        f'<tr><th scope="row">{_noted(str(row[0]))}</th>'
         + "".join(f"<td{_long(str(cell))}>{escape(str(cell))}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
     )
     inside = f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
     return scrolling(inside, label)
+
+
+def _noted(text: str) -> str:
+    name, _, note = text.partition("\n")
+    return escape(name) + (f'<span class="note">{escape(note)}</span>' if note else "")
 
 
 def _long(text: str) -> str:

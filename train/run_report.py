@@ -78,9 +78,7 @@ def write(path: str, folder: str = "", parts: dict[str, Any] | None = None) -> N
     ``parts`` are what ``report.json`` would hold. Raises RunError where there is no run, and
     OSError where the page cannot be written.
     """
-    text = (
-        page(path, read_parts(path) if parts is None else parts).encode("utf-8", "replace").decode()
-    )
+    text = page(path, read_parts(path) if parts is None else parts)
     write_atomically(os.path.join(folder or path, FILE), text)
 
 
@@ -285,7 +283,8 @@ def _evaluation(name: str, part: dict[str, Any]) -> str:
         _confusion(part),
         "<h3>Classes</h3>",
         *_classes(part["classes"]),
-        f'<h3>Calibration</h3><div class="charts">{svg.figure(_reliability(part), values=False)}</div>',
+        "<h3>Calibration</h3>",
+        f'<div class="charts">{svg.figure(_reliability(part), values=False)}</div>',
         *(
             f"<h3>{title}</h3>{pages.cells(part[key], small, key == 'explained')}"
             for title, key in grids
@@ -365,19 +364,20 @@ def _configuration(config: Any) -> list[str]:
     chosen, others = [], []
     for name, key in config_lib.KEYS.items():
         if values[name] != key.default:
-            chosen.append((name, _spelled(values[name]), _spelled(key.default), key.meaning))
+            chosen.append((f"{name}\n{key.meaning}", spelled(values[name]), spelled(key.default)))
         else:
-            others.append((name, _spelled(values[name]), key.meaning))
+            others.append((f"{name}\n{key.meaning}", spelled(values[name])))
     return [
-        pages.table(("key", "value", "default", "meaning"), chosen, "keys that were set"),
+        pages.table(("key", "value", "default"), chosen, "keys that were set"),
         pages.folded(
             f"{len(others)} keys at their defaults",
-            pages.table(("key", "value", "meaning"), others, "keys at their defaults"),
+            pages.table(("key", "value"), others, "keys at their defaults"),
         ),
     ]
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
+    """A configuration's value for people."""
     return repr(value) if isinstance(value, str) else str(value)
 
 
