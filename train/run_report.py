@@ -138,6 +138,8 @@ def evaluation_part(evaluated: Evaluated) -> dict[str, Any]:
     if len(scores.mistakes):
         squares = evaluation_report.images_of(evaluated.split, predictions.record[scores.mistakes])
         part["mistakes"] = cells(scores.mistakes, squares)
+        for cell, told in zip(part["mistakes"], part["most_confident_mistakes"], strict=True):
+            cell["caption"] += f"\n{told['image']}"  # to look at, or to put in its right place
     if evaluated.variables is not None:
         which = to_explain(evaluated, scores.mistakes)
         part["explained"] = cells(which, explanations(evaluated, which))

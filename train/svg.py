@@ -31,7 +31,7 @@ def figure(panel: Panel, values: bool = True) -> str:
 def chart(panel: Panel) -> str:
     """The ``<svg>`` of a panel."""
     points = [point for line in panel.series for point in line.points]
-    left, right = _ends([x for x, _ in points], None, None)
+    left, right = 0.0, max(x for x, _ in points) or 1.0  # of epochs, steps and shares
     low, high = _ends([y for _, y in points], panel.low, panel.high)
 
     def across(x: float) -> float:

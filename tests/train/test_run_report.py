@@ -177,6 +177,7 @@ def test_the_report_is_one_whole_file_and_tells_the_run(run):
     assert page.tags.count("svg") == 6
     [evaluated] = run_report.read_parts(run)["evaluations"].values()
     assert len(evaluated["explained"]) == 8 and len(evaluated["mistakes"]) == 24
+    assert all(re.search(r"\nrecord \d+$", one["caption"]) for one in evaluated["mistakes"])
     # What was set comes before what was not.
     assert told.index("model.stage_sizes") < told.index("keys at their defaults")
     assert told.index("keys at their defaults") < told.index("optimizer.beta2")
