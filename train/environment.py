@@ -7,7 +7,9 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,14 @@ def describe() -> dict[str, Any]:
         "processes": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def command() -> str | None:
+    """The command of this project that was typed, for a shell; None where Python was used."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is None or not main.name.startswith("train."):
+        return None
+    return shlex.join(["python", "-m", main.name, *sys.argv[1:]])
 
 
 def git() -> dict[str, Any] | None:

@@ -76,7 +76,8 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
     """Prints the summary, and writes what there is to be written."""
     import os
 
-    from train import evaluation_report, predictions
+    from train import evaluation_report, predictions, run_report
+    from train.files import writing
 
     scores = evaluation_report.score_of(evaluated)
     print(evaluation_report.summary(evaluated, scores), flush=True)
@@ -86,6 +87,11 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
     folder = flags.output or evaluation_report.folder_of(flags.workdir, evaluated)
     try:
         written = evaluation_report.write(folder, evaluated, scores)
+        with writing(os.path.join(flags.output or flags.workdir, run_report.FILE)):
+            parts = run_report.add_evaluation(run_report.read_parts(flags.workdir), evaluated)
+            if flags.output is None:
+                run_report.write_parts(flags.workdir, parts)
+            run_report.write(flags.workdir, flags.output or "", parts)
     except RunError as error:
         if flags.output is not None:
             raise
@@ -93,6 +99,7 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
         print(f"warning: {error}; --output takes another folder", file=sys.stderr, flush=True)
         return
     print(f"written      {os.path.join(folder, '')} {' '.join(written)}")
+    print(f"report       {os.path.join(flags.output or flags.workdir, run_report.FILE)}")
 
 
 if __name__ == "__main__":

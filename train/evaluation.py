@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ml_collections
 import numpy as np
 import tqdm
 
+from flax_resnet.resnet import ResNet
 from train import processes, steps, workdir
 from train.build import make_model, make_task
 from train.checkpoints import Checkpoints, restore_together
@@ -22,7 +24,7 @@ from train.data.resident import gather
 from train.data.splits import Split
 from train.errors import UsageError
 from train.parallel import Devices, InFlight, make_devices
-from train.predictions import Collector, Predictions
+from train.predictions import Collector, Predictions, answers
 from train.run import check_alike
 from train.stopping import hearing
 
@@ -84,12 +86,14 @@ def evaluate(
 
 
 def make_eval_step(
-    devices: Devices, task: steps.Task, flip: bool = False, each: bool = False
+    devices: Devices, task: steps.Task, loss: str, flip: bool = False, keep: bool = False
 ) -> Callable:
     """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches.
 
-    ``flip`` and ``each`` are as in ``steps.eval_step``.
+    With ``each``, what ``predictions.Collector`` takes; ``keep`` and ``loss`` are as in
+    ``predictions.answers``, ``flip`` as in ``steps.eval_step``.
     """
+    each = partial(answers, loss=loss, keep=keep)
 
     def step(state: Any, data: Any, batch: Any) -> Any:
         return steps.eval_step(task, state, gather(data, batch), flip, each)
@@ -141,6 +145,7 @@ class Evaluated:
       split: what was evaluated on.
       config: of the run, and of this evaluation.
       weights: ``"ema"`` or ``"raw"``.
+      model, variables: what was evaluated, on the host; the variables may be left out.
     """
 
     result: dict[str, Any]
@@ -148,6 +153,8 @@ class Evaluated:
     split: Split
     config: ml_collections.ConfigDict
     weights: str
+    model: ResNet
+    variables: dict[str, Any] | None
 
 
 def evaluate_run(
@@ -199,10 +206,10 @@ def evaluate_run(
     with processes.together():
         split.load(BadRecords(warn=warn))
     devices = make_devices(config.parallel)
-    collector = Collector(config.loss, keep)
+    collector = Collector(model.num_classes)
     result = evaluate(
         devices,
-        make_eval_step(devices, task, flip=tta == "flip", each=True),
+        make_eval_step(devices, task, config.loss, flip=tta == "flip", keep=keep),
         devices.replicate(state),
         devices.replicate(split.resident),
         split,
@@ -215,14 +222,20 @@ def evaluate_run(
         result["dataset"] = split.source.name
     if tta:
         result["tta"] = tta
-    averaged = config.ema.decay and config.eval.ema
     return Evaluated(
         result=result,
         predictions=collector.predictions(),
         split=split,
         config=config,
-        weights="ema" if averaged else "raw",
+        weights=weights_of(config),
+        model=model,
+        variables=steps.evaluated_variables(task, state),
     )
+
+
+def weights_of(config: ml_collections.ConfigDict) -> str:
+    """Which weights are evaluated: ``"ema"`` or ``"raw"``."""
+    return "ema" if config.ema.decay and config.eval.ema else "raw"
 
 
 def _with_bar(batches: Iterable, split: Split, batch_size: int) -> Iterable:

@@ -83,8 +83,7 @@ def write(folder: str, evaluated: Evaluated, scores: Scores) -> list[str]:
 
     Raises RunError where it cannot be written.
     """
-    predictions, names = evaluated.predictions, evaluated.split.source.class_names
-    outputs = [*names, *(f"output {i}" for i in range(len(names), predictions.outputs))]
+    predictions, outputs = evaluated.predictions, outputs_of(evaluated)
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
 
@@ -103,6 +102,12 @@ def write(folder: str, evaluated: Evaluated, scores: Scores) -> list[str]:
         elif os.path.exists(path("mistakes.png")):  # of an earlier evaluation
             os.unlink(path("mistakes.png"))
     return written
+
+
+def outputs_of(evaluated: Evaluated) -> list[str]:
+    """The classes' names; outputs beyond these have numbers."""
+    names = evaluated.split.source.class_names
+    return [*names, *(f"output {i}" for i in range(len(names), evaluated.predictions.outputs))]
 
 
 def images_of(split: Split, records: np.ndarray) -> np.ndarray:

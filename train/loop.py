@@ -19,15 +19,24 @@ from train.data.bad_records import BadRecords
 from train.data.resident import gather
 from train.dispatch import several, stacked, steps_per_call
 from train.errors import RunError
-from train.evaluation import eval_batch_size, evaluate, make_eval_step
+from train.evaluation import (
+    Evaluated,
+    eval_batch_size,
+    evaluate,
+    make_eval_step,
+    weights_of,
+)
 from train.losses import guessing
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter
 from train.mixing import Targets
-from train.report import Pictures
+from train.predictions import Collector
 from train.run import Run, check_alike, open_run
+from train.run_report import LiveReport
 from train.signals import StopRequest
 from train.stopping import Stopping, hearing
+
+LEAST_EXPLAINED = 100  # steps of a run whose net is worth the time to compile Grad-CAM
 
 
 class Interrupted(Exception):
@@ -58,7 +67,10 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             stack.enter_context(writer)
             announce.run(console, run, state)
             workdir.add_session(
-                path, int(state.step), announce.batch_norm_share(run.config, run.devices)
+                path,
+                int(state.step),
+                run.timetable.num_steps,
+                announce.batch_norm_share(run.config, run.devices),
             )
         loop = Loop(run, state, checkpoints, console, writer, stop)
         return loop.run_all()
@@ -124,7 +136,7 @@ class Loop:
             run.task.skip_nonfinite,
             peaks.share_of_an_image(run),
         )
-        self.pictures = None if writer is None else Pictures(run.path, console.warn)
+        self.pictures = None if writer is None else LiveReport(run.path, console.warn)
         self.watch = nonfinite.Watch(run, self.wait_saved)
         self.last_saved = time.monotonic()
         self.compiled_for: Any = None  # the shapes of the batches that the step was compiled for
@@ -145,7 +157,7 @@ class Loop:
             run.config.data.steps_per_call, devices.platform, run.train_split.is_resident
         )
         self.train_step = devices.train(hearing(several(step) if self.together > 1 else step))
-        self.eval_step = make_eval_step(devices, run.task)
+        self.eval_step = make_eval_step(devices, run.task, run.config.loss)
 
     def run_all(self) -> dict[str, Any]:
         """Trains to the end, and gives the final state's evaluation."""
@@ -160,7 +172,7 @@ class Loop:
                 evaluated = self.after(call.stop, self.stopping.after(finished))
         self.wait_saved()
         # A finished run has no step to do and nothing to catch up with, and yet is asked.
-        evaluated = evaluated or self.evaluate()
+        evaluated = evaluated or self.evaluate(self.end)
         return {"split": self.run.eval_split.source.split} | evaluated | {"step": self.end}
 
     def evaluate_what_was_interrupted(self) -> dict[str, Any] | None:
@@ -170,7 +182,7 @@ class Loop:
         own = self.checkpoints is not None and self.checkpoints.has_metrics(self.start)
         if processes.gather(own)[0]:
             return None
-        evaluated = self.evaluate()
+        evaluated = self.evaluate(self.start)
         row = {"step": self.start, "epoch": round(self.run.timetable.epoch(self.start), 4)}
         row |= self.told(evaluated, self.start)
         if self.writer is not None:
@@ -235,10 +247,13 @@ class Loop:
             raise Interrupted(f"{self.stopping.name} after step {step}; everything is saved")
         return evaluated
 
-    def evaluate(self, give_up: Callable[[Any], bool] = lambda _: False) -> dict[str, Any] | None:
-        """The evaluation of the state as it is; None where ``give_up`` said so meanwhile."""
-        run = self.run
-        return evaluate(
+    def evaluate(
+        self, step: int, give_up: Callable[[Any], bool] = lambda _: False
+    ) -> dict[str, Any] | None:
+        """The evaluation of the state as it is, after ``step``; None where ``give_up`` said so
+        meanwhile."""
+        run, collector = self.run, Collector(self.run.model.num_classes)
+        evaluated = evaluate(
             run.devices,
             self.eval_step,
             self.state,
@@ -247,12 +262,32 @@ class Loop:
             eval_batch_size(run.config),
             give_up,
             self.stopping.marked,
+            collector.take,
+        )
+        if self.pictures is not None and evaluated is not None:
+            self.pictures.evaluated(lambda: self.in_full(evaluated, step, collector))
+        return evaluated
+
+    def in_full(self, evaluated: dict[str, Any], step: int, collector: Collector) -> Evaluated:
+        """An evaluation with what was said of each image; with the net once the run is done."""
+        run, variables = self.run, None
+        if step == self.end >= LEAST_EXPLAINED:
+            variables = steps.evaluated_variables(run.task, run.devices.fetch(self.state))
+        split = run.eval_split
+        return Evaluated(
+            result={"split": split.source.split} | evaluated | {"step": step},
+            predictions=collector.predictions(),
+            split=split,
+            config=run.config,
+            weights=weights_of(run.config),
+            model=run.model,
+            variables=variables,
         )
 
     def evaluate_or_save(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The evaluation; what ends it must not cost what was learned until here."""
         try:
-            return self.evaluate(self.stopping.after)
+            return self.evaluate(row["step"], self.stopping.after)
         except BaseException:
             if self.writer is not None:
                 self.writer.write(row)

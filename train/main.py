@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import ml_collections
 
@@ -14,7 +15,8 @@ from train.errors import UsageError
 from train.signals import STOPPED, StopRequest
 
 
-def main() -> int:
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict, str]:
+    """The flags, the whole configuration and the workdir. Raises UsageError."""
     parser = Parser(
         prog="python -m train.main",
         description="Trains what a config says, or continues it: the same command resumes.",
@@ -27,12 +29,17 @@ def main() -> int:
         "--workdir", metavar="DIR", help="where the run lives; default: runs/NAME of the config"
     )
     processes.add_flags(parser)
-    arguments, overrides = split_overrides(sys.argv[1:])
-    flags = parser.parse_args(arguments)
+    others, overrides = split_overrides(arguments)
+    flags = parser.parse_args(others)
     config = config_lib.load_config(flags.config, overrides)
     workdir = chosen_workdir(flags.workdir, flags.config, config)
     if config.smoke and processes.wanted(flags):
         raise UsageError("config.smoke=True is for one process")
+    return flags, config, workdir
+
+
+def main() -> int:
+    flags, config, workdir = parse(sys.argv[1:])
     if config.compilation_cache != "auto":
         compilation.keep(config.compilation_cache)
     if config.deterministic:  # before JAX looks for devices

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.runs import probabilities_of
@@ -51,46 +52,52 @@ class Predictions:
         return self.rank == 0
 
 
+def answers(
+    logits: jax.Array, labels: jax.Array, loss: str, keep: bool = False
+) -> dict[str, jax.Array]:
+    """What is said of each example, for the compiled evaluation step: a few numbers.
+
+    Args:
+      logits: ``(N, outputs)``.
+      labels: int ``(N,)``.
+      loss: ``config.loss``, which decides how logits become probabilities.
+      keep: whether to give the probabilities of all classes, too.
+    """
+    probabilities = probabilities_of(logits, loss)
+    predicted = probabilities.argmax(axis=1)
+    rows = jnp.arange(len(labels))
+    told = {
+        "predicted": predicted,
+        "confidence": probabilities[rows, predicted],
+        "of_label": probabilities[rows, labels],
+    }
+    return told | ({"probabilities": probabilities} if keep else {})
+
+
 class Collector:
     """Makes predictions of what evaluation gives batch after batch, in the split's order.
 
-    Args:
-      loss: ``config.loss``, which decides how logits become probabilities.
-      keep: whether to keep the probabilities of all classes.
+    ``outputs`` are how many the head has.
     """
 
-    def __init__(self, loss: str, keep: bool):
-        self._keep = keep
+    def __init__(self, outputs: int):
+        self._outputs = outputs
         self._start = 0
         self._parts: list[dict[str, np.ndarray]] = []
-        self._probabilities = jax.jit(lambda logits: probabilities_of(logits, loss))
 
     def take(self, each: dict[str, np.ndarray]) -> None:
-        """Takes a batch's ``logits``, ``label``, ``rank`` and ``valid``."""
+        """Takes a batch's :func:`answers`, with its ``label``, ``rank`` and ``valid``."""
         count = len(each["label"])
-        record = np.arange(self._start, self._start + count)
+        part = each | {"record": np.arange(self._start, self._start + count)}
+        valid = part.pop("valid")
         self._start += count
-        probabilities = np.asarray(self._probabilities(each["logits"]))
-        rows, predicted = np.arange(count), probabilities.argmax(axis=1)
-        part = {
-            "record": record,
-            "label": each["label"],
-            "predicted": predicted,
-            "rank": each["rank"],
-            "confidence": probabilities[rows, predicted],
-            "of_label": probabilities[rows, each["label"]],
-            "probabilities": probabilities if self._keep else probabilities[:, :0],
-        }
-        self._outputs = probabilities.shape[1]
-        self._parts.append({name: array[each["valid"]] for name, array in part.items()})
+        self._parts.append({name: array[valid] for name, array in part.items()})
 
     def predictions(self) -> Predictions:
         """Those of all batches."""
         joined: dict[str, Any] = {
             name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
         }
-        if not self._keep:
-            joined["probabilities"] = None
         return Predictions(**joined, outputs=self._outputs)
 
 

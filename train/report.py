@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from train import curves
 from train.files import make_atomically
 from train.metrics import read_rows
 from train.scores import Bin
@@ -29,8 +30,12 @@ class Pictures:
     def curves(self, at_once: bool) -> None:
         """Draws ``curves.png`` where the last drawing is old, or ``at_once``."""
         if at_once or time.monotonic() - self._last_drawn > self.SECONDS_BETWEEN:
-            self._try("curves.png", lambda: draw_curves(self._workdir))
+            self.redraw()
             self._last_drawn = time.monotonic()
+
+    def redraw(self) -> None:
+        """Draws what follows from the metrics."""
+        self._try("curves.png", lambda: draw_curves(self._workdir))
 
     def samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
         """Draws ``samples.png`` of the images and captions that ``take`` gives."""
@@ -49,23 +54,17 @@ class Pictures:
 
 def draw_curves(workdir: str) -> None:
     """Writes ``curves.png``: loss, accuracy and learning rate over steps."""
-    rows = read_rows(workdir)
-    figure, axes = _figure(1, 3, (13, 3.8))
-    for axis, name in zip(axes[:2], ("loss", "top1"), strict=True):
-        for kind, style in (("train", "-"), ("eval", "o-")):
-            key = f"{kind}/{name}"
-            series = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-            if series:
-                axis.plot(*zip(*series, strict=True), style, markersize=3, label=kind)
-        if axis.lines:
+    panels = curves.of_run(read_rows(workdir), "step")[:3]
+    figure, axes = _figure(1, max(1, len(panels)), (13, 3.8))
+    for axis, panel in zip(axes, panels, strict=False):
+        for line in panel.series:
+            style = "o-" if line.dots else "-"
+            axis.plot(*zip(*line.points, strict=True), style, markersize=3, label=line.label)
+        if len(panel.series) > 1:
             axis.legend()
-    axes[0].set(title="loss (nats)", xlabel="step")
-    axes[1].set(title="top-1 accuracy", xlabel="step", ylim=(0, 1.02))
-    rates = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
-    if rates:
-        axes[2].plot(*zip(*rates, strict=True))
-    axes[2].set(title="learning rate", xlabel="step")
-    for axis in axes:
+        axis.set(title=panel.title, xlabel=panel.x)
+        if panel.percent:
+            axis.set(ylim=(0, 1.02))
         axis.grid(alpha=0.3)
     _save(figure, os.path.join(workdir, "curves.png"))
 

@@ -107,12 +107,10 @@ class Scores:
 
 def score(predictions: Predictions, names: list[str], top5: bool, most: int = 24) -> Scores:
     """Scores predictions of the classes ``names``, with at most so many confusions and mistakes."""
-    from sklearn.metrics import confusion_matrix  # a second to import
-
     examples, right = len(predictions), predictions.right
-    matrix = confusion_matrix(
-        predictions.label, predictions.predicted, labels=range(predictions.outputs)
-    )
+    outputs = predictions.outputs
+    pairs = predictions.label.astype(np.int64) * outputs + predictions.predicted
+    matrix = np.bincount(pairs, minlength=outputs**2).reshape(outputs, outputs)
     labels, said, hits = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
     classes = [
         ClassScore(
@@ -127,9 +125,9 @@ def score(predictions: Predictions, names: list[str], top5: bool, most: int = 24
     wrong = matrix - np.diag(hits)
     rows, columns = np.nonzero(wrong)
     order = np.argsort(-wrong[rows, columns], kind="stable")[:most]
-    outputs = [*names, *(f"output {i}" for i in range(len(names), predictions.outputs))]
+    told = [*names, *(f"output {i}" for i in range(len(names), outputs))]
     confused = [
-        Confusion(outputs[i], outputs[j], int(wrong[i, j]))
+        Confusion(told[i], told[j], int(wrong[i, j]))
         for i, j in zip(rows[order], columns[order], strict=True)
     ]
     mistakes = np.flatnonzero(~right)

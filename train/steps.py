@@ -244,23 +244,29 @@ def moving_average(task: Task, state: TrainState, new: Any) -> Any:
     return {name: average[name] | kept(state.ema[name], task.frozen) for name in average}
 
 
+def evaluated_variables(task: Task, state: TrainState) -> dict[str, Any]:
+    """The collections that are evaluated: the weights, or their moving average."""
+    if task.ema_decay and task.evaluate_ema:
+        return state.ema
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
 def eval_step(
     task: Task,
     state: TrainState,
     batch: dict[str, jax.Array],
     flip: bool = False,
-    each: bool = False,
+    each: Callable[[jax.Array, jax.Array], dict[str, jax.Array]] | None = None,
 ) -> dict[str, Any]:
     """Sums over a batch: ``examples``, ``top1`` and ``top5`` counts (int32), and ``loss``.
 
     ``batch`` is as in :func:`train_step`, with ``valid`` bool ``(N,)``: examples that only
     fill the batch up, or are ``bad``, count nowhere but as ``bad``. With ``flip`` logits are the
-    mean of the image's and its mirror image's. With ``each`` there is also ``each``: ``logits``,
-    ``label``, ``rank`` of the label and ``valid`` of the global batch's examples, in order.
+    mean of the image's and its mirror image's. With ``each``, which is given logits and labels,
+    there is also ``each``: what that gives, ``label``, ``rank`` of the label and ``valid`` of the
+    global batch's examples, in order.
     """
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    if task.ema_decay and task.evaluate_ema:
-        variables = state.ema
+    variables = evaluated_variables(task, state)
     images = normalize(batch["image"], task.mean, task.std)
     logits = task.model.apply(variables, images)
     if flip:
@@ -275,7 +281,8 @@ def eval_step(
         "loss": losses.sum(),
     }
     sums = jax.lax.psum(sums, AXIS)
-    if not each:
+    if each is None:
         return sums
-    own = {"logits": logits, "label": batch["label"], "rank": rank, "valid": batch["valid"]}
+    own = {"label": batch["label"], "rank": rank, "valid": batch["valid"]}
+    own |= each(logits, batch["label"])
     return sums | {"each": jax.lax.all_gather(own, AXIS, tiled=True)}

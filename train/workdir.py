@@ -113,7 +113,8 @@ def check_shared(path: str) -> None:
 
 
 def sessions(path: str) -> list[dict[str, Any]]:
-    """Each start of the run: its ``step``, the batch norm's ``share`` and the environment."""
+    """Each start of the run: its ``step``, ``num_steps`` of all, the batch norm's ``share``, the
+    ``command`` where it was one, and the environment."""
     found = []
     with contextlib.suppress(OSError):
         with open(os.path.join(path, SESSIONS), encoding="utf-8", errors="replace") as file:
@@ -123,10 +124,11 @@ def sessions(path: str) -> list[dict[str, Any]]:
     return [session for session in found if isinstance(session, dict)]
 
 
-def add_session(path: str, step: int, share: int) -> None:
-    """Notes a start at ``step`` with what it runs on, see :func:`sessions`."""
+def add_session(path: str, step: int, num_steps: int, share: int) -> None:
+    """Notes a start at ``step`` of ``num_steps`` with what it runs on, see :func:`sessions`."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    session = {"time": now, "step": step, "share": share} | environment.describe()
+    session = {"time": now, "step": step, "num_steps": num_steps, "share": share}
+    session |= {"command": environment.command()} | environment.describe()
     append_line(os.path.join(path, SESSIONS), json.dumps(session))
 
 

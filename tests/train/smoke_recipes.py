@@ -30,9 +30,12 @@ class NoPictures:
     def curves(self, at_once=False):
         pass
 
+    def evaluated(self, tell):
+        pass
+
 
 def main(folder, *recipes):
-    train.loop.Pictures = NoPictures
+    train.loop.LiveReport = NoPictures
     for recipe in recipes:
         name = Path(recipe).stem
         with contextlib.redirect_stdout(sys.stderr), StopRequest() as stop:
