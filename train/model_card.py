@@ -129,13 +129,20 @@ def _classes(run: Run) -> str:
 
 
 def _metrics(run: Run) -> list[str]:
-    """The evaluation of the exported step, as the run wrote it down."""
+    """The evaluation of the exported weights, as the run wrote it down."""
+    evaluated = "ema" if run.config.get("ema.decay") and run.config.get("eval.ema", True) else "raw"
+    if run.weights != evaluated:
+        return ["These weights were not evaluated in the run."]
     rows = [row for row in read_rows(run.path) if row["step"] == run.step and "eval/top1" in row]
     if not rows:
         return ["This step was not evaluated in the run."]
     found = {name: value for name, value in rows[-1].items() if name.startswith("eval/")}
-    told = [f"- {name.removeprefix('eval/')}: {value:.4g}" for name, value in found.items()]
+    told = [f"- {name.removeprefix('eval/')}: {_number(value)}" for name, value in found.items()]
     return [f"On the run's evaluation split, `{run.config['dataset.eval_split']}`:", "", *told]
+
+
+def _number(value: float | None) -> str:
+    return "not a finite number" if value is None else f"{value:.4g}"
 
 
 def _recipe(run: Run) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from flax_resnet import create_model, load_run, load_weights
 from tests.flax_resnet.peers import import_torchvision, peer, randomised
-from train import exporting, loaders
+from train import exporting, loaders, model_card
 from train.errors import RunError, UsageError
 
 
@@ -169,3 +169,19 @@ def test_pytorch_gives_the_same_logits(resnet18, squares, tmp_path, monkeypatch,
     np.testing.assert_allclose(
         found["probabilities"], resnet18.probabilities(wanted), rtol=0, atol=1e-5
     )
+
+
+def test_the_card_gives_the_metrics_of_the_weights_that_were_evaluated(run, tmp_path):
+    row = {"step": run.step, "eval/top1": 0.5, "eval/loss": None}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+    def metrics(weights, **config):
+        config = run.config | {key.replace("_", "."): value for key, value in config.items()}
+        asked = dataclasses.replace(run, path=str(tmp_path), weights=weights, config=config)
+        return "\n".join(model_card._metrics(asked))
+
+    told = metrics("ema", ema_decay=0.9, eval_ema=True)
+    assert "top1: 0.5" in told and "loss: not a finite number" in told
+    assert metrics("raw", ema_decay=0) == metrics("raw", ema_decay=0.9, eval_ema=False) == told
+    for weights, averages in (("raw", True), ("ema", False)):
+        assert "not evaluated" in metrics(weights, ema_decay=0.9, eval_ema=averages)
