@@ -223,7 +223,8 @@ def as_csv() -> Callable[[Answer], list[str]]:
     class Lines:
         write = staticmethod(lines.append)
 
-    writer = csv.writer(Lines, lineterminator="")
+    # With "" Python 3.11 would not put what has a line end of its own between quotes.
+    writer = csv.writer(Lines, lineterminator="\n")
     writer.writerow(("file", "rank", "class", "probability", "error"))
 
     def tell(answer: Answer) -> list[str]:
@@ -231,7 +232,7 @@ def as_csv() -> Callable[[Answer], list[str]]:
             writer.writerow((answer.file, rank, name, f"{probability:.7g}", ""))
         if answer.error is not None:
             writer.writerow((answer.file, "", "", "", answer.error))
-        told = lines[:]
+        told = [line.removesuffix("\n") for line in lines]
         lines.clear()
         return told
 

@@ -100,3 +100,12 @@ def test_as_users_run_it(commands, digits_run, pictures):
     done = commands.run("train.predict", "--workdir", digits_run, pictures / "b.png", cwd=pictures)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout.startswith(f"{pictures / 'b.png'}: ") and done.stdout.count("%") == 5
+
+
+def test_any_name_of_a_class_is_one_field_of_the_csv():
+    name = 'a,"b"\nc'
+    tell = predict.as_csv()
+    told = [*tell(predict.Answer("x.png", [(name, 0.75)])), *tell(predict.Answer("y", [], "bad"))]
+    rows = list(csv.DictReader(io.StringIO("".join(f"{line}\n" for line in told), newline="")))
+    assert [row["class"] for row in rows] == [name, ""] and rows[1]["error"] == "bad"
+    assert [row["file"] for row in rows] == ["x.png", "y"]
