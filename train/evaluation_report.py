@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -39,6 +40,13 @@ def folder_of(workdir: str, evaluated: Evaluated) -> str:
     if "tta" in result:
         parts.append(result["tta"])
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+    if "dataset" in result or re.search(r"[^\w.-]", "".join(parts)):
+        # Nor may what only looks the same, such as two folders called photos, take its place.
+        place = config.dataset.data_dir if "dataset" in result else ""
+        if place and "://" not in place:
+            place = os.path.realpath(place)
+        key = json.dumps([*parts, place])
+        name += f"_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     return os.path.join(workdir, "evaluation", name)
 
 

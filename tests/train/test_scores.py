@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from train.predictions import Predictions
+from train.evaluation import Evaluated
+from train.evaluation_report import folder_of
+from train.predictions import Collector, Predictions
 from train.scores import calibration_error, reliability, score, wilson
 
 
@@ -69,3 +72,36 @@ def test_classes_confusions_and_mistakes():
     assert scores.confused == [("a", "b", 2), ("b", "d", 1)]
     assert scores.mistakes.tolist() == [2, 4]  # as sure of both: the first one first
     assert scores.confidence == pytest.approx(4.3 / 6)
+
+
+def test_what_is_another_evaluation_has_another_folder(tmp_path):
+    def folder(split, data_dir=None, **more):
+        result = {"step": 44, "split": split, **more}
+        if data_dir is not None:
+            result["dataset"] = "folder"
+        config = ConfigDict({"dataset": {"data_dir": str(data_dir or "")}, "ema": {"decay": 0.0}})
+        evaluated = Evaluated(result, None, None, config, "raw")
+        return folder_of(str(tmp_path), evaluated)
+
+    (tmp_path / "a" / "photos").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    different = [
+        folder("test"),
+        folder("test", tta="flip"),
+        folder("test[:100]"),
+        folder("test[100:]"),
+        folder("test", tmp_path / "a" / "photos"),
+        folder("test", tmp_path / "b" / "photos"),
+    ]
+    assert len(set(different)) == 6 and different[0] == str(tmp_path / "evaluation" / "44_test")
+    assert folder("test", tmp_path / "link" / "photos") == different[4]
+    assert folder("test[:100]") == different[2]
+
+
+def test_who_is_sure_of_two_classes_says_the_one_with_the_larger_logit():
+    collector = Collector("binary_cross_entropy", keep=True)
+    logits, yes = np.array([[30, 40, -5]], np.float32), np.array([True])
+    collector.take({"logits": logits, "label": np.array([1]), "rank": np.array([0]), "valid": yes})
+    found = collector.predictions()
+    assert found.probabilities[0, 0] == found.probabilities[0, 1]
+    assert found.predicted[0] == 1 and found.right[0]
