@@ -130,6 +130,10 @@ class Run:
         """As :meth:`predict`, of what :meth:`prepare` gave, such as in another thread."""
         return self._computed_in_batches("predict", squares)
 
+    def logits_prepared(self, squares: np.ndarray) -> np.ndarray:
+        """As :meth:`logits`, of what :meth:`prepare` gave."""
+        return self._computed_in_batches("logits", squares)
+
     def explain_prepared(
         self, squares: np.ndarray, classes: Any = None, *, stage: int | None = None
     ) -> np.ndarray:
@@ -139,7 +143,7 @@ class Run:
         if not len(squares):
             return np.empty(squares.shape[:3], np.float32)
         if classes is None:
-            classes = self._computed_in_batches("logits", squares).argmax(axis=1)
+            classes = self.logits_prepared(squares).argmax(axis=1)
         classes = np.broadcast_to(classes, len(squares))
         parts = []
         for part, batch in self._batches(squares):

@@ -71,7 +71,8 @@ class Collector:
         record = np.arange(self._start, self._start + count)
         self._start += count
         probabilities = np.asarray(self._probabilities(each["logits"]))
-        rows, predicted = np.arange(count), probabilities.argmax(axis=1)
+        # By the logits, as ranks are: of several sigmoids that round to 1 the first is no better.
+        rows, predicted = np.arange(count), np.asarray(each["logits"]).argmax(axis=1)
         part = {
             "record": record,
             "label": each["label"],
