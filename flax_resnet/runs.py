@@ -301,12 +301,12 @@ def pixels_of(image: Any) -> np.ndarray:
 
     Raises BadImage, which names the file, for what is no readable image.
     """
-    from flax_resnet.decoding import BadImage, read_rgb
+    from flax_resnet.decoding import BadImage, read_rgb, rgb_of
 
     if isinstance(image, (str, os.PathLike)):
         return read_rgb(image)
     if hasattr(image, "convert"):  # Pillow's
-        image = image.convert("RGB")
+        image = rgb_of(image)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise BadImage(f"an image must be uint8, 0 to 255, not an array of {pixels.dtype}")
