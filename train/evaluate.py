@@ -85,14 +85,18 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
         print(f"predictions  {flags.predictions}")
     folder = flags.output or evaluation_report.folder_of(flags.workdir, evaluated)
     try:
-        written = evaluation_report.write(folder, evaluated, scores)
+        written = evaluation_report.write(folder, evaluated, scores, warn)
     except RunError as error:
         if flags.output is not None:
             raise
         # A run that may only be read can be evaluated all the same.
-        print(f"warning: {error}; --output takes another folder", file=sys.stderr, flush=True)
+        warn(f"{error}; --output takes another folder")
         return
     print(f"written      {os.path.join(folder, '')} {' '.join(written)}")
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

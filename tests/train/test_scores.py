@@ -5,7 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from train.evaluation import Evaluated
-from train.evaluation_report import folder_of
+from train.evaluation_report import finite, folder_of
 from train.predictions import Collector, Predictions
 from train.scores import calibration_error, reliability, score, wilson
 
@@ -105,3 +105,11 @@ def test_who_is_sure_of_two_classes_says_the_one_with_the_larger_logit():
     found = collector.predictions()
     assert found.probabilities[0, 0] == found.probabilities[0, 1]
     assert found.predicted[0] == 1 and found.right[0]
+
+
+def test_what_is_no_number_is_left_out_of_the_bins_and_null_in_json():
+    confidence, right = np.array([np.nan, 0.9, 0.9]), np.array([True, True, False])
+    bins = reliability(confidence, right, bins=5)
+    assert [one.examples for one in bins] == [0, 0, 0, 0, 2] and bins[4].accuracy == 0.5
+    content = {"loss": np.float64("nan"), "rows": [(1, float("inf")), "a"], "none": None}
+    assert finite(content) == {"loss": None, "rows": [[1, None], "a"], "none": None}
