@@ -78,7 +78,8 @@ def main() -> int:
 def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
     """The files that are named, and the pictures in the folders that are; each once.
 
-    Raises RunError for a folder without any. What was written to ``explain`` is passed over.
+    What was written to ``explain`` is passed over. Raises RunError for a folder without any
+    pictures, and UsageError for one that has none but there.
     """
     from train.data.folder import pictures_in
 
