@@ -185,3 +185,13 @@ def test_the_card_gives_the_metrics_of_the_weights_that_were_evaluated(run, tmp_
     assert metrics("raw", ema_decay=0) == metrics("raw", ema_decay=0.9, eval_ema=False) == told
     for weights, averages in (("raw", True), ("ema", False)):
         assert "not evaluated" in metrics(weights, ema_decay=0.9, eval_ema=averages)
+
+
+def test_any_name_of_a_file_and_of_a_class_fits_the_card(run):
+    name = 'it\'s "x"\\\n.safetensors'
+    own = loaders._own(run, "")
+    for loader in (own, loaders.Loader("jax", loaders._stablehlo)):
+        compile(model_card.snippet(run, loader, name), "card", "exec")
+    compile(loaders._torch(run, "timm", name, ""), "card", "exec")
+    asked = dataclasses.replace(run, class_names=("<b>a\nb</b>", "*c*_[d]|"))
+    assert model_card._classes(asked) == r"&lt;b&gt;a b&lt;/b&gt;, \*c\*\_\[d\]\|"
