@@ -91,8 +91,13 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
         # Even one colour all over takes a byte for some hundred pixels.
         if pixels > MAX_PIXELS or pixels > max(4_000_000, 1000 * len(encoded)):
             raise ValueError(f"it claims {image.width}×{image.height} pixels")
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # which convert would cut off at 255
-            grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.array(image.convert("RGB"))
+        return rgb_of(image)
+
+
+def rgb_of(image: Image.Image) -> np.ndarray:
+    """An image of Pillow's as :func:`decode_rgb` gives its file."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # which convert would cut off at 255
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))

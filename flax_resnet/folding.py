@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from flax_resnet.layers import STANDARDISE_EPSILON
@@ -27,8 +28,9 @@ def fold_batch_norm(
       model: the network.
       variables: its ``{"params", "batch_stats"}``.
 
-    The new variables are ``{"params"}``, float32 NumPy arrays, and logits differ by rounding.
-    Not for training: nothing is normalised any more.
+    The new variables are ``{"params"}``, all float32 NumPy arrays, and logits differ by rounding;
+    only those that are given back are as they were. Not for training: nothing is normalised any
+    more.
     """
     if model.norm != "batch":
         return model, dict(variables)
@@ -52,7 +54,7 @@ def _folded(model: ResNet, params: dict[str, Any], statistics: dict[str, Any]) -
         elif name.startswith("stage") or name == "shortcut":
             found[name] = _folded(model, dict(module), dict(statistics.get(name, {})))
         else:  # the head, squeeze-and-excitation
-            found[name] = module
+            found[name] = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), dict(module))
     return found
 
 

@@ -130,6 +130,10 @@ class Run:
         """As :meth:`predict`, of what :meth:`prepare` gave, such as in another thread."""
         return self._computed_in_batches("predict", squares)
 
+    def logits_prepared(self, squares: np.ndarray) -> np.ndarray:
+        """As :meth:`logits`, of what :meth:`prepare` gave."""
+        return self._computed_in_batches("logits", squares)
+
     def explain_prepared(
         self, squares: np.ndarray, classes: Any = None, *, stage: int | None = None
     ) -> np.ndarray:
@@ -139,7 +143,7 @@ class Run:
         if not len(squares):
             return np.empty(squares.shape[:3], np.float32)
         if classes is None:
-            classes = self._computed_in_batches("logits", squares).argmax(axis=1)
+            classes = self.logits_prepared(squares).argmax(axis=1)
         classes = np.broadcast_to(classes, len(squares))
         parts = []
         for part, batch in self._batches(squares):
@@ -297,12 +301,12 @@ def pixels_of(image: Any) -> np.ndarray:
 
     Raises BadImage, which names the file, for what is no readable image.
     """
-    from flax_resnet.decoding import BadImage, read_rgb
+    from flax_resnet.decoding import BadImage, read_rgb, rgb_of
 
     if isinstance(image, (str, os.PathLike)):
         return read_rgb(image)
     if hasattr(image, "convert"):  # Pillow's
-        image = image.convert("RGB")
+        image = rgb_of(image)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise BadImage(f"an image must be uint8, 0 to 255, not an array of {pixels.dtype}")

@@ -86,7 +86,7 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
         print(f"predictions  {flags.predictions}")
     folder = flags.output or evaluation_report.folder_of(flags.workdir, evaluated)
     try:
-        written = evaluation_report.write(folder, evaluated, scores)
+        written = evaluation_report.write(folder, evaluated, scores, warn)
         with writing(os.path.join(flags.output or flags.workdir, run_report.FILE)):
             parts = run_report.add_evaluation(run_report.read_parts(flags.workdir), evaluated)
             if flags.output is None:
@@ -96,10 +96,14 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
         if flags.output is not None:
             raise
         # A run that may only be read can be evaluated all the same.
-        print(f"warning: {error}; --output takes another folder", file=sys.stderr, flush=True)
+        warn(f"{error}; --output takes another folder")
         return
     print(f"written      {os.path.join(folder, '')} {' '.join(written)}")
     print(f"report       {os.path.join(flags.output or flags.workdir, run_report.FILE)}")
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

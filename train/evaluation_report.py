@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import math
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,6 +43,13 @@ def folder_of(workdir: str, evaluated: Evaluated) -> str:
     if "tta" in result:
         parts.append(result["tta"])
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+    if "dataset" in result or re.search(r"[^\w.-]", "".join(parts)):
+        # Nor may what only looks the same, such as two folders called photos, take its place.
+        place = config.dataset.data_dir if "dataset" in result else ""
+        if place and "://" not in place:
+            place = os.path.realpath(place)
+        key = json.dumps([*parts, place])
+        name += f"_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     return os.path.join(workdir, "evaluation", name)
 
 
@@ -78,29 +89,42 @@ def _share(share: float, interval: tuple[float, float]) -> str:
     return f"{share:7.2%}  (95 % interval {low:.2%} to {high:.2%})"
 
 
-def write(folder: str, evaluated: Evaluated, scores: Scores) -> list[str]:
+def write(
+    folder: str, evaluated: Evaluated, scores: Scores, warn: Callable[[str], None]
+) -> list[str]:
     """Writes ``evaluation.json`` and the pictures into ``folder``; gives their names.
 
-    Raises RunError where it cannot be written.
+    A picture that cannot be drawn is worth a warning. Raises RunError where the folder cannot be
+    written.
     """
     predictions, outputs = evaluated.predictions, outputs_of(evaluated)
+    text = json.dumps(finite(as_json(evaluated, scores)), indent=1, allow_nan=False)
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
 
         def path(name: str) -> str:
             return os.path.join(folder, name)
 
-        write_atomically(path(FILE), json.dumps(as_json(evaluated, scores), indent=1) + "\n")
-        report.draw_confusion(path("confusion.png"), scores.confusion, outputs)
-        report.draw_reliability(path("reliability.png"), scores.bins, scores.ece)
-        written = [FILE, "confusion.png", "reliability.png"]
-        if len(scores.mistakes):
+        write_atomically(path(FILE), text + "\n")
+
+        def draw_mistakes(place: str) -> None:
             images = images_of(evaluated.split, predictions.record[scores.mistakes])
             captions = captions_of(predictions, scores.mistakes, outputs)
-            report.draw_grid(path("mistakes.png"), images, captions, columns=6)
-            written.append("mistakes.png")
-        elif os.path.exists(path("mistakes.png")):  # of an earlier evaluation
-            os.unlink(path("mistakes.png"))
+            report.draw_grid(place, images, captions, columns=6)
+
+        drawings = {
+            "confusion.png": lambda p: report.draw_confusion(p, scores.confusion, outputs),
+            "reliability.png": lambda p: report.draw_reliability(p, scores.bins, scores.ece),
+            "mistakes.png": draw_mistakes,
+        }
+        for name in drawings:
+            with contextlib.suppress(FileNotFoundError):  # of an earlier evaluation
+                os.unlink(path(name))
+        pictures = report.Pictures(folder, warn)
+        for name, draw in drawings.items():
+            if name != "mistakes.png" or len(scores.mistakes):
+                pictures.draw(name, draw)
+        written = [FILE, *(name for name in drawings if os.path.exists(path(name)))]
     return written
 
 
@@ -125,6 +149,17 @@ def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -
         f"→ {names[predictions.predicted[i]][:14]} {predictions.confidence[i]:.0%}"
         for i in which
     ]
+
+
+def finite(content: Any) -> Any:
+    """The content with None for each number that is not finite, which JSON cannot say."""
+    if isinstance(content, dict):
+        return {name: finite(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:

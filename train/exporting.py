@@ -26,7 +26,7 @@ from train.formats import WRITERS
 from train.model_card import model_card
 
 CARD = "model_card.md"
-BATCHES = (7, 1)  # images that are loaded and computed together, to check
+IMAGES = 8  # to check with, at most
 # Of probabilities; of logits as a share of the largest: libraries order their sums differently.
 MOST_OFF = {"probabilities": 1e-5, "logits": 1e-4}
 _SECONDS = 1200
@@ -118,9 +118,10 @@ def difference(
     logits = jax.jit(run.model.apply)(run.variables, run.preprocessing.normalize(squares))
     wanted = {"probabilities": run.probabilities(logits), "logits": logits}
     off: dict[str, float] = {}
-    start = 0
-    for count in BATCHES:
-        part = slice(start, start + count)
+    # Several together, and one alone.
+    for part in (slice(0, -1), slice(-1, None)):
+        if not len(squares[part]):
+            continue
         np.save(os.path.join(folder, "images.npy"), squares[part])
         for what, found in _answers(loader, folder, name).items():
             reference = np.asarray(wanted[what][part])
@@ -129,7 +130,6 @@ def difference(
             scale = 1.0 if what == "probabilities" else max(1.0, float(abs(reference).max()))
             # Not max(), which may pass over what is not a number.
             off[what] = float(np.max([off.get(what, 0.0), abs(found - reference).max() / scale]))
-        start += count
     return off
 
 
@@ -146,18 +146,24 @@ def _answers(loader: loaders.Loader, folder: str, name: str) -> dict[str, np.nda
             'np.savez("found.npz", **{key: np.asarray(value) for key, value in found.items()})',
         ]
     )
-    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [os.path.abspath(path) for path in given if path]  # "" would become this folder
     if not loader.without:
         paths.append(workdir.environment.ROOT.as_posix())
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-    )
+    try:
+        process = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(
+            f"{name} was not loaded and computed with {loader.library} within {_SECONDS} s"
+        ) from None
     if process.returncode:
         last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise RunError(f"{name} cannot be loaded with {loader.library}: {last}")
@@ -166,25 +172,26 @@ def _answers(loader: loaders.Loader, folder: str, name: str) -> dict[str, np.nda
 
 
 def real_squares(run: Run) -> tuple[np.ndarray, bool]:
-    """As many images as are checked, uint8 ``(N, S, S, 3)``, and whether they are real.
+    """The images to check with, uint8 ``(N, S, S, 3)``, and whether they are real.
 
-    From all over the run's evaluation split; drawn ones where its data are not here.
+    Each is another one, from all over the run's evaluation split, and where that has fewer than
+    ``IMAGES`` they are all; drawn ones where its data are not here.
     """
-    count = sum(BATCHES)
+    count = IMAGES
     try:
         dataset = workdir.read_config(run.path).dataset
         source = open_source(dataset, dataset.eval_split)
     except (RunError, UsageError):
         return _drawn(run, count), False
     pixels = []
-    for index in np.linspace(0, len(source) - 1, 4 * count).astype(int):
+    for index in np.unique(np.linspace(0, len(source) - 1, 4 * count).astype(int)):
         try:
             pixels.append(source.decoded(int(index))[0])
         except BadImage:
             continue
     if not pixels:
         return _drawn(run, count), False
-    chosen = np.linspace(0, len(pixels) - 1, count).astype(int)
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, count).astype(int))
     return run.prepare([pixels[i] for i in chosen]), True
 
 

@@ -51,11 +51,11 @@ def write_atomically(path: str, text: str) -> None:
 
 def make_atomically(path: str, make: Callable[[str], None]) -> None:
     """As above, of whatever ``make`` writes to the path that it is given."""
-    beside = f"{path}.tmp"
+    beside = f"{path}.{os.getpid()}.tmp"  # another process may write the same file
     try:
         make(beside)
         os.replace(beside, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):  # what is half written takes room on a full disk
             os.unlink(beside)
         raise

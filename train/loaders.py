@@ -107,7 +107,7 @@ def _stablehlo(file: str, images: str) -> str:
     return f"""\
 from jax import export
 
-with open("{file}", "rb") as file:
+with open({file!r}, "rb") as file:
     predict = export.deserialize(bytearray(file.read())).call
 
 {images}
@@ -117,7 +117,7 @@ probabilities = predict(images)
 
 def _torch(run: Run, library: str, file: str, images: str) -> str:
     name, classes = run.config["model.name"], run.model.num_classes
-    load = [f'net.load_state_dict(load_file("{file}"))']
+    load = [f"net.load_state_dict(load_file({file!r}))"]
     if library == "transformers":
         imports = "from transformers import ResNetForImageClassification"
         make, load, call = 'ResNetForImageClassification.from_pretrained(".")', [], ".logits"
@@ -158,7 +158,7 @@ from flax_resnet import create_model, load_weights
 from flax_resnet.preprocessing import normalize
 
 model = create_model("{name}", {given})
-variables = load_weights(model, "{file}")
+variables = load_weights(model, {file!r})
 
 {images}
 pixels = normalize(images, {run.preprocessing.mean}, {run.preprocessing.std})

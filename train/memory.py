@@ -11,12 +11,17 @@ import jax
 
 from train.errors import RunError
 
-# Of control groups, version 2 and 1: limit and use.
+# Of control groups, version 2 and 1: limit, use, and what of this are files' contents in memory,
+# which give way.
 _GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        *("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        *("/sys/fs/cgroup/memory.stat", ("inactive_file", "active_file")),
+    ),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        *("/sys/fs/cgroup/memory/memory.stat", ("total_inactive_file", "total_active_file")),
     ),
 )
 
@@ -41,9 +46,10 @@ def host_limit() -> int | None:
     available = _kilobytes("/proc/meminfo", "MemAvailable")
     if not available:
         return None
-    for limit, used in _GROUPS:
+    for limit, used, stat, cached in _GROUPS:
         with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-            available = min(available, _number(limit) - _number(used))
+            held = _number(used) - _numbers(stat, cached)
+            available = min(available, _number(limit) - held)
     return resident() + max(0, available)
 
 
@@ -94,3 +100,11 @@ def _kilobytes(path: str, name: str) -> int:
 def _number(path: str) -> int:
     with open(path, encoding="utf-8") as file:
         return int(file.read())
+
+
+def _numbers(path: str, names: tuple[str, ...]) -> int:
+    """The sum of the named lines' numbers; 0 where there is no such file."""
+    with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+        lines = (line.split() for line in file)
+        return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] in names)
+    return 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 from typing import Any
 
 from flax_resnet import summarize
@@ -24,11 +26,12 @@ def model_card(run: Run, loader: Loader, format: str, name: str, checked: str) -
     size = run.preprocessing.image_size
     summary = summarize(run.model, size)
     described = _described(run)
+    called = os.path.basename(os.path.abspath(run.path))  # whatever it ends in
     return "\n".join(
         [
             f"# {run.config['model.name']}, {len(run.class_names)} classes",
             "",
-            f"`{name}` ({format}) is the network of the run `{os.path.basename(run.path)}` after"
+            f"`{name}` ({format}) is the network of the run `{called}` after"
             f" step {run.step:,}{_weights(run)}. Made with flax-resnet."
             f" Compared with the run: {checked}.",
             "",
@@ -91,7 +94,10 @@ from PIL import Image, ImageOps
 def prepare(path):
     """The square of a picture that the network takes, uint8 ({given.image_size}, \
 {given.image_size}, 3)."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I;16"):  # which convert would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("RGB")
     width, height = (int({given.resize} * side / min(image.size)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.{given.interpolation.upper()})
     left, top = round((width - {given.image_size}) / 2), round((height - {given.image_size}) / 2)
@@ -100,7 +106,7 @@ top + {given.image_size})))
 
 
 {loader.code(name, 'images = np.stack([prepare("picture.jpg")])')}
-with open("{name}.json", encoding="utf-8") as file:
+with open({f"{name}.json"!r}, encoding="utf-8") as file:
     names = json.load(file)["class_names"]
 for row in np.asarray(probabilities):
     print(names[row.argmax()], row.max())
@@ -123,19 +129,32 @@ def _softmax(run: Run) -> bool:
 
 
 def _classes(run: Run) -> str:
-    names = run.class_names[:_MOST_CLASSES]
+    names = [_markdown(name) for name in run.class_names[:_MOST_CLASSES]]
     more = len(run.class_names) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
+def _markdown(name: str) -> str:
+    """A name as Markdown that shows it and means nothing else."""
+    escaped = html.escape(" ".join(name.split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", escaped)
+
+
 def _metrics(run: Run) -> list[str]:
-    """The evaluation of the exported step, as the run wrote it down."""
+    """The evaluation of the exported weights, as the run wrote it down."""
+    evaluated = "ema" if run.config.get("ema.decay") and run.config.get("eval.ema", True) else "raw"
+    if run.weights != evaluated:
+        return ["These weights were not evaluated in the run."]
     rows = [row for row in read_rows(run.path) if row["step"] == run.step and "eval/top1" in row]
     if not rows:
         return ["This step was not evaluated in the run."]
     found = {name: value for name, value in rows[-1].items() if name.startswith("eval/")}
-    told = [f"- {name.removeprefix('eval/')}: {value:.4g}" for name, value in found.items()]
+    told = [f"- {name.removeprefix('eval/')}: {_number(value)}" for name, value in found.items()]
     return [f"On the run's evaluation split, `{run.config['dataset.eval_split']}`:", "", *told]
+
+
+def _number(value: float | None) -> str:
+    return "not a finite number" if value is None else f"{value:.4g}"
 
 
 def _recipe(run: Run) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the others import JAX, which takes a second
     from flax_resnet.runs import Run
 
 MOST_TOGETHER = 32
+_LONGEST_STEM = 200  # bytes
 
 
 class Answer(NamedTuple):
@@ -70,14 +71,15 @@ def main() -> int:
             bar.update()
     if bad:
         pictures = "picture" if len(files) == 1 else "pictures"
-        print(f"error: {bad} of {len(files)} {pictures} could not be read", file=sys.stderr)
+        print(f"error: {bad} of {len(files)} {pictures} failed", file=sys.stderr)
     return 1 if bad else 0
 
 
 def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
     """The files that are named, and the pictures in the folders that are; each once.
 
-    Raises RunError for a folder without any. What was written to ``explain`` is passed over.
+    What was written to ``explain`` is passed over. Raises RunError for a folder without any
+    pictures, and UsageError for one that has none but there.
     """
     from train.data.folder import pictures_in
 
@@ -91,7 +93,13 @@ def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
             found = sorted(pictures_in(place))
         except OSError as error:
             raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
-        found = [f for f in found if own is None or not os.path.abspath(f).startswith(own)]
+        others = [f for f in found if own is None or not os.path.abspath(f).startswith(own)]
+        if found and not others:
+            raise UsageError(
+                f"all pictures in {place!r} lie in the folder of --explain, whose own are passed"
+                " over; name another for --explain"
+            )
+        found = others
         if not found:
             raise RunError(f"{place!r} has no pictures; files count by the ending of their names")
         files |= dict.fromkeys(found)
@@ -140,25 +148,38 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
             good = [square for square in squares if not isinstance(square, str)]
             if good:
                 stacked = np.stack(good)
-                probabilities = run.predict_prepared(stacked)
-            told = iter(probabilities if good else ())
-            read_files = []
+                logits = run.logits_prepared(stacked)
+                probabilities = np.asarray(run.probabilities(logits))
+                heats = [None] * len(good)
+                if pictures is not None:
+                    heats = run.explain_prepared(stacked, logits.argmax(axis=1))
+                told = zip(logits, probabilities, heats, strict=True)
             for file, square in zip(chunk, squares, strict=True):
                 if isinstance(square, str):
                     yield Answer(file, [], square)
                     continue
-                classes = most_probable(run, next(told), topk)
-                read_files.append((file, classes))
+                of_file, probable, heat = next(told)
+                if not np.isfinite(probable).all():
+                    yield Answer(file, [], f"{file}: the network gives what is no number")
+                    continue
+                classes = most_probable(run, of_file, probable, topk)
+                try:
+                    if pictures is not None:
+                        pictures.write(file, square, heat, classes)
+                except RunError as error:
+                    yield Answer(file, [], f"{file}: {error}")
+                    continue
                 yield Answer(file, classes)
-            if good and pictures is not None:
-                heats = run.explain_prepared(stacked, probabilities.argmax(axis=1))
-                for (file, classes), square, heat in zip(read_files, good, heats, strict=True):
-                    pictures.write(file, square, heat, classes)
 
 
-def most_probable(run: Run, probabilities: np.ndarray, topk: int) -> list[tuple[str, float]]:
-    """The ``topk`` most probable classes, at most as many as there are; of equals the first."""
-    order = (-probabilities).argsort(kind="stable")[: min(topk, len(run.class_names))]
+def most_probable(
+    run: Run, logits: np.ndarray, probabilities: np.ndarray, topk: int
+) -> list[tuple[str, float]]:
+    """The ``topk`` most probable classes, at most as many as there are; of equals the first.
+
+    By the logits, since of several sigmoids that round to 1 each would be as good.
+    """
+    order = (-logits).argsort(kind="stable")[: min(topk, len(run.class_names))]
     return [(run.name_of(index), float(probabilities[index])) for index in order]
 
 
@@ -181,15 +202,20 @@ class Explanations:
         from train.report import draw_explanation
 
         stem = os.path.splitext(os.path.basename(file))[0]
+        # A name may have 255 bytes, with the number, the ending and what is added while writing.
+        encoded = os.fsencode(stem)
+        if len(encoded) > _LONGEST_STEM:
+            stem = encoded[:_LONGEST_STEM].decode("utf-8", "ignore")
         name, number = stem, 1
         while name.casefold() in self._names:
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name.casefold())
         told = ", ".join(f"{c[:30]} {probability:.1%}" for c, probability in classes[:2])
+        called = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")[:50]
         place = os.path.join(self._folder, f"{name}.png")
         with writing(place):
-            draw_explanation(place, square, heat, f"{os.path.basename(file)[:50]}\n{told}")
+            draw_explanation(place, square, heat, f"{called}\n{told}")
 
 
 def as_text() -> Callable[[Answer], list[str]]:
@@ -211,7 +237,7 @@ def as_json() -> Callable[[Answer], list[str]]:
             row["error"] = answer.error
         else:
             row["classes"] = [{"class": name, "probability": p} for name, p in answer.classes]
-        return [json.dumps(row, ensure_ascii=False)]
+        return [json.dumps(row, ensure_ascii=False, allow_nan=False)]
 
     return tell
 
@@ -223,7 +249,8 @@ def as_csv() -> Callable[[Answer], list[str]]:
     class Lines:
         write = staticmethod(lines.append)
 
-    writer = csv.writer(Lines, lineterminator="")
+    # With "" Python 3.11 would not put what has a line end of its own between quotes.
+    writer = csv.writer(Lines, lineterminator="\n")
     writer.writerow(("file", "rank", "class", "probability", "error"))
 
     def tell(answer: Answer) -> list[str]:
@@ -231,7 +258,7 @@ def as_csv() -> Callable[[Answer], list[str]]:
             writer.writerow((answer.file, rank, name, f"{probability:.7g}", ""))
         if answer.error is not None:
             writer.writerow((answer.file, "", "", "", answer.error))
-        told = lines[:]
+        told = [line.removesuffix("\n") for line in lines]
         lines.clear()
         return told
 

@@ -120,8 +120,10 @@ def _receive(newcomer: socket.socket, num_processes: int, known: set[int]) -> in
     """Which process has connected; None, and the connection is closed, where it may not join."""
     newcomer.settimeout(1)  # that a stranger can hold up the others
     try:
-        hello = _hear(newcomer)
+        hello = _hear(newcomer, most=200)
         number, count = hello["process"], hello["processes"]
+        if type(number) is not int or type(count) is not int:  # True counts as 1
+            raise _Stranger
         if count != num_processes:
             _tell(newcomer, error=f"it is one of {num_processes} and this of {count} processes")
         elif number in known:
@@ -202,17 +204,27 @@ def _tell(connection: socket.socket, **words: Any) -> None:
     connection.sendall(json.dumps(words).encode() + b"\n")
 
 
-def _hear(connection: socket.socket) -> dict[str, Any]:
-    """A line of the other side's. Raises _Stranger where it says something else, or nothing."""
-    line = b""
-    while not line.endswith(b"\n"):
-        some = connection.recv(1)  # and nothing of the next line
-        line += some
-        if not some or len(line) > 1000:
-            raise _Stranger
+def _hear(connection: socket.socket, most: int = 1000) -> dict[str, Any]:
+    """A line of the other side's, at most ``most`` bytes.
+
+    All of it has to come within the connection's timeout. Raises _Stranger where it says something
+    else, or nothing.
+    """
+    line, patience = b"", connection.gettimeout()
+    until = time.monotonic() + patience
+    try:
+        while not line.endswith(b"\n"):
+            # A timeout of 0 would be another kind of socket.
+            connection.settimeout(max(0.001, until - time.monotonic()))
+            some = connection.recv(1)  # and nothing of the next line
+            line += some
+            if not some or len(line) > most or time.monotonic() > until:
+                raise _Stranger
+    finally:
+        connection.settimeout(patience)
     try:
         words = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Stranger from None
     if not isinstance(words, dict):
         raise _Stranger

@@ -39,7 +39,9 @@ class Bin(NamedTuple):
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """How often answers of each confidence are right, in equal bins of 0…1."""
+    """How often answers of each confidence are right, in equal bins of 0…1; NaN is in none."""
+    known = ~np.isnan(confidence)
+    confidence, right = confidence[known], right[known]
     edges = np.linspace(0, 1, bins + 1)
     which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     counts = np.bincount(which, minlength=bins)
@@ -107,11 +109,17 @@ class Scores:
 
 def score(predictions: Predictions, names: list[str], top5: bool, most: int = 24) -> Scores:
     """Scores predictions of the classes ``names``, with at most so many confusions and mistakes."""
-    examples, right = len(predictions), predictions.right
-    outputs = predictions.outputs
-    pairs = predictions.label.astype(np.int64) * outputs + predictions.predicted
-    matrix = np.bincount(pairs, minlength=outputs**2).reshape(outputs, outputs)
-    labels, said, hits = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
+    examples, right, size = len(predictions), predictions.right, predictions.outputs
+    # Pairs that occur, since of many classes all pairs take gigabytes.
+    numbers = predictions.label.astype(np.int64) * size + predictions.predicted
+    pairs, counts = np.unique(numbers, return_counts=True)
+    rows, columns = np.divmod(pairs, size)
+    matrix = np.zeros((size, size), np.int32)
+    matrix[rows, columns] = counts
+    wrong = rows != columns
+    labels = np.bincount(predictions.label, minlength=size)
+    said = np.bincount(predictions.predicted, minlength=size)
+    hits = matrix.diagonal()
     classes = [
         ClassScore(
             name,
@@ -122,13 +130,12 @@ def score(predictions: Predictions, names: list[str], top5: bool, most: int = 24
         )
         for i, name in enumerate(names)
     ]
-    wrong = matrix - np.diag(hits)
-    rows, columns = np.nonzero(wrong)
-    order = np.argsort(-wrong[rows, columns], kind="stable")[:most]
-    told = [*names, *(f"output {i}" for i in range(len(names), outputs))]
+    rows, columns, counts = rows[wrong], columns[wrong], counts[wrong]
+    order = np.argsort(-counts, kind="stable")[:most]
+    outputs = [*names, *(f"output {i}" for i in range(len(names), predictions.outputs))]
     confused = [
-        Confusion(told[i], told[j], int(wrong[i, j]))
-        for i, j in zip(rows[order], columns[order], strict=True)
+        Confusion(outputs[i], outputs[j], int(count))
+        for i, j, count in zip(rows[order], columns[order], counts[order], strict=True)
     ]
     mistakes = np.flatnonzero(~right)
     sure = np.argsort(-predictions.confidence[mistakes], kind="stable")[:most]

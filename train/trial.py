@@ -54,7 +54,8 @@ class Seconds:
     """What was measured, in seconds.
 
     ``step`` of the largest images, as the loop does it with its input; ``input`` of a batch
-    from the input pipeline alone, None where the data lie in memory; ``evaluation`` of the whole
+    from the input pipeline alone, None where the data lie in memory or the run has too few
+    steps; ``evaluation`` of the whole
     split; ``save`` of a checkpoint and ``save_held_up`` of the part of it that steps wait for.
     """
 
@@ -149,8 +150,8 @@ class Trial:
             jax.block_until_ready(loop.state)
             return (time.monotonic() - began) / done
 
-    def _input(self) -> float:
-        """Seconds a batch, of the input pipeline with nothing beside it."""
+    def _input(self) -> float | None:
+        """Seconds a batch, of the input pipeline alone; None where too few batches are left."""
         with Ahead(self.loop.batches(), self.run.devices.split) as feed:
             for _ in range(WARM_UP):
                 next(feed, None)
@@ -160,7 +161,7 @@ class Trial:
                 done += 1
                 if time.monotonic() - began > SECONDS / 2:
                     break
-            return (time.monotonic() - began) / max(1, done)
+            return (time.monotonic() - began) / done if done else None
 
     def _evaluation(self) -> tuple[float, float]:
         """Seconds until the first batch is compiled, and of an evaluation after that."""

@@ -36,6 +36,8 @@ def test_the_folded_net_gives_the_same_logits(name):
     logits = model.apply(variables, images)
     folded, weights = fold_batch_norm(model, variables)
     assert set(weights) == {"params"}
+    for leaf in jax.tree.leaves(weights):
+        assert isinstance(leaf, np.ndarray) and leaf.dtype == np.float32
     found = folded.apply(weights, images)
     assert np.std(logits) > 1e-2
     np.testing.assert_allclose(found, logits, rtol=0, atol=1e-5 * np.abs(logits).max())

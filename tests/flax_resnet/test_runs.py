@@ -11,6 +11,7 @@ from PIL import Image
 
 from flax_resnet import load_run
 from flax_resnet.decoding import BadImage
+from flax_resnet.runs import pixels_of
 from flax_resnet.weights import WeightsError
 from tests.train.pictures import photograph
 from train import workdir
@@ -134,3 +135,18 @@ def test_a_damaged_last_checkpoint_is_never_used_unseen(digits_run, tmp_path, ca
     assert "checksum differs; step 22 is used" in caplog.text
     with pytest.raises(WeightsError, match="checksum differs"):
         load_run(copy, 44)
+
+
+def test_an_image_of_pillows_is_its_own_file(tmp_path):
+    rng = np.random.default_rng(0)
+    turned = Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8))
+    turned.getexif()[0x0112] = 6  # to be turned by 90 degrees
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    deep = Image.fromarray(rng.integers(0, 2**16, (6, 9), np.uint16))
+    assert deep.mode == "I;16"
+    deep.save(tmp_path / "deep.png")
+    for name, shape in (("turned.png", (9, 6, 3)), ("deep.png", (6, 9, 3))):
+        expected = pixels_of(tmp_path / name)
+        assert expected.shape == shape and expected.std() > 10
+        with Image.open(tmp_path / name) as image:
+            np.testing.assert_array_equal(pixels_of(image), expected)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from flax_resnet import create_model, load_run, load_weights
 from tests.flax_resnet.peers import import_torchvision, peer, randomised
-from train import exporting, loaders
+from train import exporting, loaders, model_card
 from train.errors import RunError, UsageError
 
 
@@ -169,3 +169,29 @@ def test_pytorch_gives_the_same_logits(resnet18, squares, tmp_path, monkeypatch,
     np.testing.assert_allclose(
         found["probabilities"], resnet18.probabilities(wanted), rtol=0, atol=1e-5
     )
+
+
+def test_the_card_gives_the_metrics_of_the_weights_that_were_evaluated(run, tmp_path):
+    row = {"step": run.step, "eval/top1": 0.5, "eval/loss": None}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+    def metrics(weights, **config):
+        config = run.config | {key.replace("_", "."): value for key, value in config.items()}
+        asked = dataclasses.replace(run, path=str(tmp_path), weights=weights, config=config)
+        return "\n".join(model_card._metrics(asked))
+
+    told = metrics("ema", ema_decay=0.9, eval_ema=True)
+    assert "top1: 0.5" in told and "loss: not a finite number" in told
+    assert metrics("raw", ema_decay=0) == metrics("raw", ema_decay=0.9, eval_ema=False) == told
+    for weights, averages in (("raw", True), ("ema", False)):
+        assert "not evaluated" in metrics(weights, ema_decay=0.9, eval_ema=averages)
+
+
+def test_any_name_of_a_file_and_of_a_class_fits_the_card(run):
+    name = 'it\'s "x"\\\n.safetensors'
+    own = loaders._own(run, "")
+    for loader in (own, loaders.Loader("jax", loaders._stablehlo)):
+        compile(model_card.snippet(run, loader, name), "card", "exec")
+    compile(loaders._torch(run, "timm", name, ""), "card", "exec")
+    asked = dataclasses.replace(run, class_names=("<b>a\nb</b>", "*c*_[d]|"))
+    assert model_card._classes(asked) == r"&lt;b&gt;a b&lt;/b&gt;, \*c\*\_\[d\]\|"

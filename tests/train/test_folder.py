@@ -9,6 +9,7 @@ import pytest
 from tests.train.pictures import encode, every_format, photograph
 from train import workdir
 from train.config import default_config
+from train.data.folder import open_folder
 from train.data.sources import open_source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
@@ -192,3 +193,14 @@ def test_a_run_is_not_continued_on_other_pictures(tmp_path):
     make(tmp_path, "val/c/1.png")
     with pytest.raises(RunError, match="learned the classes a, b, but folder test has a, b, c"):
         workdir.check_data(str(tmp_path), Split(config, "test", training=False))
+
+
+def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path):
+    for name in (b"cats", b"d\xf6gs"):
+        place = os.path.join(os.fsencode(tmp_path), name)
+        os.mkdir(place)
+        for number in (b"1.png", b"2.png"):
+            with open(os.path.join(place, number), "wb"):
+                pass
+    with pytest.raises(UsageError, match=r"d\\udcf6gs.*rename the folder"):
+        open_folder(str(tmp_path), "train", 0.5, 0)

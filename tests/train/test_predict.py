@@ -1,9 +1,11 @@
 """train.predict: what a run says of pictures."""
 
 import csv
+import dataclasses
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,7 +50,7 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(command, digits_run, pictur
     broken = rows.pop(str(pictures / "broken.png"))
     assert "cut short" in broken["error"] and "classes" not in broken
     assert f"error: {pictures / 'broken.png'}: " in err
-    assert err.splitlines()[-1] == "error: 1 of 6 pictures could not be read"
+    assert err.splitlines()[-1] == "error: 1 of 6 pictures failed"
     run = load_run(digits_run)
     for file, row in rows.items():
         [expected] = run.predict(file)
@@ -85,6 +87,40 @@ def test_explain_writes_a_picture_of_each(command, pictures):
     assert np.abs(left - right).mean() > 3
 
 
+def test_explain_takes_long_names_and_goes_on_after_what_it_cannot_write(command, pictures):
+    explained = pictures.parent / "explained"
+    (explained / "a.png").mkdir(parents=True)  # where a picture should be
+    long = pictures / ("é" * 120 + ".png")
+    (pictures / "b.png").rename(long)
+    status, out, err = command(pictures / "a.jpg", long, "--explain", explained)
+    assert status == 1 and f"error: {pictures / 'a.jpg'}: cannot write" in err
+    assert out.startswith(f"{long}: ")
+    assert (explained / ("é" * 100 + ".png")).stat().st_size > 1000
+    with pytest.raises(UsageError, match="name another for --explain"):
+        command(pictures, "--explain", pictures)
+
+
+def test_classes_come_in_the_order_of_their_logits_and_no_number_is_an_error(
+    command, digits_run, pictures, monkeypatch
+):
+    run = load_run(digits_run)
+    head = jax.tree.map(lambda array: 1000 * array, run.variables["params"]["head"])
+    sure = run.variables | {"params": run.variables["params"] | {"head": head}}
+    config = run.config | {"loss": "binary_cross_entropy"}
+    asked = dataclasses.replace(run, variables=sure, config=config)
+    monkeypatch.setattr(predict, "open_run", lambda *_: asked)
+    status, out, _ = command(pictures / "a.jpg", "--json", "--topk", "10")
+    [row] = map(json.loads, out.splitlines())
+    [logits] = asked.logits(pictures / "a.jpg")
+    assert (asked.predict(pictures / "a.jpg") == 1).sum() > 1
+    order = [run.class_names[index] for index in np.argsort(-logits)]
+    assert status == 0 and [entry["class"] for entry in row["classes"]] == order
+
+    asked.variables = jax.tree.map(lambda array: array * np.nan, sure)
+    status, out, err = command(pictures / "a.jpg", "--json")
+    assert status == 1 and list(json.loads(out)) == ["file", "error"] and "no number" in err
+
+
 def test_what_cannot_be_asked(command, tmp_path):
     for arguments, kind, words in (
         (("x.png", "--topk", "0"), UsageError, "--topk"),
@@ -100,3 +136,12 @@ def test_as_users_run_it(commands, digits_run, pictures):
     done = commands.run("train.predict", "--workdir", digits_run, pictures / "b.png", cwd=pictures)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout.startswith(f"{pictures / 'b.png'}: ") and done.stdout.count("%") == 5
+
+
+def test_any_name_of_a_class_is_one_field_of_the_csv():
+    name = 'a,"b"\nc'
+    tell = predict.as_csv()
+    told = [*tell(predict.Answer("x.png", [(name, 0.75)])), *tell(predict.Answer("y", [], "bad"))]
+    rows = list(csv.DictReader(io.StringIO("".join(f"{line}\n" for line in told), newline="")))
+    assert [row["class"] for row in rows] == [name, ""] and rows[1]["error"] == "bad"
+    assert [row["file"] for row in rows] == ["x.png", "y"]

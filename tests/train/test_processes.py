@@ -405,3 +405,37 @@ def test_a_signal_ends_a_process_that_waits(number):
 def test_shares_make_up_the_batch_in_order():
     places = [place for process in range(3) for place in Share(process, 3).places(48)]
     assert places == list(range(48))
+
+
+def test_a_stranger_that_says_what_is_no_greeting_is_heard_no_further():
+    for said in (b"[" * 150 + b"\n", b"x" * 201, b"1\n"):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.settimeout(5)
+            theirs.sendall(said)
+            with pytest.raises(rendezvous._Stranger):
+                rendezvous._hear(ours, most=200)
+    for number in (True, 1.0, "1"):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            rendezvous._tell(theirs, process=number, processes=2)
+            assert rendezvous._receive(ours, 2, set()) is None
+
+
+def test_a_line_has_one_time_limit_and_not_one_a_byte():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor(1) as pool:
+
+        def dribble():
+            with contextlib.suppress(OSError):
+                for _ in range(40):
+                    theirs.sendall(b"x")
+                    time.sleep(0.1)
+
+        ours.settimeout(0.3)
+        began = time.monotonic()
+        pool.submit(dribble)
+        with pytest.raises((rendezvous._Stranger, TimeoutError)):
+            rendezvous._hear(ours)
+        assert time.monotonic() - began < 2
+        ours.close()

@@ -1,9 +1,13 @@
 """Intervals, calibration, classes and confusions, against values by hand."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from train.predictions import Predictions
+from train.evaluation import Evaluated
+from train.evaluation_report import finite, folder_of
+from train.predictions import Predictions, answers
 from train.scores import calibration_error, reliability, score, wilson
 
 
@@ -69,3 +73,42 @@ def test_classes_confusions_and_mistakes():
     assert scores.confused == [("a", "b", 2), ("b", "d", 1)]
     assert scores.mistakes.tolist() == [2, 4]  # as sure of both: the first one first
     assert scores.confidence == pytest.approx(4.3 / 6)
+
+
+def test_what_is_another_evaluation_has_another_folder(tmp_path):
+    def folder(split, data_dir=None, **more):
+        result = {"step": 44, "split": split, **more}
+        if data_dir is not None:
+            result["dataset"] = "folder"
+        config = ConfigDict({"dataset": {"data_dir": str(data_dir or "")}, "ema": {"decay": 0.0}})
+        evaluated = Evaluated(result, None, None, config, "raw")
+        return folder_of(str(tmp_path), evaluated)
+
+    (tmp_path / "a" / "photos").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    different = [
+        folder("test"),
+        folder("test", tta="flip"),
+        folder("test[:100]"),
+        folder("test[100:]"),
+        folder("test", tmp_path / "a" / "photos"),
+        folder("test", tmp_path / "b" / "photos"),
+    ]
+    assert len(set(different)) == 6 and different[0] == str(tmp_path / "evaluation" / "44_test")
+    assert folder("test", tmp_path / "link" / "photos") == different[4]
+    assert folder("test[:100]") == different[2]
+
+
+def test_who_is_sure_of_two_classes_says_the_one_with_the_larger_logit():
+    logits = jnp.array([[30, 40, -5]], jnp.float32)
+    told = answers(logits, jnp.array([1]), "binary_cross_entropy", keep=True)
+    assert told["probabilities"][0, 0] == told["probabilities"][0, 1]
+    assert told["predicted"][0] == 1
+
+
+def test_what_is_no_number_is_left_out_of_the_bins_and_null_in_json():
+    confidence, right = np.array([np.nan, 0.9, 0.9]), np.array([True, True, False])
+    bins = reliability(confidence, right, bins=5)
+    assert [one.examples for one in bins] == [0, 0, 0, 0, 2] and bins[4].accuracy == 0.5
+    content = {"loss": np.float64("nan"), "rows": [(1, float("inf")), "a"], "none": None}
+    assert finite(content) == {"loss": None, "rows": [[1, None], "a"], "none": None}

@@ -117,6 +117,12 @@ def _classes(folder: str) -> dict[str, list[str]]:
         top = os.path.join(folder, name)
         files = sorted(os.path.relpath(file, top) for file in pictures_in(top))
         if files:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise UsageError(
+                    f"the name of the class {name!r} in {folder!r} is not UTF-8; rename the folder"
+                ) from None
             found[name] = files
     return found
 
