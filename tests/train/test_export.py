@@ -195,3 +195,21 @@ def test_any_name_of_a_file_and_of_a_class_fits_the_card(run):
     compile(loaders._torch(run, "timm", name, ""), "card", "exec")
     asked = dataclasses.replace(run, class_names=("<b>a\nb</b>", "*c*_[d]|"))
     assert model_card._classes(asked) == r"&lt;b&gt;a b&lt;/b&gt;, \*c\*\_\[d\]\|"
+
+
+def test_a_small_split_is_checked_with_each_image_once(run, digits_run, tmp_path):
+    with open(os.path.join(digits_run, "config.json"), encoding="utf-8") as file:
+        config = json.load(file) | {"dataset.eval_split": "test[:3]"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    images, real = exporting.real_squares(dataclasses.replace(run, path=str(tmp_path)))
+    assert real and len(images) == len(np.unique(images, axis=0)) == 3
+
+
+def test_the_process_that_checks_sees_no_other_folder_and_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)
+    code = f"import sys\nassert {os.getcwd()!r} not in sys.path\nprobabilities = [0.5]"
+    loader = loaders.Loader("numpy", lambda file, images: code)
+    assert exporting._answers(loader, str(tmp_path), "x")["probabilities"] == [0.5]
+    monkeypatch.setattr(exporting, "_SECONDS", 0.001)
+    with pytest.raises(RunError, match="x was not loaded and computed with numpy within"):
+        exporting._answers(loader, str(tmp_path), "x")
