@@ -81,7 +81,7 @@ def test_what_is_another_evaluation_has_another_folder(tmp_path):
         if data_dir is not None:
             result["dataset"] = "folder"
         config = ConfigDict({"dataset": {"data_dir": str(data_dir or "")}, "ema": {"decay": 0.0}})
-        evaluated = Evaluated(result, None, None, config, "raw")
+        evaluated = Evaluated(result, None, None, config, "raw", None, None)
         return folder_of(str(tmp_path), evaluated)
 
     (tmp_path / "a" / "photos").mkdir(parents=True)
