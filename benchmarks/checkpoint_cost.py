@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from flax_resnet import create_model
-from train import steps
+from train import allocation, steps
 from train.augment import Augment
 from train.checkpoints import Checkpoints
 from train.losses import make_loss
@@ -56,6 +56,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
+    allocation.keep_freed()  # as train.main does
     devices, step, batch, state = make()
     state, metrics = step(state, {}, batch)
     jax.block_until_ready(metrics)
