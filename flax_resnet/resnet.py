@@ -245,6 +245,11 @@ class ResNet(nn.Module):
         """
         if images.ndim != 4:
             raise ValueError(f"images must be (N, H, W, C), not of shape {images.shape}")
+        if train and self.norm == "folded":
+            raise ValueError(
+                "a network whose batch norm is folded into its convolutions has no norm to train"
+                " with; train the one it was made of"
+            )
         x = self._stem(images.astype(self.dtype), train)
         maps = {"stem": x}
         for place in self.places():

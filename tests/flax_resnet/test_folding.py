@@ -1,6 +1,7 @@
 """Folding batch norm into the convolutions changes no logits."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,3 +52,10 @@ def test_group_norm_stays():
     variables = randomised(model)
     folded, weights = fold_batch_norm(model, variables)
     assert folded == model and weights.keys() == variables.keys()
+
+
+def test_a_folded_network_does_not_train():
+    model = create_model("resnet20", norm="folded")
+    images = jnp.zeros((1, 8, 8, 3))
+    with pytest.raises(ValueError, match="train the one it was made of"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=True))
