@@ -212,11 +212,11 @@ def test_a_folder_in_the_metrics_place_is_told(tmp_path, start):
 
 
 def test_a_line_that_a_kill_cut_short_costs_no_other(tmp_path):
-    workdir.add_session(str(tmp_path), step=0, share=8)
+    workdir.add_session(str(tmp_path), step=0, num_steps=9, share=8)
     with open(tmp_path / "sessions.jsonl", "ab") as file:
         file.write(b'"no session"\n{"step": 10, "\xff')
     for step in (20, 30):
-        workdir.add_session(str(tmp_path), step, share=8)
+        workdir.add_session(str(tmp_path), step, num_steps=90, share=8)
     assert [session["step"] for session in workdir.sessions(str(tmp_path))] == [0, 20, 30]
 
 
