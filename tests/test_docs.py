@@ -67,7 +67,12 @@ SUBSTITUTES = {
 }
 
 NOTING = """
-note() { printf '%s\\0' "$@" >> calls; printf '\\n' >> calls; }
+note() {  # in one piece, as commands in the background note at the same time
+    local own=calls.$BASHPID
+    { printf '%s\\0' "$@"; printf '\\n'; } > "$own"
+    cat "$own" >> calls
+    rm "$own"
+}
 python() { note python "$@"; }
 pip() { note pip "$@"; }
 srun() { shift; "$@"; }
