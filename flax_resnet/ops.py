@@ -17,12 +17,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from flax_resnet import narrow, winograd
 from flax_resnet.pooling import max_pool_first
-from flax_resnet.winograd import conv3x3, transposed_times
 
-# Where Winograd's transforms and the time to compile them pay: channels on either side, pixels of
-# all images, and multiply-adds of the layer.
-_LEAST_CHANNELS, _LEAST_PIXELS, _LEAST_WORK = 64, 128, 5e7
+# Where the forms of 3×3 convolutions and the time to compile them pay: channels on either side,
+# pixels of all images, and multiply-adds of the layer.
+_MOST_NARROW, _LEAST_WINOGRAD = 16, 32
+_LEAST_PIXELS, _LEAST_WORK = 128, 5e7
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
@@ -101,18 +102,17 @@ def conv_general_dilated(
         down, right = window_strides
         return _conv1x1(lhs[:, ::down, ::right], rhs[0, 0])
     same = tuple(window_strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
-    if rhs.shape[:2] == (3, 3) and same and _winograd_pays(lhs, rhs):
-        return conv3x3(lhs, rhs)
+    if rhs.shape[:2] == (3, 3) and same and _pays(lhs, rhs):
+        if max(rhs.shape[2:]) <= _MOST_NARROW:
+            return narrow.conv3x3(lhs, rhs)
+        if min(rhs.shape[2:]) >= _LEAST_WINOGRAD:
+            return winograd.conv3x3(lhs, rhs)
     return direct(lhs, rhs, padding=padding)
 
 
-def _winograd_pays(x: jax.Array, kernel: jax.Array) -> bool:
+def _pays(x: jax.Array, kernel: jax.Array) -> bool:
     pixels = math.prod(x.shape[:3])
-    return (
-        min(kernel.shape[2:]) >= _LEAST_CHANNELS
-        and pixels >= _LEAST_PIXELS
-        and pixels * kernel.size >= _LEAST_WORK
-    )
+    return pixels >= _LEAST_PIXELS and pixels * kernel.size >= _LEAST_WORK
 
 
 @jax.custom_vjp
@@ -128,7 +128,7 @@ def _conv1x1_backward(saved, gradient):
     x, kernel = saved
     # Without the barrier XLA computes the gradient anew, transposed, on its way into the product.
     gradient = lax.optimization_barrier(gradient)
-    by_kernel = transposed_times(*(a.reshape(-1, a.shape[-1]) for a in (x, gradient)))
+    by_kernel = winograd.transposed_times(*(a.reshape(-1, a.shape[-1]) for a in (x, gradient)))
     return lax.dot_general(gradient, kernel, (((3,), (1,)), ((), ()))), by_kernel
 
 

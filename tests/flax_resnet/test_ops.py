@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
-from flax_resnet import blocks, create_model, init_variables, ops, resnet, winograd
+from flax_resnet import blocks, create_model, init_variables, narrow, ops, resnet, winograd
 
 # Both sides round: their difference is a few roundings of the sums' length.
 CLOSE = 1e-5
@@ -58,6 +58,8 @@ def conv(x, kernel, stride=1, pad=None, groups=1):
     ("x", "kernel", "stride", "groups"),
     [
         pytest.param((8, 16, 16, 64), (3, 3, 64, 80), 1, 1, id="winograd"),
+        pytest.param((24, 16, 16, 32), (3, 3, 32, 40), 1, 1, id="winograd of 32"),
+        pytest.param((128, 32, 32, 3), (3, 3, 3, 16), 1, 1, id="narrow, of images"),
         pytest.param((3, 5, 7, 6), (1, 1, 6, 4), 1, 1, id="1x1"),
         pytest.param((3, 5, 7, 6), (1, 1, 6, 4), 2, 1, id="1x1 strided"),
         pytest.param((3, 1, 1, 6), (3, 3, 6, 4), 1, 1, id="3x3 of one pixel"),
@@ -77,10 +79,12 @@ def test_convolution_equals_plain(x, kernel, stride, groups):
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (6, 7, 9), (5, 1, 4), (7, 3, 3)])
 @pytest.mark.parametrize("chunk", [2**20, 500])
-def test_winograd_of_any_size_in_any_chunks(monkeypatch, shape, chunk):
-    monkeypatch.setattr(winograd, "CHUNK_BYTES", chunk)
+@pytest.mark.parametrize("form", [winograd, narrow], ids=["winograd", "narrow"])
+def test_3x3_of_any_size_in_any_chunks(monkeypatch, shape, chunk, form):
+    monkeypatch.setattr(form, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(winograd, "_LEAST_FOR_KERNEL", 0)
     x, kernel = draw(*shape, 5), draw(3, 3, 5, 3, seed=1)
-    ours = value_and_gradients(winograd.conv3x3, x, kernel)
+    ours = value_and_gradients(form.conv3x3, x, kernel)
     with ops.plain():
         assert distance(ours, value_and_gradients(conv, x, kernel)) < CLOSE
 

@@ -1,0 +1,67 @@
+"""3×3 convolutions of few channels, as one product of matrices and two shifted sums.
+
+A product is the faster the longer the sums in it and the more columns come out of it, which 16
+channels give too few of. So the three pixels above each other that a kernel sees are summed over
+at once, and come out for each of its three columns; then these are shifted onto each other:
+
+    y[i, j] = p₀[i, j - 1] + p₁[i, j] + p₂[i, j + 1],   pₜ[i, j] = Σᵣ x[i + r - 1, j] g[r, t]
+
+With 16 channels this takes three quarters of the time of XLA:CPU's own, and with the 3 of an image
+two fifths. The gradient by the images is a convolution again; XLA's own is as fast as any by the
+kernel.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from flax_resnet import chunks
+
+CHUNK_BYTES = 2**18
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+@jax.custom_vjp
+def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Takes ``(N, H, W, C)`` and ``(3, 3, C, K)`` to ``(N, H, W, K)``: stride 1, padding 1."""
+    channels, outputs = kernel.shape[2:]
+    columns = kernel.transpose(0, 2, 1, 3).reshape(3 * channels, 3 * outputs)
+
+    def of_chunk(x):
+        above_each_other = jnp.concatenate([_shifted(x, 1, by) for by in (1, 0, -1)], -1)
+        left, middle, right = jnp.split(above_each_other @ columns, 3, -1)
+        return middle + _shifted(left, 2, 1) + _shifted(right, 2, -1)
+
+    return chunks.over(of_chunk, x, CHUNK_BYTES)
+
+
+def _forward(x: jax.Array, kernel: jax.Array):
+    return conv3x3(x, kernel), (x, kernel)
+
+
+def _backward(saved, gradient: jax.Array):
+    x, kernel = saved
+    by_images = conv3x3(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
+    return by_images, kernel_gradient(x, kernel, gradient)
+
+
+conv3x3.defvjp(_forward, _backward)
+
+
+def kernel_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+    """XLA's own, of :func:`conv3x3`."""
+
+    def direct(kernel):
+        padding = ((1, 1), (1, 1))
+        return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
+
+    _, transposed = jax.vjp(direct, kernel)
+    return transposed(gradient)[0]
+
+
+def _shifted(x: jax.Array, axis: int, by: int) -> jax.Array:
+    """``x`` moved along ``axis``, with zeros coming in."""
+    sides = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), sides)
