@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
-def count(x: jax.Array, most_bytes: int) -> int:
+class Most(NamedTuple):
+    """Bytes of the images of a part, for each core.
+
+    Several cores share each operation and wait for each other at its end, so for them parts that
+    leave the cache can be better than many ends.
+    """
+
+    alone: int
+    together: int
+
+
+def count(x: jax.Array, most: Most) -> int:
     """How many parts of the batch are done one after another: at most one an image."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    most_bytes = most.alone if cores == 1 else most.together * (cores or 1)
     return min(len(x), -(-x.size * x.dtype.itemsize // most_bytes))
 
 
@@ -21,9 +36,9 @@ def split(x: jax.Array, parts: int) -> jax.Array:
     return x.reshape(parts, each, *x.shape[1:])
 
 
-def over(function: Callable[[jax.Array], jax.Array], x: jax.Array, most_bytes: int) -> jax.Array:
-    """``function(x)`` of ``(N, H, W, C)``, in parts of at most ``most_bytes`` of ``x``."""
-    parts = count(x, most_bytes)
+def over(function: Callable[[jax.Array], jax.Array], x: jax.Array, most: Most) -> jax.Array:
+    """``function(x)`` of ``(N, H, W, C)``, in parts of at most ``most``."""
+    parts = count(x, most)
     if parts <= 1:
         return function(x)
     y = lax.map(function, split(x, parts))

@@ -18,20 +18,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flax_resnet import chunks, narrow
+from flax_resnet import chunks
 
 # Bytes of images transformed at a time. A tile's 16 places hold four times as much, which should
 # stay in the processor's cache between the transforms and the products.
-CHUNK_BYTES = 2**20
-# Channels on either side from which on the gradient by the kernel gains, too.
-_LEAST_FOR_KERNEL = 64
+_CHUNK = chunks.Most(alone=2**20, together=2**22)
 
 
 @jax.custom_vjp
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Takes ``(N, H, W, C)`` and ``(3, 3, C, K)`` to ``(N, H, W, K)``: stride 1, padding 1."""
     kernels = _kernel_tiles(kernel)
-    return chunks.over(lambda x: _filter(x, kernels, jnp.matmul), x, CHUNK_BYTES)
+    return chunks.over(lambda x: _filter(x, kernels, jnp.matmul), x, _CHUNK)
 
 
 def _forward(x: jax.Array, kernel: jax.Array):
@@ -48,9 +46,7 @@ def _backward(saved, gradient: jax.Array):
     order = (3, 1, 2, 0)
     tiles = _kernel_tiles(kernel)
     kernels = [[tiles[i][j] for j in order] for i in order]
-    by_images = chunks.over(lambda x: _filter(x, kernels, _times_transposed), gradient, CHUNK_BYTES)
-    if min(kernel.shape[2:]) < _LEAST_FOR_KERNEL:
-        return by_images, narrow.kernel_gradient(x, kernel, gradient)
+    by_images = chunks.over(lambda x: _filter(x, kernels, _times_transposed), gradient, _CHUNK)
     return by_images, _kernel_gradient(x, gradient)
 
 
@@ -84,7 +80,7 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
         pairs = zip(_input_tiles(x), _gradient_tiles(gradient), strict=True)
         return [[transposed_times(a, b) for a, b in zip(*rows, strict=True)] for rows in pairs]
 
-    parts = chunks.count(x, CHUNK_BYTES)
+    parts = chunks.count(x, _CHUNK)
     if parts <= 1:
         tiles = of_chunk(x, gradient)
     else:

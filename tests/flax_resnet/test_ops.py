@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
-from flax_resnet import blocks, create_model, init_variables, narrow, ops, resnet, winograd
+from flax_resnet import blocks, chunks, create_model, init_variables, narrow, ops, resnet, winograd
 
 # Both sides round: their difference is a few roundings of the sums' length.
 CLOSE = 1e-5
@@ -81,8 +81,7 @@ def test_convolution_equals_plain(x, kernel, stride, groups):
 @pytest.mark.parametrize("chunk", [2**20, 500])
 @pytest.mark.parametrize("form", [winograd, narrow], ids=["winograd", "narrow"])
 def test_3x3_of_any_size_in_any_chunks(monkeypatch, shape, chunk, form):
-    monkeypatch.setattr(form, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(winograd, "_LEAST_FOR_KERNEL", 0)
+    monkeypatch.setattr(form, "_CHUNK", chunks.Most(chunk, chunk))
     x, kernel = draw(*shape, 5), draw(3, 3, 5, 3, seed=1)
     ours = value_and_gradients(form.conv3x3, x, kernel)
     with ops.plain():
