@@ -6,16 +6,21 @@ import shutil
 import sys
 import tempfile
 
+from tests.flags import xla_flags
+
 # Before JAX is imported. The caches serve pytest's workers and the processes that tests start, too,
 # and nothing goes into the developer's own.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = xla_flags(4)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["XDG_CACHE_HOME"] + "/compiled")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import contextlib
+import importlib
+import io
 import subprocess
 from pathlib import Path
 
@@ -23,6 +28,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "configs/resnet20_digits.py"
+
+# The files that take longest, the longest first; two workers then end at about the same time.
+LONGEST = ("processes", "recipes", "main", "torture", "keras", "steps", "docs", "timm", "export")
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}" for name in LONGEST]
+
+    def place(item):
+        return names.index(item.path.stem) if item.path.stem in names else len(names)
+
+    items.sort(key=place)  # which keeps the order of the others, and that within a file
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +69,7 @@ class Commands:
         self.data_dir = data_dir
 
     def start(self, module, *arguments, devices=1, cwd=ROOT, **kwargs):
-        env = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "PYTHONPATH": str(ROOT),
-        }
+        env = os.environ | {"XLA_FLAGS": xla_flags(devices), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", module, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
         return subprocess.Popen(command, env=env, cwd=cwd, text=True, **pipes)
@@ -65,6 +79,30 @@ class Commands:
         process = self.start(module, *arguments, **kwargs)
         stdout, stderr = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def call(self, module, *arguments):
+        """As :meth:`run`, in this process and on its four devices, which saves the imports.
+
+        For commands that train nothing; the way of a signal or an exit status through a real
+        process is for :meth:`run`.
+        """
+        from train.commands import run_command
+
+        argv, hook = sys.argv, sys.unraisablehook
+        stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        sys.argv = [module, *map(str, arguments)]
+        try:
+            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+                run_command(importlib.import_module(module).main)
+        except SystemExit as ended:
+            status = ended.code
+        finally:
+            sys.argv, sys.unraisablehook = argv, hook
+        texts = []
+        for stream in (stdout, stderr):
+            stream.flush()
+            texts.append(stream.buffer.getvalue().decode())
+        return subprocess.CompletedProcess([module, *arguments], status, *texts)
 
     def digits(self, workdir, *overrides):
         """The arguments that train on the digits in ``workdir``."""

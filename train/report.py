@@ -79,14 +79,19 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     lines = max(caption.count("\n") + 1 for caption in captions)
-    figure, axes = _figure(rows, columns, (1.3 * columns, (1.3 + 0.2 * lines) * rows))
-    for axis in axes:
-        axis.axis("off")
-    for axis, image, caption in zip(axes, images, captions, strict=False):
+    side, gap, above = 1.2, 0.1, 0.05 + 0.15 * lines  # inches
+    wide, high = side + gap, side + gap + above
+    # In one pair of axes: to lay out one for each image takes seconds, and the run waits.
+    figure, axis = _blank(columns * wide, rows * high)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=False)):
+        left, top = i % columns * wide + gap / 2, i // columns * high + gap / 2 + above
         # Small images as the pixels they are.
-        axis.imshow(image, interpolation="nearest" if len(image) < 64 else "antialiased")
-        caption = "\n".join(line[:22] for line in caption.splitlines())
-        axis.set_title(caption, fontsize=8, parse_math=False)
+        interpolation = "nearest" if len(image) < 64 else "antialiased"
+        place = (left, left + side, top + side, top)
+        axis.add_image(_image(axis, image, place, interpolation))
+        caption = "\n".join(line[:19] for line in caption.splitlines())
+        where = dict(horizontalalignment="center", verticalalignment="bottom", clip_on=False)
+        axis.text(left + side / 2, top - 0.03, caption, fontsize=8, parse_math=False, **where)
     _save(figure, path)
 
 
@@ -166,6 +171,25 @@ def _figure(rows: int, columns: int, size: tuple[float, float]):
 
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def _blank(width: float, height: float):
+    """A figure of so many inches, and axes that fill it and count inches from its top left."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110)
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axis.set_axis_off()
+    return figure, axis
+
+
+def _image(axis, pixels: np.ndarray, extent: tuple[float, ...], interpolation: str):
+    """An artist that draws an image within ``(left, right, bottom, top)``."""
+    from matplotlib.image import AxesImage
+
+    image = AxesImage(axis, interpolation=interpolation, extent=extent, origin="upper")
+    image.set_data(pixels)
+    return image
 
 
 def _save(figure, path: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.flags import xla_flags
 
 STEPS = 20
 
@@ -45,10 +46,7 @@ for kind, counts in ((Pmap, (1, 2, 4, 8)), (ShardMap, (8,))):
 @pytest.fixture(scope="module")
 def learned():
     """``{(kind, devices): (losses, parameters)}``, in a process of eight devices."""
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(ROOT),
-    }
+    env = os.environ | {"XLA_FLAGS": xla_flags(8), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SCRIPT]
     process = subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True)
     assert process.returncode == 0, process.stderr

@@ -19,8 +19,8 @@ def rows(workdir):
 
 
 def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_path):
-    digits_config.model.update(name="resnet20", stage_sizes=(1, 1, 1))
-    model = create_model("resnet20", stage_sizes=(1, 1, 1), num_classes=10)
+    digits_config.model.update(name="resnet20", stage_sizes=(1, 1))
+    model = create_model("resnet20", stage_sizes=(1, 1), num_classes=10)
     digits_config.num_steps = 7
     digits_config.log.every_steps = 3
     digits_config.schedule.learning_rate = 1e-3  # or rounding grows within a few steps

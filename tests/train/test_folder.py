@@ -160,7 +160,7 @@ def test_every_odd_format_trains_from_a_folder(tmp_path, commands):
     arguments = (
         *("--config", "configs/resnet18_folder.py", "--workdir", workdir),
         f"--config.dataset.data_dir={root}",
-        *("--config.model.name=resnet20", "--config.model.stage_sizes=1,1,1"),
+        *("--config.model.name=resnet20", "--config.model.stage_sizes=1"),
         "--config.dataset.image_size=32",
         *("--config.num_steps=6", "--config.batch_size=20"),
     )

@@ -26,7 +26,7 @@ from train.workdir import saved_steps, sessions
 # A batch that 1, 2 and 3 devices divide, and batch statistics of all of it.
 TINY = (
     "--config.dataset.image_size=8",
-    "--config.model.stage_sizes=1,1,1",
+    "--config.model.stage_sizes=1,1",
     "--config.batch_norm=global",
     "--config.batch_size=48",
     "--config.num_steps=80",
@@ -80,6 +80,8 @@ def ended(run, seconds=SECONDS_TO_END):
 def story(commands, start_all, tmp_path_factory):
     """A run on 2 processes, the first killed; again, stopped; on 3, the last killed; on 1; on 3.
 
+    Those on 3 are by shard_map.
+
     Gives its workdir, that of a single process's run undisturbed, and each part's ``ended``. In
     ``two`` beside them are the states of 2 processes at the step where they were stopped: of this
     run, and of one undisturbed.
@@ -87,6 +89,7 @@ def story(commands, start_all, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "together"
     alone, two = path.parent / "alone", path.parent / "two"
     arguments = commands.digits(path, *TINY)
+    shard_map = (*arguments, "--config.parallel=shard_map")
     parts = {}
 
     undisturbed = commands.run("train.main", *commands.digits(alone, *TINY))
@@ -94,7 +97,7 @@ def story(commands, start_all, tmp_path_factory):
 
     def start_and_wait(count):
         before = len(sessions(path))
-        run = start_all(*[arguments] * count)
+        run = start_all(*[arguments if count < 3 else shard_map] * count)
         wait_until(run[0], lambda: len(sessions(path)) > before and saved_steps(path))
         wait_until(run[0], has_done(path, saved_steps(path)[-1] + 5))
         return run
@@ -129,8 +132,7 @@ def story(commands, start_all, tmp_path_factory):
     one.send_signal(signal.SIGTERM)
     parts["one"] = ended([one])
 
-    shard_map = (*arguments, "--config.parallel=shard_map")
-    parts["done"] = ended(start_all(shard_map, shard_map, shard_map))
+    parts["done"] = ended(start_all(*[shard_map] * 3))
     return path, alone, parts
 
 

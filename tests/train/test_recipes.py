@@ -13,6 +13,7 @@ import pytest
 
 from flax_resnet import load_weights
 from tests.conftest import ROOT
+from tests.flags import QUICK
 from tests.train.smoke_recipes import WHOLE
 from train.build import make_model
 from train.config import default_config, flatten, load_config
@@ -25,8 +26,6 @@ RECIPES = {
     for path in sorted((ROOT / "configs").glob("*.py"))
     if path.stem not in ("__init__", "bases")
 }
-# XLA's passes over a program take longer than two steps of it, and these nets are tiny.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 IMAGENET_EPOCH = 1_281_167
 
 
@@ -53,8 +52,6 @@ def trained(tmp_path_factory, data_dir):
         "XLA_FLAGS": QUICK,
         "PYTHONPATH": str(ROOT),
         "TFDS_DATA_DIR": data_dir,
-        # Many of the programs, such as those that evaluate, are the same.
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     script = [sys.executable, str(ROOT / "tests/train/smoke_recipes.py"), str(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -1,0 +1,10 @@
+"""XLA's flags of the tests. Imports nothing, since they have to be set before JAX is imported."""
+
+# XLA's passes over a program take longer than the few steps of it that a test does. Which numbers
+# come out is the same to rounding, and runs that are compared bit for bit all have these flags.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def xla_flags(devices):
+    """``XLA_FLAGS`` of a process that is to have so many virtual devices."""
+    return f"--xla_force_host_platform_device_count={devices} {QUICK}"
