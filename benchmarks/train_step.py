@@ -2,13 +2,14 @@
 
     python benchmarks/train_step.py --model resnet18 --stem small --size 32 --batch 32 --cores 1
     python benchmarks/train_step.py --model resnet50 --size 224 --batch 256 --dtype bfloat16 \
-        --peer torch torch-compiled
+        --peer torch torch-compiled flax-example --flax-example ../flax/examples/imagenet
 
 A step is forward, cross-entropy, backward, SGD with momentum and weight decay, and batch norm's
 update, on random images that lie on the device. Ours is the trainer's own step, from uint8 images
-and with pmap; PyTorch's takes float images that are normalised already, channels_last, under
-autocast where the type is bfloat16. Prints images a second, the time to compile, peak memory and
-the share of the device's peak FLOP/s where it is known, and the ratio round by round.
+and with pmap; the peers' take float images that are normalised already: PyTorch's channels_last,
+under autocast where the type is bfloat16, and that of Flax's ImageNet example as it is, with
+Nesterov's momentum and a decay in the loss. Prints images a second, the time to compile, peak
+memory and the share of the device's peak FLOP/s where it is known, and the ratio round by round.
 """
 
 from __future__ import annotations
@@ -25,9 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import sides
 
-PEERS = ("torch", "torch-compiled")
-# Dense bfloat16 and TF32-free float32 FLOP/s of a GPU, from the vendor's data sheets.
-PEAK = {"H100": {"bfloat16": 989e12, "float32": 67e12}, "H200": {"bfloat16": 989e12}}
+PEERS = ("torch", "torch-compiled", "flax-example")
 
 
 def main():
@@ -41,15 +40,17 @@ def main():
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=["torch"])
+    parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
     parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.side:
-        side = ours if flags.side == "ours" else torch_side
+        side = {"ours": ours, "flax-example": flax_side}.get(flags.side, torch_side)
         print(json.dumps(side(flags)))
         return
     passed = ["--model", flags.model, "--size", flags.size, "--batch", flags.batch]
     passed += ["--dtype", flags.dtype, "--steps", flags.steps]
     passed += ["--stem", flags.stem] if flags.stem else []
+    passed += ["--flax-example", flags.flax_example] if flags.flax_example else []
     names = ("ours", *flags.peer)
     results = sides.interleave(__file__, names, list(map(str, passed)), flags.rounds, flags.cores)
     print(f"\n{flags.model}, {flags.size} px, batch {flags.batch}, {flags.dtype}; ", end="")
@@ -80,14 +81,15 @@ def timed(step, steps: int) -> list[float]:
 
 def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     """The line of a side. On a CPU the peak is the process's, with its libraries."""
-    peak = next((types[flags.dtype] for key, types in PEAK.items() if key in device), 0)
     median = statistics.median(seconds)
     peak_bytes = peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    from train import peaks  # imports JAX, which is no part of PyTorch's memory
+
+    peak = peaks.peak(device, flags.dtype)
     return {
         "images_per_second": flags.batch / median,
         "compile_s": compile_s,
-        "peak_mib": (peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-        / 2**20,
+        "peak_mib": peak_bytes / 2**20,
         "flops_share": flops / median / peak if peak else None,
     }
 
@@ -101,7 +103,7 @@ def ours(flags):
     import numpy as np
     import optax
 
-    from flax_resnet import create_model, summarize
+    from flax_resnet import create_model
     from train import steps
     from train.augment import Augment
     from train.losses import make_loss
@@ -136,6 +138,28 @@ def ours(flags):
     def step():
         held[0], metrics = train(held[0], {}, batch)
         jax.block_until_ready(metrics)
+
+    return measured_by_jax(flags, step, model)
+
+
+def flax_side(flags):
+    from benchmarks import flax_example
+
+    dtype = "bfloat16" if flags.dtype == "bfloat16" else "float32"
+    if flags.stem or not flags.flax_example:
+        raise SystemExit("--peer flax-example wants --flax-example FOLDER, and no --stem")
+    step = flax_example.make(flags.flax_example, flags.model, flags.size, flags.batch, dtype)
+    import jax
+
+    from flax_resnet import create_model
+
+    return measured_by_jax(flags, lambda: jax.block_until_ready(step()), create_model(flags.model))
+
+
+def measured_by_jax(flags, step, model):
+    import jax
+
+    from flax_resnet import summarize
 
     (compile_s,) = timed(step, 1)
     timed(step, 2)

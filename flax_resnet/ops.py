@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,13 +18,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from flax_resnet import narrow, winograd
+from flax_resnet import narrow, patches, winograd
 from flax_resnet.pooling import max_pool_first
 
 # Where the forms of 3×3 convolutions and the time to compile them pay: channels on either side,
 # pixels of all images, and multiply-adds of the layer.
 _MOST_NARROW, _LEAST_WINOGRAD = 16, 32
 _LEAST_PIXELS, _LEAST_WORK = 128, 5e7
+_SMALL_MAP = 4  # pixels of a map whose convolutions are products of patches in any batch
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
@@ -92,22 +94,35 @@ def conv_general_dilated(
     explicit = not isinstance(padding, str) and precision is None
     if not (images and explicit and _fast(lhs, rhs)):
         return direct(lhs, rhs, feature_group_count)
-    if feature_group_count > 1:
-        return _grouped(direct, lhs, rhs, feature_group_count)
     undilated = all(set(dilation or (1,)) == {1} for dilation in (lhs_dilation, rhs_dilation))
-    if not undilated:
-        return direct(lhs, rhs)
-    rhs, padding = _without_padding(lhs, rhs, window_strides, padding)
-    if rhs.shape[:2] == (1, 1) and tuple(padding) == ((0, 0), (0, 0)):
-        down, right = window_strides
-        return _conv1x1(lhs[:, ::down, ::right], rhs[0, 0])
-    same = tuple(window_strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
-    if rhs.shape[:2] == (3, 3) and same and _pays(lhs, rhs):
-        if max(rhs.shape[2:]) <= _MOST_NARROW:
-            return narrow.conv3x3(lhs, rhs)
-        if min(rhs.shape[2:]) >= _LEAST_WINOGRAD:
-            return winograd.conv3x3(lhs, rhs)
-    return direct(lhs, rhs, padding=padding)
+    dense = partial(_dense, direct, window_strides, padding) if undilated else direct
+    if feature_group_count > 1:
+        return _grouped(dense, lhs, rhs, feature_group_count)
+    return dense(lhs, rhs)
+
+
+def _dense(
+    direct: Callable[..., jax.Array],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    x: jax.Array,
+    kernel: jax.Array,
+) -> jax.Array:
+    """A convolution without groups or dilation in the form that its shape asks for."""
+    kernel, padding = patches.without_padding(x, kernel, strides, padding)
+    unpadded = tuple(padding) == ((0, 0), (0, 0))
+    if kernel.shape[:2] == (1, 1) and unpadded:
+        return _conv1x1(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
+    same = tuple(strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
+    if kernel.shape[:2] == (3, 3) and same and _pays(x, kernel):
+        if max(kernel.shape[2:]) <= _MOST_NARROW:
+            return narrow.conv3x3(x, kernel)
+        if min(kernel.shape[2:]) >= _LEAST_WINOGRAD:
+            return winograd.conv3x3(x, kernel)
+    pixels = math.prod(patches.places(x, kernel, strides, padding))
+    if 0 < len(x) * pixels < _LEAST_PIXELS or 0 < pixels <= _SMALL_MAP:
+        return patches.conv(x, kernel, strides, padding)
+    return direct(x, kernel, padding=padding)
 
 
 def _pays(x: jax.Array, kernel: jax.Array) -> bool:
@@ -135,26 +150,7 @@ def _conv1x1_backward(saved, gradient):
 _conv1x1.defvjp(lambda x, kernel: (_conv1x1(x, kernel), (x, kernel)), _conv1x1_backward)
 
 
-def _without_padding(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
-) -> tuple[jax.Array, Sequence[tuple[int, int]]]:
-    """Cuts off the outer rows and columns of a kernel that see nothing but padding.
-
-    On a map of one pixel that leaves a 3×3 kernel's middle, a ninth of the work.
-    """
-    cut = []
-    for axis, (stride, (before, after)) in enumerate(zip(strides, padding, strict=True)):
-        size, length = x.shape[axis + 1], kernel.shape[axis]
-        outputs = (size + before + after - length) // stride + 1
-        starts = range(-before, -before + outputs * stride, stride)
-        seen = [tap for tap in range(length) if any(0 <= start + tap < size for start in starts)]
-        first, last = (seen[0], seen[-1]) if seen else (0, length - 1)
-        kernel = lax.slice_in_dim(kernel, first, last + 1, axis=axis)
-        cut.append((before - first, after - (length - 1 - last)))
-    return kernel, tuple(cut)
-
-
-def _grouped(direct, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+def _grouped(dense, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     """A grouped convolution as dense ones of a few groups each, whose kernels are mostly zero.
 
     XLA:CPU's own takes ten times as long, and its gradient by the kernel hundreds of times. What
@@ -168,11 +164,10 @@ def _grouped(direct, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     parts = groups // together
     kernel = kernel.reshape(height, width, inputs, parts, together, outputs)
     same = jnp.eye(together, dtype=kernel.dtype)
-    dense = jnp.einsum("hwipgo,fg->phwfigo", kernel, same)
-    dense = dense.reshape(parts, height, width, together * inputs, together * outputs)
-    pieces = jnp.split(x, parts, axis=-1)
-    pairs = zip(pieces, dense, strict=True)
-    return jnp.concatenate([direct(piece, kernel) for piece, kernel in pairs], axis=-1)
+    kernels = jnp.einsum("hwipgo,fg->phwfigo", kernel, same)
+    kernels = kernels.reshape(parts, height, width, together * inputs, together * outputs)
+    pairs = zip(jnp.split(x, parts, axis=-1), kernels, strict=True)
+    return jnp.concatenate([dense(piece, kernel) for piece, kernel in pairs], axis=-1)
 
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flax_resnet import summarize
-from train.run import Run
+
+if TYPE_CHECKING:  # which would import what a benchmark on a bare machine lacks
+    from train.run import Run
 
 # Dense FLOP/s of a device as JAX names it, at the precision that JAX gives matrix products and
 # convolutions by default: bfloat16, and of float32 arrays TF32 on GPUs and bfloat16 on TPUs. From
