@@ -2,7 +2,8 @@
 
     python benchmarks/train_step.py --model resnet18 --stem small --size 32 --batch 32 --cores 1
     python benchmarks/train_step.py --model resnet50 --size 224 --batch 256 --dtype bfloat16 \
-        --peer torch torch-compiled flax-example --flax-example ../flax/examples/imagenet
+        --peer torch torch-compiled flax-example ours-own-gradients \
+        --flax-example ../flax/examples/imagenet
 
 A step is forward, cross-entropy, backward, SGD with momentum and weight decay, and batch norm's
 update, on random images that lie on the device. Ours is the trainer's own step, from uint8 images
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import sides
 
-PEERS = ("torch", "torch-compiled", "flax-example")
+PEERS = ("torch", "torch-compiled", "flax-example", "ours-own-gradients")
 
 
 def main():
@@ -44,8 +45,8 @@ def main():
     parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.side:
-        side = {"ours": ours, "flax-example": flax_side}.get(flags.side, torch_side)
-        print(json.dumps(side(flags)))
+        named = {"ours": ours, "ours-own-gradients": ours_own_gradients, "flax-example": flax_side}
+        print(json.dumps(named.get(flags.side, torch_side)(flags)))
         return
     passed = ["--model", flags.model, "--size", flags.size, "--batch", flags.batch]
     passed += ["--dtype", flags.dtype, "--steps", flags.steps]
@@ -140,6 +141,14 @@ def ours(flags):
         jax.block_until_ready(metrics)
 
     return measured_by_jax(flags, step, model)
+
+
+def ours_own_gradients(flags):
+    """With batch norm's own gradient also where it is not the default: on GPUs, in bfloat16."""
+    from flax_resnet import ops
+
+    with ops.own_gradients():
+        return ours(flags)
 
 
 def flax_side(flags):

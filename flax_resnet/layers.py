@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from flax_resnet import ops
+from flax_resnet.norm import BatchNorm
 
 BIASES = ("none", "unnormalised", "all")
 STANDARDISE_EPSILON = 1e-8
@@ -92,10 +93,10 @@ standardised_conv = partial(conv, promote_dtype=standardise)
 # Factories of norms are told whether their norm takes a convolution's output (``after_conv``).
 
 
-def batch_norm(*, after_conv: bool = True, **fields) -> nn.BatchNorm:
+def batch_norm(*, after_conv: bool = True, **fields) -> BatchNorm:
     """Batch norm (arXiv:1502.03167), with the moments of torchvision's."""
     # Flax's momentum is PyTorch's 1 - momentum: 0.9 here is torchvision's 0.1.
-    return nn.BatchNorm(**dict(momentum=0.9, epsilon=1e-5) | fields)
+    return BatchNorm(**dict(momentum=0.9, epsilon=1e-5) | fields)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -1,8 +1,9 @@
-"""Forms of convolution and max-pooling that a backend runs fast, each equal to the plain one.
+"""Forms of the networks' operations that a backend runs fast, each equal to the plain one.
 
-:func:`conv_general_dilated` and :func:`max_pool` are what the networks call. Which form they take
-is chosen when a function is traced: on CPU the ones of this module, elsewhere, and inside
-:func:`plain`, XLA's own. Measured by ``benchmarks/train_step.py`` and ``conv_layers.py``.
+:func:`conv_general_dilated` and :func:`max_pool` are what the networks call, and batch norm asks
+:func:`own_gradient`. Which form they take is chosen when a function is traced: on CPU the ones of
+this module, elsewhere, and inside :func:`plain`, XLA's own. Measured by
+``benchmarks/train_step.py`` and ``conv_layers.py``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _SMALL_MAP = 4  # pixels of a map whose convolutions are products of patches in 
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
-# Part of the key of JAX's caches: what was traced outside is traced anew inside.
-_plain = jax.make_user_context(False)
+# Part of JAX's caches' key: what was traced outside is traced anew inside.
+_forms = jax.make_user_context("chosen")
 
 
 def plain() -> contextlib.AbstractContextManager:
@@ -39,7 +40,20 @@ def plain() -> contextlib.AbstractContextManager:
     To compare with, for forward-mode derivatives (``jax.jvp``, ``jax.hessian``: the fast forms
     know reverse mode alone), and for what another backend than the one that traces will run.
     """
-    return _plain(True)
+    return _forms("plain")
+
+
+def own_gradients() -> contextlib.AbstractContextManager:
+    """Within it batch norm has the gradient of :mod:`flax_resnet.norm` on every backend.
+
+    To measure with: elsewhere than on CPU, and in other types than float32, it was not.
+    """
+    return _forms("own gradients")
+
+
+def own_gradient(x: jax.Array) -> bool:
+    """Whether batch norm of ``x`` takes the gradient of :mod:`flax_resnet.norm`."""
+    return _fast(x) or (_forms.value == "own gradients" and not _accounted(x))
 
 
 def _fast(*arrays: jax.Array) -> bool:
@@ -48,7 +62,7 @@ def _fast(*arrays: jax.Array) -> bool:
     In float32, where they were measured; not for shapes that ``jax.export`` leaves open, nor in a
     ``jax.shard_map`` that keeps account of what varies over its axes, as their gradients do not.
     """
-    if jax.default_backend() != "cpu" or _plain.value:
+    if jax.default_backend() != "cpu" or _forms.value == "plain":
         return False
     return all(
         array.dtype == jnp.float32
