@@ -209,6 +209,16 @@ def test_a_report_that_cannot_be_written_is_a_warning(tmp_path):
     assert len(warned) == 1 and "cannot draw report.html: RunError" in warned[0]
 
 
+def test_of_equally_good_steps_it_names_the_one_that_is_taken(tmp_path):
+    workdir.create(str(tmp_path), workdir.config_lib.default_config())
+    top1s = {20: 0.25, 40: 0.5, 60: 0.5, 80: 0.5, 100: 0.25}
+    rows = [json.dumps({"step": step, "eval/top1": top1}) for step, top1 in top1s.items()]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
+    for step in (40, 60, 100):  # no other has a checkpoint
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    assert "<b>50.00%</b><span>at step 60</span>" in run_report.page(str(tmp_path), {})
+
+
 def test_many_classes_become_a_picture(digits_run):
     part = next(iter(run_report.read_parts(digits_run)["evaluations"].values()))
     del part["confusion"]
