@@ -247,7 +247,7 @@ def _facts(
         )
         told = "95 % interval {:.2%} to {:.2%}".format(*interval) if interval else ""
         facts.append(("top-1, evaluation", f"{newest['eval/top1']:.2%}", told))
-        if "eval/top5" in newest:
+        if newest.get("eval/top5") is not None:
             facts.append(("top-5, evaluation", f"{newest['eval/top5']:.2%}", ""))
         if newest.get("eval/loss") is not None:
             facts.append(("loss, evaluation", f"{newest['eval/loss']:.4g}", ""))

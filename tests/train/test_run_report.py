@@ -265,6 +265,39 @@ def test_what_cannot_be_compared(tmp_path, monkeypatch, capsys):
         comparison.read(str(tmp_path))
 
 
+def test_what_is_there_twice_is_no_other_seed(compared, tmp_path, monkeypatch, capsys):
+    (run, other, _), _ = compared
+    (tmp_path / "link").symlink_to(run)
+    shutil.copytree(run, tmp_path / "copy")
+    output = str(tmp_path / "compare.html")
+    given = ["train.compare", run, tmp_path / "link", tmp_path / "copy", other, "--output", output]
+    monkeypatch.setattr("sys.argv", list(map(str, given)))
+    assert compare.main() == 0
+    told = capsys.readouterr()
+    assert "link" not in told.out and "copy' has the configuration and seed of" in told.err
+    [means] = [line for line in told.out.splitlines() if "±" in line and "mean" not in line]
+    assert means.split("  ")[1].strip() == "2"
+
+
+def test_what_is_no_number_in_metrics_is_left_out(compared, tmp_path, monkeypatch, capsys):
+    (_, other, _), _ = compared
+    odd = tmp_path / "odd"
+    shutil.copytree(other, odd)
+    change(odd, "config.json", '"seed": 1', '"seed": 2')
+    change(odd, "metrics.jsonl", r'"eval/loss": [\d.]+', '"eval/loss": NaN')
+    change(odd, "metrics.jsonl", r'"images_per_second": [\d.]+', '"images_per_second": "fast"')
+    with open(odd / "metrics.jsonl", "a") as file:
+        file.write('{"step": 90, "epoch": 4, "eval/top1": [1]}\n{"step": 95, "eval/to')
+    with open(odd / "sessions.jsonl", "a") as file:
+        file.write('{"step": 90}\n')
+    run_report.write(str(odd))
+    given = ["train.compare", other, str(odd), "--output", str(tmp_path / "compare.html")]
+    monkeypatch.setattr("sys.argv", given)
+    assert compare.main() == 0
+    [row] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("odd ")]
+    assert "–" in row and "50.00%" in row
+
+
 def test_curves_of_long_runs_and_of_numbers_that_are_none():
     rows = [{"step": n, "epoch": n / 10, "train/loss": 1.0 + n % 2} for n in range(1000)]
     [panel] = curves.of_run([*rows, {"step": 1000, "epoch": 100.0, "train/loss": None}])
