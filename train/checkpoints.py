@@ -92,6 +92,7 @@ class Checkpoints:
         self.wait()
         with writing(self._path(step)):
             seals.seal(self._path(step), metrics)
+        self._remove_others()  # the best until now may have been kept as such alone
         self._best_top1 = max(self._best_top1, metrics["top1"])
 
     def check(self) -> None:
@@ -164,12 +165,7 @@ class Checkpoints:
                     self._remove(step)
                 _clear(self.folder)
             raise RunError(f"cannot save step {step} in {self.folder}: {_told(error)}") from error
-        best = self.best()
-        kept = set(self.steps()[-self._keep :]) | ({best[0]} if best else set())
-        with writing(self.folder):
-            for other in set(self.steps()) - kept:
-                self._remove(other)
-        self._manager.reload()
+        self._remove_others()
 
     def _read(self, step: int, like: Any) -> Any:
         place = self._path(step)
@@ -222,6 +218,15 @@ class Checkpoints:
             ) from error
         self._manager.reload()
         return away
+
+    def _remove_others(self) -> None:
+        """All but the latest and the best."""
+        best = self.best()
+        kept = set(self.steps()[-self._keep :]) | ({best[0]} if best else set())
+        with writing(self.folder):
+            for other in set(self.steps()) - kept:
+                self._remove(other)
+        self._manager.reload()
 
     def _remove(self, step: int) -> None:
         """At once, under its name; then file by file: a kill leaves no half of a checkpoint."""

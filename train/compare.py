@@ -31,7 +31,8 @@ def compare(paths: list[str], output: str) -> int:
     from train import comparison
 
     runs, status = [], 0
-    for path in dict.fromkeys(os.path.normpath(path) for path in paths):
+    places = {os.path.realpath(path): os.path.normpath(path) for path in reversed(paths)}
+    for path in reversed(places.values()):
         try:
             runs.append(comparison.read(path))
         except RunError as error:
@@ -40,6 +41,7 @@ def compare(paths: list[str], output: str) -> int:
     if not runs:
         raise RunError("none of these can be compared")
     comparison.name_apart(runs)
+    comparison.remark_same_seeds(runs)
     for run in runs:
         if run.remark:
             print(f"warning: {run.path!r} {run.remark}", file=sys.stderr)

@@ -26,7 +26,7 @@ _RESULTS = (  # key of metrics.jsonl, what it is, how it is told
 class Compared:
     """A run: ``values`` are its configuration's, ``name`` tells it from the others.
 
-    ``remark`` says what is lacking, such as that it has not finished; else it is empty.
+    ``remark`` says why it counts in no mean, such as that it has not finished; else it is empty.
     """
 
     path: str
@@ -91,6 +91,17 @@ def grouped(runs: Sequence[Compared]) -> list[list[Compared]]:
         )
         groups.setdefault(same, []).append(run)
     return list(groups.values())
+
+
+def remark_same_seeds(runs: Sequence[Compared]) -> None:
+    """Leaves all but the first of finished runs that learn the same with the same seed, such as a
+    copy, out of the means: it would pass for another seed."""
+    for group in grouped(runs):
+        first: dict[int, Compared] = {}
+        for run in group:
+            if not run.remark and first.setdefault(run.values["seed"], run) is not run:
+                other = first[run.values["seed"]].name
+                run.remark = f"has the configuration and seed of {other!r}, and counts in no mean"
 
 
 def differences(runs: Sequence[Compared]) -> list[tuple[str, list[Any]]]:
@@ -160,7 +171,7 @@ def as_text(runs: Sequence[Compared]) -> str:
     """Tables for the terminal."""
     parts = [_aligned(*results_table(runs))]
     if any(run.remark for run in runs):
-        parts.append("* not finished, or never evaluated")
+        parts.append("* not finished, never evaluated, or of a seed that is there already")
     head, rows = seeds_table(grouped(runs))
     if rows:
         parts += ["", "mean ± sample deviation over runs that differ in their seed only:"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from train import processes
@@ -53,6 +54,8 @@ def run(flags: argparse.Namespace) -> int:
     step = parse_step(flags.step)
     if flags.output == "":
         raise UsageError("--output is empty; leave it out, or name a folder")
+    if flags.output and os.path.exists(flags.output) and not os.path.isdir(flags.output):
+        raise UsageError(f"--output must name a folder, and {flags.output!r} is a file")
 
     from train import predictions
     from train.data.prepared import resolve_data_dir
@@ -74,8 +77,6 @@ def run(flags: argparse.Namespace) -> int:
 
 def tell(flags: argparse.Namespace, evaluated) -> None:
     """Prints the summary, and writes what there is to be written."""
-    import os
-
     from train import evaluation_report, predictions, run_report
     from train.files import writing
 

@@ -198,10 +198,11 @@ def to_json(row: dict[str, Any]) -> str:
     return json.dumps(finite, allow_nan=False)
 
 
-def read_rows(workdir: str) -> list[dict[str, float]]:
-    """The rows of ``metrics.jsonl``; lines that are none, such as one cut short, are left out.
+def read_rows(workdir: str) -> list[dict[str, float | None]]:
+    """The rows of ``metrics.jsonl``; lines that are none, such as one cut short, are left out,
+    and what is no finite number is None.
 
-    None where there is no such file; RunError where it cannot be read.
+    No rows where there is no such file; RunError where it cannot be read.
     """
     rows = []
     try:
@@ -212,12 +213,16 @@ def read_rows(workdir: str) -> list[dict[str, float]]:
                 except ValueError:
                     continue
                 if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(row)
+                    rows.append({name: _finite(value) for name, value in row.items()})
     except FileNotFoundError:
         pass
     except OSError as error:
         raise RunError(f"cannot read {os.path.join(workdir, FILE)}: {error.strerror}") from error
     return rows
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def clock(seconds: float) -> str:

@@ -90,7 +90,7 @@ def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
             files[place] = None  # whatever is wrong with it shows when it is read
             continue
         try:
-            found = sorted(pictures_in(place))
+            found = sorted(pictures_in(place, dangling=True))
         except OSError as error:
             raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
         others = [f for f in found if own is None or not os.path.abspath(f).startswith(own)]

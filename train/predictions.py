@@ -106,6 +106,8 @@ def check_file(path: str) -> None:
     """Raises UsageError unless predictions can be written to such a file."""
     if not path.endswith(ENDINGS):
         raise UsageError(f"--predictions must name a .csv or .npz file, not {path!r}")
+    if os.path.isdir(path):
+        raise UsageError(f"--predictions must name a file, and {path!r} is a folder")
 
 
 def write(path: str, predictions: Predictions, source: Source) -> None:

@@ -186,7 +186,7 @@ def page(path: str, parts: dict[str, Any]) -> str:
         f"<h1>{pages.escape(name)}</h1>",
         pages.paragraph(_what(path, config), "weak"),
         "</header>",
-        pages.tiles(_facts(rows, sessions, evaluations)),
+        pages.tiles(_facts(rows, sessions, evaluations, workdir.saved_steps(path))),
         pages.section("Curves", _charts(panels)),
         *(_evaluation(one, evaluated) for one, evaluated in evaluations.items()),
         pages.section(
@@ -223,7 +223,10 @@ def state_of(rows: Sequence[dict], sessions: Sequence[dict]) -> tuple[int, int |
 
 
 def _facts(
-    rows: Sequence[dict], sessions: Sequence[dict], evaluations: dict[str, dict]
+    rows: Sequence[dict],
+    sessions: Sequence[dict],
+    evaluations: dict[str, dict],
+    saved: Sequence[int],
 ) -> list[tuple[str, str, str]]:
     step, total = state_of(rows, sessions)
     last = rows[-1] if rows else {}
@@ -231,7 +234,9 @@ def _facts(
     facts = [("step", f"{step:,}", progress)]
     evaluated = [row for row in rows if row.get("eval/top1") is not None]
     if evaluated:
-        newest, best = evaluated[-1], max(evaluated, key=lambda row: row["eval/top1"])
+        newest = evaluated[-1]
+        # Of equals the one that --step best takes: the last that is saved.
+        best = max(evaluated, key=lambda r: (r["eval/top1"], r["step"] in saved, r["step"]))
         interval = next(
             (
                 e["top1_interval"]
@@ -242,7 +247,7 @@ def _facts(
         )
         told = "95 % interval {:.2%} to {:.2%}".format(*interval) if interval else ""
         facts.append(("top-1, evaluation", f"{newest['eval/top1']:.2%}", told))
-        if "eval/top5" in newest:
+        if newest.get("eval/top5") is not None:
             facts.append(("top-5, evaluation", f"{newest['eval/top5']:.2%}", ""))
         if newest.get("eval/loss") is not None:
             facts.append(("loss, evaluation", f"{newest['eval/loss']:.4g}", ""))

@@ -26,6 +26,8 @@ from train.errors import RunError, UsageError
 from train.files import Locked, append_line, locked, write_atomically, writing
 
 SESSIONS = "sessions.jsonl"
+_SESSION_HAS = {"time", "step", "versions", "devices", "device_kind", "platform", "processes"}
+_SESSION_HAS |= {"xla_flags"}
 _SEEN_SECONDS = 30  # that network file systems may take to show a new file
 
 
@@ -121,7 +123,7 @@ def sessions(path: str) -> list[dict[str, Any]]:
             for line in file:
                 with contextlib.suppress(ValueError):  # of a line cut short
                     found.append(json.loads(line))
-    return [session for session in found if isinstance(session, dict)]
+    return [one for one in found if isinstance(one, dict) and one.keys() >= _SESSION_HAS]
 
 
 def add_session(path: str, step: int, num_steps: int, share: int) -> None:

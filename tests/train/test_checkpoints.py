@@ -55,6 +55,12 @@ def test_keeps_the_last_and_the_best(saved):
     assert saved.best() == (20, 0.9)
 
 
+def test_a_best_that_is_equalled_afterwards_goes(saved):
+    saved.note(60, {"top1": 0.9})
+    assert saved.steps() == [50, 60]
+    assert_same(saved.restore("best", like=state_at(0)), state_at(60))
+
+
 @pytest.mark.parametrize(("step", "number"), [("last", 60), ("best", 20), (50, 50)])
 def test_restores_bit_for_bit(saved, step, number):
     assert_same(saved.restore(step, like=state_at(0)), state_at(number))

@@ -129,14 +129,18 @@ def test_data_with_other_classes_are_refused(command, source, tmp_path):
 
 
 def test_what_cannot_be_evaluated_is_told_before_it_takes_time(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "folder.csv"
+    folder.mkdir()
     for arguments, words in (
         (("--predictions", "p.txt"), r"\.csv or \.npz"),
+        (("--predictions", folder), "is a folder"),
         (("--output", ""), "--output is empty"),
+        (("--output", tmp_path / "file"), "is a file"),
         (("--dataset", "folder"), "--data_dir"),
         (("--dataset", "cifar10"), "'tfds:NAME'"),
     ):
         with pytest.raises(UsageError, match=words):
             command(*arguments)
-    (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):
         command("--output", tmp_path / "file" / "below")

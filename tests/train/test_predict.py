@@ -18,7 +18,7 @@ from train.errors import RunError, UsageError
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Five pictures at two depths, one that is broken, and a text file."""
+    """Five pictures at two depths, one that is broken, a link to none, and a text file."""
     folder = tmp_path / "pictures"
     (folder / "deep" / "er").mkdir(parents=True)
     places = ["b.png", "a.jpg", "deep/c.png", "deep/a.png", "deep/er/d.webp"]
@@ -26,6 +26,7 @@ def pictures(tmp_path):
         Image.fromarray(photograph(seed, 20 + seed, 31)).save(folder / place)
     (folder / "broken.png").write_bytes((folder / "b.png").read_bytes()[:60])
     (folder / "notes.txt").write_text("no picture")
+    (folder / "moved.png").symlink_to("nowhere.png")
     return folder
 
 
@@ -46,11 +47,12 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(command, digits_run, pictur
     status, out, err = command(pictures, "--json", "--topk", "3")
     assert status == 1
     rows = {row["file"]: row for row in map(json.loads, out.splitlines())}
-    assert list(rows) == sorted(rows) and len(rows) == 6
+    assert list(rows) == sorted(rows) and len(rows) == 7
     broken = rows.pop(str(pictures / "broken.png"))
     assert "cut short" in broken["error"] and "classes" not in broken
     assert f"error: {pictures / 'broken.png'}: " in err
-    assert err.splitlines()[-1] == "error: 1 of 6 pictures failed"
+    assert "No such file" in rows.pop(str(pictures / "moved.png"))["error"]
+    assert err.splitlines()[-1] == "error: 2 of 7 pictures failed"
     run = load_run(digits_run)
     for file, row in rows.items():
         [expected] = run.predict(file)

@@ -209,6 +209,16 @@ def test_a_report_that_cannot_be_written_is_a_warning(tmp_path):
     assert len(warned) == 1 and "cannot draw report.html: RunError" in warned[0]
 
 
+def test_of_equally_good_steps_it_names_the_one_that_is_taken(tmp_path):
+    workdir.create(str(tmp_path), workdir.config_lib.default_config())
+    top1s = {20: 0.25, 40: 0.5, 60: 0.5, 80: 0.5, 100: 0.25}
+    rows = [json.dumps({"step": step, "eval/top1": top1}) for step, top1 in top1s.items()]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
+    for step in (40, 60, 100):  # no other has a checkpoint
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    assert "<b>50.00%</b><span>at step 60</span>" in run_report.page(str(tmp_path), {})
+
+
 def test_many_classes_become_a_picture(digits_run):
     part = next(iter(run_report.read_parts(digits_run)["evaluations"].values()))
     del part["confusion"]
@@ -253,6 +263,39 @@ def test_what_cannot_be_compared(tmp_path, monkeypatch, capsys):
     workdir.create(str(tmp_path), config)
     with pytest.raises(RunError, match="has told nothing yet"):
         comparison.read(str(tmp_path))
+
+
+def test_what_is_there_twice_is_no_other_seed(compared, tmp_path, monkeypatch, capsys):
+    (run, other, _), _ = compared
+    (tmp_path / "link").symlink_to(run)
+    shutil.copytree(run, tmp_path / "copy")
+    output = str(tmp_path / "compare.html")
+    given = ["train.compare", run, tmp_path / "link", tmp_path / "copy", other, "--output", output]
+    monkeypatch.setattr("sys.argv", list(map(str, given)))
+    assert compare.main() == 0
+    told = capsys.readouterr()
+    assert "link" not in told.out and "copy' has the configuration and seed of" in told.err
+    [means] = [line for line in told.out.splitlines() if "±" in line and "mean" not in line]
+    assert means.split("  ")[1].strip() == "2"
+
+
+def test_what_is_no_number_in_metrics_is_left_out(compared, tmp_path, monkeypatch, capsys):
+    (_, other, _), _ = compared
+    odd = tmp_path / "odd"
+    shutil.copytree(other, odd)
+    change(odd, "config.json", '"seed": 1', '"seed": 2')
+    change(odd, "metrics.jsonl", r'"eval/loss": [\d.]+', '"eval/loss": NaN')
+    change(odd, "metrics.jsonl", r'"images_per_second": [\d.]+', '"images_per_second": "fast"')
+    with open(odd / "metrics.jsonl", "a") as file:
+        file.write('{"step": 90, "epoch": 4, "eval/top1": [1]}\n{"step": 95, "eval/to')
+    with open(odd / "sessions.jsonl", "a") as file:
+        file.write('{"step": 90}\n')
+    run_report.write(str(odd))
+    given = ["train.compare", other, str(odd), "--output", str(tmp_path / "compare.html")]
+    monkeypatch.setattr("sys.argv", given)
+    assert compare.main() == 0
+    [row] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("odd ")]
+    assert "–" in row and "50.00%" in row
 
 
 def test_curves_of_long_runs_and_of_numbers_that_are_none():

@@ -127,12 +127,15 @@ def _classes(folder: str) -> dict[str, list[str]]:
     return found
 
 
-def pictures_in(folder: str) -> Iterator[str]:
-    """All pictures in a folder, at any depth, in no order. Raises OSError."""
-    return _pictures(folder, set())
+def pictures_in(folder: str, dangling: bool = False) -> Iterator[str]:
+    """All pictures in a folder, at any depth, in no order. Raises OSError.
+
+    Links that lead nowhere are passed over unless ``dangling`` asks for them.
+    """
+    return _pictures(folder, dangling, set())
 
 
-def _pictures(folder: str, seen: set[str]) -> Iterator[str]:
+def _pictures(folder: str, dangling: bool, seen: set[str]) -> Iterator[str]:
     """All pictures at any depth; a folder that links lead to twice is walked once."""
     real = os.path.realpath(folder)
     if real in seen:
@@ -144,8 +147,10 @@ def _pictures(folder: str, seen: set[str]) -> Iterator[str]:
                 continue
             # A link to a folder above would bring in other classes' pictures.
             if entry.is_dir() and not _is_above(os.path.realpath(entry.path), real):
-                yield from _pictures(entry.path, seen)
-            elif entry.name.lower().endswith(ENDINGS) and entry.is_file():
+                yield from _pictures(entry.path, dangling, seen)
+            elif entry.name.lower().endswith(ENDINGS) and (
+                entry.is_file() or (dangling and not os.path.exists(entry.path))
+            ):
                 yield entry.path
 
 
