@@ -1,6 +1,7 @@
 """The ImageNet example of Flax as a side of the benchmarks: its own network and training step.
 
-Not part of this project: clone https://github.com/google/flax and give its examples/imagenet.
+Not part of this project: clone https://github.com/google/flax and give its examples/imagenet. Of
+that models.py and train.py are enough, as in a folder that goes to another machine.
 """
 
 from __future__ import annotations
@@ -15,9 +16,19 @@ from typing import Any
 from unittest import mock
 
 # What the example imports to read data, log and configure, in which its step has no part.
-_ABSENT = (
-    "absl", "clu", "input_pipeline", "ml_collections", "tensorflow", "tensorflow_datasets",
-)  # fmt: skip
+_UNUSED = ("clu", "input_pipeline", "ml_collections", "tensorflow", "tensorflow_datasets")
+_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200")
+
+
+def check(folder: str, name: str) -> None:
+    """Ends the program unless ``folder`` is the example's and has the network ``name``."""
+    if not Path(folder, "train.py").is_file() or not Path(folder, "models.py").is_file():
+        raise SystemExit(
+            f"{folder} is not Flax's examples/imagenet: clone https://github.com/google/flax and"
+            " give that folder as --flax-example"
+        )
+    if name not in _NETWORKS:
+        raise SystemExit(f"Flax's example has no {name}; it has {', '.join(_NETWORKS)}")
 
 
 def make(folder: str, name: str, size: int, batch: int, dtype: Any) -> Callable[[], Any]:
@@ -30,9 +41,7 @@ def make(folder: str, name: str, size: int, batch: int, dtype: Any) -> Callable[
     import numpy as np
 
     models, train = _modules(folder)
-    network = getattr(models, name.replace("resnet", "ResNet"), None)
-    if network is None:
-        raise SystemExit(f"Flax's example has no {name}; it has ResNet18, 34, 50, 101, 152, 200")
+    network = getattr(models, name.replace("resnet", "ResNet"))
     model = network(num_classes=train.NUM_CLASSES, dtype=dtype)
     config = SimpleNamespace(half_precision=False, momentum=0.9)
 
@@ -61,20 +70,18 @@ def make(folder: str, name: str, size: int, batch: int, dtype: Any) -> Callable[
 
 def _modules(folder: str):
     """The example's ``models`` and ``train``."""
-    if not Path(folder, "train.py").is_file() or not Path(folder, "models.py").is_file():
-        raise SystemExit(
-            f"{folder} is not Flax's examples/imagenet: clone https://github.com/google/flax and"
-            " give that folder as --flax-example"
-        )
-    sys.path.insert(0, str(folder))
-    import flax.training.checkpoints  # noqa: F401  before, as it looks for TensorFlow
+    # First, since what is imported while modules are replaced is forgotten afterwards.
+    for name in ("checkpoints", "common_utils", "dynamic_scale", "train_state"):
+        importlib.import_module(f"flax.training.{name}")
+    importlib.import_module("optax")
+    with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in _UNUSED}):
+        sys.modules["models"] = models = _module("models", folder)
+        return models, _module("train", folder)
 
-    with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in _ABSENT}):
-        import models
 
-        # Under another name than its own, which is that of this project's package.
-        spec = importlib.util.spec_from_file_location("example_train", Path(folder, "train.py"))
-        train = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(train)
-    sys.path.remove(str(folder))
-    return models, train
+def _module(name: str, folder: str):
+    # Not by its name, which is that of this project's package.
+    spec = importlib.util.spec_from_file_location(f"example_{name}", Path(folder, f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

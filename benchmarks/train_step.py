@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py --model resnet18 --stem small --size 32 --batch 32 --cores 1
     python benchmarks/train_step.py --model resnet50 --size 224 --batch 256 --dtype bfloat16 \
-        --peer torch torch-compiled flax-example ours-own-gradients \
+        --peer torch torch-compiled flax-example ours-custom-gradients \
         --flax-example ../flax/examples/imagenet
 
 A step is forward, cross-entropy, backward, SGD with momentum and weight decay, and batch norm's
@@ -25,9 +25,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import sides
+from benchmarks import flax_example, sides
 
-PEERS = ("torch", "torch-compiled", "flax-example", "ours-own-gradients")
+PEERS = ("torch", "torch-compiled", "flax-example", "ours-custom-gradients")
 
 
 def main():
@@ -42,12 +42,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=["torch"])
     parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
-    parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.side:
-        named = {"ours": ours, "ours-own-gradients": ours_own_gradients, "flax-example": flax_side}
-        print(json.dumps(named.get(flags.side, torch_side)(flags)))
+        print(json.dumps(SIDES[flags.side](flags)))
         return
+    if "flax-example" in flags.peer:
+        if flags.stem or not flags.flax_example:
+            parser.error("--peer flax-example wants --flax-example FOLDER, and no --stem")
+        flax_example.check(flags.flax_example, flags.model)
     passed = ["--model", flags.model, "--size", flags.size, "--batch", flags.batch]
     passed += ["--dtype", flags.dtype, "--steps", flags.steps]
     passed += ["--stem", flags.stem] if flags.stem else []
@@ -143,21 +146,16 @@ def ours(flags):
     return measured_by_jax(flags, step, model)
 
 
-def ours_own_gradients(flags):
-    """With batch norm's own gradient also where it is not the default: on GPUs, in bfloat16."""
+def ours_custom_gradients(flags):
+    """With batch norm's custom gradient also where it is not the default: on GPUs, in bfloat16."""
     from flax_resnet import ops
 
-    with ops.own_gradients():
+    with ops.custom_gradients():
         return ours(flags)
 
 
 def flax_side(flags):
-    from benchmarks import flax_example
-
-    dtype = "bfloat16" if flags.dtype == "bfloat16" else "float32"
-    if flags.stem or not flags.flax_example:
-        raise SystemExit("--peer flax-example wants --flax-example FOLDER, and no --stem")
-    step = flax_example.make(flags.flax_example, flags.model, flags.size, flags.batch, dtype)
+    step = flax_example.make(flags.flax_example, flags.model, flags.size, flags.batch, flags.dtype)
     import jax
 
     from flax_resnet import create_model
@@ -230,6 +228,14 @@ def torch_side(flags):
         flops = counter.get_total_flops()
     return summary(flags, seconds, compile_s, peak, name, flops)
 
+
+SIDES = {
+    "ours": ours,
+    "ours-custom-gradients": ours_custom_gradients,
+    "torch": torch_side,
+    "torch-compiled": torch_side,
+    "flax-example": flax_side,
+}
 
 if __name__ == "__main__":
     main()

@@ -11,21 +11,21 @@ import jax.numpy as jnp
 from jax import lax
 
 
-class Most(NamedTuple):
-    """Bytes of the images of a part, for each core.
+class Bytes(NamedTuple):
+    """Of the images of a part, on one core and on several.
 
     Several cores share each operation and wait for each other at its end, so for them parts that
-    leave the cache can be better than many ends.
+    leave the cache can be better than many ends. Measured on one core and on two.
     """
 
-    alone: int
-    together: int
+    one_core: int
+    several: int
 
 
-def count(x: jax.Array, most: Most) -> int:
+def count(x: jax.Array, most: Bytes) -> int:
     """How many parts of the batch are done one after another: at most one an image."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    most_bytes = most.alone if cores == 1 else most.together * (cores or 1)
+    most_bytes = most.one_core if cores == 1 else most.several
     return min(len(x), -(-x.size * x.dtype.itemsize // most_bytes))
 
 
@@ -36,8 +36,8 @@ def split(x: jax.Array, parts: int) -> jax.Array:
     return x.reshape(parts, each, *x.shape[1:])
 
 
-def over(function: Callable[[jax.Array], jax.Array], x: jax.Array, most: Most) -> jax.Array:
-    """``function(x)`` of ``(N, H, W, C)``, in parts of at most ``most``."""
+def over(function: Callable[[jax.Array], jax.Array], x: jax.Array, most: Bytes) -> jax.Array:
+    """``function(x)`` of ``(N, H, W, C)``, in parts of ``most``, at least an image each."""
     parts = count(x, most)
     if parts <= 1:
         return function(x)

@@ -19,7 +19,7 @@ from jax import lax
 
 from flax_resnet import chunks
 
-_CHUNK = chunks.Most(alone=2**18, together=2**18)
+_CHUNK = chunks.Bytes(one_core=2**18, several=2**19)
 
 
 @jax.custom_vjp

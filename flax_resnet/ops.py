@@ -1,9 +1,11 @@
-"""Forms of the networks' operations that a backend runs fast, each equal to the plain one.
+"""Which form of an operation a backend runs fastest, each form equal to XLA's own.
 
 :func:`conv_general_dilated` and :func:`max_pool` are what the networks call, and batch norm asks
-:func:`own_gradient`. Which form they take is chosen when a function is traced: on CPU the ones of
-this module, elsewhere, and inside :func:`plain`, XLA's own. Measured by
-``benchmarks/train_step.py`` and ``conv_layers.py``.
+:func:`custom_gradient`. The choice is made when a function is traced: on CPUs in float32, by the
+shapes, the forms of :mod:`~flax_resnet.winograd`, :mod:`~flax_resnet.narrow`,
+:mod:`~flax_resnet.im2col`, :mod:`~flax_resnet.pooling`, :mod:`~flax_resnet.norm` and this module;
+elsewhere, and inside :func:`plain`, XLA's own. Measured by ``benchmarks/train_step.py`` and
+``conv_layers.py``.
 """
 
 from __future__ import annotations
@@ -19,41 +21,42 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from flax_resnet import narrow, patches, winograd
+from flax_resnet import im2col, narrow, winograd
 from flax_resnet.pooling import max_pool_first
 
 # Where the forms of 3×3 convolutions and the time to compile them pay: channels on either side,
 # pixels of all images, and multiply-adds of the layer.
 _MOST_NARROW, _LEAST_WINOGRAD = 16, 32
 _LEAST_PIXELS, _LEAST_WORK = 128, 5e7
-_SMALL_MAP = 4  # pixels of a map whose convolutions are products of patches in any batch
+# Pixels of a map that XLA convolves slowly in a batch of any size; large ones go to Winograd.
+_SMALL_MAP = 4
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
 # Part of JAX's caches' key: what was traced outside is traced anew inside.
-_forms = jax.make_user_context("chosen")
+_forms = jax.make_user_context("auto")
 
 
 def plain() -> contextlib.AbstractContextManager:
     """Within ``with plain():`` whatever is called uses XLA's own operations, on every backend.
 
-    To compare with, for forward-mode derivatives (``jax.jvp``, ``jax.hessian``: the fast forms
-    know reverse mode alone), and for what another backend than the one that traces will run.
+    To compare with, for forward-mode derivatives (``jax.jvp``: most fast forms know reverse mode
+    alone), and for what another backend than the one that traces will run.
     """
     return _forms("plain")
 
 
-def own_gradients() -> contextlib.AbstractContextManager:
-    """Within it batch norm has the gradient of :mod:`flax_resnet.norm` on every backend.
+def custom_gradients() -> contextlib.AbstractContextManager:
+    """Within it batch norm has its custom gradient on every backend and in every type.
 
-    To measure with: elsewhere than on CPU, and in other types than float32, it was not.
+    For benchmarks: the gain was measured on CPUs in float32 alone. Ends a :func:`plain` around it.
     """
-    return _forms("own gradients")
+    return _forms("custom gradients")
 
 
-def own_gradient(x: jax.Array) -> bool:
-    """Whether batch norm of ``x`` takes the gradient of :mod:`flax_resnet.norm`."""
-    return _fast(x) or (_forms.value == "own gradients" and not _accounted(x))
+def custom_gradient(x: jax.Array) -> bool:
+    """Whether batch norm of ``x`` takes the custom gradient of :mod:`flax_resnet.norm`."""
+    return _fast(x) or (_forms.value == "custom gradients" and not _accounted(x))
 
 
 def _fast(*arrays: jax.Array) -> bool:
@@ -123,23 +126,23 @@ def _dense(
     kernel: jax.Array,
 ) -> jax.Array:
     """A convolution without groups or dilation in the form that its shape asks for."""
-    kernel, padding = patches.without_padding(x, kernel, strides, padding)
+    kernel, padding = im2col.without_padding(x, kernel, strides, padding)
     unpadded = tuple(padding) == ((0, 0), (0, 0))
     if kernel.shape[:2] == (1, 1) and unpadded:
         return _conv1x1(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
     same = tuple(strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
-    if kernel.shape[:2] == (3, 3) and same and _pays(x, kernel):
+    if kernel.shape[:2] == (3, 3) and same and _worth_it(x, kernel):
         if max(kernel.shape[2:]) <= _MOST_NARROW:
             return narrow.conv3x3(x, kernel)
         if min(kernel.shape[2:]) >= _LEAST_WINOGRAD:
             return winograd.conv3x3(x, kernel)
-    pixels = math.prod(patches.places(x, kernel, strides, padding))
+    pixels = math.prod(im2col.output_size(x, kernel, strides, padding))
     if 0 < len(x) * pixels < _LEAST_PIXELS or 0 < pixels <= _SMALL_MAP:
-        return patches.conv(x, kernel, strides, padding)
+        return im2col.conv(x, kernel, strides, padding)
     return direct(x, kernel, padding=padding)
 
 
-def _pays(x: jax.Array, kernel: jax.Array) -> bool:
+def _worth_it(x: jax.Array, kernel: jax.Array) -> bool:
     pixels = math.prod(x.shape[:3])
     return pixels >= _LEAST_PIXELS and pixels * kernel.size >= _LEAST_WORK
 

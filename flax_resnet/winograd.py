@@ -22,7 +22,7 @@ from flax_resnet import chunks
 
 # Bytes of images transformed at a time. A tile's 16 places hold four times as much, which should
 # stay in the processor's cache between the transforms and the products.
-_CHUNK = chunks.Most(alone=2**20, together=2**22)
+_CHUNK = chunks.Bytes(one_core=2**20, several=2**23)
 
 
 @jax.custom_vjp

@@ -8,3 +8,10 @@ QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 def xla_flags(devices):
     """``XLA_FLAGS`` of a process that is to have so many virtual devices."""
     return f"--xla_force_host_platform_device_count={devices} {QUICK}"
+
+
+# For ``jax.jit(…, compiler_options=)``: what a test asks is computed as users' programs do it.
+AS_SHIPPED = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+}

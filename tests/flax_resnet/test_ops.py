@@ -1,5 +1,7 @@
 """The forms for CPUs against XLA's own: values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,18 @@ import pytest
 from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
-from flax_resnet import blocks, chunks, create_model, init_variables, narrow, ops, resnet, winograd
+from flax_resnet import (
+    blocks,
+    chunks,
+    create_model,
+    im2col,
+    init_variables,
+    narrow,
+    ops,
+    resnet,
+    winograd,
+)
+from tests.flags import AS_SHIPPED
 
 # Both sides round: their difference is a few roundings of the sums' length.
 CLOSE = 1e-5
@@ -32,7 +45,7 @@ def value_and_gradients(function, *arguments):
         return (y * draw(*y.shape, seed=9)).sum(), y
 
     run = jax.value_and_grad(total, tuple(range(len(arguments))), has_aux=True)
-    (_, y), gradients = jax.jit(run)(*arguments)
+    (_, y), gradients = jax.jit(run, compiler_options=AS_SHIPPED)(*arguments)
     return y, gradients
 
 
@@ -52,6 +65,29 @@ def conv(x, kernel, stride=1, pad=None, groups=1):
         dimension_numbers=ops._NHWC,
         feature_group_count=groups,
     )
+
+
+@pytest.mark.parametrize(
+    ("form", "x", "kernel", "stride"),
+    [
+        (winograd.conv3x3, (8, 16, 16, 64), (3, 3, 64, 80), 1),
+        (winograd.conv3x3, (128, 2, 2, 512), (3, 3, 512, 512), 1),
+        (narrow.conv3x3, (128, 32, 32, 3), (3, 3, 3, 16), 1),
+        (im2col.conv, (40, 2, 2, 6), (3, 3, 6, 4), 1),
+        (im2col.conv, (40, 4, 3, 6), (3, 3, 6, 4), 2),
+        (im2col.conv, (1, 7, 7, 512), (3, 3, 512, 512), 1),
+        (None, (2, 32, 32, 24), (3, 3, 24, 24), 1),
+        (None, (2, 32, 32, 64), (3, 3, 64, 64), 2),
+    ],
+)
+def test_shapes_get_their_form(monkeypatch, form, x, kernel, stride):
+    taken = []
+    for module, name in ((winograd, "conv3x3"), (narrow, "conv3x3"), (im2col, "conv")):
+        function = getattr(module, name)
+        note = functools.partial(lambda f, *arguments: taken.append(f) or f(*arguments), function)
+        monkeypatch.setattr(module, name, note)
+    jax.eval_shape(lambda x, kernel: conv(x, kernel, stride), *map(jnp.empty, (x, kernel)))
+    assert taken[:1] == ([form] if form else [])
 
 
 @pytest.mark.parametrize(
@@ -81,10 +117,10 @@ def test_convolution_equals_plain(x, kernel, stride, groups):
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (6, 7, 9), (5, 1, 4), (7, 3, 3)])
-@pytest.mark.parametrize("chunk", [2**20, 500])
+@pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("form", [winograd, narrow], ids=["winograd", "narrow"])
-def test_3x3_of_any_size_in_any_chunks(monkeypatch, shape, chunk, form):
-    monkeypatch.setattr(form, "_CHUNK", chunks.Most(chunk, chunk))
+def test_3x3_of_any_size_in_any_parts(monkeypatch, shape, parts, form):
+    monkeypatch.setattr(chunks, "count", lambda x, most: parts)
     x, kernel = draw(*shape, 5), draw(3, 3, 5, 3, seed=1)
     ours = value_and_gradients(form.conv3x3, x, kernel)
     with ops.plain():

@@ -1,4 +1,4 @@
-"""Convolutions of small maps: what a kernel sees of them, laid out.
+"""Convolutions of small maps by im2col: what a kernel sees of them, laid out.
 
 XLA:CPU's own convolutions take up to eighty times as long as these on maps of 2×2 pixels, and so
 do their gradients by the images of what leads to such maps.
@@ -22,7 +22,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Paddi
     places.
     """
     height, width, channels, outputs = kernel.shape
-    rows, columns = places(x, kernel, strides, padding)
+    rows, columns = output_size(x, kernel, strides, padding)
     down, right = strides
     around = [(before, after, 0) for before, after in padding]  # less than 0 cuts off
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
@@ -34,7 +34,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Paddi
     return jnp.concatenate(seen, -1) @ kernel.reshape(height * width * channels, outputs)
 
 
-def places(
+def output_size(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding
 ) -> tuple[int, int]:
     """Rows and columns of a convolution's output."""
