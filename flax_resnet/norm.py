@@ -1,4 +1,4 @@
-"""Batch norm whose gradient makes two passes over the map."""
+"""Batch norm, and a gradient of it that makes two passes over the map."""
 
 from __future__ import annotations
 

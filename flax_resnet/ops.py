@@ -3,9 +3,8 @@
 :func:`conv_general_dilated` and :func:`max_pool` are what the networks call, and batch norm asks
 :func:`custom_gradient`. The choice is made when a function is traced: on CPUs in float32, by the
 shapes, the forms of :mod:`~flax_resnet.winograd`, :mod:`~flax_resnet.narrow`,
-:mod:`~flax_resnet.im2col`, :mod:`~flax_resnet.pooling`, :mod:`~flax_resnet.norm` and this module;
-elsewhere, and inside :func:`plain`, XLA's own. Measured by ``benchmarks/train_step.py`` and
-``conv_layers.py``.
+:mod:`~flax_resnet.im2col`, :mod:`~flax_resnet.pooling` and this module; elsewhere, and inside
+:func:`plain`, XLA's own. Measured by ``benchmarks/train_step.py`` and ``conv_layers.py``.
 """
 
 from __future__ import annotations
@@ -47,16 +46,16 @@ def plain() -> contextlib.AbstractContextManager:
 
 
 def custom_gradients() -> contextlib.AbstractContextManager:
-    """Within it batch norm has its custom gradient on every backend and in every type.
+    """Within it batch norm has the custom gradient of :mod:`flax_resnet.norm`, on every backend.
 
-    For benchmarks: the gain was measured on CPUs in float32 alone. Ends a :func:`plain` around it.
+    For benchmarks: on CPUs it gains nothing (benchmarks/RESULTS.md), on GPUs it was not measured.
     """
     return _forms("custom gradients")
 
 
 def custom_gradient(x: jax.Array) -> bool:
-    """Whether batch norm of ``x`` takes the custom gradient of :mod:`flax_resnet.norm`."""
-    return _fast(x) or (_forms.value == "custom gradients" and not _accounted(x))
+    """Whether batch norm of ``x`` takes it."""
+    return _forms.value == "custom gradients" and not _accounted(x)
 
 
 def _fast(*arrays: jax.Array) -> bool:
