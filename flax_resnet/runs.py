@@ -127,7 +127,10 @@ class Run:
         return np.concatenate(parts)
 
     def predict_prepared(self, squares: np.ndarray) -> np.ndarray:
-        """As :meth:`predict`, of what :meth:`prepare` gave, such as in another thread."""
+        """As :meth:`predict`, of what :meth:`prepare` gave, such as in another thread.
+
+        Raises ValueError for arrays of another type or size.
+        """
         return self._computed_in_batches("predict", squares)
 
     def logits_prepared(self, squares: np.ndarray) -> np.ndarray:
@@ -197,6 +200,12 @@ class Run:
 
     def _batches(self, squares: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Which images, and these, filled up to one of the two sizes."""
+        side = self.preprocessing.image_size
+        if squares.dtype != np.uint8 or squares.shape[1:] != (side, side, 3):
+            raise ValueError(
+                f"what Run.prepare gives is uint8 (N, {side}, {side}, 3), not"
+                f" {squares.dtype} {squares.shape}; Run.predict takes images of any size"
+            )
         size = 1 if len(squares) == 1 else self.batch_size
         for start in range(0, len(squares), size):
             batch = squares[start : start + size]

@@ -104,6 +104,14 @@ def test_what_is_no_image_is_named(run, image, words):
         run.predict(image)
 
 
+def test_what_was_not_prepared_is_told_from_what_was(run, test_images):
+    squares = run.prepare(test_images[0][:2])
+    for method in (run.predict_prepared, run.logits_prepared, run.explain_prepared):
+        for wrong in (squares / 255.0, squares[:, 1:], squares[..., :1]):
+            with pytest.raises(ValueError, match=r"uint8 \(N, 16, 16, 3\), not"):
+                method(wrong)
+
+
 def test_chosen_steps(digits_run):
     rows = workdir.saved_steps(digits_run)
     assert load_run(digits_run).step == rows[-1] == 44

@@ -174,7 +174,8 @@ def test_a_runs_head_is_kept_where_it_learned_the_same_classes(small, tmp_path):
     ],
 )
 def test_weights_that_are_not_there(small, tmp_path, monkeypatch, source, message):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable HF_HUB_OFFLINE counts only before the library is imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     small.init_from = source
     with pytest.raises(RunError, match=message) as caught:
         loop.train(small, str(tmp_path / "run"), StopRequest())
