@@ -108,7 +108,7 @@ def test_what_was_not_prepared_is_told_from_what_was(run, test_images):
     squares = run.prepare(test_images[0][:2])
     for method in (run.predict_prepared, run.logits_prepared, run.explain_prepared):
         for wrong in (squares / 255.0, squares[:, 1:], squares[..., :1]):
-            with pytest.raises(ValueError, match=r"uint8 \(N, 16, 16, 3\), not"):
+            with pytest.raises(ValueError, match=r"uint8 \(N, 8, 8, 3\), not"):
                 method(wrong)
 
 

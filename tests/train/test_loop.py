@@ -173,9 +173,7 @@ def test_a_runs_head_is_kept_where_it_learned_the_same_classes(small, tmp_path):
         ("LICENSE", "config.init_from='LICENSE'"),
     ],
 )
-def test_weights_that_are_not_there(small, tmp_path, monkeypatch, source, message):
-    # The variable HF_HUB_OFFLINE counts only before the library is imported.
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def test_weights_that_are_not_there(small, tmp_path, source, message):
     small.init_from = source
     with pytest.raises(RunError, match=message) as caught:
         loop.train(small, str(tmp_path / "run"), StopRequest())
