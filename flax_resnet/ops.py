@@ -111,10 +111,11 @@ def conv_general_dilated(
     if not (images and explicit and _fast(lhs, rhs)):
         return direct(lhs, rhs, feature_group_count)
     undilated = all(set(dilation or (1,)) == {1} for dilation in (lhs_dilation, rhs_dilation))
-    dense = partial(_dense, direct, window_strides, padding) if undilated else direct
     if feature_group_count > 1:
-        return _grouped(dense, lhs, rhs, feature_group_count)
-    return dense(lhs, rhs)
+        # Winograd's many products, for each piece, would take long to compile.
+        piece = partial(_direct_or_patches, direct, window_strides, padding)
+        return _grouped(piece if undilated else direct, lhs, rhs, feature_group_count)
+    return _dense(direct, window_strides, padding, lhs, rhs) if undilated else direct(lhs, rhs)
 
 
 def _dense(
@@ -135,6 +136,10 @@ def _dense(
             return narrow.conv3x3(x, kernel)
         if min(kernel.shape[2:]) >= _LEAST_WINOGRAD:
             return winograd.conv3x3(x, kernel)
+    return _direct_or_patches(direct, strides, padding, x, kernel)
+
+
+def _direct_or_patches(direct, strides, padding, x: jax.Array, kernel: jax.Array) -> jax.Array:
     pixels = math.prod(im2col.output_size(x, kernel, strides, padding))
     if 0 < len(x) * pixels < _LEAST_PIXELS or 0 < pixels <= _SMALL_MAP:
         return im2col.conv(x, kernel, strides, padding)
