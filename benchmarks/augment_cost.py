@@ -10,18 +10,20 @@ plain step's in the same round, the median and the least time of a step, and the
 
 import argparse
 import os
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 import numpy as np
-import optax
 
+from benchmarks import trainer
 from flax_resnet import create_model
-from train import steps
 from train.augment import Augment
 from train.losses import make_loss
 from train.mixing import Mix
-from train.parallel import Pmap
 from train.policies import rand_augment, trivial_augment
 
 PARTS = {
@@ -50,35 +52,18 @@ def settings():
     return {"plain": {}, "plain again": {}} | PARTS | together
 
 
-class Step:
+class Timed:
     """One way of training, with a state of its own."""
 
     def __init__(self, model, augment, size, batch_size, ema_decay=0.0):
-        schedule = optax.constant_schedule(0.01)
-        self.task = steps.Task(
-            model=model,
-            optimizer=optax.sgd(schedule, 0.9),
-            schedule=schedule,
-            augment=augment,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            seed=0,
-            loss=make_loss("cross_entropy", smoothing=0.1),
-            eval_loss=make_loss("cross_entropy"),
-            ema_decay=ema_decay,
-        )
-        devices = Pmap(jax.local_devices()[:1])
-        rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
-        labels = rng.integers(0, model.num_classes, batch_size, np.int32)
-        self.batch = devices.split({"image": images, "label": labels})
-        self.step = devices.train(lambda state, _, batch: steps.train_step(self.task, state, batch))
-        self.state = devices.replicate(steps.create_state(self.task, (size, size, 3)))
+        loss = make_loss("cross_entropy", smoothing=0.1)
+        task = trainer.make_task(model, augment=augment, loss=loss, ema_decay=ema_decay)
+        self.step = trainer.Step(task, trainer.random_batch(batch_size, size))
         self.first = self.seconds()
 
     def seconds(self):
         start = time.perf_counter()
-        self.state, _ = jax.block_until_ready(self.step(self.state, {}, self.batch))
+        self.step()
         return time.perf_counter() - start
 
 
@@ -103,7 +88,7 @@ def main():
             continue
         extra = {"ema_decay": 0.999} if name == EVERYTHING else {}
         net = model.clone(drop_path=0.1) if name == EVERYTHING else model
-        all_steps[name] = Step(net, Augment(**fields), flags.size, flags.batch_size, **extra)
+        all_steps[name] = Timed(net, Augment(**fields), flags.size, flags.batch_size, **extra)
     rounds = [
         {name: step.seconds() for name, step in all_steps.items()} for _ in range(flags.rounds)
     ]

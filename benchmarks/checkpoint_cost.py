@@ -17,39 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
-import numpy as np
-import optax
 
+from benchmarks import trainer
 from flax_resnet import create_model
-from train import allocation, steps
+from train import allocation
 from train.augment import Augment
 from train.checkpoints import Checkpoints
-from train.losses import make_loss
-from train.parallel import Pmap
 
 STEPS = 50
-
-
-def make(size=32, batch_size=32):
-    """A compiled step, its batch and the state, on one device."""
-    schedule = optax.constant_schedule(0.01)
-    task = steps.Task(
-        model=create_model("resnet18", num_classes=10, stem="small"),
-        optimizer=optax.sgd(schedule, 0.9),
-        schedule=schedule,
-        augment=Augment(flip=True),
-        loss=make_loss("cross_entropy"),
-        eval_loss=make_loss("cross_entropy"),
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        seed=0,
-    )
-    devices = Pmap(jax.local_devices()[:1])
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
-    batch = devices.split({"image": images, "label": np.zeros(batch_size, np.int32)})
-    step = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
-    return devices, step, batch, devices.replicate(steps.create_state(task, (size, size, 3)))
 
 
 def main():
@@ -57,9 +32,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
     allocation.keep_freed()  # as train.main does
-    devices, step, batch, state = make()
-    state, metrics = step(state, {}, batch)
-    jax.block_until_ready(metrics)
+    model = create_model("resnet18", num_classes=10, stem="small")
+    task = trainer.make_task(model, augment=Augment(flip=True))
+    step = trainer.Step(task, trainer.random_batch(32, 32))
+    step()
     seconds = {"without": [], "with a save": []}
     saving = []
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder, keep=2) as checkpoints:
@@ -67,20 +43,19 @@ def main():
             for kind, times in seconds.items():
                 began = time.perf_counter()
                 if kind != "without":
-                    checkpoints.save(devices.fetch(state))
+                    checkpoints.save(step.devices.fetch(step.state))
                     saver, submitted = checkpoints._saving, time.perf_counter()
                     saver.add_done_callback(
                         lambda _, t=submitted: saving.append(time.perf_counter() - t)
                     )
                 for _ in range(STEPS):
-                    state, metrics = step(state, {}, batch)
-                    jax.block_until_ready(metrics)
+                    step()
                 times.append(time.perf_counter() - began)
                 checkpoints.wait()
             print({kind: round(times[-1], 2) for kind, times in seconds.items()}, flush=True)
     plain, saved = (statistics.median(times) for times in seconds.values())
     ratios = [with_ / without for without, with_ in zip(*seconds.values(), strict=True)]
-    bytes_ = sum(leaf.nbytes for leaf in jax.tree.leaves(devices.fetch(state)))
+    bytes_ = sum(leaf.nbytes for leaf in jax.tree.leaves(step.devices.fetch(step.state)))
     size = f"{bytes_ / 1e6:.0f} MB"
     print(f"{STEPS} steps: {plain:.2f} s without, {saved:.2f} s with a save of {size}")
     spread = f"{min(ratios):.3f} to {max(ratios):.3f}"

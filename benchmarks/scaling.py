@@ -92,50 +92,28 @@ def measure(flags) -> dict:
     allocation.keep_freed()
     import jax
     import jax.numpy as jnp
-    import numpy as np
-    import optax
 
+    from benchmarks import trainer
     from flax_resnet import create_model
     from train import steps
-    from train.augment import Augment
-    from train.losses import make_loss
     from train.parallel import Pmap, ShardMap
 
     if jax.device_count() < flags.side:
         raise SystemExit(f"{flags.side} devices are asked for, and there are {jax.device_count()}")
     axis = steps.AXIS if flags.batch_norm == "global" else None
-    schedule = optax.constant_schedule(0.01)
-
-    task = steps.Task(
-        model=create_model(flags.model, dtype=jnp.dtype(flags.dtype), axis_name=axis),
-        optimizer=optax.sgd(schedule, 0.9),
-        schedule=schedule,
-        augment=Augment(),
-        loss=make_loss("cross_entropy"),
-        eval_loss=make_loss("cross_entropy"),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        seed=0,
+    task = trainer.make_task(
+        create_model(flags.model, dtype=jnp.dtype(flags.dtype), axis_name=axis)
     )
     devices = {"pmap": Pmap, "shard_map": ShardMap}[flags.parallel](jax.devices()[: flags.side])
     total = flags.batch * (1 if flags.virtual else flags.side)
-    shape = (flags.size, flags.size, 3)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (total, *shape), np.uint8)
-    labels = np.arange(total, dtype=np.int32) % 10
-    batch = devices.split({"image": images, "label": labels})
+    batch = trainer.random_batch(total, flags.size)
 
-    def make():
-        step = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
-        return [step, devices.replicate(steps.create_state(task, shape))]
-
-    def run(held):
+    def run(step):
         began = time.perf_counter()
-        held[1], metrics = held[0](held[1], {}, batch)
-        jax.block_until_ready((held[1], metrics))
+        metrics = step()
         return 1e3 * (time.perf_counter() - began), metrics
 
-    together, alone = make(), make()
+    together, alone = (trainer.Step(task, batch, devices) for _ in range(2))
     with without_means():
         run(alone)  # traced here
     run(together)

@@ -102,47 +102,21 @@ def ours(flags):
     from train import allocation
 
     allocation.keep_freed()  # as train.main does
-    import jax
     import jax.numpy as jnp
-    import numpy as np
     import optax
 
+    from benchmarks import trainer
     from flax_resnet import create_model
-    from train import steps
-    from train.augment import Augment
-    from train.losses import make_loss
-    from train.parallel import Pmap
 
     fields = {"stem": flags.stem} if flags.stem else {}
-    schedule = optax.constant_schedule(0.01)
     model = create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
-    task = steps.Task(
-        model=model,
-        optimizer=optax.chain(
-            optax.add_decayed_weights(1e-4),
-            optax.trace(0.9),
-            optax.scale_by_learning_rate(schedule),
-        ),
-        schedule=schedule,
-        augment=Augment(),
-        loss=make_loss("cross_entropy"),
-        eval_loss=make_loss("cross_entropy"),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        seed=0,
+    optimizer = optax.chain(
+        optax.add_decayed_weights(1e-4),
+        optax.trace(0.9),
+        optax.scale_by_learning_rate(trainer.SCHEDULE),
     )
-    devices = Pmap(jax.local_devices()[:1])
-    shape = (flags.size, flags.size, 3)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (flags.batch, *shape), np.uint8)
-    batch = devices.split({"image": images, "label": np.arange(flags.batch, dtype=np.int32) % 10})
-    train = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
-    held = [devices.replicate(steps.create_state(task, shape))]
-
-    def step():
-        held[0], metrics = train(held[0], {}, batch)
-        jax.block_until_ready(metrics)
-
+    task = trainer.make_task(model, optimizer=optimizer)
+    step = trainer.Step(task, trainer.random_batch(flags.batch, flags.size))
     return measured_by_jax(flags, step, model)
 
 

@@ -1,0 +1,62 @@
+"""The trainer's own step as the benchmarks run it: on random images that lie on the device.
+
+Imports JAX, so import it where that may be: after what must come before JAX does.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import optax
+
+from flax_resnet import ResNet
+from train import steps
+from train.augment import Augment
+from train.losses import make_loss
+from train.parallel import Devices, Pmap
+
+SCHEDULE = optax.constant_schedule(0.01)
+
+
+def make_task(model: ResNet, **fields) -> steps.Task:
+    """SGD with momentum and cross-entropy, without augmentation; ``fields`` replace Task's."""
+    settings = dict(
+        model=model,
+        optimizer=optax.sgd(SCHEDULE, 0.9),
+        schedule=SCHEDULE,
+        augment=Augment(),
+        loss=make_loss("cross_entropy"),
+        eval_loss=make_loss("cross_entropy"),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        seed=0,
+    )
+    return steps.Task(**settings | fields)
+
+
+def random_batch(count: int, size: int) -> dict[str, np.ndarray]:
+    """``image`` uint8 ``(count, size, size, 3)``, and ``label`` of ten classes, always the same."""
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+    return {"image": images, "label": np.arange(count, dtype=np.int32) % 10}
+
+
+class Step:
+    """A task's step with a state and a batch of its own, on ``devices``; by default pmap on one.
+
+    Called, it does a step, waits until it is done and gives its metrics. The first call compiles.
+    """
+
+    def __init__(
+        self, task: steps.Task, batch: dict[str, np.ndarray], devices: Devices | None = None
+    ):
+        self.devices = devices or Pmap(jax.local_devices()[:1])
+        self.state = self.devices.replicate(steps.create_state(task, batch["image"].shape[1:]))
+        self._batch = self.devices.split(batch)
+        self._train = self.devices.train(
+            lambda state, _, batch: steps.train_step(task, state, batch)
+        )
+
+    def __call__(self) -> dict[str, jax.Array]:
+        self.state, metrics = self._train(self.state, {}, self._batch)
+        jax.block_until_ready((self.state, metrics))
+        return metrics
