@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 from typing import Any
 
 from flax_resnet import summarize
 from flax_resnet.runs import Run
-from train import environment
+from train import environment, workdir
 from train.config import KEYS
 from train.loaders import Loader
 from train.metrics import read_rows
@@ -21,11 +20,12 @@ _MOST_CLASSES = 50
 def model_card(run: Run, loader: Loader, format: str, name: str, checked: str) -> str:
     """The text that goes beside the exported file ``name``.
 
-    ``checked`` says what came of comparing the file with the run.
+    ``checked`` says what came of comparing the file with the run. Raises RunError where
+    ``run.json`` is damaged.
     """
     size = run.preprocessing.image_size
     summary = summarize(run.model, size)
-    described = _described(run)
+    described = workdir.read_description(run.path)
     called = os.path.basename(os.path.abspath(run.path))  # whatever it ends in
     return "\n".join(
         [
@@ -111,11 +111,6 @@ with open({f"{name}.json"!r}, encoding="utf-8") as file:
 for row in np.asarray(probabilities):
     print(names[row.argmax()], row.max())
 '''
-
-
-def _described(run: Run) -> dict[str, Any]:
-    with open(os.path.join(run.path, "run.json"), encoding="utf-8") as file:
-        return json.load(file)
 
 
 def _weights(run: Run) -> str:

@@ -201,19 +201,12 @@ def page(path: str, parts: dict[str, Any]) -> str:
 
 def _what(path: str, config: Any) -> str:
     told = f"{config.model.name} on {config.dataset.name}"
-    described = _described(path)
+    described = workdir.described(path)
     if described:
         counts = ", ".join(f"{n:,} images in {s}" for s, n in described["images"].items())
         names = described["class_names"]
         told += f": {counts}; {len(names):,} classes ({workdir.some(names, 4)})"
     return told
-
-
-def _described(path: str) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError):
-        with open(os.path.join(path, "run.json"), encoding="utf-8") as file:
-            return json.load(file)
-    return None
 
 
 def state_of(rows: Sequence[dict], sessions: Sequence[dict]) -> tuple[int, int | None]:

@@ -178,6 +178,17 @@ def described(path: str) -> dict[str, Any] | None:
     return description if isinstance(names, list) and isinstance(counts, dict) else None
 
 
+def read_description(path: str) -> dict[str, Any]:
+    """As :func:`described`. Raises RunError where that gives None."""
+    description = described(path)
+    if description is None:
+        raise RunError(
+            f"cannot read {_run_file(path)}, which is missing or damaged: train.main writes it"
+            " anew where the run is continued"
+        )
+    return description
+
+
 def check_data(path: str, *splits: Split, others: bool = False) -> None:
     """Raises RunError where data are others than those of the run in ``path``.
 
@@ -185,12 +196,7 @@ def check_data(path: str, *splits: Split, others: bool = False) -> None:
     mean something else, and the batches hold other images. Of ``others``, which the run has
     never seen, the number is free.
     """
-    description = described(path)
-    if description is None:
-        raise RunError(
-            f"cannot read {_run_file(path)}, which is missing or damaged: train.main writes it"
-            " anew where the run is continued"
-        )
+    description = read_description(path)
     learned, counts = description["class_names"], description["images"]
     for split in splits:
         source = split.source
