@@ -17,7 +17,7 @@ from train import report
 from train.data.splits import Split
 from train.evaluation import TOP5_FROM, Evaluated
 from train.files import write_atomically, writing
-from train.predictions import Predictions
+from train.predictions import Predictions, output_names
 from train.scores import Scores, score
 
 FILE = "evaluation.json"
@@ -130,8 +130,7 @@ def write(
 
 def outputs_of(evaluated: Evaluated) -> list[str]:
     """The classes' names; outputs beyond these have numbers."""
-    names = evaluated.split.source.class_names
-    return [*names, *(f"output {i}" for i in range(len(names), evaluated.predictions.outputs))]
+    return output_names(evaluated.split.source.class_names, evaluated.predictions.outputs)
 
 
 def images_of(split: Split, records: np.ndarray) -> np.ndarray:
@@ -165,7 +164,7 @@ def finite(content: Any) -> Any:
 def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:
     """Everything as JSON can hold it."""
     predictions, source = evaluated.predictions, evaluated.split.source
-    names = source.class_names
+    names = outputs_of(evaluated)
     content = dict(evaluated.result)
     content |= {"dataset": source.name, "weights": evaluated.weights}
     content |= {"top1_interval": scores.top1}
@@ -181,9 +180,7 @@ def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:
             {
                 "image": source.name_of(int(predictions.record[i])),
                 "label": names[predictions.label[i]],
-                "predicted": names[predictions.predicted[i]]
-                if predictions.predicted[i] < len(names)
-                else f"output {predictions.predicted[i]}",
+                "predicted": names[predictions.predicted[i]],
                 "confidence": float(predictions.confidence[i]),
             }
             for i in scores.mistakes

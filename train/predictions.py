@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,11 @@ def answers(
     return told | ({"probabilities": probabilities} if keep else {})
 
 
+def output_names(class_names: Sequence[str], outputs: int) -> list[str]:
+    """A name for each output of a head: the classes', and numbers for those beyond them."""
+    return [*class_names, *(f"output {i}" for i in range(len(class_names), outputs))]
+
+
 class Collector:
     """Makes predictions of what evaluation gives batch after batch, in the split's order.
 
@@ -119,12 +125,9 @@ def write(path: str, predictions: Predictions, source: Source) -> None:
     cannot be written.
     """
     images = [source.name_of(int(record)) for record in predictions.record]
+    names = output_names(source.class_names, predictions.outputs)
 
     def write_csv(beside: str) -> None:
-        def name(index: int) -> str:
-            names = source.class_names
-            return names[index] if index < len(names) else f"output {index}"
-
         with open(beside, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(
@@ -134,7 +137,7 @@ def write(path: str, predictions: Predictions, source: Source) -> None:
                 label, predicted = predictions.label[i], predictions.predicted[i]
                 confidence, of_label = predictions.confidence[i], predictions.of_label[i]
                 numbers = f"{confidence:.7g}", f"{of_label:.7g}", predictions.rank[i] + 1
-                writer.writerow((image, name(label), name(predicted), *numbers))
+                writer.writerow((image, names[label], names[predicted], *numbers))
 
     def write_npz(beside: str) -> None:
         with open(beside, "wb") as file:  # np.savez adds an ending to a name

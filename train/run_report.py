@@ -20,6 +20,7 @@ from train import curves, evaluation_report, pages, svg, workdir
 from train.evaluation import Evaluated
 from train.files import write_atomically
 from train.metrics import read_rows
+from train.predictions import output_names
 from train.report import Pictures
 
 FILE, PARTS = "report.html", "report.json"
@@ -301,8 +302,7 @@ def _confusion(part: dict[str, Any]) -> str:
             ' alt="confusion matrix">'
         )
     counts = part["confusion"]
-    names = [one["name"] for one in part["classes"]]
-    names += [f"output {i}" for i in range(len(names), len(counts))]
+    names = output_names([one["name"] for one in part["classes"]], len(counts))
     head = "".join(f'<th scope="col">{pages.escape(name[:14])}</th>' for name in names)
     lines = []
     for name, row in zip(names, counts, strict=True):

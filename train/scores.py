@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.predictions import Predictions
+from train.predictions import Predictions, output_names
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 BINS = 15  # as Guo et al. have them
@@ -132,7 +132,7 @@ def score(predictions: Predictions, names: list[str], top5: bool, most: int = 24
     ]
     rows, columns, counts = rows[wrong], columns[wrong], counts[wrong]
     order = np.argsort(-counts, kind="stable")[:most]
-    outputs = [*names, *(f"output {i}" for i in range(len(names), predictions.outputs))]
+    outputs = output_names(names, predictions.outputs)
     confused = [
         Confusion(outputs[i], outputs[j], int(count))
         for i, j, count in zip(rows[order], columns[order], counts[order], strict=True)
