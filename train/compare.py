@@ -6,7 +6,7 @@ import os
 import sys
 
 from train.commands import Parser, run_command
-from train.errors import RunError, UsageError
+from train.errors import RunError, UsageError, warn
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def compare(paths: list[str], output: str) -> int:
     comparison.remark_same_seeds(runs)
     for run in runs:
         if run.remark:
-            print(f"warning: {run.path!r} {run.remark}", file=sys.stderr)
+            warn(f"{run.path!r} {run.remark}")
     print(comparison.as_text(runs))
     comparison.write(output, runs)
     print(f"written      {output}")

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from train.allocation import accelerated
+from train.errors import warn
 
 MOST_BYTES = 1 << 30
 MIN_SECONDS = 0.2  # to compile: what is quicker is not worth a file
@@ -67,7 +68,7 @@ def keep(choice: str = "auto") -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} may not be written")
     except OSError as error:
-        _warn(
+        warn(
             f"compiled programs cannot be kept: {error}; XDG_CACHE_HOME names another folder, and"
             " JAX_ENABLE_COMPILATION_CACHE=false does without"
         )
@@ -156,7 +157,7 @@ def _mend(folder: str) -> None:
                     path.unlink()
         elif not told:
             told.append(reason)
-            _warn(f"compiled programs cannot be kept: {' '.join(reason.split())[:200]}")
+            warn(f"compiled programs cannot be kept: {' '.join(reason.split())[:200]}")
 
     warnings.showwarning = hear
 
@@ -164,7 +165,3 @@ def _mend(folder: str) -> None:
 def _escape(name: str) -> str:
     """A name as glob takes it literally."""
     return re.sub(r"([*?[])", r"[\1]", name)
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,6 @@
-"""Errors that are told to a person in one line instead of a traceback."""
+"""Errors that are told to a person in one line instead of a traceback, and warnings."""
+
+import sys
 
 
 class RunError(Exception):
@@ -7,3 +9,8 @@ class RunError(Exception):
 
 class UsageError(Exception):
     """The command or its configuration is wrong; commands end with status 2."""
+
+
+def warn(text: str) -> None:
+    """One line that asks for attention, on stderr."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)

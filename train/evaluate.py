@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from train import processes
 from train.commands import Parser, add_checkpoint_flags, parse_step, run_command
-from train.errors import RunError, UsageError
+from train.errors import RunError, UsageError, warn
 
 
 def main() -> int:
@@ -101,10 +100,6 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
         return
     print(f"written      {os.path.join(folder, '')} {' '.join(written)}")
     print(f"report       {os.path.join(flags.output or flags.workdir, run_report.FILE)}")
-
-
-def warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
