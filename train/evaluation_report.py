@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from train import report
 from train.data.splits import Split
 from train.evaluation import TOP5_FROM, Evaluated
 from train.files import write_atomically, writing
+from train.metrics import finite
 from train.predictions import Predictions, output_names
 from train.scores import Scores, score
 
@@ -148,17 +148,6 @@ def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -
         f"→ {names[predictions.predicted[i]][:14]} {predictions.confidence[i]:.0%}"
         for i in which
     ]
-
-
-def finite(content: Any) -> Any:
-    """The content with None for each number that is not finite, which JSON cannot say."""
-    if isinstance(content, dict):
-        return {name: finite(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [finite(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content
 
 
 def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:

@@ -191,11 +191,18 @@ class Events:
 
 def to_json(row: dict[str, Any]) -> str:
     """A row as one line; what is not finite, which JSON cannot say, becomes null."""
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-    return json.dumps(finite, allow_nan=False)
+    return json.dumps(finite(row), allow_nan=False)
+
+
+def finite(content: Any) -> Any:
+    """The content with None for each number that is not finite, which JSON cannot say."""
+    if isinstance(content, dict):
+        return {name: finite(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def read_rows(workdir: str) -> list[dict[str, float | None]]:
@@ -213,7 +220,7 @@ def read_rows(workdir: str) -> list[dict[str, float | None]]:
                 except ValueError:
                     continue
                 if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append({name: _finite(value) for name, value in row.items()})
+                    rows.append({name: _number(value) for name, value in row.items()})
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -221,7 +228,7 @@ def read_rows(workdir: str) -> list[dict[str, float | None]]:
     return rows
 
 
-def _finite(value: Any) -> float | None:
+def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -6,7 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from train.evaluation import Evaluated
-from train.evaluation_report import finite, folder_of
+from train.evaluation_report import folder_of
+from train.metrics import finite
 from train.predictions import Predictions, answers
 from train.scores import calibration_error, reliability, score, wilson
 
