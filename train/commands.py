@@ -127,3 +127,13 @@ def chosen_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigD
     name = os.path.splitext(os.path.basename(recipe))[0]
     name += "_smoke" if config.smoke else ""  # never in the place of the run
     return flag or os.path.join("runs", name)
+
+
+def set_up(config: ml_collections.ConfigDict) -> None:
+    """Does what a configuration asks of JAX and XLA themselves, before JAX looks for devices."""
+    if config.compilation_cache != "auto":
+        compilation.keep(config.compilation_cache)
+    if config.deterministic:
+        from train.environment import make_deterministic
+
+        make_deterministic()

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from train import compilation, processes
 from train import config as config_lib
-from train.commands import Parser, chosen_workdir, run_command, split_overrides
+from train import processes
+from train.commands import Parser, chosen_workdir, run_command, set_up, split_overrides
 from train.errors import UsageError
 from train.signals import STOPPED, StopRequest
 
@@ -40,12 +40,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
 
 def main() -> int:
     flags, config, workdir = parse(sys.argv[1:])
-    if config.compilation_cache != "auto":
-        compilation.keep(config.compilation_cache)
-    if config.deterministic:  # before JAX looks for devices
-        from train.environment import make_deterministic
-
-        make_deterministic()
+    set_up(config)
     processes.connect(flags)
     return processes.run(lambda: run(config, workdir))
 

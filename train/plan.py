@@ -8,9 +8,8 @@ import sys
 
 import ml_collections
 
-from train import compilation
 from train import config as config_lib
-from train.commands import Parser, chosen_workdir, run_command, split_overrides
+from train.commands import Parser, chosen_workdir, run_command, set_up, split_overrides
 
 
 def main() -> int:
@@ -32,12 +31,7 @@ def main() -> int:
     config = config_lib.load_config(flags.config, overrides)
     workdir = chosen_workdir(flags.workdir, flags.config, config)
     output = flags.output or workdir.rstrip("/") + "_plan"
-    if config.compilation_cache != "auto":
-        compilation.keep(config.compilation_cache)
-    if config.deterministic:  # before JAX looks for devices
-        from train.environment import make_deterministic
-
-        make_deterministic()
+    set_up(config)
     return run(argparse.Namespace(config=config, workdir=workdir, output=output))
 
 
