@@ -12,6 +12,7 @@ from train import config as config_lib
 from train import curves, pages, svg, workdir
 from train.errors import RunError
 from train.files import write_atomically, writing
+from train.keys import KEYS
 from train.metrics import read_rows
 from train.run_report import spelled, state_of
 
@@ -86,7 +87,7 @@ def grouped(runs: Sequence[Compared]) -> list[list[Compared]]:
     for run in runs:
         same = tuple(
             (name, run.values[name])
-            for name, key in config_lib.KEYS.items()
+            for name, key in KEYS.items()
             if not key.neutral and name != "seed"
         )
         groups.setdefault(same, []).append(run)
@@ -109,7 +110,7 @@ def differences(runs: Sequence[Compared]) -> list[tuple[str, list[Any]]]:
     learned come first."""
     found = [
         (key.neutral, name, [run.values[name] for run in runs])
-        for name, key in config_lib.KEYS.items()
+        for name, key in KEYS.items()
         if len({run.values[name] for run in runs}) > 1
     ]
     return [(name, values) for _, name, values in sorted(found, key=lambda one: one[0])]
@@ -211,7 +212,7 @@ def page(runs: Sequence[Compared]) -> str:
     figures = "".join(svg.figure(panel) for panel in panels)
     head, rows = seeds_table(groups)
     differ = [
-        (f"{name}\n{config_lib.KEYS[name].meaning}", *(spelled(value) for value in values))
+        (f"{name}\n{KEYS[name].meaning}", *(spelled(value) for value in values))
         for name, values in differences(ordered)
     ]
     lacking = "".join(

@@ -10,7 +10,7 @@ from typing import Any
 from flax_resnet import summarize
 from flax_resnet.runs import Run
 from train import environment, workdir
-from train.config import KEYS
+from train.keys import KEYS
 from train.loaders import Loader
 from train.metrics import read_rows
 

@@ -19,6 +19,7 @@ from train import config as config_lib
 from train import curves, evaluation_report, evaluation_section, pages, svg, workdir
 from train.evaluation import Evaluated
 from train.files import write_atomically
+from train.keys import KEYS
 from train.metrics import read_rows
 from train.report import Pictures
 
@@ -261,7 +262,7 @@ def _configuration(config: Any) -> list[str]:
     """Keys that are not at their defaults first, the others on request."""
     values = config_lib.flatten(config)
     chosen, others = [], []
-    for name, key in config_lib.KEYS.items():
+    for name, key in KEYS.items():
         if values[name] != key.default:
             chosen.append((f"{name}\n{key.meaning}", spelled(values[name]), spelled(key.default)))
         else:
