@@ -22,6 +22,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import contextlib
 import importlib
 import io
+import socket
 import subprocess
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def pytest_collection_modifyitems(items):
         return names.index(item.path.stem) if item.path.stem in names else len(names)
 
     items.sort(key=place)  # which keeps the order of the others, and that within a file
+
+
+def free_port():
+    """A port of localhost that nobody has."""
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
