@@ -48,8 +48,8 @@ def output_size(
 
 
 def without_padding(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
-) -> tuple[jax.Array, Sequence[tuple[int, int]]]:
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding
+) -> tuple[jax.Array, Padding]:
     """Cuts off the outer rows and columns of a kernel that see nothing but padding.
 
     On a map of one pixel that leaves a 3×3 kernel's middle, a ninth of the work.
