@@ -13,8 +13,8 @@ from train import curves, pages, svg, workdir
 from train.errors import RunError
 from train.files import write_atomically, writing
 from train.keys import KEYS
-from train.metrics import read_rows
-from train.run_report import spelled, state_of
+from train.metrics import evaluated_rows, read_rows
+from train.run_report import state_of, value_text
 
 _RESULTS = (  # key of metrics.jsonl, what it is, how it is told
     ("eval/top1", "top-1", "{:.2%}"),
@@ -40,15 +40,13 @@ class Compared:
     @property
     def results(self) -> dict[str, float]:
         """The last evaluation."""
-        evaluated = [row for row in self.rows if row.get("eval/top1") is not None]
+        evaluated = evaluated_rows(self.rows)
         return evaluated[-1] if evaluated else {}
 
     @property
     def best(self) -> float | None:
         """The best top-1 of all evaluations."""
-        return max(
-            (r["eval/top1"] for r in self.rows if r.get("eval/top1") is not None), default=None
-        )
+        return max((row["eval/top1"] for row in evaluated_rows(self.rows)), default=None)
 
     @property
     def rate(self) -> float | None:
@@ -67,7 +65,7 @@ def read(path: str) -> Compared:
     remark = ""
     if total is not None and step < total:
         remark = f"has not finished: step {step:,} of {total:,}"
-    if not any(row.get("eval/top1") is not None for row in rows):
+    if not evaluated_rows(rows):
         remark = f"{remark or 'has'}{' and has' if remark else ''} never been evaluated"
     name = os.path.basename(os.path.abspath(path))
     return Compared(path, name, values, rows, step, remark)
@@ -179,7 +177,7 @@ def as_text(runs: Sequence[Compared]) -> str:
         parts.append(_aligned(head, rows))
     differ = differences(runs)
     if differ:
-        rows = [[name, *(spelled(v) for v in values)] for name, values in differ]
+        rows = [[name, *(value_text(v) for v in values)] for name, values in differ]
         parts += ["", _aligned(["key", *(run.name for run in runs)], rows)]
     return "\n".join(parts)
 
@@ -212,7 +210,7 @@ def page(runs: Sequence[Compared]) -> str:
     figures = "".join(svg.figure(panel) for panel in panels)
     head, rows = seeds_table(groups)
     differ = [
-        (f"{name}\n{KEYS[name].meaning}", *(spelled(value) for value in values))
+        (f"{name}\n{KEYS[name].meaning}", *(value_text(value) for value in values))
         for name, values in differences(ordered)
     ]
     lacking = "".join(

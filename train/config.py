@@ -122,7 +122,7 @@ def differences(
 
 def describe() -> str:
     """All keys with defaults and meanings, a line each."""
-    defaults = {name: f"{name}={_spelled(key.default)}" for name, key in KEYS.items()}
+    defaults = {name: f"{name}={_abbreviated(key.default)}" for name, key in KEYS.items()}
     width = max(map(len, defaults.values()))
     return "\n".join(
         f"  --config.{defaults[name]:{width}}  {key.meaning}"
@@ -131,10 +131,10 @@ def describe() -> str:
     )
 
 
-def _spelled(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     """A default for people: a third is 0.3333."""
     if isinstance(value, tuple):
-        return f"({', '.join(_spelled(v) for v in value)})"
+        return f"({', '.join(_abbreviated(v) for v in value)})"
     return f"{value:.4g}" if isinstance(value, float) and value > 1e-4 else repr(value)
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import tqdm
@@ -226,6 +227,11 @@ def read_rows(workdir: str) -> list[dict[str, float | None]]:
     except OSError as error:
         raise RunError(f"cannot read {os.path.join(workdir, FILE)}: {error.strerror}") from error
     return rows
+
+
+def evaluated_rows(rows: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:
+    """The rows that have an evaluation."""
+    return [row for row in rows if row.get("eval/top1") is not None]
 
 
 def _number(value: Any) -> float | None:

@@ -170,7 +170,7 @@ def tell_time(
             " the pace"
         )
     console.say(
-        f"time:    {spelled(epoch)} an epoch, {spelled(total)} in all, with"
+        f"time:    {duration(epoch)} an epoch, {duration(total)} in all, with"
         f" {counted(evaluations, 'evaluation')} and {counted(saves, 'checkpoint')}"
     )
     found |= {
@@ -260,6 +260,6 @@ def rounded(number: int) -> str:
     return f"{number:,}"
 
 
-def spelled(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time for people: ``"2.4 s"``, ``"3:07"``, ``"1:03:07"``."""
     return f"{seconds:.2g} s" if seconds < 60 else clock(seconds)

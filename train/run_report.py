@@ -20,7 +20,7 @@ from train import curves, evaluation_report, evaluation_section, pages, svg, wor
 from train.evaluation import Evaluated
 from train.files import write_atomically
 from train.keys import KEYS
-from train.metrics import read_rows
+from train.metrics import evaluated_rows, read_rows
 from train.report import Pictures
 
 FILE, PARTS = "report.html", "report.json"
@@ -225,7 +225,7 @@ def _facts(
     last = rows[-1] if rows else {}
     progress = "finished" if step == total else f"of {total:,}" if total else ""
     facts = [("step", f"{step:,}", progress)]
-    evaluated = [row for row in rows if row.get("eval/top1") is not None]
+    evaluated = evaluated_rows(rows)
     if evaluated:
         newest = evaluated[-1]
         # Of equals the one that --step best takes: the last that is saved.
@@ -264,9 +264,11 @@ def _configuration(config: Any) -> list[str]:
     chosen, others = [], []
     for name, key in KEYS.items():
         if values[name] != key.default:
-            chosen.append((f"{name}\n{key.meaning}", spelled(values[name]), spelled(key.default)))
+            chosen.append(
+                (f"{name}\n{key.meaning}", value_text(values[name]), value_text(key.default))
+            )
         else:
-            others.append((f"{name}\n{key.meaning}", spelled(values[name])))
+            others.append((f"{name}\n{key.meaning}", value_text(values[name])))
     return [
         pages.table(("key", "value", "default"), chosen, "keys that were set"),
         pages.folded(
@@ -276,7 +278,7 @@ def _configuration(config: Any) -> list[str]:
     ]
 
 
-def spelled(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A configuration's value for people."""
     return repr(value) if isinstance(value, str) else str(value)
 
