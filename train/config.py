@@ -20,10 +20,9 @@ from typing import Any
 
 import ml_collections
 
+from train import ROOT
 from train.errors import UsageError
 from train.keys import KEYS, Key
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the packages
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -226,8 +225,8 @@ def _run_recipe(path: str) -> ml_collections.ConfigDict:
     if not os.path.isfile(path):
         raise UsageError(f"there is no config file {path!r}{_neighbours(path)}")
     # Wherever the recipe is, and whatever else is called configs: for configs.bases.
-    if ROOT not in sys.path:
-        sys.path.append(ROOT)
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
     try:
         recipe = runpy.run_path(path)
         if "get_config" not in recipe:

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 
 import flax_resnet
+from train import ROOT
 
-ROOT = Path(flax_resnet.__file__).parent.parent
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _DETERMINISTIC = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_exclude_nondeterministic_ops=true")
 

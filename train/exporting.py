@@ -18,7 +18,7 @@ import numpy as np
 from flax_resnet.decoding import BadImage
 from flax_resnet.runs import Run
 from flax_resnet.weights import WeightsError
-from train import loaders, workdir
+from train import ROOT, loaders, workdir
 from train.data.sources import open_source
 from train.errors import RunError, UsageError
 from train.files import writing
@@ -149,7 +149,7 @@ def _answers(loader: loaders.Loader, folder: str, name: str) -> dict[str, np.nda
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [os.path.abspath(path) for path in given if path]  # "" would become this folder
     if not loader.without:
-        paths.append(workdir.environment.ROOT.as_posix())
+        paths.append(str(ROOT))
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
     try:
         process = subprocess.run(
