@@ -25,28 +25,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that choose a run, one of its checkpoints, and which weights of that."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
-    parser.add_argument(
-        "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
-    )
-    parser.add_argument(
-        "--weights",
-        choices=("ema", "raw"),
-        help="the moving average or the weights themselves; default: as eval.ema says",
-    )
-
-
-def parse_step(text: str) -> int | str:
-    """The value of ``--step``. Raises UsageError where it is none."""
-    if text in ("last", "best"):
-        return text
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"--step must be last, best or a number of steps, not {text!r}")
-    return int(text)
-
-
 def run_command(command: Callable[[], int | None]) -> None:
     """Runs a command and exits: 0 done, 1 an error, 2 wrong usage, or what it returns.
 

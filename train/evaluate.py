@@ -6,8 +6,9 @@ import argparse
 import os
 
 from train import processes
-from train.commands import Parser, add_checkpoint_flags, parse_step, run_command
+from train.commands import Parser, run_command
 from train.errors import RunError, UsageError, warn
+from train.finished import add_checkpoint_flags, parse_step
 
 
 def main() -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
-from train.commands import Parser, add_checkpoint_flags, parse_step, run_command
+from train.commands import Parser, run_command
+from train.finished import add_checkpoint_flags, open_run, parse_step
 
 FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
 
@@ -31,7 +32,6 @@ def main() -> int:
     # Which networks a library has is told by export itself.
     logging.getLogger("flax_resnet").setLevel(logging.ERROR)
     from train.exporting import check_output, export
-    from train.predict import open_run
 
     check_output(flags.format, flags.output)
     run = open_run(flags.workdir, step, flags.weights, batch_size=8)

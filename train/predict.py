@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from train.commands import Parser, add_checkpoint_flags, parse_step, run_command
+from train.commands import Parser, run_command
 from train.errors import RunError, UsageError
+from train.finished import add_checkpoint_flags, open_run, parse_step
 
 if TYPE_CHECKING:  # the others import JAX, which takes a second
     import numpy as np
@@ -104,20 +105,6 @@ def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
             raise RunError(f"{place!r} has no pictures; files count by the ending of their names")
         files |= dict.fromkeys(found)
     return list(files)
-
-
-def open_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
-    """:func:`flax_resnet.load_run`, with the commands' errors."""
-    from flax_resnet import load_run
-    from flax_resnet.runs import RequestError
-    from flax_resnet.weights import WeightsError
-
-    try:
-        return load_run(path, step, weights, batch_size=batch_size)
-    except RequestError as error:
-        raise UsageError(str(error)) from error
-    except WeightsError as error:
-        raise RunError(str(error)) from error
 
 
 def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> Iterator[Answer]:
