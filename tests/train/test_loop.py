@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
+from tests.train.test_checkpoints import flip
 from train import environment, loop, workdir
 from train.checkpoints import Checkpoints
 from train.errors import RunError, UsageError
+from train.initial import initial_variables
 from train.mixing import Targets
 from train.signals import StopRequest
 
@@ -162,6 +165,30 @@ def test_a_runs_head_is_kept_where_it_learned_the_same_classes(small, tmp_path):
     np.testing.assert_array_equal(
         fresh["stem_conv"]["kernel"], first["params"]["stem_conv"]["kernel"]
     )
+
+
+def test_a_damaged_checkpoint_is_no_beginning(small, digits_run, tmp_path):
+    copy, model = tmp_path / "copy", create_model("resnet20", stage_sizes=(1,) * 3, num_classes=10)
+    shutil.copytree(digits_run, copy)
+    folder = copy / "checkpoints"
+    os.rename(folder / "44", other := tmp_path / "other")
+    shutil.copytree(other, folder / "44")
+
+    def begun(source):
+        small.init_from = str(source)
+        return initial_variables(small, model, (8, 8, 3), ())["params"]["stem_conv"]["kernel"]
+
+    whole = begun(copy)
+    np.testing.assert_array_equal(begun(other), whole)
+    for step in (folder / "44", other):
+        flip(max((p for p in step.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size))
+    for source in (copy, folder, folder / "44", folder / "44" / "default", other):
+        with pytest.raises(RunError, match=r"cannot read the checkpoint .*checksum differs"):
+            begun(source)
+    assert not np.array_equal(begun(folder / "22"), whole)
+    (folder / "44" / "seal.json").unlink()
+    with pytest.raises(RunError, match="it was not finished"):
+        begun(copy)
 
 
 @pytest.mark.parametrize(
