@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv, he_normal, relu
+from flax_resnet import ops
+from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv, he_normal
 
 SHORTCUTS = (
     "projection",
@@ -177,8 +178,8 @@ class Block(nn.Module):
             y = self._drop(y, train) if last else y
             y = self.conv(**layer, name=f"conv{i}")(y)
             y = self.norm(scale_init=scale, name=f"norm{i}")(y, use_running_average=not train)
-            y = y if last else relu(y)
-        return relu(self._add(y, self._around(x, train, self.norm), train))
+            y = y if last else ops.relu(y)
+        return ops.relu_of_sum(self._add(y, self._around(x, train, self.norm), train))
 
     def _norm_relu_conv(self, x: jax.Array, train: bool) -> jax.Array:
         layers, y = self.convolutions(), x
@@ -186,7 +187,7 @@ class Block(nn.Module):
             last = i == len(layers)
             kernel = nn.initializers.zeros if last and self.zero_init_last else he_normal
             norm = self.norm(after_conv=i > 1, name=f"norm{i}")
-            y = relu(norm(y, use_running_average=not train))
+            y = ops.relu(norm(y, use_running_average=not train))
             if i == 1:
                 around = self._around(y if self.activate_shortcut else x, train, norm=None)
             y = self._drop(y, train) if last else y

@@ -32,17 +32,6 @@ uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 linear = partial(nn.Dense, kernel_init=uniform)
 
 
-def relu(x: jax.Array) -> jax.Array:
-    """Rectified linear unit; its gradient at 0 is 0.
-
-    A choice and not ``max(x, 0)``: XLA takes a maximum with a constant for so cheap that it
-    computes it again in every kernel that reads it, and with it the sum before it, back
-    through the shortcuts of block after block. Without that a ResNet-20 trains 1.4 times as
-    fast on CPUs, and the deepest networks compile in minutes (benchmarks/RESULTS.md).
-    """
-    return jnp.where(x <= 0, 0, x)
-
-
 def conv(
     features: int,
     kernel: int,
@@ -153,6 +142,6 @@ class SqueezeExcite(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         hidden = max(8, int(x.shape[-1] * self.ratio + 4) // 8 * 8)
         gate = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-        gate = relu(linear(hidden, dtype=self.dtype, name="reduce")(gate))
+        gate = ops.relu(linear(hidden, dtype=self.dtype, name="reduce")(gate))
         gate = linear(x.shape[-1], dtype=self.dtype, name="expand")(gate)
         return x * nn.sigmoid(gate)

@@ -1,10 +1,13 @@
 """Which form of an operation a backend runs fastest, each form equal to XLA's own.
 
-:func:`conv_general_dilated` and :func:`max_pool` are what the networks call, and batch norm asks
-:func:`custom_gradient`. The choice is made when a function is traced: on CPUs in float32, by the
-shapes, the forms of :mod:`~flax_resnet.winograd`, :mod:`~flax_resnet.narrow`,
-:mod:`~flax_resnet.im2col`, :mod:`~flax_resnet.pooling` and this module; elsewhere, and inside
-:func:`plain`, XLA's own. Measured by ``benchmarks/train_step.py`` and ``conv_layers.py``.
+:func:`conv_general_dilated`, :func:`max_pool`, :func:`relu` and :func:`relu_of_sum` are what the
+networks call, and batch norm asks :func:`custom_gradients`. The choice is made when a function is
+traced. On CPUs convolutions and pooling in float32 take, by their shapes, the forms of
+:mod:`~flax_resnet.winograd`, :mod:`~flax_resnet.narrow`, :mod:`~flax_resnet.im2col`,
+:mod:`~flax_resnet.pooling` and this module (measured by ``benchmarks/train_step.py`` and
+``conv_layers.py``). On GPUs batch norm, pooling and the ReLU after a sum take gradients that read
+and write less memory (counted by ``benchmarks/memory_traffic.py``). Elsewhere, and inside
+:func:`plain`, all is XLA's own.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
 # Part of JAX's caches' key: what was traced outside is traced anew inside.
-_forms = jax.make_user_context("auto")
+_forms = jax.make_user_context("")
 
 
 def plain() -> contextlib.AbstractContextManager:
@@ -45,17 +48,25 @@ def plain() -> contextlib.AbstractContextManager:
     return _forms("plain")
 
 
-def custom_gradients() -> contextlib.AbstractContextManager:
-    """Within it batch norm has the custom gradient of :mod:`flax_resnet.norm`, on every backend.
+def forms_of(backend: str) -> contextlib.AbstractContextManager:
+    """Within it whatever is called takes the forms of ``backend``: ``"cpu"``, ``"gpu"``, ``"tpu"``.
 
-    For benchmarks: on CPUs it gains nothing (benchmarks/RESULTS.md), on GPUs it was not measured.
+    To compile for a backend that is not here, and to measure forms where they are not the default.
     """
-    return _forms("custom gradients")
+    return _forms(backend)
 
 
-def custom_gradient(x: jax.Array) -> bool:
-    """Whether batch norm of ``x`` takes it."""
-    return _forms.value == "custom gradients" and not _accounted(x)
+def _backend() -> str:
+    return _forms.value or jax.default_backend()
+
+
+def custom_gradients(x: jax.Array) -> bool:
+    """Whether what takes ``x`` has a gradient of its own: of what is there anyway, read once.
+
+    On GPUs, where a step's time goes into reading and writing memory; on CPUs it gains nothing, and
+    on TPUs it was not measured (benchmarks/RESULTS.md).
+    """
+    return _backend() == "gpu" and not _accounted(x)
 
 
 def _fast(*arrays: jax.Array) -> bool:
@@ -64,9 +75,7 @@ def _fast(*arrays: jax.Array) -> bool:
     In float32, where they were measured; not for shapes that ``jax.export`` leaves open, nor in a
     ``jax.shard_map`` that keeps account of what varies over its axes, as their gradients do not.
     """
-    if jax.default_backend() != "cpu" or _forms.value == "plain":
-        return False
-    return all(
+    return _backend() == "cpu" and all(
         array.dtype == jnp.float32
         and all(isinstance(size, int) for size in array.shape)
         and not _accounted(array)
@@ -193,6 +202,46 @@ def _grouped(dense, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
     """3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 of the least number."""
-    if _fast(x):
+    if _fast(x) or custom_gradients(x):
         return max_pool_first(x, padding)
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
+
+
+def relu(x: jax.Array) -> jax.Array:
+    """Rectified linear unit; its gradient at 0 is 0.
+
+    On CPUs a choice and not ``max(x, 0)``: XLA:CPU takes a maximum with a constant for so cheap
+    that it computes it again in every kernel that reads it, and with it the sum before it, back
+    through the shortcuts of block after block. Without that a ResNet-20 trains 1.3 times as fast,
+    and the deepest networks compile in minutes. On GPUs cuDNN's convolutions take bias, shortcut
+    and a maximum in, and inference reads and writes a third less.
+    """
+    if _forms.value == "plain":
+        return lax.platform_dependent(x, cpu=_choice, default=jax.nn.relu)
+    return _choice(x) if _backend() == "cpu" else jax.nn.relu(x)
+
+
+def _choice(x: jax.Array) -> jax.Array:
+    return jnp.where(x <= 0, 0, x)
+
+
+def relu_of_sum(x: jax.Array) -> jax.Array:
+    """:func:`relu` of ``F(x) + shortcut(x)``."""
+    return _relu_by_result(x) if custom_gradients(x) else relu(x)
+
+
+@jax.custom_vjp
+def _relu_by_result(x: jax.Array) -> jax.Array:
+    """The gradient asks the result, which the next block keeps anyway, where it is 0.
+
+    Asked of ``x`` it would add F and the shortcut again, and read both.
+    """
+    return relu(x)
+
+
+def _relu_forward(x: jax.Array):
+    y = _relu_by_result(x)
+    return y, y
+
+
+_relu_by_result.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y <= 0, 0, gradient),))

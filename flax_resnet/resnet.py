@@ -34,7 +34,6 @@ from flax_resnet.layers import (
     folded_norm,
     group_norm,
     linear,
-    relu,
     standardised_conv,
 )
 
@@ -225,7 +224,7 @@ class ResNet(nn.Module):
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
             learns = train and "final_norm" not in self.frozen
-            x = relu(self.final_norm(x, use_running_average=not learns))
+            x = ops.relu(self.final_norm(x, use_running_average=not learns))
         return x
 
     def classify(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -269,7 +268,7 @@ class ResNet(nn.Module):
             if normalised:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
                 learns = train and norm.name not in self.frozen
-                x = relu(norm(x, use_running_average=not learns))
+                x = ops.relu(norm(x, use_running_average=not learns))
         if not stem.pool:
             return x
         if self.preactivation:

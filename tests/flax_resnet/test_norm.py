@@ -63,11 +63,11 @@ def test_equals_linen(x, params, devices):
 
     theirs = mapped(nn.BatchNorm)
     assert_close(mapped(BatchNorm), theirs, 1e-5)
-    with ops.custom_gradients():
+    with ops.forms_of("gpu"):
         assert_close(mapped(BatchNorm), theirs, 1e-5)
 
 
-def test_is_taken_in_training_where_asked_for(x, params):
+def test_is_taken_in_training_on_gpus(x, params):
     layer, statistics = BatchNorm(**FIELDS), {"mean": jnp.ones(3), "var": jnp.ones(3)}
     variables = {"params": params, "batch_stats": statistics}
 
@@ -78,13 +78,13 @@ def test_is_taken_in_training_where_asked_for(x, params):
         return "custom_vjp_call" in str(jax.make_jaxpr(apply)(x))
 
     assert not taken(x)
-    with ops.custom_gradients():
+    with ops.forms_of("gpu"):
         assert taken(x) and taken(x.astype(jnp.bfloat16)) and not taken(x, evaluates=True)
 
 
 def test_bfloat16_keeps_its_type_and_computes_in_float32(x, params):
     low = x.astype(jnp.bfloat16)
-    with ops.custom_gradients():
+    with ops.forms_of("gpu"):
         ours = run(BatchNorm, low, params)
     assert ours[0][1][0].dtype == jnp.bfloat16
     assert ours[0][1][1]["batch_stats"]["mean"].dtype == jnp.float32
@@ -129,7 +129,7 @@ def test_asks_for_the_mode_as_linen_does(x):
 
 def test_bfloat16_parameters_get_gradients_of_their_type(x, params):
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    with ops.custom_gradients():
+    with ops.forms_of("gpu"):
         _, gradients = run(BatchNorm, x, low)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients[1]))
 

@@ -1,4 +1,4 @@
-"""Our ReLU: jax.nn.relu's values, in a form that XLA does not repeat."""
+"""Our ReLU: jax.nn.relu's values, in the form that a backend computes fastest."""
 
 import re
 
@@ -7,18 +7,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_resnet import ResNet, init_variables
-from flax_resnet.layers import relu
+from flax_resnet import ResNet, init_variables, ops
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_relu_gives_jaxs_values_and_gradients(dtype):
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "plain"])
+@pytest.mark.parametrize("relu", [ops.relu, ops.relu_of_sum])
+def test_relu_gives_jaxs_values_and_gradients(relu, backend, dtype):
     x = jnp.array([-np.inf, -2, -1e-30, -0.0, 0, 1e-30, 3, np.inf, np.nan], dtype)
-    assert relu(x).dtype == dtype
-    values = [np.asarray(f(x), np.float32) for f in (relu, jax.nn.relu)]
-    np.testing.assert_array_equal(*values)  # NaN stays NaN
-    slopes = [np.asarray(jax.vmap(jax.grad(f))(x[:-1])) for f in (relu, jax.nn.relu)]
-    np.testing.assert_array_equal(*slopes)
+    with ops.forms_of(backend):
+        assert relu(x).dtype == dtype
+        values = [np.asarray(f(x), np.float32) for f in (relu, jax.nn.relu)]
+        np.testing.assert_array_equal(*values)  # NaN stays NaN
+        slopes = [np.asarray(jax.vmap(jax.grad(f))(x[:-1])) for f in (relu, jax.nn.relu)]
+        np.testing.assert_array_equal(*slopes)
+
+
+def test_cudnn_finds_the_maximum_that_it_has():
+    """In an export, which any backend may run, each platform gets its own form."""
+
+    def text(*platforms):
+        with ops.plain():
+            exported = jax.export.export(jax.jit(ops.relu), platforms=platforms)(jnp.ones(3))
+        return exported.mlir_module()
+
+    assert "stablehlo.maximum" in text("cuda") and "stablehlo.select" not in text("cuda")
+    assert "stablehlo.select" in text("cpu") and "stablehlo.maximum" not in text("cpu")
+    both = text("cpu", "cuda")
+    assert "stablehlo.maximum" in both and "stablehlo.select" in both
 
 
 def test_no_kernel_reads_the_maps_of_many_blocks():
