@@ -31,14 +31,13 @@ def check(folder: str, name: str) -> None:
         raise SystemExit(f"Flax's example has no {name}; it has {', '.join(_NETWORKS)}")
 
 
-def make(folder: str, name: str, size: int, batch: int, dtype: Any) -> Callable[[], Any]:
-    """A call of which does a step and gives its metrics; ``name`` such as ``resnet50``.
+def parts(folder: str, name: str, size: int, dtype: Any) -> tuple[Callable, Callable]:
+    """What makes the first state, and the step ``(state, batch) -> (state, metrics)``.
 
-    In float32, or in ``dtype`` without the example's scaling of losses, which its float16 needs.
+    ``name`` such as ``resnet50``; in float32, or in ``dtype`` without the example's scaling of
+    losses, which its float16 needs. The step runs inside an axis named ``batch``.
     """
     import jax
-    import jax.numpy as jnp
-    import numpy as np
 
     models, train = _modules(folder)
     network = getattr(models, name.replace("resnet", "ResNet"))
@@ -48,21 +47,38 @@ def make(folder: str, name: str, size: int, batch: int, dtype: Any) -> Callable[
     def rate(step):
         return 0.01
 
-    state = train.create_train_state(jax.random.key(0), config, model, size, rate)
-    step = jax.pmap(
-        functools.partial(train.train_step, learning_rate_fn=rate),
+    def create():
+        return train.create_train_state(jax.random.key(0), config, model, size, rate)
+
+    return create, functools.partial(train.train_step, learning_rate_fn=rate)
+
+
+def batch(count: int, size: int, dtype: Any) -> dict[str, Any]:
+    """Random images as the example's step takes them: floats, normalised."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    images = np.random.default_rng(0).standard_normal((count, size, size, 3), np.float32)
+    return {"image": jnp.asarray(images, dtype), "label": jnp.arange(count, dtype=jnp.int32) % 10}
+
+
+def make(folder: str, name: str, size: int, count: int, dtype: Any) -> Callable[[], Any]:
+    """A call of which does a step of ``count`` images and gives its metrics; see :func:`parts`."""
+    import jax
+
+    create, step = parts(folder, name, size, dtype)
+    run = jax.pmap(
+        step,
         in_axes=(None, 0),
         out_axes=(None, 0),
         axis_name="batch",
         devices=jax.local_devices()[:1],
     )
-    images = np.random.default_rng(0).standard_normal((1, batch, size, size, 3), np.float32)
-    labels = np.arange(batch, dtype=np.int32)[None] % 10
-    data = {"image": jnp.asarray(images, dtype), "label": jnp.asarray(labels)}
-    held = [state]
+    data = jax.tree.map(lambda leaf: leaf[None], batch(count, size, dtype))
+    held = [create()]
 
     def call():
-        held[0], metrics = step(held[0], data)
+        held[0], metrics = run(held[0], data)
         return metrics
 
     return call

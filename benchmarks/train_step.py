@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py --model resnet18 --stem small --size 32 --batch 32 --cores 1
     python benchmarks/train_step.py --model resnet50 --size 224 --batch 256 --dtype bfloat16 \
-        --peer torch torch-compiled flax-example ours-custom-gradients \
+        --peer torch torch-compiled flax-example ours-plain \
         --flax-example ../flax/examples/imagenet
 
 A step is forward, cross-entropy, backward, SGD with momentum and weight decay, and batch norm's
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import flax_example, sides
 
-PEERS = ("torch", "torch-compiled", "flax-example", "ours-custom-gradients")
+PEERS = ("torch", "torch-compiled", "flax-example", "ours-plain", "ours-gpu")
 
 
 def main():
@@ -120,11 +120,19 @@ def ours(flags):
     return measured_by_jax(flags, step, model)
 
 
-def ours_custom_gradients(flags):
-    """With batch norm's custom gradient also where it is not the default: on GPUs, in bfloat16."""
+def ours_plain(flags):
+    """With XLA's own operations in place of the forms that our backend takes by default."""
     from flax_resnet import ops
 
-    with ops.custom_gradients():
+    with ops.plain():
+        return ours(flags)
+
+
+def ours_gpu(flags):
+    """With the forms of GPUs, to measure them where they are not the default."""
+    from flax_resnet import ops
+
+    with ops.forms_of("gpu"):
         return ours(flags)
 
 
@@ -205,7 +213,8 @@ def torch_side(flags):
 
 SIDES = {
     "ours": ours,
-    "ours-custom-gradients": ours_custom_gradients,
+    "ours-plain": ours_plain,
+    "ours-gpu": ours_gpu,
     "torch": torch_side,
     "torch-compiled": torch_side,
     "flax-example": flax_side,

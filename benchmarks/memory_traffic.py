@@ -1,0 +1,173 @@
+"""What a training step or inference moves through a GPU's memory, counted without a GPU.
+
+    pip install 'jax[cuda12]'
+    python benchmarks/memory_traffic.py --model resnet50 --batch 256 \
+        --sides gpu plain flax-example --flax-example ../flax/examples/imagenet
+    python benchmarks/memory_traffic.py --what inference --batch 64
+
+XLA compiles for a GPU that is only described: an H100, whose time goes into memory in ResNets.
+Each kernel of the optimised program reads its operands and writes its results, which is counted;
+what caches keep from one kernel to the next is not known here, nor how fast a kernel is, so this
+tells forms apart and says the most that memory allows, and does not replace a measurement.
+Kernels are chosen without trying them out (``xla_gpu_autotune_level=0``), and stand in no command
+buffers, that they can be counted. Sides: ``gpu``, what a GPU gets by default; ``plain``, the same
+network with XLA's own operations; ``flax-example``, Flax's ImageNet example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import PartitionSpec
+
+from benchmarks import flax_example, hlo, sides, trainer
+from flax_resnet import create_model, fold_batch_norm, init_variables, ops
+from train import steps
+from train.parallel import ShardMap
+
+# NVIDIA H100 SXM, in the form of XLA's GpuTargetConfigProto; from the maker's data sheets.
+H100 = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98 threads_per_warp: 32
+  threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472 l2_cache_size: 52428800
+  memory_bandwidth: 3352320000000 device_memory_size: 84978434048
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 }
+runtime_version { major: 12 minor: 9 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+BANDWIDTH = 3.35e12
+COMPILER = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_command_buffer": ""}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--what", choices=("step", "inference"), default="step")
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--stem", choices=("imagenet", "small"))
+    parser.add_argument("--size", type=int, default=224, help="pixels a side")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument(
+        "--sides", nargs="+", choices=("gpu", "plain", "flax-example"), default=["gpu", "plain"]
+    )
+    parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
+    parser.add_argument("--largest", type=int, default=0, help="kernels to list, largest first")
+    flags = parser.parse_args()
+    if "flax-example" in flags.sides:
+        if flags.stem or flags.what != "step" or not flags.flax_example:
+            parser.error("flax-example wants --flax-example FOLDER, no --stem, and --what step")
+        flax_example.check(flags.flax_example, flags.model)
+    jax.config.update("jax_platforms", "cpu")  # what is here; the GPU is described alone
+    devices = ShardMap(h100().devices)
+    print(
+        f"{flags.what} of {flags.model}, {flags.size} px, batch {flags.batch}, {flags.dtype};",
+        end="",
+    )
+    print(f" {devices.devices[0].device_kind}, described; {sides.conditions(0)}")
+    for side in flags.sides:
+        compiled = lowered(flags, side, devices).compile(compiler_options=COMPILER)
+        show(side, hlo.kernels(compiled.as_text()), flags)
+        memory = compiled.memory_analysis()
+        held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        print(f"{'':14}{held / 2**30:.2f} GiB of memory", flush=True)
+
+
+def h100() -> topologies.TopologyDescription:
+    """One H100, described; RuntimeError without JAX's plugin for CUDA."""
+    return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
+
+
+def lowered(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
+    if side == "flax-example":
+        return lowered_example(flags, devices)
+    with ops.plain() if side == "plain" else ops.forms_of("gpu"):
+        fields = {"stem": flags.stem} if flags.stem else {}
+        model = create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
+        lower = lowered_step if flags.what == "step" else lowered_inference
+        return lower(flags, model, devices)
+
+
+def lowered_step(flags, model, devices):
+    task = trainer.make_task(model)
+    state = steps.abstract_state(task, (flags.size, flags.size, 3))
+    batch = {
+        "image": jax.ShapeDtypeStruct((flags.batch, flags.size, flags.size, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((flags.batch,), jnp.int32),
+    }
+    train = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
+    return train.lower(state, {}, batch)
+
+
+def lowered_inference(flags, model, devices):
+    """Weights and images of the type that is computed in, as ``inference.py`` has them."""
+    shape = (flags.size, flags.size, 3)
+    model, variables = fold_batch_norm(model, init_variables(model, 0, shape))
+    images = np.zeros((flags.batch, *shape))
+    variables, images = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, flags.dtype), (variables, images)
+    )
+    evaluate = devices.evaluate(lambda variables, _, images: model.apply(variables, images))
+    return evaluate.lower(variables, {}, images)
+
+
+def lowered_example(flags, devices):
+    create, step = flax_example.parts(flags.flax_example, flags.model, flags.size, flags.dtype)
+    batch = jax.eval_shape(lambda: flax_example.batch(flags.batch, flags.size, flags.dtype))
+    whole, split = PartitionSpec(), PartitionSpec(steps.AXIS)
+    mapped = jax.shard_map(
+        step,
+        mesh=jax.sharding.Mesh(np.array(devices.devices), (steps.AXIS,)),
+        in_specs=(whole, split),
+        out_specs=whole,
+        check_vma=False,
+    )
+    return jax.jit(mapped).lower(jax.eval_shape(create), batch)
+
+
+def show(side: str, kernels: list[hlo.Kernel], flags) -> None:
+    """A line of all, and one of each kind."""
+    total = sum(kernel.bytes for kernel in kernels)
+    print(f"{side:14}{len(kernels)} kernels, {total / flags.batch / 1e6:.1f} MB an image, ", end="")
+    print(f"no more than {BANDWIDTH * flags.batch / total:,.0f} images/s at 3.35 TB/s")
+    groups = defaultdict(list)
+    for kernel in kernels:
+        groups[group(kernel)].append(kernel.bytes)
+    for name, moved in sorted(groups.items(), key=lambda item: -sum(item[1])):
+        print(f"{'':14}{sum(moved) / flags.batch / 1e6:7.1f} MB by {len(moved)} {name}")
+    for kernel in sorted(kernels, key=lambda kernel: -kernel.bytes)[: flags.largest]:
+        read, written = (n / flags.batch / 1e6 for n in (kernel.read, kernel.written))
+        print(f"{'':14}{read:7.2f} MB read, {written:5.2f} written: {kernel.name}")
+
+
+def group(kernel: hlo.Kernel) -> str:
+    """XLA names fusions by what they compute, and calls by the library."""
+    name = kernel.name
+    if "conv" in kernel.kind or "gemm" in name or "matmul" in kernel.kind:
+        return "convolutions and matrix products"
+    if "scatter" in name or "reduce_window" in name:
+        return "poolings"
+    if "reduce" in name:
+        return "reductions, with what is fused into them"
+    if "copy" in name or "transpose" in name:
+        return "copies and transpositions"
+    return "elementwise kernels"
+
+
+if __name__ == "__main__":
+    main()
