@@ -97,6 +97,10 @@ def test_features_and_maps(run, test_images):
         (np.zeros((8, 8, 5), np.uint8), r"\(8, 8, 5\)"),
         ("no such.png", "no such.png: No such file"),
         (__file__, "test_runs.py: .* no readable image"),
+        (3, "a list of these, not a value of int"),
+        (None, "not a value of NoneType"),
+        (b"a.png", "not a value of bytes"),
+        ([3], "uint8"),
     ],
 )
 def test_what_is_no_image_is_named(run, image, words):
@@ -122,6 +126,7 @@ def test_chosen_steps(digits_run):
 def test_what_cannot_be_loaded_is_told_in_a_line(digits_run, tmp_path):
     for arguments, words in (
         ((tmp_path,), "holds no run"),
+        ((None,), "path must name a run's folder, not be None"),
         ((digits_run, 23), "no step 23; it has 22, 44"),
         ((digits_run, "newest"), "'newest'"),
         ((digits_run, "last", "average"), "'average'"),
