@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from train.commands import Parser, add_checkpoint_flags, parse_step, run_command
 from train.errors import RunError, UsageError
+from train.text import one_line, shortened
 
 if TYPE_CHECKING:  # the others import JAX, which takes a second
     import numpy as np
@@ -65,7 +66,7 @@ def main() -> int:
         for answer in answers(run, files, flags.topk, flags.explain):
             if answer.error is not None:
                 bad += 1
-                bar.say(f"error: {answer.error}", sys.stderr)
+                bar.say(one_line(f"error: {answer.error}"), sys.stderr)
             for line in tell(answer):
                 bar.say(line, sys.stdout)
             bar.update()
@@ -211,11 +212,11 @@ class Explanations:
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name.casefold())
-        told = ", ".join(f"{c[:30]} {probability:.1%}" for c, probability in classes[:2])
-        called = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")[:50]
+        told = ", ".join(f"{shortened(c, 30)} {probability:.1%}" for c, probability in classes[:2])
+        called = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
         place = os.path.join(self._folder, f"{name}.png")
         with writing(place):
-            draw_explanation(place, square, heat, f"{called}\n{told}")
+            draw_explanation(place, square, heat, f"{shortened(called, 50)}\n{told}")
 
 
 def as_text() -> Callable[[Answer], list[str]]:
@@ -223,7 +224,7 @@ def as_text() -> Callable[[Answer], list[str]]:
 
     def tell(answer: Answer) -> list[str]:
         told = ", ".join(f"{name} {probability:.1%}" for name, probability in answer.classes)
-        return [] if answer.error is not None else [f"{answer.file}: {told}"]
+        return [] if answer.error is not None else [one_line(f"{answer.file}: {told}")]
 
     return tell
 

@@ -24,6 +24,7 @@ from train.data.source import Source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
 from train.files import Locked, append_line, locked, write_atomically, writing
+from train.text import one_line
 
 SESSIONS = "sessions.jsonl"
 _SESSION_HAS = {"time", "step", "versions", "devices", "device_kind", "platform", "processes"}
@@ -224,7 +225,7 @@ def _unlike(source: Source, learned: Sequence[str]) -> str:
 def some(names: Sequence[str], most: int = 8) -> str:
     """At most so many names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(one_line, names[:most])) + more
 
 
 def _config_file(path: str) -> str:

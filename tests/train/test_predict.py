@@ -147,3 +147,8 @@ def test_any_name_of_a_class_is_one_field_of_the_csv():
     rows = list(csv.DictReader(io.StringIO("".join(f"{line}\n" for line in told), newline="")))
     assert [row["class"] for row in rows] == [name, ""] and rows[1]["error"] == "bad"
     assert [row["file"] for row in rows] == ["x.png", "y"]
+
+
+def test_any_name_of_a_class_is_one_line_of_the_text():
+    [line] = predict.as_text()(predict.Answer("x\x1b[2J.png", [("a\r\nb\u2028é ü", 0.75)]))
+    assert line == r"x\x1b[2J.png: a\r\nb\u2028é ü 75.0%"
