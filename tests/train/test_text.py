@@ -1,8 +1,9 @@
 """Names that hold anything, where people read them."""
 
 import numpy as np
+from PIL import Image
 
-from train import workdir
+from train import report, workdir
 from train.config import default_config
 from train.data.bad_records import BadRecord, BadRecords
 from train.data.splits import Split
@@ -48,3 +49,15 @@ def test_class_names_with_line_breaks_are_told_in_a_line(tmp_path):
     warned = []
     BadRecords(warn=warned.append).add(split.reader, [BadRecord(1, split.source.name_of(1), "no")])
     assert warned == [r"val image val/dog\nhouse/1.png is left out: no"]
+
+
+def test_long_captions_are_not_cut(tmp_path):
+    def picture(caption):
+        report.draw_samples(str(tmp_path), np.zeros((2, 8, 8, 3), np.uint8), [caption, "cat"])
+        with Image.open(tmp_path / "samples.png") as image:
+            return np.asarray(image)
+
+    name = "soft-coated wheaten terrier"
+    long, longer = picture(name), picture(f"{name}s")
+    assert long.shape == longer.shape and not np.array_equal(long, longer)
+    assert np.array_equal(picture("cat"), picture("cat"))
