@@ -148,10 +148,11 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
         for chunk, squares in decoded:
             good = [square for square in squares if not isinstance(square, str)]
             if good:
-                stacked = np.stack(good)
+                # Filled up, or for a lone one another program would be compiled.
+                stacked = np.resize(np.stack(good), (run.batch_size, *good[0].shape))
                 logits = run.logits_prepared(stacked)
                 probabilities = np.asarray(run.probabilities(logits))
-                heats = [None] * len(good)
+                heats = [None] * run.batch_size
                 if pictures is not None:
                     heats = run.explain_prepared(stacked, logits.argmax(axis=1))
                 told = zip(logits, probabilities, heats, strict=True)
