@@ -258,7 +258,10 @@ def load_run(
         model = network_of(config, config.get("model.num_classes") or len(names))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path!r} does not describe a run: {error!r}") from error
-    number, variables = _restore(path, step, model, weights == "ema")
+    try:
+        number, variables = _restore(path, step, model, weights == "ema")
+    except OSError as error:
+        raise RunError(f"cannot read the checkpoints of {path!r}: {error}") from error
     return Run(
         path=path,
         step=number,
@@ -385,9 +388,9 @@ def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, An
     place = Path(folder) / str(step)
     try:
         check_step(folder, step)
+        checkpoint = find_checkpoint(place)
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read the checkpoint {place}: {error}") from error
-    checkpoint = find_checkpoint(place)
     if checkpoint is None:
         raise RunError(f"cannot read the checkpoint {place}: there is none in it")
     file = read_checkpoint(checkpoint, average=ema)

@@ -64,6 +64,7 @@ def run_command(command: Callable[[], int | None]) -> None:
 
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that its cache cannot be written
     sys.unraisablehook = _without_closed_loops
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
@@ -75,6 +76,9 @@ def run_command(command: Callable[[], int | None]) -> None:
         status = 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except PermissionError as error:
+        print(f"error: no permission for {error.filename!r}", file=sys.stderr)
         status = 1
     except BrokenPipeError:  # whoever read the output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

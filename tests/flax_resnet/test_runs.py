@@ -14,6 +14,7 @@ from flax_resnet.decoding import BadImage
 from flax_resnet.runs import pixels_of
 from flax_resnet.weights import WeightsError
 from tests.train.pictures import photograph
+from tests.unprivileged import unprivileged
 from train import workdir
 from train.data.splits import Split
 from train.evaluation import evaluate_run
@@ -133,6 +134,16 @@ def test_what_cannot_be_loaded_is_told_in_a_line(digits_run, tmp_path):
     ):
         with pytest.raises(WeightsError, match=words):
             load_run(*arguments)
+
+
+def test_checkpoints_that_may_not_be_read_are_told_in_a_line(digits_run, tmp_path):
+    copy = tmp_path / "run"
+    (copy / "checkpoints").mkdir(parents=True)
+    for name in ("config.json", "run.json"):
+        shutil.copyfile(Path(digits_run) / name, copy / name)
+    (copy / "checkpoints").chmod(0)
+    with unprivileged(tmp_path), pytest.raises(WeightsError, match="cannot read the checkpoints"):
+        load_run("run")
 
 
 def test_a_damaged_last_checkpoint_is_never_used_unseen(digits_run, tmp_path, caplog):

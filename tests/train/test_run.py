@@ -16,7 +16,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests.unprivileged import unprivileged
 from train import announce, report, workdir
+from train.commands import run_command
 from train.config import default_config
 from train.data.ahead import Ahead
 from train.errors import RunError, UsageError
@@ -341,6 +343,15 @@ def test_an_interrupt_ends_what_does_not_come_back_to_python(interrupt):
         while not left.is_set():  # without Python's lock, as XLA compiles
             hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
     assert left.is_set()
+
+
+def test_what_may_not_be_read_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    (tmp_path / "closed").mkdir(mode=0)
+    with unprivileged(tmp_path), pytest.raises(SystemExit) as ended:
+        run_command(lambda: os.listdir("closed"))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: no permission for 'closed'"
 
 
 def test_an_interrupt_ends_an_import_at_once(interrupt, tmp_path, monkeypatch):
