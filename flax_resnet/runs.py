@@ -234,6 +234,8 @@ def load_run(
     Raises RunError, a ValueError, in one line: there is no such run, step or average, or it is
     damaged.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise RequestError(f"path must name a run's folder, not be {path!r}")
     path = os.path.expanduser(os.fspath(path))
     if weights not in (None, *WEIGHTS):
         raise RequestError(f"weights must be 'ema' or 'raw', not {weights!r}")
@@ -256,7 +258,10 @@ def load_run(
         model = network_of(config, config.get("model.num_classes") or len(names))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path!r} does not describe a run: {error!r}") from error
-    number, variables = _restore(path, step, model, weights == "ema")
+    try:
+        number, variables = _restore(path, step, model, weights == "ema")
+    except OSError as error:
+        raise RunError(f"cannot read the checkpoints of {path!r}: {error}") from error
     return Run(
         path=path,
         step=number,
@@ -327,10 +332,15 @@ def pixels_of(image: Any) -> np.ndarray:
 
 
 def _each(images: Any) -> Iterable[Any]:
-    """The images one by one, of whatever :class:`Run`'s methods take."""
+    """The images one by one, of whatever :class:`Run`'s methods take; BadImage for what is none."""
     single = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert")
     if single or getattr(images, "ndim", 4) < 4:
         return [images]
+    if not isinstance(images, Iterable) or isinstance(images, (bytes, Mapping)):
+        from flax_resnet.decoding import BadImage
+
+        kind = type(images).__name__
+        raise BadImage(f"give a file's path, an image or a list of these, not a value of {kind}")
     return images
 
 
@@ -378,9 +388,9 @@ def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, An
     place = Path(folder) / str(step)
     try:
         check_step(folder, step)
+        checkpoint = find_checkpoint(place)
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read the checkpoint {place}: {error}") from error
-    checkpoint = find_checkpoint(place)
     if checkpoint is None:
         raise RunError(f"cannot read the checkpoint {place}: there is none in it")
     file = read_checkpoint(checkpoint, average=ema)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from train import allocation, compilation
 from train.errors import RunError, UsageError
+from train.signals import interruptible
 
 if TYPE_CHECKING:
     import ml_collections
@@ -41,25 +42,34 @@ def run_command(command: Callable[[], int | None]) -> None:
 
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that its cache cannot be written
     sys.unraisablehook = _without_closed_loops
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
     try:
-        status = command() or 0
+        with interruptible(_interrupted):
+            status = command() or 0
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except PermissionError as error:
+        print(f"error: no permission for {error.filename!r}", file=sys.stderr)
+        status = 1
     except BrokenPipeError:  # whoever read the output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        _leave(130)
+        _interrupted()
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _interrupted() -> None:
+    print("error: interrupted", file=sys.stderr)
+    _leave(130)
 
 
 def _leave(status: int) -> None:

@@ -60,10 +60,16 @@ def run(flags: argparse.Namespace) -> int:
     from train import predictions
     from train.data.prepared import resolve_data_dir
     from train.evaluation import Other, evaluate_run
+    from train.files import check_writable
     from train.metrics import to_json
 
     if flags.predictions is not None:
         predictions.check_file(flags.predictions)
+    with processes.together():
+        if processes.is_first():  # which writes
+            for place in filter(None, (flags.output, flags.predictions)):
+                folder = place if place == flags.output else os.path.dirname(place)
+                check_writable(folder, place)
     ema = None if flags.weights is None else flags.weights == "ema"
     data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
     other = Other(flags.split, flags.dataset, data_dir)

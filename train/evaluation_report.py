@@ -19,6 +19,7 @@ from train.files import write_atomically, writing
 from train.metrics import finite
 from train.predictions import Predictions, output_names
 from train.scores import Scores, score
+from train.text import MOST_CAPTION, one_line, shortened
 
 FILE = "evaluation.json"
 MOST_CLASSES = 1000  # whose confusion matrix is written in full
@@ -74,11 +75,12 @@ def summary(evaluated: Evaluated, scores: Scores) -> str:
     imperfect = [one for one in scores.classes if one.examples and one.accuracy < 1]
     if imperfect:
         worst = sorted(imperfect, key=lambda one: one.accuracy)[:_TOLD]
-        told = ", ".join(f"{c.name} {c.accuracy:.1%} of {c.examples:,}" for c in worst)
+        told = ", ".join(f"{one_line(c.name)} {c.accuracy:.1%} of {c.examples:,}" for c in worst)
         lines.append(f"worst        {told}")
     if scores.confused:
         told = ", ".join(
-            f"{c.label} as {c.predicted} ({c.examples:,})" for c in scores.confused[:_TOLD]
+            f"{one_line(c.label)} as {one_line(c.predicted)} ({c.examples:,})"
+            for c in scores.confused[:_TOLD]
         )
         lines.append(f"mistaken     {told}")
     return "\n".join(lines)
@@ -144,8 +146,9 @@ def images_of(split: Split, records: np.ndarray) -> np.ndarray:
 def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -> list[str]:
     """What some images are, and what was said of them."""
     return [
-        f"is {names[predictions.label[i]]}\n"
-        f"→ {names[predictions.predicted[i]][:14]} {predictions.confidence[i]:.0%}"
+        f"is {shortened(names[predictions.label[i]], MOST_CAPTION)}\n"
+        f"→ {shortened(names[predictions.predicted[i]], MOST_CAPTION)}"
+        f" {predictions.confidence[i]:.0%}"
         for i in which
     ]
 

@@ -24,6 +24,19 @@ def writing(what: str) -> Iterator[None]:
         raise RunError(f"cannot write {what}: {error.strerror or error}") from error
 
 
+def check_writable(folder: str, what: str) -> None:
+    """Raises RunError unless ``folder`` may be written, or made where it is not there.
+
+    So that what takes long does not come to nothing at its end. ``what`` is what will be written.
+    """
+    above = os.path.abspath(folder)
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK):
+        reason = "is not a folder" if not os.path.isdir(above) else "cannot be written"
+        raise RunError(f"cannot write {what}: {above!r} {reason}")
+
+
 def append_line(path: str, line: str) -> None:
     """Adds a line to a text file, whose last one a kill may have cut short. Raises RunError."""
     with writing(path), open(path, "ab+") as file:

@@ -35,6 +35,7 @@ from train.run import Run, check_alike, open_run
 from train.run_report import LiveReport
 from train.signals import StopRequest
 from train.stopping import Stopping, hearing
+from train.text import MOST_CAPTION, shortened
 
 LEAST_EXPLAINED = 100  # steps of a run whose net is worth the time to compile Grad-CAM
 
@@ -365,12 +366,13 @@ def first_images(run: Run) -> tuple[np.ndarray, list[str]]:
 def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
     """The class of each image, or of mixed ones both with their shares."""
     if targets.other is None:
-        return [class_names[label] for label in targets.label]
+        return [shortened(class_names[label], MOST_CAPTION) for label in targets.label]
     told = []
     for label, other, share in zip(*targets, strict=True):
         if share >= 0.995 or label == other:
-            told.append(class_names[label])
+            told.append(shortened(class_names[label], MOST_CAPTION))
         else:
             parts = sorted([(share, label), (1 - share, other)], reverse=True)
-            told.append(" ".join(f"{class_names[i][:8]} {part:.0%}" for part, i in parts))
+            names = [(shortened(class_names[i], MOST_CAPTION), part) for part, i in parts]
+            told.append("\n".join(f"{name} {part:.0%}" for name, part in names))
     return told

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from train.commands import Parser, run_command
 from train.errors import RunError, UsageError
 from train.finished import add_checkpoint_flags, open_run, parse_step
+from train.text import one_line, shortened
 
 if TYPE_CHECKING:  # the others import JAX, which takes a second
     import numpy as np
@@ -66,7 +67,7 @@ def main() -> int:
         for answer in answers(run, files, flags.topk, flags.explain):
             if answer.error is not None:
                 bad += 1
-                bar.say(f"error: {answer.error}", sys.stderr)
+                bar.say(one_line(f"error: {answer.error}"), sys.stderr)
             for line in tell(answer):
                 bar.say(line, sys.stdout)
             bar.update()
@@ -134,10 +135,11 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
         for chunk, squares in decoded:
             good = [square for square in squares if not isinstance(square, str)]
             if good:
-                stacked = np.stack(good)
+                # Filled up, or for a lone one another program would be compiled.
+                stacked = np.resize(np.stack(good), (run.batch_size, *good[0].shape))
                 logits = run.logits_prepared(stacked)
                 probabilities = np.asarray(run.probabilities(logits))
-                heats = [None] * len(good)
+                heats = [None] * run.batch_size
                 if pictures is not None:
                     heats = run.explain_prepared(stacked, logits.argmax(axis=1))
                 told = zip(logits, probabilities, heats, strict=True)
@@ -198,11 +200,11 @@ class Explanations:
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name.casefold())
-        told = ", ".join(f"{c[:30]} {probability:.1%}" for c, probability in classes[:2])
-        called = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")[:50]
+        told = ", ".join(f"{shortened(c, 30)} {probability:.1%}" for c, probability in classes[:2])
+        called = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
         place = os.path.join(self._folder, f"{name}.png")
         with writing(place):
-            draw_explanation(place, square, heat, f"{called}\n{told}")
+            draw_explanation(place, square, heat, f"{shortened(called, 50)}\n{told}")
 
 
 def as_text() -> Callable[[Answer], list[str]]:
@@ -210,7 +212,7 @@ def as_text() -> Callable[[Answer], list[str]]:
 
     def tell(answer: Answer) -> list[str]:
         told = ", ".join(f"{name} {probability:.1%}" for name, probability in answer.classes)
-        return [] if answer.error is not None else [f"{answer.file}: {told}"]
+        return [] if answer.error is not None else [one_line(f"{answer.file}: {told}")]
 
     return tell
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from train import curves
 from train.files import make_atomically
 from train.metrics import read_rows
 from train.scores import Bin
+from train.text import shortened
 
 
 class Pictures:
@@ -78,8 +80,11 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
     """Writes a PNG: a grid of uint8 ``(N, H, W, 3)`` images, captions of a line or more above."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
+    long = any(len(line) > 19 for caption in captions for line in caption.splitlines())
+    size, most = (6.5, 23) if long else (8, 19)  # points, and letters that are as wide as a cell
+    captions = ["\n".join(_wrapped(caption, most)) for caption in captions]
     lines = max(caption.count("\n") + 1 for caption in captions)
-    side, gap, above = 1.2, 0.1, 0.05 + 0.15 * lines  # inches
+    side, gap, above = 1.2, 0.1, 0.05 + size / 54 * lines  # inches
     wide, high = side + gap, side + gap + above
     # In one pair of axes: to lay out one for each image takes seconds, and the run waits.
     figure, axis = _blank(columns * wide, rows * high)
@@ -89,10 +94,14 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
         interpolation = "nearest" if len(image) < 64 else "antialiased"
         place = (left, left + side, top + side, top)
         axis.add_image(_image(axis, image, place, interpolation))
-        caption = "\n".join(line[:19] for line in caption.splitlines())
         where = dict(horizontalalignment="center", verticalalignment="bottom", clip_on=False)
-        axis.text(left + side / 2, top - 0.03, caption, fontsize=8, parse_math=False, **where)
+        axis.text(left + side / 2, top - 0.03, caption, fontsize=size, parse_math=False, **where)
     _save(figure, path)
+
+
+def _wrapped(caption: str, most: int) -> list[str]:
+    """The caption's lines, and longer ones in several."""
+    return [part for line in caption.splitlines() for part in textwrap.wrap(line, most)]
 
 
 def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
@@ -108,7 +117,7 @@ def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
     figure.colorbar(shown, ax=axis, label="share of the class", shrink=0.8)
     axis.set(xlabel="predicted", ylabel="class")
     if some:
-        ticks, short = range(len(names)), [name[:24] for name in names]
+        ticks, short = range(len(names)), [shortened(name, 24) for name in names]
         axis.set_xticks(ticks, short, fontsize=8 if few else 6, parse_math=False)
         axis.set_yticks(ticks, short, fontsize=8 if few else 6, parse_math=False)
         if max(map(len, short)) > 3:

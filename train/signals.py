@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 STOPPED = 75  # the exit status that asks schedulers to start the command again
 
@@ -60,3 +63,58 @@ def ending_at_once(doing: str = "") -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interruptible(leave: Callable[[], None], seconds: float = 5.0) -> Iterator[None]:
+    """SIGINT ends this block, as KeyboardInterrupt, whatever it arrives in.
+
+    Python alone would lose it in a callback, such as JAX's of each garbage collection, where
+    exceptions are told and dropped: here it comes again a moment later. Some libraries drop it,
+    and while XLA compiles no handler runs: where the block has not ended after ``seconds``,
+    ``leave`` is called, in another thread, to end the process. It is called at once in an import,
+    of which some end in a crash otherwise. A process that ignores SIGINT goes on doing so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    ended = threading.Event()
+
+    def hear(_: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                leave()
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    def again(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            before_hook(what)
+            return
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    def watch() -> None:
+        while number := arrived.recv(1):
+            ours = number[0] == signal.SIGINT and signal.getsignal(signal.SIGINT) is hear
+            if ours and not ended.wait(seconds):
+                leave()
+
+    arrived, written = socket.socketpair()
+    written.setblocking(False)  # as the interpreter asks, which writes there what arrives
+    with arrived, written:
+        watcher = threading.Thread(target=watch, name="interrupts", daemon=True)
+        watcher.start()
+        before_hook, sys.unraisablehook = sys.unraisablehook, again
+        before_descriptor = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, hear)
+        try:
+            yield
+        finally:
+            ended.set()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.set_wakeup_fd(before_descriptor)
+            sys.unraisablehook = before_hook
+            written.close()
+            watcher.join()

@@ -23,7 +23,8 @@ from train import environment, processes
 from train.data.source import Source
 from train.data.splits import Split
 from train.errors import RunError, UsageError
-from train.files import Locked, append_line, locked, write_atomically, writing
+from train.files import Locked, append_line, check_writable, locked, write_atomically, writing
+from train.text import one_line
 
 SESSIONS = "sessions.jsonl"
 _SESSION_HAS = {"time", "step", "versions", "devices", "device_kind", "platform", "processes"}
@@ -37,12 +38,7 @@ def check(path: str, config: ml_collections.ConfigDict) -> None:
     Raises UsageError, with the keys that differ, where the folder's run learns otherwise
     and has something to lose, and RunError where the folder cannot be written.
     """
-    above = os.path.abspath(path)
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
-    if not os.path.isdir(above) or not os.access(above, os.W_OK):
-        reason = "is not a folder" if not os.path.isdir(above) else "cannot be written"
-        raise RunError(f"cannot write the workdir {path!r}: {above!r} {reason}")
+    check_writable(path, f"the workdir {path!r}")
     if has_checkpoints(path):
         differ = config_lib.differences(read_config(path), config)
         if differ:
@@ -230,7 +226,7 @@ def _unlike(source: Source, learned: Sequence[str]) -> str:
 def some(names: Sequence[str], most: int = 8) -> str:
     """At most so many names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(one_line, names[:most])) + more
 
 
 def _config_file(path: str) -> str:

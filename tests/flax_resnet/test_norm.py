@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import Mesh, PartitionSpec
 
 from flax_resnet import ops
 from flax_resnet.norm import BatchNorm, batch_norm
@@ -49,6 +50,14 @@ def assert_close(ours, theirs, within):
         assert np.abs(a - b).max() <= within * np.abs(b).max()
 
 
+def assert_as_linen(computed):
+    """``computed(module)`` of both forms of ours equals that of linen's batch norm."""
+    theirs = computed(nn.BatchNorm)
+    assert_close(computed(BatchNorm), theirs, 1e-5)
+    with ops.forms_of("gpu"):
+        assert_close(computed(BatchNorm), theirs, 1e-5)
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_equals_linen(x, params, devices):
     axis = "batch" if devices > 1 else None
@@ -61,10 +70,53 @@ def test_equals_linen(x, params, devices):
             return jax.jit(one, compiler_options=AS_SHIPPED)(x)
         return jax.pmap(one, axis_name=axis)(x.reshape(devices, -1, *x.shape[1:]))
 
-    theirs = mapped(nn.BatchNorm)
-    assert_close(mapped(BatchNorm), theirs, 1e-5)
-    with ops.forms_of("gpu"):
-        assert_close(mapped(BatchNorm), theirs, 1e-5)
+    assert_as_linen(mapped)
+
+
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_inside_shard_map(x, params, check_vma):
+    """Statistics are those of both devices, and so are the gradients."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("batch",))
+
+    def mapped(module):
+        def one(x):
+            return jax.tree.map(lambda leaf: leaf[None], run(module, x, params, "batch"))
+
+        specs = dict(in_specs=PartitionSpec("batch"), out_specs=PartitionSpec("batch"))
+        return jax.jit(jax.shard_map(one, mesh=mesh, check_vma=check_vma, **specs))(x)
+
+    assert_as_linen(mapped)
+
+
+def test_inside_checkpoint(x, params):
+    """The forward pass is computed anew for the gradient."""
+
+    def again(module):
+        layer, statistics = module(**FIELDS), {"mean": jnp.ones(3), "var": jnp.ones(3)}
+
+        @jax.checkpoint
+        def normalised(x, params):
+            variables = {"params": params, "batch_stats": statistics}
+            return layer.apply(variables, x, False, mutable=["batch_stats"])
+
+        def total(x, params):
+            y, new = normalised(x, params)
+            return (jnp.sin(y) * draw(*y.shape, seed=7)).sum(), new
+
+        return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(x, params)
+
+    assert_as_linen(again)
+
+
+def test_under_vmap(x, params):
+    """Each of the mapped batches has statistics of its own, or with an axis those of all."""
+    batches = x.reshape(2, -1, *x.shape[1:])
+    for axis in (None, "batch"):
+        assert_as_linen(
+            lambda module, axis=axis: jax.jit(
+                jax.vmap(lambda x: run(module, x, params, axis), axis_name="batch")
+            )(batches)
+        )
 
 
 def test_is_taken_in_training_on_gpus(x, params):

@@ -14,6 +14,7 @@ from flax_resnet.decoding import BadImage
 from flax_resnet.runs import pixels_of
 from flax_resnet.weights import WeightsError
 from tests.train.pictures import photograph
+from tests.unprivileged import unprivileged
 from train import workdir
 from train.data.splits import Split
 from train.evaluation import evaluate_run
@@ -97,6 +98,10 @@ def test_features_and_maps(run, test_images):
         (np.zeros((8, 8, 5), np.uint8), r"\(8, 8, 5\)"),
         ("no such.png", "no such.png: No such file"),
         (__file__, "test_runs.py: .* no readable image"),
+        (3, "a list of these, not a value of int"),
+        (None, "not a value of NoneType"),
+        (b"a.png", "not a value of bytes"),
+        ([3], "uint8"),
     ],
 )
 def test_what_is_no_image_is_named(run, image, words):
@@ -122,12 +127,23 @@ def test_chosen_steps(digits_run):
 def test_what_cannot_be_loaded_is_told_in_a_line(digits_run, tmp_path):
     for arguments, words in (
         ((tmp_path,), "holds no run"),
+        ((None,), "path must name a run's folder, not be None"),
         ((digits_run, 23), "no step 23; it has 22, 44"),
         ((digits_run, "newest"), "'newest'"),
         ((digits_run, "last", "average"), "'average'"),
     ):
         with pytest.raises(WeightsError, match=words):
             load_run(*arguments)
+
+
+def test_checkpoints_that_may_not_be_read_are_told_in_a_line(digits_run, tmp_path):
+    copy = tmp_path / "run"
+    (copy / "checkpoints").mkdir(parents=True)
+    for name in ("config.json", "run.json"):
+        shutil.copyfile(Path(digits_run) / name, copy / name)
+    (copy / "checkpoints").chmod(0)
+    with unprivileged(tmp_path), pytest.raises(WeightsError, match="cannot read the checkpoints"):
+        load_run("run")
 
 
 def test_a_damaged_last_checkpoint_is_never_used_unseen(digits_run, tmp_path, caplog):

@@ -142,5 +142,6 @@ def test_what_cannot_be_evaluated_is_told_before_it_takes_time(command, tmp_path
     ):
         with pytest.raises(UsageError, match=words):
             command(*arguments)
-    with pytest.raises(RunError, match="cannot write"):
-        command("--output", tmp_path / "file" / "below")
+    for flag in ("--output", "--predictions"):
+        with pytest.raises(RunError, match=r"cannot write .*below.npz: '.*file' is not a folder"):
+            command(flag, tmp_path / "file" / "below.npz")

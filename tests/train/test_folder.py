@@ -119,6 +119,7 @@ def test_without_evaluation_pictures_a_part_of_every_class_is_held_out(below, tm
         (["train/a/1.jpg", "val/a/2.jpg"], "train", UsageError, "has one class, 'a'"),
         (["val/a/1.jpg", "val/b/2.jpg"], "train", UsageError, "no subfolder 'train'.* it has val"),
         (["a/1.jpg", "b/1.jpg", "b/2.jpg"], "train", UsageError, "'a' has a single picture"),
+        (["train/a/1.jpg", "val/a/1.jpg"], "val[:3]", UsageError, "is a slice .*such as 'val'"),
         (["train/a/1.jpg", "train/b/1.jpg"], "dev", UsageError, "no subfolder 'dev'.*it has train"),
     ],
 )

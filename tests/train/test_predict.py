@@ -61,6 +61,17 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(command, digits_run, pictur
         assert row["classes"][0]["class"] == run.class_names[expected.argmax()]
 
 
+def test_a_lone_last_picture_compiles_no_second_program(digits_run, pictures):
+    files = [str(pictures / name) for name in ("a.jpg", "b.png", "deep/c.png")]
+    run, alone = (load_run(digits_run, batch_size=size) for size in (2, 1))
+    told = list(predict.answers(run, files, 3, None))
+    assert run._compiled["logits"]._cache_size() == 1
+    for answer, file in zip(told, files, strict=True):
+        [expected] = alone.predict(file)
+        of_answer = [probability for _, probability in answer.classes]
+        np.testing.assert_allclose(of_answer, np.sort(expected)[::-1][:3], atol=1e-5)
+
+
 def test_csv_and_text_say_the_same_and_no_more_than_there_is(command, pictures):
     files = [pictures / "a.jpg", pictures / "none.jpg", pictures / "b.png"]
     status, out, err = command(*files, "--csv", "--topk", "99")
@@ -147,3 +158,8 @@ def test_any_name_of_a_class_is_one_field_of_the_csv():
     rows = list(csv.DictReader(io.StringIO("".join(f"{line}\n" for line in told), newline="")))
     assert [row["class"] for row in rows] == [name, ""] and rows[1]["error"] == "bad"
     assert [row["file"] for row in rows] == ["x.png", "y"]
+
+
+def test_any_name_of_a_class_is_one_line_of_the_text():
+    [line] = predict.as_text()(predict.Answer("x\x1b[2J.png", [("a\r\nb\u2028é ü", 0.75)]))
+    assert line == r"x\x1b[2J.png: a\r\nb\u2028é ü 75.0%"

@@ -1,19 +1,24 @@
 """The parts of a run: timetable, meter, console, metrics file, pictures, signals, workdir."""
 
 import contextlib
+import gc
+import hashlib
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
 import numpy as np
 import pytest
 
+from tests.unprivileged import unprivileged
 from train import announce, report, workdir
+from train.commands import run_command
 from train.config import default_config
 from train.data.ahead import Ahead
 from train.errors import RunError, UsageError
@@ -21,7 +26,7 @@ from train.evaluation import evaluate
 from train.meter import Meter
 from train.metrics import Console, MetricsWriter, read_rows, to_json
 from train.parallel import Pmap
-from train.signals import StopRequest, ending_at_once
+from train.signals import StopRequest, ending_at_once, interruptible
 from train.timetable import make_timetable
 
 
@@ -299,6 +304,69 @@ def test_where_no_handler_could_run_signals_are_the_systems():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.fixture
+def interrupt():
+    """Sends this process SIGINT, which Python hears as usual."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_in_a_callback_is_not_lost(interrupt):
+    """As in JAX's of each garbage collection, where Python drops exceptions."""
+    phases = []
+
+    def callback(phase, _):
+        if not phases:
+            phases.append(phase)
+            interrupt()
+
+    gc.callbacks.append(callback)
+    hook = sys.unraisablehook
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible(leave=lambda: None):
+            gc.collect()
+            time.sleep(5)
+    finally:
+        gc.callbacks.remove(callback)
+    assert phases == ["start"]
+    assert sys.unraisablehook is hook
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_ends_what_does_not_come_back_to_python(interrupt):
+    left = threading.Event()
+    with pytest.raises(KeyboardInterrupt), interruptible(leave=left.set, seconds=0.05):
+        threading.Timer(0.1, interrupt).start()
+        while not left.is_set():  # without Python's lock, as XLA compiles
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
+    assert left.is_set()
+
+
+def test_what_may_not_be_read_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    (tmp_path / "closed").mkdir(mode=0)
+    with unprivileged(tmp_path), pytest.raises(SystemExit) as ended:
+        run_command(lambda: os.listdir("closed"))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: no permission for 'closed'"
+
+
+def test_an_interrupt_ends_an_import_at_once(interrupt, tmp_path, monkeypatch):
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    left = threading.Event()
+    with pytest.raises(KeyboardInterrupt), interruptible(leave=left.set):
+        import interrupted  # noqa: F401
+    assert left.is_set()
+    left.clear()
+    with pytest.raises(KeyboardInterrupt), interruptible(leave=left.set):
+        interrupt()
+    assert not left.is_set()
 
 
 def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):

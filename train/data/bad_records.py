@@ -14,6 +14,7 @@ from flax_resnet.decoding import BadImage
 from train.data.source import Source
 from train.errors import RunError
 from train.files import append_line
+from train.text import one_line
 
 FILE = "bad_records.txt"
 _NAMED = 10  # how many are named to the reader
@@ -60,7 +61,7 @@ class Reader:
         bad = sorted(set(bad))
         if len(bad) <= self.most:
             return
-        named = "; ".join(f"{record.name}: {record.reason}" for record in bad[:_NAMED])
+        named = "; ".join(f"{one_line(record.name)}: {record.reason}" for record in bad[:_NAMED])
         raise RunError(
             f"at least {len(bad)} of the {len(self.source):,} images of {self.source.name}"
             f" {self.source.split} cannot be decoded, more than config.data.max_bad_fraction"
@@ -103,7 +104,8 @@ class BadRecords:
                 known.add(record)
                 self._write(source.split, record)
                 if len(known) <= _NAMED:
-                    self._warn(f"{source.split} image {record.name} is left out: {record.reason}")
+                    name = one_line(record.name)
+                    self._warn(f"{source.split} image {name} is left out: {record.reason}")
                 elif len(known) == _NAMED + 1:
                     self._warn(f"more {source.split} images are left out; {self._file} lists them")
             reader.check(known)

@@ -104,6 +104,11 @@ def _place_of(root: str, split: str) -> tuple[str, str]:
         if instead:
             return instead[0], ""
         return (TRAIN if TRAIN in has else ""), "held out"
+    if "[" in split or "+" in split:
+        raise UsageError(
+            f"the split {split!r} is a slice or a sum, which data sets of TFDS have and folders do"
+            f" not: their pictures lie sorted by class; name a whole one, such as {HELD_OUT[0]!r}"
+        )
     named = ", ".join(sorted(has)) or "none of train, " + ", ".join(HELD_OUT)
     raise UsageError(f"{root!r} has no subfolder {split!r} for that split; it has {named}")
 

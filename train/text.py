@@ -1,0 +1,21 @@
+"""Names as a terminal or a picture can show them: class and file names may hold anything."""
+
+from __future__ import annotations
+
+import re
+
+# What ends a line, moves the cursor, or turns the direction of what follows.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+MOST_CAPTION = 40  # characters of a name above a picture
+
+
+def one_line(text: str) -> str:
+    """The text with control characters as Python spells them, such as ``\\n``."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters in one line; an ellipsis shows that there were more."""
+    text = one_line(text)
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
