@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from flax_resnet import ResNet, init_variables
-from flax_resnet.weights import WeightsError, hub, read_weights, seals
-from flax_resnet.weights.checkpoints import check_step, find_checkpoint, steps_in
+from flax_resnet.weights import WeightsError, hub, read_weights
 from train.errors import RunError, UsageError
 
 
@@ -36,7 +34,6 @@ def initial_variables(
     try:
         if not os.path.exists(path):
             path = _fetched(source)
-        _check_seal(path)
         variables, report = read_weights(model, path, seed=config.seed)
     except WeightsError as error:
         raise RunError(f"config.init_from={source!r}: {error}") from error
@@ -56,23 +53,6 @@ def initial_variables(
         variables["params"]["head"] = drawn["params"]["head"]
         print("  the head is drawn afresh", flush=True)
     return variables
-
-
-def _check_seal(path: str | os.PathLike[str]) -> None:
-    """Raises WeightsError where the checkpoint that is read of ``path`` is not as it was sealed."""
-    found = find_checkpoint(Path(os.path.abspath(path)))
-    if found is None:
-        return  # a file, or what others wrote
-    step = found.parent if found.name == "default" else found
-    try:
-        if step.name in map(str, steps_in(step.parent)):
-            check_step(step.parent, int(step.name))
-        elif seals.is_sealed(step):  # a copy by another name
-            seals.check(step)
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"cannot read the checkpoint {step}: {error}; name another step's folder"
-        ) from error
 
 
 def _check_channels(params: Any, channels: int, source: str) -> None:

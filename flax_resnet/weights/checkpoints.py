@@ -49,6 +49,21 @@ def check_step(folder: str | os.PathLike[str], step: int) -> bool:
     return sealed
 
 
+def check_tree(tree: Path) -> None:
+    """Raises WeightsError where what :func:`find_checkpoint` found is not as it was sealed."""
+    step = Path(os.path.abspath(tree))
+    step = step.parent if step.name == "default" else step
+    try:
+        if step.name in map(str, steps_in(step.parent)):
+            check_step(step.parent, int(step.name))
+        elif seals.is_sealed(step):  # a copy by another name
+            seals.check(step)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"cannot read the checkpoint {step}: {error}; name another step's folder"
+        ) from error
+
+
 def find_checkpoint(path: Path) -> Path | None:
     """The directory of the tree itself in ``path``: a workdir, its checkpoints, a step or item.
 

@@ -20,7 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from flax_resnet.weights.checkpoints import find_checkpoint, read_checkpoint
+from flax_resnet.weights.checkpoints import check_tree, find_checkpoint, read_checkpoint
 from flax_resnet.weights.keras_files import read_keras
 from flax_resnet.weights.pickles import read_torch
 from flax_resnet.weights.tensors import (
@@ -88,6 +88,7 @@ def _read_directory(path: Path) -> WeightFile:
             f"{path} is a directory without a checkpoint: name a weight file ({_KNOWN}),"
             " an Orbax checkpoint, or a workdir that holds checkpoints/STEP"
         )
+    check_tree(checkpoint)
     return read_checkpoint(checkpoint)
 
 
