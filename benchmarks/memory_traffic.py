@@ -11,7 +11,8 @@ what caches keep from one kernel to the next is not known here, nor how fast a k
 tells forms apart and says the most that memory allows, and does not replace a measurement.
 Kernels are chosen without trying them out (``xla_gpu_autotune_level=0``), and stand in no command
 buffers, that they can be counted. Sides: ``gpu``, what a GPU gets by default; ``plain``, the same
-network with XLA's own operations; ``flax-example``, Flax's ImageNet example.
+network with XLA's own operations; ``cpu``, with a CPU's forms, in bfloat16 the ReLU's alone;
+``flax-example``, Flax's ImageNet example.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 BANDWIDTH = 3.35e12
+SIDES = ("gpu", "plain", "cpu", "flax-example")
 COMPILER = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_command_buffer": ""}
 
 
@@ -64,7 +66,10 @@ def main():
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument(
-        "--sides", nargs="+", choices=("gpu", "plain", "flax-example"), default=["gpu", "plain"]
+        "--sides",
+        nargs="+",
+        choices=("gpu", "plain", "cpu", "flax-example"),
+        default=["gpu", "plain"],
     )
     parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
     parser.add_argument("--largest", type=int, default=0, help="kernels to list, largest first")
@@ -96,7 +101,7 @@ def h100() -> topologies.TopologyDescription:
 def lowered(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
     if side == "flax-example":
         return lowered_example(flags, devices)
-    with ops.plain() if side == "plain" else ops.forms_of("gpu"):
+    with ops.forms_of(side):
         fields = {"stem": flags.stem} if flags.stem else {}
         model = create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
         lower = lowered_step if flags.what == "step" else lowered_inference
