@@ -36,7 +36,18 @@ ROOT = Path(__file__).parent.parent
 DIGITS = "configs/resnet20_digits.py"
 
 # The files that take longest, the longest first; two workers then end at about the same time.
-LONGEST = ("processes", "recipes", "main", "torture", "keras", "steps", "docs", "timm", "export")
+LONGEST = (
+    "processes",
+    "recipes",
+    "ops",
+    "main",
+    "torture",
+    "steps",
+    "keras",
+    "export",
+    "timm",
+    "docs",
+)
 
 
 def pytest_configure():
