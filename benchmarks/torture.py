@@ -52,11 +52,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Torture:
     """One workdir and the command that trains there."""
 
-    def __init__(self, folder, name, steps=STEPS):
+    def __init__(self, folder, name, steps=STEPS, keys=()):
         self.path = Path(folder, name)
-        keys = (*KEYS, f"--config.num_steps={steps}", f"--config.dataset.data_dir={folder}/tfds")
+        keys = (f"--config.num_steps={steps}", f"--config.dataset.data_dir={folder}/tfds", *keys)
         config = ("--config", "configs/resnet20_digits.py", "--workdir", str(self.path))
-        self.command = [sys.executable, "-m", "train.main", *config, *keys]
+        self.command = [sys.executable, "-m", "train.main", *config, *KEYS, *keys]
         self.environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -168,13 +168,15 @@ def differing_evaluations(run, other):
     return sorted(step for step in found[0] | found[1] if found[0].get(step) != found[1].get(step))
 
 
-def torture(folder, endings, seed, steps=STEPS, damages=0.3, tell=print):
+def torture(folder, endings, seed, steps=STEPS, damages=0.3, tell=print, keys=()):
     """Gives counts of what was done, steps that were done again, and what was lost, by name.
 
-    ``damages`` is the probability of damaging the newest checkpoint after an interruption.
+    ``damages`` is the probability of damaging the newest checkpoint after an interruption;
+    ``keys`` are of the configuration, in place of ``KEYS``' own.
     """
     rng = random.Random(seed)
-    run, undisturbed = Torture(folder, "tortured", steps), Torture(folder, "undisturbed", steps)
+    run = Torture(folder, "tortured", steps, keys)
+    undisturbed = Torture(folder, "undisturbed", steps, keys)
     status, said = undisturbed.start().wait(), ""
     if status:
         raise SystemExit(f"the undisturbed run ended with {status}")

@@ -13,6 +13,7 @@ from tests.flags import xla_flags
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+os.environ["MPLCONFIGDIR"] = os.environ["XDG_CACHE_HOME"] + "/matplotlib"  # its list of fonts
 os.environ["XLA_FLAGS"] = xla_flags(4)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests ask no hub, which without a network takes 20 s
@@ -20,19 +21,41 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["XDG_CACHE_HOME"] 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import contextlib
+import gc
 import importlib
 import io
+import logging
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+gc.set_threshold(50_000)  # tracing makes many small objects, and few cycles: a tenth of its time
+
 ROOT = Path(__file__).parent.parent
 DIGITS = "configs/resnet20_digits.py"
 
 # The files that take longest, the longest first; two workers then end at about the same time.
-LONGEST = ("processes", "recipes", "main", "torture", "keras", "steps", "docs", "timm", "export")
+LONGEST = (
+    "processes",
+    "recipes",
+    "ops",
+    "main",
+    "torture",
+    "steps",
+    "keras",
+    "export",
+    "timm",
+    "docs",
+)
+
+
+def pytest_configure():
+    there = {path.stem.removeprefix("test_") for path in Path(__file__).parent.rglob("test_*.py")}
+    if not there.issuperset(LONGEST):
+        stale = ", ".join(sorted({*LONGEST} - there))
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py has names of no file: {stale}")
 
 
 def pytest_collection_modifyitems(items):
@@ -69,6 +92,25 @@ def digits_config(data_dir):
     return config
 
 
+@contextlib.contextmanager
+def as_a_process():
+    """Puts back what a command sets for its process."""
+    import absl.logging
+
+    argv, hook, environ = sys.argv, sys.unraisablehook, os.environ.copy()
+    asyncio = logging.getLogger("asyncio")
+    verbosity, level = absl.logging.get_verbosity(), asyncio.level
+    try:
+        yield
+    finally:
+        sys.argv, sys.unraisablehook = argv, hook
+        absl.logging.set_verbosity(verbosity)
+        asyncio.setLevel(level)
+        for name in os.environ.keys() - environ.keys():
+            del os.environ[name]
+        os.environ.update(environ)
+
+
 class Commands:
     """Runs the project's commands as processes, as users do."""
 
@@ -97,16 +139,13 @@ class Commands:
         """
         from train.commands import run_command
 
-        argv, hook = sys.argv, sys.unraisablehook
         stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
-        sys.argv = [module, *map(str, arguments)]
-        try:
-            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        with as_a_process(), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            sys.argv = [module, *map(str, arguments)]
+            try:
                 run_command(importlib.import_module(module).main)
-        except SystemExit as ended:
-            status = ended.code
-        finally:
-            sys.argv, sys.unraisablehook = argv, hook
+            except SystemExit as ended:
+                status = ended.code
         texts = []
         for stream in (stdout, stderr):
             stream.flush()

@@ -41,7 +41,8 @@ def test_a_start_from_the_cache_learns_the_same_bits_and_mends_what_is_damaged(
     home, commands, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    arguments = (*SHORT, "--config.num_steps=3", "--config.eval.every_epochs=0")
+    arguments = (*SHORT, "--config.model.stage_sizes=1", "--config.num_steps=3")
+    arguments += ("--config.eval.every_epochs=0",)
 
     def train(name):
         process = commands.run("train.main", *commands.digits(tmp_path / name, *arguments))

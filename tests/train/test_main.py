@@ -116,12 +116,15 @@ def test_the_workdir_describes_itself(run):
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_evaluate_prints_what_training_printed(run, commands, tmp_path, devices):
+def test_evaluate_prints_what_training_printed(run, commands, tmp_path, monkeypatch, devices):
     path, process = run
     trained = last_json(process)
-    again = commands.run(
-        "train.evaluate", "--workdir", path, "--step", "last", devices=devices, cwd=tmp_path
-    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ("train.evaluate", "--workdir", path, "--step", "last")
+    if devices == jax.local_device_count():
+        again = commands.call(*arguments)
+    else:
+        again = commands.run(*arguments, devices=devices, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     evaluated = last_json(again)
     assert evaluated.pop("loss") == pytest.approx(trained["loss"], rel=1e-5)
@@ -154,7 +157,7 @@ def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path):
     number = signal.SIGTERM  # test_torture.py has others
     path = tmp_path / "stopped"
     arguments = commands.digits(path, *SHORT, "--config.checkpoint.every_epochs=0")
-    process = commands.start("train.main", *arguments)
+    process = commands.start("tests.train.undrawn", *arguments)
     wait_until(process, has_done(path, 4))
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=300)
@@ -212,9 +215,8 @@ def test_keys_that_change_nothing_learned_may_differ(run, commands):
 
 
 def test_four_devices_train(commands, tmp_path):
-    process = commands.run(
-        "train.main", *commands.digits(tmp_path / "run", *SHORT, "--config.num_steps=30"), devices=4
-    )
+    arguments = commands.digits(tmp_path / "run", *SHORT, "--config.num_steps=30")
+    process = commands.run("tests.train.undrawn", *arguments, devices=4)
     assert process.returncode == 0, process.stderr
     assert "on 4 cpu devices" in process.stdout
     result = last_json(process)
@@ -268,7 +270,7 @@ def test_no_config(commands):
 
 def test_imagenet_without_its_data(commands, tmp_path):
     began = time.monotonic()
-    process = commands.run(
+    process = commands.call(
         *("train.main", "--config", "configs/resnet50_imagenet.py", "--workdir", tmp_path / "run"),
         f"--config.dataset.data_dir={tmp_path}",
     )

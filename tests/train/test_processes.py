@@ -41,7 +41,7 @@ def start_all(commands):
     """Starts as many processes as there are lists of arguments; ends them all at the end."""
     started = []
 
-    def start(*arguments, module="train.main"):
+    def start(*arguments, module="tests.train.undrawn"):
         where = ("--coordinator", f"localhost:{free_port()}", "--num_processes", len(arguments))
         run = [
             commands.start(module, *own, *where, "--process_id", process)
@@ -82,7 +82,7 @@ def story(commands, start_all, tmp_path_factory):
     shard_map = (*arguments, "--config.parallel=shard_map")
     parts = {}
 
-    undisturbed = commands.run("train.main", *commands.digits(alone, *TINY))
+    undisturbed = commands.run("tests.train.undrawn", *commands.digits(alone, *TINY))
     assert undisturbed.returncode == 0, undisturbed.stderr
 
     def start_and_wait(count):
@@ -116,7 +116,7 @@ def story(commands, start_all, tmp_path_factory):
     kill(2, 3)
 
     before = len(sessions(path))
-    one = commands.start("train.main", *arguments)
+    one = commands.start("tests.train.undrawn", *arguments)
     wait_until(one, lambda: len(sessions(path)) > before)
     wait_until(one, has_done(path, saved_steps(path)[-1] + 5))
     one.send_signal(signal.SIGTERM)
@@ -174,7 +174,7 @@ def test_the_first_speaks_and_counts_every_example_once(story, commands):
     assert "3 cpu devices of 3 processes, 16 images each" in first
     for _, stdout, _ in others:
         assert [line for line in stdout.splitlines() if "Gloo" not in line] == []
-    evaluated = commands.run("train.evaluate", "--workdir", path)
+    evaluated = commands.call("train.evaluate", "--workdir", path)
     again = last_json(evaluated)
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
     assert again["top1"] == result["top1"] and again["examples"] == 360

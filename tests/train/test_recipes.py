@@ -54,20 +54,13 @@ def trained(tmp_path_factory, data_dir):
         "TFDS_DATA_DIR": data_dir,
     }
     script = [sys.executable, str(ROOT / "tests/train/smoke_recipes.py"), str(folder)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = []
-    for half in range(2):
-        paths = [str(RECIPES[name]) for name in list(forms)[half::2]]
-        processes.append(subprocess.Popen([*script, *paths], env=env, cwd=folder, **pipes))
-    results, errors = {}, ""
-    for process in processes:
-        stdout, stderr = process.communicate(timeout=900)
-        errors += stderr if process.returncode else ""
-        rows = map(json.loads, stdout.splitlines())
-        results |= {row["name"]: (folder / row["name"], row["result"]) for row in rows}
-    # A recipe that fails ends its process; the next ones are missing, too, and told by name.
+    paths = [str(RECIPES[name]) for name in forms]
+    process = subprocess.run([*script, *paths], env=env, cwd=folder, text=True, capture_output=True)
+    rows = map(json.loads, process.stdout.splitlines())
+    results = {row["name"]: (folder / row["name"], row["result"]) for row in rows}
+    # A recipe that fails ends the process; the next ones are missing, too.
     missing = [name for name in forms if name not in results]
-    assert not missing, f"{missing[0]} failed:\n{errors[-3000:]}"
+    assert not missing, f"{missing[0]} failed:\n{process.stderr[-3000:]}"
     return {name: results[run] for name, run in runs.items()}
 
 

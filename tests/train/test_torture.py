@@ -1,6 +1,7 @@
 """A short form of benchmarks/torture.py: a run in every kind of trouble loses nothing."""
 
 import json
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -23,7 +24,13 @@ def test_an_interrupted_run_ends_with_the_undisturbed_ones_bits(tmp_path):
     said = []
     endings = ("SIGINT", "killed in a save", "disk full")
     counts, again, lost = torture.torture(
-        tmp_path, endings, seed=2, steps=90, damages=1.0, tell=lambda *text, **_: said.append(text)
+        tmp_path,
+        endings,
+        seed=2,
+        steps=66,
+        damages=1.0,
+        tell=lambda *text, **_: said.append(text),
+        keys=("--config.model.stage_sizes=1,1",),
     )
     assert lost == [], said
     assert set(endings) < set(counts) and again > 0, counts
@@ -34,6 +41,7 @@ def test_a_second_trainer_in_a_workdir_is_refused(commands, tmp_path):
     first = commands.start("train.main", *arguments)
     try:
         wait_until(first, lambda: (tmp_path / "sessions.jsonl").exists())
+        first.send_signal(signal.SIGSTOP)  # alive, and holds the folder, but takes no time
         second = commands.run("train.main", *arguments)
         one_line(second, 1, f"process {first.pid} on", "trains in", "another --workdir")
         assert first.poll() is None
