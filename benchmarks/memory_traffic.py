@@ -4,20 +4,24 @@
     python benchmarks/memory_traffic.py --model resnet50 --batch 256 \
         --sides gpu plain flax-example --flax-example ../flax/examples/imagenet
     python benchmarks/memory_traffic.py --what inference --batch 64
+    pip install 'jax[tpu]'
+    python benchmarks/memory_traffic.py --device v5e --sides tpu gpu
 
 XLA compiles for a GPU that is only described: an H100, whose time goes into memory in ResNets.
 Each kernel of the optimised program reads its operands and writes its results, which is counted;
 what caches keep from one kernel to the next is not known here, nor how fast a kernel is, so this
 tells forms apart and says the most that memory allows, and does not replace a measurement.
 Kernels are chosen without trying them out (``xla_gpu_autotune_level=0``), and stand in no command
-buffers, that they can be counted. Sides: ``gpu``, what a GPU gets by default; ``plain``, the same
-network with XLA's own operations; ``cpu``, with a CPU's forms, in bfloat16 the ReLU's alone;
-``flax-example``, Flax's ImageNet example.
+buffers, that they can be counted. Of a TPU the compiler itself estimates cycles and bytes, and takes
+many minutes. Sides: ``gpu`` and ``tpu``, what these get by default; ``plain``, the same network with
+XLA's own operations; ``cpu``, with a CPU's forms, in bfloat16 the ReLU's alone; ``flax-example``,
+Flax's ImageNet example.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -53,7 +57,7 @@ runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 BANDWIDTH = 3.35e12
-SIDES = ("gpu", "plain", "cpu", "flax-example")
+SIDES = ("gpu", "tpu", "plain", "cpu", "flax-example")
 COMPILER = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_command_buffer": ""}
 
 
@@ -65,12 +69,8 @@ def main():
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument(
-        "--sides",
-        nargs="+",
-        choices=("gpu", "plain", "cpu", "flax-example"),
-        default=["gpu", "plain"],
-    )
+    parser.add_argument("--device", choices=DEVICES, default="h100")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["gpu", "plain"])
     parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
     parser.add_argument("--largest", type=int, default=0, help="kernels to list, largest first")
     flags = parser.parse_args()
@@ -79,18 +79,15 @@ def main():
             parser.error("flax-example wants --flax-example FOLDER, no --stem, and --what step")
         flax_example.check(flags.flax_example, flags.model)
     jax.config.update("jax_platforms", "cpu")  # what is here; the GPU is described alone
-    devices = ShardMap(h100().devices)
-    print(
-        f"{flags.what} of {flags.model}, {flags.size} px, batch {flags.batch}, {flags.dtype};",
-        end="",
-    )
-    print(f" {devices.devices[0].device_kind}, described; {sides.conditions(0)}")
+    devices = ShardMap(DEVICES[flags.device]().devices)
+    what = f"{flags.what} of {flags.model}, {flags.size} px, batch {flags.batch}, {flags.dtype}"
+    print(f"{what}; {devices.devices[0].device_kind}, described; {sides.conditions(0)}")
     for side in flags.sides:
-        compiled = lowered(flags, side, devices).compile(compiler_options=COMPILER)
-        show(side, hlo.kernels(compiled.as_text()), flags)
-        memory = compiled.memory_analysis()
-        held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        print(f"{'':14}{held / 2**30:.2f} GiB of memory", flush=True)
+        lowered = lower(flags, side, devices)
+        if flags.device == "h100":
+            show(side, lowered.compile(compiler_options=COMPILER), flags)
+        else:
+            show_estimate(side, lowered.compile(), flags)
 
 
 def h100() -> topologies.TopologyDescription:
@@ -98,14 +95,22 @@ def h100() -> topologies.TopologyDescription:
     return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
 
 
-def lowered(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
+def v5e() -> topologies.TopologyDescription:
+    """One TPU v5e; RuntimeError without libtpu."""
+    return topologies.get_topology_desc("v5e:1x1x1", "tpu", chips_per_host_bounds=(1, 1, 1))
+
+
+DEVICES = {"h100": h100, "v5e": v5e}
+
+
+def lower(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
     if side == "flax-example":
         return lowered_example(flags, devices)
     with ops.forms_of(side):
         fields = {"stem": flags.stem} if flags.stem else {}
         model = create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
-        lower = lowered_step if flags.what == "step" else lowered_inference
-        return lower(flags, model, devices)
+        what = lowered_step if flags.what == "step" else lowered_inference
+        return what(flags, model, devices)
 
 
 def lowered_step(flags, model, devices):
@@ -145,8 +150,15 @@ def lowered_example(flags, devices):
     return jax.jit(mapped).lower(jax.eval_shape(create), batch)
 
 
-def show(side: str, kernels: list[hlo.Kernel], flags) -> None:
-    """A line of all, and one of each kind."""
+def show_estimate(side: str, compiled: jax.stages.Compiled, flags) -> None:
+    cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
+    moved = compiled.cost_analysis()["bytes accessed"] / flags.batch
+    print(f"{side:14}{cycles / 1e6:.1f} million cycles, {moved / 1e6:.1f} MB an image", flush=True)
+
+
+def show(side: str, compiled: jax.stages.Compiled, flags) -> None:
+    """A line of all, one of each kind of kernels, and the memory that is held."""
+    kernels = hlo.kernels(compiled.as_text())
     total = sum(kernel.bytes for kernel in kernels)
     print(f"{side:14}{len(kernels)} kernels, {total / flags.batch / 1e6:.1f} MB an image, ", end="")
     print(f"no more than {BANDWIDTH * flags.batch / total:,.0f} images/s at 3.35 TB/s")
@@ -158,6 +170,9 @@ def show(side: str, kernels: list[hlo.Kernel], flags) -> None:
     for kernel in sorted(kernels, key=lambda kernel: -kernel.bytes)[: flags.largest]:
         read, written = (n / flags.batch / 1e6 for n in (kernel.read, kernel.written))
         print(f"{'':14}{read:7.2f} MB read, {written:5.2f} written: {kernel.name}")
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    print(f"{'':14}{held / 2**30:.2f} GiB of memory", flush=True)
 
 
 def group(kernel: hlo.Kernel) -> str:
