@@ -12,8 +12,8 @@ Each kernel of the optimised program reads its operands and writes its results, 
 what caches keep from one kernel to the next is not known here, nor how fast a kernel is, so this
 tells forms apart and says the most that memory allows, and does not replace a measurement.
 Kernels are chosen without trying them out (``xla_gpu_autotune_level=0``), and stand in no command
-buffers, that they can be counted. Of a TPU the compiler itself estimates cycles and bytes, and takes
-many minutes. Sides: ``gpu`` and ``tpu``, what these get by default; ``plain``, the same network with
+buffers, that they can be counted. Of a TPU the compiler itself estimates cycles and bytes, in many
+minutes. Sides: ``gpu`` and ``tpu``, what these get by default; ``plain``, the same network with
 XLA's own operations; ``cpu``, with a CPU's forms, in bfloat16 the ReLU's alone; ``flax-example``,
 Flax's ImageNet example.
 """

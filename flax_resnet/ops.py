@@ -20,11 +20,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 
-from flax_resnet import im2col, narrow, winograd
-from flax_resnet.pooling import max_pool_first
+from flax_resnet import im2col, narrow, pooling, winograd
 
 # Where the forms of 3×3 convolutions and the time to compile them pay: channels on either side,
 # pixels of all images, and multiply-adds of the layer.
@@ -202,9 +200,8 @@ def _grouped(dense, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
     """3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 of the least number."""
-    if _fast(x) or custom_gradients(x):
-        return max_pool_first(x, padding)
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
+    few_passes = _fast(x) or custom_gradients(x)
+    return (pooling.max_pool_first if few_passes else pooling.max_pool)(x, padding)
 
 
 def relu(x: jax.Array) -> jax.Array:
@@ -240,7 +237,7 @@ def _relu_by_result(x: jax.Array) -> jax.Array:
 
 
 def _relu_forward(x: jax.Array):
-    y = _relu_by_result(x)
+    y = relu(x)
     return y, y
 
 

@@ -1,4 +1,4 @@
-"""Max-pooling whose gradient XLA:CPU computes in a few passes."""
+"""Max-pooling whose gradient takes few passes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from flax import linen as nn
 from jax import lax
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_pool_first(x: jax.Array, padding: int) -> jax.Array:
-    """3×3, stride 2, of ``(N, H, W, C)``; ``padding`` 0 or 1 on every side.
-
-    The gradient of a window goes to the first of its greatest, as XLA has it. XLA:CPU's own form
-    carries every pixel's place through the windows, which takes about ten times as long.
-    """
+def max_pool(x: jax.Array, padding: int) -> jax.Array:
+    """3×3, stride 2, of ``(N, H, W, C)``; ``padding`` 0 or 1 on every side."""
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pool_first(x: jax.Array, padding: int) -> jax.Array:
+    """:func:`max_pool`, whose gradient goes to the first of a window's greatest, as XLA has it.
+
+    XLA's own form carries every pixel's place through the windows, which takes a CPU about ten
+    times as long, and scatters on GPUs.
+    """
+    return max_pool(x, padding)
+
+
 def _forward(x: jax.Array, padding: int):
-    y = max_pool_first(x, padding)
+    y = max_pool(x, padding)
     return y, (x, y)
 
 

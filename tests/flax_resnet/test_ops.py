@@ -1,4 +1,4 @@
-"""The forms for CPUs against XLA's own: values and gradients."""
+"""The forms of CPUs and GPUs against XLA's own: values and gradients."""
 
 import functools
 
@@ -9,15 +9,8 @@ import pytest
 from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
-from flax_resnet import (
-    chunks,
-    create_model,
-    im2col,
-    init_variables,
-    narrow,
-    ops,
-    winograd,
-)
+from flax_resnet import chunks, create_model, im2col, init_variables, narrow, ops, winograd
+from flax_resnet.norm import BatchNorm
 from tests.flags import AS_SHIPPED
 
 # Both sides round: their difference is a few roundings of the sums' length.
@@ -200,6 +193,26 @@ def test_network_with_the_forms_of_gpus_equals_plain(fields):
         with ops.plain():
             theirs = value_and_gradients(run, variables["params"], images)
         assert max(distance(a, b) for a, b in zip(ours, theirs, strict=True)) < 1e-10
+
+
+def normalised(x):
+    layer = BatchNorm(use_running_average=False)
+    return layer.apply(layer.init(jax.random.key(0), x), x, mutable=["batch_stats"])[0]
+
+
+@pytest.mark.parametrize("function", [normalised, ops.relu_of_sum, lambda x: ops.max_pool(x, 1)])
+def test_gradients_of_gpus_have_derivatives(function):
+    """A product of the Hessian and a vector, forward over reverse."""
+    x, vector = draw(2, 8, 8, 4), draw(2, 8, 8, 4, seed=1)
+
+    def product():
+        slope = jax.grad(lambda x: (function(x) ** 3).sum())
+        return jax.jvp(slope, (x,), (vector,))[1]
+
+    with ops.forms_of("gpu"):
+        ours = product()
+    with ops.plain():
+        assert distance(ours, product()) < CLOSE
 
 
 def test_fast_forms_are_taken_in_float32_alone():
