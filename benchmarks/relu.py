@@ -34,6 +34,8 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=15)
     flags = parser.parse_args()
+    if jax.default_backend() != "cpu":
+        parser.error("elsewhere than on CPUs ours is jax.nn.relu; set JAX_PLATFORMS=cpu")
     shape = (flags.image_size, flags.image_size, 3)
     model = create_model(flags.model)
     images = jax.random.normal(jax.random.key(0), (flags.batch_size, *shape))

@@ -1,7 +1,7 @@
 """Which form of an operation a backend runs fastest, each form equal to XLA's own.
 
 :func:`conv_general_dilated`, :func:`max_pool`, :func:`relu` and :func:`relu_of_sum` are what the
-networks call, and batch norm asks :func:`custom_gradients`. The choice is made when a function is
+networks call, and batch norm asks :func:`own_gradient`. The choice is made when a function is
 traced. On CPUs convolutions and pooling in float32 take, by their shapes, the forms of
 :mod:`~flax_resnet.winograd`, :mod:`~flax_resnet.narrow`, :mod:`~flax_resnet.im2col`,
 :mod:`~flax_resnet.pooling` and this module (measured by ``benchmarks/train_step.py`` and
@@ -33,6 +33,7 @@ _SMALL_MAP = 4
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
 
+FORMS = ("cpu", "gpu", "tpu", "plain")
 # Part of JAX's caches' key: what was traced outside is traced anew inside.
 _forms = jax.make_user_context("")
 
@@ -41,16 +42,22 @@ def plain() -> contextlib.AbstractContextManager:
     """Within ``with plain():`` whatever is called uses XLA's own operations, on every backend.
 
     To compare with, for forward-mode derivatives (``jax.jvp``: most fast forms know reverse mode
-    alone), and for what another backend than the one that traces will run.
+    alone), and for what another backend than the one that traces will run. The ReLU alone has,
+    where it runs, the form of that backend.
     """
     return _forms("plain")
 
 
 def forms_of(backend: str) -> contextlib.AbstractContextManager:
-    """Within it whatever is called takes the forms of ``backend``: ``"cpu"``, ``"gpu"``, ``"tpu"``.
+    """Within it whatever is called takes the forms of ``"cpu"``, ``"gpu"`` or ``"tpu"``.
 
     To compile for a backend that is not here, and to measure forms where they are not the default.
+    ``"plain"`` is :func:`plain`; other names raise ValueError.
     """
+    if backend not in FORMS:
+        raise ValueError(
+            f"there are no forms of {backend!r}; there are those of {', '.join(FORMS)}"
+        )
     return _forms(backend)
 
 
@@ -58,33 +65,29 @@ def _backend() -> str:
     return _forms.value or jax.default_backend()
 
 
-def custom_gradients(x: jax.Array) -> bool:
-    """Whether what takes ``x`` has a gradient of its own: of what is there anyway, read once.
+def own_gradient(x: jax.Array) -> bool:
+    """Whether norm and pooling of ``x`` take their hand-written gradients as GPUs do.
 
-    On GPUs, where a step's time goes into reading and writing memory; on CPUs it gains nothing, and
-    on TPUs it was not measured (benchmarks/RESULTS.md).
+    They read and write less memory. On CPUs norm's gains nothing, and a TPU's compiler expects to
+    take longer (benchmarks/RESULTS.md).
     """
-    return _backend() == "gpu" and not _accounted(x)
+    return _backend() == "gpu" and _ordinary(x)
 
 
 def _fast(*arrays: jax.Array) -> bool:
-    """Whether the forms for CPUs are taken.
-
-    In float32, where they were measured; not for shapes that ``jax.export`` leaves open, nor in a
-    ``jax.shard_map`` that keeps account of what varies over its axes, as their gradients do not.
-    """
+    """Whether the forms for CPUs are taken: in float32, where they were measured."""
     return _backend() == "cpu" and all(
-        array.dtype == jnp.float32
-        and all(isinstance(size, int) for size in array.shape)
-        and not _accounted(array)
-        for array in arrays
+        array.dtype == jnp.float32 and _ordinary(array) for array in arrays
     )
 
 
-def _accounted(array: jax.Array) -> bool:
+def _ordinary(array: jax.Array) -> bool:
+    """Neither of a shape that ``jax.export`` leaves open, nor in a ``jax.shard_map`` that keeps
+    account of what varies over its axes, as hand-written gradients do not."""
     kind = jax.typeof(array)
     account = getattr(kind, "manual_axis_type", None)  # called vma in other releases of JAX
-    return bool(getattr(account, "varying", None) or getattr(kind, "vma", None))
+    varies = bool(getattr(account, "varying", None) or getattr(kind, "vma", None))
+    return not varies and all(isinstance(size, int) for size in array.shape)
 
 
 def conv_general_dilated(
@@ -200,7 +203,7 @@ def _grouped(dense, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
     """3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 of the least number."""
-    few_passes = _fast(x) or custom_gradients(x)
+    few_passes = _fast(x) or own_gradient(x)
     return (pooling.max_pool_first if few_passes else pooling.max_pool)(x, padding)
 
 
@@ -210,8 +213,8 @@ def relu(x: jax.Array) -> jax.Array:
     On CPUs a choice and not ``max(x, 0)``: XLA:CPU takes a maximum with a constant for so cheap
     that it computes it again in every kernel that reads it, and with it the sum before it, back
     through the shortcuts of block after block. Without that a ResNet-20 trains 1.3 times as fast,
-    and the deepest networks compile in minutes. On GPUs cuDNN's convolutions take bias, shortcut
-    and a maximum in, and inference reads and writes a third less.
+    and the deepest networks compile in minutes. A maximum is what cuDNN's convolutions have in
+    them, with a bias and the shortcut, as they are where batch norm is folded.
     """
     if _forms.value == "plain":
         return lax.platform_dependent(x, cpu=_choice, default=jax.nn.relu)
@@ -224,21 +227,20 @@ def _choice(x: jax.Array) -> jax.Array:
 
 def relu_of_sum(x: jax.Array) -> jax.Array:
     """:func:`relu` of ``F(x) + shortcut(x)``."""
-    return _relu_by_result(x) if custom_gradients(x) else relu(x)
+    return _relu_by_result(x) if _backend() == "gpu" else relu(x)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _relu_by_result(x: jax.Array) -> jax.Array:
     """The gradient asks the result, which the next block keeps anyway, where it is 0.
 
-    Asked of ``x`` it would add F and the shortcut again, and read both.
+    Asked of ``x`` it would add F and the shortcut again, and read both: which XLA also did if
+    asked whether the result is greater than 0, where ``x`` is.
     """
     return relu(x)
 
 
-def _relu_forward(x: jax.Array):
-    y = relu(x)
-    return y, y
-
-
-_relu_by_result.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y <= 0, 0, gradient),))
+@_relu_by_result.defjvp
+def _relu_tangent(primals, tangents):
+    y = _relu_by_result(*primals)
+    return y, jnp.where(y <= 0, 0, *tangents)

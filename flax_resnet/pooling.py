@@ -20,12 +20,15 @@ def max_pool_first(x: jax.Array, padding: int) -> jax.Array:
     """:func:`max_pool`, whose gradient goes to the first of a window's greatest, as XLA has it.
 
     XLA's own form carries every pixel's place through the windows, which takes a CPU about ten
-    times as long, and scatters on GPUs.
+    times as long, and scatters on GPUs. This one looks for the greatest in the map again.
     """
     return max_pool(x, padding)
 
 
 def _forward(x: jax.Array, padding: int):
+    # Without the barrier XLA may compute the map anew to look in it, and, where it rounds that
+    # otherwise, not find the greatest, whose gradient would be lost.
+    x = lax.optimization_barrier(x)
     y = max_pool(x, padding)
     return y, (x, y)
 

@@ -98,14 +98,15 @@ def as_a_process():
     import absl.logging
 
     argv, hook, environ = sys.argv, sys.unraisablehook, os.environ.copy()
-    asyncio = logging.getLogger("asyncio")
-    verbosity, level = absl.logging.get_verbosity(), asyncio.level
+    verbosity = absl.logging.get_verbosity()
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("asyncio", "matplotlib"))}
     try:
         yield
     finally:
         sys.argv, sys.unraisablehook = argv, hook
         absl.logging.set_verbosity(verbosity)
-        asyncio.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         for name in os.environ.keys() - environ.keys():
             del os.environ[name]
         os.environ.update(environ)

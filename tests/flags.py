@@ -2,8 +2,8 @@
 
 # XLA's passes over a program take longer than the few steps of it that a test does. Which numbers
 # come out is the same to rounding, and runs that are compared bit for bit all have these flags.
-# XLA 0.10's newer way to compile fused operations takes as long as all the rest of a step together;
-# XLA 0.12 does not know this option, and passes it over.
+# The newer way to compile fused operations, in JAX 0.10's XLA, takes as long as all the rest of a
+# step together; the XLA of JAX 0.12 does not know this option, and passes it over.
 QUICK = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"

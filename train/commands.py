@@ -56,31 +56,33 @@ def run_command(command: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     except PermissionError as error:
-        print(f"error: no permission for {error.filename!r}", file=sys.stderr)
+        if error.filename is None:
+            raise
+        advice = "change its permissions, or name another place"
+        print(f"error: no permission for {error.filename!r}; {advice}", file=sys.stderr)
         status = 1
     except BrokenPipeError:  # whoever read the output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         _interrupted()
     sys.stdout.flush()
     sys.exit(status)
 
 
 def _interrupted() -> None:
-    print("error: interrupted", file=sys.stderr)
-    _leave(130)
-
-
-def _leave(status: int) -> None:
     """Ends the process at once: XLA's threads may still compute, and the interpreter's orderly end
-    takes away what they use, now and then with a segmentation fault."""
+    takes away what they use, now and then with a segmentation fault.
+
+    Another thread, or a signal's handler, may call it: it waits for no stream that others hold.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, b"error: interrupted\n")
     for child in multiprocessing.active_children():
         child.terminate()
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
+    os._exit(130)
 
 
 def _without_closed_loops(what: sys.UnraisableHookArgs) -> None:

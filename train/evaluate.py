@@ -67,9 +67,10 @@ def run(flags: argparse.Namespace) -> int:
         predictions.check_file(flags.predictions)
     with processes.together():
         if processes.is_first():  # which writes
-            for place in filter(None, (flags.output, flags.predictions)):
-                folder = place if place == flags.output else os.path.dirname(place)
-                check_writable(folder, place)
+            if flags.output:
+                check_writable(flags.output, flags.output)
+            if flags.predictions:
+                check_writable(os.path.dirname(flags.predictions), flags.predictions)
     ema = None if flags.weights is None else flags.weights == "ema"
     data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
     other = Other(flags.split, flags.dataset, data_dir)

@@ -87,11 +87,15 @@ def interruptible(leave: Callable[[], None], seconds: float = 5.0) -> Iterator[N
             frame = frame.f_back
         raise KeyboardInterrupt
 
+    def resend() -> None:
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
     def again(what: sys.UnraisableHookArgs) -> None:
         if what.exc_type is not KeyboardInterrupt:
             before_hook(what)
             return
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        timer = threading.Timer(0.05, resend)
         timer.daemon = True
         timer.start()
 

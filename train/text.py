@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 # What ends a line, moves the cursor, or turns the direction of what follows.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 
 MOST_CAPTION = 40  # characters of a name above a picture
 

@@ -67,21 +67,21 @@ def check_tree(tree: Path) -> None:
 def find_checkpoint(path: Path) -> Path | None:
     """The directory of the tree itself in ``path``: a workdir, its checkpoints, a step or item.
 
-    Of several steps the last. None where there is no checkpoint.
+    Of several steps the last. None where there is no checkpoint; WeightsError where the last step
+    was sealed and has no tree any more.
     """
     for place in (path, path / "default"):
         if (place / "_METADATA").exists():
             return place
-    steps = [
-        child
-        for parent in (path / "checkpoints", path)
-        if parent.is_dir()
-        for child in parent.iterdir()
-        if child.name.isdigit() and child.is_dir()
-    ]
-    for step in sorted(steps, key=lambda step: int(step.name), reverse=True):
-        if (found := find_checkpoint(step)) is not None:
-            return found
+    for parent in (path / FOLDER, path):
+        for step in reversed(steps_in(parent)):
+            folder = parent / str(step)
+            if (found := find_checkpoint(folder)) is not None:
+                return found
+            if seals.is_sealed(str(folder)):
+                raise WeightsError(
+                    f"{folder} is damaged: it has no tree; name another step's folder"
+                )
     return None
 
 

@@ -19,13 +19,12 @@ def test_relu_gives_jaxs_values_and_gradients(relu, backend, dtype):
         assert relu(x).dtype == dtype
         values = [np.asarray(f(x), np.float32) for f in (relu, jax.nn.relu)]
         np.testing.assert_array_equal(*values)  # NaN stays NaN
+        # Of NaN there is none, which the forms tell apart.
         slopes = [np.asarray(jax.vmap(jax.grad(f))(x[:-1])) for f in (relu, jax.nn.relu)]
         np.testing.assert_array_equal(*slopes)
 
 
-def test_cudnn_finds_the_maximum_that_it_has():
-    """In an export, which any backend may run, each platform gets its own form."""
-
+def test_each_platform_of_an_export_has_its_form():
     def text(*platforms):
         with ops.plain():
             exported = jax.export.export(jax.jit(ops.relu), platforms=platforms)(jnp.ones(3))

@@ -157,7 +157,7 @@ def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path):
     number = signal.SIGTERM  # test_torture.py has others
     path = tmp_path / "stopped"
     arguments = commands.digits(path, *SHORT, "--config.checkpoint.every_epochs=0")
-    process = commands.start("tests.train.undrawn", *arguments)
+    process = commands.start("train.main", *arguments)
     wait_until(process, has_done(path, 4))
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=300)

@@ -122,7 +122,7 @@ def story(commands, start_all, tmp_path_factory):
     one.send_signal(signal.SIGTERM)
     parts["one"] = ended([one])
 
-    parts["done"] = ended(start_all(*[shard_map] * 3))
+    parts["done"] = ended(start_all(*[shard_map] * 3, module="train.main"))  # which draws
     return path, alone, parts
 
 
@@ -174,6 +174,7 @@ def test_the_first_speaks_and_counts_every_example_once(story, commands):
     assert "3 cpu devices of 3 processes, 16 images each" in first
     for _, stdout, _ in others:
         assert [line for line in stdout.splitlines() if "Gloo" not in line] == []
+    assert (path / "samples.png").exists() and (path / "report.html").exists()
     evaluated = commands.call("train.evaluate", "--workdir", path)
     again = last_json(evaluated)
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)

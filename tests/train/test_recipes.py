@@ -55,7 +55,9 @@ def trained(tmp_path_factory, data_dir):
     }
     script = [sys.executable, str(ROOT / "tests/train/smoke_recipes.py"), str(folder)]
     paths = [str(RECIPES[name]) for name in forms]
-    process = subprocess.run([*script, *paths], env=env, cwd=folder, text=True, capture_output=True)
+    process = subprocess.run(
+        [*script, *paths], env=env, cwd=folder, text=True, capture_output=True, timeout=900
+    )
     rows = map(json.loads, process.stdout.splitlines())
     results = {row["name"]: (folder / row["name"], row["result"]) for row in rows}
     # A recipe that fails ends the process; the next ones are missing, too.
