@@ -28,8 +28,8 @@ def test_a_library_gets_its_workspace_for_nothing():
 ENTRY %main (x: bf16[4,8,8,32], w: bf16[64,3,3,32]) -> bf16[4,8,8,64] {
   %x = bf16[4,8,8,32]{3,2,1,0} parameter(0), sharding={replicated}
   %w = bf16[64,3,3,32]{3,2,1,0} parameter(1)
-  %conv.1 = (bf16[4,8,8,64]{3,2,1,0}, u8[4096]) custom-call(%x, %w), custom_call_target="__cudnn$conv"
-  %y = bf16[4,8,8,64]{3,2,1,0} get-tuple-element(%conv.1), index=0
+  %conv = (bf16[4,8,8,64]{3,2,1,0}, u8[4096]) custom-call(%x, %w), custom_call_target="__cudnn$conv"
+  %y = bf16[4,8,8,64]{3,2,1,0} get-tuple-element(%conv), index=0
   %sums = (f32[64]{0}, bf16[4,8,8,64]{3,2,1,0}) fusion(%y, %y), kind=kInput, calls=%fused_reduce
   %map = bf16[4,8,8,64]{3,2,1,0} get-tuple-element(%sums), index=1
   ROOT %copy.1 = bf16[4,8,8,64]{3,2,1,0} copy(%map)
@@ -37,7 +37,7 @@ ENTRY %main (x: bf16[4,8,8,32], w: bf16[64,3,3,32]) -> bf16[4,8,8,64] {
 """
     x, w, y = 2 * 4 * 8 * 8 * 32, 2 * 64 * 9 * 32, 2 * 4 * 8 * 8 * 64
     assert hlo.kernels(text) == [
-        hlo.Kernel("conv.1", "__cudnn$conv", x + w, y),
+        hlo.Kernel("conv", "__cudnn$conv", x + w, y),
         hlo.Kernel("sums", "fusion", y, 4 * 64 + y),
         hlo.Kernel("copy.1", "copy", y, y),
     ]
