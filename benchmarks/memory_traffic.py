@@ -5,7 +5,7 @@
         --sides gpu plain flax-example --flax-example ../flax/examples/imagenet
     python benchmarks/memory_traffic.py --what inference --batch 64
     pip install 'jax[tpu]'
-    python benchmarks/memory_traffic.py --device v5e --sides tpu gpu
+    python benchmarks/memory_traffic.py --device v5e
 
 XLA compiles for a GPU that is only described: an H100, whose time is expected to go into memory in
 ResNets. Each kernel of the optimised program reads its operands and writes its results, which is
@@ -34,7 +34,7 @@ from jax.experimental import topologies
 from jax.sharding import PartitionSpec
 
 from benchmarks import flax_example, hlo, sides, trainer
-from flax_resnet import create_model, fold_batch_norm, init_variables, ops
+from flax_resnet import create_model, fold_batch_norm, init_variables, list_models, ops
 from train import steps
 from train.parallel import ShardMap
 
@@ -64,14 +64,17 @@ def main():
     parser.add_argument("--what", choices=("step", "inference"), default="step")
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--stem", choices=("imagenet", "small"))
-    parser.add_argument("--size", type=int, default=224, help="pixels a side")
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--size", type=sides.positive, default=224, help="pixels a side")
+    parser.add_argument("--batch", type=sides.positive, default=256)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--device", choices=DEVICES, default="h100")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["gpu", "plain"])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, help="default: the device's, plain")
     parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
     parser.add_argument("--largest", type=int, default=0, help="kernels to list, largest first")
     flags = parser.parse_args()
+    flags.sides = flags.sides or [{"h100": "gpu", "v5e": "tpu"}[flags.device], "plain"]
+    if flags.model not in list_models():
+        parser.error(f"no --model {flags.model}; there are {', '.join(list_models())}")
     if "flax-example" in flags.sides:
         if flags.stem or flags.what != "step" or not flags.flax_example:
             parser.error("flax-example wants --flax-example FOLDER, no --stem, and --what step")
@@ -89,13 +92,19 @@ def main():
 
 
 def h100() -> topologies.TopologyDescription:
-    """One H100, described; RuntimeError without JAX's plugin for CUDA."""
-    return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
+    """One H100, described."""
+    try:
+        return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
+    except NotImplementedError:
+        raise SystemExit("XLA's compiler for CUDA is missing: pip install 'jax[cuda12]'") from None
 
 
 def v5e() -> topologies.TopologyDescription:
-    """One TPU v5e; RuntimeError without libtpu."""
-    return topologies.get_topology_desc("v5e:1x1x1", "tpu", chips_per_host_bounds=(1, 1, 1))
+    """One TPU v5e, described."""
+    try:
+        return topologies.get_topology_desc("v5e:1x1x1", "tpu", chips_per_host_bounds=(1, 1, 1))
+    except RuntimeError as error:
+        raise SystemExit(f"the compiler for TPUs: {error}; pip install 'jax[tpu]'") from None
 
 
 DEVICES = {"h100": h100, "v5e": v5e}

@@ -47,6 +47,13 @@ def interleave(
     return results
 
 
+def positive(text: str) -> int:
+    """A flag's number, of 1 at least."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def pin(cores: int) -> Callable[[], None] | None:
     """What a new process calls to use the last ``cores`` of this one's alone; None for all."""
     allowed = sorted(os.sched_getaffinity(0))[-cores:] if cores else None

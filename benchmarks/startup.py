@@ -32,7 +32,7 @@ MARKS = {"open": b"data: ", "load": b"compiling", "step": b" done in "}
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/resnet20_digits.py")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=sides.positive, default=5)
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between rounds")
     flags = parser.parse_args()

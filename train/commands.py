@@ -44,6 +44,7 @@ def run_command(command: Callable[[], int | None]) -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that its cache cannot be written
     sys.unraisablehook = _without_closed_loops
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
     try:
@@ -70,6 +71,15 @@ def run_command(command: Callable[[], int | None]) -> None:
         _interrupted()
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Where whoever started the command closed them, nothing else must get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 def _interrupted() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from train import curves, pages, svg
 from train.predictions import output_names
-from train.text import shortened
+from train.text import one_line, shortened
 
 _MOST_CLASSES = 25  # in the table of classes
 
@@ -80,7 +80,7 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
     seen = sorted((c for c in classes if c["examples"]), key=lambda c: c["accuracy"])
     rows = [
         (
-            one["name"],
+            one_line(one["name"]),
             f"{one['accuracy']:.1%}",
             "{:.1%} to {:.1%}".format(*one["interval"]),
             "–" if one["precision"] is None else f"{one['precision']:.1%}",

@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from train import processes
-from train.errors import RunError
+from train.errors import RunError, warn
 from train.files import write_atomically, writing
 
 FILE = "metrics.jsonl"
@@ -44,28 +44,28 @@ class Console:
             self.bar.write(text)
         elif self.heard:
             self._finish_line()
-            print(text, flush=True)
+            self._print(text)
 
     def warn(self, text: str) -> None:
         """One line that asks for attention."""
         if self.heard:
             self.say(f"warning: {text}")
         else:
-            print(f"warning of process {processes.place()[0]}: {text}", flush=True)
+            self._print(f"warning of process {processes.place()[0]}: {text}")
 
     def compiling(self) -> None:
         """The first step is about to start, and takes longer than all others."""
         if self.heard:
             # Of several processes each may end at any moment, by a thread of JAX's, with a line.
             self._unfinished = processes.count() == 1
-            print("compiling…", end="" if self._unfinished else "\n", flush=True)
+            self._print("compiling…", end="" if self._unfinished else "\n")
         self.began = time.monotonic()
 
     def compiled(self) -> None:
         """The first step is done."""
         if self.heard:
             start, self._unfinished = " " if self._unfinished else "compiling… ", False
-            print(f"{start}done in {time.monotonic() - self.began:.1f} s", flush=True)
+            self._print(f"{start}done in {time.monotonic() - self.began:.1f} s")
 
     def start_clock(self, step: int) -> None:
         """From ``step`` on steps are timed."""
@@ -124,8 +124,17 @@ class Console:
 
     def _finish_line(self) -> None:
         if self._unfinished:
-            print(flush=True)
+            self._print()
             self._unfinished = False
+
+    @staticmethod
+    def _print(text: str = "", end: str = "\n") -> None:
+        """Who reads may go, or the file's disk be full; the run has more to lose, and goes on."""
+        try:
+            print(text, end=end, flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            warn(f"no output any more ({error.strerror}): the run goes on, and {FILE} tells of it")
 
 
 class MetricsWriter:

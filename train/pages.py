@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Sequence
-from html import escape
 
 import cv2
 import numpy as np
+
+from train.text import one_line
 
 SIDE = 160  # of pictures, in pixels, at most
 
@@ -78,6 +80,11 @@ def page(title: str, body: Sequence[str]) -> str:
     )
     # Names of files and classes may hold bytes that are no text.
     return text.encode("utf-8", "replace").decode()
+
+
+def escape(text: str) -> str:
+    """For HTML; what would move the cursor or turn what follows is spelled, but line breaks."""
+    return html.escape("\n".join(map(one_line, text.split("\n"))))
 
 
 def section(title: str, *body: str) -> str:

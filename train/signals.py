@@ -17,7 +17,9 @@ STOPPED = 75  # the exit status that asks schedulers to start the command again
 class StopRequest:
     """True once SIGTERM, SIGINT or SIGUSR1 came; a second one ends the process at once.
 
-    A context manager: the handlers that were there before are put back.
+    Tells of it, since a step that compiles may take long to end. A context manager: the handlers
+    that were there before are put back. A signal that the process ignores stays ignored, as
+    shells have it for what runs in the background of a script.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -29,7 +31,8 @@ class StopRequest:
         return self.signal is not None
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_) -> None:
@@ -38,8 +41,11 @@ class StopRequest:
 
     def _note(self, number: int, _) -> None:
         self.signal = signal.Signals(number)
-        for again in self.SIGNALS:
+        for again in self._before:
             signal.signal(again, signal.SIG_DFL)
+        told = f"{self.signal.name}: stops after this step; a second signal ends it at once\n"
+        with contextlib.suppress(OSError):
+            os.write(2, told.encode())  # since print() may be what was interrupted
 
 
 @contextlib.contextmanager

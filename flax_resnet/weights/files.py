@@ -73,7 +73,10 @@ def read_file(path: str | os.PathLike[str]) -> WeightFile:
     except (OSError, ValueError) as error:  # such as a name that is too long
         raise WeightsError(f"{path} cannot be read: {error}") from error
     if path.is_dir():
-        return _read_directory(path)
+        try:
+            return _read_directory(path)
+        except PermissionError as error:
+            raise WeightsError(f"no permission to read {error.filename}") from error
     with telling_damage(str(path)):
         return _read_content(path)
 

@@ -446,3 +446,36 @@ def test_no_top5_of_five_classes_or_fewer():
     Five.__len__ = lambda self: 7
     with pytest.raises(AssertionError, match="6 examples and left out 0 of 7"):
         evaluate(devices, step, None, None, Five(), batch_size=7)
+
+
+def test_a_command_runs_without_the_streams_that_its_caller_closed(commands):
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        command = f"exec {sys.executable} -m train.compare --help {closed}"
+        process = subprocess.run(command, shell=True, cwd=commands.root, capture_output=True)
+        assert process.returncode == 0, process.stderr
+
+
+def test_a_run_goes_on_where_nobody_reads_it(monkeypatch, capfd):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with Console(num_steps=3) as console:
+            console.say("one")
+            console.compiling()
+            console.compiled()
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1 and "the run goes on" in told[0] and "Broken pipe" in told[0]
+
+
+def test_what_the_process_ignores_stops_no_run(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
