@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from train import allocation, compilation
-from train.errors import RunError, UsageError
+from train.errors import RunError, UsageError, discard_output
 from train.signals import interruptible
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def run_command(command: Callable[[], int | None]) -> None:
         print(f"error: no permission for {error.filename!r}; {advice}", file=sys.stderr)
         status = 1
     except BrokenPipeError:  # whoever read the output, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         status = 1
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):

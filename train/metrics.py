@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from train import processes
-from train.errors import RunError, warn
+from train.errors import RunError, discard_output, warn
 from train.files import write_atomically, writing
 
 FILE = "metrics.jsonl"
@@ -40,9 +40,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line for the reader, above the bar if there is one."""
-        if self.bar is not None:
-            self.bar.write(text)
-        elif self.heard:
+        if self.heard:
             self._finish_line()
             self._print(text)
 
@@ -127,13 +125,16 @@ class Console:
             self._print()
             self._unfinished = False
 
-    @staticmethod
-    def _print(text: str = "", end: str = "\n") -> None:
+    def _print(self, text: str = "", end: str = "\n") -> None:
         """Who reads may go, or the file's disk be full; the run has more to lose, and goes on."""
         try:
-            print(text, end=end, flush=True)
+            if self.bar is not None:
+                self.bar.write(text, end=end)
+            else:
+                print(text, end=end)
+            sys.stdout.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()
             warn(f"no output any more ({error.strerror}): the run goes on, and {FILE} tells of it")
 
 
