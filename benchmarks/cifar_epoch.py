@@ -84,8 +84,8 @@ def ours(flags):
     from train.data.order import Share, TrainOrder
     from train.parallel import Pmap
 
-    fields = {} if flags.model in ("resnet20", "resnet32", "resnet110") else {"stem": "small"}
-    model = create_model(flags.model, num_classes=CLASSES, dtype=jnp.dtype(flags.dtype), **fields)
+    dtype = jnp.dtype(flags.dtype)
+    model = create_model(flags.model, num_classes=CLASSES, dtype=dtype, stem="small")
     task = trainer.make_task(model, augment=Augment(pad_crop=PAD, flip=True), mean=MEAN, std=STD)
     devices = Pmap(jax.local_devices()[:1])
     together = dispatch.steps_per_call(0, devices.platform, is_resident=True)
@@ -94,7 +94,7 @@ def ours(flags):
     held = [devices.replicate(steps.create_state(task, images["image"].shape[1:]))]
     order = TrainOrder(flags.examples, flags.batch, 0)
 
-    def step(state, data, batch):
+    def step(state, data, batch):  # as train.data.resident gathers, without OpenCV
         chosen = {name: array[batch["record"]] for name, array in data.items()}
         return steps.train_step(task, state, chosen)
 
@@ -126,8 +126,9 @@ def torch_side(flags):
     device = torch.device("cuda" if cuda else "cpu")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True
-    stem = None if flags.model in ("resnet20", "resnet32", "resnet110") else "small"
-    net = torch_nets.make(flags.model, stem, CLASSES).to(device, memory_format=torch.channels_last)
+    net = torch_nets.make(flags.model, "small", CLASSES).to(
+        device, memory_format=torch.channels_last
+    )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=cuda)
     generator = torch.Generator().manual_seed(0)
     shape = (flags.examples, 3, SIZE, SIZE)

@@ -103,11 +103,11 @@ def make_ours(flags, batch):
     import jax.numpy as jnp
     import numpy as np
 
-    from flax_resnet import create_model, fold_batch_norm, init_variables
+    from benchmarks import trainer
+    from flax_resnet import fold_batch_norm, init_variables
 
-    fields = {"stem": flags.stem} if flags.stem else {}
     dtype = jnp.dtype(flags.dtype)
-    model = create_model(flags.model, dtype=dtype, **fields)
+    model = trainer.make_model(flags)
     shape = (flags.size, flags.size, 3)
     model, variables = fold_batch_norm(model, init_variables(model, 0, shape))
     variables = jax.device_put(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables))

@@ -31,10 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import PartitionSpec
 
 from benchmarks import flax_example, hlo, sides, trainer
-from flax_resnet import create_model, fold_batch_norm, init_variables, list_models, ops
+from flax_resnet import fold_batch_norm, init_variables, list_models, ops
 from train import steps
 from train.parallel import ShardMap
 
@@ -114,10 +113,8 @@ def lower(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
     if side == "flax-example":
         return lowered_example(flags, devices)
     with ops.forms_of(side):
-        fields = {"stem": flags.stem} if flags.stem else {}
-        model = create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
         what = lowered_step if flags.what == "step" else lowered_inference
-        return what(flags, model, devices)
+        return what(flags, trainer.make_model(flags), devices)
 
 
 def lowered_step(flags, model, devices):
@@ -146,15 +143,9 @@ def lowered_inference(flags, model, devices):
 def lowered_example(flags, devices):
     create, step = flax_example.parts(flags.flax_example, flags.model, flags.size, flags.dtype)
     batch = jax.eval_shape(lambda: flax_example.batch(flags.batch, flags.size, flags.dtype))
-    whole, split = PartitionSpec(), PartitionSpec(steps.AXIS)
-    mapped = jax.shard_map(
-        step,
-        mesh=jax.sharding.Mesh(np.array(devices.devices), (steps.AXIS,)),
-        in_specs=(whole, split),
-        out_specs=whole,
-        check_vma=False,
-    )
-    return jax.jit(mapped).lower(jax.eval_shape(create), batch)
+    # As evaluation is mapped, which keeps what it is given, as the example keeps its state.
+    run = devices.evaluate(lambda state, _, batch: step(state, batch))
+    return run.lower(jax.eval_shape(create), {}, batch)
 
 
 def show_estimate(side: str, compiled: jax.stages.Compiled, flags) -> None:

@@ -16,11 +16,13 @@ memory and the share of the device's peak FLOP/s where it is known, and the rati
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -98,42 +100,26 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     }
 
 
-def ours(flags):
+def ours(flags, forms=None):
+    """``forms`` are those of ops.forms_of; without, those that our backend takes by default."""
     from train import allocation
 
     allocation.keep_freed()  # as train.main does
-    import jax.numpy as jnp
     import optax
 
     from benchmarks import trainer
-    from flax_resnet import create_model
-
-    fields = {"stem": flags.stem} if flags.stem else {}
-    model = create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
-    optimizer = optax.chain(
-        optax.add_decayed_weights(1e-4),
-        optax.trace(0.9),
-        optax.scale_by_learning_rate(trainer.SCHEDULE),
-    )
-    task = trainer.make_task(model, optimizer=optimizer)
-    step = trainer.Step(task, trainer.random_batch(flags.batch, flags.size))
-    return measured_by_jax(flags, step, model)
-
-
-def ours_plain(flags):
-    """With XLA's own operations in place of the forms that our backend takes by default."""
     from flax_resnet import ops
 
-    with ops.plain():
-        return ours(flags)
-
-
-def ours_gpu(flags):
-    """With the forms of GPUs, to measure them where they are not the default."""
-    from flax_resnet import ops
-
-    with ops.forms_of("gpu"):
-        return ours(flags)
+    with ops.forms_of(forms) if forms else contextlib.nullcontext():
+        model = trainer.make_model(flags)
+        optimizer = optax.chain(
+            optax.add_decayed_weights(1e-4),
+            optax.trace(0.9),
+            optax.scale_by_learning_rate(trainer.SCHEDULE),
+        )
+        task = trainer.make_task(model, optimizer=optimizer)
+        step = trainer.Step(task, trainer.random_batch(flags.batch, flags.size))
+        return measured_by_jax(flags, step, model)
 
 
 def flax_side(flags):
@@ -213,8 +199,8 @@ def torch_side(flags):
 
 SIDES = {
     "ours": ours,
-    "ours-plain": ours_plain,
-    "ours-gpu": ours_gpu,
+    "ours-plain": partial(ours, forms="plain"),
+    "ours-gpu": partial(ours, forms="gpu"),
     "torch": torch_side,
     "torch-compiled": torch_side,
     "flax-example": flax_side,

@@ -6,16 +6,23 @@ Imports JAX, so import it where that may be: after what must come before JAX doe
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flax_resnet import ResNet
+from flax_resnet import ResNet, create_model
 from train import steps
 from train.augment import Augment
 from train.losses import make_loss
 from train.parallel import Devices, Pmap
 
 SCHEDULE = optax.constant_schedule(0.01)
+
+
+def make_model(flags) -> ResNet:
+    """Of a benchmark's ``--model``, ``--dtype`` and, where it is given, ``--stem``."""
+    fields = {"stem": flags.stem} if flags.stem else {}
+    return create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
 
 
 def make_task(model: ResNet, **fields) -> steps.Task:

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks import trainer
 from flax_resnet import ResNet, init_variables
 from train import steps
 from train.augment import Augment, example_keys
@@ -25,14 +26,10 @@ def make_task(**fields):
         model=MODEL,
         optimizer=optax.sgd(schedule, 0.9),
         schedule=schedule,
-        augment=Augment(),
-        loss=make_loss("cross_entropy"),
-        eval_loss=make_loss("cross_entropy"),
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.3, 0.4),
-        seed=0,
     )
-    return steps.Task(**settings | fields)
+    return trainer.make_task(**settings | fields)
 
 
 @pytest.fixture(scope="module")
