@@ -21,10 +21,10 @@ import numpy as np
 
 from benchmarks import trainer
 from flax_resnet import create_model
-from train.augment import Augment
-from train.losses import make_loss
-from train.mixing import Mix
-from train.policies import rand_augment, trivial_augment
+from train.data.augment.auto_augment import rand_augment, trivial_augment
+from train.data.augment.mixup import Mix
+from train.data.augment.pipeline import Augment
+from train.tasks.classification import make_loss
 
 PARTS = {
     "flip, pad-and-crop": dict(flip=True, pad_crop=4),

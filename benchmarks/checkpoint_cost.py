@@ -20,9 +20,9 @@ import jax
 
 from benchmarks import trainer
 from flax_resnet import create_model
-from train import allocation
-from train.augment import Augment
-from train.checkpoints import Checkpoints
+from train.data.augment.pipeline import Augment
+from train.runtime import host as allocation
+from train.workdir.checkpoints import Checkpoints
 
 STEPS = 50
 

@@ -70,7 +70,7 @@ def main():
 
 
 def ours(flags):
-    from train import allocation
+    from train.runtime import host as allocation
 
     allocation.keep_freed()  # as train.main does
     import jax
@@ -79,10 +79,11 @@ def ours(flags):
 
     from benchmarks import trainer
     from flax_resnet import create_model
-    from train import dispatch, steps
-    from train.augment import Augment
-    from train.data.order import Share, TrainOrder
-    from train.parallel import Pmap
+    from train.data.augment.pipeline import Augment
+    from train.data.sampler import Share, TrainOrder
+    from train.engine import multi_step as dispatch
+    from train.engine import step as steps
+    from train.engine.devices import Pmap
 
     dtype = jnp.dtype(flags.dtype)
     model = create_model(flags.model, num_classes=CLASSES, dtype=dtype, stem="small")

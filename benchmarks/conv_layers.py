@@ -31,7 +31,7 @@ def main():
     flags = parser.parse_args()
     if flags.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-flags.cores :])
-    from train import allocation
+    from train.runtime import host as allocation
 
     allocation.keep_freed()
     total = collections.Counter()

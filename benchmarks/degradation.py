@@ -17,9 +17,9 @@ import statistics
 import tempfile
 import time
 
-from train.config import default_config
+from train.config.loading import default_config
 from train.loop import train
-from train.signals import StopRequest
+from train.runtime.signals import StopRequest
 
 KINDS = {"plain": "none", "residual": "zero_pad"}
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet import create_model
-from train.parallel import Pmap, ShardMap
-from train.steps import AXIS
+from train.engine.devices import Pmap, ShardMap
+from train.engine.step import AXIS
 
 CALLS = 200
 

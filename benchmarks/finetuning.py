@@ -21,9 +21,9 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from flax_resnet import load_weights, save_weights
-from train.config import default_config
+from train.config.loading import default_config
 from train.loop import train
-from train.signals import StopRequest
+from train.runtime.signals import StopRequest
 
 TRAINED = 1437  # the last 360 are for testing
 

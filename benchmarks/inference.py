@@ -96,7 +96,7 @@ def measure(call, flags) -> dict[str, float]:
 
 
 def make_ours(flags, batch):
-    from train import allocation
+    from train.runtime import host as allocation
 
     allocation.keep_freed()  # as the commands do
     import jax

@@ -49,9 +49,9 @@ def make_folder(root, shorter=None, count=256):
 
 
 def ours(root, cores, workers=0):
-    from train.config import default_config
-    from train.data.order import TrainOrder
-    from train.data.splits import Split
+    from train.config.loading import default_config
+    from train.data.loader import Split
+    from train.data.sampler import TrainOrder
 
     config = default_config()
     config.dataset.update(name="folder", data_dir=root, image_size=SIZE)

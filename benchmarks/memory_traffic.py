@@ -34,8 +34,8 @@ from jax.experimental import topologies
 
 from benchmarks import flax_example, hlo, sides, trainer
 from flax_resnet import fold_batch_norm, init_variables, list_models, ops
-from train import steps
-from train.parallel import ShardMap
+from train.engine import step as steps
+from train.engine.devices import ShardMap
 
 # NVIDIA H100 SXM, in the form of XLA's GpuTargetConfigProto; from the maker's data sheets.
 H100 = """

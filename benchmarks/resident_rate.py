@@ -17,11 +17,11 @@ import cv2
 import jax
 import numpy as np
 
-from train.config import default_config
-from train.data.ahead import ahead
-from train.data.order import TrainOrder
-from train.data.resident import gather
-from train.data.splits import Split
+from train.config.loading import default_config
+from train.data.in_memory import gather
+from train.data.loader import Split
+from train.data.prefetch import ahead
+from train.data.sampler import TrainOrder
 
 BATCH = 128
 

@@ -89,7 +89,7 @@ def measure(flags) -> dict:
             os.environ.get("XLA_FLAGS", "")
             + f" --xla_force_host_platform_device_count={flags.side}"
         )
-    from train import allocation
+    from train.runtime import host as allocation
 
     allocation.keep_freed()
     import jax
@@ -97,8 +97,8 @@ def measure(flags) -> dict:
 
     from benchmarks import trainer
     from flax_resnet import create_model
-    from train import steps
-    from train.parallel import Pmap, ShardMap
+    from train.engine import step as steps
+    from train.engine.devices import Pmap, ShardMap
 
     if jax.device_count() < flags.side:
         raise SystemExit(f"{flags.side} devices are asked for, and there are {jax.device_count()}")

@@ -26,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from train.workdir import saved_steps  # noqa: E402
+from train.workdir.run_files import saved_steps  # noqa: E402
 
 STEPS = 400
 KEYS = (

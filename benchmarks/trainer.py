@@ -11,10 +11,10 @@ import numpy as np
 import optax
 
 from flax_resnet import ResNet, create_model
-from train import steps
-from train.augment import Augment
-from train.losses import make_loss
-from train.parallel import Devices, Pmap
+from train.data.augment.pipeline import Augment
+from train.engine import step as steps
+from train.engine.devices import Devices, Pmap
+from train.tasks.classification import make_loss
 
 SCHEDULE = optax.constant_schedule(0.01)
 

@@ -1,6 +1,6 @@
 """What several recipes share. Not a recipe itself: ``from configs.bases import imagenet``."""
 
-from train.config import default_config
+from train.config.loading import default_config
 
 # Of CIFAR's 50,000 training images each.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -10,7 +10,7 @@ Assumes: one GPU of 12 GB, pip install 'flax-resnet[pretrained]', and the hub wi
         --config.dataset.data_dir=DIR
 """
 
-from train.config import default_config
+from train.config.loading import default_config
 
 
 def get_config():

@@ -11,7 +11,7 @@ Assumes: one GPU of 24 GB, and the rest as there.
         --config.dataset.data_dir=DIR
 """
 
-from train.config import default_config
+from train.config.loading import default_config
 
 
 def get_config():

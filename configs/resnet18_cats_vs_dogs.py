@@ -16,7 +16,7 @@ DIR has train/cat/…, train/dog/…, test/cat/… and test/dog/…. From TFDS, 
     --config.dataset.eval_split='train[80%:]'
 """
 
-from train.config import default_config
+from train.config.loading import default_config
 
 
 def get_config():

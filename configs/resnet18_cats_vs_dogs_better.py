@@ -10,7 +10,7 @@ Assumes: one GPU of 8 GB.
         --config.dataset.data_dir=DIR
 """
 
-from train.config import default_config
+from train.config.loading import default_config
 
 
 def get_config():

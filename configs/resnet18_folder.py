@@ -14,7 +14,7 @@ else needs to be set. Trains from scratch; resnet50_folder_finetune begins with 
 has learned, which needs fewer pictures.
 """
 
-from train.config import default_config
+from train.config.loading import default_config
 
 
 def get_config():

@@ -8,7 +8,7 @@ Assumes: a laptop's CPU; nothing is downloaded.
     python -m train.main --config configs/resnet20_digits.py
 """
 
-from train.config import default_config
+from train.config.loading import default_config
 
 
 def get_config():

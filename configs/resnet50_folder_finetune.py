@@ -12,7 +12,7 @@ Assumes: one GPU of 8 GB, pip install 'flax-resnet[pretrained]', and the hub wit
 DIR as in resnet18_folder. The head alone learns with --config.freeze=backbone.
 """
 
-from train.config import default_config
+from train.config.loading import default_config
 
 
 def get_config():

@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from flax_resnet import ops
-from flax_resnet.norm import BatchNorm
+from flax_resnet.ops.norm import BatchNorm
 
 BIASES = ("none", "unnormalised", "all")
 STANDARDISE_EPSILON = 1e-8

@@ -22,7 +22,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import contextlib
 import gc
-import importlib
+import importlib.util
 import io
 import logging
 import socket
@@ -38,12 +38,12 @@ DIGITS = "configs/resnet20_digits.py"
 
 # The files that take longest, the longest first; two workers then end at about the same time.
 LONGEST = (
-    "processes",
+    "distributed",
     "recipes",
     "ops",
     "main",
     "torture",
-    "steps",
+    "step",
     "keras",
     "export",
     "timm",
@@ -83,7 +83,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def digits_config(data_dir):
     """The digits' recipe, at 8×8 pixels and for three steps."""
-    from train.config import load_config
+    from train.config.loading import load_config
 
     config = load_config(str(ROOT / DIGITS))
     config.dataset.data_dir = data_dir
@@ -112,6 +112,12 @@ def as_a_process():
         os.environ.update(environ)
 
 
+def command_of(module):
+    """The ``main`` of a command's module or package."""
+    package = importlib.util.find_spec(module).submodule_search_locations is not None
+    return importlib.import_module(f"{module}.__main__" if package else module).main
+
+
 class Commands:
     """Runs the project's commands as processes, as users do."""
 
@@ -138,13 +144,13 @@ class Commands:
         For commands that train nothing; the way of a signal or an exit status through a real
         process is for :meth:`run`.
         """
-        from train.commands import run_command
+        from train.runtime.cli import run_command
 
         stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
         with as_a_process(), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             sys.argv = [module, *map(str, arguments)]
             try:
-                run_command(importlib.import_module(module).main)
+                run_command(command_of(module))
             except SystemExit as ended:
                 status = ended.code
         texts = []
@@ -170,9 +176,9 @@ def commands(data_dir):
 @pytest.fixture(scope="session")
 def digits_run(data_dir, tmp_path_factory):
     """A workdir to be read: two epochs of a narrow net on the digits, with a moving average."""
-    from train.config import load_config
+    from train.config.loading import load_config
     from train.loop import train
-    from train.signals import StopRequest
+    from train.runtime.signals import StopRequest
 
     config = load_config(str(ROOT / DIGITS))
     config.dataset.data_dir = data_dir

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import command_of
+
 ROOT = Path(__file__).parent.parent
 
 DOCS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -162,7 +164,7 @@ class Calls:
 
     def command(self, module, arguments):
         """Runs a command's ``main`` as if it had been typed."""
-        main = __import__(module, fromlist=["main"]).main
+        main = command_of(module)
         self.monkeypatch.setattr("sys.argv", [module, *arguments])
         assert main() in (0, None), (module, arguments)
 
@@ -189,7 +191,7 @@ class Calls:
     def train_plan(self, arguments):
         from train import main
 
-        main.parse(arguments)  # whose flags it takes; tests/train/test_plan.py shows what it does
+        main.parse(arguments)  # tests/train/plan has what it does
 
     def train_evaluate(self, arguments):
         self.command("train.evaluate", arguments)
@@ -211,7 +213,7 @@ class Calls:
         # The run's net here is narrower than any that has a name.
         file = {"runs/resnet20_digits": "resnet20.safetensors"}
         arguments = [file.get(argument, argument) for argument in arguments]
-        self.command("flax_resnet.weights.__main__", arguments)
+        self.command("flax_resnet.weights", arguments)
 
 
 @pytest.mark.parametrize("name", DOCS)
@@ -233,7 +235,7 @@ def test_the_snippets_and_commands_of(name, walk, digits_run, monkeypatch):
 
 def run_python(text, namespace, folder):
     """Runs a block after the ones before it; a recipe is loaded as one."""
-    from train.config import load_config
+    from train.config.loading import load_config
 
     for old, new in SUBSTITUTES.items():
         text = text.replace(old, new)
@@ -256,7 +258,7 @@ def test_the_tables_of_this_test_name_what_is_there():
 
 def test_what_is_named_in_running_text_exists():
     """Modules, recipes, files and keys, in tables and between the blocks, too."""
-    from train.config import KEYS
+    from train.config.loading import KEYS
 
     text = everything()
     for module in re.findall(r"python -m ((?:train|flax_resnet)[\w.]*)", text):

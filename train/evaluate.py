@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from train import processes
-from train.commands import Parser, run_command
-from train.errors import RunError, UsageError, warn
-from train.finished import add_checkpoint_flags, parse_step
+from train.runtime import distributed as processes
+from train.runtime.cli import Parser, run_command
+from train.runtime.errors import RunError, UsageError, warn
+from train.runtime.finished import add_checkpoint_flags, parse_step
 
 
 def main() -> int:
@@ -57,11 +57,11 @@ def run(flags: argparse.Namespace) -> int:
     if flags.output and os.path.exists(flags.output) and not os.path.isdir(flags.output):
         raise UsageError(f"--output must name a folder, and {flags.output!r} is a file")
 
-    from train import predictions
-    from train.data.prepared import resolve_data_dir
-    from train.evaluation import Other, evaluate_run
-    from train.files import check_writable
-    from train.metrics import to_json
+    from train.data.tfds_source import resolve_data_dir
+    from train.engine import predictions
+    from train.engine.evaluation import Other, evaluate_run
+    from train.runtime.files import check_writable
+    from train.workdir.metrics_log import to_json
 
     if flags.predictions is not None:
         predictions.check_file(flags.predictions)
@@ -84,8 +84,10 @@ def run(flags: argparse.Namespace) -> int:
 
 def tell(flags: argparse.Namespace, evaluated) -> None:
     """Prints the summary, and writes what there is to be written."""
-    from train import evaluation_report, predictions, run_report
-    from train.files import writing
+    from train.engine import predictions
+    from train.reporting import evaluation_results as evaluation_report
+    from train.reporting import run_report
+    from train.runtime.files import writing
 
     scores = evaluation_report.score_of(evaluated)
     print(evaluation_report.summary(evaluated, scores), flush=True)

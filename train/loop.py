@@ -11,31 +11,30 @@ import jax
 import ml_collections
 import numpy as np
 
-from train import announce, nonfinite, peaks, processes, steps, workdir
-from train.augment import example_keys
-from train.checkpoints import Checkpoints, restore_together
-from train.data.ahead import Ahead
-from train.data.bad_records import BadRecords
-from train.data.resident import gather
-from train.dispatch import several, stacked, steps_per_call
-from train.errors import RunError
-from train.evaluation import (
-    Evaluated,
-    eval_batch_size,
-    evaluate,
-    make_eval_step,
-    weights_of,
-)
-from train.losses import guessing
-from train.meter import Meter
-from train.metrics import Console, MetricsWriter
-from train.mixing import Targets
-from train.predictions import Collector
-from train.run import Run, check_alike, open_run
-from train.run_report import LiveReport
-from train.signals import StopRequest
-from train.stopping import Stopping, hearing
-from train.text import MOST_CAPTION, shortened
+from train.data.augment.mixup import Targets
+from train.data.augment.pipeline import example_keys
+from train.data.in_memory import gather
+from train.data.prefetch import Ahead
+from train.data.reader import BadRecords
+from train.engine import mfu as peaks
+from train.engine import nonfinite
+from train.engine import step as steps
+from train.engine.evaluation import Evaluated, eval_batch_size, evaluate, make_eval_step, weights_of
+from train.engine.experiment import Run, check_alike, open_run
+from train.engine.meter import Meter
+from train.engine.multi_step import several, stacked, steps_per_call
+from train.engine.predictions import Collector
+from train.engine.preemption import Stopping, hearing
+from train.reporting import run_summary as announce
+from train.reporting.run_report import LiveReport
+from train.runtime import distributed as processes
+from train.runtime.errors import RunError
+from train.runtime.formatting import MOST_CAPTION, shortened
+from train.runtime.signals import StopRequest
+from train.tasks.classification import guessing
+from train.workdir import run_files as workdir
+from train.workdir.checkpoints import Checkpoints, restore_together
+from train.workdir.metrics_log import Console, MetricsWriter
 
 LEAST_EXPLAINED = 100  # steps of a run whose net is worth the time to compile Grad-CAM
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from train import config as config_lib
-from train import processes
-from train.commands import Parser, chosen_workdir, run_command, set_up, split_overrides
-from train.errors import UsageError
-from train.signals import STOPPED, StopRequest
+from train.config import loading as config_lib
+from train.runtime import distributed as processes
+from train.runtime.cli import Parser, chosen_workdir, run_command, set_up, split_overrides
+from train.runtime.errors import UsageError
+from train.runtime.signals import STOPPED, StopRequest
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict, str]:
@@ -50,7 +50,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> int:
     with StopRequest() as stop:
         # Only now what takes a second to import: a typing error is told at once.
         from train.loop import Interrupted, train
-        from train.metrics import to_json
+        from train.workdir.metrics_log import to_json
 
         try:
             result = train(config, workdir, stop)

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from train.commands import Parser, run_command
-from train.errors import RunError, UsageError
-from train.finished import add_checkpoint_flags, open_run, parse_step
-from train.text import one_line, shortened
+from train.runtime.cli import Parser, run_command
+from train.runtime.errors import RunError, UsageError
+from train.runtime.finished import add_checkpoint_flags, open_run, parse_step
+from train.runtime.formatting import one_line, shortened
 
 if TYPE_CHECKING:  # the others import JAX, which takes a second
     import numpy as np
@@ -83,7 +83,7 @@ def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
     What was written to ``explain`` is passed over. Raises RunError for a folder without any
     pictures, and UsageError for one that has none but there.
     """
-    from train.data.folder import pictures_in
+    from train.data.image_folder import pictures_in
 
     own = None if explain is None else os.path.join(os.path.abspath(explain), "")
     files: dict[str, None] = {}
@@ -117,8 +117,8 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
 
     import numpy as np
 
-    from train.data.ahead import Ahead
-    from train.data.splits import cores
+    from train.data.loader import cores
+    from train.data.prefetch import Ahead
 
     def read(file: str) -> np.ndarray | str:
         try:
@@ -176,7 +176,7 @@ class Explanations:
     """Grad-CAM's pictures in a folder, each called as its file."""
 
     def __init__(self, folder: str):
-        from train.files import writing
+        from train.runtime.files import writing
 
         self._folder = folder
         self._names: set[str] = set()
@@ -187,8 +187,8 @@ class Explanations:
         self, file: str, square: np.ndarray, heat: np.ndarray, classes: list[tuple[str, float]]
     ) -> None:
         """Writes one; of files with the same name the later ones get a number."""
-        from train.files import writing
-        from train.report import draw_explanation
+        from train.reporting.plots import draw_explanation
+        from train.runtime.files import writing
 
         stem = os.path.splitext(os.path.basename(file))[0]
         # A name may have 255 bytes, with the number, the ending and what is added while writing.

@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 
-from train import config as config_lib
-from train.commands import Parser, run_command, split_overrides
+from train.config import loading as config_lib
+from train.runtime.cli import Parser, run_command, split_overrides
 
 
 def main() -> int:
@@ -22,9 +22,9 @@ def main() -> int:
     flags = parser.parse_args(arguments)
     config = config_lib.load_config(flags.config, overrides)
 
-    from train.data.bad_records import BadRecords
-    from train.data.prepared import data_dir
-    from train.data.splits import Split
+    from train.data.loader import Split
+    from train.data.reader import BadRecords
+    from train.data.tfds_source import data_dir
 
     config.dataset.data_dir = data_dir(config.dataset)
     config.data.resident = "never"

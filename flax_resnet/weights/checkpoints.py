@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_resnet.weights import seals
+from flax_resnet.weights import manifest as seals
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, telling_damage
 
 FOLDER = "checkpoints"

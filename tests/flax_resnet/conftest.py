@@ -4,7 +4,7 @@ import pytest
 
 from flax_resnet import save_weights
 from tests.flax_resnet.peers import randomised
-from tests.flax_resnet.weight_files import SMALL
+from tests.flax_resnet.weights.weight_files import SMALL
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from flax_resnet.runs import pixels_of
 from flax_resnet.weights import WeightsError
 from tests.train.pictures import photograph
 from tests.unprivileged import unprivileged
-from train import workdir
-from train.data.splits import Split
-from train.evaluation import evaluate_run
+from train.data.loader import Split
+from train.engine.evaluation import evaluate_run
+from train.workdir import run_files as workdir
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
-from tests.train.test_checkpoints import flip
-from train import environment, loop, workdir
-from train.checkpoints import Checkpoints
-from train.errors import RunError, UsageError
-from train.initial import initial_variables
-from train.mixing import Targets
-from train.signals import StopRequest
+from tests.train.workdir.test_checkpoints import flip
+from train import loop
+from train.data.augment.mixup import Targets
+from train.engine.pretrained import initial_variables
+from train.runtime.errors import RunError, UsageError
+from train.runtime.signals import StopRequest
+from train.workdir import environment
+from train.workdir import run_files as workdir
+from train.workdir.checkpoints import Checkpoints
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from train import steps, workdir
-from train.build import make_model, make_task
-from train.checkpoints import Checkpoints
-from train.metrics import read_rows
+from train.engine import step as steps
+from train.engine.build import make_model, make_task
+from train.workdir import run_files as workdir
+from train.workdir.checkpoints import Checkpoints
+from train.workdir.metrics_log import read_rows
 
 
 def last_json(process):
@@ -216,7 +217,7 @@ def test_keys_that_change_nothing_learned_may_differ(run, commands):
 
 def test_four_devices_train(commands, tmp_path):
     arguments = commands.digits(tmp_path / "run", *SHORT, "--config.num_steps=30")
-    process = commands.run("tests.train.undrawn", *arguments, devices=4)
+    process = commands.run("tests.undrawn", *arguments, devices=4)
     assert process.returncode == 0, process.stderr
     assert "on 4 cpu devices" in process.stdout
     result = last_json(process)

@@ -13,7 +13,7 @@ from PIL import Image
 from flax_resnet import load_run
 from tests.train.pictures import photograph
 from train import predict
-from train.errors import RunError, UsageError
+from train.runtime.errors import RunError, UsageError
 
 
 @pytest.fixture

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import tqdm
 
-from train import announce, report, workdir
-from train.config import default_config
-from train.data.ahead import Ahead
-from train.errors import RunError, UsageError
-from train.evaluation import evaluate
-from train.meter import Meter
-from train.metrics import Console, MetricsWriter, read_rows, to_json
-from train.parallel import Pmap
-from train.timetable import make_timetable
+from train.config.loading import default_config
+from train.data.prefetch import Ahead
+from train.engine.devices import Pmap
+from train.engine.evaluation import evaluate
+from train.engine.intervals import make_timetable
+from train.engine.meter import Meter
+from train.reporting import plots as report
+from train.reporting import run_summary as announce
+from train.runtime.errors import RunError, UsageError
+from train.workdir import run_files as workdir
+from train.workdir.metrics_log import Console, MetricsWriter, read_rows, to_json
 
 
 def config_of(**keys):
@@ -237,7 +239,7 @@ def test_an_error_while_compiling_begins_a_line(capsys):
 
 def test_of_several_processes_compiling_is_a_whole_line(capsys, monkeypatch):
     """Which a thread that ends the process, where another is lost, need not finish."""
-    monkeypatch.setattr("train.processes.count", lambda: 2)
+    monkeypatch.setattr("train.runtime.distributed.count", lambda: 2)
     with Console(10) as console:
         console.compiling()
         assert capsys.readouterr().out == "compiling…\n"

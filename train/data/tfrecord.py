@@ -20,8 +20,8 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from train.compilation import user_cache
-from train.errors import RunError
+from train.runtime.compilation_cache import user_cache
+from train.runtime.errors import RunError
 
 HEADER = 12  # bytes of the length and its CRC
 FOOTER = 4  # bytes of the data's CRC

@@ -1,0 +1,285 @@
+"""The forms of CPUs and GPUs against XLA's own: values and gradients."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import Mesh, PartitionSpec
+
+from flax_resnet import create_model, init_variables, ops
+from flax_resnet.ops import chunks, im2col, narrow, winograd
+from flax_resnet.ops.norm import BatchNorm
+from tests.flags import AS_SHIPPED
+
+# Both sides round: their difference is a few roundings of the sums' length.
+CLOSE = 1e-5
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def distance(ours, plain):
+    """The largest of the leaves' distances, each in units of the plain one's norm."""
+    norm = jnp.linalg.norm
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True)
+    return max(float(norm((a - b).ravel()) / norm(b.ravel())) for a, b in pairs)
+
+
+def value_and_gradients(function, *arguments):
+    """Of a sum with random weights, so that each output's gradient differs."""
+
+    def total(*arguments):
+        y = function(*arguments)
+        return (y * draw(*y.shape, seed=9)).sum(), y
+
+    run = jax.value_and_grad(total, tuple(range(len(arguments))), has_aux=True)
+    (_, y), gradients = jax.jit(run, compiler_options=AS_SHIPPED)(*arguments)
+    return y, gradients
+
+
+def both(function, *arguments):
+    fast = value_and_gradients(function, *arguments)
+    with ops.plain():
+        return fast, value_and_gradients(function, *arguments)
+
+
+def conv(x, kernel, stride=1, pad=None, groups=1):
+    pad = kernel.shape[0] // 2 if pad is None else pad
+    return ops.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=ops._NHWC,
+        feature_group_count=groups,
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "x", "kernel", "stride"),
+    [
+        (winograd.conv3x3, (8, 16, 16, 64), (3, 3, 64, 80), 1),
+        (winograd.conv3x3, (128, 2, 2, 512), (3, 3, 512, 512), 1),
+        (narrow.conv3x3, (128, 32, 32, 3), (3, 3, 3, 16), 1),
+        (im2col.conv, (40, 2, 2, 6), (3, 3, 6, 4), 1),
+        (im2col.conv, (40, 4, 3, 6), (3, 3, 6, 4), 2),
+        (im2col.conv, (1, 7, 7, 512), (3, 3, 512, 512), 1),
+        (None, (2, 32, 32, 24), (3, 3, 24, 24), 1),
+        (None, (2, 32, 32, 64), (3, 3, 64, 64), 2),
+    ],
+)
+def test_shapes_get_their_form(monkeypatch, form, x, kernel, stride):
+    taken = []
+    for module, name in ((winograd, "conv3x3"), (narrow, "conv3x3"), (im2col, "conv")):
+        function = getattr(module, name)
+        note = functools.partial(lambda f, *arguments: taken.append(f) or f(*arguments), function)
+        monkeypatch.setattr(module, name, note)
+    jax.eval_shape(lambda x, kernel: conv(x, kernel, stride), *map(jnp.empty, (x, kernel)))
+    assert taken[:1] == ([form] if form else [])
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "stride", "groups"),
+    [
+        pytest.param((8, 16, 16, 64), (3, 3, 64, 80), 1, 1, id="winograd"),
+        pytest.param((24, 16, 16, 32), (3, 3, 32, 40), 1, 1, id="winograd of 32"),
+        pytest.param((128, 32, 32, 3), (3, 3, 3, 16), 1, 1, id="narrow, of images"),
+        pytest.param((3, 5, 7, 6), (1, 1, 6, 4), 1, 1, id="1x1"),
+        pytest.param((3, 5, 7, 6), (1, 1, 6, 4), 2, 1, id="1x1 strided"),
+        pytest.param((3, 1, 1, 6), (3, 3, 6, 4), 1, 1, id="3x3 of one pixel"),
+        pytest.param((3, 2, 2, 6), (3, 3, 6, 4), 2, 1, id="3x3 strided to one pixel"),
+        pytest.param((40, 2, 2, 6), (3, 3, 6, 4), 1, 1, id="3x3 of four pixels"),
+        pytest.param((40, 4, 3, 6), (3, 3, 6, 4), 2, 1, id="3x3 strided to four pixels"),
+        pytest.param((1, 9, 6, 6), (7, 5, 6, 4), 1, 1, id="7x5 of one image"),
+        pytest.param((2, 1, 3, 6), (7, 7, 6, 4), 2, 1, id="7x7 wider than the map"),
+        pytest.param((2, 6, 6, 48), (3, 3, 4, 48), 1, 12, id="groups of 4"),
+        pytest.param((2, 6, 6, 80), (3, 3, 40, 80), 2, 2, id="groups of 40"),
+        pytest.param((2, 6, 6, 10), (3, 3, 2, 15), 1, 5, id="5 groups"),
+    ],
+)
+def test_convolution_equals_plain(x, kernel, stride, groups):
+    arguments = draw(*x), draw(*kernel, seed=1)
+    fast, plain = both(lambda x, kernel: conv(x, kernel, stride, groups=groups), *arguments)
+    assert fast[0].shape == plain[0].shape
+    assert distance(fast, plain) < CLOSE
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (6, 7, 9), (5, 1, 4), (7, 3, 3)])
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("form", [winograd, narrow], ids=["winograd", "narrow"])
+def test_3x3_of_any_size_in_any_parts(monkeypatch, shape, parts, form):
+    monkeypatch.setattr(chunks, "count", lambda x, most: parts)
+    x, kernel = draw(*shape, 5), draw(3, 3, 5, 3, seed=1)
+    ours = value_and_gradients(form.conv3x3, x, kernel)
+    with ops.plain():
+        assert distance(ours, value_and_gradients(conv, x, kernel)) < CLOSE
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_any_convolution_of_linen(padding):
+    images = draw(2, 2, 5, 3)  # VALID: not a single place for the kernel
+    layer = nn.Conv(4, (3, 3), padding=padding, conv_general_dilated=ops.conv_general_dilated)
+    y, variables = layer.init_with_output(jax.random.key(0), images)
+    with ops.plain():
+        np.testing.assert_allclose(layer.apply(variables, images), y, atol=1e-6)
+    line = nn.Conv(4, (3,), conv_general_dilated=ops.conv_general_dilated)
+    assert line.init_with_output(jax.random.key(0), images[0])[0].shape == (2, 5, 4)
+
+
+def test_gradients_within_a_shard_map_that_keeps_account():
+    x, kernel = draw(8, 16, 16, 64), draw(3, 3, 64, 64, seed=1)
+
+    def loss(kernel, x):
+        return jax.lax.pmean((conv(x, kernel) ** 2).mean(), "batch")
+
+    mesh = Mesh(jax.devices()[:2], ("batch",))
+    specs = (PartitionSpec(), PartitionSpec("batch"))
+    mapped = jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=specs, out_specs=specs[0])
+    expected = jax.grad(lambda kernel: (conv(x, kernel) ** 2).mean())(kernel)
+    assert distance(jax.jit(mapped)(kernel, x), expected) < CLOSE
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5), (3, 4)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_max_pool_equals_plain_where_pixels_tie(size, padding):
+    # Few values, and half of them zeros as behind a ReLU: nearly every window has several greatest.
+    x = jnp.maximum(jnp.round(draw(3, *size, 4)), 0)
+    (y, gradients), (plain_y, plain_gradients) = both(lambda x: ops.max_pool(x, padding), x)
+    np.testing.assert_array_equal(y, plain_y)
+    np.testing.assert_allclose(gradients[0], plain_gradients[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+def test_network_equals_plain(monkeypatch, name):
+    # Without kinks: an input within a rounding of zero would turn on one side and not the other.
+    monkeypatch.setattr(ops, "relu", jax.nn.softplus)
+    model = create_model(name, num_classes=10, stage_sizes=(1,))
+    images = draw(8, 64, 64, 3)
+    variables = jax.tree.map(jnp.asarray, init_variables(model, 0, (64, 64, 3)))
+
+    def run(params, images):
+        changed = variables | {"params": params}
+        y, updates = model.apply(changed, images, train=True, mutable=["batch_stats"])
+        return jnp.concatenate([y.ravel(), *map(jnp.ravel, jax.tree.leaves(updates))])
+
+    fast, plain = both(run, variables["params"], images)
+    assert distance(fast[0], plain[0]) < CLOSE
+    assert distance(fast[1], plain[1]) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [({}, [8, 1, 2]), ({"preactivation": True}, [7, 1, 0])],
+    ids=["v1", "v2"],
+)
+def test_network_with_the_forms_of_gpus_equals_plain(fields, counts):
+    """In float64, where roundings are too small to bring an input across the ReLU's kink."""
+    with jax.enable_x64(True):
+        model = create_model(
+            "resnet50", num_classes=10, stage_sizes=(2,), width=8, dtype=jnp.float64, **fields
+        )
+        images = np.random.default_rng(0).standard_normal((4, 16, 16, 3))
+        variables = init_variables(model, 0, (16, 16, 3))
+        variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), variables)
+
+        def run(params, images):
+            changed = variables | {"params": params}
+            y, updates = model.apply(changed, images, train=True, mutable=["batch_stats"])
+            return jnp.concatenate([y.ravel(), *map(jnp.ravel, jax.tree.leaves(updates))])
+
+        with ops.forms_of("gpu"):
+            jaxpr = str(jax.make_jaxpr(run)(variables["params"], images))
+            forms = ("batch_norm", "max_pool_first", "_relu_by_result")
+            assert [jaxpr.count(f"name={form}\n") for form in forms] == counts
+            ours = value_and_gradients(run, variables["params"], images)
+        with ops.plain():
+            theirs = value_and_gradients(run, variables["params"], images)
+        assert max(distance(a, b) for a, b in zip(ours, theirs, strict=True)) < 1e-10
+
+
+def normalised(x):
+    layer = BatchNorm(use_running_average=False)
+    return layer.apply(layer.init(jax.random.key(0), x), x, mutable=["batch_stats"])[0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_no_window_loses_its_gradient(backend, dtype):
+    """Though XLA may compute what is pooled anew, and round it otherwise, to find it again."""
+    x = draw(2, 8, 8, 4).astype(dtype)
+
+    def total(shift):
+        return ops.max_pool(ops.relu(normalised(x) + shift), 1).sum(dtype=jnp.float32)
+
+    with ops.forms_of(backend):
+        slope = jax.jit(jax.grad(total), compiler_options=AS_SHIPPED)(jnp.asarray(10, dtype))
+    assert slope == 2 * 4 * 4 * 4
+
+
+@pytest.mark.parametrize("function", [normalised, ops.relu_of_sum, lambda x: ops.max_pool(x, 1)])
+def test_gradients_of_gpus_have_derivatives(function):
+    """A product of the Hessian and a vector, forward over reverse."""
+    x, vector = draw(2, 8, 8, 4), draw(2, 8, 8, 4, seed=1)
+
+    def product():
+        slope = jax.grad(lambda x: (function(x) ** 3).sum())
+        return jax.jvp(slope, (x,), (vector,))[1]
+
+    with ops.forms_of("gpu"):
+        ours = product()
+    with ops.plain():
+        assert distance(ours, product()) < CLOSE
+
+
+def test_fast_forms_are_taken_in_float32_alone():
+    def convolves(dtype):
+        x, kernel = jnp.ones((2, 8, 8, 6), dtype), jnp.ones((1, 1, 6, 4), dtype)
+        return "conv_general_dilated" in str(jax.make_jaxpr(conv)(x, kernel))
+
+    assert not convolves(jnp.float32)
+    assert convolves(jnp.bfloat16)
+    with ops.plain():
+        assert convolves(jnp.float32)
+    assert not convolves(jnp.float32)
+
+
+def test_names_of_backends_are_checked():
+    with pytest.raises(ValueError, match="no forms of 'cuda'; there are those of cpu, gpu"):
+        ops.forms_of("cuda")
+
+
+def test_the_relu_of_gpus_knows_forward_mode():
+    x = draw(2, 3)
+    with ops.forms_of("gpu"):
+        _, tangent = jax.jvp(ops.relu_of_sum, (x,), (x,))
+    np.testing.assert_array_equal(tangent, jax.nn.relu(x))
+
+
+def test_plain_knows_forward_mode():
+    x, kernel = draw(2, 8, 8, 6), draw(1, 1, 6, 4, seed=1)
+    with ops.plain():
+        _, tangent = jax.jvp(lambda x: conv(x, kernel), (x,), (x,))
+    assert distance(tangent, conv(x, kernel)) < CLOSE
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_open_shapes_are_exported(backend):
+    """With their gradients: of the height, too, which the hand-written ones do not take."""
+    kernel = draw(3, 3, 64, 64)
+    count, height = jax.export.symbolic_shape("N, 2*H")
+    images = jax.ShapeDtypeStruct((count, height, 16, 64), jnp.float32)
+
+    def run(x):
+        return ops.relu_of_sum(ops.max_pool(normalised(conv(x, kernel)), 1))
+
+    with ops.forms_of(backend):
+        exported = jax.export.export(jax.jit(run))(images)
+        rebuilt = jax.export.deserialize(exported.serialize(vjp_order=1))
+        x = draw(3, 16, 16, 64)
+        assert rebuilt.call(x).shape == (3, 8, 8, 64)
+        slopes = [jax.jit(jax.grad(lambda x, f=f: f(x).sum()))(x) for f in (rebuilt.call, run)]
+        assert distance(*slopes) < 1e-4

@@ -1,0 +1,53 @@
+"""What ``convert`` does where a file fits several networks."""
+
+import numpy as np
+import pytest
+
+from flax_resnet import create_model, init_variables, load_weights, save_weights
+from flax_resnet.weights.__main__ import main
+from tests.flax_resnet.weights.weight_files import flat
+
+
+@pytest.fixture
+def nameless(tmp_path):
+    """A file in torchvision's names that was not written here, as far as it tells."""
+
+    def make(name):
+        variables = init_variables(create_model(name, num_classes=3), 0, (32, 32, 3))
+        np.savez(tmp_path / "in.npz", **flat(variables))
+        return variables, tmp_path / "in.npz"
+
+    return make
+
+
+def test_convert_asks_which_network_where_several_fit(nameless, tmp_path, capsys):
+    variables, source = nameless("plain20")
+    target = tmp_path / "out.safetensors"
+    arguments = ["convert", str(source), str(target), "--layout", "torchvision"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "fits resnet20 or plain20; tell which with --model" in error
+    assert not target.exists()
+    assert main([*arguments, "--model", "plain20"]) == 0
+    assert "plain20, 3 classes" in capsys.readouterr().out
+    np.testing.assert_array_equal(
+        load_weights("plain20", target)["params"]["head"]["kernel"],
+        variables["params"]["head"]["kernel"],
+    )
+
+
+def test_torch_names_mean_the_network_with_the_stride_in_the_3x3(tmp_path, capsys):
+    model = create_model("resnet50", num_classes=3)
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save_weights(init_variables(model, 0, (32, 32, 3)), source, model=model)
+    assert main(["convert", str(source), str(target), "--layout", "timm"]) == 0
+    assert "resnet50, 3 classes" in capsys.readouterr().out
+
+
+def test_saving_group_norm_in_torchvisions_names_warns(tmp_path, caplog):
+    model = create_model("resnet50_gn", stage_sizes=(1, 1), width=32, num_classes=3)
+    variables = init_variables(model, 0, (32, 32, 3))
+    for layout, warns in (("torchvision", True), ("timm", False)):
+        caplog.clear()
+        save_weights(variables, tmp_path / "w.safetensors", model=model, layout=layout)
+        assert ("norm='group'" in caplog.text) == warns

@@ -1,0 +1,121 @@
+"""Configurations: recipes, overrides, and what is said of mistakes."""
+
+import pytest
+
+from train.config import loading as config_lib
+from train.config.loading import KEYS, default_config, load_config
+from train.runtime.errors import UsageError
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(body):
+        path = tmp_path / "recipe.py"
+        path.write_text(
+            "from train.config import default_config\n"
+            "def get_config():\n"
+            "    config = default_config()\n"
+            f"    {body}\n"
+            "    return config\n"
+        )
+        return str(path)
+
+    return write
+
+
+def test_overrides_are_parsed_by_the_keys_type(recipe):
+    overrides = [
+        ("batch_size", "48"),
+        ("num_epochs", "7"),
+        ("optimizer.nesterov", "true"),
+        ("model.name", "resnet18"),
+        ("schedule.step_epochs", "1.5,3"),
+        ("augment.crop_scale", "0.5,1"),
+        ("dataset.mean", "(0, 0.5, 1)"),
+    ]
+    config = load_config(recipe("config.batch_size = 32"), overrides)
+    assert config.batch_size == 48
+    assert config.num_epochs == 7
+    assert config.optimizer.nesterov is True
+    assert config.model.name == "resnet18"
+    assert config.schedule.step_epochs == (1.5, 3)
+    assert config.dataset.mean == (0, 0.5, 1)
+    config = load_config(recipe("pass"), [("schedule.step_epochs", "30")])
+    assert config.schedule.step_epochs == (30,)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("optimzer.name", "adam", "no key config.optimzer.name.*config.optimizer.name.*optimiser"),
+        ("learning_rate", "1", "did you mean config.schedule.learning_rate"),
+        ("qqq", "1", "--help lists"),
+        ("batch_size", "big", "config.batch_size must be a whole number, not 'big'.*Images in"),
+        ("batch_size", "2.5", "whole number, not 2.5"),
+        ("batch_size", "True", "whole number"),
+        ("batch_size", "0", "at least 1, not 0"),
+        ("label_smoothing", "1", "below 1"),
+        ("num_epochs", "nan", "must be a number"),
+        ("optimizer.nesterov", "maybe", "true or false, not 'maybe'"),
+        ("optimizer.name", "adm", "'sgd' or 'adam'"),
+        ("dataset.mean", "1,2", "3 numbers such as"),
+        ("augment.crop_scale", "1,0.1", "in rising order"),
+        ("augment.crop_scale", "0.5,1.5", "at most 1"),
+        ("schedule.learning_rate", "1e999", "must be a number"),
+        ("seed", str(2**32), "below"),
+        ("num_steps", "99999999999999999999", "below"),
+        ("dataset.image_size", "1000000", "at most 4096"),
+        ("schedule.step_epochs", "5,1", "in rising order"),
+    ],
+)
+def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):
+    with pytest.raises(UsageError, match=message) as error:
+        load_config(recipe("pass"), [(key, text)])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("config.batch_sise = 3", "no key config.batch_sise.*config.batch_size"),
+        ("config.optimzer.name = 'sgd'", "line 4.*no key config.optimzer.*config.optimizer.name"),
+        ("config.batch_size = 'x'", "config.batch_size must be a whole number, not 'x'"),
+        ("config.schedule = 3", "no key config.schedule"),
+        ("1 / 0", "line 4: ZeroDivisionError"),
+        ("raise SystemExit(7)", "line 4: SystemExit: 7"),
+        ("return 3", "must return an ml_collections ConfigDict, not int"),
+        ("del config.seed", "config.seed is missing"),
+    ],
+)
+def test_a_wrong_recipe_is_told_in_one_line(recipe, body, message):
+    with pytest.raises(UsageError, match=message) as error:
+        load_config(recipe(body))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_recipe_names_its_neighbours(recipe):
+    path = recipe("pass")
+    with pytest.raises(UsageError, match=r"no config file.*has recipe\.py"):
+        load_config(path.replace("recipe.py", "recipy.py"))
+
+
+def test_json_round_trip():
+    config = default_config()
+    config.schedule.step_epochs = (1, 2.5)
+    config.model.name = "resnet18"
+    assert config_lib.from_json(config_lib.to_json(config)).to_dict() == config.to_dict()
+
+
+def test_differences_are_of_keys_that_change_what_is_learned():
+    one, other = default_config(), default_config()
+    other.seed = 5
+    other.dataset.data_dir = "/elsewhere"
+    other.checkpoint.keep = 9
+    assert config_lib.differences(one, other) == [("seed", 0, 5)]
+
+
+def test_every_key_has_a_meaning_and_a_valid_default():
+    config_lib.check_config(default_config())
+    for name, key in KEYS.items():
+        assert key.meaning.endswith("."), name
+        assert name in config_lib.describe()

@@ -1,0 +1,258 @@
+"""Augmentation: what it may do to an image, and that it follows seed, step and place."""
+
+import colorsys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from flax_resnet.preprocessing import normalize
+from train.config.loading import check_config, default_config
+from train.data.augment.auto_augment import rand_augment, trivial_augment
+from train.data.augment.mixup import Mix
+from train.data.augment.pipeline import Augment, color_jitter, example_keys
+from train.engine.build import make_augment
+from train.runtime.errors import UsageError
+
+EVERYTHING = Augment(
+    pad_crop=2,
+    flip=True,
+    vertical_flip=True,
+    policy=trivial_augment(),
+    color_jitter=(0.4, 0.4, 0.4, 0.1),
+    cutout=3,
+    erasing=0.5,
+    mix=Mix(mixup=0.4, cutmix=1.0, probability=0.8),
+    fill=(10, 20, 30),
+)
+
+
+def numbered(count, size=6):
+    """Images whose pixels are all different and none is black."""
+    pixels = np.arange(1, size * size * 3 + 1, dtype=np.uint8).reshape(1, size, size, 3)
+    return np.repeat(pixels, count, axis=0)
+
+
+def noise(count, size=12, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def augmented(augment, images):
+    """The images as step 0 of seed 0 sees them."""
+    keys = example_keys(0, 0, jnp.arange(len(images)))
+    return np.asarray(jax.jit(augment)(images, keys))
+
+
+@pytest.mark.parametrize("name, axis", [("flip", 2), ("vertical_flip", 1)])
+def test_flips_mirror_about_half_of_the_images_and_leave_the_rest(name, axis):
+    images = numbered(400)
+    out = augmented(Augment(**{name: True}), images)
+    mirrored = (out == np.flip(images, axis)).all((1, 2, 3))
+    kept = (out == images).all((1, 2, 3))
+    assert (mirrored ^ kept).all()
+    assert 150 < mirrored.sum() < 250
+
+
+def test_pad_crop_shifts_evenly_in_both_directions():
+    images = numbered(1800)
+    out = augmented(Augment(pad_crop=1), images)
+    padded = np.pad(images[0], ((1, 1), (1, 1), (0, 0)))
+    shifts = {(y, x): padded[y : y + 6, x : x + 6] for y in range(3) for x in range(3)}
+    counts = {at: (out == shifted).all((1, 2, 3)).sum() for at, shifted in shifts.items()}
+    assert sum(counts.values()) == 1800
+    assert min(counts.values()) > 140 and max(counts.values()) < 260
+
+
+def blanked(augment, count=3000, shape=(20, 30)):
+    """Where black images became the fill; bool ``(N, H, W)``. Nothing else may happen."""
+    out = augmented(augment, np.zeros((count, *shape, 3), np.uint8))
+    inside = (out == augment.fill).all(-1)
+    assert (inside | (out == 0).all(-1)).all()
+    return inside
+
+
+def bounds(inside):
+    """Heights and widths of the boxes in ``(N, H, W)``, which are full, and nothing else."""
+    rows, columns = inside.any(2), inside.any(1)
+    np.testing.assert_array_equal(inside, rows[:, :, None] & columns[:, None, :])
+    for line in (rows, columns):  # in one piece
+        assert (np.diff(line.astype(int), axis=1, prepend=0) == 1).sum(1).max() <= 1
+    return rows.sum(1), columns.sum(1)
+
+
+def test_cutout_blanks_a_square_around_any_pixel():
+    inside = blanked(Augment(cutout=5, fill=(1, 2, 3)))
+    heights, widths = bounds(inside)
+    # Around pixel y of H it covers rows y − 2 … y + 2, as far as there are any.
+    for got, size in ((heights, 20), (widths, 30)):
+        expected = [min(size, y + 3) - max(0, y - 2) for y in range(size)]
+        values, counts = np.unique(got, return_counts=True)
+        assert values.tolist() == [3, 4, 5]
+        shares = [expected.count(v) / size for v in values]
+        np.testing.assert_allclose(counts / len(got), shares, atol=0.025)
+    assert inside.any(0).all()
+
+
+def test_erasing_draws_probability_area_aspect_and_place():
+    augment = Augment(erasing=0.4, erasing_area=(0.1, 0.3), erasing_aspect=(0.5, 2), fill=(9, 9, 9))
+    inside = blanked(augment, count=6000, shape=(40, 60))
+    heights, widths = bounds(inside)
+    hit = heights > 0
+    assert 0.37 < hit.mean() < 0.43
+    heights, widths = heights[hit], widths[hit]
+    areas = heights * widths / 2400
+    # Sides are whole pixels, so areas are off by some.
+    assert 0.09 < areas.min() < 0.11 and 0.29 < areas.max() < 0.31
+    np.testing.assert_allclose(np.quantile(areas, [0.25, 0.5, 0.75]), [0.15, 0.2, 0.25], atol=0.01)
+    aspects = np.log2(heights / widths)
+    assert -1.15 < aspects.min() < -0.9 and 0.9 < aspects.max() < 1.15
+    np.testing.assert_allclose(np.quantile(aspects, [0.25, 0.5, 0.75]), [-0.5, 0, 0.5], atol=0.06)
+    covered = inside[hit].mean(0)
+    np.testing.assert_allclose(covered, covered[::-1], atol=0.06)
+    np.testing.assert_allclose(covered, covered[:, ::-1], atol=0.06)
+    assert covered[20, 30] > 4 * covered[0, 0] > 0  # few boxes hold a corner
+
+
+def test_an_erased_box_is_never_larger_than_the_image():
+    inside = blanked(Augment(erasing=1, erasing_area=(0.8, 1), fill=(9, 9, 9)), 500, (8, 30))
+    heights, widths = bounds(inside)
+    assert heights.max() == 8 and widths.max() == 30
+    assert 0.7 < (heights * widths).mean() / 240 < 1
+
+
+def jittered(image, reach, draws):
+    return np.asarray(color_jitter(jnp.asarray(image), reach, jnp.float32(draws)))
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.3, 1.0])
+def test_color_jitter_changes_what_pillows_enhancers_change(draw):
+    image = noise(1)[0]
+    enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
+    for place, enhancer in enumerate(enhancers):
+        reach = np.zeros(4)
+        reach[place] = 0.6
+        ours = jittered(image, tuple(reach), np.full(4, draw))
+        theirs = np.asarray(enhancer(Image.fromarray(image)).enhance(0.4 + 1.2 * draw))
+        # Pillow cuts off where the jitter, which rounds once at the end, rounds.
+        np.testing.assert_allclose(ours.astype(int), theirs, atol=1)
+
+
+def test_color_jitter_turns_the_hue():
+    image = noise(1)[0]
+    image[0, 0] = 77, 77, 77
+    ours = jittered(image, (0, 0, 0, 0.5), np.full(4, 0.2))  # −0.3 of the circle
+
+    def turned(pixel):
+        hue, saturation, value = colorsys.rgb_to_hsv(*pixel / 255)
+        return np.array(colorsys.hsv_to_rgb((hue - 0.3) % 1, saturation, value)) * 255
+
+    theirs = np.apply_along_axis(turned, 2, image)
+    np.testing.assert_allclose(ours, theirs, atol=0.51)
+
+
+def test_color_jitter_keeps_to_its_ranges():
+    gray = np.full((2000, 2, 2, 3), 100, np.uint8)
+    out = augmented(Augment(color_jitter=(0.5, 0, 0, 0)), gray)[:, 0, 0, 0]
+    np.testing.assert_allclose(np.quantile(out, [0, 0.5, 1]), [50, 100, 150], atol=2)
+    # Brighter than three times would be needed for more, darker than black there is not.
+    out = augmented(Augment(color_jitter=(1.0, 0, 0, 0)), gray)[:, 0, 0, 0]
+    np.testing.assert_allclose(np.quantile(out, [0, 0.5, 1]), [0, 100, 200], atol=4)
+
+
+def one_step(seed=0, step=3, places=range(16)):
+    """Everything, to the examples at ``places`` of a batch of 16: images, labels and weights."""
+    places = np.array(places)
+    keys = example_keys(seed, step, jnp.asarray(places))
+    out = jax.jit(EVERYTHING.batch)(noise(16)[places], np.arange(16)[places], keys)
+    return jax.tree.leaves(jax.device_get(out))
+
+
+def test_an_example_depends_on_seed_step_and_place_alone():
+    whole = one_step()
+    for start in range(0, 16, 4):  # a quarter of the batch, alone
+        for expected, got in zip(whole, one_step(places=range(start, start + 4)), strict=True):
+            np.testing.assert_array_equal(got, expected[start : start + 4])
+    assert not np.array_equal(whole[0], one_step(seed=1)[0])
+    assert not np.array_equal(whole[0], one_step(step=4)[0])
+    assert len(np.unique(whole[0], axis=0)) == 16
+
+
+def test_devices_share_one_batch():
+    def batch(images, labels):
+        places = jax.lax.axis_index("batch") * 4 + jnp.arange(4)
+        return EVERYTHING.batch(images, labels, example_keys(0, 3, places))
+
+    spread = jax.pmap(batch, axis_name="batch")
+    out = spread(noise(16).reshape(4, 4, 12, 12, 3), np.arange(16).reshape(4, 4))
+    for expected, got in zip(one_step(), jax.tree.leaves(jax.device_get(out)), strict=True):
+        np.testing.assert_array_equal(got.reshape(expected.shape), expected)
+
+
+def test_one_part_draws_the_same_whatever_else_is_on():
+    images = numbered(64)
+    plain = augmented(Augment(flip=True, pad_crop=2), images)
+    with_box = augmented(Augment(flip=True, pad_crop=2, cutout=1), images)
+    assert ((plain != with_box).any(-1).sum((1, 2)) <= 1).all()
+    box = augmented(Augment(cutout=1, mix=Mix(1, 1, probability=1e-6)), images)
+    pure = augmented(Augment(cutout=1), images)
+    np.testing.assert_array_equal(box, pure)
+
+
+def test_boxes_come_after_the_colours():
+    augment = Augment(color_jitter=(1, 1, 1, 0.5), cutout=12, fill=(10, 20, 30))
+    out = augmented(augment, noise(64))
+    assert ((out == augment.fill).all(-1).sum((1, 2)) >= 36).all()  # a quarter at least
+
+
+def test_normalize():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    expected = (images / 255 - mean) / std
+    np.testing.assert_allclose(normalize(images, mean, std), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_asked_for_changes_nothing():
+    images, labels = numbered(4), np.arange(4)
+    keys = jax.random.split(jax.random.key(0), 4)
+    assert Augment()(images, keys) is images
+    out, targets = Augment(mix=Mix(1, 1, probability=0)).batch(images, labels, keys)
+    assert out is images and targets.label is labels and targets.other is None
+    assert make_augment(default_config()) == Augment(fill=(124, 116, 104))
+
+
+def test_config_reaches_every_field():
+    config = default_config()
+    given = dict(pad_crop=2, flip=True, vertical_flip=True, color_jitter=(0.1, 0.2, 0.3, 0.4))
+    given |= dict(cutout=3, erasing=0.5, erasing_area=(0.1, 0.2), erasing_aspect=(0.4, 2.0))
+    mix = dict(mixup=0.2, cutmix=1.0, mix_probability=0.7, mix_switch=0.3)
+    policy = dict(policy="rand", rand_layers=3, rand_magnitude=7)
+    config.augment.update(given | mix | policy)
+    config.dataset.mean = (0.0, 0.5, 1.0)
+    check_config(config)
+    expected = Augment(
+        **given, policy=rand_augment(3, 7), mix=Mix(0.2, 1.0, 0.7, 0.3), fill=(0, 128, 255)
+    )
+    assert make_augment(config) == expected
+    config.augment.policy = "trivial"
+    assert make_augment(config).policy == trivial_augment()
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("augment.policy", "auto", "'' or 'trivial' or 'rand'"),
+        ("augment.erasing", 1.5, "at most 1"),
+        ("augment.rand_magnitude", 31, "at most 30"),
+        ("augment.color_jitter", (0.4, 0.4, 0.4), "4 numbers"),
+        ("augment.color_jitter", (0.4, 0.4, 0.4, 0.6), "hue, 0.6, may leave 0 by at most 0.5"),
+        ("augment.erasing_area", (0.5, 0.1), "rising"),
+    ],
+)
+def test_config_refuses_what_makes_no_sense(key, value, message):
+    config = default_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UsageError, match=message):
+        check_config(config)
+        make_augment(config)

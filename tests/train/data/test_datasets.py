@@ -1,0 +1,118 @@
+"""The digits, and other data of TFDS."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tests.conftest import DIGITS
+from train.data.datasets import open_source
+from train.data.loader import Split
+from train.runtime.errors import RunError, UsageError
+
+
+@pytest.fixture
+def splits(digits_config):
+    """Makes the digits' training split, resident or streamed."""
+
+    def make(resident, training=True, **dataset):
+        digits_config.data.resident = resident
+        digits_config.dataset.update(dataset)
+        return Split(digits_config, "train" if training else "test", training).load()
+
+    return make
+
+
+def test_digits_are_scikit_learns_last_360_for_testing(splits):
+    pixels, labels = load_digits(return_X_y=True)
+    expected = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    for training, images, targets in (
+        (True, expected[:1437], labels[:1437]),
+        (False, expected[1437:], labels[1437:]),
+    ):
+        data = splits("always", training).resident
+        assert data["image"].shape == (len(images), 8, 8, 3)
+
+        # TFDS shuffles records when it writes them.
+        def in_order(images, labels):
+            pairs = zip(images, labels, strict=True)
+            return sorted((int(label), image.tobytes()) for image, label in pairs)
+
+        assert in_order(data["image"][..., 1], data["label"]) == in_order(images, targets)
+
+
+def test_reading_digits_needs_no_tensorflow_and_no_second_preparation(data_dir):
+    code = (
+        "import sys; from train.config import default_config;"
+        "from train.data.sources import open_source; c = default_config();"
+        f"c.dataset.data_dir = {data_dir!r};"
+        "s = open_source(c.dataset, 'test'); s[3];"
+        "print(len(s), 'tensorflow' in sys.modules, 'sklearn' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    again = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert again.stdout.split() == [b"360", b"False", b"False"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "error", "message"),
+    [
+        ("digitz", "train", UsageError, "'digits', 'folder' or 'tfds:NAME'.*'digitz'"),
+        ("tfds:", "train", UsageError, "'tfds:NAME'"),
+        ("tfds:cifer10", "train", UsageError, "no data set 'cifer10'"),
+        (
+            "tfds:imagenet2012",
+            "train",
+            RunError,
+            "train.prepare --dataset=imagenet2012.*ILSVRC2012_img_train",
+        ),
+        ("tfds:cifar10", "train", RunError, "train.prepare --dataset=cifar10 --data_dir="),
+        ("tfds:cifar10:9.9.9", "train", UsageError, "cifar10:9.9.9"),
+        ("tfds:cifar10/foo", "train", UsageError, "cifar10/foo"),
+        ("tfds:coco", "train", RunError, "coco is not prepared in .* its code needs tensorflow"),
+        (
+            "digits",
+            "trian",
+            UsageError,
+            "the split .trian.; it has (train, test|test, train)",
+        ),
+        ("digits", "train[50%:20%]", UsageError, "no images under the split"),
+        ("digits", "train[:0]", UsageError, "no images under the split"),
+    ],
+)
+def test_data_that_are_not_there(digits_config, name, split, error, message):
+    digits_config.dataset.name = name
+    if name == "tfds:coco" and importlib.util.find_spec("tensorflow"):
+        pytest.skip("TensorFlow is installed, which this message asks for")
+    with pytest.raises(error, match=message) as caught:
+        open_source(digits_config.dataset, split)
+    assert "\n" not in str(caught.value)
+
+
+def test_split_syntax_of_tfds(digits_config):
+    assert len(open_source(digits_config.dataset, "train[:10%]")) == 144
+
+
+def test_any_prepared_tfds_set_trains(data_dir, digits_config):
+    # The digits under TFDS's own way of finding what is prepared in a folder.
+    open_source(digits_config.dataset, "test")
+    digits_config.dataset.name = "tfds:sklearn_digits"
+    source = open_source(digits_config.dataset, "test")
+    assert len(source) == 360 and source.class_names == tuple("0123456789")
+    assert source.decoded(0)[0].shape == (8, 8, 3)
+
+
+def test_statistics_are_those_of_all_pixels(data_dir, commands):
+    pixels = load_digits().data[:1437]
+    pixels = np.rint(pixels * (255 / 16)) / 255
+    run = commands.run(
+        "train.statistics", "--config", DIGITS, f"--config.dataset.data_dir={data_dir}",
+        "--config.dataset.image_size=8",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    mean, std = (line.partition(" = ")[2] for line in run.stdout.splitlines()[-2:])
+    assert eval(mean) == pytest.approx([pixels.mean()] * 3, abs=1e-4)
+    assert eval(std) == pytest.approx([pixels.std()] * 3, abs=1e-4)

@@ -1,0 +1,207 @@
+"""Folders of pictures: what is found in them, and what is told where they are not right."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+
+from tests.train.pictures import encode, every_format, photograph
+from train.config.loading import default_config
+from train.data.datasets import open_source
+from train.data.image_folder import open_folder
+from train.data.loader import Split
+from train.engine.experiment import check_classes
+from train.runtime.errors import RunError, UsageError
+from train.workdir import run_files as workdir
+
+PICTURE = encode(photograph(0, 12, 16), "PNG")
+
+
+def make(root, *files):
+    """Writes a small picture at each path."""
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PICTURE)
+
+
+def opened(root, split="train", **dataset):
+    config = default_config().dataset
+    config.update({"name": "folder", "data_dir": str(root)} | dataset)
+    return open_source(config, split)
+
+
+def listed(source):
+    return {
+        (os.path.normpath(source.names[i]), source.class_names[source[i][1]])
+        for i in range(len(source))
+    }
+
+
+@pytest.mark.parametrize("held_out", ["val", "validation", "valid", "test"])
+def test_the_usual_layout(held_out, tmp_path):
+    make(tmp_path, "train/dog/1.jpg", "train/cat/2.jpg", "train/cat/3.jpg", f"{held_out}/cat/4.jpg")
+    make(tmp_path, f"{held_out}/dog/5.jpg")
+    train, evaluation = opened(tmp_path), opened(tmp_path, "test")
+    assert train.class_names == evaluation.class_names == ("cat", "dog")
+    assert listed(train) == {
+        ("train/dog/1.jpg", "dog"),
+        ("train/cat/2.jpg", "cat"),
+        ("train/cat/3.jpg", "cat"),
+    }
+    assert listed(evaluation) == {
+        (f"{held_out}/cat/4.jpg", "cat"),
+        (f"{held_out}/dog/5.jpg", "dog"),
+    }
+    check_classes(train, evaluation)
+
+
+def test_the_split_that_is_named_comes_first(tmp_path):
+    for split in ("train", "val", "test"):
+        make(tmp_path, f"{split}/a/1.png", f"{split}/b/1.png")
+    assert opened(tmp_path, "test").names[0].startswith("test")
+    assert opened(tmp_path, "val").names[0].startswith("val")
+
+
+def test_nested_folders_endings_of_any_case_and_links(tmp_path):
+    make(
+        tmp_path,
+        "train/a/deep/er/1.JPG",
+        "train/a/2.Png",
+        "train/a/.hidden.jpg",
+        "elsewhere/9.webp",
+    )
+    make(tmp_path, "train/.cache/x.jpg", "train/a/._3.jpg")
+    (tmp_path / "train/a/notes.txt").write_text("no picture")
+    (tmp_path / "train/empty").mkdir()
+    (tmp_path / "train/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train/a/loop").symlink_to(tmp_path / "train/a")
+    (tmp_path / "train/a/all").symlink_to(tmp_path)
+    (tmp_path / "train/a/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    make(tmp_path, "val/a/1.png", "val/b/1.png")
+    assert listed(opened(tmp_path)) == {
+        ("train/a/deep/er/1.JPG", "a"),
+        ("train/a/2.Png", "a"),
+        ("train/b/9.webp", "b"),
+    }
+
+
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_without_evaluation_pictures_a_part_of_every_class_is_held_out(below, tmp_path):
+    files = [
+        f"{below}{name}/{i}.png" for name, count in (("a", 40), ("b", 10)) for i in range(count)
+    ]
+    make(tmp_path, *files)
+    train, held = opened(tmp_path), opened(tmp_path, "test")
+    assert listed(train) | listed(held) == {(f, f.removeprefix(below)[0]) for f in files}
+    assert not listed(train) & listed(held)
+    labels = [held[i][1] for i in range(len(held))]
+    assert np.bincount(labels).tolist() == [8, 2]
+    assert listed(opened(tmp_path, "val")) == listed(held)  # again the same
+    assert listed(opened(tmp_path, "test", held_out_seed=1)) != listed(held)
+    assert len(opened(tmp_path, "test", held_out=0.5)) == 25
+    # New pictures leave most on their side.
+    make(tmp_path, f"{below}a/new1.png", f"{below}a/new2.png")
+    assert len(listed(held) - listed(opened(tmp_path, "test"))) <= 2
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "error", "message"),
+    [
+        (
+            [],
+            "train",
+            UsageError,
+            "no folder with pictures; put the pictures into ROOT/train/CLASS",
+        ),
+        (["1.jpg", "2.jpg"], "train", UsageError, "no folder with pictures"),
+        (["train/a/1.jpg", "val/a/2.jpg"], "train", UsageError, "has one class, 'a'"),
+        (["val/a/1.jpg", "val/b/2.jpg"], "train", UsageError, "no subfolder 'train'.* it has val"),
+        (["a/1.jpg", "b/1.jpg", "b/2.jpg"], "train", UsageError, "'a' has a single picture"),
+        (["train/a/1.jpg", "val/a/1.jpg"], "val[:3]", UsageError, "is a slice .*such as 'val'"),
+        (["train/a/1.jpg", "train/b/1.jpg"], "dev", UsageError, "no subfolder 'dev'.*it has train"),
+    ],
+)
+def test_folders_that_are_not_right(files, split, error, message, tmp_path):
+    make(tmp_path, *files)
+    with pytest.raises(error, match=message) as caught:
+        opened(tmp_path, split)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(RunError, match=re.escape(f"'{tmp_path / 'nowhere'}' is not there")):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"--config\.dataset\.data_dir=FOLDER"):
+        opened("")
+    with pytest.raises(UsageError, match="on a disk of this machine"):
+        opened("gs://bucket/pictures")
+
+
+def test_classes_that_differ_are_named(tmp_path):
+    make(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "val/cow/1.png")
+    with pytest.raises(UsageError, match="'train' lacks 'cow'; 'test' lacks 'dog'"):
+        check_classes(opened(tmp_path), opened(tmp_path, "test"))
+
+
+def test_every_odd_format_trains_from_a_folder(tmp_path, commands):
+    """Two steps and an evaluation of a folder with a file of every format, and a broken one."""
+    root = tmp_path / "pictures"
+    for split in ("train", "val"):
+        for label in ("first", "second"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for name, (encoded, *_) in every_format().items():
+                (folder / f"a.{name}").write_bytes(encoded)
+    (root / "train/first/png_named.JPEG").write_bytes(PICTURE)
+    (root / "train/first/broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (root / "val/second/broken.jpg").write_bytes(PICTURE[:50])
+    workdir = tmp_path / "run"
+    arguments = (
+        *("--config", "configs/resnet18_folder.py", "--workdir", workdir),
+        f"--config.dataset.data_dir={root}",
+        *("--config.model.name=resnet20", "--config.model.stage_sizes=1"),
+        "--config.dataset.image_size=32",
+        *("--config.num_steps=6", "--config.batch_size=20"),
+    )
+    trained = commands.run("train.main", *arguments, "--config.data.max_bad_fraction=0.1")
+    assert trained.returncode == 0, trained.stderr
+    assert "44 training and 43 evaluation images" in trained.stdout
+    assert '"examples": 42' in trained.stdout and '"bad": 1' in trained.stdout
+    lines = (workdir / "bad_records.txt").read_text().splitlines()
+    names = {tuple(line.split("\t")[0:3:2]) for line in lines}
+    assert names == {
+        ("train", os.path.join("train", "first", "broken.jpg")),
+        ("val", os.path.join("val", "second", "broken.jpg")),
+    }
+    evaluated = commands.run("train.evaluate", "--workdir", workdir)
+    assert evaluated.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
+
+
+def test_a_run_is_not_continued_on_other_pictures(tmp_path):
+    """Its folder may be moved, but its classes and their number stay."""
+    for split in ("train", "val"):
+        make(tmp_path, *(f"{split}/{picture}.png" for picture in ("a/1", "a/2", "b/1", "b/2")))
+    config = default_config()
+    config.dataset.update(name="folder", data_dir=str(tmp_path), image_size=8)
+    splits = Split(config, "train", training=True), Split(config, "test", training=False)
+    workdir.describe(str(tmp_path), config, *splits)
+    workdir.check_data(str(tmp_path), *splits)
+    make(tmp_path, "train/b/3.png")
+    with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
+        workdir.check_data(str(tmp_path), Split(config, "train", training=True))
+    make(tmp_path, "val/c/1.png")
+    with pytest.raises(RunError, match="learned the classes a, b, but folder test has a, b, c"):
+        workdir.check_data(str(tmp_path), Split(config, "test", training=False))
+
+
+def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path):
+    for name in (b"cats", b"d\xf6gs"):
+        place = os.path.join(os.fsencode(tmp_path), name)
+        os.mkdir(place)
+        for number in (b"1.png", b"2.png"):
+            with open(os.path.join(place, number), "wb"):
+                pass
+    with pytest.raises(UsageError, match=r"d\\udcf6gs.*rename the folder"):
+        open_folder(str(tmp_path), "train", 0.5, 0)

@@ -1,0 +1,66 @@
+"""The cache of where records begin: filled once, mended, and done without."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.train.data.tfrecords import indices, opened, own_cache, two_splits, walks
+from train.data import tfrecord
+
+cache = pytest.fixture(own_cache, autouse=True)
+place = pytest.fixture(two_splits)
+
+
+def test_files_are_walked_over_once(place, cache, monkeypatch):
+    walked = walks(monkeypatch)
+    opened(place)
+    assert len(walked) == 2 == len(list(cache.iterdir()))
+    opened(place, "train[:3]")
+    assert indices(opened(place)) == list(range(10)) and len(walked) == 2
+    # A file that was changed is walked over again.
+    shard = next(place.glob("*train*-00000-*"))
+    stamp = shard.stat().st_mtime_ns + 1_000_000_000
+    os.utime(shard, ns=(stamp, stamp))
+    assert indices(opened(place)) == list(range(10)) and len(walked) == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:-3],
+        lambda data: data[:-8] + b"\x00" * 8,
+        lambda data: data.replace(b"1 ", b"2 ", 1),
+        lambda data: b"\xff" * 100,
+    ],
+)
+def test_a_damaged_cache_is_ignored_and_mended(place, cache, monkeypatch, damage):
+    opened(place)
+    for file in cache.iterdir():
+        file.write_bytes(damage(file.read_bytes()))
+    walked = walks(monkeypatch)
+    assert indices(opened(place)) == list(range(10)) and len(walked) == 2
+    opened(place)
+    assert len(walked) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(place, cache):
+    cache.parent.parent.mkdir(parents=True, exist_ok=True)
+    cache.parent.write_text("a file where the folder would be")
+    assert indices(opened(place)) == list(range(10))
+
+
+def test_two_processes_may_fill_the_cache_at_once(place, cache):
+    files = [(str(path), n) for path, n in zip(sorted(place.glob("*-valid*")), (2, 4), strict=True)]
+    barrier = threading.Barrier(8)
+
+    def index(_):
+        barrier.wait()
+        return [tfrecord._index(*file).tolist() for file in files]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(index, range(8)))
+    assert all(result == results[0] for result in results)
+    assert len(list(cache.iterdir())) == 2

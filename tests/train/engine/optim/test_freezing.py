@@ -1,0 +1,35 @@
+"""Which modules the patterns of config.freeze name."""
+
+import pytest
+
+from train.engine.optim.freezing import frozen_modules
+from train.runtime.errors import UsageError
+
+MODULES = ["stem_conv", "stem_norm", "stage1_block1", "stage1_block2", "stage2_block1", "head"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "frozen"),
+    [
+        ("", []),
+        ("stem*", ["stem_conv", "stem_norm"]),
+        ("stem_norm, stage[12]_block1", ["stage1_block1", "stage2_block1", "stem_norm"]),
+        ("backbone", sorted(MODULES[:-1])),
+        ("head", ["head"]),
+    ],
+)
+def test_patterns_name_modules(patterns, frozen):
+    assert frozen_modules(patterns, MODULES) == tuple(frozen)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ("stem*,stage5*", r"'stage5\*' names no module; there are head, stage1_block1"),
+        ("*", r"config.freeze='\*' leaves nothing to train"),
+        ("backbone,head", "leaves nothing to train"),
+    ],
+)
+def test_patterns_that_cannot_be_meant(patterns, message):
+    with pytest.raises(UsageError, match=message):
+        frozen_modules(patterns, MODULES)

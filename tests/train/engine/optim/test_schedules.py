@@ -1,0 +1,174 @@
+"""Schedules against closed forms; test_optimizers_peers.py has PyTorch's."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from train.config.loading import default_config
+from train.engine.optim import schedules
+from train.runtime.errors import UsageError
+
+
+def schedule_keys(**keys):
+    schedule = default_config().schedule
+    schedule.update(keys)
+    return schedule
+
+
+def make(steps_per_epoch=10, num_steps=100, batch_size=64, **keys):
+    return schedules.make_schedule(schedule_keys(**keys), steps_per_epoch, num_steps, batch_size)
+
+
+def rates(count=100, **keys):
+    """The learning rates of all steps of a run."""
+    return jax.vmap(make(num_steps=count, **keys))(np.arange(count))
+
+
+# Closed forms ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [{"warmup_epochs": 2.0}, {"warmup_steps": 20}])
+def test_cosine_rises_over_the_warm_up_and_falls_to_zero(keys):
+    rate = make(name="cosine", learning_rate=0.4, **keys)
+    np.testing.assert_allclose(rate(0), 0.4 / 20, rtol=1e-6)
+    np.testing.assert_allclose(rate(9), 0.4 * 10 / 20, rtol=1e-6)
+    np.testing.assert_allclose(rate(19), 0.4, rtol=1e-6)
+    for step in (20, 47, 60, 99):
+        expected = 0.4 * 0.5 * (1 + math.cos(math.pi * (step - 20) / 80))
+        np.testing.assert_allclose(rate(step), expected, rtol=1e-4, err_msg=str(step))
+    assert rate(100) == 0
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_polynomial_falls_by_its_power_to_its_end(warmup):
+    rate = make(name="polynomial", learning_rate=2.0, power=2.0, end_rate=0.1, warmup_steps=warmup)
+    for step in (20, 47, 60, 99, 100, 105):
+        left = 1 - min(1, (step - warmup) / (100 - warmup))
+        np.testing.assert_allclose(rate(step), 0.2 + 1.8 * left**2, rtol=1e-5, err_msg=str(step))
+    line = make(name="polynomial", learning_rate=1.0)
+    np.testing.assert_allclose([line(0), line(25), line(99)], [1, 0.75, 0.01], rtol=1e-4)
+
+
+def test_steps_fall_at_epochs_or_steps_of_the_run_whatever_the_warm_up():
+    for keys in ({}, {"warmup_epochs": 2.0}):
+        for boundaries in ({"step_epochs": (3, 5.5)}, {"step_steps": (30, 55)}):
+            rate = make(name="step", learning_rate=1.0, step_factor=0.1, **keys, **boundaries)
+            values = [float(rate(step)) for step in (29, 30, 54, 55, 99)]
+            np.testing.assert_allclose(values, [1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
+
+
+def test_steps_that_are_not_set_scale_with_the_run():
+    for epochs in (90, 9):
+        rate = make(10, 10 * epochs, name="step", learning_rate=1.0)
+        for share, before in ((3 / 9, 1), (6 / 9, 0.1), (8 / 9, 0.01)):
+            step = round(10 * epochs * share)
+            values = [float(rate(step - 1)), float(rate(step))]
+            np.testing.assert_allclose(values, [before, 0.1 * before], rtol=1e-5)
+
+
+def test_two_falls_at_one_step_count_twice():
+    rate = make(name="step", learning_rate=1.0, step_epochs=(3.0, 3.01))
+    np.testing.assert_allclose([rate(29), rate(30)], [1, 0.01], rtol=1e-5)
+
+
+def test_constant_stays():
+    rate = make(name="constant", learning_rate=0.3)
+    assert {round(float(rate(step)), 6) for step in (0, 50, 99, 1000)} == {0.3}
+
+
+def test_one_cycle_has_its_height_and_ends():
+    values = rates(name="one_cycle", learning_rate=0.5)
+    np.testing.assert_allclose(values[0], 0.5 / 25, rtol=1e-5)
+    assert values.argmax() == 29
+    np.testing.assert_allclose(values[29], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(values[-1], 0.5 / 25e4, atol=1e-7)
+    for count in (1, 2, 3, 4):  # a run too short for the cycle still learns
+        values = rates(count, name="one_cycle", learning_rate=0.5)
+        assert np.isfinite(values).all() and 0.1 < values.max() <= 0.5
+
+
+def test_the_rate_is_scaled_with_the_batch_on_request_alone():
+    keys = {"name": "constant", "learning_rate": 0.1}
+    np.testing.assert_allclose(make(batch_size=1024, **keys)(0), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(make(batch_size=1024, scale_batch=256, **keys)(0), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(make(batch_size=64, scale_batch=256, **keys)(0), 0.025, rtol=1e-6)
+
+
+# Short runs --------------------------------------------------------------------------------
+
+
+def test_a_warm_up_too_long_for_the_run_is_cut():
+    for name in ("constant", "step", "cosine", "polynomial"):
+        for count in (1, 2, 5, 40):
+            values = rates(count, name=name, learning_rate=0.3, warmup_epochs=5.0)
+            np.testing.assert_allclose(values.max(), 0.3, rtol=1e-6, err_msg=f"{name} {count}")
+    values = rates(40, name="constant", learning_rate=1.0, warmup_epochs=5.0)
+    np.testing.assert_allclose(values[:11], np.minimum(1, np.arange(1, 12) / 10), rtol=1e-5)
+    # The share is the user's to set.
+    values = rates(40, name="constant", learning_rate=1.0, warmup_epochs=5.0, warmup_most=0.5)
+    np.testing.assert_allclose(values[:21], np.minimum(1, np.arange(1, 22) / 20), rtol=1e-5)
+
+
+def test_a_fall_within_the_warm_up_counts_at_once():
+    keys = {"step_steps": (10, 50), "warmup_steps": 20, "step_factor": 0.1}
+    values = rates(100, name="step", learning_rate=1.0, **keys)
+    steps = np.arange(100)
+    expected = np.minimum(1, (steps + 1) / 20) * 0.1 ** ((steps >= 10) + 1.0 * (steps >= 50))
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_shares_of_the_run_can_be_chosen():
+    values = rates(40, name="step", learning_rate=1.0, step_shares=(0.5, 0.75))
+    np.testing.assert_allclose(np.asarray(values)[[19, 20, 29, 30]], [1, 0.1, 0.1, 0.01], rtol=1e-5)
+
+
+def test_what_does_not_fit_the_run_is_told():
+    def told(num_steps, **keys):
+        return schedules.warnings(schedule_keys(**keys), 10, num_steps)
+
+    assert told(200, warmup_epochs=5.0) == []
+    [warning] = told(40, warmup_epochs=5.0)
+    assert "50 steps is too long for a run of 40: it takes 10, since it may be 25%" in warning
+    [warning] = told(1, warmup_epochs=5.0)
+    assert "50 steps is too long for a run of 1: there is none" in warning
+    assert told(5, name="step") == []
+    [warning] = told(30, name="step", step_epochs=(2.0, 9.0))
+    assert "at step 90, but the run ends after 30" in warning
+    [warning] = told(30, name="step", step_steps=(32000, 48000))
+    assert "at step 32,000" in warning
+    [warning] = told(100, name="step", step_steps=(10, 50), warmup_steps=20)
+    assert "at step 10, but the warm-up ends after 20" in warning
+    assert told(30, name="cosine", step_epochs=(2.0, 9.0)) == []
+
+
+def test_the_reader_is_told_the_rate():
+    def told(**keys):
+        return schedules.describe(schedule_keys(learning_rate=0.1, **keys), 10, 100, 1024)
+
+    assert told() == "0.1, cosine"
+    assert told(scale_batch=256, warmup_steps=20) == (
+        "0.1 for 256 images, so 0.4 for 1,024 after a warm-up of 20 steps, cosine"
+    )
+    assert told(name="step") == "0.1, times 0.1 at steps 33, 67, 89"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"warmup_epochs": 1.0, "warmup_steps": 5},
+            "warmup_epochs=1 and config.schedule.warmup_steps=5 are both set",
+        ),
+        (
+            {"step_epochs": (1.0,), "step_steps": (5,)},
+            r"step_epochs=\(1.0,\) and config.schedule.step_steps=\(5,\) are both set",
+        ),
+        ({"name": "one_cycle", "warmup_epochs": 1.0}, "'one_cycle' rises by itself"),
+    ],
+)
+def test_keys_that_exclude_each_other(keys, message):
+    with pytest.raises(UsageError, match=message) as error:
+        make(**keys)
+    assert "\n" not in str(error.value)

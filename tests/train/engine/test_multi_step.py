@@ -1,0 +1,90 @@
+"""Several steps in one dispatch, as on GPUs and TPUs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_resnet import create_model, load_weights
+from train.data.sampler import Share, TrainOrder
+from train.engine.intervals import Timetable
+from train.engine.multi_step import MOST, several, stacked, steps_per_call
+from train.loop import train
+from train.runtime.signals import StopRequest
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_path):
+    digits_config.model.update(name="resnet20", stage_sizes=(1, 1))
+    model = create_model("resnet20", stage_sizes=(1, 1), num_classes=10)
+    digits_config.num_steps = 7
+    digits_config.log.every_steps = 3
+    digits_config.schedule.learning_rate = 1e-3  # or rounding grows within a few steps
+    learned = []
+    for together in (1, 2):
+        digits_config.data.steps_per_call = together
+        workdir = tmp_path / str(together)
+        train(digits_config, str(workdir), StopRequest())
+        learned.append(load_weights(model, workdir))
+    one, two = (rows(tmp_path / name) for name in "12")
+    assert [row["step"] for row in one] == [row["step"] for row in two] == [3, 6, 7]
+    for a, b in zip(one, two, strict=True):
+        for name in ("train/loss", "train/top1", "learning_rate"):
+            np.testing.assert_allclose(a[name], b[name], rtol=2e-3)
+    for a, b in zip(*map(jax.tree.leaves, learned), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_calls_stop_where_something_is_due():
+    timetable = Timetable(
+        num_images=100, batch_size=10, steps_per_epoch=10, num_steps=23,
+        eval_every=10, save_every=20, log_every=6,
+    )  # fmt: skip
+    calls = [*timetable.calls(4, most=5)]
+    assert [(call.start, call.stop) for call in calls] == [
+        *((4, 6), (6, 10), (10, 12), (12, 17), (17, 18), (18, 20), (20, 23)),
+    ]
+    assert all(len(call) == 1 for call in timetable.calls(0, most=1))
+
+
+def test_stacked_records_are_the_batches():
+    order = TrainOrder(100, 8, seed=2)
+    share = Share(1, 2)
+    calls = [range(10, 13), range(13, 14)]
+    first, second = stacked(order, calls, share, most=4, devices=2)
+    np.testing.assert_array_equal(first["record"][:, 2], order[12][4:])
+    np.testing.assert_array_equal(second["record"][:, 0], order[13][4:])
+    assert first["record"].shape == (4, 4)
+    assert first["steps"].tolist() == [3, 3] and second["steps"].tolist() == [1, 1]
+
+
+def test_each_step_of_a_call_gets_its_own_batch_and_the_state_of_the_one_before():
+    order = TrainOrder(100, 8, seed=2)
+
+    def step(state, data, batch):
+        seen = state["seen"].at[state["step"]].set(batch["record"])
+        metrics = {"loss": data * state["step"], "learning_rate": 10 * state["step"]}
+        return {"step": state["step"] + 1, "seen": seen}, metrics
+
+    call = jax.jit(several(step))
+    state = {"step": jnp.int32(0), "seen": jnp.zeros((7, 8), jnp.int32)}
+    calls = [range(0, 4), range(4, 7)]
+    losses = []
+    for batch in stacked(order, calls, Share(), most=4, devices=1):
+        state, metrics = call(state, jnp.float32(2), batch)
+        losses.append(float(metrics["loss"]))
+    np.testing.assert_array_equal(state["seen"], [order[i] for i in range(7)])
+    assert state["step"] == 7
+    assert losses == [2 * np.mean([0, 1, 2, 3]), 2 * np.mean([4, 5, 6])]
+    assert metrics["learning_rate"] == 60  # the last step's
+
+
+def test_only_data_on_a_gpu_or_tpu_takes_several_steps_a_call():
+    assert steps_per_call(0, "cpu", True) == 1
+    assert steps_per_call(0, "gpu", True) == steps_per_call(0, "tpu", True) == MOST
+    assert steps_per_call(0, "gpu", False) == steps_per_call(8, "gpu", False) == 1
+    assert steps_per_call(8, "cpu", True) == 8

@@ -1,0 +1,351 @@
+"""Losses, ranks and one whole step, each against a computation of its own."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks import trainer
+from flax_resnet import ResNet, init_variables
+from train.data.augment.auto_augment import trivial_augment
+from train.data.augment.mixup import Mix
+from train.data.augment.pipeline import Augment, example_keys
+from train.engine import step as steps
+from train.engine.devices import Pmap, ShardMap
+from train.tasks.classification import make_loss
+
+MODEL = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=7)
+
+
+def make_task(**fields):
+    schedule = optax.constant_schedule(0.1)
+    settings = dict(
+        model=MODEL,
+        optimizer=optax.sgd(schedule, 0.9),
+        schedule=schedule,
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.3, 0.4),
+    )
+    return trainer.make_task(**settings | fields)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (16, 12, 12, 3)).astype(np.uint8),
+        "label": rng.integers(0, 7, 16).astype(np.int32),
+    }
+
+
+def run_step(task, batch, devices=1, kind=Pmap, count=1, start=0):
+    """Train steps; gives the state before, the state after and the last metrics."""
+    devices = kind(jax.local_devices()[:devices])
+    before = steps.create_state(task, (12, 12, 3)).replace(step=np.int32(start))
+    step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
+    state = devices.replicate(before)
+    for _ in range(count):
+        state, metrics = step(state, {}, devices.split(batch))
+    return before, devices.fetch(state), devices.fetch(metrics)
+
+
+def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
+    augment = Augment(flip=True, pad_crop=2)
+    task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    before, after, metrics = run_step(task, batch, start=7)
+    images = np.asarray(augment(batch["image"], example_keys(0, 7, jnp.arange(16))))
+    assert not np.array_equal(images, batch["image"])
+    images = (images / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], 7), 0.1)
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": before.batch_stats}
+        logits, updates = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
+        losses = optax.softmax_cross_entropy(logits, targets)
+        return losses.mean(), (logits, updates["batch_stats"])
+
+    (loss, (logits, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    assert after.step == 8
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    assert metrics["top1"] == np.mean(logits.argmax(1) == batch["label"])
+    assert metrics["learning_rate"] == np.float32(0.1)
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, gradients)
+    jax.tree.map(close, after.params, expected)
+    jax.tree.map(close, after.batch_stats, stats)
+
+
+def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
+    augment = Augment(flip=True, mix=Mix(mixup=1.0, cutmix=1.0))
+    task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    before, after, metrics = run_step(task, batch, start=8)
+    keys = example_keys(0, 8, jnp.arange(16))
+    images, targets = jax.jit(augment.batch)(batch["image"], batch["label"], keys)
+    images = (np.asarray(images) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    own, other = (
+        jax.nn.one_hot(batch["label"], 7),
+        jax.nn.one_hot(batch["label"][np.arange(16) ^ 1], 7),
+    )
+    share = targets.weight[:, None]
+    assert (share != 0.5).all()  # or either label is right
+    soft = share * own + (1 - share) * other
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": before.batch_stats}
+        logits, _ = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
+        losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, 0.1))
+        return losses.mean(), logits
+
+    (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    assert metrics["top1"] == np.mean(logits.argmax(1) == soft.argmax(1))
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, gradients)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, after.params, expected)
+
+
+def test_devices_average_gradients_statistics_and_metrics(batch):
+    """With statistics over all devices, four devices learn what one learns."""
+    model = MODEL.clone(axis_name=steps.AXIS)
+    mix = Mix(mixup=0.5, cutmix=1.0)
+    augment = Augment(flip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
+    task = make_task(model=model, augment=augment)
+    _, one, metrics_one = run_step(task, batch, devices=1, count=3)
+    _, four, metrics_four = run_step(task, batch, devices=4, count=3)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, one, four)
+    jax.tree.map(close, metrics_one, metrics_four)
+
+
+def test_shard_map_learns_what_pmap_learns(batch):
+    """Each repeats its own bits; between them the compiler fuses differently (last bits)."""
+    task = make_task(augment=Augment(flip=True, pad_crop=2))
+    _, by_pmap, _ = run_step(task, batch, 4, Pmap, count=3)
+    _, again, _ = run_step(task, batch, 4, Pmap, count=3)
+    _, by_shard_map, _ = run_step(task, batch, 4, ShardMap, count=3)
+    jax.tree.map(np.testing.assert_array_equal, by_pmap, again)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), by_pmap, by_shard_map)
+
+
+def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
+    task = make_task()
+    before, after, _ = run_step(task, batch, devices=4)
+    quarters = [{name: array[i : i + 4] for name, array in batch.items()} for i in range(0, 16, 4)]
+    each = [run_step(task, quarter)[1].batch_stats for quarter in quarters]
+    expected = jax.tree.map(lambda *parts: np.mean(parts, axis=0), *each)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, after.batch_stats, expected)
+    assert before.batch_stats["stem_norm"]["mean"].sum() == 0
+
+
+def test_eval_counts_valid_examples_alone(batch):
+    task = make_task()
+    state = steps.create_state(task, (12, 12, 3))
+    valid = np.arange(16) < 11
+    images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = np.asarray(MODEL.apply(variables, jnp.float32(images)))[:11]
+    labels = batch["label"][:11]
+    place = (-logits).argsort(axis=1).argsort(axis=1)[np.arange(11), labels]
+    losses = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), labels)
+
+    for count in (1, 4):
+        devices = Pmap(jax.local_devices()[:count])
+        step = devices.evaluate(lambda state, data, batch: steps.eval_step(task, state, batch))
+        batches = devices.split(batch | {"valid": valid, "bad": ~valid})
+        sums = devices.fetch(step(devices.replicate(state), {}, batches))
+        assert sums["examples"] == 11
+        assert sums["top1"] == (place < 1).sum()
+        assert sums["top5"] == (place < 5).sum()
+        np.testing.assert_allclose(sums["loss"], losses.sum(), rtol=1e-5)
+
+
+def test_steps_need_no_data_library():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.modules |= dict.fromkeys("
+        "['tensorflow_datasets', 'grain', 'ml_collections', 'orbax', 'cv2'], None);"
+        "import flax_resnet, train.steps, train.parallel, train.optimizers, train.augment"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Accumulation, moving average, freezing -------------------------------------------------------
+
+GROUPS = MODEL.clone(width=32, norm="group")
+
+
+def test_a_batch_in_parts_learns_what_it_learns_at_once(batch):
+    """Without batch statistics, which each part has of its own."""
+    augment = Augment(flip=True, mix=Mix(mixup=1.0))
+    runs = [
+        run_step(
+            make_task(model=GROUPS, augment=augment, accumulate=parts), batch, devices, count=2
+        )
+        for parts, devices in ((1, 1), (4, 1), (2, 2))
+    ]
+    _, whole, whole_metrics = runs[0]
+    for _, after, metrics in runs[1:]:
+        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)  # noqa: E731
+        jax.tree.map(close, after.params, whole.params)
+        jax.tree.map(close, metrics, whole_metrics)
+
+
+def test_parts_in_a_loop_are_parts_written_out(batch, monkeypatch):
+    """As on GPU and TPU, with running statistics that go from part to part."""
+    task = make_task(accumulate=2)
+    _, out, _ = run_step(task, batch)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    _, loop, _ = run_step(task, batch)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        (out.params, out.batch_stats),
+        (loop.params, loop.batch_stats),
+    )
+
+
+def test_parts_of_a_batch_have_their_own_statistics(batch):
+    """Gradients are the mean of the parts', running statistics go from part to part."""
+    task = make_task(accumulate=2)
+    before, after, _ = run_step(task, batch)
+    images = (jnp.float32(batch["image"]) / 255 - jnp.float32([0.5, 0.4, 0.3])) / jnp.float32(
+        [0.2, 0.3, 0.4]
+    )
+    batch_stats, gradients = before.batch_stats, []
+    for part in (slice(0, 8), slice(8, 16)):
+
+        def loss(params, batch_stats=batch_stats, part=part):
+            variables = {"params": params, "batch_stats": batch_stats}
+            logits, updates = MODEL.apply(
+                variables, images[part], train=True, mutable=["batch_stats"]
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"][part])
+            return losses.mean(), updates["batch_stats"]
+
+        gradient, batch_stats = jax.grad(loss, has_aux=True)(before.params)
+        gradients.append(gradient)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
+    updates, _ = task.optimizer.update(mean, before.opt_state, before.params)
+    params = optax.apply_updates(before.params, updates)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+        (after.params, after.batch_stats),
+        (params, batch_stats),
+    )
+
+
+def test_the_moving_average_is_its_closed_form(batch):
+    task = make_task(ema_decay=0.15)  # less than the 2 / 11 of step 2
+    states = [run_step(task, batch, count=count)[1] for count in (1, 2, 3)]
+    before = steps.create_state(task, (12, 12, 3))
+    average = {"params": before.params, "batch_stats": before.batch_stats}
+    for n, state in enumerate(states, 1):
+        old = min(0.15, n / (n + 9))
+        new = {"params": state.params, "batch_stats": state.batch_stats}
+        average = jax.tree.map(lambda a, b, old=old: old * a + (1 - old) * b, average, new)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.ema, average
+        )
+    assert run_step(make_task(), batch)[1].ema == {}
+
+
+def test_evaluation_takes_the_moving_average_or_not(batch):
+    _, state, _ = run_step(make_task(ema_decay=0.9), batch, count=3)
+    batch = batch | {"valid": np.ones(16, bool), "bad": np.zeros(16, bool)}
+    losses = {}
+    for ema in (True, False):
+        task = make_task(ema_decay=0.9, evaluate_ema=ema)
+        devices = Pmap(jax.local_devices()[:1])
+        step = devices.evaluate(lambda s, data, batch, task=task: steps.eval_step(task, s, batch))
+        sums = devices.fetch(step(devices.replicate(state), {}, devices.split(batch)))
+        variables = state.ema if ema else {"params": state.params, "batch_stats": state.batch_stats}
+        images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+        logits = MODEL.apply(variables, jnp.float32(images))
+        expected = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).sum()
+        losses[ema] = float(sums["loss"])
+        np.testing.assert_allclose(sums["loss"], expected, rtol=1e-5)
+    assert losses[True] != losses[False]
+
+
+def test_frozen_modules_keep_every_bit_and_cost_no_optimizer_memory(batch):
+    """On three devices, whose mean of equal numbers may round."""
+    batch = {name: array[:15] for name, array in batch.items()}
+    frozen = ("stage1_block1", "stem_conv", "stem_norm")
+    model = MODEL.clone(frozen=frozen)
+    rng = np.random.default_rng(0)
+    variables = init_variables(model, 0, (12, 12, 3))
+    variables = jax.tree.map(  # numbers with all their bits
+        lambda leaf: (leaf + rng.uniform(0.1, 0.2, leaf.shape)).astype(np.float32), variables
+    )
+    task = make_task(model=model, frozen=frozen, ema_decay=0.5)
+    devices = Pmap(jax.local_devices()[:3])
+    state = steps.create_state(task, (12, 12, 3), variables)
+    momentum = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    assert not [path for path, _ in momentum if any(name in str(path) for name in frozen)]
+    step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
+    after = devices.replicate(state)
+    for _ in range(2):
+        after, _ = step(after, {}, devices.split(batch))
+    after = devices.fetch(after)
+    for collection in ("params", "batch_stats"):
+        for one in (getattr(after, collection), after.ema[collection]):
+            for name, module in one.items():
+                leaves = zip(
+                    jax.tree.leaves(module),
+                    jax.tree.leaves(variables[collection][name]),
+                    strict=True,
+                )
+                same = [np.array_equal(*pair) for pair in leaves]
+                assert all(same) if name in frozen else not any(same), (collection, name)
+
+
+def test_frozen_modules_train_as_they_evaluate(batch):
+    """Their running statistics, not the batch's, normalise what they pass on."""
+    frozen = ("stage1_block1", "stem_conv", "stem_norm")
+    images = jnp.float32(batch["image"]) / 255
+    variables = init_variables(MODEL, 0, (12, 12, 3))
+    train = partial(MODEL.clone(frozen=frozen).apply, variables, images, mutable=["batch_stats"])
+    maps, updates = train(train=True, method="endpoints")
+    expected = MODEL.apply(variables, images, method="endpoints")
+    np.testing.assert_array_equal(maps["stage1"], expected["stage1"])
+    assert not np.allclose(maps["stage2"], expected["stage2"])
+    same = jax.tree.map(np.array_equal, updates["batch_stats"], variables["batch_stats"])
+    assert all(jax.tree.leaves([same[name] for name in ("stem_norm", "stage1_block1")]))
+    assert not any(jax.tree.leaves(same["stage2_block1"]))
+
+
+def test_stochastic_depth_and_dropout_draw_anew_each_step(batch):
+    task = make_task(model=MODEL.clone(drop_path=0.5, dropout=0.5))
+    losses = []
+    for start in (0, 1, 1):
+        losses.append(float(run_step(task, batch, start=start)[2]["loss"]))
+    assert losses[0] != losses[1] and losses[1] == losses[2]
+
+
+def test_a_skipped_step_changes_nothing_but_its_place_in_the_schedule(batch):
+    def broken(logits, targets):
+        return logits.sum(-1) * jnp.nan
+
+    task = make_task(
+        loss=broken, skip_nonfinite=True, optimizer=optax.sgd(lambda count: 0.1 / (1 + count), 0.9)
+    )
+    before, after, metrics = run_step(task, batch, count=2)
+    counts = [
+        leaf.count
+        for leaf in jax.tree.leaves(
+            after.opt_state, is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState)
+        )
+        if isinstance(leaf, optax.ScaleByScheduleState)
+    ]
+    assert (after.step, counts, metrics["nonfinite"]) == (2, [2], 1)
+    for name in ("params", "batch_stats"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(after.opt_state[0]))  # momentum

@@ -1,0 +1,44 @@
+"""Archives that people fetch themselves: what is told where they are not there, or not whole."""
+
+import os
+
+import pytest
+
+from tests.train.prepare.archives import TRAIN, VALIDATION, tar
+from train.prepare.archives import check_archives
+from train.runtime.errors import RunError
+
+
+def sparse(path, size):
+    """A tar archive of a size, most of which takes no room."""
+    path.write_bytes(tar({"n01440764.tar": b""}))
+    os.truncate(path, size)
+
+
+def test_archives_are_checked_by_name_and_size(tmp_path):
+    def problem(any_size=False):
+        with pytest.raises(RunError) as caught:
+            check_archives("imagenet2012", str(tmp_path / "manual"), any_size)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no folder" in problem() and "ILSVRC2012_img_val.tar" in problem()
+    manual = tmp_path / "manual"
+    manual.mkdir()
+    assert "ILSVRC2012_img_train.tar is not there; it comes from https://image-net" in problem()
+    (manual / "n01440764").mkdir()
+    assert "extracted files" in problem()
+    (manual / f"{TRAIN}.part").touch()
+    assert f"but {TRAIN}.part: finish its download" in problem()
+    sparse(tmp_path / TRAIN, 147_897_477_120)
+    assert f"but in {tmp_path}: name that" in problem()
+    (tmp_path / TRAIN).rename(manual / TRAIN)
+    assert VALIDATION in problem()
+    sparse(manual / VALIDATION, 10_240)
+    assert "has 10,240 bytes and should have 6,744,924,160" in problem()
+    assert "not complete" in problem()
+    assert check_archives("imagenet2012", str(manual), any_size=True) == 147_897_477_120 + 10_240
+    os.truncate(manual / VALIDATION, 6_744_924_160)
+    assert check_archives("imagenet2012", str(manual), any_size=False) == 154_642_401_280
+    (manual / VALIDATION).write_bytes(b"<html>log in first</html>")
+    assert "is not a tar archive" in problem(any_size=True)

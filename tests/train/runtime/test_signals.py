@@ -1,0 +1,130 @@
+"""How commands end and are ended: signals, closed streams, and what may not be read."""
+
+import gc
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.unprivileged import unprivileged
+from train.runtime.cli import run_command
+from train.runtime.signals import StopRequest, ending_at_once, interruptible
+
+
+@pytest.mark.parametrize("number", StopRequest.SIGNALS)
+def test_a_signal_asks_to_stop_and_a_second_one_ends_the_process(number):
+    code = (
+        "import os, time; from train.signals import StopRequest\n"
+        "with StopRequest() as stop:\n"
+        f"    os.kill(os.getpid(), {number.value}); time.sleep(0.05)\n"
+        "    print(bool(stop), stop.signal.name, flush=True)\n"
+        f"    os.kill(os.getpid(), {number.value}); time.sleep(5)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.split() == ["True", number.name]
+    assert process.returncode == -number
+
+
+def test_signal_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in StopRequest.SIGNALS]
+    with StopRequest() as stop:
+        assert not stop
+    assert [signal.getsignal(number) for number in StopRequest.SIGNALS] == before
+
+
+def test_where_no_handler_could_run_signals_are_the_systems():
+    """As in JAX's wait for other processes, which is outside of Python."""
+    before = signal.getsignal(signal.SIGINT)
+    with ending_at_once():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.fixture
+def interrupt():
+    """Sends this process SIGINT, which Python hears as usual."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_in_a_callback_is_not_lost(interrupt):
+    """As in JAX's of each garbage collection, where Python drops exceptions."""
+    phases = []
+
+    def callback(phase, _):
+        if not phases:
+            phases.append(phase)
+            interrupt()
+
+    gc.callbacks.append(callback)
+    hook = sys.unraisablehook
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible(leave=lambda: None):
+            gc.collect()
+            time.sleep(5)
+    finally:
+        gc.callbacks.remove(callback)
+    assert phases == ["start"]
+    assert sys.unraisablehook is hook
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_ends_what_does_not_come_back_to_python(interrupt):
+    left = threading.Event()
+    with pytest.raises(KeyboardInterrupt), interruptible(leave=left.set, seconds=0.05):
+        threading.Timer(0.1, interrupt).start()
+        while not left.is_set():  # without Python's lock, as XLA compiles
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)
+    assert left.is_set()
+
+
+def test_what_may_not_be_read_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    (tmp_path / "closed").mkdir(mode=0)
+    with unprivileged(tmp_path), pytest.raises(SystemExit) as ended:
+        run_command(lambda: os.listdir("closed"))
+    assert ended.value.code == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: no permission for 'closed'; change")
+
+
+def test_an_interrupt_ends_an_import_at_once(interrupt, tmp_path, monkeypatch):
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    left = threading.Event()
+    with pytest.raises(KeyboardInterrupt), interruptible(leave=left.set):
+        import interrupted  # noqa: F401
+    assert left.is_set()
+    left.clear()
+    with pytest.raises(KeyboardInterrupt), interruptible(leave=left.set):
+        interrupt()
+    assert not left.is_set()
+
+
+def test_a_command_runs_without_the_streams_that_its_caller_closed(commands):
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        command = f"exec {sys.executable} -m train.compare --help {closed}"
+        process = subprocess.run(command, shell=True, cwd=commands.root, capture_output=True)
+        assert process.returncode == 0, process.stderr
+
+
+def test_what_the_process_ignores_stops_no_run(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

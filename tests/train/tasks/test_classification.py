@@ -1,0 +1,108 @@
+"""Losses against Optax's and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from train.data.augment.mixup import Targets
+from train.tasks.classification import (
+    binary_cross_entropy,
+    cross_entropy,
+    guessing,
+    make_loss,
+    mixed_cross_entropy,
+    rank_of,
+)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_cross_entropy_with_smoothing_is_that_of_the_smoothed_target(smoothing):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 4)) * 3
+    labels = np.array([0, 3, 1, 1, 2])
+    target = np.full((5, 4), smoothing / 4)
+    target[np.arange(5), labels] += 1 - smoothing
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    ours = cross_entropy(jnp.float32(logits), jnp.asarray(labels), smoothing)
+    np.testing.assert_allclose(ours, -(target * np.log(p)).sum(1), rtol=1e-5)
+
+
+def test_rank_is_the_labels_place_with_ties_to_the_lower_class_and_nan_never_right():
+    nan = np.nan
+    logits = jnp.array([[1, 3, 2], [1, 3, 2], [5, 5, 5], [5, 5, 5], [nan, nan, nan], [1, nan, 0]])
+    labels = jnp.array([1, 0, 0, 2, 0, 0])
+    ranks = rank_of(logits, labels).tolist()
+    assert ranks[:4] == [0, 2, 0, 2]
+    assert ranks[4] > 0 and ranks[5] > 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_is_that_of_explicit_soft_targets(smoothing):
+    rng = np.random.default_rng(0)
+    logits = jnp.float32(rng.normal(size=(6, 5)) * 3)
+    label, other = jnp.array([0, 1, 2, 3, 4, 4]), jnp.array([1, 0, 3, 2, 4, 4])
+    weight = jnp.float32([0.9, 0.9, 0.2, 0.2, 0.5, 1.0])
+    soft = weight[:, None] * jax.nn.one_hot(label, 5) + (1 - weight)[:, None] * jax.nn.one_hot(
+        other, 5
+    )
+    expected = optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, smoothing))
+    got = mixed_cross_entropy(logits, Targets(label, other, weight), smoothing)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert Targets(label, other, weight).dominant().tolist() == [0, 1, 3, 2, 4, 4]
+    pure = mixed_cross_entropy(logits, Targets(label), smoothing)
+    np.testing.assert_allclose(pure, cross_entropy(logits, label, smoothing))
+    assert Targets(label).dominant() is label
+
+
+def test_the_binary_loss_smooths_before_the_threshold():
+    """As timm does, and so it matters where a share is close to the threshold."""
+    logits = jnp.float32(np.random.default_rng(0).normal(size=(3, 5)))
+    label, other = jnp.array([0, 1, 2]), jnp.array([3, 4, 2])
+    weight = jnp.float32([0.9, 0.6, 1.0])
+    hard = np.zeros((3, 5), np.float32)
+    hard[[0, 1, 1, 2], [0, 1, 4, 2]] = 1  # 0.8 * 0.1 + 0.04 is below 0.15
+    expected = optax.sigmoid_binary_cross_entropy(logits, hard).mean(1)
+    got = binary_cross_entropy(logits, Targets(label, other, weight), 0.2, 0.15)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    # 0.8 * 0.12 + 0.04 = 0.136 is above 0.13; unsmoothed, 0.12 would not be.
+    targets = Targets(label[:1], other[:1], jnp.float32([0.88]))
+    got = binary_cross_entropy(logits[:1], targets, 0.2, 0.13)
+    hard[0, 3] = 1
+    expected = optax.sigmoid_binary_cross_entropy(logits[:1], hard[:1]).mean(1)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def mixed():
+    logits = jnp.float32(np.random.default_rng(0).normal(size=(4, 5)) * 3)
+    label, other = jnp.array([0, 1, 2, 4]), jnp.array([1, 0, 3, 4])
+    return logits, Targets(label, other, jnp.float32([0.9, 0.15, 0.4, 0.5]))
+
+
+def test_binary_cross_entropy_takes_labels_by_their_share():
+    logits, targets = mixed()
+    soft = np.zeros((4, 5))
+    for row, (label, other, weight) in enumerate(zip(*map(np.asarray, targets), strict=True)):
+        soft[row, label] += weight
+        soft[row, other] += 1 - weight
+    for smoothing in (0.0, 0.1):
+        smooth = optax.smooth_labels(jnp.float32(soft), smoothing)
+        expected = optax.sigmoid_binary_cross_entropy(logits, smooth).mean(axis=1)
+        got = binary_cross_entropy(logits, targets, smoothing)
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_with_a_threshold_both_labels_are_wholly_there():
+    logits, targets = mixed()
+    loss = make_loss("binary_cross_entropy", threshold=0.2)
+    hard = np.zeros((4, 5))
+    hard[[0, 1, 2, 2, 3], [0, 0, 2, 3, 4]] = 1  # 0.1 and 0.15 are too little
+    expected = optax.sigmoid_binary_cross_entropy(logits, jnp.float32(hard)).mean(axis=1)
+    np.testing.assert_allclose(loss(logits, targets), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
+def test_guessing_is_the_loss_of_zeros(name):
+    losses = make_loss(name)(jnp.zeros((6, 6)), Targets(jnp.arange(6)))
+    assert float(losses.mean()) == pytest.approx(guessing(name, 6), rel=1e-5)

@@ -1,0 +1,148 @@
+"""train.evaluate: what it says of every example, on these data and others."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from flax_resnet import load_run
+from train import evaluate
+from train.data.loader import Split
+from train.runtime.errors import RunError, UsageError
+from train.workdir import run_files as workdir
+from train.workdir.metrics_log import read_rows
+
+
+@pytest.fixture
+def command(digits_run, monkeypatch, capsys):
+    """Runs the command in this process, of four devices; gives its last line and the rest."""
+
+    def run(*arguments, path=digits_run):
+        given = ["train.evaluate", "--workdir", path, *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", given)
+        assert evaluate.main() == 0
+        *told, last = capsys.readouterr().out.splitlines()
+        return json.loads(last), "\n".join(told)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def source(digits_run):
+    return Split(workdir.read_config(digits_run), "test", training=False).source
+
+
+def save_digits(source, folder, names=range(10)):
+    """The test images as a folder of PNGs, a folder a class."""
+    for index in range(len(source)):
+        image, label = source.decoded(index)
+        place = folder / str(names[label])
+        place.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / f"{index}.png"), image)
+
+
+def test_it_tells_the_run_and_writes_beside_it(command, digits_run, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(digits_run, path)
+    result, told = command(path=str(path))
+    assert list(result) == ["split", "examples", "top1", "top5", "loss", "step"]
+    [row] = [row for row in read_rows(digits_run) if row["step"] == 44 and "eval/top1" in row]
+    assert result["top1"] == row["eval/top1"] and f"{result['top1']:.2%}" in told
+    folder = path / "evaluation" / "44_test_ema"
+    written = json.loads((folder / "evaluation.json").read_text())
+    assert result.items() <= written.items() and written["weights"] == "ema"
+    low, high = written["top1_interval"]
+    assert low < result["top1"] < high and f"{low:.2%} to {high:.2%}" in told
+    assert sum(one["examples"] for one in written["classes"]) == 360
+    right = sum(one["examples"] * one["accuracy"] for one in written["classes"])
+    assert right / 360 == pytest.approx(result["top1"])
+    assert np.trace(written["confusion"]) / 360 == pytest.approx(result["top1"])
+    assert sum(one["examples"] for one in written["reliability"]) == 360
+    assert f"{written['expected_calibration_error']:.2%}" in told
+    sure = [one["confidence"] for one in written["most_confident_mistakes"]]
+    assert sure == sorted(sure, reverse=True) and len(sure) == min(24, round(360 - right))
+    for name in ("confusion.png", "reliability.png", "mistakes.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.width > 300
+
+
+def test_what_each_image_is_said_to_be_is_what_the_run_says_of_it(
+    command, digits_run, source, tmp_path
+):
+    result, _ = command("--predictions", tmp_path / "p.npz", "--output", tmp_path)
+    images = np.stack([source.decoded(i)[0] for i in range(360)])
+    labels = [source[i][1] for i in range(360)]
+    expected = load_run(digits_run).predict(images)
+    arrays = np.load(tmp_path / "p.npz")
+    np.testing.assert_allclose(arrays["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(arrays["label"], labels)
+    np.testing.assert_array_equal(arrays["record"], np.arange(360))
+    assert (arrays["predicted"] == labels).mean() == result["top1"]
+
+    result, _ = command("--predictions", tmp_path / "p.csv", "--output", tmp_path)
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [f"record {i}" for i in range(360)]
+    assert [row["label"] for row in rows] == [str(label) for label in labels]
+    told = [float(row["probability"]) for row in rows]
+    np.testing.assert_allclose(told, expected.max(axis=1), atol=1e-5)
+    assert sum(int(row["place"]) <= 5 for row in rows) / 360 == result["top5"]
+
+
+def test_flipped_images_are_asked_about_too(command, digits_run, source, tmp_path):
+    result, _ = command("--tta", "flip", "--predictions", tmp_path / "p.npz", "--output", tmp_path)
+    assert result["tta"] == "flip" and result["examples"] == 360
+    run = load_run(digits_run)
+    images = np.stack([source.decoded(i)[0] for i in range(360)])
+    logits = (run.logits(images) + run.logits(images[:, :, ::-1])) / 2
+    expected = np.asarray(run.probabilities(logits))
+    np.testing.assert_allclose(np.load(tmp_path / "p.npz")["probabilities"], expected, atol=1e-5)
+
+
+def test_another_split(command, tmp_path):
+    result, _ = command("--split", "train[:100]", "--output", tmp_path)
+    assert result["split"] == "train[:100]" and result["examples"] == 100
+    with pytest.raises(UsageError, match="no images under the split 'nowhere'"):
+        command("--split", "nowhere", "--output", tmp_path)
+
+
+def test_other_data_with_the_same_classes(command, source, tmp_path):
+    usual, _ = command("--output", tmp_path / "one")
+    save_digits(source, tmp_path / "digits")
+    given = ("--dataset", "folder", "--data_dir", tmp_path / "digits")
+    result, _ = command(*given, "--output", tmp_path / "other")
+    assert (result["dataset"], result["split"], result["examples"]) == ("folder", "all", 360)
+    assert result["top1"] == usual["top1"]
+    assert result["loss"] == pytest.approx(usual["loss"], rel=1e-5)
+    mistakes = json.loads((tmp_path / "other/evaluation.json").read_text())
+    for mistake in mistakes["most_confident_mistakes"]:
+        assert mistake["image"].startswith(f"{mistake['label']}/")
+
+
+def test_data_with_other_classes_are_refused(command, source, tmp_path):
+    save_digits(source, tmp_path / "digits", names=[*range(9), "nine"])
+    with pytest.raises(RunError, match="unknown: nine; missing: 9"):
+        command("--dataset", "folder", "--data_dir", tmp_path / "digits")
+
+
+def test_what_cannot_be_evaluated_is_told_before_it_takes_time(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "folder.csv"
+    folder.mkdir()
+    for arguments, words in (
+        (("--predictions", "p.txt"), r"\.csv or \.npz"),
+        (("--predictions", folder), "is a folder"),
+        (("--output", ""), "--output is empty"),
+        (("--output", tmp_path / "file"), "is a file"),
+        (("--dataset", "folder"), "--data_dir"),
+        (("--dataset", "cifar10"), "'tfds:NAME'"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            command(*arguments)
+    for flag in ("--output", "--predictions"):
+        with pytest.raises(RunError, match=r"cannot write .*below.npz: '.*file' is not a folder"):
+            command(flag, tmp_path / "file" / "below.npz")

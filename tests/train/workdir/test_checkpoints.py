@@ -1,0 +1,244 @@
+"""Orbax: what is kept, found and restored."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train.engine.step import TrainState
+from train.runtime.errors import RunError, UsageError
+from train.workdir.checkpoints import Checkpoints
+
+
+def state_at(step):
+    rng = np.random.default_rng(step)
+    return TrainState(
+        step=np.int32(step),
+        params={"layer": {"kernel": rng.normal(size=(3, 4)).astype(np.float32)}},
+        batch_stats={"mean": rng.normal(size=4).astype(np.float32)},
+        opt_state=({"count": np.int32(step)}, rng.normal(size=2).astype(jnp.bfloat16)),
+        ema={},
+    )
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Steps 10 … 60 with a best top-1 at 20 and none at 50; two are kept."""
+    with Checkpoints(str(tmp_path), keep=2) as checkpoints:
+        for step, top1 in (
+            (10, 0.2),
+            (20, 0.9),
+            (30, 0.5),
+            (40, 0.9 - 1e-9),
+            (50, None),
+            (60, 0.7),
+        ):
+            checkpoints.save(state_at(step), None if top1 is None else {"top1": top1})
+        checkpoints.wait()
+        yield checkpoints
+
+
+def test_keeps_the_last_and_the_best(saved):
+    assert saved.steps() == [20, 50, 60]
+    assert saved.best() == (20, 0.9)
+
+
+def test_a_best_that_is_equalled_afterwards_goes(saved):
+    saved.note(60, {"top1": 0.9})
+    assert saved.steps() == [50, 60]
+    assert_same(saved.restore("best", like=state_at(0)), state_at(60))
+
+
+@pytest.mark.parametrize(("step", "number"), [("last", 60), ("best", 20), (50, 50)])
+def test_restores_bit_for_bit(saved, step, number):
+    assert_same(saved.restore(step, like=state_at(0)), state_at(number))
+
+
+def test_a_reader_sees_the_same_and_changes_nothing(saved, tmp_path):
+    before = sorted(os.listdir(saved.folder))
+    reader = Checkpoints(str(tmp_path))
+    assert reader.steps() == [20, 50, 60]
+    assert reader.best() == (20, 0.9)
+    assert_same(reader.restore("best", like=state_at(0)), state_at(20))
+    assert sorted(os.listdir(saved.folder)) == before
+
+
+def test_an_older_step_is_not_saved_in_silence(saved):
+    for step in (30, 60):
+        with pytest.raises(RunError, match=f"has step 60 already, not saving {step}"):
+            saved.save(state_at(step))
+
+
+def test_what_improves_is_better_than_all_that_was_saved(saved):
+    assert saved.improves({"top1": 0.91})
+    assert not saved.improves({"top1": 0.9}) and not saved.improves(None)
+    assert not Checkpoints(os.path.dirname(saved.folder), keep=2).improves({"top1": 0.9})
+
+
+def test_a_step_that_is_not_there(saved):
+    with pytest.raises(UsageError, match="no step 30; it has 20, 50, 60"):
+        saved.restore(30, like=state_at(0))
+
+
+def test_nothing_saved(tmp_path):
+    with pytest.raises(RunError, match="no checkpoints"):
+        Checkpoints(str(tmp_path))
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    assert checkpoints.steps() == [] and checkpoints.best() is None
+    with pytest.raises(RunError, match="no finished checkpoint"):
+        checkpoints.restore("last", like=state_at(0))
+
+
+def test_a_state_of_another_shape_is_refused(saved):
+    other = state_at(0).replace(params={"layer": {"kernel": np.zeros((3, 5), np.float32)}})
+    with pytest.raises(RunError, match=r"checkpoints/60.*kernel.*\(3, 4\), not \(3, 5\)"):
+        saved.restore("last", like=other)
+
+
+def files(folder):
+    return [path for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_whichever_file_is_damaged_the_one_before_is_used(saved, tmp_path, damage):
+    """And told; the damaged one goes out of the way, and the run can go on."""
+    step, whole = Path(saved.folder, "60"), tmp_path / "whole"
+    shutil.copytree(step, whole)
+    for path in files(whole):
+        name = path.relative_to(whole)
+        if str(name) == "_CHECKPOINT_METADATA":
+            continue  # of which nothing is needed
+        shutil.rmtree(step)
+        shutil.copytree(whole, step)
+        damage(step / name)
+        told = []
+        with Checkpoints(str(tmp_path), warn=told.append) as reader:
+            state = reader.restore("last", like=state_at(0))
+        assert_same(state, state_at(50))
+        assert len(told) == 1 and "checkpoints/60" in told[0] and "Step 50 is used" in told[0]
+        assert saved.steps() == [20, 50, 60]  # a reader changes nothing
+        with pytest.raises(RunError, match=r"checkpoints/60: .*Others: 20, 50"):
+            reader.restore(60, like=state_at(0))
+    with Checkpoints(str(tmp_path), keep=2, warn=told.append) as writer:
+        flip(next(path for path in files(step) if path.stat().st_size > 100))
+        assert_same(writer.restore("last", like=state_at(0)), state_at(50))
+        assert "damaged_checkpoints/60" in told[-1]
+        assert files(tmp_path / "damaged_checkpoints" / "60")
+        writer.save(state_at(60), {"top1": 0.7})
+        writer.wait()
+        assert_same(writer.restore("last", like=state_at(0)), state_at(60))
+
+
+def test_what_others_wrote_without_seals_is_read(saved, tmp_path):
+    for step in saved.steps():
+        Path(saved.folder, str(step), "seal.json").unlink()
+    assert_same(Checkpoints(str(tmp_path)).restore("last", like=state_at(0)), state_at(60))
+
+
+def test_where_all_are_damaged_nothing_is_moved(saved, tmp_path):
+    for step in saved.steps():
+        flip(max(files(Path(saved.folder, str(step))), key=lambda path: path.stat().st_size))
+    with Checkpoints(str(tmp_path), keep=2) as writer:
+        with pytest.raises(
+            RunError,
+            match=r"checkpoints/60: .*checksum differs\. None of 3 .* put a good copy .* or begin",
+        ):
+            writer.restore("last", like=state_at(0))
+        assert writer.steps() == [20, 50, 60]
+
+
+def test_a_damaged_one_that_cannot_be_moved_ends_the_run(saved, tmp_path):
+    """It would be in the way of what is saved later."""
+    flip(Path(saved.folder, "60", "seal.json"))
+    (tmp_path / "damaged_checkpoints").write_text("")
+    with Checkpoints(str(tmp_path), keep=2) as writer:
+        with pytest.raises(RunError, match=r"checkpoints/60 cannot be moved to .*: \w.*; move it"):
+            writer.restore("last", like=state_at(0))
+        assert writer.steps() == [20, 50, 60]
+
+
+def test_names_that_are_no_steps_are_left_alone(saved, tmp_path):
+    names = ["²", "٣", "0099", "1_0", "-5", "notes"]
+    for name in names:
+        Path(saved.folder, name).mkdir()
+    with Checkpoints(str(tmp_path), keep=2) as writer:
+        assert_same(writer.restore("last", like=state_at(0)), state_at(60))
+        writer.save(state_at(70))
+        writer.wait()
+        assert writer.steps() == [20, 60, 70]
+    assert set(names) < set(os.listdir(saved.folder))
+
+
+def test_nothing_older_goes_before_the_new_one_was_read_back(saved, monkeypatch):
+    """A disk that gives back other bytes than it took: told at the next call, nothing is lost."""
+    monkeypatch.setattr(saved, "_restore", lambda step, like: state_at(0))
+    saved.save(state_at(70))
+    with pytest.raises(RunError, match=r"cannot save step 70 .*not what was written"):
+        saved.wait()
+    monkeypatch.undo()
+    assert saved.steps() == [20, 50, 60]
+    assert_same(saved.restore("last", like=state_at(0)), state_at(60))
+    assert sorted(os.listdir(saved.folder)) == ["20", "50", "60"]
+
+
+def test_a_full_disk_shows_at_the_next_step(saved, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saved._manager, "save", full)
+    saved.save(state_at(70))
+    with pytest.raises(RunError, match=r"cannot save step 70 .*: no space left on the disk"):
+        for _ in range(1000):
+            saved.check()
+            time.sleep(0.01)
+    assert saved.steps() == [20, 50, 60]
+
+
+def test_a_file_in_the_folders_place(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(RunError, match="is no folder"):
+        Checkpoints(str(tmp_path), keep=2)
+
+
+def test_what_a_kill_left_half_written_is_not_seen_and_goes(saved, tmp_path):
+    half = os.path.join(saved.folder, "70.orbax-checkpoint-tmp")
+    os.makedirs(half)
+    again = Checkpoints(str(tmp_path), keep=2)
+    assert again.steps() == [20, 50, 60]
+    again.save(state_at(70))
+    again.wait()
+    assert again.steps() == [20, 60, 70]
+    assert not os.path.exists(half)
+
+
+def test_saving_is_asynchronous_and_takes_a_copy(tmp_path):
+    """What training does to the state after save() must not reach the disk."""
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    state = state_at(5)
+    expected = jax.tree.map(np.copy, state)
+    checkpoints.save(state)
+    state.params["layer"]["kernel"][:] = -1
+    checkpoints.wait()
+    assert_same(checkpoints.restore("last", like=state), expected)

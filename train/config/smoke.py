@@ -1,0 +1,105 @@
+"""The smoke form of a recipe: two small steps, on any machine and without its data.
+
+For seeing that a recipe works at all before it gets a day on eight GPUs. What it learns in
+two steps says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Set
+from typing import Any
+
+import jax
+import ml_collections
+
+from train.config.loading import set_key
+from train.data.digits import TRAIN_IMAGES
+from train.engine.build import make_model
+
+STEPS = 2
+IMAGES = 16  # in a step, for each part of an accumulated batch
+SIZE = 32
+WIDTH = 8
+
+Put = Callable[[str, Any], None]
+
+
+def shrink(config: ml_collections.ConfigDict, chosen: Set[str] = frozenset()) -> None:
+    """Gives ``config`` its smoke form in place.
+
+    Augmentation, loss, optimiser, moving average and freezing stay as they are, and so does
+    the schedule, which moves with the length of the run.
+
+    Args:
+      config: a whole configuration, already checked.
+      chosen: keys that keep their values, such as ``"batch_size"``. The data stay where
+        ``"dataset.name"`` is among them, or ``"dataset.data_dir"`` of a folder of pictures; else
+        the digits take their place.
+
+    Raises UsageError for a model that cannot be made.
+    """
+
+    def put(name: str, value: Any) -> None:
+        if name not in chosen:
+            set_key(config, name, value)
+
+    # Of each device's share, parts are computed one by one, and mixing pairs the images.
+    images = math.lcm(IMAGES, 2 * jax.device_count()) * config.accumulate
+    put("batch_size", math.lcm(images, config.augment.repeats))
+    _shrink_time(config, put, chosen)
+    _shrink_images(config, put)
+    own_folder = config.dataset.name == "folder" and "dataset.data_dir" in chosen
+    if config.dataset.name == "digits" or not ("dataset.name" in chosen or own_folder):
+        _replace_data(config, put)
+    _shrink_model(config, put)
+
+
+def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Set[str]) -> None:
+    """Two steps, an epoch of the data here, in which all happens that does in the run."""
+    steps, epochs, schedule = config.num_steps, config.num_epochs, config.schedule
+    put("num_steps", 0 if "num_epochs" in chosen else STEPS)
+    put("eval.every_epochs", 0.0)
+    put("checkpoint.every_epochs", 0.0)
+    put("log.every_steps", 1)
+    if schedule.warmup_epochs or schedule.warmup_steps:
+        put("schedule.warmup_epochs", 0.0)
+        put("schedule.warmup_steps", 1)
+        put("schedule.warmup_most", 0.5)
+    if chosen & {"num_epochs", "num_steps"}:
+        return  # what is in epochs and steps is as long as the run
+    if steps:
+        falls = (min(step * STEPS // steps, STEPS - 1) for step in schedule.step_steps)
+        put("schedule.step_steps", tuple(falls))
+    elif epochs:
+        put("schedule.step_epochs", tuple(epoch / epochs for epoch in schedule.step_epochs))
+        put("dataset.size_epochs", tuple(epoch / epochs for epoch in config.dataset.size_epochs))
+
+
+def _shrink_images(config: ml_collections.ConfigDict, put: Put) -> None:
+    dataset, size = config.dataset, config.dataset.image_size
+    put("dataset.image_size", min(size, SIZE))
+    factor = dataset.image_size / size
+    put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
+
+
+def _replace_data(config: ml_collections.ConfigDict, put: Put) -> None:
+    dataset = config.dataset
+    if dataset.name != "digits":
+        # The folder of pictures is not one to prepare the digits in.
+        dataset.name, dataset.data_dir = "digits", ""
+    put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
+    put("dataset.eval_split", f"test[:{2 * IMAGES}]")
+    put("model.num_classes", 0)
+
+
+def _shrink_model(config: ml_collections.ConfigDict, put: Put) -> None:
+    if os.path.exists(os.path.expanduser(config.init_from)):
+        return  # weights of the whole net
+    put("init_from", "")
+    model = make_model(config, num_classes=10)
+    put("model.stage_sizes", (1,) * len(model.stage_sizes))
+    # Groups divide the channels inside a block; group norm has 32.
+    groups = model.groups // math.gcd(model.groups, model.inner)
+    put("model.width", 32 if model.norm == "group" else math.lcm(WIDTH, groups))

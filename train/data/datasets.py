@@ -1,0 +1,34 @@
+"""Where images come from: :func:`open_source` gives a :class:`Source`, whatever the kind."""
+
+from __future__ import annotations
+
+import ml_collections
+
+from train.data import tfds_source as prepared
+from train.data.image_folder import open_folder
+from train.data.source import Source
+from train.runtime.errors import UsageError
+
+
+def open_source(dataset: ml_collections.ConfigDict, split: str) -> Source:
+    """Opens ``split`` of the data set that ``config.dataset`` names.
+
+    Raises UsageError for a name or split that does not exist and RunError, telling how to
+    get them, where the data are not there.
+    """
+    kind, _, name = dataset.name.partition(":")
+    if kind == "digits" and not name:
+        return prepared.open_digits(prepared.data_dir(dataset), split)
+    if kind == "tfds" and name:
+        return prepared.open_prepared(name, prepared.data_dir(dataset), split)
+    if kind == "folder" and not name:
+        if not dataset.data_dir:
+            raise UsageError(
+                "name the folder with the pictures with --config.dataset.data_dir=FOLDER"
+            )
+        folder = prepared.data_dir(dataset)
+        return open_folder(folder, split, dataset.held_out, dataset.held_out_seed)
+    raise UsageError(
+        "config.dataset.name must be 'digits', 'folder' or 'tfds:NAME', such as 'tfds:cifar10',"
+        f" not {dataset.name!r}"
+    )

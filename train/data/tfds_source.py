@@ -1,0 +1,326 @@
+"""Data sets that TFDS prepared: everything that knows TFDS."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ml_collections
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+from etils import epath
+
+from flax_resnet.decoding import BadImage
+from train.data.source import Source
+from train.data.tfrecord import TFRecordFiles
+from train.runtime.errors import RunError, UsageError
+
+FileFormat = tfds.core.FileFormat
+RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
+PREPARE = "python -m train.prepare"
+
+
+def data_dir(dataset: ml_collections.ConfigDict) -> str:
+    """Where the data lie, in full: config.dataset.data_dir, or for TFDS's its default."""
+    if dataset.name == "folder" and not dataset.data_dir:
+        return ""  # which open_source refuses: TFDS's folder has no pictures
+    return resolve_data_dir(dataset.data_dir)
+
+
+def resolve_data_dir(chosen: str | None) -> str:
+    """The folder that is meant by ``chosen``, or TFDS's default, in full."""
+    chosen = chosen or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in chosen:  # a bucket
+        return chosen
+    return os.path.abspath(os.path.expanduser(chosen))
+
+
+def open_digits(folder: str, split: str) -> Source:
+    """Opens a split of the embedded digits, and prepares them in ``folder`` on first use."""
+    return _source(_prepared_digits(folder), "digits", split)
+
+
+def open_prepared(name: str, folder: str, split: str) -> Source:
+    """Opens ``split`` of the TFDS data set ``name``, prepared in ``folder``."""
+    return _source(open_builder(name, folder), f"tfds:{name}", split)
+
+
+def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
+    from train.data.digits import SklearnDigits
+
+    def open_builder() -> SklearnDigits:
+        return SklearnDigits(data_dir=folder, file_format="array_record")
+
+    try:
+        builder = open_builder()
+        if not builder.is_prepared():
+            with contextlib.redirect_stdout(None), _no_tfds_bars():
+                builder.download_and_prepare()
+        return builder
+    except OSError as error:
+        # Another process that prepared them at the same time may have been first.
+        if os.path.isdir(folder) and open_builder().is_prepared():
+            return open_builder()
+        raise RunError(
+            f"cannot write the digits into {folder!r} ({error}); name a folder that can be"
+            " written with --config.dataset.data_dir=FOLDER"
+        ) from error
+
+
+@contextlib.contextmanager
+def _no_tfds_bars():
+    tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+def find_builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    """TFDS's builder of the data set ``name`` in ``folder``, prepared or not.
+
+    Raises UsageError for a name, configuration or version that there is not, and RunError
+    where the data set's code needs a package that is not installed.
+    """
+    try:
+        with contextlib.redirect_stdout(None):  # TFDS's banners
+            return tfds.builder(name, data_dir=folder)
+    except tfds.core.DatasetNotFoundError as error:
+        raise UsageError(_no_such_name(name, folder, str(error))) from None
+    except ImportError as error:
+        path, _, version = name.partition(":")
+        there = _versions(epath.Path(folder) / path)
+        if there and version in ("", *there):  # what is prepared opens without its code
+            return _from_metadata(epath.Path(folder) / path / (version or there[-1]))
+        missing = error.name or str(error).rpartition("No module named ")[2].strip("'")
+        raise RunError(
+            f"{name} is not prepared in {folder!r} and its code needs {missing}"
+        ) from error
+    except Exception as error:  # a version, configuration or name that TFDS cannot parse
+        raise UsageError(f"tfds:{name}: {_first_line(error)}") from error
+
+
+def _from_metadata(path: epath.Path) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder_from_directory(path)
+    except Exception as error:
+        raise RunError(f"cannot read the description in {path}: {_first_line(error)}") from error
+
+
+def _no_such_name(name: str, folder: str, reason: str) -> str:
+    message = f"TFDS has no data set {name!r} and none is prepared in {folder!r}."
+    resized = re.fullmatch(r"(\w+)_(\d+)", name)
+    if resized and resized[1] in tfds.list_builders(with_community_datasets=False):
+        return (
+            f"{message} Prepare it once with: {PREPARE} --dataset={resized[1]}"
+            f" --resize={resized[2]} --data_dir={folder}"
+        )
+    # TFDS says which name was near, and then lists all thousand.
+    near = [line for line in reason.splitlines() if "Did you mean" in line]
+    return f"{message} {' '.join(near)}".rstrip()
+
+
+def open_builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    """The builder of the data set ``name`` that is prepared in ``folder``.
+
+    Raises UsageError for a name that there is not and RunError, telling how to get it, where
+    the data set is not there or not whole.
+    """
+    builder = find_builder(name, folder)
+    if not builder.is_prepared():
+        raise RunError(_why_not_prepared(builder, folder))
+    if builder.info.splits.total_num_examples == 0:
+        raise RunError(f"{builder.data_path} holds no examples; {_again(builder, folder)}")
+    return builder
+
+
+def _why_not_prepared(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+    path, name = builder.data_path, builder.info.full_name.rpartition("/")[0]
+    if reason := incomplete(builder, folder):
+        return reason
+    if others := _versions(path.parent):
+        return (
+            f"{path.parent} holds {builder.name} {' and '.join(others)}, but the installed TFDS"
+            f" looks for {path.name}; ask for the one that is there with"
+            f" --config.dataset.name=tfds:{name}:{others[-1]}"
+        )
+    if (epath.Path(folder) / "dataset_info.json").exists():
+        return (
+            f"{folder!r} is itself a prepared data set; config.dataset.data_dir is the folder"
+            f" that holds {builder.name}/{path.name}"
+        )
+    return (
+        f"{name} is not in {folder!r} (there is no {path}). Prepare it once with:"
+        f" {prepare_command(builder, folder)}; or name the folder that has it with"
+        " --config.dataset.data_dir=FOLDER"
+    )
+
+
+def incomplete(builder: tfds.core.DatasetBuilder, folder: str) -> str | None:
+    """What is wrong with the folder of a data set that is there and yet not prepared."""
+    path = builder.data_path
+    if path.exists() and any(path.iterdir()) and not builder.is_prepared():
+        return f"{path} has no dataset_info.json, so it is not complete; {_again(builder, folder)}"
+    return None
+
+
+def _versions(path: epath.Path) -> list[str]:
+    """The versions that are prepared in a data set's folder, the newest last."""
+    found = [
+        tfds.core.Version(child.name)
+        for child in (path.iterdir() if path.exists() else ())
+        if tfds.core.Version.is_valid(child.name) and (child / "dataset_info.json").exists()
+    ]
+    return [str(version) for version in sorted(found)]
+
+
+def _again(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+    return f"delete it and prepare it again with: {prepare_command(builder, folder)}"
+
+
+def prepare_command(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+    """The command that prepares a data set, for messages."""
+    name = builder.info.full_name.rpartition("/")[0]
+    command = f"{PREPARE} --dataset={name} --data_dir={folder}"
+    if builder.name == "imagenet2012":
+        command += (
+            " --manual_dir=DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+            " from image-net.org"
+        )
+    return command
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Sequence[bytes]:
+    """The serialized examples of ``split``, in order, by number.
+
+    Raises UsageError for a split without images, and RunError where files are missing or
+    damaged or of a format without random access.
+    """
+    formats = builder.info.available_file_formats()
+    if FileFormat.ARRAY_RECORD in formats and builder.info.file_format != FileFormat.ARRAY_RECORD:
+        # Kept in several formats: as TFDS does, take the one that it reads at random.
+        builder.info.set_file_format(
+            FileFormat.ARRAY_RECORD, override=True, override_if_initialized=True
+        )
+    try:
+        parts = builder.info.splits[split].file_instructions
+        if not parts or min(part.take for part in parts) < 1:  # negative for [50%:20%]
+            raise ValueError("it is empty")
+    except Exception as error:  # TFDS raises many kinds
+        splits = ", ".join(builder.info.splits)
+        raise UsageError(
+            f"{name} has no images under the split {split!r}; it has {splits}"
+        ) from error
+    if builder.info.file_format == FileFormat.TFRECORD:
+        return TFRecordFiles(parts)
+    if builder.info.file_format != FileFormat.ARRAY_RECORD:
+        raise RunError(
+            f"{builder.data_path} was prepared as {builder.info.file_format.value}, which is not"
+            f" read here; {_again(builder, os.fspath(builder.data_dir_root))}"
+        )
+    _check_array_records({part.filename: part.examples_in_shard for part in parts})
+    return builder.as_data_source(split=split, deserialize_method=RAW_BYTES)
+
+
+def _check_array_records(files: dict[str, int]) -> None:
+    """Finds missing and cut files now; reading would find them when their turn comes."""
+
+    def check(path: str, expected: int) -> None:
+        if "://" in path:
+            return
+        found = 0 if os.path.exists(path) else None
+        with contextlib.suppress(RuntimeError):  # closing one that is damaged
+            reader = ArrayRecordReader(path)
+            found = reader.num_records() if reader.ok() else found
+            reader.close()
+        if found != expected:
+            what = (
+                "is missing" if found is None else f"is damaged ({found:,} of {expected:,} records)"
+            )
+            raise RunError(
+                f"{path} {what}; copy it anew, or delete the data set and prepare it again"
+            )
+
+    with ThreadPoolExecutor(16) as pool:
+        for _ in pool.map(check, *zip(*files.items(), strict=True)):
+            pass
+
+
+class Examples(Sequence):
+    """Random access to ``{image_key: encoded bytes, label_key: int}``, from any thread.
+
+    Raises BadImage for a record that cannot be read.
+    """
+
+    def __init__(
+        self, raw: Sequence[bytes], features: Any, image_key: str, label_key: str, where: str
+    ):
+        self._raw = raw
+        # Other features, such as file names, are not worth decoding.
+        keys = (image_key, label_key)
+        self._features = tfds.features.FeaturesDict({key: features[key] for key in keys})
+        self._decoders = {image_key: tfds.decode.SkipDecoding()}
+        self._where = where
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            record = self._raw[index]
+            example = self._features.deserialize_example_np(record, decoders=self._decoders)
+            if None in example.values():
+                raise ValueError("it has no image or no label")
+            return example
+        except (RunError, IndexError):
+            raise
+        except Exception as error:  # protobuf's, ArrayRecord's and TFDS's
+            raise BadImage(
+                f"record {index:,} of {self._where} is damaged ({_first_line(error)})"
+            ) from error
+
+
+class Names(Sequence):
+    """The records' own names, such as ImageNet's file names, read when they are asked for."""
+
+    def __init__(self, raw: Sequence[bytes], features: Any, key: str):
+        self._raw, self._key = raw, key
+        self._features = tfds.features.FeaturesDict({key: features[key]})
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, index: int) -> str:
+        name = self._features.deserialize_example_np(self._raw[index])[self._key]
+        return name.decode(errors="replace")
+
+
+def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
+    features = builder.info.features
+    image_key = only(features, tfds.features.Image, name)
+    label_key = only(features, tfds.features.ClassLabel, name)
+    raw = raw_records(builder, name, split)
+    where = f"{split!r} in {builder.data_path}"
+    records = Examples(raw, features, image_key, label_key, where)
+    class_names = tuple(features[label_key].names)
+    named = [key for key in ("file_name", "image/filename", "id") if key in features]
+    texts = [key for key in named if isinstance(features[key], tfds.features.Text)]
+    names = Names(raw, features, texts[0]) if texts else None
+    return Source(name, split, class_names, records, image_key, label_key, names)
+
+
+def only(features: Any, kind: type, name: str) -> str:
+    """The key of the feature of this kind; of several, the one called image or label."""
+    keys = [key for key, feature in features.items() if isinstance(feature, kind)]
+    if not keys:
+        raise UsageError(f"{name} has no {kind.__name__} feature; it has {', '.join(features)}")
+    preferred = [key for key in keys if key in ("image", "label")]
+    return (preferred or keys)[0]

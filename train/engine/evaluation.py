@@ -1,0 +1,254 @@
+"""Evaluating a state on a split: every example counts exactly once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ml_collections
+import numpy as np
+import tqdm
+
+from flax_resnet.resnet import ResNet
+from train.data.image_folder import ALL, has_splits
+from train.data.in_memory import gather
+from train.data.loader import Split
+from train.data.prefetch import Ahead
+from train.data.reader import BadRecords
+from train.data.sampler import Share
+from train.engine import step as steps
+from train.engine.build import make_model, make_task
+from train.engine.devices import Devices, InFlight, make_devices
+from train.engine.experiment import check_alike
+from train.engine.predictions import Collector, Predictions, answers
+from train.engine.preemption import hearing
+from train.runtime import distributed as processes
+from train.runtime.errors import UsageError
+from train.workdir import run_files as workdir
+from train.workdir.checkpoints import Checkpoints, restore_together
+
+TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
+
+
+def evaluate(
+    devices: Devices,
+    step: Callable,
+    state: Any,
+    data: Any,
+    split: Split,
+    batch_size: int,
+    give_up: Callable[[Any], bool] = lambda _: False,
+    mark: Callable[[Iterable], Iterable] = lambda batches: batches,
+    take: Callable[[dict[str, np.ndarray]], None] = lambda _: None,
+) -> dict[str, float] | None:
+    """Gives ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``.
+
+    With ``bad`` images that could not be decoded and count nowhere, where there are any.
+
+    Args:
+      devices: where the compiled ``step`` runs.
+      step: ``(state, data, batch) -> sums``, see ``steps.eval_step``.
+      state: the train state, replicated.
+      data: the split's resident arrays, replicated.
+      split: what to evaluate on.
+      batch_size: examples in a step, of all processes; rounded up to what the devices divide.
+      give_up: asked after each step, with the sums of the step that it waited for or None;
+        where it says so there is no result.
+      mark: adds to the batches what the step wants besides.
+      take: is given ``each`` of every step's result, in order, where the step gives that.
+    """
+    batch_size += -batch_size % len(devices)
+    sums, each = [], []
+    in_flight = InFlight()
+    with Ahead(mark(split.eval_batches(batch_size)), devices.split) as batches:
+        for batch in batches:
+            sums.append(step(state, data, batch))
+            if "each" in sums[-1]:
+                each.append(sums[-1].pop("each"))
+            if give_up(in_flight.add(sums[-1])):
+                return None
+            if len(each) > 1:  # while the devices do the next one
+                take(devices.fetch(each.pop(0)))
+    for last in each:
+        take(devices.fetch(last))
+    sums = devices.fetch(sums)
+    total = {name: sum(part[name].item() for part in sums) for name in sums[0]}
+    examples, bad = total["examples"], total["bad"]
+    if examples + bad != len(split):
+        raise AssertionError(f"evaluated {examples} examples and left out {bad} of {len(split)}")
+    result = {"examples": examples, "top1": total["top1"] / examples}
+    if bad:
+        result["bad"] = bad
+    if len(split.source.class_names) >= TOP5_FROM:
+        result["top5"] = total["top5"] / examples
+    return result | {"loss": total["loss"] / examples}
+
+
+def make_eval_step(
+    devices: Devices, task: steps.Task, loss: str, flip: bool = False, keep: bool = False
+) -> Callable:
+    """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches.
+
+    With ``each``, what ``predictions.Collector`` takes; ``keep`` and ``loss`` are as in
+    ``predictions.answers``, ``flip`` as in ``steps.eval_step``.
+    """
+    each = partial(answers, loss=loss, keep=keep)
+
+    def step(state: Any, data: Any, batch: Any) -> Any:
+        return steps.eval_step(task, state, gather(data, batch), flip, each)
+
+    return devices.evaluate(hearing(step))
+
+
+def eval_batch_size(config: ml_collections.ConfigDict) -> int:
+    """Images in an evaluation step: as many as training has in memory at once, unless told."""
+    return config.eval.batch_size or max(1, config.batch_size // config.accumulate)
+
+
+@dataclass(frozen=True)
+class Other:
+    """What to evaluate on where it is not the run's own evaluation split; '' is the run's."""
+
+    split: str = ""
+    dataset: str = ""
+    data_dir: str = ""
+
+    def apply(self, dataset: ml_collections.ConfigDict) -> str:
+        """Sets ``config.dataset`` to it, and gives the split."""
+        if self.dataset and self.dataset != dataset.name:
+            dataset.name, dataset.data_dir = self.dataset, ""
+            if self.dataset == "folder" and not self.data_dir:
+                raise UsageError("--dataset folder needs --data_dir, the folder with the pictures")
+        if self.data_dir:
+            dataset.data_dir = self.data_dir
+        if self.split:
+            return self.split
+        if self.is_other_data and dataset.name == "folder" and not has_splits(dataset.data_dir):
+            return ALL  # or only the part would count that training holds out
+        return dataset.eval_split
+
+    @property
+    def is_other_data(self) -> bool:
+        """Whether it is not merely another split."""
+        return bool(self.dataset or self.data_dir)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came out of evaluating a run.
+
+    Attributes:
+      result: what :func:`evaluate` gives with ``split`` and ``step``, and with ``dataset`` and
+        ``tta`` where these are not the run's own.
+      predictions: of every example that counts.
+      split: what was evaluated on.
+      config: of the run, and of this evaluation.
+      weights: ``"ema"`` or ``"raw"``.
+      model, variables: what was evaluated, on the host; the variables may be left out.
+    """
+
+    result: dict[str, Any]
+    predictions: Predictions
+    split: Split
+    config: ml_collections.ConfigDict
+    weights: str
+    model: ResNet
+    variables: dict[str, Any] | None
+
+
+def evaluate_run(
+    path: str,
+    step: int | str,
+    ema: bool | None = None,
+    other: Other = Other(),
+    tta: str = "",
+    keep: bool = False,
+) -> Evaluated:
+    """Evaluates a checkpoint of the run in ``path``. Of several processes all must call it.
+
+    Args:
+      path: the workdir.
+      step: a number, ``"last"`` or ``"best"``.
+      ema: whether to evaluate the moving average; by default as the run's configuration says.
+      other: what to evaluate on; by default the run's evaluation split.
+      tta: ``"flip"`` takes the mean of the logits of each image and its mirror image.
+      keep: whether the predictions keep the probabilities of all classes.
+
+    Raises UsageError or RunError where there is no such run, checkpoint or data, or the data
+    have other classes.
+    """
+    with processes.together():
+        config = workdir.read_config(path)
+        if ema and not config.ema.decay:
+            raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
+        config.eval.ema = config.eval.ema if ema is None else ema
+        name = other.apply(config.dataset)
+        share = Share(*processes.place())
+        split = Split(config, name, training=False, share=share)
+        workdir.check_data(path, split, others=other.is_other_data)
+        model = make_model(config, len(split.source.class_names))
+        # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
+        task = make_task(config, model, steps_per_epoch=1, num_steps=1)
+    check_alike(config, split)
+
+    def warn(text: str) -> None:
+        who = "" if processes.is_first() else f" of process {processes.place()[0]}"
+        print(f"warning{who}: {text}", file=sys.stderr, flush=True)
+
+    like = steps.abstract_state(task, split.image_shape)
+    with processes.together():
+        checkpoints = Checkpoints(path, warn=warn)
+    with checkpoints:
+        state = restore_together(checkpoints, step, like)
+
+    # Only now what takes its time: decoding all images that stay in memory.
+    with processes.together():
+        split.load(BadRecords(warn=warn))
+    devices = make_devices(config.parallel)
+    collector = Collector(model.num_classes)
+    result = evaluate(
+        devices,
+        make_eval_step(devices, task, config.loss, flip=tta == "flip", keep=keep),
+        devices.replicate(state),
+        devices.replicate(split.resident),
+        split,
+        eval_batch_size(config),
+        mark=lambda batches: _with_bar(batches, split, eval_batch_size(config)),
+        take=collector.take,
+    )
+    result = {"split": split.source.split} | result | {"step": int(state.step)}
+    if other.is_other_data:
+        result["dataset"] = split.source.name
+    if tta:
+        result["tta"] = tta
+    return Evaluated(
+        result=result,
+        predictions=collector.predictions(),
+        split=split,
+        config=config,
+        weights=weights_of(config),
+        model=model,
+        variables=steps.evaluated_variables(task, state),
+    )
+
+
+def weights_of(config: ml_collections.ConfigDict) -> str:
+    """Which weights are evaluated: ``"ema"`` or ``"raw"``."""
+    return "ema" if config.ema.decay and config.eval.ema else "raw"
+
+
+def _with_bar(batches: Iterable, split: Split, batch_size: int) -> Iterable:
+    """The batches, with a bar on a terminal where they take more than a second."""
+    hidden = not processes.is_first() or not sys.stderr.isatty()
+    return tqdm.tqdm(
+        batches,
+        desc=f"evaluating {split.source.split}",
+        total=-(-len(split) // batch_size),
+        unit=" batches",
+        delay=1,
+        leave=False,
+        disable=hidden,
+    )

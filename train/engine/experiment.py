@@ -1,0 +1,139 @@
+"""A run before its first step: what was found and made, all of it checked, nothing written."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+
+from flax_resnet import ResNet
+from train.config import loading as config_lib
+from train.data.augment.mixup import check_even
+from train.data.loader import Split
+from train.data.sampler import Share, TrainOrder
+from train.data.source import Source
+from train.data.tfds_source import data_dir
+from train.engine import step as steps
+from train.engine.build import make_model, make_task
+from train.engine.devices import Pmap, ShardMap, make_devices
+from train.engine.intervals import Timetable, make_timetable
+from train.engine.pretrained import initial_variables
+from train.runtime import distributed as processes
+from train.runtime.errors import UsageError
+from train.workdir import environment
+from train.workdir import run_files as workdir
+
+# Keys of the machine that a process runs on; the others have to be the same in all.
+_OWN_KEYS = (
+    "dataset.data_dir",
+    "data.threads",
+    "data.workers",
+    "data.max_bad_fraction",
+    "compilation_cache",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's steps need and that does not change in it.
+
+    ``variables`` are the weights that it begins with where ``init_from`` names some, and
+    ``continues`` says that it has checkpoints, which come before these.
+    """
+
+    config: ml_collections.ConfigDict
+    path: str
+    devices: Pmap | ShardMap
+    train_split: Split
+    eval_split: Split
+    timetable: Timetable
+    model: ResNet
+    task: steps.Task
+    order: TrainOrder
+    continues: bool
+    variables: dict[str, Any] | None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)`` of the images in evaluation, and in training unless that has others."""
+        return self.train_split.image_shape
+
+
+def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
+    """Opens the data and makes the model and its steps, for the workdir ``path``.
+
+    Sets ``config.dataset.data_dir`` in full, since evaluate runs elsewhere. Raises UsageError or
+    RunError for whatever is wrong, before anything is written, decoded or compiled.
+    """
+    config.dataset.data_dir = data_dir(config.dataset)
+    workdir.check(path, config)
+    devices = make_devices(config.parallel)
+    devices.check_batch(config.batch_size, config.accumulate)
+    share = Share(*processes.place())
+    train_split = Split(config, config.dataset.train_split, training=True, share=share)
+    taken = train_split.gib if train_split.is_resident else 0.0
+    eval_split = Split(config, config.dataset.eval_split, training=False, share=share, taken=taken)
+    check_classes(train_split.source, eval_split.source)
+    continues = workdir.has_checkpoints(path)
+    if continues and workdir.described(path) is not None:  # or it is described anew
+        workdir.check_data(path, train_split, eval_split)
+    timetable = make_timetable(config, len(train_split))
+    names = train_split.source.class_names
+    model = make_model(config, len(names))
+    task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)
+    if task.augment.mix:
+        check_even(config.batch_size // len(devices))
+    order = TrainOrder(len(train_split), config.batch_size, config.seed, config.augment.repeats)
+    variables = None
+    if not continues:
+        variables = initial_variables(config, model, train_split.image_shape, names)
+    return Run(
+        config=config,
+        path=path,
+        devices=devices,
+        train_split=train_split,
+        eval_split=eval_split,
+        timetable=timetable,
+        model=model,
+        task=task,
+        order=order,
+        continues=continues,
+        variables=variables,
+    )
+
+
+def check_alike(config: ml_collections.ConfigDict, *splits: Split) -> None:
+    """Raises RunError where processes would not compute the same; all of them must call it."""
+    processes.check_same("version of the code", environment.code_digest())
+    processes.check_same("versions of the libraries", environment.versions())
+    keys = config_lib.flatten(config)
+    processes.check_same(
+        "configuration", {name: v for name, v in keys.items() if name not in _OWN_KEYS}
+    )
+    for split in splits:
+        processes.check_same(f"{split.source.split!r} data", _told(split.source))
+
+
+def _told(source: Source) -> dict[str, Any]:
+    """What tells one split from another, without reading all of it."""
+    last = len(source) - 1
+    some = sorted({0, last // 3, last // 2, last})
+    read = {source.name_of(index): zlib.crc32(source[index][0]) for index in some}
+    return {"images": len(source), "classes": source.class_names, "records": read}
+
+
+def check_classes(one: Source, other: Source) -> None:
+    """Raises UsageError where two splits do not have the same classes."""
+    if one.class_names == other.class_names:
+        return
+    missing = [
+        f"{source.split!r} lacks {', '.join(map(repr, sorted(lacks)))}"
+        for source, lacks in (
+            (one, set(other.class_names) - set(one.class_names)),
+            (other, set(one.class_names) - set(other.class_names)),
+        )
+        if lacks
+    ]
+    raise UsageError(f"the splits of {one.name} differ in their classes: {'; '.join(missing)}")

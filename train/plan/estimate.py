@@ -1,0 +1,273 @@
+"""What a run would need and what would fail, told before it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from flax_resnet import summarize
+from train.data.datasets import open_source
+from train.data.tfds_source import data_dir
+from train.engine.devices import make_devices
+from train.engine.experiment import Run, open_run
+from train.engine.optim.schedules import counted
+from train.loop import first_state
+from train.plan.dry_run import (
+    Memory,
+    Seconds,
+    Trial,
+    another_batch_size,
+    largest_batch,
+    mean_pixels,
+)
+from train.prepare.staging import size, size_of
+from train.reporting import run_summary as announce
+from train.reporting.plots import Pictures, draw_schedule
+from train.runtime.errors import RunError, UsageError
+from train.runtime.files import writing
+from train.workdir import run_files as workdir
+from train.workdir.metrics_log import Console, clock
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def plan(config: ml_collections.ConfigDict, path: str, output: str) -> dict[str, Any]:
+    """Prints what a run of ``config`` in the workdir ``path`` would need, and gives it.
+
+    Writes pictures into the folder ``output``, and nothing elsewhere. ``problems`` in what it
+    gives are sentences that say what would fail, none where nothing would; the rest are counts,
+    bytes and seconds, as far as they were found out. Raises RunError where ``output`` cannot
+    be written.
+    """
+    with writing(output):
+        os.makedirs(output, exist_ok=True)
+        scratch = tempfile.mkdtemp(prefix="trial.", dir=output)
+    try:
+        problems = told_by(checks(config, path))
+        found: dict[str, Any] = {}
+        if not problems:
+            with telling(problems):
+                planned(open_run(config, path), output, scratch, found, problems)
+        return found | {"problems": problems}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def checks(config: ml_collections.ConfigDict, path: str) -> list[Callable[[], Any]]:
+    """What is looked at by itself, so that more than the first problem is told."""
+    config.dataset.data_dir = data_dir(config.dataset)
+    return [
+        lambda: workdir.check(path, config),
+        lambda: make_devices(config.parallel).check_batch(config.batch_size, config.accumulate),
+        lambda: open_source(config.dataset, config.dataset.train_split),
+        lambda: open_source(config.dataset, config.dataset.eval_split),
+    ]
+
+
+def told_by(checks: list[Callable[[], Any]]) -> list[str]:
+    """What the checks raise, each said once."""
+    problems: list[str] = []
+    for check in checks:
+        with telling(problems):
+            check()
+    return list(dict.fromkeys(problems))
+
+
+@contextlib.contextmanager
+def telling(problems: list[str]) -> Iterator[None]:
+    """Adds an error that is meant for people to the problems."""
+    try:
+        yield
+    except (UsageError, RunError) as error:
+        problems.append(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        problems.append(f"the device's memory is too small: {TOO_LARGE}")
+
+
+TOO_LARGE = (
+    "choose a smaller config.batch_size, more parts in config.accumulate, or"
+    " config.model.dtype=bfloat16"
+)
+
+
+def planned(
+    run: Run, output: str, scratch: str, found: dict[str, Any], problems: list[str]
+) -> None:
+    """Tells of an opened run; fills ``found`` and ``problems`` as it goes."""
+    config, timetable = run.config, run.timetable
+    console = Console(timetable.num_steps)
+    pictures = Pictures(output, console.warn)
+    state = first_state(run, None)
+    start = int(state.step)
+    announce.run(console, run, state)
+    summary = summarize(run.model, config.dataset.image_size)
+    console.say(
+        f"net:     {summary.parameters:,} parameters, {rounded(summary.multiply_adds)}"
+        " multiply-adds an image"
+    )
+    console.say(f"found:   the data, in {config.dataset.data_dir}")
+    console.say(f"rate:    {schedule_line(run)}")
+    pictures.draw("schedule.png", lambda path: draw_schedule(path, *schedule_points(run)))
+    found |= {
+        "parameters": summary.parameters,
+        "multiply_adds": summary.multiply_adds,
+        "steps": timetable.num_steps,
+        "steps_per_epoch": timetable.steps_per_epoch,
+        "epochs": timetable.epoch(timetable.num_steps),
+        "start": start,
+        "data_dir": config.dataset.data_dir,
+        "device": jax.devices()[0].device_kind,
+        "devices": len(run.devices),
+    }
+    if start >= timetable.num_steps:
+        console.say("nothing is left to do: the run is finished, and would only be evaluated")
+        return
+
+    console.compiling()
+    trial = Trial(run, state, scratch, console)
+    console.compiled()
+    found["compile_seconds"] = round(trial.compiling, 2)
+    needed = trial.memory()
+    if needed.fits:
+        trial.pictures(pictures)
+        seconds = trial.measure()
+        needed = trial.memory()
+        tell_time(console, run, trial, seconds, start, found)
+        check_disk(run.path, size_of(scratch), config.checkpoint.keep, problems)
+    tell_memory(console, run, needed, found, problems)
+    tell_batch(console, run, needed, trial, found)
+    console.say(f"look at: {output}/schedule.png, {output}/samples.png")
+
+
+def tell_time(
+    console: Console, run: Run, trial: Trial, seconds: Seconds, start: int, found: dict[str, Any]
+) -> None:
+    """How long a step, an epoch and all that is left would take."""
+    timetable = run.timetable
+    left = range(start + 1, timetable.num_steps + 1)
+    evaluations = sum(map(timetable.evaluates, left))
+    saves = sum(map(timetable.saves, left))
+    # On CPUs the thread that saves takes its time from the steps.
+    on_cpu = run.devices.platform == "cpu"
+    save = seconds.save if on_cpu else seconds.save_held_up
+    step = max(seconds.step, seconds.input or 0.0) * mean_pixels(run, start)
+    loop = step * len(left) + seconds.evaluation * evaluations + save * saves
+    epoch = loop / len(left) * timetable.steps_per_epoch
+    total = trial.loading + trial.compiling + seconds.compiling_evaluation + loop
+    rate = run.config.batch_size / seconds.step
+    console.say(
+        f"speed:   {seconds.step:.3g} s a step, {rate:,.3g} images/s; an evaluation takes"
+        f" {seconds.evaluation:.2g} s, a checkpoint {seconds.save:.2g} s"
+    )
+    if seconds.input is not None:
+        alone = run.config.batch_size / seconds.input
+        bound = "the images" if seconds.input > 0.9 * seconds.step else "the devices"
+        console.say(
+            f"input:   {alone:,.3g} images/s are decoded where nothing else runs: {bound} set"
+            " the pace"
+        )
+    console.say(
+        f"time:    {duration(epoch)} an epoch, {duration(total)} in all, with"
+        f" {counted(evaluations, 'evaluation')} and {counted(saves, 'checkpoint')}"
+    )
+    found |= {
+        "step_seconds": seconds.step,
+        "input_seconds": seconds.input,
+        "evaluation_seconds": seconds.evaluation,
+        "save_seconds": seconds.save,
+        "epoch_seconds": epoch,
+        "total_seconds": total,
+    }
+
+
+def tell_memory(
+    console: Console, run: Run, needed: Memory, found: dict[str, Any], problems: list[str]
+) -> None:
+    """What is needed and what there is."""
+    where = "of this machine's" if run.devices.platform == "cpu" else "of each device's"
+    there = "" if needed.limit is None else f"; there are {size(needed.limit)}"
+    console.say(
+        f"memory:  {size(needed.needed)} {where} memory at the peak{there}; the compiled step"
+        f" alone holds {size(needed.step)}"
+    )
+    found |= {
+        "step_bytes": needed.step,
+        "needed_bytes": needed.needed,
+        "limit_bytes": needed.limit,
+    }
+    if not needed.fits:
+        problems.append(
+            f"the run needs {size(needed.needed)} {where} memory, and there are"
+            f" {size(needed.limit)}: {TOO_LARGE}"
+        )
+
+
+def tell_batch(
+    console: Console, run: Run, needed: Memory, trial: Trial, found: dict[str, Any]
+) -> None:
+    """The largest batch that fits, as far as a straight line tells."""
+    other = another_batch_size(run)
+    with telling([]):  # which would not fit
+        largest = largest_batch(run, needed, trial.other_step)
+        found["largest_batch"] = largest
+        if largest is None:
+            return
+        images = run.timetable.num_images
+        few = f", more than the {images:,} training images" if largest > images else ""
+        console.say(
+            f"batch:   up to {largest:,} images fit the memory{few} (a straight line through the"
+            f" steps compiled for {run.config.batch_size:,} and {other:,}; not tried)"
+        )
+
+
+def check_disk(path: str, checkpoint: int, keep: int, problems: list[str]) -> None:
+    """Whether the disk has room for the latest checkpoints, the best, and one that is written."""
+    above = os.path.abspath(path)
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    there = len(workdir.saved_steps(path))
+    wanted, free = checkpoint * max(1, keep + 2 - there), shutil.disk_usage(above).free
+    if free < wanted:
+        problems.append(
+            f"checkpoints in {path!r} need {size(wanted)} and the disk has {size(free)} free; make"
+            " room, or choose another --workdir or a smaller config.checkpoint.keep"
+        )
+
+
+def schedule_points(run: Run, most: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs, and the learning rate at each, float32 ``(N,)``."""
+    steps = np.unique(np.linspace(0, run.timetable.num_steps - 1, most).astype(np.int32))
+    rates = jax.vmap(lambda step: jnp.asarray(run.task.schedule(step), jnp.float32))(steps)
+    return steps / run.timetable.steps_per_epoch, np.asarray(rates)
+
+
+def schedule_line(run: Run, width: int = 40) -> str:
+    """The learning rate over the run in one line: ``▁▅█▇▅▃▁ from 0.01 up to 0.1, at last 0``."""
+    rates = schedule_points(run, width)[1]
+    top = rates.max() or 1.0
+    bars = "".join(BARS[round(float(rate / top) * (len(BARS) - 1))] for rate in rates)
+    return f"{bars} from {rates[0]:.3g} up to {rates.max():.3g}, at last {rates[-1]:.3g}"
+
+
+def rounded(number: int) -> str:
+    """A large number for people: ``"1.82 billion"``."""
+    for name, unit in (("billion", 1e9), ("million", 1e6)):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:,}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``"2.4 s"``, ``"3:07"``, ``"1:03:07"``."""
+    return f"{seconds:.2g} s" if seconds < 60 else clock(seconds)

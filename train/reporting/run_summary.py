@@ -1,0 +1,144 @@
+"""What a run tells its reader before it starts, and what it warns of."""
+
+from __future__ import annotations
+
+import jax
+import ml_collections
+
+from train.engine.devices import Devices
+from train.engine.experiment import Run
+from train.engine.intervals import Timetable
+from train.engine.optim import schedules
+from train.engine.step import TrainState, trained
+from train.workdir import run_files as workdir
+from train.workdir.metrics_log import Console
+
+
+def run(console: Console, run: Run, state: TrainState) -> None:
+    """Tells what was found and what will happen, and warns of what does not fit."""
+    config, devices, timetable = run.config, run.devices, run.timetable
+    train_split, eval_split, frozen = run.train_split, run.eval_split, run.task.frozen
+    source = train_split.source
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    learning = sum(leaf.size for leaf in jax.tree.leaves(trained(state.params, frozen)))
+    learn = f" of which {learning:,} learn" if frozen else ""
+    size = config.dataset.image_size
+    sizes = ", ".join(map(str, train_split.sizes.others))
+    trained_at = f" (training at {sizes})" if sizes else ""
+    kept = "in device memory" if train_split.is_resident else "streamed"
+    console.say(
+        f"data:    {source.name}, {len(train_split):,} training and {len(eval_split):,}"
+        f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
+        f" ({workdir.some(source.class_names, 4)}), {kept}"
+    )
+    console.say(
+        f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
+        f" on {devices.describe()}, {config.batch_size // len(devices)} images each"
+    )
+    console.say(f"run:     {timetable.describe()}")
+    rate = schedules.describe(
+        config.schedule, timetable.steps_per_epoch, timetable.num_steps, config.batch_size
+    )
+    console.say(f"rate:    {rate}")
+    where = "new" if not state.step else f"continues after step {int(state.step)}"
+    console.say(f"workdir: {run.path} ({where})")
+    if config.smoke:
+        console.say("smoke:   to see that it runs; what it learns says nothing")
+    has_batch_norm = bool(state.batch_stats)
+    for warning in warnings(config, timetable, devices, has_batch_norm):
+        console.warn(warning)
+    share, before = batch_norm_share(config, devices), workdir.sessions(run.path)
+    if has_batch_norm and state.step and before and before[-1].get("share", share) != share:
+        console.warn(
+            f"batch norm now sees {schedules.counted(share, 'image')} at once, before it saw"
+            f" {before[-1]['share']:,}: the run goes on, but learns a little differently;"
+            " batch_norm='global' does not depend on the number of devices"
+        )
+
+
+def batch_norm_share(config: ml_collections.ConfigDict, devices: Devices) -> int:
+    """How many images batch norm takes its statistics of."""
+    part = config.batch_size // config.accumulate
+    return part if config.batch_norm == "global" else part // len(devices)
+
+
+def warnings(
+    config: ml_collections.ConfigDict,
+    timetable: Timetable,
+    devices: Devices,
+    has_batch_norm: bool = True,
+) -> list[str]:
+    """What is permitted and yet unlikely to be meant."""
+    if config.smoke:
+        return []
+    found = schedules.warnings(config.schedule, timetable.steps_per_epoch, timetable.num_steps)
+    part, share = config.batch_size // config.accumulate, batch_norm_share(config, devices)
+    if share < 8 and has_batch_norm:
+        found.append(
+            f"batch norm sees {schedules.counted(share, 'image')} at once"
+            + (f"; batch_norm='global' would use {part}" if share < part else "")
+            + ("; each part of accumulate has its own statistics" * (config.accumulate > 1))
+        )
+    found += [text for unused, text in _unused(config) if unused]
+    epochs = timetable.epoch(timetable.num_steps)
+    late = [epoch for epoch in config.dataset.size_epochs if epoch >= epochs]
+    if late:
+        found.append(
+            f"images should change their size at epoch {late[0]:g}, but the run ends after"
+            f" {epochs:.4g}"
+        )
+    return found
+
+
+def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
+    """What is asked for and has no effect, or hardly one that is meant."""
+    binary = config.loss == "binary_cross_entropy"
+    adam = config.optimizer.name in ("adam", "adamw", "lamb")
+    return [
+        (
+            bool(config.schedule.step_epochs or config.schedule.step_steps)
+            and config.schedule.name != "step",
+            "schedule.step_epochs and step_steps have no effect on"
+            f" schedule.name={config.schedule.name!r}",
+        ),
+        (
+            bool(config.loss_threshold) and not binary,
+            "loss_threshold has no effect on loss='cross_entropy'",
+        ),
+        (
+            config.init_head != "auto" and not config.init_from,
+            "init_head has no effect without init_from",
+        ),
+        (
+            bool(config.freeze) and not config.init_from,
+            f"freeze={config.freeze!r} without init_from keeps what was drawn at random",
+        ),
+        (
+            config.optimizer.nesterov and adam,
+            f"optimizer.nesterov=True makes '{config.optimizer.name}' Dozat's form of it, NAdam",
+        ),
+    ]
+
+
+def input_wait(console: Console, share: float, streams: bool) -> None:
+    """Says after the first epoch whether the devices or the images set the pace."""
+    if share < 0.05:
+        console.say(f"compute-bound: devices waited {share:.1%} of the time for images")
+    elif not streams:
+        console.say(f"devices waited {share:.0%} of the time for the next step: steps are short")
+    else:
+        console.say(
+            f"input-bound: devices waited {share:.0%} of the time for images, and would go"
+            f" {1 / max(1 - share, 1e-3):.3g} times as fast without. More cores or data.workers"
+            " help; for TFDS data, so does train.prepare --resize"
+        )
+
+
+def check_evaluation(console: Console, evaluated: dict[str, float], guessing: float) -> None:
+    """Warns where an evaluation's loss is far worse than guessing's."""
+    loss = evaluated["loss"]
+    if not loss <= 5 * guessing:  # or not a number
+        console.warn(
+            f"the evaluation loss {loss:.4g} is far above {guessing:.2g}, that of guessing; the"
+            " learning rate may be too high, or the running statistics not settled yet"
+        )

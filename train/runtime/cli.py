@@ -1,0 +1,140 @@
+"""What all commands share: how they end, and what they keep quiet about."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from train.runtime import compilation_cache as compilation
+from train.runtime import host as allocation
+from train.runtime.errors import RunError, UsageError, discard_output
+from train.runtime.signals import interruptible
+
+if TYPE_CHECKING:
+    import ml_collections
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a usage error in one line, without repeating the usage."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Runs a command and exits: 0 done, 1 an error, 2 wrong usage, or what it returns.
+
+    Errors that are meant for people are told in one line; others keep their traceback.
+    """
+    allocation.keep_freed()
+    # Libraries' notices are no news to who runs the command; their errors arrive as ours.
+    # On CPU XLA's errors, too: where it loads a compiled program, it takes what that was tuned for,
+    # such as +prefer-no-gather, for features that the processor lacks (openxla/xla#44565).
+    level = "2" if allocation.accelerated() else "3"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
+    compilation.keep()
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that its cache cannot be written
+    sys.unraisablehook = _without_closed_loops
+    _open_streams()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
+    try:
+        with interruptible(_interrupted):
+            status = command() or 0
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        advice = "change its permissions, or name another place"
+        print(f"error: no permission for {error.filename!r}; {advice}", file=sys.stderr)
+        status = 1
+    except BrokenPipeError:  # whoever read the output, such as head, has gone
+        discard_output()
+        status = 1
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        _interrupted()
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Where whoever started the command closed them, nothing else must get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+
+
+def _interrupted() -> None:
+    """Ends the process at once: XLA's threads may still compute, and the interpreter's orderly end
+    takes away what they use, now and then with a segmentation fault.
+
+    Another thread, or a signal's handler, may call it: it waits for no stream that others hold.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, b"error: interrupted\n")
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(130)
+
+
+def _without_closed_loops(what: sys.UnraisableHookArgs) -> None:
+    """Keeps quiet of reads and writes that end after Orbax has given up on one of them, which
+    TensorStore's threads tell one by one; the error itself comes as an exception."""
+    if not (what.exc_type is RuntimeError and str(what.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(what)
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Separates ``--config.KEY=VALUE`` and ``--config.KEY VALUE`` from other arguments."""
+    others: list[str] = []
+    overrides: list[tuple[str, str]] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--config."):
+            others.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise UsageError(f"--config.{key} needs a value: --config.{key}=VALUE")
+        overrides.append((key, value))
+    return others, overrides
+
+
+def chosen_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigDict) -> str:
+    """``--workdir``, or without it ``runs/NAME`` of the recipe's file; UsageError for ``""``."""
+    if flag is not None and not flag:
+        raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
+    name = os.path.splitext(os.path.basename(recipe))[0]
+    name += "_smoke" if config.smoke else ""  # never in the place of the run
+    return flag or os.path.join("runs", name)
+
+
+def set_up(config: ml_collections.ConfigDict) -> None:
+    """Does what a configuration asks of JAX and XLA themselves, before JAX looks for devices."""
+    if config.compilation_cache != "auto":
+        compilation.keep(config.compilation_cache)
+    if config.deterministic:
+        from train.workdir.environment import make_deterministic
+
+        make_deterministic()
