@@ -1,39 +1,54 @@
 """ResNets as Flax linen modules."""
 
 import importlib
-
-from flax_resnet.blocks import BottleneckBlock, ResidualBlock
-from flax_resnet.folding import fold_batch_norm
-from flax_resnet.init import init_variables
-from flax_resnet.resnet import Feature, ResNet
-from flax_resnet.runs import load_run
-from flax_resnet.variants import create_model, feature_info, list_models
-from flax_resnet.weights import load_pretrained, load_weights, save_weights
-
-__all__ = [
-    "BottleneckBlock",
-    "Feature",
-    "ResNet",
-    "ResidualBlock",
-    "create_model",
-    "feature_info",
-    "fold_batch_norm",
-    "init_variables",
-    "list_models",
-    "load_pretrained",
-    "load_run",
-    "load_weights",
-    "save_weights",
-    "summarize",
-]
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Imported on first use: a command too, of which `python -m` warns otherwise.
-_LAZY = {"summarize": "flax_resnet.summary"}
+# Imported on first use: importing JAX takes a second, which `--help` and usage errors would pay.
+_MODULE_OF = {
+    "BottleneckBlock": "blocks",
+    "Feature": "resnet",
+    "ResNet": "resnet",
+    "ResidualBlock": "blocks",
+    "create_model": "variants",
+    "feature_info": "variants",
+    "fold_batch_norm": "folding",
+    "init_variables": "init",
+    "list_models": "variants",
+    "load_pretrained": "weights",
+    "load_run": "runs",
+    "load_weights": "weights",
+    "save_weights": "weights",
+    "summarize": "summary",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+if TYPE_CHECKING:
+    from flax_resnet.blocks import BottleneckBlock as BottleneckBlock
+    from flax_resnet.blocks import ResidualBlock as ResidualBlock
+    from flax_resnet.folding import fold_batch_norm as fold_batch_norm
+    from flax_resnet.init import init_variables as init_variables
+    from flax_resnet.resnet import Feature as Feature
+    from flax_resnet.resnet import ResNet as ResNet
+    from flax_resnet.runs import load_run as load_run
+    from flax_resnet.summary import summarize as summarize
+    from flax_resnet.variants import create_model as create_model
+    from flax_resnet.variants import feature_info as feature_info
+    from flax_resnet.variants import list_models as list_models
+    from flax_resnet.weights import load_pretrained as load_pretrained
+    from flax_resnet.weights import load_weights as load_weights
+    from flax_resnet.weights import save_weights as save_weights
 
 
-def __getattr__(name: str):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name == "ops":
+        return importlib.import_module("flax_resnet.ops")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"flax_resnet.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "ops"})

@@ -14,7 +14,7 @@ from pathlib import Path
 import train.loop
 from tests.undrawn import NoPictures
 from train.config.loading import load_config
-from train.engine.build import make_model
+from train.engine.experiment import make_model
 from train.runtime.signals import StopRequest
 
 SMOKE = [("smoke", "true")]

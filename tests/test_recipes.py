@@ -17,7 +17,7 @@ from tests.flags import QUICK
 from tests.smoke_recipes import WHOLE
 from train.config.loading import default_config, flatten, load_config
 from train.data.loader import Sizes
-from train.engine.build import make_model
+from train.engine.experiment import make_model
 from train.engine.optim.schedules import make_schedule
 from train.runtime.errors import UsageError
 

@@ -16,8 +16,8 @@ from tests.train.test_main import SHORT, one_line, wait_until
 from train.data.sampler import TrainOrder
 from train.engine import nonfinite
 from train.engine import step as steps
-from train.engine.build import make_task
 from train.engine.devices import Pmap
+from train.engine.experiment import make_task
 from train.runtime.errors import RunError
 
 

@@ -6,9 +6,8 @@ import argparse
 import os
 
 from train.runtime import distributed as processes
-from train.runtime.cli import Parser, run_command
+from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
 from train.runtime.errors import RunError, UsageError, warn
-from train.runtime.finished import add_checkpoint_flags, parse_step
 
 
 def main() -> int:

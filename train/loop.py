@@ -26,6 +26,7 @@ from train.engine.multi_step import several, stacked, steps_per_call
 from train.engine.predictions import Collector
 from train.engine.preemption import Stopping, hearing
 from train.reporting import run_summary as announce
+from train.reporting.console import Console
 from train.reporting.run_report import LiveReport
 from train.runtime import distributed as processes
 from train.runtime.errors import RunError
@@ -34,7 +35,7 @@ from train.runtime.signals import StopRequest
 from train.tasks.classification import guessing
 from train.workdir import run_files as workdir
 from train.workdir.checkpoints import Checkpoints, restore_together
-from train.workdir.metrics_log import Console, MetricsWriter
+from train.workdir.metrics_log import MetricsWriter
 
 LEAST_EXPLAINED = 100  # steps of a run whose net is worth the time to compile Grad-CAM
 

@@ -9,9 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from train.runtime.cli import Parser, run_command
+from train.runtime.cli import Parser, add_checkpoint_flags, open_run, parse_step, run_command
 from train.runtime.errors import RunError, UsageError
-from train.runtime.finished import add_checkpoint_flags, open_run, parse_step
 from train.runtime.formatting import one_line, shortened
 
 if TYPE_CHECKING:  # the others import JAX, which takes a second

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from train.engine import step as steps
-from train.engine.build import make_model, make_task
+from train.engine.experiment import make_model, make_task
 from train.workdir import run_files as workdir
 from train.workdir.checkpoints import Checkpoints
 from train.workdir.metrics_log import read_rows

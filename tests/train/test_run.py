@@ -21,9 +21,10 @@ from train.engine.intervals import make_timetable
 from train.engine.meter import Meter
 from train.reporting import plots as report
 from train.reporting import run_summary as announce
+from train.reporting.console import Console
 from train.runtime.errors import RunError, UsageError
 from train.workdir import run_files as workdir
-from train.workdir.metrics_log import Console, MetricsWriter, read_rows, to_json
+from train.workdir.metrics_log import MetricsWriter, read_rows, to_json
 
 
 def config_of(**keys):

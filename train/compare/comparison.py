@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flax_resnet.files import write_atomically
 from train.config import loading as config_lib
 from train.config.keys import KEYS
 from train.reporting import curves, svg
 from train.reporting import html_page as pages
 from train.reporting.run_report import state_of, value_text
 from train.runtime.errors import RunError
-from train.runtime.files import write_atomically, writing
+from train.runtime.files import writing
 from train.workdir import run_files as workdir
 from train.workdir.metrics_log import evaluated_rows, read_rows
 

@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import ml_collections
 
-from train.config.loading import set_key
+from flax_resnet.runs import network_of
+from train.config.loading import flatten, set_key
 from train.data.digits import TRAIN_IMAGES
-from train.engine.build import make_model
+from train.runtime.errors import UsageError
 
 STEPS = 2
 IMAGES = 16  # in a step, for each part of an accumulated batch
@@ -98,7 +99,10 @@ def _shrink_model(config: ml_collections.ConfigDict, put: Put) -> None:
     if os.path.exists(os.path.expanduser(config.init_from)):
         return  # weights of the whole net
     put("init_from", "")
-    model = make_model(config, num_classes=10)
+    try:
+        model = network_of(flatten(config), num_classes=10)
+    except ValueError as error:
+        raise UsageError(f"config.model: {error}") from None
     put("model.stage_sizes", (1,) * len(model.stage_sizes))
     # Groups divide the channels inside a block; group norm has 32.
     groups = model.groups // math.gcd(model.groups, model.inner)

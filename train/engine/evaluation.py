@@ -20,9 +20,8 @@ from train.data.prefetch import Ahead
 from train.data.reader import BadRecords
 from train.data.sampler import Share
 from train.engine import step as steps
-from train.engine.build import make_model, make_task
 from train.engine.devices import Devices, InFlight, make_devices
-from train.engine.experiment import check_alike
+from train.engine.experiment import check_alike, make_model, make_task
 from train.engine.predictions import Collector, Predictions, answers
 from train.engine.preemption import hearing
 from train.runtime import distributed as processes

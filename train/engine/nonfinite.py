@@ -8,10 +8,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from flax_resnet.files import write_atomically
 from train.engine.experiment import Run
 from train.runtime import distributed as processes
 from train.runtime.errors import RunError
-from train.runtime.files import write_atomically, writing
+from train.runtime.files import writing
 from train.workdir import run_files as workdir
 from train.workdir.metrics_log import to_json
 

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_resnet.files import make_atomically
 from flax_resnet.runs import probabilities_of
 from train.data.source import Source
 from train.runtime.errors import UsageError
-from train.runtime.files import make_atomically, writing
+from train.runtime.files import writing
 
 ENDINGS = (".csv", ".npz")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from train.runtime.cli import Parser, run_command
-from train.runtime.finished import add_checkpoint_flags, open_run, parse_step
+from train.runtime.cli import Parser, add_checkpoint_flags, open_run, parse_step, run_command
 
 FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
 

@@ -21,10 +21,10 @@ from train.engine.experiment import Run
 from train.engine.step import TrainState
 from train.loop import Loop, first_images
 from train.plan import memory
+from train.reporting.console import Console
 from train.reporting.plots import Pictures
 from train.runtime.signals import StopRequest
 from train.workdir.checkpoints import Checkpoints
-from train.workdir.metrics_log import Console
 
 WARM_UP = 2  # calls before the clock starts: batches that were made ahead, cold caches
 SECONDS = 6.0  # to time steps for

@@ -31,11 +31,12 @@ from train.plan.dry_run import (
 )
 from train.prepare.staging import size, size_of
 from train.reporting import run_summary as announce
+from train.reporting.console import Console
 from train.reporting.plots import Pictures, draw_schedule
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
+from train.runtime.formatting import clock
 from train.workdir import run_files as workdir
-from train.workdir.metrics_log import Console, clock
 
 BARS = "▁▂▃▄▅▆▇█"
 

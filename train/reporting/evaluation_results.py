@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet.files import write_atomically
 from train.data.loader import Split
 from train.engine.evaluation import TOP5_FROM, Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import plots as report
 from train.reporting.classification_metrics import Scores, score
-from train.runtime.files import write_atomically, writing
+from train.runtime.files import writing
 from train.runtime.formatting import MOST_CAPTION, one_line, shortened
 from train.workdir.metrics_log import finite
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from flax_resnet.files import make_atomically
 from train.reporting import curves
 from train.reporting.classification_metrics import Bin
-from train.runtime.files import make_atomically
 from train.runtime.formatting import shortened
 from train.workdir.metrics_log import read_rows
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet.files import write_atomically
 from train.config import loading as config_lib
 from train.config.keys import KEYS
 from train.engine.evaluation import Evaluated
@@ -22,7 +23,6 @@ from train.reporting import curves, evaluation_section, svg
 from train.reporting import evaluation_results as evaluation_report
 from train.reporting import html_page as pages
 from train.reporting.plots import Pictures
-from train.runtime.files import write_atomically
 from train.workdir import run_files as workdir
 from train.workdir.metrics_log import evaluated_rows, read_rows
 

@@ -10,8 +10,8 @@ from train.engine.experiment import Run
 from train.engine.intervals import Timetable
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trained
+from train.reporting.console import Console
 from train.workdir import run_files as workdir
-from train.workdir.metrics_log import Console
 
 
 def run(console: Console, run: Run, state: TrainState) -> None:

@@ -16,8 +16,10 @@ from train.runtime import host as allocation
 from train.runtime.errors import RunError, UsageError, discard_output
 from train.runtime.signals import interruptible
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # both import JAX, which takes a second
     import ml_collections
+
+    from flax_resnet.runs import Run
 
 
 class Parser(argparse.ArgumentParser):
@@ -135,6 +137,40 @@ def set_up(config: ml_collections.ConfigDict) -> None:
     if config.compilation_cache != "auto":
         compilation.keep(config.compilation_cache)
     if config.deterministic:
-        from train.workdir.environment import make_deterministic
+        allocation.make_deterministic()
 
-        make_deterministic()
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose a run, one of its checkpoints, and which weights of that."""
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument(
+        "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        help="the moving average or the weights themselves; default: as eval.ema says",
+    )
+
+
+def parse_step(text: str) -> int | str:
+    """The value of ``--step``. Raises UsageError where it is none."""
+    if text in ("last", "best"):
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"--step must be last, best or a number of steps, not {text!r}")
+    return int(text)
+
+
+def open_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
+    """:func:`flax_resnet.load_run`, with the commands' errors."""
+    from flax_resnet import load_run
+    from flax_resnet.runs import RequestError
+    from flax_resnet.weights import WeightsError
+
+    try:
+        return load_run(path, step, weights, batch_size=batch_size)
+    except RequestError as error:
+        raise UsageError(str(error)) from error
+    except WeightsError as error:
+        raise RunError(str(error)) from error

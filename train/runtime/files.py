@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from train.runtime.errors import RunError
@@ -51,30 +51,6 @@ def append_line(path: str, line: str) -> None:
 
 class Locked(Exception):
     """Another process holds the lock; the text says which."""
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Writes a text file beside its place and moves it there."""
-
-    def write(beside: str) -> None:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or it might be empty after the power has failed
-
-    make_atomically(path, write)
-
-
-def make_atomically(path: str, make: Callable[[str], None]) -> None:
-    """As above, of whatever ``make`` writes to the path that it is given."""
-    beside = f"{path}.{os.getpid()}.tmp"  # another process may write the same file
-    try:
-        make(beside)
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what is half written takes room on a full disk
-            os.unlink(beside)
-        raise
 
 
 @contextlib.contextmanager

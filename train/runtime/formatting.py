@@ -21,3 +21,10 @@ def shortened(text: str, most: int) -> str:
     """At most so many characters in one line; an ellipsis shows that there were more."""
     text = one_line(text)
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def clock(seconds: float) -> str:
+    """A time for people: ``"3:07"``, ``"1:03:07"``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -12,6 +12,9 @@ import sys
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
+_DETERMINISTIC = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_exclude_nondeterministic_ops=true")
+
+
 def keep_freed() -> bool:
     """Lets the process keep what is freed, for runs on CPU; tells whether it does.
 
@@ -42,3 +45,11 @@ def accelerated() -> bool:
         return platforms != "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return bool(plugins) or importlib.util.find_spec("libtpu") is not None
+
+
+def make_deterministic() -> None:
+    """Asks XLA for operations that give the same bits each time; before JAX finds its devices."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    names = [flag.partition("=")[0] for flag in flags]
+    flags += [flag for flag in _DETERMINISTIC if flag.partition("=")[0] not in names]
+    os.environ["XLA_FLAGS"] = " ".join(flags)

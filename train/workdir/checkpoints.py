@@ -17,12 +17,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flax_resnet.weights import manifest as seals
 from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, steps_in
-from flax_resnet.weights.manifest import metrics as sealed_metrics
 from train.runtime import distributed as processes
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
-from train.workdir import seals
 
 DAMAGED = "damaged_checkpoints"
 _REMOVED = "removed."  # before the number of a step that is being removed
@@ -86,7 +85,7 @@ class Checkpoints:
 
     def has_metrics(self, step: int) -> bool:
         """Whether a saved step was evaluated."""
-        return bool(sealed_metrics(self._path(step)))
+        return bool(seals.metrics(self._path(step)))
 
     def note(self, step: int, metrics: dict[str, float]) -> None:
         """Adds the evaluation to a step that was saved without one."""

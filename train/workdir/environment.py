@@ -19,7 +19,6 @@ import flax_resnet
 from train.runtime.files import ROOT
 
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_DETERMINISTIC = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_exclude_nondeterministic_ops=true")
 
 
 def versions() -> dict[str, str]:
@@ -79,11 +78,3 @@ def code_digest() -> str:
         for path in sorted((ROOT / package).rglob("*.py")):
             digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def make_deterministic() -> None:
-    """Asks XLA for operations that give the same bits each time; before JAX finds its devices."""
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    names = [flag.partition("=")[0] for flag in flags]
-    flags += [flag for flag in _DETERMINISTIC if flag.partition("=")[0] not in names]
-    os.environ["XLA_FLAGS"] = " ".join(flags)

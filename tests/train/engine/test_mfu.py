@@ -11,7 +11,8 @@ from train.config.loading import default_config
 from train.engine import mfu as peaks
 from train.engine.devices import Devices
 from train.engine.meter import Meter
-from train.workdir.metrics_log import Console, MetricsWriter
+from train.reporting.console import Console
+from train.workdir.metrics_log import MetricsWriter
 
 
 def a_run(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.runtime.files import make_atomically
+from flax_resnet.files import make_atomically
 
 
 def test_what_was_stopped_half_way_leaves_nothing(tmp_path):

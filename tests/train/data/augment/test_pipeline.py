@@ -13,7 +13,7 @@ from train.config.loading import check_config, default_config
 from train.data.augment.auto_augment import rand_augment, trivial_augment
 from train.data.augment.mixup import Mix
 from train.data.augment.pipeline import Augment, color_jitter, example_keys
-from train.engine.build import make_augment
+from train.engine.experiment import make_augment
 from train.runtime.errors import UsageError
 
 EVERYTHING = Augment(
