@@ -21,7 +21,7 @@ import jax
 from benchmarks import trainer
 from flax_resnet import create_model
 from train.data.augment.pipeline import Augment
-from train.runtime import host as allocation
+from train.runtime import host
 from train.workdir.checkpoints import Checkpoints
 
 STEPS = 50
@@ -31,7 +31,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
-    allocation.keep_freed()  # as train.main does
+    host.keep_freed()  # as train.main does
     model = create_model("resnet18", num_classes=10, stem="small")
     task = trainer.make_task(model, augment=Augment(flip=True))
     step = trainer.Step(task, trainer.random_batch(32, 32))

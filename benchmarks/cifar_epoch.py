@@ -70,9 +70,9 @@ def main():
 
 
 def ours(flags):
-    from train.runtime import host as allocation
+    from train.runtime import host
 
-    allocation.keep_freed()  # as train.main does
+    host.keep_freed()  # as train.main does
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -81,25 +81,25 @@ def ours(flags):
     from flax_resnet import create_model
     from train.data.augment.pipeline import Augment
     from train.data.sampler import Share, TrainOrder
-    from train.engine import multi_step as dispatch
-    from train.engine import step as steps
+    from train.engine import multi_step
     from train.engine.devices import Pmap
+    from train.engine.step import create_state, train_step
 
     dtype = jnp.dtype(flags.dtype)
     model = create_model(flags.model, num_classes=CLASSES, dtype=dtype, stem="small")
     task = trainer.make_task(model, augment=Augment(pad_crop=PAD, flip=True), mean=MEAN, std=STD)
     devices = Pmap(jax.local_devices()[:1])
-    together = dispatch.steps_per_call(0, devices.platform, is_resident=True)
+    together = multi_step.steps_per_call(0, devices.platform, is_resident=True)
     images = trainer.random_batch(flags.examples, SIZE)
     data = devices.replicate(images)
-    held = [devices.replicate(steps.create_state(task, images["image"].shape[1:]))]
+    held = [devices.replicate(create_state(task, images["image"].shape[1:]))]
     order = TrainOrder(flags.examples, flags.batch, 0)
 
     def step(state, data, batch):  # as train.data.resident gathers, without OpenCV
         chosen = {name: array[batch["record"]] for name, array in data.items()}
-        return steps.train_step(task, state, chosen)
+        return train_step(task, state, chosen)
 
-    train = devices.train(dispatch.several(step) if together > 1 else step)
+    train = devices.train(multi_step.several(step) if together > 1 else step)
     count = flags.examples // flags.batch
     epochs = iter(range(0, 10**6, count))
 
@@ -108,7 +108,7 @@ def ours(flags):
         last = first + count
         if together > 1:
             calls = [range(at, min(at + together, last)) for at in range(first, last, together)]
-            batches = dispatch.stacked(order, calls, Share(), together, 1)
+            batches = multi_step.stacked(order, calls, Share(), together, 1)
         else:
             batches = ({"record": order[number].astype(np.int32)} for number in range(first, last))
         for batch in batches:

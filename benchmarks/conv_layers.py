@@ -31,9 +31,9 @@ def main():
     flags = parser.parse_args()
     if flags.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-flags.cores :])
-    from train.runtime import host as allocation
+    from train.runtime import host
 
-    allocation.keep_freed()
+    host.keep_freed()
     total = collections.Counter()
     print("times, image and kernel, stride, groups: forward, by images, by kernel, in ms")
     for shape, count in convolutions(flags).items():

@@ -34,8 +34,8 @@ from jax.experimental import topologies
 
 from benchmarks import flax_example, hlo, sides, trainer
 from flax_resnet import fold_batch_norm, init_variables, list_models, ops
-from train.engine import step as steps
 from train.engine.devices import ShardMap
+from train.engine.step import abstract_state, train_step
 
 # NVIDIA H100 SXM, in the form of XLA's GpuTargetConfigProto; from the maker's data sheets.
 H100 = """
@@ -119,12 +119,12 @@ def lower(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
 
 def lowered_step(flags, model, devices):
     task = trainer.make_task(model)
-    state = steps.abstract_state(task, (flags.size, flags.size, 3))
+    state = abstract_state(task, (flags.size, flags.size, 3))
     batch = {
         "image": jax.ShapeDtypeStruct((flags.batch, flags.size, flags.size, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((flags.batch,), jnp.int32),
     }
-    train = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
+    train = devices.train(lambda state, _, batch: train_step(task, state, batch))
     return train.lower(state, {}, batch)
 
 

@@ -89,20 +89,20 @@ def measure(flags) -> dict:
             os.environ.get("XLA_FLAGS", "")
             + f" --xla_force_host_platform_device_count={flags.side}"
         )
-    from train.runtime import host as allocation
+    from train.runtime import host
 
-    allocation.keep_freed()
+    host.keep_freed()
     import jax
     import jax.numpy as jnp
 
     from benchmarks import trainer
     from flax_resnet import create_model
-    from train.engine import step as steps
     from train.engine.devices import Pmap, ShardMap
+    from train.engine.step import AXIS
 
     if jax.device_count() < flags.side:
         raise SystemExit(f"{flags.side} devices are asked for, and there are {jax.device_count()}")
-    axis = steps.AXIS if flags.batch_norm == "global" else None
+    axis = AXIS if flags.batch_norm == "global" else None
     task = trainer.make_task(
         create_model(flags.model, dtype=jnp.dtype(flags.dtype), axis_name=axis)
     )

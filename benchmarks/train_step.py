@@ -89,9 +89,9 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     """The line of a side. On a CPU the peak is the process's, with its libraries."""
     median = statistics.median(seconds)
     peak_bytes = peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    from train.engine import mfu as peaks  # imports JAX, which is no part of PyTorch's memory
+    from train.engine import mfu  # imports JAX, which is no part of PyTorch's memory
 
-    peak = peaks.peak(device, flags.dtype)
+    peak = mfu.peak(device, flags.dtype)
     return {
         "images_per_second": flags.batch / median,
         "compile_s": compile_s,
@@ -102,9 +102,9 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
 
 def ours(flags, forms=None):
     """``forms`` are those of ops.forms_of; without, those that our backend takes by default."""
-    from train.runtime import host as allocation
+    from train.runtime import host
 
-    allocation.keep_freed()  # as train.main does
+    host.keep_freed()  # as train.main does
     import optax
 
     from benchmarks import trainer

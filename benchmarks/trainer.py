@@ -12,7 +12,7 @@ import optax
 
 from flax_resnet import ResNet, create_model
 from train.data.augment.pipeline import Augment
-from train.engine import step as steps
+from train.engine import step
 from train.engine.devices import Devices, Pmap
 from train.tasks.classification import make_loss
 
@@ -25,7 +25,7 @@ def make_model(flags) -> ResNet:
     return create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
 
 
-def make_task(model: ResNet, **fields) -> steps.Task:
+def make_task(model: ResNet, **fields) -> step.Task:
     """SGD with momentum and cross-entropy, without augmentation; ``fields`` replace Task's."""
     settings = dict(
         model=model,
@@ -38,7 +38,7 @@ def make_task(model: ResNet, **fields) -> steps.Task:
         std=(0.229, 0.224, 0.225),
         seed=0,
     )
-    return steps.Task(**settings | fields)
+    return step.Task(**settings | fields)
 
 
 def random_batch(count: int, size: int) -> dict[str, np.ndarray]:
@@ -54,13 +54,13 @@ class Step:
     """
 
     def __init__(
-        self, task: steps.Task, batch: dict[str, np.ndarray], devices: Devices | None = None
+        self, task: step.Task, batch: dict[str, np.ndarray], devices: Devices | None = None
     ):
         self.devices = devices or Pmap(jax.local_devices()[:1])
-        self.state = self.devices.replicate(steps.create_state(task, batch["image"].shape[1:]))
+        self.state = self.devices.replicate(step.create_state(task, batch["image"].shape[1:]))
         self._batch = self.devices.split(batch)
         self._train = self.devices.train(
-            lambda state, _, batch: steps.train_step(task, state, batch)
+            lambda state, _, batch: step.train_step(task, state, batch)
         )
 
     def __call__(self) -> dict[str, jax.Array]:

@@ -15,9 +15,9 @@ from flax_resnet import ResNet
 from tests.train.test_main import SHORT, one_line, wait_until
 from train.data.sampler import TrainOrder
 from train.engine import nonfinite
-from train.engine import step as steps
 from train.engine.devices import Pmap
 from train.engine.experiment import make_task
+from train.engine.step import create_state, train_step
 from train.runtime.errors import RunError
 
 
@@ -86,8 +86,8 @@ def test_steps_that_are_skipped_change_nothing_but_the_step(digits_config):
         task, loss=lambda logits, targets: jnp.where(targets.label < 5, logits[:, 0], jnp.inf)
     )
     devices = Pmap(jax.local_devices()[:2])
-    step = devices.train(lambda state, _, batch: steps.train_step(task, state, batch))
-    before = steps.create_state(task, (8, 8, 3))
+    step = devices.train(lambda state, _, batch: train_step(task, state, batch))
+    before = create_state(task, (8, 8, 3))
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
     label = np.array([0, 1, 2, 3, 4, 0, 1, 9], np.int32)
     after, metrics = step(

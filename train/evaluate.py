@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from train.runtime import distributed as processes
+from train.runtime import distributed
 from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
 from train.runtime.errors import RunError, UsageError, warn
 
@@ -42,10 +42,10 @@ def main() -> int:
         metavar="DIR",
         help="where evaluation.json and pictures go; default: evaluation/ in the workdir",
     )
-    processes.add_flags(parser)
+    distributed.add_flags(parser)
     flags = parser.parse_args()
-    processes.connect(flags)
-    return processes.run(lambda: run(flags))
+    distributed.connect(flags)
+    return distributed.run(lambda: run(flags))
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -64,8 +64,8 @@ def run(flags: argparse.Namespace) -> int:
 
     if flags.predictions is not None:
         predictions.check_file(flags.predictions)
-    with processes.together():
-        if processes.is_first():  # which writes
+    with distributed.together():
+        if distributed.is_first():  # which writes
             if flags.output:
                 check_writable(flags.output, flags.output)
             if flags.predictions:
@@ -75,7 +75,7 @@ def run(flags: argparse.Namespace) -> int:
     other = Other(flags.split, flags.dataset, data_dir)
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep)
-    if processes.is_first():
+    if distributed.is_first():
         tell(flags, evaluated)
         print(to_json(evaluated.result), flush=True)
     return 0
@@ -84,18 +84,17 @@ def run(flags: argparse.Namespace) -> int:
 def tell(flags: argparse.Namespace, evaluated) -> None:
     """Prints the summary, and writes what there is to be written."""
     from train.engine import predictions
-    from train.reporting import evaluation_results as evaluation_report
-    from train.reporting import run_report
+    from train.reporting import evaluation_results, run_report
     from train.runtime.files import writing
 
-    scores = evaluation_report.score_of(evaluated)
-    print(evaluation_report.summary(evaluated, scores), flush=True)
+    scores = evaluation_results.score_of(evaluated)
+    print(evaluation_results.summary(evaluated, scores), flush=True)
     if flags.predictions is not None:
         predictions.write(flags.predictions, evaluated.predictions, evaluated.split.source)
         print(f"predictions  {flags.predictions}")
-    folder = flags.output or evaluation_report.folder_of(flags.workdir, evaluated)
+    folder = flags.output or evaluation_results.folder_of(flags.workdir, evaluated)
     try:
-        written = evaluation_report.write(folder, evaluated, scores, warn)
+        written = evaluation_results.write(folder, evaluated, scores, warn)
         with writing(os.path.join(flags.output or flags.workdir, run_report.FILE)):
             parts = run_report.add_evaluation(run_report.read_parts(flags.workdir), evaluated)
             if flags.output is None:

@@ -16,24 +16,29 @@ from train.data.augment.pipeline import example_keys
 from train.data.in_memory import gather
 from train.data.prefetch import Ahead
 from train.data.reader import BadRecords
-from train.engine import mfu as peaks
-from train.engine import nonfinite
-from train.engine import step as steps
+from train.engine import mfu, nonfinite
 from train.engine.evaluation import Evaluated, eval_batch_size, evaluate, make_eval_step, weights_of
 from train.engine.experiment import Run, check_alike, open_run
 from train.engine.meter import Meter
 from train.engine.multi_step import several, stacked, steps_per_call
 from train.engine.predictions import Collector
 from train.engine.preemption import Stopping, hearing
-from train.reporting import run_summary as announce
+from train.engine.step import (
+    TrainState,
+    abstract_state,
+    create_state,
+    evaluated_variables,
+    train_step,
+)
+from train.reporting import run_summary
 from train.reporting.console import Console
 from train.reporting.run_report import LiveReport
-from train.runtime import distributed as processes
+from train.runtime import distributed
 from train.runtime.errors import RunError
 from train.runtime.formatting import MOST_CAPTION, shortened
 from train.runtime.signals import StopRequest
 from train.tasks.classification import guessing
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints, restore_together
 from train.workdir.metrics_log import MetricsWriter
 
@@ -53,25 +58,25 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     ``bad`` where images could not be decoded. Raises UsageError or RunError, too.
     """
     # What is wrong shows before anything is written, decoded or compiled.
-    with processes.together():
+    with distributed.together():
         run = open_run(config, path)
     check_alike(config, run.train_split, run.eval_split)
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.timetable.num_steps, processes.is_first()))
-        with processes.together():
-            checkpoints = open_workdir(run, stack, console) if processes.is_first() else None
-        workdir.check_shared(path)
+        console = stack.enter_context(Console(run.timetable.num_steps, distributed.is_first()))
+        with distributed.together():
+            checkpoints = open_workdir(run, stack, console) if distributed.is_first() else None
+        run_files.check_shared(path)
         state = first_state(run, checkpoints)
-        with processes.together():
-            writer = MetricsWriter(path, int(state.step)) if processes.is_first() else None
+        with distributed.together():
+            writer = MetricsWriter(path, int(state.step)) if distributed.is_first() else None
         if writer is not None:
             stack.enter_context(writer)
-            announce.run(console, run, state)
-            workdir.add_session(
+            run_summary.run(console, run, state)
+            run_files.add_session(
                 path,
                 int(state.step),
                 run.timetable.num_steps,
-                announce.batch_norm_share(run.config, run.devices),
+                run_summary.batch_norm_share(run.config, run.devices),
             )
         loop = Loop(run, state, checkpoints, console, writer, stop)
         return loop.run_all()
@@ -79,29 +84,29 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
 
 def open_workdir(run: Run, stack: ExitStack, console: Console) -> Checkpoints:
     """Takes the folder for this trainer alone, and writes there what describes the run."""
-    stack.enter_context(workdir.alone(run.path, console.warn))
-    workdir.check(run.path, run.config)
-    if workdir.has_checkpoints(run.path) != run.continues:  # since open_run() looked
+    stack.enter_context(run_files.alone(run.path, console.warn))
+    run_files.check(run.path, run.config)
+    if run_files.has_checkpoints(run.path) != run.continues:  # since open_run() looked
         raise RunError(f"{run.path!r} was trained in meanwhile; give the same command again")
-    workdir.create(run.path, run.config)
-    if run.continues and workdir.described(run.path) is None:
+    run_files.create(run.path, run.config)
+    if run.continues and run_files.described(run.path) is None:
         console.warn(
             f"run.json of {run.path!r} is missing or damaged; it is written anew, from the data as"
             " they are now"
         )
-    workdir.describe(run.path, run.config, run.train_split, run.eval_split)
+    run_files.describe(run.path, run.config, run.train_split, run.eval_split)
     return stack.enter_context(Checkpoints(run.path, run.config.checkpoint.keep, console.warn))
 
 
-def first_state(run: Run, checkpoints: Checkpoints | None) -> steps.TrainState:
+def first_state(run: Run, checkpoints: Checkpoints | None) -> TrainState:
     """The last checkpoint that can be read, or the state before the first step.
 
     ``checkpoints`` are the first process's, which decides which one it is.
     """
-    if not processes.gather(run.continues)[0]:
-        return steps.create_state(run.task, run.image_shape, run.variables)
-    like = steps.abstract_state(run.task, run.image_shape)
-    with processes.together():
+    if not distributed.gather(run.continues)[0]:
+        return create_state(run.task, run.image_shape, run.variables)
+    like = abstract_state(run.task, run.image_shape)
+    with distributed.together():
         opened = nullcontext(checkpoints) if checkpoints is not None else Checkpoints(run.path)
     with opened as reader:
         return restore_together(reader, "last", like)
@@ -121,7 +126,7 @@ class Loop:
     def __init__(
         self,
         run: Run,
-        state: steps.TrainState,
+        state: TrainState,
         checkpoints: Checkpoints | None,
         console: Console,
         writer: MetricsWriter | None,
@@ -135,7 +140,7 @@ class Loop:
             run.config.batch_size,
             devices.fetch,
             run.task.skip_nonfinite,
-            peaks.share_of_an_image(run),
+            mfu.share_of_an_image(run),
         )
         self.pictures = None if writer is None else LiveReport(run.path, console.warn)
         self.watch = nonfinite.Watch(run, self.wait_saved)
@@ -143,8 +148,8 @@ class Loop:
         self.compiled_for: Any = None  # the shapes of the batches that the step was compiled for
         self.input_told = False
 
-        with processes.together():
-            bad_records = BadRecords(run.path, console.warn, processes.place()[0])
+        with distributed.together():
+            bad_records = BadRecords(run.path, console.warn, distributed.place()[0])
             train_data = run.train_split.load(bad_records).resident
             eval_data = run.eval_split.load(bad_records).resident
         self.train_data = devices.replicate(train_data)
@@ -152,7 +157,7 @@ class Loop:
         self.state = devices.replicate(state)
 
         def step(state, data, batch):
-            return steps.train_step(run.task, state, gather(data, batch))
+            return train_step(run.task, state, gather(data, batch))
 
         self.together = steps_per_call(
             run.config.data.steps_per_call, devices.platform, run.train_split.is_resident
@@ -181,7 +186,7 @@ class Loop:
         if not self.start or not self.run.timetable.evaluates(self.start):
             return None
         own = self.checkpoints is not None and self.checkpoints.has_metrics(self.start)
-        if processes.gather(own)[0]:
+        if distributed.gather(own)[0]:
             return None
         evaluated = self.evaluate(self.start)
         row = {"step": self.start, "epoch": round(self.run.timetable.epoch(self.start), 4)}
@@ -273,7 +278,7 @@ class Loop:
         """An evaluation with what was said of each image; with the net once the run is done."""
         run, variables = self.run, None
         if step == self.end >= LEAST_EXPLAINED:
-            variables = steps.evaluated_variables(run.task, run.devices.fetch(self.state))
+            variables = evaluated_variables(run.task, run.devices.fetch(self.state))
         split = run.eval_split
         return Evaluated(
             result={"split": split.source.split} | evaluated | {"step": step},
@@ -306,7 +311,7 @@ class Loop:
         an_epoch = step - self.start >= run.timetable.steps_per_epoch or step == self.end
         if not self.input_told and an_epoch and self.meter.input_wait() is not None:
             streams = not run.train_split.is_resident
-            announce.input_wait(self.console, self.meter.input_wait(), streams)
+            run_summary.input_wait(self.console, self.meter.input_wait(), streams)
             self.input_told = True
         if self.writer is not None:
             self.writer.write(row)
@@ -318,7 +323,7 @@ class Loop:
         nonfinite.check_evaluation(self.run, evaluated["loss"], step)
         guess = guessing(self.run.config.loss, self.run.model.num_classes)
         if self.writer is not None and not self.run.config.smoke:  # which has learned nothing
-            announce.check_evaluation(self.console, evaluated, guess)
+            run_summary.check_evaluation(self.console, evaluated, guess)
         return {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
 
     def improves(self, evaluated: dict[str, Any] | None) -> bool:

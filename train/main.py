@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from train.config import loading as config_lib
-from train.runtime import distributed as processes
+from train.config import loading
+from train.runtime import distributed
 from train.runtime.cli import Parser, chosen_workdir, run_command, set_up, split_overrides
 from train.runtime.errors import UsageError
 from train.runtime.signals import STOPPED, StopRequest
@@ -20,7 +20,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     parser = Parser(
         prog="python -m train.main",
         description="Trains what a config says, or continues it: the same command resumes.",
-        epilog="keys of a config, their defaults and meanings:\n" + config_lib.describe(),
+        epilog="keys of a config, their defaults and meanings:\n" + loading.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -28,12 +28,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     parser.add_argument(
         "--workdir", metavar="DIR", help="where the run lives; default: runs/NAME of the config"
     )
-    processes.add_flags(parser)
+    distributed.add_flags(parser)
     others, overrides = split_overrides(arguments)
     flags = parser.parse_args(others)
-    config = config_lib.load_config(flags.config, overrides)
+    config = loading.load_config(flags.config, overrides)
     workdir = chosen_workdir(flags.workdir, flags.config, config)
-    if config.smoke and processes.wanted(flags):
+    if config.smoke and distributed.wanted(flags):
         raise UsageError("config.smoke=True is for one process")
     return flags, config, workdir
 
@@ -41,8 +41,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
 def main() -> int:
     flags, config, workdir = parse(sys.argv[1:])
     set_up(config)
-    processes.connect(flags)
-    return processes.run(lambda: run(config, workdir))
+    distributed.connect(flags)
+    return distributed.run(lambda: run(config, workdir))
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> int:
@@ -57,7 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> int:
         except Interrupted as interrupted:
             print(f"stopped by {interrupted}; the same command continues", file=sys.stderr)
             return STOPPED
-    if processes.is_first():
+    if distributed.is_first():
         print(to_json(result), flush=True)
     return 0
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from train.config import loading as config_lib
+from train.config import loading
 from train.runtime.cli import Parser, run_command, split_overrides
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--config", required=True, metavar="FILE", help="a recipe of configs/")
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
-    config = config_lib.load_config(flags.config, overrides)
+    config = loading.load_config(flags.config, overrides)
 
     from train.data.loader import Split
     from train.data.reader import BadRecords

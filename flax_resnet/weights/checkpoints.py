@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_resnet.weights import manifest as seals
+from flax_resnet.weights import manifest
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, telling_damage
 
 FOLDER = "checkpoints"
@@ -32,7 +32,9 @@ def steps_in(folder: str | os.PathLike[str]) -> list[int]:
 
 def best_in(folder: str | os.PathLike[str]) -> tuple[int, float] | None:
     """The step of the best top-1 and that top-1, if any was evaluated; of equals the last."""
-    top1s = [(seals.metrics(os.path.join(folder, str(s))).get("top1"), s) for s in steps_in(folder)]
+    top1s = [
+        (manifest.metrics(os.path.join(folder, str(s))).get("top1"), s) for s in steps_in(folder)
+    ]
     top1, step = max((pair for pair in top1s if pair[0] is not None), default=(0.0, None))
     return None if step is None else (step, top1)
 
@@ -43,9 +45,9 @@ def check_step(folder: str | os.PathLike[str], step: int) -> bool:
     Where nothing until there is sealed, something else wrote it; it is as good as it can be read.
     """
     paths = [os.path.join(folder, str(other)) for other in steps_in(folder) if other <= step]
-    sealed = any(map(seals.is_sealed, paths))
+    sealed = any(map(manifest.is_sealed, paths))
     if sealed:
-        seals.check(os.path.join(folder, str(step)))
+        manifest.check(os.path.join(folder, str(step)))
     return sealed
 
 
@@ -56,8 +58,8 @@ def check_tree(tree: Path) -> None:
     try:
         if step.name in map(str, steps_in(step.parent)):
             check_step(step.parent, int(step.name))
-        elif seals.is_sealed(step):  # a copy by another name
-            seals.check(step)
+        elif manifest.is_sealed(step):  # a copy by another name
+            manifest.check(step)
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"cannot read the checkpoint {step}: {error}; name another step's folder"
@@ -78,7 +80,7 @@ def find_checkpoint(path: Path) -> Path | None:
             folder = parent / str(step)
             if (found := find_checkpoint(folder)) is not None:
                 return found
-            if seals.is_sealed(str(folder)):
+            if manifest.is_sealed(str(folder)):
                 raise WeightsError(
                     f"{folder} is damaged: it has no tree; name another step's folder"
                 )

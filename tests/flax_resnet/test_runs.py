@@ -17,7 +17,7 @@ from tests.train.pictures import photograph
 from tests.unprivileged import unprivileged
 from train.data.loader import Split
 from train.engine.evaluation import evaluate_run
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def run(digits_run):
 @pytest.fixture(scope="module")
 def test_images(digits_run):
     """The digits' test images as the data set has them, 8×8, and their labels."""
-    config = workdir.read_config(digits_run)
+    config = run_files.read_config(digits_run)
     source = Split(config, "test", training=False).source
     images, labels = zip(*(source.decoded(i) for i in range(len(source))), strict=True)
     return np.stack(images), np.array(labels)
@@ -118,7 +118,7 @@ def test_what_was_not_prepared_is_told_from_what_was(run, test_images):
 
 
 def test_chosen_steps(digits_run):
-    rows = workdir.saved_steps(digits_run)
+    rows = run_files.saved_steps(digits_run)
     assert load_run(digits_run).step == rows[-1] == 44
     assert load_run(digits_run, 22).step == 22
     assert load_run(digits_run, "best").step == evaluate_run(digits_run, "best").result["step"]

@@ -14,10 +14,10 @@ from tests.train.workdir.test_checkpoints import flip
 from train import loop
 from train.data.augment.mixup import Targets
 from train.engine.pretrained import initial_variables
+from train.runtime import host
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
-from train.workdir import environment
-from train.workdir import run_files as workdir
+from train.workdir import environment, run_files
 from train.workdir.checkpoints import Checkpoints
 
 
@@ -64,7 +64,7 @@ def test_each_start_is_noted_with_what_it_runs_on(small, tmp_path):
     small.num_steps = 1
     for _ in range(2):
         loop.train(small, str(tmp_path), StopRequest())
-    one, other = workdir.sessions(str(tmp_path))
+    one, other = run_files.sessions(str(tmp_path))
     assert (one["step"], other["step"]) == (0, 1)
     assert one["devices"] == jax.device_count() and one["processes"] == 1
     assert one["versions"]["jax"] == jax.__version__ and one["platform"] == "cpu"
@@ -76,7 +76,7 @@ def test_each_start_is_noted_with_what_it_runs_on(small, tmp_path):
 def test_deterministic_asks_xla_and_keeps_what_was_asked_before(monkeypatch):
     asked = "--xla_gpu_deterministic_ops=false --xla_dump_to=x"
     monkeypatch.setenv("XLA_FLAGS", asked)
-    environment.make_deterministic()
+    host.make_deterministic()
     flags = os.environ["XLA_FLAGS"].split()
     assert flags[:2] == asked.split()
     assert flags[2:] == ["--xla_gpu_exclude_nondeterministic_ops=true"]

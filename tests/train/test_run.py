@@ -19,11 +19,10 @@ from train.engine.devices import Pmap
 from train.engine.evaluation import evaluate
 from train.engine.intervals import make_timetable
 from train.engine.meter import Meter
-from train.reporting import plots as report
-from train.reporting import run_summary as announce
+from train.reporting import plots, run_summary
 from train.reporting.console import Console
 from train.runtime.errors import RunError, UsageError
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 from train.workdir.metrics_log import MetricsWriter, read_rows, to_json
 
 
@@ -78,24 +77,24 @@ def test_warnings_of_what_does_not_fit():
     )
     timetable = make_timetable(config, 100)
     devices = Pmap()
-    first, second, third = announce.warnings(config, timetable, devices)
+    first, second, third = run_summary.warnings(config, timetable, devices)
     assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
     assert "step 90" in second and "ends after 30" in second
     assert f"sees {10 // len(devices)} images at once" in third
     config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
-    [unused] = announce.warnings(config, timetable, Pmap(jax.local_devices()[:1]))
+    [unused] = run_summary.warnings(config, timetable, Pmap(jax.local_devices()[:1]))
     assert "step_epochs and step_steps have no effect on schedule.name='cosine'" in unused
     config.schedule.step_epochs = ()
     config.batch_norm = "global"
-    assert announce.warnings(config, timetable, devices) == []
+    assert run_summary.warnings(config, timetable, devices) == []
 
 
 def test_an_absurd_evaluation_is_warned_of(capsys):
     with Console(10) as console:
-        announce.check_evaluation(console, {"loss": 2.5}, guessing=2.3)
+        run_summary.check_evaluation(console, {"loss": 2.5}, guessing=2.3)
         assert capsys.readouterr().out == ""
-        announce.check_evaluation(console, {"loss": 13e6}, guessing=2.3)
-        announce.check_evaluation(console, {"loss": float("nan")}, guessing=2.3)
+        run_summary.check_evaluation(console, {"loss": 13e6}, guessing=2.3)
+        run_summary.check_evaluation(console, {"loss": float("nan")}, guessing=2.3)
     absurd, nan = capsys.readouterr().out.splitlines()
     assert "1.3e+07 is far above 2.3," in absurd and "loss nan" in nan
 
@@ -214,12 +213,12 @@ def test_a_folder_in_the_metrics_place_is_told(tmp_path, start):
 
 
 def test_a_line_that_a_kill_cut_short_costs_no_other(tmp_path):
-    workdir.add_session(str(tmp_path), step=0, num_steps=9, share=8)
+    run_files.add_session(str(tmp_path), step=0, num_steps=9, share=8)
     with open(tmp_path / "sessions.jsonl", "ab") as file:
         file.write(b'"no session"\n{"step": 10, "\xff')
     for step in (20, 30):
-        workdir.add_session(str(tmp_path), step, num_steps=90, share=8)
-    assert [session["step"] for session in workdir.sessions(str(tmp_path))] == [0, 20, 30]
+        run_files.add_session(str(tmp_path), step, num_steps=90, share=8)
+    assert [session["step"] for session in run_files.sessions(str(tmp_path))] == [0, 20, 30]
 
 
 def test_an_error_while_compiling_begins_a_line(capsys):
@@ -253,11 +252,11 @@ def test_rows_are_json_whatever_they_hold():
 
 def test_pictures_of_any_class_names_and_none_that_ends_a_run(tmp_path):
     warned = []
-    pictures = report.Pictures(str(tmp_path), warned.append)
+    pictures = plots.Pictures(str(tmp_path), warned.append)
     images = np.zeros((3, 8, 8, 3), np.uint8)
     pictures.samples(lambda: (images, ("$\\frac$", "cost_$5 and_$^", "$\\frac$")))
     assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
-    report.Pictures(str(tmp_path / "gone"), warned.append).curves(at_once=True)
+    plots.Pictures(str(tmp_path / "gone"), warned.append).curves(at_once=True)
     assert len(warned) == 1 and "cannot draw curves.png: FileNotFoundError" in warned[0]
 
 
@@ -265,38 +264,38 @@ def test_curves_show_what_was_written(tmp_path):
     with MetricsWriter(str(tmp_path), start=0) as writer:
         for step in range(1, 30):
             writer.write({"step": step, "train/loss": 3 / step, "train/top1": 0.1})
-    report.draw_curves(str(tmp_path))
+    plots.draw_curves(str(tmp_path))
     few = (tmp_path / "curves.png").read_bytes()
     with MetricsWriter(str(tmp_path), start=29) as writer:
         writer.write({"step": 30, "eval/loss": 1.0, "eval/top1": 0.9, "learning_rate": 0.1})
-    report.draw_curves(str(tmp_path))
+    plots.draw_curves(str(tmp_path))
     assert (tmp_path / "curves.png").read_bytes() != few
 
 
 def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):
     path = str(tmp_path / "run")
-    workdir.check(path, default_config())
+    run_files.check(path, default_config())
     assert not os.path.exists(path)
-    workdir.create(path, default_config())
+    run_files.create(path, default_config())
     other = config_of(seed=3)
-    workdir.check(path, other)  # nothing was learned yet
+    run_files.check(path, other)  # nothing was learned yet
     os.makedirs(tmp_path / "run" / "checkpoints" / "7")
-    workdir.check(path, default_config())
+    run_files.check(path, default_config())
     with pytest.raises(UsageError, match="seed was 0, is now 3"):
-        workdir.check(path, other)
+        run_files.check(path, other)
     os.remove(tmp_path / "run" / "config.json")
     with pytest.raises(RunError, match=r"has checkpoints, but no config\.json: put it back .* or "):
-        workdir.check(path, other)
+        run_files.check(path, other)
     os.mkdir(tmp_path / "run" / "config.json")
     with pytest.raises(RunError, match=r"cannot read \S*config.json: Is a directory; put it back"):
-        workdir.check(path, other)
+        run_files.check(path, other)
 
 
 @pytest.mark.parametrize(
     ("name", "take"),
     [
-        ("config.json", lambda path: workdir.create(path, default_config())),
-        ("trainer.lock", lambda path: workdir.alone(path, print).__enter__()),
+        ("config.json", lambda path: run_files.create(path, default_config())),
+        ("trainer.lock", lambda path: run_files.alone(path, print).__enter__()),
     ],
 )
 def test_the_file_that_cannot_be_written_is_named(tmp_path, name, take):
@@ -320,7 +319,7 @@ def limited_files(size):
 def test_a_damaged_config_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError, match=r"cannot read .*config\.json"):
-        workdir.read_config(str(tmp_path))
+        run_files.read_config(str(tmp_path))
 
 
 def test_no_top5_of_five_classes_or_fewer():

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_resnet.files import write_atomically
-from train.config import loading as config_lib
+from train.config import loading
 from train.config.keys import KEYS
-from train.reporting import curves, svg
-from train.reporting import html_page as pages
+from train.reporting import curves, html_page, svg
 from train.reporting.run_report import state_of, value_text
 from train.runtime.errors import RunError
 from train.runtime.files import writing
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
 _RESULTS = (  # key of metrics.jsonl, what it is, how it is told
@@ -60,11 +59,11 @@ class Compared:
 
 def read(path: str) -> Compared:
     """Reads a run. Raises RunError where ``path`` holds none, or one without metrics."""
-    values = config_lib.flatten(workdir.read_config(path))
+    values = loading.flatten(run_files.read_config(path))
     rows = read_rows(path)
     if not rows:
         raise RunError(f"{path!r} has told nothing yet: its metrics.jsonl has no rows")
-    step, total = state_of(rows, workdir.sessions(path))
+    step, total = state_of(rows, run_files.sessions(path))
     remark = ""
     if total is not None and step < total:
         remark = f"has not finished: step {step:,} of {total:,}"
@@ -217,31 +216,33 @@ def page(runs: Sequence[Compared]) -> str:
         for name, values in differences(ordered)
     ]
     lacking = "".join(
-        pages.paragraph(f"* {run.name} {run.remark}.", "weak") for run in ordered if run.remark
+        html_page.paragraph(f"* {run.name} {run.remark}.", "weak") for run in ordered if run.remark
     )
     title = f"{len(runs)} runs compared" if len(runs) > 1 else f"{runs[0].name}"
-    return pages.page(
+    return html_page.page(
         f"{title} – flax-resnet",
         [
-            f"<h1>{pages.escape(title)}</h1>",
-            pages.section("Results", pages.table(*results_table(ordered), "results"), lacking),
-            pages.section(
+            f"<h1>{html_page.escape(title)}</h1>",
+            html_page.section(
+                "Results", html_page.table(*results_table(ordered), "results"), lacking
+            ),
+            html_page.section(
                 "Over seeds",
-                pages.paragraph(
+                html_page.paragraph(
                     "Mean ± sample deviation of the last evaluation, over finished runs that differ"
                     " in their seed only.",
                     "weak",
                 ),
-                pages.table(head, rows, "means over seeds"),
+                html_page.table(head, rows, "means over seeds"),
             )
             if rows
             else "",
-            pages.section("Curves", f'<div class="charts">{figures}</div>' if figures else ""),
-            pages.section(
+            html_page.section("Curves", f'<div class="charts">{figures}</div>' if figures else ""),
+            html_page.section(
                 "Configurations",
-                pages.table(["key", *(run.name for run in ordered)], differ, "keys that differ")
+                html_page.table(["key", *(run.name for run in ordered)], differ, "keys that differ")
                 if differ
-                else pages.paragraph("The same."),
+                else html_page.paragraph("The same."),
             ),
         ],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from train.data import tfds_source as prepared
+from train.data import tfds_source
 from train.data.image_folder import open_folder
 from train.data.source import Source
 from train.runtime.errors import UsageError
@@ -18,15 +18,15 @@ def open_source(dataset: ml_collections.ConfigDict, split: str) -> Source:
     """
     kind, _, name = dataset.name.partition(":")
     if kind == "digits" and not name:
-        return prepared.open_digits(prepared.data_dir(dataset), split)
+        return tfds_source.open_digits(tfds_source.data_dir(dataset), split)
     if kind == "tfds" and name:
-        return prepared.open_prepared(name, prepared.data_dir(dataset), split)
+        return tfds_source.open_prepared(name, tfds_source.data_dir(dataset), split)
     if kind == "folder" and not name:
         if not dataset.data_dir:
             raise UsageError(
                 "name the folder with the pictures with --config.dataset.data_dir=FOLDER"
             )
-        folder = prepared.data_dir(dataset)
+        folder = tfds_source.data_dir(dataset)
         return open_folder(folder, split, dataset.held_out, dataset.held_out_seed)
     raise UsageError(
         "config.dataset.name must be 'digits', 'folder' or 'tfds:NAME', such as 'tfds:cifar10',"

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from flax_resnet.preprocessing import Preprocessing
-from train.data import in_memory as resident
+from train.data import in_memory
 from train.data.datasets import open_source
 from train.data.random_crop import random_resized_crop
 from train.data.reader import BadRecord, BadRecords, Reader
@@ -126,7 +126,7 @@ class Split:
         """
         self._bad_records = bad_records or self._bad_records
         if self.is_resident:
-            self.resident, bad = resident.load(
+            self.resident, bad = in_memory.load(
                 self.reader, self.preprocessing.crop, self.size, self.threads
             )
             self._bad_records.add(self.reader, bad)

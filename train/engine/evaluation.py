@@ -19,15 +19,15 @@ from train.data.loader import Split
 from train.data.prefetch import Ahead
 from train.data.reader import BadRecords
 from train.data.sampler import Share
-from train.engine import step as steps
 from train.engine.devices import Devices, InFlight, make_devices
 from train.engine.experiment import check_alike, make_model, make_task
 from train.engine.predictions import Collector, Predictions, answers
 from train.engine.preemption import hearing
-from train.runtime import distributed as processes
+from train.engine.step import Task, abstract_state, eval_step, evaluated_variables
+from train.runtime import distributed
 from train.runtime.errors import UsageError
-from train.workdir import run_files as workdir
 from train.workdir.checkpoints import Checkpoints, restore_together
+from train.workdir.run_files import check_data, read_config
 
 TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
 
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def make_eval_step(
-    devices: Devices, task: steps.Task, loss: str, flip: bool = False, keep: bool = False
+    devices: Devices, task: Task, loss: str, flip: bool = False, keep: bool = False
 ) -> Callable:
     """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches.
 
@@ -97,7 +97,7 @@ def make_eval_step(
     each = partial(answers, loss=loss, keep=keep)
 
     def step(state: Any, data: Any, batch: Any) -> Any:
-        return steps.eval_step(task, state, gather(data, batch), flip, each)
+        return eval_step(task, state, gather(data, batch), flip, each)
 
     return devices.evaluate(hearing(step))
 
@@ -179,32 +179,32 @@ def evaluate_run(
     Raises UsageError or RunError where there is no such run, checkpoint or data, or the data
     have other classes.
     """
-    with processes.together():
-        config = workdir.read_config(path)
+    with distributed.together():
+        config = read_config(path)
         if ema and not config.ema.decay:
             raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
         config.eval.ema = config.eval.ema if ema is None else ema
         name = other.apply(config.dataset)
-        share = Share(*processes.place())
+        share = Share(*distributed.place())
         split = Split(config, name, training=False, share=share)
-        workdir.check_data(path, split, others=other.is_other_data)
+        check_data(path, split, others=other.is_other_data)
         model = make_model(config, len(split.source.class_names))
         # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
         task = make_task(config, model, steps_per_epoch=1, num_steps=1)
     check_alike(config, split)
 
     def warn(text: str) -> None:
-        who = "" if processes.is_first() else f" of process {processes.place()[0]}"
+        who = "" if distributed.is_first() else f" of process {distributed.place()[0]}"
         print(f"warning{who}: {text}", file=sys.stderr, flush=True)
 
-    like = steps.abstract_state(task, split.image_shape)
-    with processes.together():
+    like = abstract_state(task, split.image_shape)
+    with distributed.together():
         checkpoints = Checkpoints(path, warn=warn)
     with checkpoints:
         state = restore_together(checkpoints, step, like)
 
     # Only now what takes its time: decoding all images that stay in memory.
-    with processes.together():
+    with distributed.together():
         split.load(BadRecords(warn=warn))
     devices = make_devices(config.parallel)
     collector = Collector(model.num_classes)
@@ -230,7 +230,7 @@ def evaluate_run(
         config=config,
         weights=weights_of(config),
         model=model,
-        variables=steps.evaluated_variables(task, state),
+        variables=evaluated_variables(task, state),
     )
 
 
@@ -241,7 +241,7 @@ def weights_of(config: ml_collections.ConfigDict) -> str:
 
 def _with_bar(batches: Iterable, split: Split, batch_size: int) -> Iterable:
     """The batches, with a bar on a terminal where they take more than a second."""
-    hidden = not processes.is_first() or not sys.stderr.isatty()
+    hidden = not distributed.is_first() or not sys.stderr.isatty()
     return tqdm.tqdm(
         batches,
         desc=f"evaluating {split.source.split}",

@@ -12,7 +12,7 @@ import ml_collections
 
 from flax_resnet import ResNet
 from flax_resnet.runs import network_of
-from train.config import loading as config_lib
+from train.config import loading
 from train.data.augment.auto_augment import rand_augment, trivial_augment
 from train.data.augment.mixup import Mix, check_even
 from train.data.augment.pipeline import Augment
@@ -20,18 +20,17 @@ from train.data.loader import Split
 from train.data.sampler import Share, TrainOrder
 from train.data.source import Source
 from train.data.tfds_source import data_dir
-from train.engine import step as steps
+from train.engine import step
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Timetable, make_timetable
 from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.schedules import make_schedule
 from train.engine.pretrained import initial_variables
-from train.runtime import distributed as processes
+from train.runtime import distributed
 from train.runtime.errors import UsageError
 from train.tasks.classification import make_loss
-from train.workdir import environment
-from train.workdir import run_files as workdir
+from train.workdir import environment, run_files
 
 # Keys of the machine that a process runs on; the others have to be the same in all.
 _OWN_KEYS = (
@@ -58,7 +57,7 @@ class Run:
     eval_split: Split
     timetable: Timetable
     model: ResNet
-    task: steps.Task
+    task: step.Task
     order: TrainOrder
     continues: bool
     variables: dict[str, Any] | None
@@ -76,17 +75,17 @@ def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
     RunError for whatever is wrong, before anything is written, decoded or compiled.
     """
     config.dataset.data_dir = data_dir(config.dataset)
-    workdir.check(path, config)
+    run_files.check(path, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.accumulate)
-    share = Share(*processes.place())
+    share = Share(*distributed.place())
     train_split = Split(config, config.dataset.train_split, training=True, share=share)
     taken = train_split.gib if train_split.is_resident else 0.0
     eval_split = Split(config, config.dataset.eval_split, training=False, share=share, taken=taken)
     check_classes(train_split.source, eval_split.source)
-    continues = workdir.has_checkpoints(path)
-    if continues and workdir.described(path) is not None:  # or it is described anew
-        workdir.check_data(path, train_split, eval_split)
+    continues = run_files.has_checkpoints(path)
+    if continues and run_files.described(path) is not None:  # or it is described anew
+        run_files.check_data(path, train_split, eval_split)
     timetable = make_timetable(config, len(train_split))
     names = train_split.source.class_names
     model = make_model(config, len(names))
@@ -114,14 +113,14 @@ def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
 
 def check_alike(config: ml_collections.ConfigDict, *splits: Split) -> None:
     """Raises RunError where processes would not compute the same; all of them must call it."""
-    processes.check_same("version of the code", environment.code_digest())
-    processes.check_same("versions of the libraries", environment.versions())
-    keys = config_lib.flatten(config)
-    processes.check_same(
+    distributed.check_same("version of the code", environment.code_digest())
+    distributed.check_same("versions of the libraries", environment.versions())
+    keys = loading.flatten(config)
+    distributed.check_same(
         "configuration", {name: v for name, v in keys.items() if name not in _OWN_KEYS}
     )
     for split in splits:
-        processes.check_same(f"{split.source.split!r} data", _told(split.source))
+        distributed.check_same(f"{split.source.split!r} data", _told(split.source))
 
 
 def _told(source: Source) -> dict[str, Any]:
@@ -156,20 +155,20 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
                 f" {config.dataset.name} has {num_classes} classes"
             )
         num_classes = config.model.num_classes
-    axis_name = steps.AXIS if config.batch_norm == "global" else None
+    axis_name = step.AXIS if config.batch_norm == "global" else None
     try:
-        return network_of(config_lib.flatten(config), num_classes, axis_name)
+        return network_of(loading.flatten(config), num_classes, axis_name)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 
 
 def make_task(
     config: ml_collections.ConfigDict, model: ResNet, steps_per_epoch: int, num_steps: int
-) -> steps.Task:
+) -> step.Task:
     """What the steps need beside arrays. Raises UsageError for what cannot be done."""
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
     frozen = frozen_modules(config.freeze, module_names(model)) if config.freeze else ()
-    return steps.Task(
+    return step.Task(
         model=model.clone(frozen=frozen),
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,

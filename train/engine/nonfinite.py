@@ -10,10 +10,10 @@ from typing import Any
 
 from flax_resnet.files import write_atomically
 from train.engine.experiment import Run
-from train.runtime import distributed as processes
+from train.runtime import distributed
 from train.runtime.errors import RunError
 from train.runtime.files import writing
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 from train.workdir.metrics_log import to_json
 
 REPORT = "nonfinite.json"
@@ -45,7 +45,7 @@ class Watch:
         else:
             what = f"the training loss or its gradients became not finite in step {first}"
         self._wait()
-        if processes.is_first():
+        if distributed.is_first():
             report(self.run, first, row)
         where = f"{REPORT} has the images of step {first}"
         raise RunError(f"{what}; {advice(self.run.path)}; {where}")
@@ -64,7 +64,7 @@ def report(run: Run, step: int, row: dict[str, Any]) -> None:
     found = {
         "step": step,
         "metrics": json.loads(to_json(row)),
-        "saved_steps": workdir.saved_steps(run.path),
+        "saved_steps": run_files.saved_steps(run.path),
         "images": [{"record": record, "name": source.name_of(record)} for record in records],
     }
     text = json.dumps(found, indent=1, ensure_ascii=False)
@@ -74,7 +74,7 @@ def report(run: Run, step: int, row: dict[str, Any]) -> None:
 
 def advice(path: str) -> str:
     """What is saved, and what often helps."""
-    saved = workdir.saved_steps(path)
+    saved = run_files.saved_steps(path)
     kept = f"step {saved[-1]} is saved" if saved else "nothing was saved yet"
     return (
         f"{kept}. A lower schedule.learning_rate or a longer warm-up often helps, in another"

@@ -24,7 +24,7 @@ from train.export.formats import WRITERS
 from train.export.model_card import model_card
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import ROOT, writing
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 
 CARD = "model_card.md"
 IMAGES = 8  # to check with, at most
@@ -180,7 +180,7 @@ def real_squares(run: Run) -> tuple[np.ndarray, bool]:
     """
     count = IMAGES
     try:
-        dataset = workdir.read_config(run.path).dataset
+        dataset = run_files.read_config(run.path).dataset
         source = open_source(dataset, dataset.eval_split)
     except (RunError, UsageError):
         return _drawn(run, count), False

@@ -11,8 +11,7 @@ from flax_resnet import summarize
 from flax_resnet.runs import Run
 from train.config.keys import KEYS
 from train.export.loaders import Loader
-from train.workdir import environment
-from train.workdir import run_files as workdir
+from train.workdir import environment, run_files
 from train.workdir.metrics_log import read_rows
 
 _MOST_CLASSES = 50
@@ -26,7 +25,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, checked: str) -
     """
     size = run.preprocessing.image_size
     summary = summarize(run.model, size)
-    described = workdir.read_description(run.path)
+    described = run_files.read_description(run.path)
     called = os.path.basename(os.path.abspath(run.path))  # whatever it ends in
     return "\n".join(
         [

@@ -8,7 +8,7 @@ import sys
 
 import ml_collections
 
-from train.config import loading as config_lib
+from train.config import loading
 from train.runtime.cli import Parser, chosen_workdir, run_command, set_up, split_overrides
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     )
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
-    config = config_lib.load_config(flags.config, overrides)
+    config = loading.load_config(flags.config, overrides)
     workdir = chosen_workdir(flags.workdir, flags.config, config)
     output = flags.output or workdir.rstrip("/") + "_plan"
     set_up(config)

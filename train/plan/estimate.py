@@ -30,13 +30,13 @@ from train.plan.dry_run import (
     mean_pixels,
 )
 from train.prepare.staging import size, size_of
-from train.reporting import run_summary as announce
+from train.reporting import run_summary
 from train.reporting.console import Console
 from train.reporting.plots import Pictures, draw_schedule
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
 from train.runtime.formatting import clock
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -67,7 +67,7 @@ def checks(config: ml_collections.ConfigDict, path: str) -> list[Callable[[], An
     """What is looked at by itself, so that more than the first problem is told."""
     config.dataset.data_dir = data_dir(config.dataset)
     return [
-        lambda: workdir.check(path, config),
+        lambda: run_files.check(path, config),
         lambda: make_devices(config.parallel).check_batch(config.batch_size, config.accumulate),
         lambda: open_source(config.dataset, config.dataset.train_split),
         lambda: open_source(config.dataset, config.dataset.eval_split),
@@ -111,7 +111,7 @@ def planned(
     pictures = Pictures(output, console.warn)
     state = first_state(run, None)
     start = int(state.step)
-    announce.run(console, run, state)
+    run_summary.run(console, run, state)
     summary = summarize(run.model, config.dataset.image_size)
     console.say(
         f"net:     {summary.parameters:,} parameters, {rounded(summary.multiply_adds)}"
@@ -237,7 +237,7 @@ def check_disk(path: str, checkpoint: int, keep: int, problems: list[str]) -> No
     above = os.path.abspath(path)
     while not os.path.exists(above):
         above = os.path.dirname(above)
-    there = len(workdir.saved_steps(path))
+    there = len(run_files.saved_steps(path))
     wanted, free = checkpoint * max(1, keep + 2 - there), shutil.disk_usage(above).free
     if free < wanted:
         problems.append(

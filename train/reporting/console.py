@@ -8,7 +8,7 @@ import time
 
 import tqdm
 
-from train.runtime import distributed as processes
+from train.runtime import distributed
 from train.runtime.errors import discard_output, warn
 from train.runtime.formatting import clock
 from train.workdir.metrics_log import FILE
@@ -40,13 +40,13 @@ class Console:
         if self.heard:
             self.say(f"warning: {text}")
         else:
-            self._print(f"warning of process {processes.place()[0]}: {text}")
+            self._print(f"warning of process {distributed.place()[0]}: {text}")
 
     def compiling(self) -> None:
         """The first step is about to start, and takes longer than all others."""
         if self.heard:
             # Of several processes each may end at any moment, by a thread of JAX's, with a line.
-            self._unfinished = processes.count() == 1
+            self._unfinished = distributed.count() == 1
             self._print("compiling…", end="" if self._unfinished else "\n")
         self.began = time.monotonic()
 

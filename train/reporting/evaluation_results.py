@@ -16,7 +16,7 @@ from flax_resnet.files import write_atomically
 from train.data.loader import Split
 from train.engine.evaluation import TOP5_FROM, Evaluated
 from train.engine.predictions import Predictions, output_names
-from train.reporting import plots as report
+from train.reporting import plots
 from train.reporting.classification_metrics import Scores, score
 from train.runtime.files import writing
 from train.runtime.formatting import MOST_CAPTION, one_line, shortened
@@ -113,17 +113,17 @@ def write(
         def draw_mistakes(place: str) -> None:
             images = images_of(evaluated.split, predictions.record[scores.mistakes])
             captions = captions_of(predictions, scores.mistakes, outputs)
-            report.draw_grid(place, images, captions, columns=6)
+            plots.draw_grid(place, images, captions, columns=6)
 
         drawings = {
-            "confusion.png": lambda p: report.draw_confusion(p, scores.confusion, outputs),
-            "reliability.png": lambda p: report.draw_reliability(p, scores.bins, scores.ece),
+            "confusion.png": lambda p: plots.draw_confusion(p, scores.confusion, outputs),
+            "reliability.png": lambda p: plots.draw_reliability(p, scores.bins, scores.ece),
             "mistakes.png": draw_mistakes,
         }
         for name in drawings:
             with contextlib.suppress(FileNotFoundError):  # of an earlier evaluation
                 os.unlink(path(name))
-        pictures = report.Pictures(folder, warn)
+        pictures = plots.Pictures(folder, warn)
         for name, draw in drawings.items():
             if name != "mistakes.png" or len(scores.mistakes):
                 pictures.draw(name, draw)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from train.engine.predictions import output_names
-from train.reporting import curves, svg
-from train.reporting import html_page as pages
+from train.reporting import curves, html_page, svg
 from train.runtime.formatting import one_line, shortened
 
 _MOST_CLASSES = 25  # in the table of classes
@@ -32,9 +31,9 @@ def section(name: str, part: dict[str, Any]) -> str:
         ("Where the network looks (Grad-CAM)", "explained"),
         ("The most confident mistakes", "mistakes"),
     ]
-    return pages.section(
+    return html_page.section(
         f"Evaluation: {name}",
-        pages.paragraph(told),
+        html_page.paragraph(told),
         "<h3>Confusion: classes in rows, answers in columns</h3>",
         _confusion(part),
         "<h3>Classes</h3>",
@@ -42,7 +41,7 @@ def section(name: str, part: dict[str, Any]) -> str:
         "<h3>Calibration</h3>",
         f'<div class="charts">{svg.figure(_reliability(part), values=False)}</div>',
         *(
-            f"<h3>{title}</h3>{pages.cells(part[key], small, key == 'explained')}"
+            f"<h3>{title}</h3>{html_page.cells(part[key], small, key == 'explained')}"
             for title, key in grids
             if part.get(key)
         ),
@@ -58,7 +57,9 @@ def _confusion(part: dict[str, Any]) -> str:
         )
     counts = part["confusion"]
     names = output_names([one["name"] for one in part["classes"]], len(counts))
-    head = "".join(f'<th scope="col">{pages.escape(shortened(name, 14))}</th>' for name in names)
+    head = "".join(
+        f'<th scope="col">{html_page.escape(shortened(name, 14))}</th>' for name in names
+    )
     lines = []
     for name, row in zip(names, counts, strict=True):
         total = sum(row) or 1
@@ -68,12 +69,14 @@ def _confusion(part: dict[str, Any]) -> str:
             else "<td></td>"
             for n in row
         )
-        lines.append(f'<tr><th scope="row">{pages.escape(shortened(name, 20))}</th>{cells}</tr>')
+        lines.append(
+            f'<tr><th scope="row">{html_page.escape(shortened(name, 20))}</th>{cells}</tr>'
+        )
     inside = (
         f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
-    return pages.scrolling(inside, "confusion matrix")
+    return html_page.scrolling(inside, "confusion matrix")
 
 
 def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
@@ -90,10 +93,10 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
         for one in seen
     ]
     head = ("class", "found", "95 % interval", "right of those said", "images")
-    shown = [pages.table(head, rows[:_MOST_CLASSES], "accuracy of each class, the worst first")]
+    shown = [html_page.table(head, rows[:_MOST_CLASSES], "accuracy of each class, the worst first")]
     if len(rows) > _MOST_CLASSES:
-        rest = pages.table(head, rows[_MOST_CLASSES:], "accuracy of the other classes")
-        shown.append(pages.folded(f"{len(rows) - _MOST_CLASSES:,} better classes", rest))
+        rest = html_page.table(head, rows[_MOST_CLASSES:], "accuracy of the other classes")
+        shown.append(html_page.folded(f"{len(rows) - _MOST_CLASSES:,} better classes", rest))
     return shown
 
 

@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.files import write_atomically
-from train.config import loading as config_lib
+from train.config import loading
 from train.config.keys import KEYS
 from train.engine.evaluation import Evaluated
-from train.reporting import curves, evaluation_section, svg
-from train.reporting import evaluation_results as evaluation_report
-from train.reporting import html_page as pages
+from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
 from train.reporting.plots import Pictures
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
 FILE, PARTS = "report.html", "report.json"
@@ -105,13 +103,13 @@ def samples_part(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
     shown = zip(images[:SAMPLES], captions, strict=False)
     return {
         "small": images.shape[1] < _SMALL,
-        "cells": [{"picture": pages.picture(i), "caption": c} for i, c in shown],
+        "cells": [{"picture": html_page.picture(i), "caption": c} for i, c in shown],
     }
 
 
 def name_of(evaluated: Evaluated) -> str:
     """What was evaluated, whatever the step: a later evaluation of the same takes its place."""
-    folder = os.path.basename(evaluation_report.folder_of("", evaluated))
+    folder = os.path.basename(evaluation_results.folder_of("", evaluated))
     return folder.partition("_")[2]
 
 
@@ -124,22 +122,24 @@ def add_evaluation(parts: dict[str, Any], evaluated: Evaluated) -> dict[str, Any
 def evaluation_part(evaluated: Evaluated) -> dict[str, Any]:
     """All about an evaluation; where it has its variables, Grad-CAM's maps of some images."""
     predictions = evaluated.predictions
-    names = evaluation_report.outputs_of(evaluated)
-    scores = evaluation_report.score_of(evaluated)
-    part = evaluation_report.as_json(evaluated, scores)
+    names = evaluation_results.outputs_of(evaluated)
+    scores = evaluation_results.score_of(evaluated)
+    part = evaluation_results.as_json(evaluated, scores)
     part["small"] = evaluated.split.size < _SMALL
     if len(scores.confusion) > _MOST_CELLS:
         counts = scores.confusion
         del part["confusion"]  # of a thousand classes: megabytes
-        part["heat_map"] = pages.heat_map(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)))
+        part["heat_map"] = html_page.heat_map(
+            counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        )
 
     def cells(which: np.ndarray, images: np.ndarray) -> list[dict[str, str]]:
-        captions = evaluation_report.captions_of(predictions, which, names)
+        captions = evaluation_results.captions_of(predictions, which, names)
         shown = zip(images, captions, strict=True)
-        return [{"picture": pages.picture(i), "caption": c} for i, c in shown]
+        return [{"picture": html_page.picture(i), "caption": c} for i, c in shown]
 
     if len(scores.mistakes):
-        squares = evaluation_report.images_of(evaluated.split, predictions.record[scores.mistakes])
+        squares = evaluation_results.images_of(evaluated.split, predictions.record[scores.mistakes])
         part["mistakes"] = cells(scores.mistakes, squares)
         for cell, told in zip(part["mistakes"], part["most_confident_mistakes"], strict=True):
             cell["caption"] += f"\n{told['image']}"  # to look at, or to put in its right place
@@ -166,7 +166,7 @@ def explanations(evaluated: Evaluated, which: np.ndarray) -> np.ndarray:
     """The images side by side with what speaks for the predicted class, ``(N, S, 2 S, 3)``."""
     from flax_resnet.gradcam import gradcam, overlay
 
-    squares = evaluation_report.images_of(evaluated.split, evaluated.predictions.record[which])
+    squares = evaluation_results.images_of(evaluated.split, evaluated.predictions.record[which])
     filled = np.resize(squares, (EXPLAINED, *squares.shape[1:]))  # one compiled shape
     classes = np.resize(evaluated.predictions.predicted[which], EXPLAINED)
     images = evaluated.split.preprocessing.normalize(filled)
@@ -178,37 +178,37 @@ def explanations(evaluated: Evaluated, which: np.ndarray) -> np.ndarray:
 
 def page(path: str, parts: dict[str, Any]) -> str:
     """The HTML of a run's report. Raises RunError where ``path`` holds no run."""
-    config = workdir.read_config(path)
-    rows, sessions = read_rows(path), workdir.sessions(path)
+    config = run_files.read_config(path)
+    rows, sessions = read_rows(path), run_files.sessions(path)
     name = os.path.basename(os.path.abspath(path))
     evaluations: dict[str, dict] = parts.get("evaluations", {})
     panels = curves.of_run(rows, "epoch" if all("epoch" in row for row in rows) else "step")
     samples = parts.get("samples")
     body = [
         "<header>",
-        f"<h1>{pages.escape(name)}</h1>",
-        pages.paragraph(_what(path, config), "weak"),
+        f"<h1>{html_page.escape(name)}</h1>",
+        html_page.paragraph(_what(path, config), "weak"),
         "</header>",
-        pages.tiles(_facts(rows, sessions, evaluations, workdir.saved_steps(path))),
-        pages.section("Curves", _charts(panels)),
+        html_page.tiles(_facts(rows, sessions, evaluations, run_files.saved_steps(path))),
+        html_page.section("Curves", _charts(panels)),
         *(evaluation_section.section(one, evaluated) for one, evaluated in evaluations.items()),
-        pages.section(
+        html_page.section(
             "Training images, as the network sees them",
-            pages.cells(samples["cells"], samples["small"]) if samples else "",
+            html_page.cells(samples["cells"], samples["small"]) if samples else "",
         ),
-        pages.section("Configuration", *_configuration(config)),
-        pages.section("Environment", *_environment(path, sessions)),
+        html_page.section("Configuration", *_configuration(config)),
+        html_page.section("Environment", *_environment(path, sessions)),
     ]
-    return pages.page(f"{name} – flax-resnet", body)
+    return html_page.page(f"{name} – flax-resnet", body)
 
 
 def _what(path: str, config: Any) -> str:
     told = f"{config.model.name} on {config.dataset.name}"
-    described = workdir.described(path)
+    described = run_files.described(path)
     if described:
         counts = ", ".join(f"{n:,} images in {s}" for s, n in described["images"].items())
         names = described["class_names"]
-        told += f": {counts}; {len(names):,} classes ({workdir.some(names, 4)})"
+        told += f": {counts}; {len(names):,} classes ({run_files.some(names, 4)})"
     return told
 
 
@@ -263,7 +263,7 @@ def _charts(panels: Sequence[curves.Panel]) -> str:
 
 def _configuration(config: Any) -> list[str]:
     """Keys that are not at their defaults first, the others on request."""
-    values = config_lib.flatten(config)
+    values = loading.flatten(config)
     chosen, others = [], []
     for name, key in KEYS.items():
         if values[name] != key.default:
@@ -273,10 +273,10 @@ def _configuration(config: Any) -> list[str]:
         else:
             others.append((f"{name}\n{key.meaning}", value_text(values[name])))
     return [
-        pages.table(("key", "value", "default"), chosen, "keys that were set"),
-        pages.folded(
+        html_page.table(("key", "value", "default"), chosen, "keys that were set"),
+        html_page.folded(
             f"{len(others)} keys at their defaults",
-            pages.table(("key", "value"), others, "keys at their defaults"),
+            html_page.table(("key", "value"), others, "keys at their defaults"),
         ),
     ]
 
@@ -311,12 +311,12 @@ def _environment(path: str, sessions: Sequence[dict[str, Any]]) -> list[str]:
     versions = sessions[-1]["versions"].items() if sessions else ()
     return [
         "<h3>Train, evaluate, predict</h3>",
-        f"<pre>{pages.escape(commands)}</pre>",
+        f"<pre>{html_page.escape(commands)}</pre>",
         "<h3>Sessions</h3>",
-        pages.table(head, rows, "sessions") if rows else pages.paragraph("none yet"),
-        pages.folded(
+        html_page.table(head, rows, "sessions") if rows else html_page.paragraph("none yet"),
+        html_page.folded(
             "Versions of the libraries",
-            pages.table(("library", "version"), list(versions), "versions of the libraries"),
+            html_page.table(("library", "version"), list(versions), "versions of the libraries"),
         )
         if versions
         else "",

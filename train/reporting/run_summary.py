@@ -11,7 +11,7 @@ from train.engine.intervals import Timetable
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trained
 from train.reporting.console import Console
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 
 
 def run(console: Console, run: Run, state: TrainState) -> None:
@@ -29,7 +29,7 @@ def run(console: Console, run: Run, state: TrainState) -> None:
     console.say(
         f"data:    {source.name}, {len(train_split):,} training and {len(eval_split):,}"
         f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
-        f" ({workdir.some(source.class_names, 4)}), {kept}"
+        f" ({run_files.some(source.class_names, 4)}), {kept}"
     )
     console.say(
         f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
@@ -47,7 +47,7 @@ def run(console: Console, run: Run, state: TrainState) -> None:
     has_batch_norm = bool(state.batch_stats)
     for warning in warnings(config, timetable, devices, has_batch_norm):
         console.warn(warning)
-    share, before = batch_norm_share(config, devices), workdir.sessions(run.path)
+    share, before = batch_norm_share(config, devices), run_files.sessions(run.path)
     if has_batch_norm and state.step and before and before[-1].get("share", share) != share:
         console.warn(
             f"batch norm now sees {schedules.counted(share, 'image')} at once, before it saw"

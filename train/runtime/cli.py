@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from train.runtime import compilation_cache as compilation
-from train.runtime import host as allocation
+from train.runtime import compilation_cache, host
 from train.runtime.errors import RunError, UsageError, discard_output
 from train.runtime.signals import interruptible
 
@@ -34,13 +33,13 @@ def run_command(command: Callable[[], int | None]) -> None:
 
     Errors that are meant for people are told in one line; others keep their traceback.
     """
-    allocation.keep_freed()
+    host.keep_freed()
     # Libraries' notices are no news to who runs the command; their errors arrive as ours.
     # On CPU XLA's errors, too: where it loads a compiled program, it takes what that was tuned for,
     # such as +prefer-no-gather, for features that the processor lacks (openxla/xla#44565).
-    level = "2" if allocation.accelerated() else "3"
+    level = "2" if host.accelerated() else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
-    compilation.keep()
+    compilation_cache.keep()
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.FATAL)
@@ -135,9 +134,9 @@ def chosen_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigD
 def set_up(config: ml_collections.ConfigDict) -> None:
     """Does what a configuration asks of JAX and XLA themselves, before JAX looks for devices."""
     if config.compilation_cache != "auto":
-        compilation.keep(config.compilation_cache)
+        compilation_cache.keep(config.compilation_cache)
     if config.deterministic:
-        allocation.make_deterministic()
+        host.make_deterministic()
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:

@@ -20,8 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from train.runtime import compilation_cache as compilation
-from train.runtime import rendezvous
+from train.runtime import compilation_cache, rendezvous
 from train.runtime.errors import RunError, UsageError
 from train.runtime.host import accelerated
 from train.runtime.signals import StopRequest, ending_at_once
@@ -67,7 +66,7 @@ def connect(flags: argparse.Namespace) -> None:
             "cluster_detection_method": "deactivate",  # or JAX would share out the devices
         }
     if accelerated():
-        compilation.not_of_several()
+        compilation_cache.not_of_several()
     import jax
 
     global _connected, _own

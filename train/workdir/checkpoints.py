@@ -17,9 +17,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flax_resnet.weights import manifest as seals
+from flax_resnet.weights import manifest
 from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, steps_in
-from train.runtime import distributed as processes
+from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
 
@@ -85,13 +85,13 @@ class Checkpoints:
 
     def has_metrics(self, step: int) -> bool:
         """Whether a saved step was evaluated."""
-        return bool(seals.metrics(self._path(step)))
+        return bool(manifest.metrics(self._path(step)))
 
     def note(self, step: int, metrics: dict[str, float]) -> None:
         """Adds the evaluation to a step that was saved without one."""
         self.wait()
         with writing(self._path(step)):
-            seals.seal(self._path(step), metrics)
+            manifest.seal(self._path(step), metrics)
         self._remove_others()  # the best until now may have been kept as such alone
         self._best_top1 = max(self._best_top1, metrics["top1"])
 
@@ -157,7 +157,7 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
             self._manager.wait_until_finished()
             _check_same(state, self._restore(step, state))
-            seals.seal(place, metrics or {})
+            manifest.seal(place, metrics or {})
         except Exception as error:
             with contextlib.suppress(OSError):
                 # What is half written takes room on a disk that may be full.
@@ -242,11 +242,11 @@ def restore_together(checkpoints: Checkpoints, step: int | str, like: Any) -> An
     to say. Raises what :meth:`Checkpoints.restore` does.
     """
     state = None
-    with processes.together():
-        if processes.is_first():
+    with distributed.together():
+        if distributed.is_first():
             state = checkpoints.restore(step, like)
-    number = processes.gather(None if state is None else int(state.step))[0]
-    with processes.together():
+    number = distributed.gather(None if state is None else int(state.step))[0]
+    with distributed.together():
         return checkpoints.restore(number, like) if state is None else state
 
 

@@ -17,20 +17,14 @@ from typing import Any
 
 import ml_collections
 
+from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
-from train.config import loading as config_lib
+from train.config import loading
 from train.data.loader import Split
 from train.data.source import Source
-from train.runtime import distributed as processes
+from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
-from train.runtime.files import (
-    Locked,
-    append_line,
-    check_writable,
-    locked,
-    write_atomically,
-    writing,
-)
+from train.runtime.files import Locked, append_line, check_writable, locked, writing
 from train.runtime.formatting import one_line
 from train.workdir import environment
 
@@ -48,7 +42,7 @@ def check(path: str, config: ml_collections.ConfigDict) -> None:
     """
     check_writable(path, f"the workdir {path!r}")
     if has_checkpoints(path):
-        differ = config_lib.differences(read_config(path), config)
+        differ = loading.differences(read_config(path), config)
         if differ:
             keys = "; ".join(f"{key} was {old!r}, is now {new!r}" for key, old, new in differ)
             raise UsageError(
@@ -62,7 +56,7 @@ def create(path: str, config: ml_collections.ConfigDict) -> None:
     with writing(f"the workdir {path!r}"):
         os.makedirs(path, exist_ok=True)
     with writing(_config_file(path)):
-        write_atomically(_config_file(path), config_lib.to_json(config))
+        write_atomically(_config_file(path), loading.to_json(config))
 
 
 @contextlib.contextmanager
@@ -95,15 +89,15 @@ def has_checkpoints(path: str) -> bool:
 
 def check_shared(path: str) -> None:
     """Raises RunError in all processes where one sees another folder at ``path``."""
-    if processes.count() == 1:
+    if distributed.count() == 1:
         return
-    token = os.path.join(path, f".shared.{processes.gather(secrets.token_hex(8))[0]}")
-    with processes.together():
-        if processes.is_first():
+    token = os.path.join(path, f".shared.{distributed.gather(secrets.token_hex(8))[0]}")
+    with distributed.together():
+        if distributed.is_first():
             with writing(token):
                 open(token, "w").close()
     try:
-        with processes.together():
+        with distributed.together():
             deadline = time.monotonic() + _SEEN_SECONDS
             while not os.path.exists(token):
                 if time.monotonic() > deadline:
@@ -113,7 +107,7 @@ def check_shared(path: str) -> None:
                     )
                 time.sleep(0.2)
     finally:
-        if processes.is_first():
+        if distributed.is_first():
             with contextlib.suppress(OSError):
                 os.unlink(token)
 
@@ -144,7 +138,7 @@ def read_config(path: str) -> ml_collections.ConfigDict:
     advice = "put it back as it was, or train in another --workdir"
     try:
         with open(place, encoding="utf-8") as file:
-            return config_lib.from_json(file.read())
+            return loading.from_json(file.read())
     except FileNotFoundError:
         if has_checkpoints(path):  # of what, nothing else says
             raise RunError(f"{path!r} has checkpoints, but no config.json: {advice}") from None

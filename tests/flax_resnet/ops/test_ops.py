@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from flax_resnet import create_model, init_variables, ops
-from flax_resnet.ops import chunks, im2col, narrow, winograd
+from flax_resnet.ops import chunks, dispatch, im2col, narrow, winograd
 from flax_resnet.ops.norm import BatchNorm
 from tests.flags import AS_SHIPPED
 
@@ -54,7 +54,7 @@ def conv(x, kernel, stride=1, pad=None, groups=1):
         kernel,
         (stride, stride),
         ((pad, pad), (pad, pad)),
-        dimension_numbers=ops._NHWC,
+        dimension_numbers=dispatch._NHWC,
         feature_group_count=groups,
     )
 

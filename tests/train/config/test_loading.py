@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.config import loading as config_lib
+from train.config import loading
 from train.config.loading import KEYS, default_config, load_config
 from train.runtime.errors import UsageError
 
@@ -103,7 +103,7 @@ def test_json_round_trip():
     config = default_config()
     config.schedule.step_epochs = (1, 2.5)
     config.model.name = "resnet18"
-    assert config_lib.from_json(config_lib.to_json(config)).to_dict() == config.to_dict()
+    assert loading.from_json(loading.to_json(config)).to_dict() == config.to_dict()
 
 
 def test_differences_are_of_keys_that_change_what_is_learned():
@@ -111,11 +111,11 @@ def test_differences_are_of_keys_that_change_what_is_learned():
     other.seed = 5
     other.dataset.data_dir = "/elsewhere"
     other.checkpoint.keep = 9
-    assert config_lib.differences(one, other) == [("seed", 0, 5)]
+    assert loading.differences(one, other) == [("seed", 0, 5)]
 
 
 def test_every_key_has_a_meaning_and_a_valid_default():
-    config_lib.check_config(default_config())
+    loading.check_config(default_config())
     for name, key in KEYS.items():
         assert key.meaning.endswith("."), name
-        assert name in config_lib.describe()
+        assert name in loading.describe()

@@ -13,7 +13,7 @@ from train.data.image_folder import open_folder
 from train.data.loader import Split
 from train.engine.experiment import check_classes
 from train.runtime.errors import RunError, UsageError
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 
 PICTURE = encode(photograph(0, 12, 16), "PNG")
 
@@ -186,14 +186,14 @@ def test_a_run_is_not_continued_on_other_pictures(tmp_path):
     config = default_config()
     config.dataset.update(name="folder", data_dir=str(tmp_path), image_size=8)
     splits = Split(config, "train", training=True), Split(config, "test", training=False)
-    workdir.describe(str(tmp_path), config, *splits)
-    workdir.check_data(str(tmp_path), *splits)
+    run_files.describe(str(tmp_path), config, *splits)
+    run_files.check_data(str(tmp_path), *splits)
     make(tmp_path, "train/b/3.png")
     with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
-        workdir.check_data(str(tmp_path), Split(config, "train", training=True))
+        run_files.check_data(str(tmp_path), Split(config, "train", training=True))
     make(tmp_path, "val/c/1.png")
     with pytest.raises(RunError, match="learned the classes a, b, but folder test has a, b, c"):
-        workdir.check_data(str(tmp_path), Split(config, "test", training=False))
+        run_files.check_data(str(tmp_path), Split(config, "test", training=False))
 
 
 def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path):

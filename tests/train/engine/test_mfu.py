@@ -8,7 +8,7 @@ import pytest
 
 from flax_resnet import create_model
 from train.config.loading import default_config
-from train.engine import mfu as peaks
+from train.engine import mfu
 from train.engine.devices import Devices
 from train.engine.meter import Meter
 from train.reporting.console import Console
@@ -29,26 +29,26 @@ def a_run(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
 
 
 def test_known_devices_have_their_own_peak_and_others_none():
-    assert peaks.peak("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12
-    assert peaks.peak("NVIDIA H100 80GB HBM3", "float32") == 494e12  # in TF32, as JAX computes
-    assert peaks.peak("NVIDIA L40S", "bfloat16") == 362e12  # not the L4's
-    assert peaks.peak("TPU v5 lite", "bfloat16") == 197e12
-    assert peaks.peak("TPU v4", "float32") == 275e12
+    assert mfu.peak("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12
+    assert mfu.peak("NVIDIA H100 80GB HBM3", "float32") == 494e12  # in TF32, as JAX computes
+    assert mfu.peak("NVIDIA L40S", "bfloat16") == 362e12  # not the L4's
+    assert mfu.peak("TPU v5 lite", "bfloat16") == 197e12
+    assert mfu.peak("TPU v4", "float32") == 275e12
     for unknown in ("cpu", "NVIDIA GeForce RTX 4090", "NVIDIA L400", ""):
-        assert peaks.peak(unknown, "bfloat16") is None
+        assert mfu.peak(unknown, "bfloat16") is None
 
 
 def test_a_resnet50_on_two_gpus():
     # 4.089 G multiply-adds an image (He et al. 2015 count 3.8 G of the first form).
-    share = peaks.share_of_an_image(a_run("NVIDIA H100 80GB HBM3"))
+    share = mfu.share_of_an_image(a_run("NVIDIA H100 80GB HBM3"))
     assert share == pytest.approx(6 * 4.089e9 / (2 * 989e12), rel=1e-3)
-    small = peaks.share_of_an_image(a_run("NVIDIA H100 80GB HBM3", sizes=(160,)))
+    small = mfu.share_of_an_image(a_run("NVIDIA H100 80GB HBM3", sizes=(160,)))
     assert small == pytest.approx(share * (160 / 224) ** 2, rel=0.01)
 
 
 @pytest.mark.parametrize("fields", [{"kind": "cpu"}, {"sizes": (128, 160)}, {"frozen": ("stem",)}])
 def test_nothing_is_told_where_it_would_be_a_guess(fields):
-    assert peaks.share_of_an_image(a_run(**({"kind": "TPU v4"} | fields))) is None
+    assert mfu.share_of_an_image(a_run(**({"kind": "TPU v4"} | fields))) is None
 
 
 def test_the_share_is_told_everywhere(tmp_path, capsys):

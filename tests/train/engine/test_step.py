@@ -13,8 +13,8 @@ from flax_resnet import ResNet, init_variables
 from train.data.augment.auto_augment import trivial_augment
 from train.data.augment.mixup import Mix
 from train.data.augment.pipeline import Augment, example_keys
-from train.engine import step as steps
 from train.engine.devices import Pmap, ShardMap
+from train.engine.step import AXIS, create_state, eval_step, train_step
 from train.tasks.classification import make_loss
 
 MODEL = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=7)
@@ -44,8 +44,8 @@ def batch():
 def run_step(task, batch, devices=1, kind=Pmap, count=1, start=0):
     """Train steps; gives the state before, the state after and the last metrics."""
     devices = kind(jax.local_devices()[:devices])
-    before = steps.create_state(task, (12, 12, 3)).replace(step=np.int32(start))
-    step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
+    before = create_state(task, (12, 12, 3)).replace(step=np.int32(start))
+    step = devices.train(lambda state, data, batch: train_step(task, state, batch))
     state = devices.replicate(before)
     for _ in range(count):
         state, metrics = step(state, {}, devices.split(batch))
@@ -112,7 +112,7 @@ def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
 
 def test_devices_average_gradients_statistics_and_metrics(batch):
     """With statistics over all devices, four devices learn what one learns."""
-    model = MODEL.clone(axis_name=steps.AXIS)
+    model = MODEL.clone(axis_name=AXIS)
     mix = Mix(mixup=0.5, cutmix=1.0)
     augment = Augment(flip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
     task = make_task(model=model, augment=augment)
@@ -146,7 +146,7 @@ def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
 
 def test_eval_counts_valid_examples_alone(batch):
     task = make_task()
-    state = steps.create_state(task, (12, 12, 3))
+    state = create_state(task, (12, 12, 3))
     valid = np.arange(16) < 11
     images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -157,7 +157,7 @@ def test_eval_counts_valid_examples_alone(batch):
 
     for count in (1, 4):
         devices = Pmap(jax.local_devices()[:count])
-        step = devices.evaluate(lambda state, data, batch: steps.eval_step(task, state, batch))
+        step = devices.evaluate(lambda state, data, batch: eval_step(task, state, batch))
         batches = devices.split(batch | {"valid": valid, "bad": ~valid})
         sums = devices.fetch(step(devices.replicate(state), {}, batches))
         assert sums["examples"] == 11
@@ -245,7 +245,7 @@ def test_parts_of_a_batch_have_their_own_statistics(batch):
 def test_the_moving_average_is_its_closed_form(batch):
     task = make_task(ema_decay=0.15)  # less than the 2 / 11 of step 2
     states = [run_step(task, batch, count=count)[1] for count in (1, 2, 3)]
-    before = steps.create_state(task, (12, 12, 3))
+    before = create_state(task, (12, 12, 3))
     average = {"params": before.params, "batch_stats": before.batch_stats}
     for n, state in enumerate(states, 1):
         old = min(0.15, n / (n + 9))
@@ -264,7 +264,7 @@ def test_evaluation_takes_the_moving_average_or_not(batch):
     for ema in (True, False):
         task = make_task(ema_decay=0.9, evaluate_ema=ema)
         devices = Pmap(jax.local_devices()[:1])
-        step = devices.evaluate(lambda s, data, batch, task=task: steps.eval_step(task, s, batch))
+        step = devices.evaluate(lambda s, data, batch, task=task: eval_step(task, s, batch))
         sums = devices.fetch(step(devices.replicate(state), {}, devices.split(batch)))
         variables = state.ema if ema else {"params": state.params, "batch_stats": state.batch_stats}
         images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
@@ -287,10 +287,10 @@ def test_frozen_modules_keep_every_bit_and_cost_no_optimizer_memory(batch):
     )
     task = make_task(model=model, frozen=frozen, ema_decay=0.5)
     devices = Pmap(jax.local_devices()[:3])
-    state = steps.create_state(task, (12, 12, 3), variables)
+    state = create_state(task, (12, 12, 3), variables)
     momentum = jax.tree_util.tree_leaves_with_path(state.opt_state)
     assert not [path for path, _ in momentum if any(name in str(path) for name in frozen)]
-    step = devices.train(lambda state, data, batch: steps.train_step(task, state, batch))
+    step = devices.train(lambda state, data, batch: train_step(task, state, batch))
     after = devices.replicate(state)
     for _ in range(2):
         after, _ = step(after, {}, devices.split(batch))

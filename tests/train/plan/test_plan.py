@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from train.plan import estimate as planning
-from train.plan import memory
+from train.plan import estimate, memory
 from train.reporting.plots import Pictures
 from train.runtime.errors import RunError
 
@@ -20,7 +19,7 @@ def small(digits_config):
 
 def test_a_plan_tells_what_the_run_needs_and_leaves_its_workdir_alone(small, tmp_path, capsys):
     workdir, output = tmp_path / "run", tmp_path / "plan"
-    found = planning.plan(small, str(workdir), str(output))
+    found = estimate.plan(small, str(workdir), str(output))
     assert found["problems"] == []
     assert found["steps"] == 12 and found["steps_per_epoch"] == 22 and found["parameters"] == 5306
     assert found["multiply_adds"] > 10 * found["parameters"]
@@ -40,7 +39,7 @@ def test_a_plan_tells_what_the_run_needs_and_leaves_its_workdir_alone(small, tmp
 
 def test_a_run_that_does_not_fit_is_told_and_not_begun(small, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "host_limit", lambda: 10**8)
-    found = planning.plan(small, str(tmp_path / "run"), str(tmp_path / "plan"))
+    found = estimate.plan(small, str(tmp_path / "run"), str(tmp_path / "plan"))
     assert len(found["problems"]) == 1 and "there are 100 MB" in found["problems"][0]
     assert found["largest_batch"] == 0 and "step_seconds" not in found
 
@@ -64,14 +63,14 @@ def test_the_command_tells_all_that_would_fail(commands, tmp_path):
 def test_an_output_that_cannot_be_written_is_an_error(small, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):
-        planning.plan(small, str(tmp_path / "run"), str(tmp_path / "file" / "plan"))
+        estimate.plan(small, str(tmp_path / "run"), str(tmp_path / "file" / "plan"))
 
 
 def test_a_full_disk_is_foreseen(tmp_path):
     problems = []
-    planning.check_disk(str(tmp_path / "run"), 10**18, 3, problems)
+    estimate.check_disk(str(tmp_path / "run"), 10**18, 3, problems)
     assert len(problems) == 1 and "need 5000000 TB" in problems[0].replace(",", "")
-    planning.check_disk(str(tmp_path / "run"), 1, 3, problems)
+    estimate.check_disk(str(tmp_path / "run"), 1, 3, problems)
     assert len(problems) == 1
 
 

@@ -206,11 +206,11 @@ def test_preparing_says_that_it_takes_tensorflow(commands, tmp_path):
     ],
 )
 def test_wrong_usage_is_told_in_one_line(monkeypatch, tmp_path, arguments, message):
-    from train.prepare import __main__ as prepare
+    from train.prepare.__main__ import main
 
     monkeypatch.setattr(sys, "argv", ["prepare", *arguments, f"--data_dir={tmp_path}"])
     with pytest.raises(UsageError, match=message) as caught:
-        prepare.main()
+        main()
     assert "\n" not in str(caught.value)
     assert not any(tmp_path.iterdir())
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from train import evaluate
-from train.compare import __main__ as compare
 from train.compare import comparison
-from train.reporting import curves, run_report, svg
-from train.reporting import html_page as pages
-from train.workdir import run_files as workdir
+from train.compare.__main__ import main as compare_main
+from train.reporting import curves, html_page, run_report, svg
+from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 
 EVIL = "<img src=x onerror=\"console.error('run')\">&amp;"
@@ -215,7 +214,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(tmp_path):
 
 
 def test_of_equally_good_steps_it_names_the_one_that_is_taken(tmp_path):
-    workdir.create(str(tmp_path), workdir.config_lib.default_config())
+    run_files.create(str(tmp_path), run_files.loading.default_config())
     top1s = {20: 0.25, 40: 0.5, 60: 0.5, 80: 0.5, 100: 0.25}
     rows = [json.dumps({"step": step, "eval/top1": top1}) for step, top1 in top1s.items()]
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
@@ -227,7 +226,7 @@ def test_of_equally_good_steps_it_names_the_one_that_is_taken(tmp_path):
 def test_many_classes_become_a_picture(digits_run):
     part = next(iter(run_report.read_parts(digits_run)["evaluations"].values()))
     del part["confusion"]
-    part["heat_map"] = pages.heat_map(np.eye(300))
+    part["heat_map"] = html_page.heat_map(np.eye(300))
     part["classes"] = part["classes"] * 30
     text = run_report.page(digits_run, {"evaluations": {"test": part}})
     assert "275 better classes" in text and text.count('alt="confusion matrix"') == 1
@@ -239,7 +238,7 @@ def test_compare_tells_runs_that_are_missing_or_unfinished(compared, monkeypatch
     output = str(tmp_path / "compare.html")
     given = ["train.compare", *paths, str(tmp_path / "none"), "--output", output]
     monkeypatch.setattr("sys.argv", given)
-    assert compare.main() == 1
+    assert compare_main() == 1
     told = capsys.readouterr()
     assert f"error: '{tmp_path}/none' holds no run" in told.err
     assert "unfinished' has not finished: step" in told.err
@@ -260,12 +259,12 @@ def test_what_cannot_be_compared(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("sys.argv", ["train.compare", str(tmp_path)])
     with pytest.raises(RunError, match="none of these"):
-        compare.main()
+        compare_main()
     monkeypatch.setattr("sys.argv", ["train.compare", str(tmp_path), "--output", "page.pdf"])
     with pytest.raises(UsageError, match=r"\.html"):
-        compare.main()
-    config = workdir.config_lib.default_config()
-    workdir.create(str(tmp_path), config)
+        compare_main()
+    config = run_files.loading.default_config()
+    run_files.create(str(tmp_path), config)
     with pytest.raises(RunError, match="has told nothing yet"):
         comparison.read(str(tmp_path))
 
@@ -277,7 +276,7 @@ def test_what_is_there_twice_is_no_other_seed(compared, tmp_path, monkeypatch, c
     output = str(tmp_path / "compare.html")
     given = ["train.compare", run, tmp_path / "link", tmp_path / "copy", other, "--output", output]
     monkeypatch.setattr("sys.argv", list(map(str, given)))
-    assert compare.main() == 0
+    assert compare_main() == 0
     told = capsys.readouterr()
     assert "link" not in told.out and "copy' has the configuration and seed of" in told.err
     [means] = [line for line in told.out.splitlines() if "±" in line and "mean" not in line]
@@ -298,7 +297,7 @@ def test_what_is_no_number_in_metrics_is_left_out(compared, tmp_path, monkeypatc
     run_report.write(str(odd))
     given = ["train.compare", other, str(odd), "--output", str(tmp_path / "compare.html")]
     monkeypatch.setattr("sys.argv", given)
-    assert compare.main() == 0
+    assert compare_main() == 0
     [row] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("odd ")]
     assert "–" in row and "50.00%" in row
 

@@ -2,8 +2,8 @@
 
 from train.main import main
 from train.runtime.cli import run_command
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 
 if __name__ == "__main__":
-    workdir._SEEN_SECONDS = 1
+    run_files._SEEN_SECONDS = 1
     run_command(main)

@@ -14,8 +14,7 @@ from flax_resnet.weights.manifest import is_sealed
 from tests.conftest import ROOT, free_port
 from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
 from train.data.sampler import Share
-from train.runtime import distributed as processes
-from train.runtime import rendezvous
+from train.runtime import distributed, rendezvous
 from train.runtime.cli import Parser
 from train.runtime.errors import RunError, UsageError
 from train.workdir.run_files import saved_steps, sessions
@@ -277,9 +276,9 @@ def test_newcomers_at_its_port_harm_no_run_and_one_lost_while_the_other_rests_do
 )
 def test_flags_that_make_no_sense(given, message):
     parser = Parser()
-    processes.add_flags(parser)
+    distributed.add_flags(parser)
     with pytest.raises(UsageError, match=message):
-        processes.connect(parser.parse_args(given))
+        distributed.connect(parser.parse_args(given))
 
 
 SRUN = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
@@ -301,7 +300,7 @@ SRUN = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "1", "SLURM_NTASKS":
     ],
 )
 def test_launchers_are_known_by_what_they_set(env, several):
-    assert processes.launched_with_others(env) == several
+    assert distributed.launched_with_others(env) == several
 
 
 @pytest.mark.parametrize(
@@ -310,7 +309,7 @@ def test_launchers_are_known_by_what_they_set(env, several):
 )
 def test_the_only_task_of_a_node_has_all_its_gpus(tasks, visible, devices):
     env = {"SLURM_STEP_TASKS_PER_NODE": tasks, "CUDA_VISIBLE_DEVICES": visible}
-    assert processes._all_devices(env) == devices
+    assert distributed._all_devices(env) == devices
 
 
 def test_shares_make_up_the_batch_in_order():

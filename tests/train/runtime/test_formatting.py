@@ -8,10 +8,10 @@ from train.data.loader import Split
 from train.data.reader import BadRecord, BadRecords
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
-from train.reporting import plots as report
+from train.reporting import plots
 from train.reporting.evaluation_results import captions_of, score_of, summary
 from train.runtime.formatting import one_line, shortened
-from train.workdir import run_files as workdir
+from train.workdir import run_files
 
 
 def test_what_would_break_a_line_is_spelled():
@@ -32,7 +32,7 @@ def test_class_names_with_line_breaks_are_told_in_a_line(tmp_path):
     config = default_config()
     config.dataset.name, config.dataset.data_dir = "folder", str(tmp_path)
     split = Split(config, "val", training=False)
-    assert workdir.some(split.source.class_names) == r"a\rcat, dog\nhouse"
+    assert run_files.some(split.source.class_names) == r"a\rcat, dog\nhouse"
 
     labels, wrong = np.array([0, 1]), np.array([1, 0])
     sure = np.full(2, 0.75)
@@ -54,7 +54,7 @@ def test_class_names_with_line_breaks_are_told_in_a_line(tmp_path):
 
 def test_long_captions_are_not_cut(tmp_path):
     def picture(caption):
-        report.draw_samples(str(tmp_path), np.zeros((2, 8, 8, 3), np.uint8), [caption, "cat"])
+        plots.draw_samples(str(tmp_path), np.zeros((2, 8, 8, 3), np.uint8), [caption, "cat"])
         with Image.open(tmp_path / "samples.png") as image:
             return np.asarray(image)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from train.data.augment import image_ops as ops
+from train.data.augment import image_ops
 
 GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 TABLES = ("identity", "brightness", "contrast", "posterize", "solarize", "autocontrast", "equalize")
@@ -97,8 +97,8 @@ def operate(
         return operation == OPERATIONS.index(name)
 
     blended = _blended(space, image, chosen, strength * sign)
-    looked_up = ops.look_up(image, _table(space, image, chosen, strength, sign))
-    moved = ops.resample(image, _matrix(space, image.shape, chosen, strength * sign))
+    looked_up = image_ops.look_up(image, _table(space, image, chosen, strength, sign))
+    moved = image_ops.resample(image, _matrix(space, image.shape, chosen, strength * sign))
     first_table, first_blend = len(GEOMETRY), len(GEOMETRY) + len(TABLES)
     rest = jnp.where(operation < first_blend, looked_up, blended)
     return jnp.where(operation < first_table, moved, rest)
@@ -112,7 +112,7 @@ def _matrix(space, shape, chosen, amount):
         # Whole pixels; the picture shifts, and is not blurred.
         return jnp.where(chosen(name), jnp.trunc(amount * (space.translate * share)), 0)
 
-    return ops.affine(
+    return image_ops.affine(
         height,
         width,
         shear_x=jnp.where(chosen("shear_x"), amount * space.shear, 0),
@@ -124,17 +124,17 @@ def _matrix(space, shape, chosen, amount):
 
 
 def _table(space, image, chosen, strength, sign):
-    counts = ops.histogram(image)
-    mean = (counts * ops.levels()).sum(0) / counts.sum(0)
+    counts = image_ops.histogram(image)
+    mean = (counts * image_ops.levels()).sum(0) / counts.sum(0)
     factor = 1 + strength * sign * space.enhance
     tables = {
-        "identity": ops.levels(),
-        "brightness": ops.blend(ops.levels(), 0.0, factor),
-        "contrast": ops.blend(ops.levels(), ops.gray(mean), factor),
-        "posterize": ops.posterized(jnp.round(strength * space.posterize).astype(int)),
-        "solarize": ops.solarized(255 * (1 - strength)),
-        "autocontrast": ops.autocontrasted(counts),
-        "equalize": ops.equalized(counts),
+        "identity": image_ops.levels(),
+        "brightness": image_ops.blend(image_ops.levels(), 0.0, factor),
+        "contrast": image_ops.blend(image_ops.levels(), image_ops.gray(mean), factor),
+        "posterize": image_ops.posterized(jnp.round(strength * space.posterize).astype(int)),
+        "solarize": image_ops.solarized(255 * (1 - strength)),
+        "autocontrast": image_ops.autocontrasted(counts),
+        "equalize": image_ops.equalized(counts),
     }
     tables = jnp.stack(
         [jnp.broadcast_to(tables[name], counts.shape).astype(jnp.uint8) for name in TABLES]
@@ -146,5 +146,5 @@ def _table(space, image, chosen, strength, sign):
 
 
 def _blended(space, image, chosen, amount):
-    other = jnp.where(chosen("color"), ops.gray(image), ops.smoothed(image))
-    return ops.blend(image, other, 1 + amount * space.enhance).astype(jnp.uint8)
+    other = jnp.where(chosen("color"), image_ops.gray(image), image_ops.smoothed(image))
+    return image_ops.blend(image, other, 1 + amount * space.enhance).astype(jnp.uint8)

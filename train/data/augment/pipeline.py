@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data.augment import image_ops as ops
+from train.data.augment import image_ops
 from train.data.augment.auto_augment import DRAWS as POLICY_DRAWS
 from train.data.augment.auto_augment import Policy
 from train.data.augment.mixup import Mix, Targets
@@ -67,10 +67,10 @@ class Augment:
         images = jax.vmap(self._place)(images, draws)
         if self.policy:
             for layer in range(self.policy.layers):
-                images = ops.apart(jax.vmap(self.policy), images, draws["policy"][:, layer])
+                images = image_ops.apart(jax.vmap(self.policy), images, draws["policy"][:, layer])
         if any(self.color_jitter):
             jitter = jax.vmap(lambda image, draws: color_jitter(image, self.color_jitter, draws))
-            images = ops.apart(jitter, images, draws["jitter"])
+            images = image_ops.apart(jitter, images, draws["jitter"])
         images = jax.vmap(self._blank)(images, draws)
         if self.mix:
             return self.mix(images, labels, draws["mix"])
@@ -135,13 +135,13 @@ def color_jitter(
     factors = low + draws * (high - low)
     image = image.astype(jnp.float32)
     if brightness:
-        image = ops.blend(image, 0.0, factors[0])
+        image = image_ops.blend(image, 0.0, factors[0])
     if contrast:
-        image = ops.blend(image, ops.gray(image).mean(), factors[1])
+        image = image_ops.blend(image, image_ops.gray(image).mean(), factors[1])
     if saturation:
-        image = ops.blend(image, ops.gray(image), factors[2])
+        image = image_ops.blend(image, image_ops.gray(image), factors[2])
     if hue:
-        image = ops.shift_hue(image, factors[3])
+        image = image_ops.shift_hue(image, factors[3])
     return jnp.round(image).astype(jnp.uint8)
 
 
@@ -149,7 +149,7 @@ def cutout_box(shape: tuple[int, ...], side: int, draws: jax.Array) -> jax.Array
     """A square around any pixel, cut off at the border (DeVries and Taylor, arXiv:1708.04552)."""
     height, width, _ = shape
     top, left = jnp.floor(draws * jnp.array([height, width])) - side // 2
-    return ops.box(height, width, top, left, side, side)
+    return image_ops.box(height, width, top, left, side, side)
 
 
 def erasing_box(
@@ -172,7 +172,7 @@ def erasing_box(
     size = jnp.sqrt(share * (height * width) * jnp.array([ratio, 1 / ratio]))
     rows, columns = jnp.clip(jnp.round(size), 1, jnp.array([height, width]))
     top, left = jnp.floor(y * (height - rows + 1)), jnp.floor(x * (width - columns + 1))
-    return ops.box(height, width, top, left, rows, columns)
+    return image_ops.box(height, width, top, left, rows, columns)
 
 
 def example_keys(seed: int, step: jax.Array, position: jax.Array) -> jax.Array:

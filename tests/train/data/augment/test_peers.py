@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.flax_resnet.peers import peer
-from train.data.augment import auto_augment as policies
+from train.data.augment import auto_augment
 from train.data.augment.pipeline import color_jitter
 
 pytestmark = pytest.mark.peer
@@ -54,14 +54,14 @@ def to_torch(image):
 @pytest.mark.parametrize("kind", ["trivial", "rand"])
 def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
     if kind == "trivial":
-        space, policy = policies.WIDE, transforms.TrivialAugmentWide()
+        space, policy = auto_augment.WIDE, transforms.TrivialAugmentWide()
         table = policy._augmentation_space(31)
     else:
-        space, policy = policies.NARROW, transforms.RandAugment()
+        space, policy = auto_augment.NARROW, transforms.RandAugment()
         table = policy._augmentation_space(31, (HEIGHT, WIDTH))
     assert set(table) == set(NAMES.values())
-    assert set(NAMES) == set(policies.OPERATIONS)
-    operate = jax.jit(partial(policies.operate, space))
+    assert set(NAMES) == set(auto_augment.OPERATIONS)
+    operate = jax.jit(partial(auto_augment.operate, space))
     image = photo()
     for name, theirs in NAMES.items():
         magnitudes, signed = table[theirs]
@@ -74,7 +74,7 @@ def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
                     transforms.InterpolationMode.BILINEAR, None,
                 )  # fmt: skip
                 expected = np.moveaxis(expected.numpy(), 0, -1).astype(int)
-                operation = float(policies.OPERATIONS.index(name))
+                operation = float(auto_augment.OPERATIONS.index(name))
                 got = np.asarray(operate(image, operation, level / 30, float(sign)))
                 off = np.abs(got - expected)
                 # Where torchvision blends, it cuts off gray levels, and what is all but whole.
@@ -85,10 +85,10 @@ def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
 
 def test_policies_draw_the_defaults_of_torchvision(transforms):
     theirs = transforms.RandAugment()
-    ours = policies.rand_augment(2, 9)
+    ours = auto_augment.rand_augment(2, 9)
     assert (ours.layers, ours.magnitude) == (theirs.num_ops, theirs.magnitude)
-    assert theirs.num_magnitude_bins == policies.MAGNITUDES
-    assert transforms.TrivialAugmentWide().num_magnitude_bins == policies.MAGNITUDES
+    assert theirs.num_magnitude_bins == auto_augment.MAGNITUDES
+    assert transforms.TrivialAugmentWide().num_magnitude_bins == auto_augment.MAGNITUDES
 
 
 @pytest.mark.parametrize("draws", [(0, 0, 0, 0), (0.2, 0.9, 0.6, 0.3), (1, 1, 1, 1)])
