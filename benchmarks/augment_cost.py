@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks import trainer
 from flax_resnet import create_model
 from train.data.augment.auto_augment import rand_augment, trivial_augment
-from train.data.augment.mixup import Mix
+from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment
 from train.tasks.classification import make_loss
 
@@ -34,9 +34,9 @@ PARTS = {
     "colour jitter": dict(color_jitter=(0.4, 0.4, 0.4, 0.1)),
     "cutout": dict(cutout=16),
     "random erasing": dict(erasing=0.25),
-    "mixup": dict(mix=Mix(mixup=0.2)),
-    "cutmix": dict(mix=Mix(cutmix=1.0)),
-    "mixup or cutmix": dict(mix=Mix(mixup=0.2, cutmix=1.0)),
+    "mixup": dict(mix=Mixup(mixup=0.2)),
+    "cutmix": dict(mix=Mixup(cutmix=1.0)),
+    "mixup or cutmix": dict(mix=Mixup(mixup=0.2, cutmix=1.0)),
 }
 EVERYTHING = "everything: those four, moving average, stochastic depth"
 USUAL = ("flip, pad-and-crop", "TrivialAugment", "random erasing", "mixup or cutmix")

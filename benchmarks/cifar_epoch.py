@@ -80,7 +80,7 @@ def ours(flags):
     from benchmarks import trainer
     from flax_resnet import create_model
     from train.data.augment.pipeline import Augment
-    from train.data.sampler import Share, TrainOrder
+    from train.data.sampler import EpochSampler, ProcessShard
     from train.engine import multi_step
     from train.engine.devices import Pmap
     from train.engine.step import create_state, train_step
@@ -89,17 +89,17 @@ def ours(flags):
     model = create_model(flags.model, num_classes=CLASSES, dtype=dtype, stem="small")
     task = trainer.make_task(model, augment=Augment(pad_crop=PAD, flip=True), mean=MEAN, std=STD)
     devices = Pmap(jax.local_devices()[:1])
-    together = multi_step.steps_per_call(0, devices.platform, is_resident=True)
+    together = multi_step.steps_per_execution(0, devices.platform, is_resident=True)
     images = trainer.random_batch(flags.examples, SIZE)
     data = devices.replicate(images)
     held = [devices.replicate(create_state(task, images["image"].shape[1:]))]
-    order = TrainOrder(flags.examples, flags.batch, 0)
+    order = EpochSampler(flags.examples, flags.batch, 0)
 
     def step(state, data, batch):  # as train.data.resident gathers, without OpenCV
         chosen = {name: array[batch["record"]] for name, array in data.items()}
         return train_step(task, state, chosen)
 
-    train = devices.train(multi_step.several(step) if together > 1 else step)
+    train = devices.train(multi_step.run_steps(step) if together > 1 else step)
     count = flags.examples // flags.batch
     epochs = iter(range(0, 10**6, count))
 
@@ -108,7 +108,7 @@ def ours(flags):
         last = first + count
         if together > 1:
             calls = [range(at, min(at + together, last)) for at in range(first, last, together)]
-            batches = multi_step.stacked(order, calls, Share(), together, 1)
+            batches = multi_step.stack_batches(order, calls, ProcessShard(), together, 1)
         else:
             batches = ({"record": order[number].astype(np.int32)} for number in range(first, last))
         for batch in batches:

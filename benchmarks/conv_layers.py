@@ -111,7 +111,7 @@ def measure(shape, calls: int) -> dict[str, list[float]]:
         return [lambda f=f: f(*arrays).block_until_ready() for f in compiled]
 
     sides = {"ours": passes()}
-    with ops.plain():
+    with ops.use_xla_ops():
         sides["plain"] = passes()
     last = torch.channels_last
     tx, tg = (

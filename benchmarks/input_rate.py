@@ -50,15 +50,15 @@ def make_folder(root, shorter=None, count=256):
 
 def ours(root, cores, workers=0):
     from train.config.loading import default_config
-    from train.data.loader import Split
-    from train.data.sampler import TrainOrder
+    from train.data.loader import DataLoader
+    from train.data.sampler import EpochSampler
 
     config = default_config()
     config.dataset.update(name="folder", data_dir=root, image_size=SIZE)
     config.augment.update(crop_scale=SCALE, crop_aspect=ASPECT)
     config.data.workers = workers
-    split = Split(config, "train", training=True).load()
-    return split.train_batches(TrainOrder(len(split), BATCH, 0), range(10**6))
+    split = DataLoader(config, "train", training=True).load()
+    return split.train_batches(EpochSampler(len(split), BATCH, 0), range(10**6))
 
 
 def tf_data(root, cores):

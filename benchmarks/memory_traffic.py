@@ -112,7 +112,7 @@ DEVICES = {"h100": h100, "v5e": v5e}
 def lower(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
     if side == "flax-example":
         return lowered_example(flags, devices)
-    with ops.forms_of(side):
+    with ops.use_backend(side):
         what = lowered_step if flags.what == "step" else lowered_inference
         return what(flags, trainer.make_model(flags), devices)
 

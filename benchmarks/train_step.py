@@ -110,7 +110,7 @@ def ours(flags, forms=None):
     from benchmarks import trainer
     from flax_resnet import ops
 
-    with ops.forms_of(forms) if forms else contextlib.nullcontext():
+    with ops.use_backend(forms) if forms else contextlib.nullcontext():
         model = trainer.make_model(flags)
         optimizer = optax.chain(
             optax.add_decayed_weights(1e-4),

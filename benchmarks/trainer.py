@@ -25,7 +25,7 @@ def make_model(flags) -> ResNet:
     return create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
 
 
-def make_task(model: ResNet, **fields) -> step.Task:
+def make_task(model: ResNet, **fields) -> step.StepConfig:
     """SGD with momentum and cross-entropy, without augmentation; ``fields`` replace Task's."""
     settings = dict(
         model=model,
@@ -38,7 +38,7 @@ def make_task(model: ResNet, **fields) -> step.Task:
         std=(0.229, 0.224, 0.225),
         seed=0,
     )
-    return step.Task(**settings | fields)
+    return step.StepConfig(**settings | fields)
 
 
 def random_batch(count: int, size: int) -> dict[str, np.ndarray]:
@@ -54,7 +54,7 @@ class Step:
     """
 
     def __init__(
-        self, task: step.Task, batch: dict[str, np.ndarray], devices: Devices | None = None
+        self, task: step.StepConfig, batch: dict[str, np.ndarray], devices: Devices | None = None
     ):
         self.devices = devices or Pmap(jax.local_devices()[:1])
         self.state = self.devices.replicate(step.create_state(task, batch["image"].shape[1:]))

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: E402
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-class BadImage(ValueError):
+class ImageDecodeError(ValueError):
     """Bytes that are no readable image, and why."""
 
 
@@ -49,7 +49,9 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     except Exception as error:  # Pillow raises many kinds
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "of no known format" if unknown else str(error) or type(error).__name__
-        raise BadImage(f"{len(encoded):,} bytes that are no readable image: {reason}") from error
+        raise ImageDecodeError(
+            f"{len(encoded):,} bytes that are no readable image: {reason}"
+        ) from error
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
@@ -57,9 +59,9 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         with open(path, "rb") as file:
             return decode_rgb(file.read())
-    except (OSError, BadImage) as error:
+    except (OSError, ImageDecodeError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
-        raise BadImage(f"{os.fspath(path)}: {reason}") from error
+        raise ImageDecodeError(f"{os.fspath(path)}: {reason}") from error
 
 
 def _check_png(encoded: bytes) -> None:
@@ -73,15 +75,17 @@ def _check_png(encoded: bytes) -> None:
         channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
         # Deflate shortens to a 1,032nd at most.
         if width * height * channels * depth / 8 > 1032 * len(encoded):
-            raise BadImage(f"{len(encoded):,} bytes of PNG that claim {width}×{height} pixels")
+            raise ImageDecodeError(
+                f"{len(encoded):,} bytes of PNG that claim {width}×{height} pixels"
+            )
     place, kind = len(PNG), b""
     while kind != b"IEND":
         if place + 12 > len(encoded):
-            raise BadImage(f"{len(encoded):,} bytes of PNG, cut short or damaged")
+            raise ImageDecodeError(f"{len(encoded):,} bytes of PNG, cut short or damaged")
         length, kind = struct.unpack_from(">I4s", encoded, place)
         place += 12 + length  # a length, a kind, so many bytes and a checksum
     if place > len(encoded):
-        raise BadImage(f"{len(encoded):,} bytes of PNG, cut short or damaged")
+        raise ImageDecodeError(f"{len(encoded):,} bytes of PNG, cut short or damaged")
 
 
 def _decode_with_pillow(encoded: bytes) -> np.ndarray:

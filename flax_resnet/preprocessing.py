@@ -38,7 +38,7 @@ class Preprocessing:
 
     def crop(self, image: np.ndarray) -> np.ndarray:
         """The uint8 square ``(S, S, 3)`` of a uint8 image ``(H, W, 3)`` of any size."""
-        return centre_crop(image, self.image_size, self.resize, self.interpolation)
+        return center_crop(image, self.image_size, self.resize, self.interpolation)
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """The network's float32 input of uint8 squares ``(N, S, S, 3)``."""
@@ -53,7 +53,7 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
     return images.astype(jnp.float32) * scale + shift
 
 
-def centre_crop(
+def center_crop(
     image: np.ndarray, size: int, resize: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
     """Resizes the shorter side to ``resize`` and cuts the middle ``size``×``size``.

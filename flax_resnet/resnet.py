@@ -66,14 +66,14 @@ STRIDE_BLOCKS = ("first", "last")
 NORMS = ("batch", "group", "folded")
 
 
-class Feature(NamedTuple):
+class FeatureInfo(NamedTuple):
     """What a map is: image pixels to one of its pixels, and its channels."""
 
     stride: int
     channels: int
 
 
-class Place(NamedTuple):
+class BlockSpec(NamedTuple):
     """Where a block stands: its stage and index, both from 0, and what it does to the map."""
 
     stage: int
@@ -277,7 +277,7 @@ class ResNet(nn.Module):
             return ops.max_pool(x, padding=0)
         return ops.max_pool(x, padding=1)
 
-    def _block(self, place: Place) -> nn.Module:
+    def _block(self, place: BlockSpec) -> nn.Module:
         number = sum(self.stage_sizes[: place.stage]) + place.index
         return BLOCKS[self.block](
             width=self.width * 2**place.stage,
@@ -322,7 +322,7 @@ class ResNet(nn.Module):
         )
 
     @nn.nowrap
-    def places(self) -> Iterator[Place]:
+    def places(self) -> Iterator[BlockSpec]:
         """The blocks in order."""
         total, dilation = STEMS[self.stem].stride, 1
         for stage, blocks in enumerate(self.stage_sizes):
@@ -332,20 +332,20 @@ class ResNet(nn.Module):
                 else:
                     halves = stage < len(self.stage_sizes) - 1 and index == blocks - 1
                 if halves and total == self.output_stride:
-                    yield Place(stage, index, 1, (dilation, 2 * dilation))
+                    yield BlockSpec(stage, index, 1, (dilation, 2 * dilation))
                     dilation *= 2
                 else:
                     stride = 2 if halves else 1
-                    yield Place(stage, index, stride, (dilation, dilation))
+                    yield BlockSpec(stage, index, stride, (dilation, dilation))
                     total *= stride
 
     @property
-    def feature_info(self) -> dict[str, Feature]:
+    def feature_info(self) -> dict[str, FeatureInfo]:
         """Stride and channels of each of ``endpoints``' maps."""
         total = STEMS[self.stem].stride
-        info = {"stem": Feature(total, self._stem_width)}
+        info = {"stem": FeatureInfo(total, self._stem_width)}
         for place in self.places():
             total *= place.stride
             channels = self.width * 2**place.stage * BLOCKS[self.block].expansion
-            info[f"stage{place.stage + 1}"] = Feature(total, channels)
+            info[f"stage{place.stage + 1}"] = FeatureInfo(total, channels)
         return info

@@ -40,11 +40,11 @@ WEIGHTS = ("ema", "raw")
 _log = logging.getLogger(__name__)
 
 
-class RunError(WeightsError):
+class RunLoadError(WeightsError):
     """There is no such run, or its checkpoints cannot be read; the message says why."""
 
 
-class RequestError(RunError):
+class RequestError(RunLoadError):
     """The run is there, but not the step or the weights that were asked for."""
 
 
@@ -55,7 +55,7 @@ class Run:
     ``images`` of its methods are one or several of: a file's path, a uint8 array ``(H, W, 3)``,
     grey ``(H, W)``, or an image of Pillow's, all of any size; or one uint8 array
     ``(N, H, W, 3)``. They are resized, cropped and normalised as in the run's own evaluation.
-    The methods raise :class:`flax_resnet.decoding.BadImage`, a ValueError, for what is no
+    The methods raise :class:`flax_resnet.decoding.ImageDecodeError`, a ValueError, for what is no
     readable image, and give NumPy arrays whose first axis has an entry for each image. Batches
     of any number run in two compiled shapes: one image, or ``batch_size``.
 
@@ -255,13 +255,13 @@ def load_run(
         preprocessing = Preprocessing(
             **given | {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
         )
-        model = network_of(config, config.get("model.num_classes") or len(names))
+        model = model_from_config(config, config.get("model.num_classes") or len(names))
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path!r} does not describe a run: {error!r}") from error
+        raise RunLoadError(f"{path!r} does not describe a run: {error!r}") from error
     try:
         number, variables = _restore(path, step, model, weights == "ema")
     except OSError as error:
-        raise RunError(f"cannot read the checkpoints of {path!r}: {error}") from error
+        raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
     return Run(
         path=path,
         step=number,
@@ -275,7 +275,9 @@ def load_run(
     )
 
 
-def network_of(config: Mapping[str, Any], num_classes: int, axis_name: str | None = None) -> ResNet:
+def model_from_config(
+    config: Mapping[str, Any], num_classes: int, axis_name: str | None = None
+) -> ResNet:
     """The network that a configuration ``{"group.key": value}`` describes.
 
     Raises ValueError for what no network has.
@@ -315,7 +317,7 @@ def pixels_of(image: Any) -> np.ndarray:
 
     Raises BadImage, which names the file, for what is no readable image.
     """
-    from flax_resnet.decoding import BadImage, read_rgb, rgb_of
+    from flax_resnet.decoding import ImageDecodeError, read_rgb, rgb_of
 
     if isinstance(image, (str, os.PathLike)):
         return read_rgb(image)
@@ -323,11 +325,11 @@ def pixels_of(image: Any) -> np.ndarray:
         image = rgb_of(image)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
-        raise BadImage(f"an image must be uint8, 0 to 255, not an array of {pixels.dtype}")
+        raise ImageDecodeError(f"an image must be uint8, 0 to 255, not an array of {pixels.dtype}")
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:
-        raise BadImage(f"an image must be (H, W, 3) or (H, W), not of shape {pixels.shape}")
+        raise ImageDecodeError(f"an image must be (H, W, 3) or (H, W), not of shape {pixels.shape}")
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
@@ -337,10 +339,12 @@ def _each(images: Any) -> Iterable[Any]:
     if single or getattr(images, "ndim", 4) < 4:
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, (bytes, Mapping)):
-        from flax_resnet.decoding import BadImage
+        from flax_resnet.decoding import ImageDecodeError
 
         kind = type(images).__name__
-        raise BadImage(f"give a file's path, an image or a list of these, not a value of {kind}")
+        raise ImageDecodeError(
+            f"give a file's path, an image or a list of these, not a value of {kind}"
+        )
     return images
 
 
@@ -350,11 +354,11 @@ def _read(path: str, name: str) -> dict[str, Any]:
         with open(place, encoding="utf-8") as file:
             content = json.load(file)
     except FileNotFoundError:
-        raise RunError(f"{path!r} holds no run: there is no {place}") from None
+        raise RunLoadError(f"{path!r} holds no run: there is no {place}") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {place}: {error}") from error
+        raise RunLoadError(f"cannot read {place}: {error}") from error
     if not isinstance(content, dict):
-        raise RunError(f"cannot read {place}: it is no JSON object")
+        raise RunLoadError(f"cannot read {place}: it is no JSON object")
     return content
 
 
@@ -363,7 +367,7 @@ def _restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int,
     folder = os.path.join(path, FOLDER)
     steps = steps_in(folder)
     if not steps:
-        raise RunError(f"{path!r} has no finished checkpoint yet")
+        raise RunLoadError(f"{path!r} has no finished checkpoint yet")
     if step == "best":
         best = best_in(folder)
         step = best[0] if best else steps[-1]
@@ -381,7 +385,7 @@ def _restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int,
         if damage is not None:
             _log.warning("%s; step %d is used", damage, number)
         return number, variables
-    raise RunError(f"{damage}. None of {len(steps)} checkpoints can be read") from damage
+    raise RunLoadError(f"{damage}. None of {len(steps)} checkpoints can be read") from damage
 
 
 def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, Any]:
@@ -390,16 +394,16 @@ def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, An
         check_step(folder, step)
         checkpoint = find_checkpoint(place)
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot read the checkpoint {place}: {error}") from error
+        raise RunLoadError(f"cannot read the checkpoint {place}: {error}") from error
     if checkpoint is None:
-        raise RunError(f"cannot read the checkpoint {place}: there is none in it")
+        raise RunLoadError(f"cannot read the checkpoint {place}: there is none in it")
     file = read_checkpoint(checkpoint, average=ema)
     leaves = {}
     for leaf, shape in expected_leaves(model).items():
         tensor = file.tensors.get("/".join(leaf))
         if tensor is None or tensor.shape != shape:
             found = "missing" if tensor is None else f"of shape {tensor.shape}"
-            raise RunError(f"{place} is of another network: {'/'.join(leaf)} is {found}")
+            raise RunLoadError(f"{place} is of another network: {'/'.join(leaf)} is {found}")
         with telling_damage(str(place)):
             leaves[leaf] = tensor.read()
     return nested(leaves)

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from typing import Any
 
-from flax_resnet.resnet import Feature, ResNet
+from flax_resnet.resnet import FeatureInfo, ResNet
 
 Fields = dict[str, Any]
 
@@ -136,7 +136,7 @@ def create_model(name: str, **fields: Any) -> ResNet:
     return ResNet(**fields)
 
 
-def feature_info(name: str, **fields: Any) -> dict[str, Feature]:
+def feature_info(name: str, **fields: Any) -> dict[str, FeatureInfo]:
     """Stride and channels of each map that ``endpoints`` gives for the named network.
 
     >>> feature_info("resnet50", output_stride=16)["stage4"]

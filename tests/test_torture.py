@@ -13,10 +13,10 @@ import pytest
 from benchmarks import torture
 from flax_resnet import ResNet
 from tests.train.test_main import SHORT, one_line, wait_until
-from train.data.sampler import TrainOrder
+from train.data.sampler import EpochSampler
 from train.engine import nonfinite
 from train.engine.devices import Pmap
-from train.engine.experiment import make_task
+from train.engine.experiment import make_step_config
 from train.engine.step import create_state, train_step
 from train.runtime.errors import RunError
 
@@ -59,7 +59,7 @@ def test_what_is_not_finite_ends_the_run_with_a_report(commands, tmp_path):
     process = commands.run("train.main", *commands.digits(tmp_path, *SHORT, *keys))
     one_line(process, 1, "not finite in step 2; step 1 is saved", "images of step 2")
     report = json.loads((tmp_path / "nonfinite.json").read_text())
-    order = TrainOrder(1437, 64, seed=0)
+    order = EpochSampler(1437, 64, seed=0)
     assert report["step"] == 2
     assert [image["record"] for image in report["images"]] == order[1].tolist()
 
@@ -67,7 +67,7 @@ def test_what_is_not_finite_ends_the_run_with_a_report(commands, tmp_path):
 def test_where_steps_are_skipped_only_a_long_row_of_them_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(nonfinite, "report", lambda run, step, row: reported.append(step))
     run = SimpleNamespace(path=str(tmp_path), task=SimpleNamespace(skip_nonfinite=True))
-    reported, watch = [], nonfinite.Watch(run, wait=lambda: None)
+    reported, watch = [], nonfinite.NonFiniteGuard(run, wait=lambda: None)
     alone = {"train/loss": float("nan"), "nonfinite": 19}
     watch.check(alone, 1, 19)
     watch.check({"train/loss": 2.0, "nonfinite": 9}, 20, 29)  # others of the row were finite
@@ -81,7 +81,7 @@ def test_steps_that_are_skipped_change_nothing_but_the_step(digits_config):
     """A single image's labels make one step's loss infinite; the next one goes on as if not."""
     model = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=10)
     digits_config.on_nonfinite = "skip"
-    task = make_task(digits_config, model, 10, 10)
+    task = make_step_config(digits_config, model, 10, 10)
     task = replace(
         task, loss=lambda logits, targets: jnp.where(targets.label < 5, logits[:, 0], jnp.inf)
     )

@@ -64,8 +64,8 @@ def run(flags: argparse.Namespace) -> int:
 
     if flags.predictions is not None:
         predictions.check_file(flags.predictions)
-    with distributed.together():
-        if distributed.is_first():  # which writes
+    with distributed.raise_if_any_failed():
+        if distributed.is_primary():  # which writes
             if flags.output:
                 check_writable(flags.output, flags.output)
             if flags.predictions:
@@ -75,7 +75,7 @@ def run(flags: argparse.Namespace) -> int:
     other = Other(flags.split, flags.dataset, data_dir)
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep)
-    if distributed.is_first():
+    if distributed.is_primary():
         tell(flags, evaluated)
         print(to_json(evaluated.result), flush=True)
     return 0

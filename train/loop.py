@@ -14,15 +14,15 @@ import numpy as np
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import example_keys
 from train.data.in_memory import gather
-from train.data.prefetch import Ahead
+from train.data.prefetch import Prefetcher
 from train.data.reader import BadRecords
 from train.engine import mfu, nonfinite
 from train.engine.evaluation import Evaluated, eval_batch_size, evaluate, make_eval_step, weights_of
-from train.engine.experiment import Run, check_alike, open_run
+from train.engine.experiment import Experiment, build_experiment, check_alike
 from train.engine.meter import Meter
-from train.engine.multi_step import several, stacked, steps_per_call
-from train.engine.predictions import Collector
-from train.engine.preemption import Stopping, hearing
+from train.engine.multi_step import run_steps, stack_batches, steps_per_execution
+from train.engine.predictions import PredictionCollector
+from train.engine.preemption import StopAgreement, hearing
 from train.engine.step import (
     TrainState,
     abstract_state,
@@ -37,7 +37,7 @@ from train.runtime import distributed
 from train.runtime.errors import RunError
 from train.runtime.formatting import MOST_CAPTION, shortened
 from train.runtime.signals import StopRequest
-from train.tasks.classification import guessing
+from train.tasks.classification import chance_loss
 from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints, restore_together
 from train.workdir.metrics_log import MetricsWriter
@@ -58,17 +58,17 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     ``bad`` where images could not be decoded. Raises UsageError or RunError, too.
     """
     # What is wrong shows before anything is written, decoded or compiled.
-    with distributed.together():
-        run = open_run(config, path)
+    with distributed.raise_if_any_failed():
+        run = build_experiment(config, path)
     check_alike(config, run.train_split, run.eval_split)
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.timetable.num_steps, distributed.is_first()))
-        with distributed.together():
-            checkpoints = open_workdir(run, stack, console) if distributed.is_first() else None
+        console = stack.enter_context(Console(run.timetable.num_steps, distributed.is_primary()))
+        with distributed.raise_if_any_failed():
+            checkpoints = open_workdir(run, stack, console) if distributed.is_primary() else None
         run_files.check_shared(path)
         state = first_state(run, checkpoints)
-        with distributed.together():
-            writer = MetricsWriter(path, int(state.step)) if distributed.is_first() else None
+        with distributed.raise_if_any_failed():
+            writer = MetricsWriter(path, int(state.step)) if distributed.is_primary() else None
         if writer is not None:
             stack.enter_context(writer)
             run_summary.run(console, run, state)
@@ -82,9 +82,9 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
         return loop.run_all()
 
 
-def open_workdir(run: Run, stack: ExitStack, console: Console) -> Checkpoints:
+def open_workdir(run: Experiment, stack: ExitStack, console: Console) -> Checkpoints:
     """Takes the folder for this trainer alone, and writes there what describes the run."""
-    stack.enter_context(run_files.alone(run.path, console.warn))
+    stack.enter_context(run_files.exclusive_lock(run.path, console.warn))
     run_files.check(run.path, run.config)
     if run_files.has_checkpoints(run.path) != run.continues:  # since open_run() looked
         raise RunError(f"{run.path!r} was trained in meanwhile; give the same command again")
@@ -98,15 +98,15 @@ def open_workdir(run: Run, stack: ExitStack, console: Console) -> Checkpoints:
     return stack.enter_context(Checkpoints(run.path, run.config.checkpoint.keep, console.warn))
 
 
-def first_state(run: Run, checkpoints: Checkpoints | None) -> TrainState:
+def first_state(run: Experiment, checkpoints: Checkpoints | None) -> TrainState:
     """The last checkpoint that can be read, or the state before the first step.
 
     ``checkpoints`` are the first process's, which decides which one it is.
     """
-    if not distributed.gather(run.continues)[0]:
+    if not distributed.allgather(run.continues)[0]:
         return create_state(run.task, run.image_shape, run.variables)
     like = abstract_state(run.task, run.image_shape)
-    with distributed.together():
+    with distributed.raise_if_any_failed():
         opened = nullcontext(checkpoints) if checkpoints is not None else Checkpoints(run.path)
     with opened as reader:
         return restore_together(reader, "last", like)
@@ -125,7 +125,7 @@ class Loop:
 
     def __init__(
         self,
-        run: Run,
+        run: Experiment,
         state: TrainState,
         checkpoints: Checkpoints | None,
         console: Console,
@@ -135,7 +135,7 @@ class Loop:
         self.run, self.console, self.writer, self.checkpoints = run, console, writer, checkpoints
         self.start, self.end = int(state.step), run.timetable.num_steps
         devices = run.devices
-        self.stopping = Stopping(stop, len(devices.local))
+        self.stopping = StopAgreement(stop, len(devices.local))
         self.meter = Meter(
             run.config.batch_size,
             devices.fetch,
@@ -143,12 +143,12 @@ class Loop:
             mfu.share_of_an_image(run),
         )
         self.pictures = None if writer is None else LiveReport(run.path, console.warn)
-        self.watch = nonfinite.Watch(run, self.wait_saved)
+        self.watch = nonfinite.NonFiniteGuard(run, self.wait_saved)
         self.last_saved = time.monotonic()
         self.compiled_for: Any = None  # the shapes of the batches that the step was compiled for
         self.input_told = False
 
-        with distributed.together():
+        with distributed.raise_if_any_failed():
             bad_records = BadRecords(run.path, console.warn, distributed.place()[0])
             train_data = run.train_split.load(bad_records).resident
             eval_data = run.eval_split.load(bad_records).resident
@@ -159,10 +159,10 @@ class Loop:
         def step(state, data, batch):
             return train_step(run.task, state, gather(data, batch))
 
-        self.together = steps_per_call(
+        self.together = steps_per_execution(
             run.config.data.steps_per_call, devices.platform, run.train_split.is_resident
         )
-        self.train_step = devices.train(hearing(several(step) if self.together > 1 else step))
+        self.train_step = devices.train(hearing(run_steps(step) if self.together > 1 else step))
         self.eval_step = make_eval_step(devices, run.task, run.config.loss)
 
     def run_all(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class Loop:
         evaluated = self.evaluate_what_was_interrupted()
         calls = self.run.timetable.calls(self.start, self.together)
         # Batches go to the devices ahead of time, while earlier steps run.
-        with Ahead(self.stopping.marked(self.batches()), self.run.devices.split) as feed:
+        with Prefetcher(self.stopping.marked(self.batches()), self.run.devices.split) as feed:
             for call in calls:
                 finished = self.step(feed, call)
                 evaluated = self.after(call.stop, self.stopping.after(finished))
@@ -186,7 +186,7 @@ class Loop:
         if not self.start or not self.run.timetable.evaluates(self.start):
             return None
         own = self.checkpoints is not None and self.checkpoints.has_metrics(self.start)
-        if distributed.gather(own)[0]:
+        if distributed.allgather(own)[0]:
             return None
         evaluated = self.evaluate(self.start)
         row = {"step": self.start, "epoch": round(self.run.timetable.epoch(self.start), 4)}
@@ -202,7 +202,7 @@ class Loop:
         if self.together > 1:
             calls = run.timetable.calls(self.start, self.together)
             count = len(run.devices.local)
-            return stacked(run.order, calls, run.train_split.share, self.together, count)
+            return stack_batches(run.order, calls, run.train_split.share, self.together, count)
         return run.train_split.train_batches(run.order, range(self.start, self.end))
 
     def step(self, feed: Iterator[Any], call: range) -> Any:
@@ -258,7 +258,7 @@ class Loop:
     ) -> dict[str, Any] | None:
         """The evaluation of the state as it is, after ``step``; None where ``give_up`` said so
         meanwhile."""
-        run, collector = self.run, Collector(self.run.model.num_classes)
+        run, collector = self.run, PredictionCollector(self.run.model.num_classes)
         evaluated = evaluate(
             run.devices,
             self.eval_step,
@@ -274,7 +274,9 @@ class Loop:
             self.pictures.evaluated(lambda: self.in_full(evaluated, step, collector))
         return evaluated
 
-    def in_full(self, evaluated: dict[str, Any], step: int, collector: Collector) -> Evaluated:
+    def in_full(
+        self, evaluated: dict[str, Any], step: int, collector: PredictionCollector
+    ) -> Evaluated:
         """An evaluation with what was said of each image; with the net once the run is done."""
         run, variables = self.run, None
         if step == self.end >= LEAST_EXPLAINED:
@@ -321,7 +323,7 @@ class Loop:
     def told(self, evaluated: dict[str, Any], step: int) -> dict[str, Any]:
         """An evaluation's part of a row of metrics, once it is looked at."""
         nonfinite.check_evaluation(self.run, evaluated["loss"], step)
-        guess = guessing(self.run.config.loss, self.run.model.num_classes)
+        guess = chance_loss(self.run.config.loss, self.run.model.num_classes)
         if self.writer is not None and not self.run.config.smoke:  # which has learned nothing
             run_summary.check_evaluation(self.console, evaluated, guess)
         return {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
@@ -358,7 +360,7 @@ class Loop:
         self.meter.restart_clock()
 
 
-def first_images(run: Run) -> tuple[np.ndarray, list[str]]:
+def first_images(run: Experiment) -> tuple[np.ndarray, list[str]]:
     """At most 64 of the first batch's images as the net sees them, and what their classes are."""
     batch = run.train_split.samples(run.order, 64)
     even = len(batch["label"]) // 2 * 2  # or there would be one that has none to be mixed with

@@ -57,7 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> int:
         except Interrupted as interrupted:
             print(f"stopped by {interrupted}; the same command continues", file=sys.stderr)
             return STOPPED
-    if distributed.is_first():
+    if distributed.is_primary():
         print(to_json(result), flush=True)
     return 0
 

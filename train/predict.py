@@ -9,7 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from train.runtime.cli import Parser, add_checkpoint_flags, open_run, parse_step, run_command
+from train.runtime.cli import (
+    Parser,
+    add_checkpoint_flags,
+    load_trained_run,
+    parse_step,
+    run_command,
+)
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import one_line, shortened
 
@@ -59,7 +65,7 @@ def main() -> int:
     step = parse_step(flags.step)
     files = find_files(flags.images, flags.explain)
 
-    run = open_run(flags.workdir, step, flags.weights, min(MOST_TOGETHER, len(files)))
+    run = load_trained_run(flags.workdir, step, flags.weights, min(MOST_TOGETHER, len(files)))
     tell = {(True, False): as_json, (False, True): as_csv}.get((flags.json, flags.csv), as_text)()
     bad = 0
     with Bar(len(files)) as bar:
@@ -117,7 +123,7 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
     import numpy as np
 
     from train.data.loader import cores
-    from train.data.prefetch import Ahead
+    from train.data.prefetch import Prefetcher
 
     def read(file: str) -> np.ndarray | str:
         try:
@@ -129,7 +135,7 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
     chunks = [files[i : i + run.batch_size] for i in range(0, len(files), run.batch_size)]
     with (
         ThreadPoolExecutor(cores() + 2) as pool,
-        Ahead(chunks, lambda chunk: (chunk, list(pool.map(read, chunk)))) as decoded,
+        Prefetcher(chunks, lambda chunk: (chunk, list(pool.map(read, chunk)))) as decoded,
     ):
         for chunk, squares in decoded:
             good = [square for square in squares if not isinstance(square, str)]

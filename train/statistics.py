@@ -22,13 +22,13 @@ def main() -> int:
     flags = parser.parse_args(arguments)
     config = loading.load_config(flags.config, overrides)
 
-    from train.data.loader import Split
+    from train.data.loader import DataLoader
     from train.data.reader import BadRecords
     from train.data.tfds_source import data_dir
 
     config.dataset.data_dir = data_dir(config.dataset)
     config.data.resident = "never"
-    split = Split(config, config.dataset.train_split, training=False)
+    split = DataLoader(config, config.dataset.train_split, training=False)
     split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
     count, mean, std = channel_statistics(split)
     print(f"# {count:,} images of {split.source.name} {split.source.split}")

@@ -3,21 +3,21 @@
 from flax_resnet.ops.dispatch import (
     FORMS,
     conv_general_dilated,
-    forms_of,
     max_pool,
     own_gradient,
-    plain,
     relu,
     relu_of_sum,
+    use_backend,
+    use_xla_ops,
 )
 
 __all__ = [
     "FORMS",
     "conv_general_dilated",
-    "forms_of",
     "max_pool",
     "own_gradient",
-    "plain",
     "relu",
     "relu_of_sum",
+    "use_backend",
+    "use_xla_ops",
 ]

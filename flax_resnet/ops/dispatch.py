@@ -7,7 +7,7 @@ traced. On CPUs convolutions and pooling in float32 take, by their shapes, the f
 :mod:`~flax_resnet.ops.pooling` and this module (measured by ``benchmarks/train_step.py`` and
 ``conv_layers.py``). On GPUs batch norm, pooling and the ReLU after a sum take gradients that read
 and write less memory (counted by ``benchmarks/memory_traffic.py``). Elsewhere, and inside
-:func:`plain`, all is XLA's own.
+:func:`use_xla_ops`, all is XLA's own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORMS = ("cpu", "gpu", "tpu", "plain")
 _forms = jax.make_user_context("")
 
 
-def plain() -> contextlib.AbstractContextManager:
+def use_xla_ops() -> contextlib.AbstractContextManager:
     """Within ``with plain():`` whatever is called uses XLA's own operations, on every backend.
 
     To compare with, for forward-mode derivatives (``jax.jvp``: most fast forms know reverse mode
@@ -48,11 +48,11 @@ def plain() -> contextlib.AbstractContextManager:
     return _forms("plain")
 
 
-def forms_of(backend: str) -> contextlib.AbstractContextManager:
+def use_backend(backend: str) -> contextlib.AbstractContextManager:
     """Within it whatever is called takes the forms of ``"cpu"``, ``"gpu"`` or ``"tpu"``.
 
     To compile for a backend that is not here, and to measure forms where they are not the default.
-    ``"plain"`` is :func:`plain`; other names raise ValueError.
+    ``"plain"`` is :func:`use_xla_ops`; other names raise ValueError.
     """
     if backend not in FORMS:
         raise ValueError(

@@ -19,8 +19,8 @@ from flax_resnet.weights.names import (
     HUGGINGFACE,
     KERAS,
     TIMM,
+    DetectedLayout,
     Layout,
-    Recognised,
     recognise,
     unnamed_fields,
 )
@@ -73,7 +73,7 @@ def read_weights(
     return nested({path: variables[path] for path in expected}), report
 
 
-def guess_models(file: WeightFile, found: Recognised) -> list[str]:
+def guess_models(file: WeightFile, found: DetectedLayout) -> list[str]:
     """The named networks that the file's tensors fit exactly, but for the head's classes.
 
     Of several, those that the file hardly means are left out.
@@ -91,7 +91,7 @@ def guess_models(file: WeightFile, found: Recognised) -> list[str]:
     return [name for name, doubts in fitting if not doubts] or [name for name, _ in fitting]
 
 
-def count_classes(model: ResNet, file: WeightFile, found: Recognised) -> int | None:
+def count_classes(model: ResNet, file: WeightFile, found: DetectedLayout) -> int | None:
     """The classes of the file's head, where the network has it; None where it has none."""
     name = found.layout.tensor(model, ("params", _HEAD, "bias"))
     shape = next((t.shape for n, t in file.tensors.items() if found.plain(n) == name), ())
@@ -107,13 +107,13 @@ def _sane(number: int, most: int, what: str) -> int:
     return number
 
 
-def _plain_tensors(file: WeightFile, found: Recognised, model: ResNet) -> dict[str, Tensor]:
+def _plain_tensors(file: WeightFile, found: DetectedLayout, model: ResNet) -> dict[str, Tensor]:
     tensors = {found.plain(name): tensor for name, tensor in file.tensors.items()}
     return keras_files.fold(tensors, model) if found.layout is KERAS else tensors
 
 
 def _network(
-    model: str | ResNet, num_classes: int | None, file: WeightFile, found: Recognised
+    model: str | ResNet, num_classes: int | None, file: WeightFile, found: DetectedLayout
 ) -> ResNet:
     """The network to fill: of a name, with the file's number of classes unless told."""
     network = create_model(model) if isinstance(model, str) else model
@@ -135,7 +135,7 @@ def _channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> i
 def _match(
     model: ResNet,
     file: WeightFile,
-    found: Recognised,
+    found: DetectedLayout,
     tensors: Mapping[str, Tensor],
     expected: Mapping[Path, tuple[int, ...]],
     path: str,
@@ -172,7 +172,7 @@ def _match(
     return fitting, report
 
 
-def _doubts(model: ResNet, file: WeightFile, found: Recognised) -> tuple[str, ...]:
+def _doubts(model: ResNet, file: WeightFile, found: DetectedLayout) -> tuple[str, ...]:
     """What the names cannot tell, but a file of this layout hardly means."""
     if "layout" in file.metadata:  # saved here
         ours, theirs = unnamed_fields(model), _saved_fields(file)
@@ -200,7 +200,7 @@ def _saved_fields(file: WeightFile) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _problems(model: ResNet, report: Report, found: Recognised) -> list[str]:
+def _problems(model: ResNet, report: Report, found: DetectedLayout) -> list[str]:
     """Why the file is another network's; empty where all but the head fits, and all is used."""
     if found.layout is KERAS and not keras_files.strides_fit(model):
         return ["Keras halves the maps elsewhere, so that its weights would give other logits"]
@@ -223,7 +223,7 @@ def _problems(model: ResNet, report: Report, found: Recognised) -> list[str]:
 
 
 def _wrong_network(
-    path: str, model: str | ResNet, file: WeightFile, found: Recognised, problems: list[str]
+    path: str, model: str | ResNet, file: WeightFile, found: DetectedLayout, problems: list[str]
 ) -> WeightsError:
     fitting = " or ".join(guess_models(file, found))
     fits = f"{fitting} fits: name that one" if fitting else "no network that has a name here fits"

@@ -205,7 +205,7 @@ _TIMM_ONLY = re.compile(r"\bse\.fc|\bconv1\.\d|\bdownsample\.2|\bstages\.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recognised:
+class DetectedLayout:
     """A file's layout, and how many blocks each stage has in it.
 
     Attributes:
@@ -270,7 +270,7 @@ def unshared_fields(layout: Layout, model: ResNet) -> list[str]:
     return [f"{k}={fields[k]!r}" for k in shared if k in fields and fields[k] not in shared[k]]
 
 
-def recognise(names: Iterable[str]) -> Recognised | None:
+def recognise(names: Iterable[str]) -> DetectedLayout | None:
     """Finds the layout whose blocks the tensors' names name; None where none does."""
     names = list(names)
     for layout in (TIMM, HUGGINGFACE, KERAS, FLAX):
@@ -284,5 +284,5 @@ def recognise(names: Iterable[str]) -> Recognised | None:
         if layout is TIMM and not any(_TIMM_ONLY.search(name) for name in names):
             called = TORCHVISION.name
         name, match = found[0]
-        return Recognised(layout, called, sizes, name[: match.start()])
+        return DetectedLayout(layout, called, sizes, name[: match.start()])
     return None

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from flax_resnet import load_run
-from flax_resnet.decoding import BadImage
+from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.runs import pixels_of
 from flax_resnet.weights import WeightsError
 from tests.train.pictures import photograph
 from tests.unprivileged import unprivileged
-from train.data.loader import Split
+from train.data.loader import DataLoader
 from train.engine.evaluation import evaluate_run
 from train.workdir import run_files
 
@@ -29,7 +29,7 @@ def run(digits_run):
 def test_images(digits_run):
     """The digits' test images as the data set has them, 8×8, and their labels."""
     config = run_files.read_config(digits_run)
-    source = Split(config, "test", training=False).source
+    source = DataLoader(config, "test", training=False).source
     images, labels = zip(*(source.decoded(i) for i in range(len(source))), strict=True)
     return np.stack(images), np.array(labels)
 
@@ -105,7 +105,7 @@ def test_features_and_maps(run, test_images):
     ],
 )
 def test_what_is_no_image_is_named(run, image, words):
-    with pytest.raises(BadImage, match=words):
+    with pytest.raises(ImageDecodeError, match=words):
         run.predict(image)
 
 

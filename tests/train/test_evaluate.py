@@ -11,7 +11,7 @@ from PIL import Image
 
 from flax_resnet import load_run
 from train import evaluate
-from train.data.loader import Split
+from train.data.loader import DataLoader
 from train.runtime.errors import RunError, UsageError
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
@@ -33,7 +33,7 @@ def command(digits_run, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def source(digits_run):
-    return Split(run_files.read_config(digits_run), "test", training=False).source
+    return DataLoader(run_files.read_config(digits_run), "test", training=False).source
 
 
 def save_digits(source, folder, names=range(10)):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from train.engine.experiment import make_model, make_task
+from train.engine.experiment import make_model, make_step_config
 from train.engine.step import abstract_state, create_state
 from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints
@@ -24,14 +24,14 @@ def last_json(process):
 def initial_state(path):
     """The leaves that a run begins with, by name."""
     config = run_files.read_config(str(path))
-    task = make_task(config, make_model(config, 10), 1, 1)
+    task = make_step_config(config, make_model(config, 10), 1, 1)
     return named(create_state(task, (8, 8, 3)))
 
 
 def final_state(path, step="last"):
     """A checkpoint's leaves, by name."""
     config = run_files.read_config(str(path))
-    task = make_task(config, make_model(config, 10), 1, 1)
+    task = make_step_config(config, make_model(config, 10), 1, 1)
     like = abstract_state(task, (8, 8, 3))
     return named(Checkpoints(str(path)).restore(step, like))
 

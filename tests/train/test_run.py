@@ -14,10 +14,10 @@ import pytest
 import tqdm
 
 from train.config.loading import default_config
-from train.data.prefetch import Ahead
+from train.data.prefetch import Prefetcher
 from train.engine.devices import Pmap
 from train.engine.evaluation import evaluate
-from train.engine.intervals import make_timetable
+from train.engine.intervals import make_intervals
 from train.engine.meter import Meter
 from train.reporting import plots, run_summary
 from train.reporting.console import Console
@@ -37,7 +37,7 @@ def test_timetable_in_epochs():
         **{"batch_size": 10, "num_epochs": 3.0, "log.every_steps": 7},
         **{"eval.every_epochs": 1.5, "checkpoint.every_epochs": 0.5},
     )
-    timetable = make_timetable(config, num_images=105)
+    timetable = make_intervals(config, num_images=105)
     assert (timetable.steps_per_epoch, timetable.num_steps) == (10, 30)
     steps = range(1, 31)
     assert [s for s in steps if timetable.evaluates(s)] == [15, 30]
@@ -50,12 +50,12 @@ def test_timetable_in_epochs():
 
 def test_timetable_at_the_end_alone_and_in_steps():
     keys = {"batch_size": 10, "num_steps": 25, "eval.every_epochs": 0.0}
-    timetable = make_timetable(config_of(**keys), num_images=100)
+    timetable = make_intervals(config_of(**keys), num_images=100)
     assert timetable.num_steps == 25
     assert [s for s in range(1, 26) if timetable.evaluates(s)] == [25]
     assert "leaves out" not in timetable.describe()
     tiny = config_of(batch_size=10, num_epochs=0.001)
-    assert make_timetable(tiny, num_images=100).num_steps == 1
+    assert make_intervals(tiny, num_images=100).num_steps == 1
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_timetable_at_the_end_alone_and_in_steps():
 )
 def test_a_timetable_that_cannot_be(keys, message):
     with pytest.raises(UsageError, match=message):
-        make_timetable(config_of(**keys), num_images=100)
+        make_intervals(config_of(**keys), num_images=100)
 
 
 def test_warnings_of_what_does_not_fit():
@@ -75,7 +75,7 @@ def test_warnings_of_what_does_not_fit():
         **{"batch_size": 10, "num_epochs": 3.0, "schedule.warmup_epochs": 5.0},
         **{"schedule.name": "step", "schedule.step_epochs": (2.0, 9.0)},
     )
-    timetable = make_timetable(config, 100)
+    timetable = make_intervals(config, 100)
     devices = Pmap()
     first, second, third = run_summary.warnings(config, timetable, devices)
     assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
@@ -102,7 +102,7 @@ def test_an_absurd_evaluation_is_warned_of(capsys):
 def test_meter_means_over_its_interval_and_tells_throughput_and_waiting():
     began = time.monotonic()
     meter = Meter(batch_size=8, fetch=lambda tree: tree)
-    feed = Ahead(range(9), lambda _: time.sleep(0.05), depth=1)
+    feed = Prefetcher(range(9), lambda _: time.sleep(0.05), depth=1)
     for loss in (1.0, 2.0):
         meter.take(feed)
         time.sleep(0.05)
@@ -164,7 +164,7 @@ def test_only_what_devices_wait_counts(input_seconds, step_seconds, least, most)
     """Steps are sent ahead: the loop waits for images while the device still computes."""
     means = {"loss": 1, "top1": 1, "learning_rate": 1, "nonfinite": 0}
     meter = Meter(batch_size=8, fetch=lambda tree: [means] * 25)
-    with Ahead(range(99), lambda _: time.sleep(input_seconds)) as feed:
+    with Prefetcher(range(99), lambda _: time.sleep(input_seconds)) as feed:
         for _ in range(25):
             meter.take(feed)
             meter.add({"loss": Computing(step_seconds)})
@@ -239,7 +239,7 @@ def test_an_error_while_compiling_begins_a_line(capsys):
 
 def test_of_several_processes_compiling_is_a_whole_line(capsys, monkeypatch):
     """Which a thread that ends the process, where another is lost, need not finish."""
-    monkeypatch.setattr("train.runtime.distributed.count", lambda: 2)
+    monkeypatch.setattr("train.runtime.distributed.process_count", lambda: 2)
     with Console(10) as console:
         console.compiling()
         assert capsys.readouterr().out == "compiling…\n"
@@ -252,11 +252,11 @@ def test_rows_are_json_whatever_they_hold():
 
 def test_pictures_of_any_class_names_and_none_that_ends_a_run(tmp_path):
     warned = []
-    pictures = plots.Pictures(str(tmp_path), warned.append)
+    pictures = plots.Plots(str(tmp_path), warned.append)
     images = np.zeros((3, 8, 8, 3), np.uint8)
     pictures.samples(lambda: (images, ("$\\frac$", "cost_$5 and_$^", "$\\frac$")))
     assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
-    plots.Pictures(str(tmp_path / "gone"), warned.append).curves(at_once=True)
+    plots.Plots(str(tmp_path / "gone"), warned.append).curves(at_once=True)
     assert len(warned) == 1 and "cannot draw curves.png: FileNotFoundError" in warned[0]
 
 
@@ -295,7 +295,7 @@ def test_a_workdir_without_checkpoints_takes_another_configuration(tmp_path):
     ("name", "take"),
     [
         ("config.json", lambda path: run_files.create(path, default_config())),
-        ("trainer.lock", lambda path: run_files.alone(path, print).__enter__()),
+        ("trainer.lock", lambda path: run_files.exclusive_lock(path, print).__enter__()),
     ],
 )
 def test_the_file_that_cannot_be_written_is_named(tmp_path, name, take):

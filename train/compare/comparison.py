@@ -26,7 +26,7 @@ _RESULTS = (  # key of metrics.jsonl, what it is, how it is told
 
 
 @dataclass
-class Compared:
+class RunSummary:
     """A run: ``values`` are its configuration's, ``name`` tells it from the others.
 
     ``remark`` says why it counts in no mean, such as that it has not finished; else it is empty.
@@ -57,7 +57,7 @@ class Compared:
         return statistics.median(rates) if rates else None
 
 
-def read(path: str) -> Compared:
+def read(path: str) -> RunSummary:
     """Reads a run. Raises RunError where ``path`` holds none, or one without metrics."""
     values = loading.flatten(run_files.read_config(path))
     rows = read_rows(path)
@@ -70,10 +70,10 @@ def read(path: str) -> Compared:
     if not evaluated_rows(rows):
         remark = f"{remark or 'has'}{' and has' if remark else ''} never been evaluated"
     name = os.path.basename(os.path.abspath(path))
-    return Compared(path, name, values, rows, step, remark)
+    return RunSummary(path, name, values, rows, step, remark)
 
 
-def name_apart(runs: Sequence[Compared]) -> None:
+def name_apart(runs: Sequence[RunSummary]) -> None:
     """Names runs by their whole paths where the folders' names are the same."""
     names = [run.name for run in runs]
     for run in runs:
@@ -81,9 +81,9 @@ def name_apart(runs: Sequence[Compared]) -> None:
             run.name = run.path
 
 
-def grouped(runs: Sequence[Compared]) -> list[list[Compared]]:
+def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     """Runs that learn the same but for their seed, together, in the order of the first ones."""
-    groups: dict[tuple, list[Compared]] = {}
+    groups: dict[tuple, list[RunSummary]] = {}
     for run in runs:
         same = tuple(
             (name, run.values[name])
@@ -94,18 +94,18 @@ def grouped(runs: Sequence[Compared]) -> list[list[Compared]]:
     return list(groups.values())
 
 
-def remark_same_seeds(runs: Sequence[Compared]) -> None:
+def remark_same_seeds(runs: Sequence[RunSummary]) -> None:
     """Leaves all but the first of finished runs that learn the same with the same seed, such as a
     copy, out of the means: it would pass for another seed."""
     for group in grouped(runs):
-        first: dict[int, Compared] = {}
+        first: dict[int, RunSummary] = {}
         for run in group:
             if not run.remark and first.setdefault(run.values["seed"], run) is not run:
                 other = first[run.values["seed"]].name
                 run.remark = f"has the configuration and seed of {other!r}, and counts in no mean"
 
 
-def differences(runs: Sequence[Compared]) -> list[tuple[str, list[Any]]]:
+def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
     """Keys that are not the same in all runs, with the value of each; those that change what is
     learned come first."""
     found = [
@@ -116,7 +116,7 @@ def differences(runs: Sequence[Compared]) -> list[tuple[str, list[Any]]]:
     return [(name, values) for _, name, values in sorted(found, key=lambda one: one[0])]
 
 
-def over_seeds(group: Sequence[Compared]) -> dict[str, tuple[float, float, int]]:
+def over_seeds(group: Sequence[RunSummary]) -> dict[str, tuple[float, float, int]]:
     """Mean, sample deviation (n - 1) and number of each result, of runs that have finished.
 
     Empty where fewer than two have.
@@ -130,7 +130,7 @@ def over_seeds(group: Sequence[Compared]) -> dict[str, tuple[float, float, int]]
     return found
 
 
-def results_table(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
     """Titles, and a row a run."""
     keys = [result for result in _RESULTS if any(result[0] in run.results for run in runs)]
     head = ["run", "seed", "step", *(name for _, name, _ in keys), "best top-1", "images/s"]
@@ -148,7 +148,7 @@ def results_table(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]
     return head, rows
 
 
-def seeds_table(groups: Sequence[Sequence[Compared]]) -> tuple[list[str], list[list[str]]]:
+def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> tuple[list[str], list[list[str]]]:
     """Titles, and a row for each group of runs that differ in their seed only."""
     scored = [(group, over_seeds(group)) for group in groups]
     scored = [(group, found) for group, found in scored if found]
@@ -168,7 +168,7 @@ def _told(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
 
 
-def as_text(runs: Sequence[Compared]) -> str:
+def as_text(runs: Sequence[RunSummary]) -> str:
     """Tables for the terminal."""
     parts = [_aligned(*results_table(runs))]
     if any(run.remark for run in runs):
@@ -193,14 +193,14 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def write(output: str, runs: Sequence[Compared]) -> None:
+def write(output: str, runs: Sequence[RunSummary]) -> None:
     """Writes the page. Raises RunError where it cannot be written."""
     with writing(output):
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
         write_atomically(output, page(runs))
 
 
-def page(runs: Sequence[Compared]) -> str:
+def page(runs: Sequence[RunSummary]) -> str:
     """The HTML; runs of a group share a colour where there are groups."""
     groups = grouped(runs)
     ordered = [run for group in groups for run in group]

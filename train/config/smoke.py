@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from flax_resnet.runs import network_of
+from flax_resnet.runs import model_from_config
 from train.config.loading import flatten, set_key
 from train.data.digits import TRAIN_IMAGES
 from train.runtime.errors import UsageError
@@ -100,7 +100,7 @@ def _shrink_model(config: ml_collections.ConfigDict, put: Put) -> None:
         return  # weights of the whole net
     put("init_from", "")
     try:
-        model = network_of(flatten(config), num_classes=10)
+        model = model_from_config(flatten(config), num_classes=10)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
     put("model.stage_sizes", (1,) * len(model.stage_sizes))

@@ -6,11 +6,11 @@ import ml_collections
 
 from train.data import tfds_source
 from train.data.image_folder import open_folder
-from train.data.source import Source
+from train.data.source import DataSource
 from train.runtime.errors import UsageError
 
 
-def open_source(dataset: ml_collections.ConfigDict, split: str) -> Source:
+def open_source(dataset: ml_collections.ConfigDict, split: str) -> DataSource:
     """Opens ``split`` of the data set that ``config.dataset`` names.
 
     Raises UsageError for a name or split that does not exist and RunError, telling how to

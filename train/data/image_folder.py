@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.data.source import Source
+from train.data.source import DataSource
 from train.runtime.errors import RunError, UsageError
 
 ENDINGS = (
@@ -28,7 +28,7 @@ LAYOUT = "put the pictures into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into R
 
 
 @dataclass(frozen=True)
-class Pictures(Sequence):
+class ImageFolder(Sequence):
     """Files and labels as records; a record is read when it is asked for."""
 
     root: str
@@ -44,7 +44,7 @@ class Pictures(Sequence):
             return {"image": file.read(), "label": self.labels[index]}
 
 
-def open_folder(root: str, split: str, held_out: float, seed: int) -> Source:
+def open_folder(root: str, split: str, held_out: float, seed: int) -> DataSource:
     """Opens the pictures of ``split`` below ``root``; class names are sorted.
 
     Args:
@@ -81,7 +81,9 @@ def open_folder(root: str, split: str, held_out: float, seed: int) -> Source:
             files = _part(part, name, files, held_out, seed)
         chosen += [(os.path.join(below, name, file), label) for file in files]
     files, labels = (tuple(column) for column in zip(*chosen, strict=True))
-    return Source("folder", split, tuple(classes), Pictures(root, files, labels), names=files)
+    return DataSource(
+        "folder", split, tuple(classes), ImageFolder(root, files, labels), names=files
+    )
 
 
 def has_splits(root: str) -> bool:

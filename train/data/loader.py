@@ -13,8 +13,8 @@ from train.data import in_memory
 from train.data.datasets import open_source
 from train.data.random_crop import random_resized_crop
 from train.data.reader import BadRecord, BadRecords, Reader
-from train.data.sampler import Share, TrainOrder
-from train.data.source import Source
+from train.data.sampler import EpochSampler, ProcessShard
+from train.data.source import DataSource
 from train.data.streaming import stream
 from train.runtime.errors import UsageError
 
@@ -66,7 +66,7 @@ class Sizes:
         return size
 
 
-class Split:
+class DataLoader:
     """Batches of one split: open it, then :meth:`load` it. Opening finds what is wrong.
 
     ``resident`` is what the steps gather from, empty where the split is streamed.
@@ -87,10 +87,10 @@ class Split:
         config: ml_collections.ConfigDict,
         split: str,
         training: bool,
-        share: Share = Share(),  # noqa: B008 (a constant)
+        share: ProcessShard = ProcessShard(),  # noqa: B008 (a constant)
         taken: float = 0.0,
     ):
-        self.source: Source = open_source(config.dataset, split)
+        self.source: DataSource = open_source(config.dataset, split)
         self.reader = Reader(self.source, config.data.max_bad_fraction)
         self.size = config.dataset.image_size
         self.preprocessing = preprocessing_of(config.dataset)
@@ -119,7 +119,7 @@ class Split:
         """What worker processes need: not the images in memory, nor the run's console."""
         return vars(self) | {"resident": {}, "_bad_records": None}
 
-    def load(self, bad_records: BadRecords | None = None) -> Split:
+    def load(self, bad_records: BadRecords | None = None) -> DataLoader:
         """Decodes the images that are to stay in memory; a streamed split has none.
 
         ``bad_records`` is told what cannot be decoded, now or later.
@@ -133,7 +133,7 @@ class Split:
             self._bad[[record.index for record in bad]] = True
         return self
 
-    def train_batches(self, order: TrainOrder, steps: range) -> Iterator[Batch]:
+    def train_batches(self, order: EpochSampler, steps: range) -> Iterator[Batch]:
         """The batches of ``steps``, in order."""
         places = self.share.places(order.batch_size)
         if self.is_resident:
@@ -147,7 +147,7 @@ class Split:
 
         yield from self._streamed(load, steps, places)
 
-    def samples(self, order: TrainOrder, most: int) -> Batch:
+    def samples(self, order: EpochSampler, most: int) -> Batch:
         """The first batch's first images and labels, without anything that works ahead."""
         places = self.share.places(order.batch_size)[:most]
         records = order[0][places]

@@ -10,7 +10,7 @@ from typing import Any
 _END = object()
 
 
-class Ahead(Iterator):
+class Prefetcher(Iterator):
     """Gives ``prepare(item)`` for each item, at most ``depth`` of them before they are asked for.
 
     ``items`` and ``prepare`` run in one thread beside the caller's. What they raise is raised
@@ -42,7 +42,7 @@ class Ahead(Iterator):
         self._closed.set()
         self._thread.join()
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Prefetcher:
         return self
 
     def __exit__(self, *_) -> None:

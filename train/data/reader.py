@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flax_resnet.decoding import BadImage
-from train.data.source import Source
+from flax_resnet.decoding import ImageDecodeError
+from train.data.source import DataSource
 from train.runtime.errors import RunError
 from train.runtime.files import append_line
 from train.runtime.formatting import one_line
@@ -35,7 +35,7 @@ class Reader:
     data, and every run, sees the same images.
     """
 
-    def __init__(self, source: Source, max_fraction: float):
+    def __init__(self, source: DataSource, max_fraction: float):
         self.source = source
         # A single bad file must not end a run on a small folder.
         self.most = math.ceil(max_fraction * len(source))
@@ -47,7 +47,7 @@ class Reader:
             place = (index + len(bad)) % len(self.source)
             try:
                 return *self.source.decoded(place), bad
-            except BadImage as error:
+            except ImageDecodeError as error:
                 bad.append(BadRecord(place, self.source.name_of(place), str(error)))
                 self.check(bad)
                 if len(bad) == len(self.source):

@@ -15,7 +15,7 @@ import numpy as np
 from train.runtime.errors import UsageError
 
 
-class Share(NamedTuple):
+class ProcessShard(NamedTuple):
     """The part of every batch that one of several processes has: as many places each."""
 
     process: int = 0
@@ -27,7 +27,7 @@ class Share(NamedTuple):
         return range(self.process * part, (self.process + 1) * part)
 
 
-class TrainOrder:
+class EpochSampler:
     """Shuffled epochs of whole batches; the images that are left over differ every epoch.
 
     Args:
@@ -55,7 +55,7 @@ class TrainOrder:
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        return TrainOrder, (self.num_records, self.batch_size, self.seed, self.repeats)
+        return EpochSampler, (self.num_records, self.batch_size, self.seed, self.repeats)
 
     def __getitem__(self, step: int) -> np.ndarray:
         """Record numbers of batch ``step``, int32 ``(batch_size,)``."""

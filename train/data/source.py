@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from flax_resnet.decoding import BadImage, decode_rgb
+from flax_resnet.decoding import ImageDecodeError, decode_rgb
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One split: ``len(source)`` records; ``source[i]`` is ``(encoded image, label)``.
 
     Safe to read from several threads, and picklable, for worker processes.
@@ -48,7 +48,7 @@ class Source:
         try:
             encoded, label = self[index]
         except OSError as error:
-            raise BadImage(f"cannot be read: {error.strerror or error}") from error
+            raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
         return decode_rgb(encoded), label
 
     def name_of(self, index: int) -> str:

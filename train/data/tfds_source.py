@@ -14,8 +14,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
-from flax_resnet.decoding import BadImage
-from train.data.source import Source
+from flax_resnet.decoding import ImageDecodeError
+from train.data.source import DataSource
 from train.data.tfrecord import TFRecordFiles
 from train.runtime.errors import RunError, UsageError
 
@@ -39,12 +39,12 @@ def resolve_data_dir(chosen: str | None) -> str:
     return os.path.abspath(os.path.expanduser(chosen))
 
 
-def open_digits(folder: str, split: str) -> Source:
+def open_digits(folder: str, split: str) -> DataSource:
     """Opens a split of the embedded digits, and prepares them in ``folder`` on first use."""
     return _source(_prepared_digits(folder), "digits", split)
 
 
-def open_prepared(name: str, folder: str, split: str) -> Source:
+def open_prepared(name: str, folder: str, split: str) -> DataSource:
     """Opens ``split`` of the TFDS data set ``name``, prepared in ``folder``."""
     return _source(open_builder(name, folder), f"tfds:{name}", split)
 
@@ -283,7 +283,7 @@ class Examples(Sequence):
         except (RunError, IndexError):
             raise
         except Exception as error:  # protobuf's, ArrayRecord's and TFDS's
-            raise BadImage(
+            raise ImageDecodeError(
                 f"record {index:,} of {self._where} is damaged ({_first_line(error)})"
             ) from error
 
@@ -303,7 +303,7 @@ class Names(Sequence):
         return name.decode(errors="replace")
 
 
-def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
+def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> DataSource:
     features = builder.info.features
     image_key = only(features, tfds.features.Image, name)
     label_key = only(features, tfds.features.ClassLabel, name)
@@ -314,7 +314,7 @@ def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Source:
     named = [key for key in ("file_name", "image/filename", "id") if key in features]
     texts = [key for key in named if isinstance(features[key], tfds.features.Text)]
     names = Names(raw, features, texts[0]) if texts else None
-    return Source(name, split, class_names, records, image_key, label_key, names)
+    return DataSource(name, split, class_names, records, image_key, label_key, names)
 
 
 def only(features: Any, kind: type, name: str) -> str:

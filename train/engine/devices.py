@@ -19,7 +19,7 @@ from train.engine.step import AXIS
 from train.runtime.errors import UsageError
 
 
-class InFlight:
+class DispatchThrottle:
     """Holds back a loop that sends steps to the devices faster than they finish them.
 
     Four are enough to keep devices busy and few enough that their batches do not fill the

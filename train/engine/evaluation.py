@@ -15,15 +15,15 @@ import tqdm
 from flax_resnet.resnet import ResNet
 from train.data.image_folder import ALL, has_splits
 from train.data.in_memory import gather
-from train.data.loader import Split
-from train.data.prefetch import Ahead
+from train.data.loader import DataLoader
+from train.data.prefetch import Prefetcher
 from train.data.reader import BadRecords
-from train.data.sampler import Share
-from train.engine.devices import Devices, InFlight, make_devices
-from train.engine.experiment import check_alike, make_model, make_task
-from train.engine.predictions import Collector, Predictions, answers
+from train.data.sampler import ProcessShard
+from train.engine.devices import Devices, DispatchThrottle, make_devices
+from train.engine.experiment import check_alike, make_model, make_step_config
+from train.engine.predictions import PredictionCollector, Predictions, answers
 from train.engine.preemption import hearing
-from train.engine.step import Task, abstract_state, eval_step, evaluated_variables
+from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
 from train.runtime import distributed
 from train.runtime.errors import UsageError
 from train.workdir.checkpoints import Checkpoints, restore_together
@@ -37,7 +37,7 @@ def evaluate(
     step: Callable,
     state: Any,
     data: Any,
-    split: Split,
+    split: DataLoader,
     batch_size: int,
     give_up: Callable[[Any], bool] = lambda _: False,
     mark: Callable[[Iterable], Iterable] = lambda batches: batches,
@@ -61,8 +61,8 @@ def evaluate(
     """
     batch_size += -batch_size % len(devices)
     sums, each = [], []
-    in_flight = InFlight()
-    with Ahead(mark(split.eval_batches(batch_size)), devices.split) as batches:
+    in_flight = DispatchThrottle()
+    with Prefetcher(mark(split.eval_batches(batch_size)), devices.split) as batches:
         for batch in batches:
             sums.append(step(state, data, batch))
             if "each" in sums[-1]:
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def make_eval_step(
-    devices: Devices, task: Task, loss: str, flip: bool = False, keep: bool = False
+    devices: Devices, task: StepConfig, loss: str, flip: bool = False, keep: bool = False
 ) -> Callable:
     """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches.
 
@@ -151,7 +151,7 @@ class Evaluated:
 
     result: dict[str, Any]
     predictions: Predictions
-    split: Split
+    split: DataLoader
     config: ml_collections.ConfigDict
     weights: str
     model: ResNet
@@ -179,35 +179,35 @@ def evaluate_run(
     Raises UsageError or RunError where there is no such run, checkpoint or data, or the data
     have other classes.
     """
-    with distributed.together():
+    with distributed.raise_if_any_failed():
         config = read_config(path)
         if ema and not config.ema.decay:
             raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
         config.eval.ema = config.eval.ema if ema is None else ema
         name = other.apply(config.dataset)
-        share = Share(*distributed.place())
-        split = Split(config, name, training=False, share=share)
+        share = ProcessShard(*distributed.place())
+        split = DataLoader(config, name, training=False, share=share)
         check_data(path, split, others=other.is_other_data)
         model = make_model(config, len(split.source.class_names))
         # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
-        task = make_task(config, model, steps_per_epoch=1, num_steps=1)
+        task = make_step_config(config, model, steps_per_epoch=1, num_steps=1)
     check_alike(config, split)
 
     def warn(text: str) -> None:
-        who = "" if distributed.is_first() else f" of process {distributed.place()[0]}"
+        who = "" if distributed.is_primary() else f" of process {distributed.place()[0]}"
         print(f"warning{who}: {text}", file=sys.stderr, flush=True)
 
     like = abstract_state(task, split.image_shape)
-    with distributed.together():
+    with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn)
     with checkpoints:
         state = restore_together(checkpoints, step, like)
 
     # Only now what takes its time: decoding all images that stay in memory.
-    with distributed.together():
+    with distributed.raise_if_any_failed():
         split.load(BadRecords(warn=warn))
     devices = make_devices(config.parallel)
-    collector = Collector(model.num_classes)
+    collector = PredictionCollector(model.num_classes)
     result = evaluate(
         devices,
         make_eval_step(devices, task, config.loss, flip=tta == "flip", keep=keep),
@@ -239,9 +239,9 @@ def weights_of(config: ml_collections.ConfigDict) -> str:
     return "ema" if config.ema.decay and config.eval.ema else "raw"
 
 
-def _with_bar(batches: Iterable, split: Split, batch_size: int) -> Iterable:
+def _with_bar(batches: Iterable, split: DataLoader, batch_size: int) -> Iterable:
     """The batches, with a bar on a terminal where they take more than a second."""
-    hidden = not distributed.is_first() or not sys.stderr.isatty()
+    hidden = not distributed.is_primary() or not sys.stderr.isatty()
     return tqdm.tqdm(
         batches,
         desc=f"evaluating {split.source.split}",

@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import ml_collections
 
 from flax_resnet import ResNet
-from flax_resnet.runs import network_of
+from flax_resnet.runs import model_from_config
 from train.config import loading
 from train.data.augment.auto_augment import rand_augment, trivial_augment
-from train.data.augment.mixup import Mix, check_even
+from train.data.augment.mixup import Mixup, check_even
 from train.data.augment.pipeline import Augment
-from train.data.loader import Split
-from train.data.sampler import Share, TrainOrder
-from train.data.source import Source
+from train.data.loader import DataLoader
+from train.data.sampler import EpochSampler, ProcessShard
+from train.data.source import DataSource
 from train.data.tfds_source import data_dir
 from train.engine import step
 from train.engine.devices import Pmap, ShardMap, make_devices
-from train.engine.intervals import Timetable, make_timetable
+from train.engine.intervals import Intervals, make_intervals
 from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.schedules import make_schedule
@@ -43,7 +43,7 @@ _OWN_KEYS = (
 
 
 @dataclass(frozen=True)
-class Run:
+class Experiment:
     """What a run's steps need and that does not change in it.
 
     ``variables`` are the weights that it begins with where ``init_from`` names some, and
@@ -53,12 +53,12 @@ class Run:
     config: ml_collections.ConfigDict
     path: str
     devices: Pmap | ShardMap
-    train_split: Split
-    eval_split: Split
-    timetable: Timetable
+    train_split: DataLoader
+    eval_split: DataLoader
+    timetable: Intervals
     model: ResNet
-    task: step.Task
-    order: TrainOrder
+    task: step.StepConfig
+    order: EpochSampler
     continues: bool
     variables: dict[str, Any] | None
 
@@ -68,7 +68,7 @@ class Run:
         return self.train_split.image_shape
 
 
-def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
+def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment:
     """Opens the data and makes the model and its steps, for the workdir ``path``.
 
     Sets ``config.dataset.data_dir`` in full, since evaluate runs elsewhere. Raises UsageError or
@@ -78,25 +78,27 @@ def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
     run_files.check(path, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.accumulate)
-    share = Share(*distributed.place())
-    train_split = Split(config, config.dataset.train_split, training=True, share=share)
+    share = ProcessShard(*distributed.place())
+    train_split = DataLoader(config, config.dataset.train_split, training=True, share=share)
     taken = train_split.gib if train_split.is_resident else 0.0
-    eval_split = Split(config, config.dataset.eval_split, training=False, share=share, taken=taken)
+    eval_split = DataLoader(
+        config, config.dataset.eval_split, training=False, share=share, taken=taken
+    )
     check_classes(train_split.source, eval_split.source)
     continues = run_files.has_checkpoints(path)
     if continues and run_files.described(path) is not None:  # or it is described anew
         run_files.check_data(path, train_split, eval_split)
-    timetable = make_timetable(config, len(train_split))
+    timetable = make_intervals(config, len(train_split))
     names = train_split.source.class_names
     model = make_model(config, len(names))
-    task = make_task(config, model, timetable.steps_per_epoch, timetable.num_steps)
+    task = make_step_config(config, model, timetable.steps_per_epoch, timetable.num_steps)
     if task.augment.mix:
         check_even(config.batch_size // len(devices))
-    order = TrainOrder(len(train_split), config.batch_size, config.seed, config.augment.repeats)
+    order = EpochSampler(len(train_split), config.batch_size, config.seed, config.augment.repeats)
     variables = None
     if not continues:
         variables = initial_variables(config, model, train_split.image_shape, names)
-    return Run(
+    return Experiment(
         config=config,
         path=path,
         devices=devices,
@@ -111,19 +113,19 @@ def open_run(config: ml_collections.ConfigDict, path: str) -> Run:
     )
 
 
-def check_alike(config: ml_collections.ConfigDict, *splits: Split) -> None:
+def check_alike(config: ml_collections.ConfigDict, *splits: DataLoader) -> None:
     """Raises RunError where processes would not compute the same; all of them must call it."""
-    distributed.check_same("version of the code", environment.code_digest())
-    distributed.check_same("versions of the libraries", environment.versions())
+    distributed.assert_equal("version of the code", environment.code_digest())
+    distributed.assert_equal("versions of the libraries", environment.versions())
     keys = loading.flatten(config)
-    distributed.check_same(
+    distributed.assert_equal(
         "configuration", {name: v for name, v in keys.items() if name not in _OWN_KEYS}
     )
     for split in splits:
-        distributed.check_same(f"{split.source.split!r} data", _told(split.source))
+        distributed.assert_equal(f"{split.source.split!r} data", _told(split.source))
 
 
-def _told(source: Source) -> dict[str, Any]:
+def _told(source: DataSource) -> dict[str, Any]:
     """What tells one split from another, without reading all of it."""
     last = len(source) - 1
     some = sorted({0, last // 3, last // 2, last})
@@ -131,7 +133,7 @@ def _told(source: Source) -> dict[str, Any]:
     return {"images": len(source), "classes": source.class_names, "records": read}
 
 
-def check_classes(one: Source, other: Source) -> None:
+def check_classes(one: DataSource, other: DataSource) -> None:
     """Raises UsageError where two splits do not have the same classes."""
     if one.class_names == other.class_names:
         return
@@ -157,18 +159,18 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
         num_classes = config.model.num_classes
     axis_name = step.AXIS if config.batch_norm == "global" else None
     try:
-        return network_of(loading.flatten(config), num_classes, axis_name)
+        return model_from_config(loading.flatten(config), num_classes, axis_name)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 
 
-def make_task(
+def make_step_config(
     config: ml_collections.ConfigDict, model: ResNet, steps_per_epoch: int, num_steps: int
-) -> step.Task:
+) -> step.StepConfig:
     """What the steps need beside arrays. Raises UsageError for what cannot be done."""
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
     frozen = frozen_modules(config.freeze, module_names(model)) if config.freeze else ()
-    return step.Task(
+    return step.StepConfig(
         model=model.clone(frozen=frozen),
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
@@ -195,7 +197,7 @@ def module_names(model: ResNet) -> list[str]:
 def make_augment(config: ml_collections.ConfigDict) -> Augment:
     """What ``config.augment`` says. Raises UsageError for what cannot be done."""
     keys = config.augment
-    mix = Mix(keys.mixup, keys.cutmix, keys.mix_probability, keys.mix_switch)
+    mix = Mixup(keys.mixup, keys.cutmix, keys.mix_probability, keys.mix_switch)
     if keys.color_jitter[3] > 0.5:
         raise UsageError(
             f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, may leave 0 by at"

@@ -11,7 +11,7 @@ from train.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Timetable:
+class Intervals:
     """Lengths and intervals in steps; an interval of 0 means at the end alone."""
 
     num_images: int
@@ -64,7 +64,7 @@ class Timetable:
         return text
 
 
-def make_timetable(config: ml_collections.ConfigDict, num_images: int) -> Timetable:
+def make_intervals(config: ml_collections.ConfigDict, num_images: int) -> Intervals:
     """Raises UsageError where the batch does not fit the data or the run has no step."""
     if config.batch_size > num_images:
         raise UsageError(
@@ -83,7 +83,7 @@ def make_timetable(config: ml_collections.ConfigDict, num_images: int) -> Timeta
     num_steps = config.num_steps or in_steps(config.num_epochs)
     if not num_steps:
         raise UsageError("config.num_epochs and config.num_steps are both 0: nothing to train")
-    return Timetable(
+    return Intervals(
         num_images=num_images,
         batch_size=config.batch_size,
         steps_per_epoch=steps_per_epoch,

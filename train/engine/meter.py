@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.data.prefetch import Ahead
-from train.engine.devices import InFlight
+from train.data.prefetch import Prefetcher
+from train.engine.devices import DispatchThrottle
 
 
 class Meter:
@@ -30,7 +30,7 @@ class Meter:
         self.batch_size, self.fetch, self.skips = batch_size, fetch, skips
         self.share_of_an_image = share_of_an_image
         self._metrics: list[tuple[int, dict[str, jax.Array]]] = []
-        self._in_flight = InFlight()
+        self._in_flight = DispatchThrottle()
         self._total_waited = self._total_seconds = 0.0
         self.first_nonfinite: int | None = None
         self.last_steps: tuple[int, ...] = ()
@@ -40,7 +40,7 @@ class Meter:
         """Leaves what happened so far out of the throughput."""
         self._began, self._waited, self._steps = time.monotonic(), 0.0, 0
 
-    def take(self, feed: Ahead) -> Any:
+    def take(self, feed: Prefetcher) -> Any:
         """The next batch. What is waited for it counts while the devices have nothing to do."""
         idle_since = None
         while True:

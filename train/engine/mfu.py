@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flax_resnet import summarize
 
 if TYPE_CHECKING:  # which would import what a benchmark on a bare machine lacks
-    from train.engine.experiment import Run
+    from train.engine.experiment import Experiment
 
 # Dense FLOP/s of a device as JAX names it, at the precision that JAX gives matrix products and
 # convolutions by default: bfloat16, and of float32 arrays TF32 on GPUs and bfloat16 on TPUs. From
@@ -44,7 +44,7 @@ def peak(device_kind: str, dtype: str) -> float | None:
     return None
 
 
-def share_of_an_image(run: Run) -> float | None:
+def share_of_an_image(run: Experiment) -> float | None:
     """Which share of a second of all devices' peak the training step of one image takes.
 
     Two operations for each multiply-add of convolutions and dense layers, and for the gradients

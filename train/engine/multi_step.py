@@ -14,20 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data.sampler import Share, TrainOrder
+from train.data.sampler import EpochSampler, ProcessShard
 
 MOST = 32
 
 
-def steps_per_call(chosen: int, platform: str, is_resident: bool) -> int:
+def steps_per_execution(chosen: int, platform: str, is_resident: bool) -> int:
     """``config.data.steps_per_call``, or for 0 what suits the platform."""
     if not is_resident:
         return 1
     return chosen or (1 if platform == "cpu" else MOST)
 
 
-def stacked(
-    order: TrainOrder, calls: Iterable[range], share: Share, most: int, devices: int
+def stack_batches(
+    order: EpochSampler, calls: Iterable[range], share: ProcessShard, most: int, devices: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """The record numbers of the calls' steps: ``record`` int32 ``(B, most)``, of which the first
     ``steps`` columns count; that is repeated for each of the process's ``devices``."""
@@ -39,7 +39,7 @@ def stacked(
         yield {"record": record, "steps": np.full(devices, len(call), np.int32)}
 
 
-def several(step: Callable) -> Callable:
+def run_steps(step: Callable) -> Callable:
     """``(state, data, batches) -> (state, metrics)`` from one batch's ``step``; mean metrics."""
 
     def call(state: Any, data: Any, batches: dict[str, jax.Array]) -> tuple[Any, Any]:

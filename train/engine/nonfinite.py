@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flax_resnet.files import write_atomically
-from train.engine.experiment import Run
+from train.engine.experiment import Experiment
 from train.runtime import distributed
 from train.runtime.errors import RunError
 from train.runtime.files import writing
@@ -20,14 +20,14 @@ REPORT = "nonfinite.json"
 MOST_SKIPPED = 20  # in a row; more will hardly end by themselves
 
 
-class Watch:
+class NonFiniteGuard:
     """Looks at each row of metrics, and ends the run where it is not finite, by RunError.
 
     Where such steps are skipped, only a long row of them ends it. ``wait`` is called before, so
     that what is being saved is there and told.
     """
 
-    def __init__(self, run: Run, wait: Callable[[], None]):
+    def __init__(self, run: Experiment, wait: Callable[[], None]):
         self.run, self._wait = run, wait
         self._skipped = 0  # steps in a row, as far as the rows tell
 
@@ -45,19 +45,19 @@ class Watch:
         else:
             what = f"the training loss or its gradients became not finite in step {first}"
         self._wait()
-        if distributed.is_first():
+        if distributed.is_primary():
             report(self.run, first, row)
         where = f"{REPORT} has the images of step {first}"
         raise RunError(f"{what}; {advice(self.run.path)}; {where}")
 
 
-def check_evaluation(run: Run, loss: float, step: int) -> None:
+def check_evaluation(run: Experiment, loss: float, step: int) -> None:
     """Ends the run, by RunError, where an evaluation's loss is not finite."""
     if not math.isfinite(loss):
         raise RunError(f"the evaluation loss became {loss} by step {step}; {advice(run.path)}")
 
 
-def report(run: Run, step: int, row: dict[str, Any]) -> None:
+def report(run: Experiment, step: int, row: dict[str, Any]) -> None:
     """Writes the images of ``step``, counted from 1, and the metrics to ``nonfinite.json``."""
     source = run.train_split.source
     records = [int(record) for record in run.order[step - 1]]

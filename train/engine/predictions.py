@@ -14,7 +14,7 @@ import numpy as np
 
 from flax_resnet.files import make_atomically
 from flax_resnet.runs import probabilities_of
-from train.data.source import Source
+from train.data.source import DataSource
 from train.runtime.errors import UsageError
 from train.runtime.files import writing
 
@@ -82,7 +82,7 @@ def output_names(class_names: Sequence[str], outputs: int) -> list[str]:
     return [*class_names, *(f"output {i}" for i in range(len(class_names), outputs))]
 
 
-class Collector:
+class PredictionCollector:
     """Makes predictions of what evaluation gives batch after batch, in the split's order.
 
     ``outputs`` are how many the head has.
@@ -117,7 +117,7 @@ def check_file(path: str) -> None:
         raise UsageError(f"--predictions must name a file, and {path!r} is a folder")
 
 
-def write(path: str, predictions: Predictions, source: Source) -> None:
+def write(path: str, predictions: Predictions, source: DataSource) -> None:
     """Writes a ``.csv``, a row an example, or an ``.npz`` with the probabilities of all classes.
 
     The row has ``image`` (what the data set calls it), ``label``, ``predicted``, ``probability``

@@ -18,7 +18,7 @@ from train.runtime import distributed
 from train.runtime.signals import StopRequest
 
 
-class Stopping:
+class StopAgreement:
     """Whether the run is to stop, the same in all processes at the same step.
 
     Args:
@@ -28,12 +28,12 @@ class Stopping:
 
     def __init__(self, stop: StopRequest, devices: int):
         self.own, self._devices = stop, devices
-        self._together = distributed.count() > 1
+        self._together = distributed.process_count() > 1
         self._heard = False
 
     def at_start(self) -> bool:
         """Before the first step, when there is no result to look at. All must call it."""
-        return any(distributed.gather(bool(self.own)))
+        return any(distributed.allgather(bool(self.own)))
 
     def after(self, finished: Any) -> bool:
         """After a step; ``finished`` is the result that it completed, None while there is none."""

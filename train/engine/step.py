@@ -19,7 +19,7 @@ from flax_resnet import ResNet, init_variables
 from flax_resnet.preprocessing import normalize
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import Augment, example_keys
-from train.tasks.classification import rank_of
+from train.tasks.classification import label_rank
 
 AXIS = "batch"
 DROPOUT = 2**31 - 1  # no run has so many steps
@@ -41,7 +41,7 @@ class TrainState(struct.PyTreeNode):
 
 
 @dataclass(frozen=True)
-class Task:
+class StepConfig:
     """What the steps need beside arrays: the net, the optimiser and the images' treatment.
 
     Attributes:
@@ -74,24 +74,24 @@ class Task:
     skip_nonfinite: bool = False
 
 
-def abstract_state(task: Task, image_shape: tuple[int, int, int]) -> TrainState:
+def abstract_state(task: StepConfig, image_shape: tuple[int, int, int]) -> TrainState:
     """Shapes and types of a state, for restoring into it: nothing is drawn."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(task.model.init, jax.random.key(0), images)
-    return jax.eval_shape(lambda variables: state_of(task, variables), variables)
+    return jax.eval_shape(lambda variables: init_state(task, variables), variables)
 
 
 def create_state(
-    task: Task, image_shape: tuple[int, int, int], variables: Any = None
+    task: StepConfig, image_shape: tuple[int, int, int], variables: Any = None
 ) -> TrainState:
     """The state before the first step, for images ``(H, W, C)``.
 
     ``variables`` are the model's collections to begin with; by default random ones.
     """
-    return state_of(task, variables or init_variables(task.model, task.seed, image_shape))
+    return init_state(task, variables or init_variables(task.model, task.seed, image_shape))
 
 
-def state_of(task: Task, variables: Any) -> TrainState:
+def init_state(task: StepConfig, variables: Any) -> TrainState:
     """The state before the first step, of given ``{"params", "batch_stats"}``."""
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})  # group norm has none
@@ -101,23 +101,23 @@ def state_of(task: Task, variables: Any) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=task.optimizer.init(trained(params, task.frozen)),
+        opt_state=task.optimizer.init(trainable_params(params, task.frozen)),
         ema=jax.tree.map(jnp.array, average),
     )
 
 
-def trained(params: Any, frozen: tuple[str, ...]) -> Any:
+def trainable_params(params: Any, frozen: tuple[str, ...]) -> Any:
     """The parameters of the modules that are not frozen."""
     return {name: module for name, module in params.items() if name not in frozen}
 
 
-def kept(collection: Any, frozen: tuple[str, ...]) -> Any:
+def frozen_subtree(collection: Any, frozen: tuple[str, ...]) -> Any:
     """What a collection has of the frozen modules."""
     return {name: module for name, module in collection.items() if name in frozen}
 
 
 def train_step(
-    task: Task, state: TrainState, batch: dict[str, jax.Array]
+    task: StepConfig, state: TrainState, batch: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. ``batch``: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` ``(N,)``.
 
@@ -143,17 +143,17 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
-        top1 = jnp.mean(rank_of(logits, targets.dominant()) < 1)
+        top1 = jnp.mean(label_rank(logits, targets.dominant()) < 1)
         return task.loss(logits, targets).mean(), (updates.get("batch_stats", {}), top1)
 
     def part(batch_stats, images, targets, dropout):
         """Gradients and what else comes of a part of the batch."""
         (loss, (batch_stats, top1)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            trained(state.params, task.frozen), batch_stats, images, targets, dropout
+            trainable_params(state.params, task.frozen), batch_stats, images, targets, dropout
         )
         return batch_stats, (gradients, loss, top1)
 
-    batch_stats, means = in_parts(
+    batch_stats, means = accumulate_gradients(
         part, task.accumulate, state.batch_stats, images, targets, dropout
     )
     # Devices hold equal shares of the batch: means of means are the batch's means.
@@ -163,20 +163,20 @@ def train_step(
     for leaf in jax.tree.leaves(gradients):
         finite &= jnp.isfinite(leaf).all()
 
-    params = trained(state.params, task.frozen)
+    params = trainable_params(state.params, task.frozen)
     updates, opt_state = task.optimizer.update(gradients, state.opt_state, params)
     params = state.params | optax.apply_updates(params, updates)
     # The very bits: a mean over three devices may round.
-    batch_stats = batch_stats | kept(state.batch_stats, task.frozen)
+    batch_stats = batch_stats | frozen_subtree(state.batch_stats, task.frozen)
     new_state = TrainState(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        ema=moving_average(task, state, {"params": params, "batch_stats": batch_stats}),
+        ema=update_ema(task, state, {"params": params, "batch_stats": batch_stats}),
     )
     if task.skip_nonfinite:
-        new_state = keep_unless(finite, new_state, state.replace(step=new_state.step))
+        new_state = select_if_finite(finite, new_state, state.replace(step=new_state.step))
         loss, top1 = (jnp.where(finite, metric, 0) for metric in (loss, top1))
     return new_state, {
         "loss": loss,
@@ -186,7 +186,7 @@ def train_step(
     }
 
 
-def keep_unless(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+def select_if_finite(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
     """The old state where a step is not finite, but for its place in the schedule.
 
     The learning rate belongs to the step's number, which goes on.
@@ -201,7 +201,7 @@ def keep_unless(finite: jax.Array, new: TrainState, old: TrainState) -> TrainSta
     return jax.tree.map(pick, new, old, is_leaf=is_leaf)
 
 
-def in_parts(
+def accumulate_gradients(
     part: Callable, count: int, batch_stats: Any, images: jax.Array, targets: Targets, key: Any
 ) -> tuple[Any, Any]:
     """Runs ``part`` on ``count`` equal parts of a batch: the last statistics, and mean results.
@@ -231,7 +231,7 @@ def in_parts(
     return batch_stats, jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def moving_average(task: Task, state: TrainState, new: Any) -> Any:
+def update_ema(task: StepConfig, state: TrainState, new: Any) -> Any:
     """``ema_decay`` of the old average and the rest of the new values; empty without a decay.
 
     At the n-th step at most n / (n + 9) of the old one: at first there is little to average,
@@ -241,10 +241,10 @@ def moving_average(task: Task, state: TrainState, new: Any) -> Any:
         return {}
     old = jnp.minimum(task.ema_decay, (state.step + 1) / (state.step + 10))
     average = jax.tree.map(lambda a, b: old * a + (1 - old) * b, state.ema, new)
-    return {name: average[name] | kept(state.ema[name], task.frozen) for name in average}
+    return {name: average[name] | frozen_subtree(state.ema[name], task.frozen) for name in average}
 
 
-def evaluated_variables(task: Task, state: TrainState) -> dict[str, Any]:
+def evaluated_variables(task: StepConfig, state: TrainState) -> dict[str, Any]:
     """The collections that are evaluated: the weights, or their moving average."""
     if task.ema_decay and task.evaluate_ema:
         return state.ema
@@ -252,7 +252,7 @@ def evaluated_variables(task: Task, state: TrainState) -> dict[str, Any]:
 
 
 def eval_step(
-    task: Task,
+    task: StepConfig,
     state: TrainState,
     batch: dict[str, jax.Array],
     flip: bool = False,
@@ -271,7 +271,7 @@ def eval_step(
     logits = task.model.apply(variables, images)
     if flip:
         logits = (logits + task.model.apply(variables, images[:, :, ::-1])) / 2
-    rank = rank_of(logits, batch["label"])
+    rank = label_rank(logits, batch["label"])
     losses = jnp.where(batch["valid"], task.eval_loss(logits, Targets(batch["label"])), 0)
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),

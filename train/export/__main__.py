@@ -5,7 +5,13 @@ from __future__ import annotations
 import logging
 import os
 
-from train.runtime.cli import Parser, add_checkpoint_flags, open_run, parse_step, run_command
+from train.runtime.cli import (
+    Parser,
+    add_checkpoint_flags,
+    load_trained_run,
+    parse_step,
+    run_command,
+)
 
 FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
 
@@ -33,7 +39,7 @@ def main() -> int:
     from train.export.exporting import check_output, export
 
     check_output(flags.format, flags.output)
-    run = open_run(flags.workdir, step, flags.weights, batch_size=8)
+    run = load_trained_run(flags.workdir, step, flags.weights, batch_size=8)
     for line in export(run, flags.format, flags.output):
         print(line, flush=True)
     return 0

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_resnet.decoding import BadImage
+from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.runs import Run
 from flax_resnet.weights import WeightsError
 from train.data.datasets import open_source
@@ -188,7 +188,7 @@ def real_squares(run: Run) -> tuple[np.ndarray, bool]:
     for index in np.unique(np.linspace(0, len(source) - 1, 4 * count).astype(int)):
         try:
             pixels.append(source.decoded(int(index))[0])
-        except BadImage:
+        except ImageDecodeError:
             continue
     if not pixels:
         return _drawn(run, count), False

@@ -29,7 +29,7 @@ def write_stablehlo(run: Run, path: str) -> None:
     size = run.preprocessing.image_size
     shape = (*export.symbolic_shape("N"), size, size, 3)
     images = jax.ShapeDtypeStruct(shape, np.uint8)
-    with ops.plain():  # what suits the CPU it is written on may not suit where it runs
+    with ops.use_xla_ops():  # what suits the CPU it is written on may not suit where it runs
         exported = export.export(jax.jit(predict), platforms=PLATFORMS)(images)
     with open(path, "wb") as file:
         file.write(exported.serialize())

@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.data.prefetch import Ahead
+from train.data.prefetch import Prefetcher
 from train.engine.evaluation import eval_batch_size
-from train.engine.experiment import Run
+from train.engine.experiment import Experiment
 from train.engine.step import TrainState
 from train.loop import Loop, first_images
 from train.plan import memory
 from train.reporting.console import Console
-from train.reporting.plots import Pictures
+from train.reporting.plots import Plots
 from train.runtime.signals import StopRequest
 from train.workdir.checkpoints import Checkpoints
 
@@ -67,13 +67,13 @@ class Seconds:
     compiling_evaluation: float
 
 
-class Trial:
+class DryRun:
     """A run's loop in the folder ``scratch``; compiles the step. Call its methods in order.
 
     Raises what the run itself would raise.
     """
 
-    def __init__(self, run: Run, state: TrainState, scratch: str, console: Console):
+    def __init__(self, run: Experiment, state: TrainState, scratch: str, console: Console):
         self.run, self.scratch = dataclasses.replace(run, path=scratch), scratch
         began = time.monotonic()
         self.loop = Loop(self.run, state, None, console, None, StopRequest())
@@ -110,7 +110,7 @@ class Trial:
         }
         return memory.of_step(self._compile(self.run.devices.split(parts))).total
 
-    def pictures(self, pictures: Pictures) -> None:
+    def pictures(self, pictures: Plots) -> None:
         """Draws the first images, as the run does."""
         pictures.samples(lambda: first_images(self.run))
 
@@ -137,7 +137,7 @@ class Trial:
         left = loop.end - loop.start
         calls = self.run.timetable.calls(loop.start, loop.together)
         warm_up = WARM_UP if left > 2 * WARM_UP * loop.together else 0
-        with Ahead(loop.batches(), self.run.devices.split) as feed:
+        with Prefetcher(loop.batches(), self.run.devices.split) as feed:
             for call in itertools.islice(calls, warm_up):
                 loop.step(feed, call)
             jax.block_until_ready(loop.state)
@@ -152,7 +152,7 @@ class Trial:
 
     def _input(self) -> float | None:
         """Seconds a batch, of the input pipeline alone; None where too few batches are left."""
-        with Ahead(self.loop.batches(), self.run.devices.split) as feed:
+        with Prefetcher(self.loop.batches(), self.run.devices.split) as feed:
             for _ in range(WARM_UP):
                 next(feed, None)
             done, began = 0, time.monotonic()
@@ -192,7 +192,7 @@ class Trial:
         run, loop = self.run, self.loop
         with (
             Checkpoints(self.scratch, run.config.checkpoint.keep) as checkpoints,
-            Ahead(loop.batches(), run.devices.split) as feed,
+            Prefetcher(loop.batches(), run.devices.split) as feed,
         ):
             began = time.monotonic()
             checkpoints.save(run.devices.fetch(loop.state))
@@ -209,7 +209,7 @@ class Trial:
             return whole, held_up
 
 
-def largest_images(run: Run, start: int) -> int:
+def largest_images(run: Experiment, start: int) -> int:
     """The first step from ``start`` on whose images are the largest of those to come."""
     per_epoch, end = run.timetable.steps_per_epoch, run.timetable.num_steps
 
@@ -221,7 +221,7 @@ def largest_images(run: Run, start: int) -> int:
     return max(range(start, end), key=size)
 
 
-def mean_pixels(run: Run, start: int) -> float:
+def mean_pixels(run: Experiment, start: int) -> float:
     """Pixels of the images to come, as a mean share of the largest ones'."""
     per_epoch, end = run.timetable.steps_per_epoch, run.timetable.num_steps
     if not run.train_split.sizes.others or start >= end:
@@ -230,20 +230,20 @@ def mean_pixels(run: Run, start: int) -> float:
     return float(np.mean(np.square(sizes)) / max(sizes) ** 2)
 
 
-def batches_between(run: Run) -> int:
+def batches_between(run: Experiment) -> int:
     """What a batch size has to be a multiple of."""
     parts = len(run.devices) * run.config.accumulate
     return int(np.lcm(parts * (2 if run.task.augment.mix else 1), run.config.augment.repeats))
 
 
-def another_batch_size(run: Run) -> int:
+def another_batch_size(run: Experiment) -> int:
     """About half of the batch, or twice where it cannot be halved."""
     unit, size = batches_between(run), run.config.batch_size
     half = size // 2 // unit * unit
     return half or 2 * size
 
 
-def largest_batch(run: Run, needed: Memory, other: Callable[[int], int]) -> int | None:
+def largest_batch(run: Experiment, needed: Memory, other: Callable[[int], int]) -> int | None:
     """The largest batch that fits the memory: a straight line through two batch sizes.
 
     ``other`` gives the bytes of the step at another size, see :meth:`Trial.other_step`. None

@@ -18,13 +18,13 @@ from flax_resnet import summarize
 from train.data.datasets import open_source
 from train.data.tfds_source import data_dir
 from train.engine.devices import make_devices
-from train.engine.experiment import Run, open_run
+from train.engine.experiment import Experiment, build_experiment
 from train.engine.optim.schedules import counted
 from train.loop import first_state
 from train.plan.dry_run import (
+    DryRun,
     Memory,
     Seconds,
-    Trial,
     another_batch_size,
     largest_batch,
     mean_pixels,
@@ -32,7 +32,7 @@ from train.plan.dry_run import (
 from train.prepare.staging import size, size_of
 from train.reporting import run_summary
 from train.reporting.console import Console
-from train.reporting.plots import Pictures, draw_schedule
+from train.reporting.plots import Plots, draw_schedule
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
 from train.runtime.formatting import clock
@@ -57,7 +57,7 @@ def plan(config: ml_collections.ConfigDict, path: str, output: str) -> dict[str,
         found: dict[str, Any] = {}
         if not problems:
             with telling(problems):
-                planned(open_run(config, path), output, scratch, found, problems)
+                planned(build_experiment(config, path), output, scratch, found, problems)
         return found | {"problems": problems}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -103,12 +103,12 @@ TOO_LARGE = (
 
 
 def planned(
-    run: Run, output: str, scratch: str, found: dict[str, Any], problems: list[str]
+    run: Experiment, output: str, scratch: str, found: dict[str, Any], problems: list[str]
 ) -> None:
     """Tells of an opened run; fills ``found`` and ``problems`` as it goes."""
     config, timetable = run.config, run.timetable
     console = Console(timetable.num_steps)
-    pictures = Pictures(output, console.warn)
+    pictures = Plots(output, console.warn)
     state = first_state(run, None)
     start = int(state.step)
     run_summary.run(console, run, state)
@@ -136,7 +136,7 @@ def planned(
         return
 
     console.compiling()
-    trial = Trial(run, state, scratch, console)
+    trial = DryRun(run, state, scratch, console)
     console.compiled()
     found["compile_seconds"] = round(trial.compiling, 2)
     needed = trial.memory()
@@ -152,7 +152,12 @@ def planned(
 
 
 def tell_time(
-    console: Console, run: Run, trial: Trial, seconds: Seconds, start: int, found: dict[str, Any]
+    console: Console,
+    run: Experiment,
+    trial: DryRun,
+    seconds: Seconds,
+    start: int,
+    found: dict[str, Any],
 ) -> None:
     """How long a step, an epoch and all that is left would take."""
     timetable = run.timetable
@@ -193,7 +198,7 @@ def tell_time(
 
 
 def tell_memory(
-    console: Console, run: Run, needed: Memory, found: dict[str, Any], problems: list[str]
+    console: Console, run: Experiment, needed: Memory, found: dict[str, Any], problems: list[str]
 ) -> None:
     """What is needed and what there is."""
     where = "of this machine's" if run.devices.platform == "cpu" else "of each device's"
@@ -215,7 +220,7 @@ def tell_memory(
 
 
 def tell_batch(
-    console: Console, run: Run, needed: Memory, trial: Trial, found: dict[str, Any]
+    console: Console, run: Experiment, needed: Memory, trial: DryRun, found: dict[str, Any]
 ) -> None:
     """The largest batch that fits, as far as a straight line tells."""
     other = another_batch_size(run)
@@ -246,14 +251,14 @@ def check_disk(path: str, checkpoint: int, keep: int, problems: list[str]) -> No
         )
 
 
-def schedule_points(run: Run, most: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+def schedule_points(run: Experiment, most: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """Epochs, and the learning rate at each, float32 ``(N,)``."""
     steps = np.unique(np.linspace(0, run.timetable.num_steps - 1, most).astype(np.int32))
     rates = jax.vmap(lambda step: jnp.asarray(run.task.schedule(step), jnp.float32))(steps)
     return steps / run.timetable.steps_per_epoch, np.asarray(rates)
 
 
-def schedule_line(run: Run, width: int = 40) -> str:
+def schedule_line(run: Experiment, width: int = 40) -> str:
     """The learning rate over the run in one line: ``▁▅█▇▅▃▁ from 0.01 up to 0.1, at last 0``."""
     rates = schedule_points(run, width)[1]
     top = rates.max() or 1.0

@@ -46,7 +46,7 @@ class Console:
         """The first step is about to start, and takes longer than all others."""
         if self.heard:
             # Of several processes each may end at any moment, by a thread of JAX's, with a line.
-            self._unfinished = distributed.count() == 1
+            self._unfinished = distributed.process_count() == 1
             self._print("compiling…", end="" if self._unfinished else "\n")
         self.began = time.monotonic()
 

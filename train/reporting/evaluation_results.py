@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.files import write_atomically
-from train.data.loader import Split
+from train.data.loader import DataLoader
 from train.engine.evaluation import TOP5_FROM, Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import plots
@@ -123,7 +123,7 @@ def write(
         for name in drawings:
             with contextlib.suppress(FileNotFoundError):  # of an earlier evaluation
                 os.unlink(path(name))
-        pictures = plots.Pictures(folder, warn)
+        pictures = plots.Plots(folder, warn)
         for name, draw in drawings.items():
             if name != "mistakes.png" or len(scores.mistakes):
                 pictures.draw(name, draw)
@@ -136,7 +136,7 @@ def outputs_of(evaluated: Evaluated) -> list[str]:
     return output_names(evaluated.split.source.class_names, evaluated.predictions.outputs)
 
 
-def images_of(split: Split, records: np.ndarray) -> np.ndarray:
+def images_of(split: DataLoader, records: np.ndarray) -> np.ndarray:
     """The uint8 squares ``(N, S, S, 3)`` of some records, as the network sees them."""
     if split.is_resident:
         return split.resident["image"][records]

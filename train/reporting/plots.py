@@ -17,7 +17,7 @@ from train.runtime.formatting import shortened
 from train.workdir.metrics_log import read_rows
 
 
-class Pictures:
+class Plots:
     """A run's pictures. One that cannot be drawn is worth a warning and no run.
 
     The curves are drawn again from time to time, since a drawing costs a step or many.

@@ -20,7 +20,7 @@ from train.config import loading
 from train.config.keys import KEYS
 from train.engine.evaluation import Evaluated
 from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
-from train.reporting.plots import Pictures
+from train.reporting.plots import Plots
 from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
@@ -31,7 +31,7 @@ _MOST_CELLS = 20  # classes whose confusions are shown as a table
 _SMALL = 64  # pixels; smaller pictures are shown as the pixels they are
 
 
-class LiveReport(Pictures):
+class LiveReport(Plots):
     """The pictures and the page of a run that trains. Pictures of evaluations are made when the
     page is, and not each time."""
 

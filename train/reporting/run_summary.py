@@ -6,21 +6,21 @@ import jax
 import ml_collections
 
 from train.engine.devices import Devices
-from train.engine.experiment import Run
-from train.engine.intervals import Timetable
+from train.engine.experiment import Experiment
+from train.engine.intervals import Intervals
 from train.engine.optim import schedules
-from train.engine.step import TrainState, trained
+from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
 from train.workdir import run_files
 
 
-def run(console: Console, run: Run, state: TrainState) -> None:
+def run(console: Console, run: Experiment, state: TrainState) -> None:
     """Tells what was found and what will happen, and warns of what does not fit."""
     config, devices, timetable = run.config, run.devices, run.timetable
     train_split, eval_split, frozen = run.train_split, run.eval_split, run.task.frozen
     source = train_split.source
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    learning = sum(leaf.size for leaf in jax.tree.leaves(trained(state.params, frozen)))
+    learning = sum(leaf.size for leaf in jax.tree.leaves(trainable_params(state.params, frozen)))
     learn = f" of which {learning:,} learn" if frozen else ""
     size = config.dataset.image_size
     sizes = ", ".join(map(str, train_split.sizes.others))
@@ -64,7 +64,7 @@ def batch_norm_share(config: ml_collections.ConfigDict, devices: Devices) -> int
 
 def warnings(
     config: ml_collections.ConfigDict,
-    timetable: Timetable,
+    timetable: Intervals,
     devices: Devices,
     has_batch_norm: bool = True,
 ) -> list[str]:

@@ -161,7 +161,7 @@ def parse_step(text: str) -> int | str:
     return int(text)
 
 
-def open_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
+def load_trained_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
     """:func:`flax_resnet.load_run`, with the commands' errors."""
     from flax_resnet import load_run
     from flax_resnet.runs import RequestError

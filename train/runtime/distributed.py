@@ -115,22 +115,22 @@ def launched_with_others(env: Mapping[str, str]) -> bool:
         return int(env[name]) if env.get(name, "").isdigit() else 1
 
     if "SLURM_STEP_NODELIST" in env and "SLURM_PROCID" in env:  # by srun, not in its script
-        return count("SLURM_NTASKS") > 1
+        return process_count("SLURM_NTASKS") > 1
     if "OMPI_MCA_orte_hnp_uri" in env:
-        return count("OMPI_COMM_WORLD_SIZE") > 1
+        return process_count("OMPI_COMM_WORLD_SIZE") > 1
     if "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env:
         return True
     return "," in env.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in env
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes and speaks."""
     import jax
 
     return jax.process_index() == 0
 
 
-def count() -> int:
+def process_count() -> int:
     """How many processes there are."""
     import jax
 
@@ -144,9 +144,9 @@ def place() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def gather(value: Any) -> list[Any]:
+def allgather(value: Any) -> list[Any]:
     """What each process gives, JSON can hold, in the processes' order. All must call it."""
-    if count() == 1:
+    if process_count() == 1:
         return [value]
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
@@ -162,14 +162,14 @@ def gather(value: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_if_any_failed() -> Iterator[None]:
     """Ends its block in all processes with an error where it does in one."""
     error: UsageError | RunError | None = None
     try:
         yield
     except (UsageError, RunError) as raised:
         error = raised
-    others = gather(None if error is None else f"{type(error).__name__}: {error}")
+    others = allgather(None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error
     for process, text in enumerate(others):
@@ -177,9 +177,9 @@ def together() -> Iterator[None]:
             raise RunError(f"process {process} ended: {text}")
 
 
-def check_same(what: str, value: Any) -> None:
+def assert_equal(what: str, value: Any) -> None:
     """Raises RunError in all processes where one has another value than the first."""
-    first, *others = gather(value)
+    first, *others = allgather(value)
     for process, other in enumerate(others, 1):
         if other == first:
             continue
@@ -205,7 +205,7 @@ def run(command: Callable[[], int]) -> int:
 
     try:
         status = command()
-        gather("done")
+        allgather("done")
     except (UsageError, RunError) as error:
         _end(f"error: {error}", status=2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
@@ -232,7 +232,7 @@ def _leave(status: int) -> NoReturn:
     _status = status
     for number in StopRequest.SIGNALS:  # of a launcher that ends all once one has ended
         signal.signal(number, signal.SIG_IGN)
-    if is_first():
+    if is_primary():
         time.sleep(1)
     sys.stdout.flush()
     sys.stderr.flush()

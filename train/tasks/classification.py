@@ -43,7 +43,7 @@ def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 
     return targets.weight * losses + (1 - targets.weight) * others
 
 
-def rank_of(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """How many classes come before the label, int32 ``(N,)``; 0 is a right answer.
 
     Of equal logits the lower class comes first, as with argmax, so a net that gives the same
@@ -76,7 +76,7 @@ def binary_cross_entropy(
     return -(target * yes + (1 - target) * no).mean(axis=1)
 
 
-def guessing(name: str, classes: int) -> float:
+def chance_loss(name: str, classes: int) -> float:
     """The loss of logits that are all zero: a net's that has learned nothing."""
     # The one class of a net with a single output is never wrong, and its loss is 0.
     return math.log(2 if name == "binary_cross_entropy" else max(2, classes))

@@ -121,13 +121,13 @@ class Checkpoints:
             number = self._resolve(step)
             try:
                 return self._read(number, like)
-            except Damaged as error:
+            except CorruptCheckpointError as error:
                 raise RunError(f"{error}. {self._others(number)}") from error
-        damaged: list[tuple[int, Damaged]] = []
+        damaged: list[tuple[int, CorruptCheckpointError]] = []
         for number in reversed(self.steps()):
             try:
                 state = self._read(number, like)
-            except Damaged as error:
+            except CorruptCheckpointError as error:
                 damaged.append((number, error))
                 continue
             for other, error in damaged:
@@ -172,13 +172,17 @@ class Checkpoints:
         try:
             sealed = check_step(self.folder, step)
         except (OSError, ValueError) as error:
-            raise Damaged(f"cannot read the checkpoint {place}: {_told(error)}") from error
+            raise CorruptCheckpointError(
+                f"cannot read the checkpoint {place}: {_told(error)}"
+            ) from error
         try:
             state = self._restore(step, like)
             jax.tree_util.tree_map_with_path(_check_shape, like, state)
             return state
         except Exception as error:
-            kind = RunError if sealed else Damaged  # what is as it was sealed is not damaged
+            kind = (
+                RunError if sealed else CorruptCheckpointError
+            )  # what is as it was sealed is not damaged
             raise kind(f"cannot read the checkpoint {place}: {_told(error)}") from error
 
     def _restore(self, step: int, like: Any) -> Any:
@@ -242,15 +246,15 @@ def restore_together(checkpoints: Checkpoints, step: int | str, like: Any) -> An
     to say. Raises what :meth:`Checkpoints.restore` does.
     """
     state = None
-    with distributed.together():
-        if distributed.is_first():
+    with distributed.raise_if_any_failed():
+        if distributed.is_primary():
             state = checkpoints.restore(step, like)
-    number = distributed.gather(None if state is None else int(state.step))[0]
-    with distributed.together():
+    number = distributed.allgather(None if state is None else int(state.step))[0]
+    with distributed.raise_if_any_failed():
         return checkpoints.restore(number, like) if state is None else state
 
 
-class Damaged(Exception):
+class CorruptCheckpointError(Exception):
     """A checkpoint that is not what was saved, or of another network."""
 
 

@@ -20,8 +20,8 @@ import ml_collections
 from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
 from train.config import loading
-from train.data.loader import Split
-from train.data.source import Source
+from train.data.loader import DataLoader
+from train.data.source import DataSource
 from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import Locked, append_line, check_writable, locked, writing
@@ -60,7 +60,7 @@ def create(path: str, config: ml_collections.ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: str, warn: Callable[[str], None]) -> Iterator[None]:
+def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Holds the workdir for one trainer. Raises RunError where another one has it."""
     with contextlib.ExitStack() as stack:
         try:
@@ -89,15 +89,15 @@ def has_checkpoints(path: str) -> bool:
 
 def check_shared(path: str) -> None:
     """Raises RunError in all processes where one sees another folder at ``path``."""
-    if distributed.count() == 1:
+    if distributed.process_count() == 1:
         return
-    token = os.path.join(path, f".shared.{distributed.gather(secrets.token_hex(8))[0]}")
-    with distributed.together():
-        if distributed.is_first():
+    token = os.path.join(path, f".shared.{distributed.allgather(secrets.token_hex(8))[0]}")
+    with distributed.raise_if_any_failed():
+        if distributed.is_primary():
             with writing(token):
                 open(token, "w").close()
     try:
-        with distributed.together():
+        with distributed.raise_if_any_failed():
             deadline = time.monotonic() + _SEEN_SECONDS
             while not os.path.exists(token):
                 if time.monotonic() > deadline:
@@ -107,7 +107,7 @@ def check_shared(path: str) -> None:
                     )
                 time.sleep(0.2)
     finally:
-        if distributed.is_first():
+        if distributed.is_primary():
             with contextlib.suppress(OSError):
                 os.unlink(token)
 
@@ -150,7 +150,7 @@ def read_config(path: str) -> ml_collections.ConfigDict:
 
 
 def describe(
-    path: str, config: ml_collections.ConfigDict, train_split: Split, eval_split: Split
+    path: str, config: ml_collections.ConfigDict, train_split: DataLoader, eval_split: DataLoader
 ) -> None:
     """Writes ``run.json``: what a prediction needs to know, and the versions of what runs."""
     description = {
@@ -187,7 +187,7 @@ def read_description(path: str) -> dict[str, Any]:
     return description
 
 
-def check_data(path: str, *splits: Split, others: bool = False) -> None:
+def check_data(path: str, *splits: DataLoader, others: bool = False) -> None:
     """Raises RunError where data are others than those of the run in ``path``.
 
     Their folder may be another, but neither their classes nor their number: labels would
@@ -211,7 +211,7 @@ def check_data(path: str, *splits: Split, others: bool = False) -> None:
             )
 
 
-def _unlike(source: Source, learned: Sequence[str]) -> str:
+def _unlike(source: DataSource, learned: Sequence[str]) -> str:
     """What tells two lists of classes apart, where their beginnings do not."""
     unknown = [name for name in source.class_names if name not in learned]
     lacking = [name for name in learned if name not in source.class_names]

@@ -54,7 +54,7 @@ def assert_as_linen(computed):
     """``computed(module)`` of both forms of ours equals that of linen's batch norm."""
     theirs = computed(nn.BatchNorm)
     assert_close(computed(BatchNorm), theirs, 1e-5)
-    with ops.forms_of("gpu"):
+    with ops.use_backend("gpu"):
         assert_close(computed(BatchNorm), theirs, 1e-5)
 
 
@@ -130,13 +130,13 @@ def test_is_taken_in_training_on_gpus(x, params):
         return "custom_vjp_call" in str(jax.make_jaxpr(apply)(x))
 
     assert not taken(x)
-    with ops.forms_of("gpu"):
+    with ops.use_backend("gpu"):
         assert taken(x) and taken(x.astype(jnp.bfloat16)) and not taken(x, evaluates=True)
 
 
 def test_bfloat16_keeps_its_type_and_computes_in_float32(x, params):
     low = x.astype(jnp.bfloat16)
-    with ops.forms_of("gpu"):
+    with ops.use_backend("gpu"):
         ours = run(BatchNorm, low, params)
     assert ours[0][1][0].dtype == jnp.bfloat16
     assert ours[0][1][1]["batch_stats"]["mean"].dtype == jnp.float32
@@ -181,7 +181,7 @@ def test_asks_for_the_mode_as_linen_does(x):
 
 def test_bfloat16_parameters_get_gradients_of_their_type(x, params):
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    with ops.forms_of("gpu"):
+    with ops.use_backend("gpu"):
         _, gradients = run(BatchNorm, x, low)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients[1]))
 

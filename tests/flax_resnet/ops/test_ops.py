@@ -43,7 +43,7 @@ def value_and_gradients(function, *arguments):
 
 def both(function, *arguments):
     fast = value_and_gradients(function, *arguments)
-    with ops.plain():
+    with ops.use_xla_ops():
         return fast, value_and_gradients(function, *arguments)
 
 
@@ -115,7 +115,7 @@ def test_3x3_of_any_size_in_any_parts(monkeypatch, shape, parts, form):
     monkeypatch.setattr(chunks, "count", lambda x, most: parts)
     x, kernel = draw(*shape, 5), draw(3, 3, 5, 3, seed=1)
     ours = value_and_gradients(form.conv3x3, x, kernel)
-    with ops.plain():
+    with ops.use_xla_ops():
         assert distance(ours, value_and_gradients(conv, x, kernel)) < CLOSE
 
 
@@ -124,7 +124,7 @@ def test_any_convolution_of_linen(padding):
     images = draw(2, 2, 5, 3)  # VALID: not a single place for the kernel
     layer = nn.Conv(4, (3, 3), padding=padding, conv_general_dilated=ops.conv_general_dilated)
     y, variables = layer.init_with_output(jax.random.key(0), images)
-    with ops.plain():
+    with ops.use_xla_ops():
         np.testing.assert_allclose(layer.apply(variables, images), y, atol=1e-6)
     line = nn.Conv(4, (3,), conv_general_dilated=ops.conv_general_dilated)
     assert line.init_with_output(jax.random.key(0), images[0])[0].shape == (2, 5, 4)
@@ -191,12 +191,12 @@ def test_network_with_the_forms_of_gpus_equals_plain(fields, counts):
             y, updates = model.apply(changed, images, train=True, mutable=["batch_stats"])
             return jnp.concatenate([y.ravel(), *map(jnp.ravel, jax.tree.leaves(updates))])
 
-        with ops.forms_of("gpu"):
+        with ops.use_backend("gpu"):
             jaxpr = str(jax.make_jaxpr(run)(variables["params"], images))
             forms = ("batch_norm", "max_pool_first", "_relu_by_result")
             assert [jaxpr.count(f"name={form}\n") for form in forms] == counts
             ours = value_and_gradients(run, variables["params"], images)
-        with ops.plain():
+        with ops.use_xla_ops():
             theirs = value_and_gradients(run, variables["params"], images)
         assert max(distance(a, b) for a, b in zip(ours, theirs, strict=True)) < 1e-10
 
@@ -215,7 +215,7 @@ def test_no_window_loses_its_gradient(backend, dtype):
     def total(shift):
         return ops.max_pool(ops.relu(normalised(x) + shift), 1).sum(dtype=jnp.float32)
 
-    with ops.forms_of(backend):
+    with ops.use_backend(backend):
         slope = jax.jit(jax.grad(total), compiler_options=AS_SHIPPED)(jnp.asarray(10, dtype))
     assert slope == 2 * 4 * 4 * 4
 
@@ -229,9 +229,9 @@ def test_gradients_of_gpus_have_derivatives(function):
         slope = jax.grad(lambda x: (function(x) ** 3).sum())
         return jax.jvp(slope, (x,), (vector,))[1]
 
-    with ops.forms_of("gpu"):
+    with ops.use_backend("gpu"):
         ours = product()
-    with ops.plain():
+    with ops.use_xla_ops():
         assert distance(ours, product()) < CLOSE
 
 
@@ -242,26 +242,26 @@ def test_fast_forms_are_taken_in_float32_alone():
 
     assert not convolves(jnp.float32)
     assert convolves(jnp.bfloat16)
-    with ops.plain():
+    with ops.use_xla_ops():
         assert convolves(jnp.float32)
     assert not convolves(jnp.float32)
 
 
 def test_names_of_backends_are_checked():
     with pytest.raises(ValueError, match="no forms of 'cuda'; there are those of cpu, gpu"):
-        ops.forms_of("cuda")
+        ops.use_backend("cuda")
 
 
 def test_the_relu_of_gpus_knows_forward_mode():
     x = draw(2, 3)
-    with ops.forms_of("gpu"):
+    with ops.use_backend("gpu"):
         _, tangent = jax.jvp(ops.relu_of_sum, (x,), (x,))
     np.testing.assert_array_equal(tangent, jax.nn.relu(x))
 
 
 def test_plain_knows_forward_mode():
     x, kernel = draw(2, 8, 8, 6), draw(1, 1, 6, 4, seed=1)
-    with ops.plain():
+    with ops.use_xla_ops():
         _, tangent = jax.jvp(lambda x: conv(x, kernel), (x,), (x,))
     assert distance(tangent, conv(x, kernel)) < CLOSE
 
@@ -276,7 +276,7 @@ def test_open_shapes_are_exported(backend):
     def run(x):
         return ops.relu_of_sum(ops.max_pool(normalised(conv(x, kernel)), 1))
 
-    with ops.forms_of(backend):
+    with ops.use_backend(backend):
         exported = jax.export.export(jax.jit(run))(images)
         rebuilt = jax.export.deserialize(exported.serialize(vjp_order=1))
         x = draw(3, 16, 16, 64)

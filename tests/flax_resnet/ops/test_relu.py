@@ -15,7 +15,7 @@ from flax_resnet import ResNet, init_variables, ops
 @pytest.mark.parametrize("relu", [ops.relu, ops.relu_of_sum])
 def test_relu_gives_jaxs_values_and_gradients(relu, backend, dtype):
     x = jnp.array([-np.inf, -2, -1e-30, -0.0, 0, 1e-30, 3, np.inf, np.nan], dtype)
-    with ops.forms_of(backend):
+    with ops.use_backend(backend):
         assert relu(x).dtype == dtype
         values = [np.asarray(f(x), np.float32) for f in (relu, jax.nn.relu)]
         np.testing.assert_array_equal(*values)  # NaN stays NaN
@@ -26,7 +26,7 @@ def test_relu_gives_jaxs_values_and_gradients(relu, backend, dtype):
 
 def test_each_platform_of_an_export_has_its_form():
     def text(*platforms):
-        with ops.plain():
+        with ops.use_xla_ops():
             exported = jax.export.export(jax.jit(ops.relu), platforms=platforms)(jnp.ones(3))
         return exported.mlir_module()
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from tests.conftest import DIGITS
 from train.data.datasets import open_source
-from train.data.loader import Split
+from train.data.loader import DataLoader
 from train.runtime.errors import RunError, UsageError
 
 
@@ -21,7 +21,7 @@ def splits(digits_config):
     def make(resident, training=True, **dataset):
         digits_config.data.resident = resident
         digits_config.dataset.update(dataset)
-        return Split(digits_config, "train" if training else "test", training).load()
+        return DataLoader(digits_config, "train" if training else "test", training).load()
 
     return make
 

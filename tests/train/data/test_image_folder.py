@@ -10,7 +10,7 @@ from tests.train.pictures import encode, every_format, photograph
 from train.config.loading import default_config
 from train.data.datasets import open_source
 from train.data.image_folder import open_folder
-from train.data.loader import Split
+from train.data.loader import DataLoader
 from train.engine.experiment import check_classes
 from train.runtime.errors import RunError, UsageError
 from train.workdir import run_files
@@ -185,15 +185,15 @@ def test_a_run_is_not_continued_on_other_pictures(tmp_path):
         make(tmp_path, *(f"{split}/{picture}.png" for picture in ("a/1", "a/2", "b/1", "b/2")))
     config = default_config()
     config.dataset.update(name="folder", data_dir=str(tmp_path), image_size=8)
-    splits = Split(config, "train", training=True), Split(config, "test", training=False)
+    splits = DataLoader(config, "train", training=True), DataLoader(config, "test", training=False)
     run_files.describe(str(tmp_path), config, *splits)
     run_files.check_data(str(tmp_path), *splits)
     make(tmp_path, "train/b/3.png")
     with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
-        run_files.check_data(str(tmp_path), Split(config, "train", training=True))
+        run_files.check_data(str(tmp_path), DataLoader(config, "train", training=True))
     make(tmp_path, "val/c/1.png")
     with pytest.raises(RunError, match="learned the classes a, b, but folder test has a, b, c"):
-        run_files.check_data(str(tmp_path), Split(config, "test", training=False))
+        run_files.check_data(str(tmp_path), DataLoader(config, "test", training=False))
 
 
 def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path):

@@ -11,11 +11,11 @@ import pytest
 
 from tests.train.pictures import encode, photograph
 from train.data.in_memory import gather
-from train.data.loader import Split
-from train.data.prefetch import Ahead
+from train.data.loader import DataLoader
+from train.data.prefetch import Prefetcher
 from train.data.reader import BadRecords, Reader
-from train.data.sampler import Share, TrainOrder
-from train.data.source import Source
+from train.data.sampler import EpochSampler, ProcessShard
+from train.data.source import DataSource
 from train.runtime.errors import RunError, UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -28,13 +28,13 @@ def splits(digits_config):
     def make(resident, training=True, **dataset):
         digits_config.data.resident = resident
         digits_config.dataset.update(dataset)
-        return Split(digits_config, "train" if training else "test", training).load()
+        return DataLoader(digits_config, "train" if training else "test", training).load()
 
     return make
 
 
 def test_order_visits_each_record_at_most_once_an_epoch_and_follows_the_seed():
-    order = TrainOrder(num_records=103, batch_size=10, seed=4)
+    order = EpochSampler(num_records=103, batch_size=10, seed=4)
     assert order.steps_per_epoch == 10
     epochs = [np.concatenate([order[10 * e + b] for b in range(10)]) for e in range(3)]
     for epoch in epochs:
@@ -42,16 +42,16 @@ def test_order_visits_each_record_at_most_once_an_epoch_and_follows_the_seed():
     assert not np.array_equal(epochs[0], epochs[1])
     left_out = [set(range(103)) - set(epoch) for epoch in epochs]
     assert left_out[0] != left_out[1]
-    again = TrainOrder(103, 10, seed=4)
+    again = EpochSampler(103, 10, seed=4)
     np.testing.assert_array_equal(again[17], order[17])  # asked for out of order
-    assert not np.array_equal(TrainOrder(103, 10, seed=5)[17], order[17])
+    assert not np.array_equal(EpochSampler(103, 10, seed=5)[17], order[17])
 
 
 @pytest.mark.parametrize("start", [0, 5, 22, 37])
 def test_resident_and_streamed_batches_are_the_same_from_any_step(splits, start):
     resident, streamed = splits("always"), splits("never")
     assert not streamed.resident
-    order = TrainOrder(len(resident), 64, seed=3)
+    order = EpochSampler(len(resident), 64, seed=3)
     steps = range(start, start + 3)
     pairs = zip(
         resident.train_batches(order, steps), streamed.train_batches(order, steps), strict=True
@@ -81,7 +81,7 @@ def test_threads_do_not_change_streamed_batches(splits, digits_config):
     for threads in (1, 4):
         digits_config.data.threads = threads
         split = splits("never")
-        order = TrainOrder(len(split), 32, seed=0)
+        order = EpochSampler(len(split), 32, seed=0)
         streams.append(list(split.train_batches(order, range(4, 8))))
     for one, four in zip(*streams, strict=True):
         np.testing.assert_array_equal(one["image"], four["image"])
@@ -93,12 +93,12 @@ def test_processes_shares_make_up_the_batch(splits, digits_config):
     for resident, scale in (("never", (0.3, 1.0)), ("always", (1.0, 1.0))):
         digits_config.augment.crop_scale = scale
         split = splits(resident)
-        order = TrainOrder(len(split), 60, seed=1)
+        order = EpochSampler(len(split), 60, seed=1)
 
         def global_batches(processes, split=split, order=order):
             parts = []
             for process in range(processes):
-                split.share = Share(process, processes)
+                split.share = ProcessShard(process, processes)
                 parts.append([*split.train_batches(order, range(22, 26))])
             for batch in zip(*parts, strict=True):
                 yield {name: np.concatenate([part[name] for part in batch]) for name in batch[0]}
@@ -115,7 +115,7 @@ def test_processes_evaluate_every_record_once(splits):
         split = splits(resident, training=False)
         labels = []
         for process in range(3):
-            split.share = Share(process, 3)
+            split.share = ProcessShard(process, 3)
             for batch in split.eval_batches(99):
                 labels += gather(split.resident, batch)["label"][batch["valid"]].tolist()
         assert sorted(labels) == sorted(split.source[i][1] for i in range(360))
@@ -171,7 +171,7 @@ def test_workers_do_not_change_batches(tmp_path):
 
 
 def test_repeated_augmentation_repeats_images_apart_and_leaves_none_out():
-    order = TrainOrder(100, 12, seed=1, repeats=3)
+    order = EpochSampler(100, 12, seed=1, repeats=3)
     assert order.steps_per_epoch == 8  # as without
     seen = []
     for step in range(25):
@@ -181,16 +181,16 @@ def test_repeated_augmentation_repeats_images_apart_and_leaves_none_out():
         assert (batch[::2] != batch[1::2]).all()  # mixup and cutmix mix these
         seen += images.tolist()
     assert sorted(seen) == list(range(100))  # in 25 steps of 4 images
-    odd = TrainOrder(9, 6, seed=1, repeats=2)  # three images, so a pair lies across the times
+    odd = EpochSampler(9, 6, seed=1, repeats=2)  # three images, so a pair lies across the times
     assert all((odd[step][::2] != odd[step][1::2]).all() for step in range(300))
     with pytest.raises(UsageError, match=r"repeats=5 does not divide config\.batch_size=12"):
-        TrainOrder(100, 12, seed=1, repeats=5)
+        EpochSampler(100, 12, seed=1, repeats=5)
 
 
 def test_sizes_rise_over_the_epochs(splits):
     split = splits("auto", train_sizes=(8, 12), size_epochs=(0.0, 1.0))
     assert not split.is_resident and split.image_shape == (8, 8, 3)
-    order = TrainOrder(len(split), 64, seed=3)  # 22 steps an epoch
+    order = EpochSampler(len(split), 64, seed=3)  # 22 steps an epoch
     shapes = [batch["image"].shape for batch in split.train_batches(order, range(20, 24))]
     assert shapes == [(64, 8, 8, 3)] * 2 + [(64, 12, 12, 3)] * 2
     resumed = next(split.train_batches(order, range(23, 24)))
@@ -203,7 +203,7 @@ def test_sizes_rise_over_the_epochs(splits):
 
 
 def test_order_is_the_same_in_another_process():
-    order = TrainOrder(103, 10, seed=4)
+    order = EpochSampler(103, 10, seed=4)
     copy = pickle.loads(pickle.dumps(order))
     np.testing.assert_array_equal(copy[25], order[25])
 
@@ -214,7 +214,7 @@ def test_order_is_the_same_in_another_process():
 def source_of(*images):
     records = [{"image": image, "label": i} for i, image in enumerate(images)]
     names = [f"{i}.png" for i in range(len(images))]
-    return Source("some", "train", tuple("abcdefghij"), records, names=names)
+    return DataSource("some", "train", tuple("abcdefghij"), records, names=names)
 
 
 GOOD = [encode(photograph(i, 6, 8), "PNG") for i in range(4)]
@@ -259,13 +259,13 @@ def test_bad_records_are_listed_once(tmp_path):
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_evaluation_counts_bad_images_nowhere(splits, digits_config, monkeypatch, resident):
     digits_config.data.max_bad_fraction = 0.5
-    read = Source.__getitem__
+    read = DataSource.__getitem__
 
     def broken(source, index):
         encoded, label = read(source, index)
         return (encoded if index % 100 else b"broken"), label
 
-    monkeypatch.setattr(Source, "__getitem__", broken)
+    monkeypatch.setattr(DataSource, "__getitem__", broken)
     split = splits(resident, training=False)
     batches = [gather(split.resident, batch) for batch in split.eval_batches(100)]
     valid, bad = (np.concatenate([batch[name] for batch in batches]) for name in ("valid", "bad"))
@@ -304,15 +304,15 @@ def test_ahead_keeps_order_and_raises_where_it_happened():
 
     got = []
     with pytest.raises(ValueError, match="at the fourth"):
-        for item in Ahead(items(), lambda item: 10 * item):
+        for item in Prefetcher(items(), lambda item: 10 * item):
             got.append(item)
     assert got == [0, 10, 20]
-    assert [*Ahead(range(5), str)] == list("01234")
+    assert [*Prefetcher(range(5), str)] == list("01234")
 
 
 def test_ahead_works_no_further_than_asked_and_stops():
     made = []
-    batches = Ahead(iter(range(1000)), made.append, depth=2)
+    batches = Prefetcher(iter(range(1000)), made.append, depth=2)
     next(batches)
     batches.close()  # waits for the thread
     count = len(made)

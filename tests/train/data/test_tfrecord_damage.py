@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from flax_resnet.decoding import BadImage
+from flax_resnet.decoding import ImageDecodeError
 from tests.train.data.tfrecords import framed, opened, own_cache, two_splits, write
 from train.runtime.errors import RunError
 
@@ -93,6 +93,6 @@ def test_a_record_that_is_no_example_is_named(place):
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"\x05image", b"\x05imagf", 1))
     source = opened(place)
-    with pytest.raises(BadImage, match=r"record 0 of 'train' in .* is damaged"):
+    with pytest.raises(ImageDecodeError, match=r"record 0 of 'train' in .* is damaged"):
         source[0]
     assert source[1][1] == 1

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet import create_model, load_weights
-from train.data.sampler import Share, TrainOrder
-from train.engine.intervals import Timetable
-from train.engine.multi_step import MOST, several, stacked, steps_per_call
+from train.data.sampler import EpochSampler, ProcessShard
+from train.engine.intervals import Intervals
+from train.engine.multi_step import MOST, run_steps, stack_batches, steps_per_execution
 from train.loop import train
 from train.runtime.signals import StopRequest
 
@@ -40,7 +40,7 @@ def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_
 
 
 def test_calls_stop_where_something_is_due():
-    timetable = Timetable(
+    timetable = Intervals(
         num_images=100, batch_size=10, steps_per_epoch=10, num_steps=23,
         eval_every=10, save_every=20, log_every=6,
     )  # fmt: skip
@@ -52,10 +52,10 @@ def test_calls_stop_where_something_is_due():
 
 
 def test_stacked_records_are_the_batches():
-    order = TrainOrder(100, 8, seed=2)
-    share = Share(1, 2)
+    order = EpochSampler(100, 8, seed=2)
+    share = ProcessShard(1, 2)
     calls = [range(10, 13), range(13, 14)]
-    first, second = stacked(order, calls, share, most=4, devices=2)
+    first, second = stack_batches(order, calls, share, most=4, devices=2)
     np.testing.assert_array_equal(first["record"][:, 2], order[12][4:])
     np.testing.assert_array_equal(second["record"][:, 0], order[13][4:])
     assert first["record"].shape == (4, 4)
@@ -63,18 +63,18 @@ def test_stacked_records_are_the_batches():
 
 
 def test_each_step_of_a_call_gets_its_own_batch_and_the_state_of_the_one_before():
-    order = TrainOrder(100, 8, seed=2)
+    order = EpochSampler(100, 8, seed=2)
 
     def step(state, data, batch):
         seen = state["seen"].at[state["step"]].set(batch["record"])
         metrics = {"loss": data * state["step"], "learning_rate": 10 * state["step"]}
         return {"step": state["step"] + 1, "seen": seen}, metrics
 
-    call = jax.jit(several(step))
+    call = jax.jit(run_steps(step))
     state = {"step": jnp.int32(0), "seen": jnp.zeros((7, 8), jnp.int32)}
     calls = [range(0, 4), range(4, 7)]
     losses = []
-    for batch in stacked(order, calls, Share(), most=4, devices=1):
+    for batch in stack_batches(order, calls, ProcessShard(), most=4, devices=1):
         state, metrics = call(state, jnp.float32(2), batch)
         losses.append(float(metrics["loss"]))
     np.testing.assert_array_equal(state["seen"], [order[i] for i in range(7)])
@@ -84,7 +84,7 @@ def test_each_step_of_a_call_gets_its_own_batch_and_the_state_of_the_one_before(
 
 
 def test_only_data_on_a_gpu_or_tpu_takes_several_steps_a_call():
-    assert steps_per_call(0, "cpu", True) == 1
-    assert steps_per_call(0, "gpu", True) == steps_per_call(0, "tpu", True) == MOST
-    assert steps_per_call(0, "gpu", False) == steps_per_call(8, "gpu", False) == 1
-    assert steps_per_call(8, "cpu", True) == 8
+    assert steps_per_execution(0, "cpu", True) == 1
+    assert steps_per_execution(0, "gpu", True) == steps_per_execution(0, "tpu", True) == MOST
+    assert steps_per_execution(0, "gpu", False) == steps_per_execution(8, "gpu", False) == 1
+    assert steps_per_execution(8, "cpu", True) == 8

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import trainer
 from flax_resnet import ResNet, init_variables
 from train.data.augment.auto_augment import trivial_augment
-from train.data.augment.mixup import Mix
+from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment, example_keys
 from train.engine.devices import Pmap, ShardMap
 from train.engine.step import AXIS, create_state, eval_step, train_step
@@ -82,7 +82,7 @@ def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
 
 
 def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
-    augment = Augment(flip=True, mix=Mix(mixup=1.0, cutmix=1.0))
+    augment = Augment(flip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
     task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
     before, after, metrics = run_step(task, batch, start=8)
     keys = example_keys(0, 8, jnp.arange(16))
@@ -113,7 +113,7 @@ def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
 def test_devices_average_gradients_statistics_and_metrics(batch):
     """With statistics over all devices, four devices learn what one learns."""
     model = MODEL.clone(axis_name=AXIS)
-    mix = Mix(mixup=0.5, cutmix=1.0)
+    mix = Mixup(mixup=0.5, cutmix=1.0)
     augment = Augment(flip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
     task = make_task(model=model, augment=augment)
     _, one, metrics_one = run_step(task, batch, devices=1, count=3)
@@ -185,7 +185,7 @@ GROUPS = MODEL.clone(width=32, norm="group")
 
 def test_a_batch_in_parts_learns_what_it_learns_at_once(batch):
     """Without batch statistics, which each part has of its own."""
-    augment = Augment(flip=True, mix=Mix(mixup=1.0))
+    augment = Augment(flip=True, mix=Mixup(mixup=1.0))
     runs = [
         run_step(
             make_task(model=GROUPS, augment=augment, accumulate=parts), batch, devices, count=2

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from train.plan import estimate, memory
-from train.reporting.plots import Pictures
+from train.reporting.plots import Plots
 from train.runtime.errors import RunError
 
 
@@ -76,5 +76,5 @@ def test_a_full_disk_is_foreseen(tmp_path):
 
 def test_pictures_that_cannot_be_drawn_are_warned_of(tmp_path):
     warned = []
-    Pictures(str(tmp_path), warned.append).draw("a.png", lambda path: open(path + "/no/such"))
+    Plots(str(tmp_path), warned.append).draw("a.png", lambda path: open(path + "/no/such"))
     assert len(warned) == 1 and "cannot draw a.png" in warned[0]

@@ -13,7 +13,7 @@ import pytest
 from flax_resnet.weights.manifest import is_sealed
 from tests.conftest import ROOT, free_port
 from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
-from train.data.sampler import Share
+from train.data.sampler import ProcessShard
 from train.runtime import distributed, rendezvous
 from train.runtime.cli import Parser
 from train.runtime.errors import RunError, UsageError
@@ -313,5 +313,5 @@ def test_the_only_task_of_a_node_has_all_its_gpus(tasks, visible, devices):
 
 
 def test_shares_make_up_the_batch_in_order():
-    places = [place for process in range(3) for place in Share(process, 3).places(48)]
+    places = [place for process in range(3) for place in ProcessShard(process, 3).places(48)]
     assert places == list(range(48))

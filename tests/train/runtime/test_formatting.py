@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from train.config.loading import default_config
-from train.data.loader import Split
+from train.data.loader import DataLoader
 from train.data.reader import BadRecord, BadRecords
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
@@ -31,7 +31,7 @@ def test_class_names_with_line_breaks_are_told_in_a_line(tmp_path):
         (tmp_path / "val" / name / "1.png").touch()
     config = default_config()
     config.dataset.name, config.dataset.data_dir = "folder", str(tmp_path)
-    split = Split(config, "val", training=False)
+    split = DataLoader(config, "val", training=False)
     assert run_files.some(split.source.class_names) == r"a\rcat, dog\nhouse"
 
     labels, wrong = np.array([0, 1]), np.array([1, 0])

@@ -9,11 +9,11 @@ import pytest
 from train.data.augment.mixup import Targets
 from train.tasks.classification import (
     binary_cross_entropy,
+    chance_loss,
     cross_entropy,
-    guessing,
+    label_rank,
     make_loss,
     mixed_cross_entropy,
-    rank_of,
 )
 
 
@@ -33,7 +33,7 @@ def test_rank_is_the_labels_place_with_ties_to_the_lower_class_and_nan_never_rig
     nan = np.nan
     logits = jnp.array([[1, 3, 2], [1, 3, 2], [5, 5, 5], [5, 5, 5], [nan, nan, nan], [1, nan, 0]])
     labels = jnp.array([1, 0, 0, 2, 0, 0])
-    ranks = rank_of(logits, labels).tolist()
+    ranks = label_rank(logits, labels).tolist()
     assert ranks[:4] == [0, 2, 0, 2]
     assert ranks[4] > 0 and ranks[5] > 0
 
@@ -105,4 +105,4 @@ def test_with_a_threshold_both_labels_are_wholly_there():
 @pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
 def test_guessing_is_the_loss_of_zeros(name):
     losses = make_loss(name)(jnp.zeros((6, 6)), Targets(jnp.arange(6)))
-    assert float(losses.mean()) == pytest.approx(guessing(name, 6), rel=1e-5)
+    assert float(losses.mean()) == pytest.approx(chance_loss(name, 6), rel=1e-5)

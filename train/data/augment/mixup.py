@@ -44,7 +44,7 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Mix:
+class Mixup:
     """Mixup (arXiv:1710.09412) with ``mixup`` > 0, CutMix (arXiv:1905.04899) with ``cutmix`` > 0.
 
     Both numbers are the α of Beta(α, α), from which the share of the one image is drawn.

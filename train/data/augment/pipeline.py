@@ -16,7 +16,7 @@ import numpy as np
 from train.data.augment import image_ops
 from train.data.augment.auto_augment import DRAWS as POLICY_DRAWS
 from train.data.augment.auto_augment import Policy
-from train.data.augment.mixup import Mix, Targets
+from train.data.augment.mixup import Mixup, Targets
 
 # How many random numbers each part takes. All have their places in one vector, so that what
 # one does to an example does not depend on which others are on.
@@ -27,7 +27,7 @@ _DRAWS = {
     "jitter": 4,
     "cutout": 2,
     "erasing": 5,
-    "mix": Mix.DRAWS,
+    "mix": Mixup.DRAWS,
 }
 
 
@@ -50,7 +50,7 @@ class Augment:
     erasing: float = 0.0
     erasing_area: tuple[float, float] = (0.02, 0.33)
     erasing_aspect: tuple[float, float] = (0.3, 3.3)
-    mix: Mix = field(default_factory=Mix)
+    mix: Mixup = field(default_factory=Mixup)
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, images: jax.Array, keys: jax.Array) -> jax.Array:

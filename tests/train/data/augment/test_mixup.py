@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from train.data.augment.mixup import Mix, beta
+from train.data.augment.mixup import Mixup, beta
 from train.runtime.errors import UsageError
 
 
 def mixed(mix, images, seed=0):
     """``mix`` of uint8 images with labels 0 … N − 1, as NumPy arrays."""
-    draws = jax.random.uniform(jax.random.key(seed), (len(images), Mix.DRAWS))
+    draws = jax.random.uniform(jax.random.key(seed), (len(images), Mixup.DRAWS))
     out, targets = jax.device_get(jax.jit(mix)(images, jnp.arange(len(images)), draws))
     return out, targets
 
@@ -26,7 +26,7 @@ def constant(count, size=16):
 
 def test_mixup_is_the_weighted_mean_of_neighbours():
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
-    out, targets = mixed(Mix(mixup=1.0), images)
+    out, targets = mixed(Mixup(mixup=1.0), images)
     partner = np.arange(64) ^ 1
     np.testing.assert_array_equal(targets.label, np.arange(64))
     np.testing.assert_array_equal(targets.other, partner)
@@ -37,7 +37,7 @@ def test_mixup_is_the_weighted_mean_of_neighbours():
 
 
 def test_cutmix_pastes_a_box_and_weighs_by_what_is_left():
-    out, targets = mixed(Mix(cutmix=1.0), constant(400))
+    out, targets = mixed(Mixup(cutmix=1.0), constant(400))
     own = (out == constant(400)).all(-1)
     assert (own | (out == constant(400)[::-1]).all(-1)).all()
     np.testing.assert_allclose(targets.weight, own.mean((1, 2)), rtol=1e-6)
@@ -50,7 +50,7 @@ def test_cutmix_pastes_a_box_and_weighs_by_what_is_left():
 
 def test_cutmix_boxes_are_distributed_as_the_papers():
     """Against the paper's algorithm: centre anywhere, sides by the root, cut off."""
-    _, targets = mixed(Mix(cutmix=1.0), np.zeros((20000, 16, 16, 3), np.uint8))
+    _, targets = mixed(Mixup(cutmix=1.0), np.zeros((20000, 16, 16, 3), np.uint8))
     rng = np.random.default_rng(0)
     side = (16 * np.sqrt(1 - rng.beta(1, 1, 10000))).astype(int)
     area = 1.0
@@ -77,7 +77,7 @@ def test_shares_follow_the_beta_distribution(alpha):
 
 
 def test_probability_and_switch():
-    out, targets = mixed(Mix(1.0, 1.0, probability=0.6, switch=0.25), constant(8000, size=8))
+    out, targets = mixed(Mixup(1.0, 1.0, probability=0.6, switch=0.25), constant(8000, size=8))
     own, other = constant(8000, size=8), constant(8000, size=8)[::-1]
     untouched = (out == own).all((1, 2, 3))
     np.testing.assert_array_equal(targets.weight[untouched] > 0.98, True)
@@ -86,9 +86,9 @@ def test_probability_and_switch():
     cut = 0.6 * 0.25 * (1 - 1 / 64)
     np.testing.assert_allclose(untouched.mean(), 1 - 0.6 + 0.6 * 0.25 / 64, atol=0.025)
     np.testing.assert_allclose(boxed.mean(), cut, atol=0.02)
-    assert not Mix(mixup=1.0, probability=0.0) and not Mix() and Mix(cutmix=1.0)
+    assert not Mixup(mixup=1.0, probability=0.0) and not Mixup() and Mixup(cutmix=1.0)
 
 
 def test_an_odd_share_is_refused_with_what_to_do():
     with pytest.raises(UsageError, match="share of the batch, 3, is odd; choose a batch_size"):
-        Mix(mixup=1.0)(constant(3), jnp.arange(3), jnp.zeros((3, 5)))
+        Mixup(mixup=1.0)(constant(3), jnp.arange(3), jnp.zeros((3, 5)))

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from flax_resnet.preprocessing import normalize
 from train.config.loading import check_config, default_config
 from train.data.augment.auto_augment import rand_augment, trivial_augment
-from train.data.augment.mixup import Mix
+from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment, color_jitter, example_keys
 from train.engine.experiment import make_augment
 from train.runtime.errors import UsageError
@@ -24,7 +24,7 @@ EVERYTHING = Augment(
     color_jitter=(0.4, 0.4, 0.4, 0.1),
     cutout=3,
     erasing=0.5,
-    mix=Mix(mixup=0.4, cutmix=1.0, probability=0.8),
+    mix=Mixup(mixup=0.4, cutmix=1.0, probability=0.8),
     fill=(10, 20, 30),
 )
 
@@ -195,7 +195,7 @@ def test_one_part_draws_the_same_whatever_else_is_on():
     plain = augmented(Augment(flip=True, pad_crop=2), images)
     with_box = augmented(Augment(flip=True, pad_crop=2, cutout=1), images)
     assert ((plain != with_box).any(-1).sum((1, 2)) <= 1).all()
-    box = augmented(Augment(cutout=1, mix=Mix(1, 1, probability=1e-6)), images)
+    box = augmented(Augment(cutout=1, mix=Mixup(1, 1, probability=1e-6)), images)
     pure = augmented(Augment(cutout=1), images)
     np.testing.assert_array_equal(box, pure)
 
@@ -217,7 +217,7 @@ def test_nothing_asked_for_changes_nothing():
     images, labels = numbered(4), np.arange(4)
     keys = jax.random.split(jax.random.key(0), 4)
     assert Augment()(images, keys) is images
-    out, targets = Augment(mix=Mix(1, 1, probability=0)).batch(images, labels, keys)
+    out, targets = Augment(mix=Mixup(1, 1, probability=0)).batch(images, labels, keys)
     assert out is images and targets.label is labels and targets.other is None
     assert make_augment(default_config()) == Augment(fill=(124, 116, 104))
 
@@ -232,7 +232,7 @@ def test_config_reaches_every_field():
     config.dataset.mean = (0.0, 0.5, 1.0)
     check_config(config)
     expected = Augment(
-        **given, policy=rand_augment(3, 7), mix=Mix(0.2, 1.0, 0.7, 0.3), fill=(0, 128, 255)
+        **given, policy=rand_augment(3, 7), mix=Mixup(0.2, 1.0, 0.7, 0.3), fill=(0, 128, 255)
     )
     assert make_augment(config) == expected
     config.augment.policy = "trivial"
