@@ -27,13 +27,13 @@ from train.data.augment.pipeline import Augment
 from train.tasks.classification import make_loss
 
 PARTS = {
-    "flip, pad-and-crop": dict(flip=True, pad_crop=4),
-    "vertical flip": dict(vertical_flip=True),
+    "flip, pad-and-crop": dict(hflip=True, pad_crop=4),
+    "vertical flip": dict(vflip=True),
     "TrivialAugment": dict(policy=trivial_augment()),
     "RandAugment, 2 layers": dict(policy=rand_augment(2, 9)),
     "colour jitter": dict(color_jitter=(0.4, 0.4, 0.4, 0.1)),
     "cutout": dict(cutout=16),
-    "random erasing": dict(erasing=0.25),
+    "random erasing": dict(random_erasing=0.25),
     "mixup": dict(mix=Mixup(mixup=0.2)),
     "cutmix": dict(mix=Mixup(cutmix=1.0)),
     "mixup or cutmix": dict(mix=Mixup(mixup=0.2, cutmix=1.0)),
@@ -57,8 +57,8 @@ class Timed:
 
     def __init__(self, model, augment, size, batch_size, ema_decay=0.0):
         loss = make_loss("cross_entropy", smoothing=0.1)
-        task = trainer.make_task(model, augment=augment, loss=loss, ema_decay=ema_decay)
-        self.step = trainer.Step(task, trainer.random_batch(batch_size, size))
+        step_config = trainer.make_task(model, augment=augment, loss=loss, ema_decay=ema_decay)
+        self.step = trainer.Step(step_config, trainer.random_batch(batch_size, size))
         self.first = self.seconds()
 
     def seconds(self):

@@ -32,9 +32,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
     host.keep_freed()  # as train.main does
-    model = create_model("resnet18", num_classes=10, stem="small")
-    task = trainer.make_task(model, augment=Augment(flip=True))
-    step = trainer.Step(task, trainer.random_batch(32, 32))
+    model = create_model("resnet18", num_classes=10, stem="cifar")
+    step_config = trainer.make_task(model, augment=Augment(hflip=True))
+    step = trainer.Step(step_config, trainer.random_batch(32, 32))
     step()
     seconds = {"without": [], "with a save": []}
     saving = []

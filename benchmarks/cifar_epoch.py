@@ -4,8 +4,8 @@
     python benchmarks/cifar_epoch.py --model resnet20 --examples 1024 --cores 1 --rounds 1
 
 Random images, each moved by up to four pixels and mirrored by chance. Ours is the trainer's step
-with all images in device memory, and on GPUs and TPUs 32 steps in one dispatch, as data.resident
-and data.steps_per_call have it. PyTorch's ``torch`` is the usual loop: a DataLoader with workers
+with all images in device memory, and on GPUs and TPUs 32 steps in one dispatch, as loader.cache_on_device
+and steps_per_execution have it. PyTorch's ``torch`` is the usual loop: a DataLoader with workers
 that augment, pinned memory, channels_last, under autocast in bfloat16; ``torch-resident`` holds the
 images on the device and augments whole batches there. An epoch reads the loss once, at its end. The
 first one compiles and is not timed.
@@ -86,18 +86,20 @@ def ours(flags):
     from train.engine.step import create_state, train_step
 
     dtype = jnp.dtype(flags.dtype)
-    model = create_model(flags.model, num_classes=CLASSES, dtype=dtype, stem="small")
-    task = trainer.make_task(model, augment=Augment(pad_crop=PAD, flip=True), mean=MEAN, std=STD)
+    model = create_model(flags.model, num_classes=CLASSES, dtype=dtype, stem="cifar")
+    step_config = trainer.make_task(
+        model, augment=Augment(pad_crop=PAD, hflip=True), mean=MEAN, std=STD
+    )
     devices = Pmap(jax.local_devices()[:1])
     together = multi_step.steps_per_execution(0, devices.platform, is_resident=True)
     images = trainer.random_batch(flags.examples, SIZE)
     data = devices.replicate(images)
-    held = [devices.replicate(create_state(task, images["image"].shape[1:]))]
+    held = [devices.replicate(create_state(step_config, images["image"].shape[1:]))]
     order = EpochSampler(flags.examples, flags.batch, 0)
 
-    def step(state, data, batch):  # as train.data.resident gathers, without OpenCV
+    def step(state, data, batch):  # as train.loader.cache_on_device gathers, without OpenCV
         chosen = {name: array[batch["record"]] for name, array in data.items()}
-        return train_step(task, state, chosen)
+        return train_step(step_config, state, chosen)
 
     train = devices.train(multi_step.run_steps(step) if together > 1 else step)
     count = flags.examples // flags.batch

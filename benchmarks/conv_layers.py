@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--stem", choices=("imagenet", "small"))
+    parser.add_argument("--stem", choices=("imagenet", "cifar"))
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--calls", type=int, default=5)

@@ -32,7 +32,7 @@ PEERS = ("torch", "torch-frozen", "torch-compiled")
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--stem", choices=("imagenet", "small"))
+    parser.add_argument("--stem", choices=("imagenet", "cifar"))
     parser.add_argument("--size", type=sides.positive, default=224, help="pixels a side")
     parser.add_argument("--batch", type=sides.positive, nargs="+", default=[1, 32])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

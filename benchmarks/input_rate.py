@@ -55,8 +55,8 @@ def ours(root, cores, workers=0):
 
     config = default_config()
     config.dataset.update(name="folder", data_dir=root, image_size=SIZE)
-    config.augment.update(crop_scale=SCALE, crop_aspect=ASPECT)
-    config.data.workers = workers
+    config.augment.update(rrc_scale=SCALE, rrc_ratio=ASPECT)
+    config.loader.workers = workers
     split = DataLoader(config, "train", training=True).load()
     return split.train_batches(EpochSampler(len(split), BATCH, 0), range(10**6))
 

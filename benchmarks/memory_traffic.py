@@ -62,7 +62,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--what", choices=("step", "inference"), default="step")
     parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--stem", choices=("imagenet", "small"))
+    parser.add_argument("--stem", choices=("imagenet", "cifar"))
     parser.add_argument("--size", type=sides.positive, default=224, help="pixels a side")
     parser.add_argument("--batch", type=sides.positive, default=256)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
@@ -118,13 +118,13 @@ def lower(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
 
 
 def lowered_step(flags, model, devices):
-    task = trainer.make_task(model)
-    state = abstract_state(task, (flags.size, flags.size, 3))
+    step_config = trainer.make_task(model)
+    state = abstract_state(step_config, (flags.size, flags.size, 3))
     batch = {
         "image": jax.ShapeDtypeStruct((flags.batch, flags.size, flags.size, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((flags.batch,), jnp.int32),
     }
-    train = devices.train(lambda state, _, batch: train_step(task, state, batch))
+    train = devices.train(lambda state, _, batch: train_step(step_config, state, batch))
     return train.lower(state, {}, batch)
 
 

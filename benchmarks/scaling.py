@@ -103,7 +103,7 @@ def measure(flags) -> dict:
     if jax.device_count() < flags.side:
         raise SystemExit(f"{flags.side} devices are asked for, and there are {jax.device_count()}")
     axis = AXIS if flags.batch_norm == "global" else None
-    task = trainer.make_task(
+    step_config = trainer.make_task(
         create_model(flags.model, dtype=jnp.dtype(flags.dtype), axis_name=axis)
     )
     devices = {"pmap": Pmap, "shard_map": ShardMap}[flags.parallel](jax.devices()[: flags.side])
@@ -115,7 +115,7 @@ def measure(flags) -> dict:
         metrics = step()
         return 1e3 * (time.perf_counter() - began), metrics
 
-    together, alone = (trainer.Step(task, batch, devices) for _ in range(2))
+    together, alone = (trainer.Step(step_config, batch, devices) for _ in range(2))
     with without_means():
         run(alone)  # traced here
     run(together)

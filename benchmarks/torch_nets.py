@@ -18,7 +18,7 @@ def make(name: str, stem: str | None = None, num_classes: int = 1000) -> nn.Modu
     if depth in ("20", "32", "44", "56", "110"):
         return CifarResNet((int(depth) - 2) // 6, num_classes)
     net = get_model(name, num_classes=num_classes)
-    if stem == "small":
+    if stem == "cifar":
         net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         net.maxpool = nn.Identity()
     return net

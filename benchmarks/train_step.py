@@ -35,7 +35,7 @@ PEERS = ("torch", "torch-compiled", "flax-example", "ours-plain", "ours-gpu")
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--stem", choices=("imagenet", "small"))
+    parser.add_argument("--stem", choices=("imagenet", "cifar"))
     parser.add_argument("--size", type=sides.positive, default=224, help="pixels a side")
     parser.add_argument("--batch", type=sides.positive, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -117,8 +117,8 @@ def ours(flags, forms=None):
             optax.trace(0.9),
             optax.scale_by_learning_rate(trainer.SCHEDULE),
         )
-        task = trainer.make_task(model, optimizer=optimizer)
-        step = trainer.Step(task, trainer.random_batch(flags.batch, flags.size))
+        step_config = trainer.make_task(model, optimizer=optimizer)
+        step = trainer.Step(step_config, trainer.random_batch(flags.batch, flags.size))
         return measured_by_jax(flags, step, model)
 
 

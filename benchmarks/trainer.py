@@ -54,13 +54,18 @@ class Step:
     """
 
     def __init__(
-        self, task: step.StepConfig, batch: dict[str, np.ndarray], devices: Devices | None = None
+        self,
+        step_config: step.StepConfig,
+        batch: dict[str, np.ndarray],
+        devices: Devices | None = None,
     ):
         self.devices = devices or Pmap(jax.local_devices()[:1])
-        self.state = self.devices.replicate(step.create_state(task, batch["image"].shape[1:]))
+        self.state = self.devices.replicate(
+            step.create_state(step_config, batch["image"].shape[1:])
+        )
         self._batch = self.devices.split(batch)
         self._train = self.devices.train(
-            lambda state, _, batch: step.train_step(task, state, batch)
+            lambda state, _, batch: step.train_step(step_config, state, batch)
         )
 
     def __call__(self) -> dict[str, jax.Array]:

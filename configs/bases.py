@@ -25,17 +25,17 @@ def imagenet(model):
     config.dataset.name = "tfds:imagenet2012"
     config.dataset.eval_split = "validation"
     config.dataset.image_size = 224
-    config.dataset.crop_ratio = 0.875  # 256 pixels, of which 224 are cut
-    config.augment.crop_scale = (0.08, 1.0)
-    config.augment.flip = True
+    config.dataset.crop_pct = 0.875  # 256 pixels, of which 224 are cut
+    config.augment.rrc_scale = (0.08, 1.0)
+    config.augment.hflip = True
 
     config.batch_size = 256
     config.num_epochs = 90
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.decay_norms = True
+    config.optimizer.decay_norm_and_bias = True
     config.schedule.name = "step"  # after 1/3, 2/3 and 8/9 of the run: at 30, 60 and 80
     config.schedule.learning_rate = 0.1
-    config.schedule.scale_batch = 256  # 0.4 for 1024 images
+    config.schedule.base_batch_size = 256  # 0.4 for 1024 images
     return config
 
 
@@ -49,28 +49,28 @@ def strikes_back():
     """
     config = imagenet("resnet50")
     config.model.zero_init_last = True
-    config.dataset.crop_ratio = 0.95
+    config.dataset.crop_pct = 0.95
     config.dataset.interpolation = "bicubic"
     config.loss = "binary_cross_entropy"
-    config.loss_threshold = 0.2  # every label of a mixed image is wholly there
+    config.bce_target_threshold = 0.2  # every label of a mixed image is wholly there
     config.augment.policy = "rand"
     config.augment.rand_magnitude = 21
-    config.augment.rand_probability = 0.5
+    config.augment.rand_prob = 0.5
     config.augment.mixup = 0.1
     config.augment.cutmix = 1.0
-    config.augment.repeats = 3
+    config.augment.repeated_aug = 3
     config.model.drop_path = 0.05
 
     config.batch_size = 2064  # the paper's 2048 is no multiple of the 3 repeats
     config.num_epochs = 300
     config.optimizer.name = "lamb"
-    config.optimizer.epsilon = 1e-6
-    config.optimizer.clip_norm = 1.0  # as LAMB does in timm
+    config.optimizer.eps = 1e-6
+    config.optimizer.grad_clip_norm = 1.0  # as LAMB does in timm
     config.optimizer.weight_decay = 0.02
-    config.optimizer.decay_norms = False
+    config.optimizer.decay_norm_and_bias = False
     config.schedule.name = "cosine"
     config.schedule.learning_rate = 5e-3
-    config.schedule.scale_batch = 0
+    config.schedule.base_batch_size = 0
     config.schedule.warmup_epochs = 5
     return config
 
@@ -92,15 +92,15 @@ def cifar(model):
     config.dataset.mean = CIFAR10_MEAN
     config.dataset.std = CIFAR10_STD
     config.augment.pad_crop = 4
-    config.augment.flip = True
+    config.augment.hflip = True
 
     config.batch_size = 128
     config.num_steps = 64_000
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.decay_norms = True
+    config.optimizer.decay_norm_and_bias = True
     config.schedule.name = "step"
     config.schedule.learning_rate = 0.1
-    config.schedule.step_shares = (1 / 2, 3 / 4)
+    config.schedule.milestones = (1 / 2, 3 / 4)
 
     config.eval.every_epochs = 4
     config.checkpoint.every_epochs = 4

@@ -21,7 +21,7 @@ def get_config():
     config.dataset.image_size = 224
     config.dataset.mean = (0.4914, 0.4822, 0.4465)
     config.dataset.std = (0.247, 0.243, 0.261)
-    config.augment.flip = True
+    config.augment.hflip = True
 
     config.batch_size = 32
     config.num_epochs = 5

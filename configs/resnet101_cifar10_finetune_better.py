@@ -21,15 +21,15 @@ def get_config():
     config.init_from = "resnet101.tv_in1k"
     config.dataset.name = "tfds:cifar10"
     config.dataset.image_size = 224
-    config.augment.crop_scale = (0.5, 1.0)
-    config.augment.flip = True
+    config.augment.rrc_scale = (0.5, 1.0)
+    config.augment.hflip = True
     config.label_smoothing = 0.1
 
     config.batch_size = 128
     config.num_epochs = 5
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.backbone_rate = 0.1
+    config.optimizer.backbone_lr_scale = 0.1
     config.schedule.name = "cosine"
     config.schedule.learning_rate = 0.1
     config.schedule.warmup_epochs = 0.5

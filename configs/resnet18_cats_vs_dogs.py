@@ -22,10 +22,10 @@ from train.config.loading import default_config
 def get_config():
     config = default_config()
     config.model.name = "resnet18"
-    config.model.stem = "small"
+    config.model.stem = "cifar"
     config.dataset.name = "folder"
     config.dataset.image_size = 224
-    config.dataset.crop_ratio = 0.875  # 256 pixels, of which 224 are cut
+    config.dataset.crop_pct = 0.875  # 256 pixels, of which 224 are cut
 
     config.batch_size = 8
     config.num_epochs = 10

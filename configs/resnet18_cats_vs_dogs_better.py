@@ -20,9 +20,9 @@ def get_config():
     config.model.zero_init_last = True
     config.dataset.name = "folder"
     config.dataset.image_size = 224
-    config.dataset.crop_ratio = 0.875
-    config.augment.crop_scale = (0.25, 1.0)
-    config.augment.flip = True
+    config.dataset.crop_pct = 0.875
+    config.augment.rrc_scale = (0.25, 1.0)
+    config.augment.hflip = True
     config.label_smoothing = 0.1
 
     config.batch_size = 64

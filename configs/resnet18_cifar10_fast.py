@@ -17,9 +17,9 @@ from configs.bases import cifar
 
 def get_config():
     config = cifar("resnet18")
-    config.model.stem = "small"
+    config.model.stem = "cifar"
     config.model.dtype = "bfloat16"
-    config.data.resident = "always"
+    config.loader.cache_on_device = "always"
     config.augment.cutout = 12
     config.label_smoothing = 0.1
 
@@ -28,11 +28,11 @@ def get_config():
     config.num_epochs = 60
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
-    config.optimizer.decay_norms = False
+    config.optimizer.decay_norm_and_bias = False
     config.schedule.name = "one_cycle"
     config.schedule.learning_rate = 0.1
-    config.schedule.scale_batch = 128
-    config.schedule.one_cycle_rise = 0.2
+    config.schedule.base_batch_size = 128
+    config.schedule.pct_start = 0.2
 
     config.eval.every_epochs = 5
     config.checkpoint.every_epochs = 0  # at the end alone

@@ -24,9 +24,9 @@ def get_config():
     config.dataset.name = "folder"
     config.dataset.eval_split = "val"
     config.dataset.image_size = 224
-    config.dataset.crop_ratio = 0.875
-    config.augment.crop_scale = (0.25, 1.0)
-    config.augment.flip = True
+    config.dataset.crop_pct = 0.875
+    config.augment.rrc_scale = (0.25, 1.0)
+    config.augment.hflip = True
 
     config.batch_size = 32
     config.num_epochs = 120  # of some hundred pictures, these are few steps

@@ -23,17 +23,17 @@ def get_config():
     config.dataset.name = "folder"
     config.dataset.eval_split = "val"
     config.dataset.image_size = 224
-    config.dataset.crop_ratio = 0.95  # as the weights are made for
+    config.dataset.crop_pct = 0.95  # as the weights are made for
     config.dataset.interpolation = "bicubic"
-    config.augment.crop_scale = (0.25, 1.0)
-    config.augment.flip = True
+    config.augment.rrc_scale = (0.25, 1.0)
+    config.augment.hflip = True
     config.label_smoothing = 0.1
 
     config.batch_size = 32
     config.num_epochs = 20
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.backbone_rate = 0.1
+    config.optimizer.backbone_lr_scale = 0.1
     config.schedule.name = "cosine"
     config.schedule.learning_rate = 0.05
     config.schedule.warmup_epochs = 1

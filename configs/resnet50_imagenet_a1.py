@@ -4,7 +4,7 @@ Source: Wightman et al. 2021 (arXiv:2110.00476, table 2). Differs as configs/bas
 batch 2064 for 2048, and strengths of RandAugment that do not vary. Beside the threshold of the
 other two procedures, which is kept here, its label smoothing is nearly without effect.
 Reports: timm's weights 80.38 % top-1 at 224 pixels. Ours: not measured.
-Assumes: 8 GPUs of 40 GB; on one --config.accumulate=6.
+Assumes: 8 GPUs of 40 GB; on one --config.grad_accum_steps=6.
 
     python -m train.main --config configs/resnet50_imagenet_a1.py \\
         --config.dataset.data_dir=DIR

@@ -18,14 +18,14 @@ def get_config():
     config = imagenet("resnet50")
     config.dataset.image_size = 256  # in evaluation
     config.dataset.train_sizes = (160, 192)
-    config.dataset.size_epochs = (0, 12)
+    config.dataset.train_size_epochs = (0, 12)
     config.label_smoothing = 0.1
 
     config.batch_size = 1024
     config.num_epochs = 16
-    config.optimizer.decay_norms = False
+    config.optimizer.decay_norm_and_bias = False
     config.schedule.name = "polynomial"
     config.schedule.learning_rate = 1.7
-    config.schedule.scale_batch = 4096
+    config.schedule.base_batch_size = 4096
     config.schedule.warmup_epochs = 2
     return config

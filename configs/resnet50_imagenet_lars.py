@@ -4,7 +4,7 @@ Source: You et al. 2017 (arXiv:1708.03888); the numbers are those that the code 
 entry to MLPerf 0.7 (2020) has for such batches; what was entered is 65,536. Differs: where a core
 has fewer than 64 images its batch norm takes those of several, here each device its own.
 Reports: MLPerf's entries end at 75.9 % top-1. Ours: not measured.
-Assumes: 32 devices of 16 GB; on 8 GPUs of 40 GB --config.accumulate=4.
+Assumes: 32 devices of 16 GB; on 8 GPUs of 40 GB --config.grad_accum_steps=4.
 
     python -m train.main --config configs/resnet50_imagenet_lars.py \\
         --config.dataset.data_dir=DIR
@@ -13,7 +13,7 @@ For 32,768 images:
 
     --config.batch_size=32768 --config.num_epochs=64 --config.schedule.learning_rate=29
     --config.schedule.warmup_epochs=18 --config.optimizer.momentum=0.929
-    --config.optimizer.weight_decay=1e-4 --config.schedule.warmup_most=0.3
+    --config.optimizer.weight_decay=1e-4 --config.schedule.max_warmup_fraction=0.3
 """
 
 from configs.bases import imagenet
@@ -28,11 +28,11 @@ def get_config():
     config.num_epochs = 56
     config.optimizer.name = "lars"
     config.optimizer.weight_decay = 2e-4
-    config.optimizer.decay_norms = False
+    config.optimizer.decay_norm_and_bias = False
     config.schedule.name = "polynomial"
     config.schedule.power = 2.0
     config.schedule.learning_rate = 10.0
-    config.schedule.end_rate = 1e-5
-    config.schedule.scale_batch = 0
+    config.schedule.end_lr_fraction = 1e-5
+    config.schedule.base_batch_size = 0
     config.schedule.warmup_epochs = 5
     return config

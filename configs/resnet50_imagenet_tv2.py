@@ -5,7 +5,7 @@ models using TorchVision's latest primitives" (2021). Differs: the moving averag
 step, not each 32nd; no bias decays, theirs spare the norms' alone; pairs of images draw mixup
 or cutmix, not whole batches; the rate rises by the step, theirs by the epoch; bfloat16.
 Reports: torchvision's V2 weights 80.858 % top-1. Ours: not measured.
-Assumes: 8 GPUs of 24 GB; on one of 40 GB --config.accumulate=4.
+Assumes: 8 GPUs of 24 GB; on one of 40 GB --config.grad_accum_steps=4.
 
     python -m train.main --config configs/resnet50_imagenet_tv2.py \\
         --config.dataset.data_dir=DIR
@@ -17,22 +17,22 @@ from configs.bases import imagenet
 def get_config():
     config = imagenet("resnet50")
     config.dataset.train_sizes = (176,)
-    config.dataset.crop_ratio = 224 / 232
+    config.dataset.crop_pct = 224 / 232
     config.label_smoothing = 0.1
     config.augment.policy = "trivial"
-    config.augment.erasing = 0.1
+    config.augment.random_erasing = 0.1
     config.augment.mixup = 0.2
     config.augment.cutmix = 1.0
-    config.augment.repeats = 4
+    config.augment.repeated_aug = 4
     # Theirs keeps 1 - 2e-5 * 1024 * 32 / 600 each 32 steps: the 32nd root of that.
     config.ema.decay = 0.999966
 
     config.batch_size = 1024
     config.num_epochs = 600
     config.optimizer.weight_decay = 2e-5
-    config.optimizer.decay_norms = False
+    config.optimizer.decay_norm_and_bias = False
     config.schedule.name = "cosine"
     config.schedule.learning_rate = 0.5
-    config.schedule.scale_batch = 0
+    config.schedule.base_batch_size = 0
     config.schedule.warmup_epochs = 5
     return config

@@ -23,6 +23,6 @@ def get_config():
     config.num_epochs = 200
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
-    config.schedule.step_shares = (0.3, 0.6, 0.8)  # after 60, 120 and 160 epochs
-    config.schedule.step_factor = 0.2
+    config.schedule.milestones = (0.3, 0.6, 0.8)  # after 60, 120 and 160 epochs
+    config.schedule.gamma = 0.2
     return config

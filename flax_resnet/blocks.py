@@ -124,19 +124,19 @@ class Block(nn.Module):
     ``drop_path`` is not 0, apply needs ``rngs={"dropout": key}``.
 
     Attributes:
-      width: channels inside the block, before ``inner``.
+      width: channels inside the block, before ``width_multiplier``.
       stride: of the block.
       dilations: of a 3×3 before and after the block's stride; they differ where dilation
         takes the place of a stride (arXiv:1606.00915, section 3.1).
       groups: of the block's one 3×3 between others (ResNeXt's cardinality,
         arXiv:1611.05431, section 3); a bottleneck's only.
-      inner: multiplies the channels inside the block and leaves those of its output.
+      width_multiplier: factor on the channels inside the block, not on those of its output.
       stride_conv: where a bottleneck has its stride: ``"3x3"`` or the first ``"1x1"``.
       shortcut: see :class:`Shortcut`.
       preactivation: norm and ReLU before each convolution instead of after it.
       activate_shortcut: with ``preactivation``, the shortcut takes what the first
         convolution takes, and not the block's bare input.
-      squeeze: hidden width of squeeze-and-excitation as a share of the channels; 0 for none.
+      se_ratio: hidden width of squeeze-and-excitation as a fraction of the channels; 0: none.
       dropout: rate before the last convolution (arXiv:1605.07146, section 2.4).
       drop_path: rate at which an example passes by the shortcut alone (arXiv:1603.09382).
       zero_init_last: start F at zero, so that the block begins as its shortcut: the last
@@ -148,12 +148,12 @@ class Block(nn.Module):
     stride: int = 1
     dilations: tuple[int, int] = (1, 1)
     groups: int = 1
-    inner: int = 1
+    width_multiplier: int = 1
     stride_conv: str = "3x3"
     shortcut: str = "projection"
     preactivation: bool = False
     activate_shortcut: bool = False
-    squeeze: float = 0.0
+    se_ratio: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
     zero_init_last: bool = False
@@ -210,8 +210,8 @@ class Block(nn.Module):
         return nn.Dropout(self.dropout, deterministic=not train)(y)
 
     def _add(self, y: jax.Array, around: jax.Array | None, train: bool) -> jax.Array:
-        if self.squeeze:
-            y = SqueezeExcite(self.squeeze, y.dtype, name="se")(y)
+        if self.se_ratio:
+            y = SqueezeExcite(self.se_ratio, y.dtype, name="se")(y)
         if around is None:
             return y
         per_example = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
@@ -228,7 +228,7 @@ class ResidualBlock(Block):
 
     def convolutions(self) -> list[dict[str, Any]]:
         before, after = self.dilations
-        inner = self.width * self.inner
+        inner = self.width * self.width_multiplier
         return [
             dict(features=inner, kernel=3, stride=self.stride, dilation=before),
             dict(features=self.width, kernel=3, dilation=after),
@@ -245,7 +245,7 @@ class BottleneckBlock(Block):
     expansion = 4
 
     def convolutions(self) -> list[dict[str, Any]]:
-        inner, (before, after) = self.width * self.inner, self.dilations
+        inner, (before, after) = self.width * self.width_multiplier, self.dilations
         if self.stride_conv == "1x1":
             first, middle = dict(stride=self.stride), dict(dilation=after)
         else:

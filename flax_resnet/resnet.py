@@ -56,7 +56,7 @@ class Stem(NamedTuple):
 STEMS = {
     # He et al. 2015 (arXiv:1512.03385), table 1; section 4.2 for CIFAR.
     "imagenet": Stem([(7, 2, 1)], pool=True),
-    "small": Stem([(3, 1, 1)], pool=False),
+    "cifar": Stem([(3, 1, 1)], pool=False),
     # ResNet-C (arXiv:1812.01187, section 4.1); ResNet-RS has a convolution for the
     # pool (arXiv:2103.07579, section 4.3).
     "deep": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)], pool=True),
@@ -89,9 +89,10 @@ class ResNet(nn.Module):
       stage_sizes: blocks in each stage.
       block: ``"residual"`` (two 3×3) or ``"bottleneck"`` (1×1, 3×3, 1×1).
       width: channels inside the first stage's blocks; doubles with every stage.
-      inner: multiplies the channels inside a block, not its output's: 2 in wide_resnet50_2.
+      width_multiplier: factor on the channels inside a block, not on those of its output: 2
+        in wide_resnet50_2.
       groups: of a bottleneck's 3×3 (ResNeXt, arXiv:1611.05431).
-      stem: ``"imagenet"``, 7×7 stride 2 and a 3×3 stride 2 max-pool; ``"small"``, 3×3
+      stem: ``"imagenet"``, 7×7 stride 2 and a 3×3 stride 2 max-pool; ``"cifar"``, 3×3
         stride 1 without a pool, for small images; ``"deep"``, three 3×3 for the 7×7;
         ``"deep_conv"``, as deep, with a 3×3 stride 2 convolution for the pool.
       stem_width: channels of the stem; ``None`` for ``width``.
@@ -104,7 +105,7 @@ class ResNet(nn.Module):
       preactivation: norm and ReLU before each convolution (He et al. 2016,
         arXiv:1603.05027): none after the stem, and a last norm before the pooling. Each
         stage's first shortcut takes the activated map, the others the bare one.
-      squeeze: hidden width of squeeze-and-excitation as a share of the channels
+      se_ratio: hidden width of squeeze-and-excitation as a fraction of the channels
         (arXiv:1709.01507); 0 for none.
       norm: ``"batch"``, or ``"group"`` of 32 groups (arXiv:1803.08494); ``"folded"``, for
         evaluation alone, see :func:`flax_resnet.fold_batch_norm`.
@@ -129,7 +130,7 @@ class ResNet(nn.Module):
     stage_sizes: Sequence[int]
     block: str = "bottleneck"
     width: int = 64
-    inner: int = 1
+    width_multiplier: int = 1
     groups: int = 1
     stem: str = "imagenet"
     stem_width: int | None = None
@@ -138,7 +139,7 @@ class ResNet(nn.Module):
     stride_block: str = "first"
     output_stride: int | None = None
     preactivation: bool = False
-    squeeze: float = 0.0
+    se_ratio: float = 0.0
     norm: str = "batch"
     norm_epsilon: float = 1e-5
     norm_momentum: float = 0.9
@@ -168,14 +169,14 @@ class ResNet(nn.Module):
                 raise ValueError(
                     f"unknown {field} {getattr(self, field)!r}; valid are {', '.join(valid)}"
                 )
-        whole = {"num_classes": 0, "width": 1, "inner": 1, "groups": 1}
+        whole = {"num_classes": 0, "width": 1, "width_multiplier": 1, "groups": 1}
         if self.stem_width is not None:
             whole["stem_width"] = 2  # a deep stem begins with half of it
         for field, least in whole.items():
             value = getattr(self, field)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{field} must be a whole number from {least} on, not {value!r}")
-        for field in ("dropout", "block_dropout", "drop_path", "squeeze", "norm_momentum"):
+        for field in ("dropout", "block_dropout", "drop_path", "se_ratio", "norm_momentum"):
             value = getattr(self, field)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"{field} must be in [0, 1), not {value!r}")
@@ -192,10 +193,10 @@ class ResNet(nn.Module):
             raise ValueError(f"unknown output_stride {self.output_stride}; valid are {valid}")
         if self.groups > 1 and self.block == "residual":
             raise ValueError("groups is for block='bottleneck'; a residual block has no groups")
-        if self.width * self.inner % self.groups:
+        if self.width * self.width_multiplier % self.groups:
             raise ValueError(
-                f"groups={self.groups} must divide the {self.width * self.inner} channels"
-                " inside the first stage's blocks, width * inner"
+                f"groups={self.groups} must divide the {self.width * self.width_multiplier} channels"
+                " inside the first stage's blocks, width * width_multiplier"
             )
         narrowest = min(self.width, self._stem_width)
         if self.norm == "group" and narrowest % 32:
@@ -217,7 +218,7 @@ class ResNet(nn.Module):
         batch norm uses the batch's own statistics and updates the running ones: apply with
         ``mutable=["batch_stats"]``, and with ``rngs={"dropout": key}`` if anything drops out.
         """
-        return self.classify(self.last_map(images, train), train)
+        return self.forward_head(self.forward_features(images, train), train)
 
     def last_map(self, images: jax.Array, train: bool = False) -> jax.Array:
         """The map that is pooled: the last stage's, of a pre-activation net after norm and ReLU."""
@@ -283,13 +284,13 @@ class ResNet(nn.Module):
             width=self.width * 2**place.stage,
             stride=place.stride,
             dilations=place.dilations,
-            inner=self.inner,
+            width_multiplier=self.width_multiplier,
             groups=self.groups,
             stride_conv=self.stride_conv,
             shortcut=self.shortcut,
             preactivation=self.preactivation,
             activate_shortcut=place.index == 0,
-            squeeze=self.squeeze,
+            se_ratio=self.se_ratio,
             dropout=self.block_dropout,
             drop_path=self.drop_path * number / max(1, sum(self.stage_sizes) - 1),
             zero_init_last=self.zero_init_last,

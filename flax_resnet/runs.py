@@ -228,7 +228,7 @@ def load_run(
         that is damaged the one before it is taken, and a warning logged.
       weights: ``"ema"`` for the moving average of the weights or ``"raw"`` for the weights
         themselves; by default what the run evaluated: the average where it kept one, unless its
-        ``eval.ema`` says otherwise.
+        ``eval.use_ema`` says otherwise.
       batch_size: images computed together in the run's methods.
 
     Raises RunError, a ValueError, in one line: there is no such run, step or average, or it is
@@ -248,7 +248,7 @@ def load_run(
     if weights == "ema" and not averages:
         raise RequestError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
     if weights is None:
-        weights = "ema" if averages and config.get("eval.ema", True) else "raw"
+        weights = "ema" if averages and config.get("eval.use_ema", True) else "raw"
     try:
         names = tuple(described["class_names"])
         given = described["preprocessing"]

@@ -33,22 +33,22 @@ _V2: Fields = _KERAS | dict(
 # Xie et al. 2016 (arXiv:1611.05431), table 1: 32 groups of 4 channels each are 128, twice
 # the width. Zagoruyko & Komodakis 2016 (arXiv:1605.07146), section 3.
 _WIDER: dict[str, Fields] = {
-    "resnext50_32x4d": _IMAGENET["resnet50"] | dict(groups=32, inner=2),
-    "resnext101_32x8d": _IMAGENET["resnet101"] | dict(groups=32, inner=4),
-    "resnext101_64x4d": _IMAGENET["resnet101"] | dict(groups=64, inner=4),
-    "wide_resnet50_2": _IMAGENET["resnet50"] | dict(inner=2),
-    "wide_resnet101_2": _IMAGENET["resnet101"] | dict(inner=2),
+    "resnext50_32x4d": _IMAGENET["resnet50"] | dict(groups=32, width_multiplier=2),
+    "resnext101_32x8d": _IMAGENET["resnet101"] | dict(groups=32, width_multiplier=4),
+    "resnext101_64x4d": _IMAGENET["resnet101"] | dict(groups=64, width_multiplier=4),
+    "wide_resnet50_2": _IMAGENET["resnet50"] | dict(width_multiplier=2),
+    "wide_resnet101_2": _IMAGENET["resnet101"] | dict(width_multiplier=2),
 }
 
 _DEEP: Fields = dict(stem="deep", shortcut="average_pool")
 _TWEAKED: dict[str, Fields] = {
     # Hu et al. 2017 (arXiv:1709.01507), table 1.
-    "seresnet50": _IMAGENET["resnet50"] | dict(squeeze=1 / 16),
+    "seresnet50": _IMAGENET["resnet50"] | dict(se_ratio=1 / 16),
     # ResNet-D: He et al. 2018 (arXiv:1812.01187), section 4.
     "resnet50d": _IMAGENET["resnet50"] | _DEEP,
     "resnet101d": _IMAGENET["resnet101"] | _DEEP,
     # Bello et al. 2021 (arXiv:2103.07579), section 4.3.
-    "resnetrs50": _IMAGENET["resnet50"] | _DEEP | dict(stem="deep_conv", squeeze=1 / 4),
+    "resnetrs50": _IMAGENET["resnet50"] | _DEEP | dict(stem="deep_conv", se_ratio=1 / 4),
     # Wu & He 2018 (arXiv:1803.08494), section 4.1.
     "resnet50_gn": _IMAGENET["resnet50"] | dict(norm="group"),
     # Big Transfer: Kolesnikov et al. 2019 (arXiv:1912.11370), section 3.
@@ -63,7 +63,7 @@ def _cifar(depth: int) -> Fields:
         stage_sizes=((depth - 2) // 6,) * 3,
         block="residual",
         width=16,
-        stem="small",
+        stem="cifar",
         shortcut="zero_pad",
         num_classes=10,
     )

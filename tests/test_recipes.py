@@ -164,11 +164,11 @@ def test_a_smoke_form_keeps_what_the_recipe_is_about():
     assert changed == {
         *("smoke", "batch_size", "num_steps", "log.every_steps"),
         *("eval.every_epochs", "checkpoint.every_epochs"),
-        *("schedule.warmup_epochs", "schedule.warmup_steps", "schedule.warmup_most"),
+        *("schedule.warmup_epochs", "schedule.warmup_steps", "schedule.max_warmup_fraction"),
         *("dataset.name", "dataset.train_split", "dataset.eval_split", "dataset.image_size"),
         *("model.stage_sizes", "model.width"),
     }
-    assert smoke["batch_size"] % smoke["augment.repeats"] == 0
+    assert smoke["batch_size"] % smoke["augment.repeated_aug"] == 0
     assert smoke["model.stage_sizes"] == (1, 1, 1, 1) and smoke["model.width"] == 8
 
 
@@ -217,7 +217,7 @@ def test_a_smoke_form_has_no_more_images_than_there_are():
 @pytest.mark.parametrize("devices", [3, 16])
 def test_a_smoke_forms_batch_divides_among_any_devices(devices, monkeypatch):
     monkeypatch.setattr("jax.device_count", lambda: devices)
-    given = [("smoke", "true"), ("accumulate", "2")]
+    given = [("smoke", "true"), ("grad_accum_steps", "2")]
     config = load_config(str(RECIPES["resnet50_imagenet_a1"]), given)
     # Parts of a device's share, whole pairs of images, repeated three times.
     assert config.batch_size % (2 * devices * 2) == 0 and config.batch_size % 3 == 0

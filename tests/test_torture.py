@@ -66,7 +66,7 @@ def test_what_is_not_finite_ends_the_run_with_a_report(commands, tmp_path):
 
 def test_where_steps_are_skipped_only_a_long_row_of_them_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(nonfinite, "report", lambda run, step, row: reported.append(step))
-    run = SimpleNamespace(path=str(tmp_path), task=SimpleNamespace(skip_nonfinite=True))
+    run = SimpleNamespace(path=str(tmp_path), step_config=SimpleNamespace(skip_nonfinite=True))
     reported, watch = [], nonfinite.NonFiniteGuard(run, wait=lambda: None)
     alone = {"train/loss": float("nan"), "nonfinite": 19}
     watch.check(alone, 1, 19)
@@ -79,15 +79,16 @@ def test_where_steps_are_skipped_only_a_long_row_of_them_ends_the_run(tmp_path, 
 
 def test_steps_that_are_skipped_change_nothing_but_the_step(digits_config):
     """A single image's labels make one step's loss infinite; the next one goes on as if not."""
-    model = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=10)
+    model = ResNet((1, 1), block="residual", width=8, stem="cifar", num_classes=10)
     digits_config.on_nonfinite = "skip"
-    task = make_step_config(digits_config, model, 10, 10)
-    task = replace(
-        task, loss=lambda logits, targets: jnp.where(targets.label < 5, logits[:, 0], jnp.inf)
+    step_config = make_step_config(digits_config, model, 10, 10)
+    step_config = replace(
+        step_config,
+        loss=lambda logits, targets: jnp.where(targets.label < 5, logits[:, 0], jnp.inf),
     )
     devices = Pmap(jax.local_devices()[:2])
-    step = devices.train(lambda state, _, batch: train_step(task, state, batch))
-    before = create_state(task, (8, 8, 3))
+    step = devices.train(lambda state, _, batch: train_step(step_config, state, batch))
+    before = create_state(step_config, (8, 8, 3))
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
     label = np.array([0, 1, 2, 3, 4, 0, 1, 9], np.int32)
     after, metrics = step(

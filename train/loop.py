@@ -60,9 +60,9 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
     # What is wrong shows before anything is written, decoded or compiled.
     with distributed.raise_if_any_failed():
         run = build_experiment(config, path)
-    check_alike(config, run.train_split, run.eval_split)
+    check_alike(config, run.train_loader, run.eval_loader)
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.timetable.num_steps, distributed.is_primary()))
+        console = stack.enter_context(Console(run.intervals.num_steps, distributed.is_primary()))
         with distributed.raise_if_any_failed():
             checkpoints = open_workdir(run, stack, console) if distributed.is_primary() else None
         run_files.check_shared(path)
@@ -75,7 +75,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             run_files.add_session(
                 path,
                 int(state.step),
-                run.timetable.num_steps,
+                run.intervals.num_steps,
                 run_summary.batch_norm_share(run.config, run.devices),
             )
         loop = Loop(run, state, checkpoints, console, writer, stop)
@@ -94,8 +94,10 @@ def open_workdir(run: Experiment, stack: ExitStack, console: Console) -> Checkpo
             f"run.json of {run.path!r} is missing or damaged; it is written anew, from the data as"
             " they are now"
         )
-    run_files.describe(run.path, run.config, run.train_split, run.eval_split)
-    return stack.enter_context(Checkpoints(run.path, run.config.checkpoint.keep, console.warn))
+    run_files.describe(run.path, run.config, run.train_loader, run.eval_loader)
+    return stack.enter_context(
+        Checkpoints(run.path, run.config.checkpoint.max_to_keep, console.warn)
+    )
 
 
 def first_state(run: Experiment, checkpoints: Checkpoints | None) -> TrainState:
@@ -104,8 +106,8 @@ def first_state(run: Experiment, checkpoints: Checkpoints | None) -> TrainState:
     ``checkpoints`` are the first process's, which decides which one it is.
     """
     if not distributed.allgather(run.continues)[0]:
-        return create_state(run.task, run.image_shape, run.variables)
-    like = abstract_state(run.task, run.image_shape)
+        return create_state(run.step_config, run.image_shape, run.variables)
+    like = abstract_state(run.step_config, run.image_shape)
     with distributed.raise_if_any_failed():
         opened = nullcontext(checkpoints) if checkpoints is not None else Checkpoints(run.path)
     with opened as reader:
@@ -133,13 +135,13 @@ class Loop:
         stop: StopRequest,
     ):
         self.run, self.console, self.writer, self.checkpoints = run, console, writer, checkpoints
-        self.start, self.end = int(state.step), run.timetable.num_steps
+        self.start, self.end = int(state.step), run.intervals.num_steps
         devices = run.devices
         self.stopping = StopAgreement(stop, len(devices.local))
         self.meter = Meter(
             run.config.batch_size,
             devices.fetch,
-            run.task.skip_nonfinite,
+            run.step_config.skip_nonfinite,
             mfu.share_of_an_image(run),
         )
         self.pictures = None if writer is None else LiveReport(run.path, console.warn)
@@ -150,27 +152,27 @@ class Loop:
 
         with distributed.raise_if_any_failed():
             bad_records = BadRecords(run.path, console.warn, distributed.place()[0])
-            train_data = run.train_split.load(bad_records).resident
-            eval_data = run.eval_split.load(bad_records).resident
+            train_data = run.train_loader.load(bad_records).resident
+            eval_data = run.eval_loader.load(bad_records).resident
         self.train_data = devices.replicate(train_data)
         self.eval_data = devices.replicate(eval_data)
         self.state = devices.replicate(state)
 
         def step(state, data, batch):
-            return train_step(run.task, state, gather(data, batch))
+            return train_step(run.step_config, state, gather(data, batch))
 
         self.together = steps_per_execution(
-            run.config.data.steps_per_call, devices.platform, run.train_split.is_resident
+            run.config.steps_per_execution, devices.platform, run.train_loader.is_resident
         )
         self.train_step = devices.train(hearing(run_steps(step) if self.together > 1 else step))
-        self.eval_step = make_eval_step(devices, run.task, run.config.loss)
+        self.eval_step = make_eval_step(devices, run.step_config, run.config.loss)
 
     def run_all(self) -> dict[str, Any]:
         """Trains to the end, and gives the final state's evaluation."""
         if self.start < self.end and self.stopping.at_start():
             raise Interrupted(f"{self.stopping.name} before step {self.start + 1}")
         evaluated = self.evaluate_what_was_interrupted()
-        calls = self.run.timetable.calls(self.start, self.together)
+        calls = self.run.intervals.calls(self.start, self.together)
         # Batches go to the devices ahead of time, while earlier steps run.
         with Prefetcher(self.stopping.marked(self.batches()), self.run.devices.split) as feed:
             for call in calls:
@@ -179,31 +181,31 @@ class Loop:
         self.wait_saved()
         # A finished run has no step to do and nothing to catch up with, and yet is asked.
         evaluated = evaluated or self.evaluate(self.end)
-        return {"split": self.run.eval_split.source.split} | evaluated | {"step": self.end}
+        return {"split": self.run.eval_loader.source.split} | evaluated | {"step": self.end}
 
     def evaluate_what_was_interrupted(self) -> dict[str, Any] | None:
         """The evaluation of the step that the run goes on from, where it was due and never done."""
-        if not self.start or not self.run.timetable.evaluates(self.start):
+        if not self.start or not self.run.intervals.evaluates(self.start):
             return None
         own = self.checkpoints is not None and self.checkpoints.has_metrics(self.start)
         if distributed.allgather(own)[0]:
             return None
         evaluated = self.evaluate(self.start)
-        row = {"step": self.start, "epoch": round(self.run.timetable.epoch(self.start), 4)}
+        row = {"step": self.start, "epoch": round(self.run.intervals.epoch(self.start), 4)}
         row |= self.told(evaluated, self.start)
         if self.writer is not None:
             self.writer.write(row)
-            self.checkpoints.note(self.start, evaluated)
+            self.checkpoints.attach_metrics(self.start, evaluated)
         return evaluated
 
     def batches(self) -> Iterable[dict[str, np.ndarray]]:
         """This process's share of the batches, from the first step that is left on."""
         run = self.run
         if self.together > 1:
-            calls = run.timetable.calls(self.start, self.together)
+            calls = run.intervals.calls(self.start, self.together)
             count = len(run.devices.local)
-            return stack_batches(run.order, calls, run.train_split.share, self.together, count)
-        return run.train_split.train_batches(run.order, range(self.start, self.end))
+            return stack_batches(run.order, calls, run.train_loader.share, self.together, count)
+        return run.train_loader.train_batches(run.order, range(self.start, self.end))
 
     def step(self, feed: Iterator[Any], call: range) -> Any:
         """Starts the steps of one call; gives the result of the one that it waited for, if any."""
@@ -228,25 +230,25 @@ class Loop:
 
     def after(self, step: int, stopping: bool) -> dict[str, Any] | None:
         """What is due once ``step`` steps were started; gives the evaluation if that was."""
-        timetable, evaluated, last = self.run.timetable, None, step == self.end
+        intervals, evaluated, last = self.run.intervals, None, step == self.end
         if self.checkpoints is not None:
             self.checkpoints.check()
-        saves = timetable.saves(step) or self.minutes_are_over()
-        if timetable.logs(step) or saves or stopping:
-            row = {"step": step, "epoch": round(timetable.epoch(step), 4)} | self.meter.summary()
+        saves = intervals.saves(step) or self.minutes_are_over()
+        if intervals.logs(step) or saves or stopping:
+            row = {"step": step, "epoch": round(intervals.epoch(step), 4)} | self.meter.summary()
             since = step - sum(self.meter.last_steps)
             first = self.meter.first_nonfinite
             self.watch.check(row, None if first is None else since + first + 1, step)
             if last:  # which may take long to evaluate
                 self.save(None)
-            if timetable.evaluates(step) and (last or not stopping):
+            if intervals.evaluates(step) and (last or not stopping):
                 evaluated = self.evaluate_or_save(row)
                 stopping = stopping or evaluated is None
             self.tell(row, evaluated)
         if last:
             if self.checkpoints is not None and evaluated is not None:
-                self.checkpoints.note(step, evaluated)
-        elif saves or stopping or self.improves(evaluated):
+                self.checkpoints.attach_metrics(step, evaluated)
+        elif saves or stopping or self.is_best(evaluated):
             self.save(evaluated)
         if stopping and (not last or evaluated is None):
             self.wait_saved()
@@ -264,7 +266,7 @@ class Loop:
             self.eval_step,
             self.state,
             self.eval_data,
-            run.eval_split,
+            run.eval_loader,
             eval_batch_size(run.config),
             give_up,
             self.stopping.marked,
@@ -280,8 +282,8 @@ class Loop:
         """An evaluation with what was said of each image; with the net once the run is done."""
         run, variables = self.run, None
         if step == self.end >= LEAST_EXPLAINED:
-            variables = evaluated_variables(run.task, run.devices.fetch(self.state))
-        split = run.eval_split
+            variables = evaluated_variables(run.step_config, run.devices.fetch(self.state))
+        split = run.eval_loader
         return Evaluated(
             result={"split": split.source.split} | evaluated | {"step": step},
             predictions=collector.predictions(),
@@ -310,9 +312,9 @@ class Loop:
         if evaluated is not None:
             row |= self.told(evaluated, step)
         self.console.progress(row)
-        an_epoch = step - self.start >= run.timetable.steps_per_epoch or step == self.end
+        an_epoch = step - self.start >= run.intervals.steps_per_epoch or step == self.end
         if not self.input_told and an_epoch and self.meter.input_wait() is not None:
-            streams = not run.train_split.is_resident
+            streams = not run.train_loader.is_resident
             run_summary.input_wait(self.console, self.meter.input_wait(), streams)
             self.input_told = True
         if self.writer is not None:
@@ -330,7 +332,7 @@ class Loop:
 
     def improves(self, evaluated: dict[str, Any] | None) -> bool:
         """Whether an evaluation is the best so far; only the process that saves knows."""
-        return self.checkpoints is not None and self.checkpoints.improves(evaluated)
+        return self.checkpoints is not None and self.checkpoints.is_best(evaluated)
 
     def minutes_are_over(self) -> bool:
         """Whether ``checkpoint.every_minutes`` asks to save."""
@@ -362,12 +364,14 @@ class Loop:
 
 def first_images(run: Experiment) -> tuple[np.ndarray, list[str]]:
     """At most 64 of the first batch's images as the net sees them, and what their classes are."""
-    batch = run.train_split.samples(run.order, 64)
+    batch = run.train_loader.samples(run.order, 64)
     even = len(batch["label"]) // 2 * 2  # or there would be one that has none to be mixed with
     images, labels = (batch[name][: even or None] for name in ("image", "label"))
-    keys = example_keys(run.task.seed, 0, np.arange(len(labels)))
-    augmented, targets = jax.device_get(jax.jit(run.task.augment.batch)(images, labels, keys))
-    return augmented, captions(targets, run.train_split.source.class_names)
+    keys = example_keys(run.step_config.seed, 0, np.arange(len(labels)))
+    augmented, targets = jax.device_get(
+        jax.jit(run.step_config.augment.batch)(images, labels, keys)
+    )
+    return augmented, captions(targets, run.train_loader.source.class_names)
 
 
 def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ def main() -> int:
     from train.data.tfds_source import data_dir
 
     config.dataset.data_dir = data_dir(config.dataset)
-    config.data.resident = "never"
+    config.loader.cache_on_device = "never"
     split = DataLoader(config, config.dataset.train_split, training=False)
     split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
     count, mean, std = channel_statistics(split)

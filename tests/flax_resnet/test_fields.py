@@ -60,7 +60,7 @@ def test_feature_info_of_a_name():
 )
 def test_dilated_maps_hold_the_strided_ones(fields):
     """Dilation computes in between what the strided network computes (à trous)."""
-    model = ResNet((1, 2, 1), width=8, stem="small", num_classes=0, **fields)
+    model = ResNet((1, 2, 1), width=8, stem="cifar", num_classes=0, **fields)
     variables = init_variables(model, 0, (32, 32, 3))
     images = random_images(32)
     strided = model.apply(variables, images, method="endpoints")
@@ -121,7 +121,7 @@ def test_plain_nets_have_no_way_around(preactivation):
 def test_preactivation_shortcuts_carry_bare_maps_but_the_first():
     """arXiv:1603.05027, section 3: the first unit activates before it splits."""
     model = ResNet(
-        (2,), "residual", 8, stem="small", preactivation=True, zero_init_last=True, num_classes=0
+        (2,), "residual", 8, stem="cifar", preactivation=True, zero_init_last=True, num_classes=0
     )
     variables = init_variables(model, 0, (8, 8, 3))
     maps = model.apply(variables, random_images(8), method="endpoints")
@@ -132,7 +132,7 @@ def test_preactivation_shortcuts_carry_bare_maps_but_the_first():
 
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_stochastic_depth_leaves_out_whole_blocks_of_single_examples(preactivation):
-    fields = dict(block="residual", width=8, stem="small", preactivation=preactivation)
+    fields = dict(block="residual", width=8, stem="cifar", preactivation=preactivation)
     model = ResNet((2,), num_classes=0, drop_path=0.5, **fields)
     variables = init_variables(model, 0, (8, 8, 3))
     images = random_images(8, batch=16)
@@ -208,7 +208,7 @@ def test_weight_standardisation_ignores_scale_and_mean_of_the_weights():
 
 
 def test_squeeze_and_excitation_scales_channels_by_a_gate():
-    model = ResNet((1,), "residual", 16, stem="small", squeeze=0.25, num_classes=0)
+    model = ResNet((1,), "residual", 16, stem="cifar", se_ratio=0.25, num_classes=0)
     variables = init_variables(model, 0, (8, 8, 3))
     se = variables["params"]["stage1_block1"]["se"]
     assert se["reduce"]["kernel"].shape == (16, 8)  # a quarter, but 8 at least

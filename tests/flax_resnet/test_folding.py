@@ -12,7 +12,7 @@ SMALL = dict(num_classes=5, stage_sizes=(1, 2), width=16)
 NETS = {
     "residual": ("resnet18", dict(shortcut="projection_all")),
     "plain": ("plain20", {}),
-    "squeeze, deep stem, average pool": ("resnetrs50", dict(squeeze=0.25)),
+    "squeeze, deep stem, average pool": ("resnetrs50", dict(se_ratio=0.25)),
     "grouped, wide": ("resnext50_32x4d", dict(width=16)),
     "biases, stride in the 1×1": ("resnet50_v1", dict(conv_bias="all")),
     "pre-activation with biases": ("resnet50v2", {}),

@@ -203,7 +203,7 @@ def test_zero_pad_shortcut_passes_every_second_pixel_between_zero_channels():
     "fields",
     [
         dict(block="residual", zero_init_last=True),
-        dict(zero_init_last=True, groups=4, stem="deep", squeeze=0.25, conv_bias="all"),
+        dict(zero_init_last=True, groups=4, stem="deep", se_ratio=0.25, conv_bias="all"),
         dict(zero_init_last=True, preactivation=True, norm="group", weight_standardisation=True),
     ],
 )
@@ -241,7 +241,7 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet5"), r"did you mean 'resnet56'.*valid are resnet18, resnet34"),
         (lambda: create_model("resnet50", widht=3), "'widht'; valid are stage_sizes"),
         (lambda: create_model("resnet50", shortcut="c"), "'c'; valid are projection"),
-        (lambda: create_model("resnet50", stem="tiny"), "valid are imagenet, small"),
+        (lambda: create_model("resnet50", stem="tiny"), "valid are imagenet, cifar"),
         (lambda: create_model("resnet50", norm="layer"), "valid are batch, group, folded"),
         (lambda: create_model("resnet50", num_classes=-3), "num_classes.*not -3"),
         (lambda: create_model("resnet50", output_stride=2), "valid are 4, 8, 16, 32"),
@@ -254,7 +254,7 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet50", width=1.5), "width must be a whole number.*1.5"),
         (lambda: create_model("resnet50", num_classes="5"), "num_classes.*not '5'"),
         (lambda: create_model("resnet50", stem_width=0), "stem_width.*not 0"),
-        (lambda: create_model("resnet50", squeeze=-1), "squeeze must be in"),
+        (lambda: create_model("resnet50", se_ratio=-1), "se_ratio must be in"),
         (lambda: create_model("resnet50", norm_epsilon=-1), "norm_epsilon must be positive"),
     ],
 )

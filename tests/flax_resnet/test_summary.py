@@ -65,7 +65,7 @@ def test_layers_in_words(name, stage, layers):
 
 
 def test_counts_by_hand():
-    model = create_model("resnet20", stage_sizes=(1,), num_classes=0, squeeze=0.5)
+    model = create_model("resnet20", stage_sizes=(1,), num_classes=0, se_ratio=0.5)
     stem, stage, head = summarize(model, (4, 6), channels=1).rows
     assert (stem.output, stem.parameters, stem.multiply_adds) == ((4, 6, 16), 9 * 16 + 32, 9 * 384)
     # Two 3×3 convolutions with norm, and squeeze-and-excitation through 8 units.

@@ -111,7 +111,7 @@ def test_takes_the_same_sgd_step():
     groups = dict(cardinality=4, base_width=32)
     net = torch_net("timm", "resnetrs50", layers=depth, channels=channels, num_classes=4, **groups)
     fields = dict(stage_sizes=depth, width=width, stem_width=64, num_classes=4)
-    model = create_model("resnetrs50", groups=4, inner=2, **fields)
+    model = create_model("resnetrs50", groups=4, width_multiplier=2, **fields)
     check_sgd_step(net, model, RULES_D, size=64)
 
 

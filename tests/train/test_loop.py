@@ -51,7 +51,7 @@ def test_an_evaluation_that_fails_costs_nothing_learned(small, tmp_path, monkeyp
 
 
 def test_saving_by_steps_and_by_minutes(small, tmp_path):
-    small.eval.every_epochs, small.checkpoint.keep = 0, 9
+    small.eval.every_epochs, small.checkpoint.max_to_keep = 0, 9
     small.checkpoint.every_steps = 3
     loop.train(small, str(tmp_path / "steps"), StopRequest())
     assert saved_steps(tmp_path / "steps") == [3, 4]

@@ -24,15 +24,15 @@ def last_json(process):
 def initial_state(path):
     """The leaves that a run begins with, by name."""
     config = run_files.read_config(str(path))
-    task = make_step_config(config, make_model(config, 10), 1, 1)
-    return named(create_state(task, (8, 8, 3)))
+    step_config = make_step_config(config, make_model(config, 10), 1, 1)
+    return named(create_state(step_config, (8, 8, 3)))
 
 
 def final_state(path, step="last"):
     """A checkpoint's leaves, by name."""
     config = run_files.read_config(str(path))
-    task = make_step_config(config, make_model(config, 10), 1, 1)
-    like = abstract_state(task, (8, 8, 3))
+    step_config = make_step_config(config, make_model(config, 10), 1, 1)
+    like = abstract_state(step_config, (8, 8, 3))
     return named(Checkpoints(str(path)).restore(step, like))
 
 
@@ -208,7 +208,7 @@ def test_keys_that_change_nothing_learned_may_differ(run, commands):
     described = (path / "run.json").read_text()
     (path / "run.json").write_text(described[:100])
     one_line(commands.call("train.evaluate", "--workdir", path), 1, "run.json", "train.main writes")
-    overrides = (*SHORT, "--config.checkpoint.keep=7", "--config.parallel=shard_map")
+    overrides = (*SHORT, "--config.checkpoint.max_to_keep=7", "--config.parallel=shard_map")
     again = commands.run("train.main", *commands.digits(path, *overrides))
     assert again.returncode == 0, again.stderr
     assert last_json(again)["top1"] == last_json(process)["top1"]
@@ -238,7 +238,7 @@ def one_line(process, status, *words):
         (["--config.optimzer.name=adam"], ["config.optimzer.name", "config.optimizer.name"]),
         (["--config.batch_size=big"], ["config.batch_size", "whole number", "'big'"]),
         (["--config.batch_size"], ["needs a value"]),
-        (["--config.augment.flip", "--config.seed=1"], ["config.augment.flip needs a value"]),
+        (["--config.augment.hflip", "--config.seed=1"], ["config.augment.hflip needs a value"]),
         (["--workdir", ""], ["--workdir is empty"]),
         (["--confg=x"], ["--confg=x", "--help"]),
         (["--config.batch_size=2000"], ["batch_size=2000", "1437 training images"]),

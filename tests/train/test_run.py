@@ -1,4 +1,4 @@
-"""The parts of a run: timetable, meter, console, metrics file, pictures, workdir."""
+"""The parts of a run: intervals, meter, console, metrics file, pictures, workdir."""
 
 import contextlib
 import io
@@ -32,28 +32,28 @@ def config_of(**keys):
     return config
 
 
-def test_timetable_in_epochs():
+def test_intervals_in_epochs():
     config = config_of(
         **{"batch_size": 10, "num_epochs": 3.0, "log.every_steps": 7},
         **{"eval.every_epochs": 1.5, "checkpoint.every_epochs": 0.5},
     )
-    timetable = make_intervals(config, num_images=105)
-    assert (timetable.steps_per_epoch, timetable.num_steps) == (10, 30)
+    intervals = make_intervals(config, num_images=105)
+    assert (intervals.steps_per_epoch, intervals.num_steps) == (10, 30)
     steps = range(1, 31)
-    assert [s for s in steps if timetable.evaluates(s)] == [15, 30]
-    assert [s for s in steps if timetable.saves(s)] == [5, 10, 15, 20, 25, 30]
+    assert [s for s in steps if intervals.evaluates(s)] == [15, 30]
+    assert [s for s in steps if intervals.saves(s)] == [5, 10, 15, 20, 25, 30]
     # Wherever it saves it logs, so that a resumed run averages over the same steps.
-    assert [s for s in steps if timetable.logs(s)] == [5, 7, 10, 14, 15, 20, 21, 25, 28, 30]
-    assert timetable.epoch(5) == 0.5
-    assert "leaves out 5 images (4.8%)" in timetable.describe()
+    assert [s for s in steps if intervals.logs(s)] == [5, 7, 10, 14, 15, 20, 21, 25, 28, 30]
+    assert intervals.epoch(5) == 0.5
+    assert "leaves out 5 images (4.8%)" in intervals.describe()
 
 
-def test_timetable_at_the_end_alone_and_in_steps():
+def test_intervals_at_the_end_alone_and_in_steps():
     keys = {"batch_size": 10, "num_steps": 25, "eval.every_epochs": 0.0}
-    timetable = make_intervals(config_of(**keys), num_images=100)
-    assert timetable.num_steps == 25
-    assert [s for s in range(1, 26) if timetable.evaluates(s)] == [25]
-    assert "leaves out" not in timetable.describe()
+    intervals = make_intervals(config_of(**keys), num_images=100)
+    assert intervals.num_steps == 25
+    assert [s for s in range(1, 26) if intervals.evaluates(s)] == [25]
+    assert "leaves out" not in intervals.describe()
     tiny = config_of(batch_size=10, num_epochs=0.001)
     assert make_intervals(tiny, num_images=100).num_steps == 1
 
@@ -65,7 +65,7 @@ def test_timetable_at_the_end_alone_and_in_steps():
         ({"batch_size": 10, "num_epochs": 0.0}, "nothing to train"),
     ],
 )
-def test_a_timetable_that_cannot_be(keys, message):
+def test_a_intervals_that_cannot_be(keys, message):
     with pytest.raises(UsageError, match=message):
         make_intervals(config_of(**keys), num_images=100)
 
@@ -73,20 +73,20 @@ def test_a_timetable_that_cannot_be(keys, message):
 def test_warnings_of_what_does_not_fit():
     config = config_of(
         **{"batch_size": 10, "num_epochs": 3.0, "schedule.warmup_epochs": 5.0},
-        **{"schedule.name": "step", "schedule.step_epochs": (2.0, 9.0)},
+        **{"schedule.name": "step", "schedule.milestone_epochs": (2.0, 9.0)},
     )
-    timetable = make_intervals(config, 100)
+    intervals = make_intervals(config, 100)
     devices = Pmap()
-    first, second, third = run_summary.warnings(config, timetable, devices)
+    first, second, third = run_summary.warnings(config, intervals, devices)
     assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
     assert "step 90" in second and "ends after 30" in second
     assert f"sees {10 // len(devices)} images at once" in third
     config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
-    [unused] = run_summary.warnings(config, timetable, Pmap(jax.local_devices()[:1]))
-    assert "step_epochs and step_steps have no effect on schedule.name='cosine'" in unused
-    config.schedule.step_epochs = ()
-    config.batch_norm = "global"
-    assert run_summary.warnings(config, timetable, devices) == []
+    [unused] = run_summary.warnings(config, intervals, Pmap(jax.local_devices()[:1]))
+    assert "milestone_epochs and milestone_steps have no effect on schedule.name='cosine'" in unused
+    config.schedule.milestone_epochs = ()
+    config.sync_batch_norm = True
+    assert run_summary.warnings(config, intervals, devices) == []
 
 
 def test_an_absurd_evaluation_is_warned_of(capsys):

@@ -47,8 +47,8 @@ def shrink(config: ml_collections.ConfigDict, chosen: Set[str] = frozenset()) ->
             set_key(config, name, value)
 
     # Of each device's share, parts are computed one by one, and mixing pairs the images.
-    images = math.lcm(IMAGES, 2 * jax.device_count()) * config.accumulate
-    put("batch_size", math.lcm(images, config.augment.repeats))
+    images = math.lcm(IMAGES, 2 * jax.device_count()) * config.grad_accum_steps
+    put("batch_size", math.lcm(images, config.augment.repeated_aug))
     _shrink_time(config, put, chosen)
     _shrink_images(config, put)
     own_folder = config.dataset.name == "folder" and "dataset.data_dir" in chosen
@@ -67,15 +67,21 @@ def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Set[str]) 
     if schedule.warmup_epochs or schedule.warmup_steps:
         put("schedule.warmup_epochs", 0.0)
         put("schedule.warmup_steps", 1)
-        put("schedule.warmup_most", 0.5)
+        put("schedule.max_warmup_fraction", 0.5)
     if chosen & {"num_epochs", "num_steps"}:
         return  # what is in epochs and steps is as long as the run
     if steps:
-        falls = (min(step * STEPS // steps, STEPS - 1) for step in schedule.step_steps)
-        put("schedule.step_steps", tuple(falls))
+        falls = (min(step * STEPS // steps, STEPS - 1) for step in schedule.milestone_steps)
+        put("schedule.milestone_steps", tuple(falls))
     elif epochs:
-        put("schedule.step_epochs", tuple(epoch / epochs for epoch in schedule.step_epochs))
-        put("dataset.size_epochs", tuple(epoch / epochs for epoch in config.dataset.size_epochs))
+        put(
+            "schedule.milestone_epochs",
+            tuple(epoch / epochs for epoch in schedule.milestone_epochs),
+        )
+        put(
+            "dataset.train_size_epochs",
+            tuple(epoch / epochs for epoch in config.dataset.train_size_epochs),
+        )
 
 
 def _shrink_images(config: ml_collections.ConfigDict, put: Put) -> None:
@@ -105,5 +111,5 @@ def _shrink_model(config: ml_collections.ConfigDict, put: Put) -> None:
         raise UsageError(f"config.model: {error}") from None
     put("model.stage_sizes", (1,) * len(model.stage_sizes))
     # Groups divide the channels inside a block; group norm has 32.
-    groups = model.groups // math.gcd(model.groups, model.inner)
+    groups = model.groups // math.gcd(model.groups, model.width_multiplier)
     put("model.width", 32 if model.norm == "group" else math.lcm(WIDTH, groups))

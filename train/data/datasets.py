@@ -27,7 +27,7 @@ def open_source(dataset: ml_collections.ConfigDict, split: str) -> DataSource:
                 "name the folder with the pictures with --config.dataset.data_dir=FOLDER"
             )
         folder = tfds_source.data_dir(dataset)
-        return open_folder(folder, split, dataset.held_out, dataset.held_out_seed)
+        return open_folder(folder, split, dataset.val_fraction, dataset.val_seed)
     raise UsageError(
         "config.dataset.name must be 'digits', 'folder' or 'tfds:NAME', such as 'tfds:cifar10',"
         f" not {dataset.name!r}"

@@ -31,7 +31,7 @@ def cores() -> int:
 def preprocessing_of(dataset: ml_collections.ConfigDict) -> Preprocessing:
     """What ``config.dataset`` does to an image that is not augmented."""
     return Preprocessing(
-        resize=round(dataset.image_size / dataset.crop_ratio),
+        resize=round(dataset.image_size / dataset.crop_pct),
         image_size=dataset.image_size,
         interpolation=dataset.interpolation,
         mean=tuple(dataset.mean),
@@ -48,14 +48,14 @@ class Sizes:
 
     def __init__(self, dataset: ml_collections.ConfigDict, training: bool):
         self.others = tuple(dataset.train_sizes) if training else ()
-        self._starts = tuple(dataset.size_epochs) if training else ()
+        self._starts = tuple(dataset.train_size_epochs) if training else ()
         self._usual = dataset.image_size
         if len(self.others) == 1 and not self._starts:
             self._starts = (0.0,)
         if len(self.others) != len(self._starts) or (self._starts and self._starts[0]):
             raise UsageError(
                 f"config.dataset.train_sizes={self.others} needs the epoch from which each holds,"
-                f" the first 0, not config.dataset.size_epochs={self._starts}"
+                f" the first 0, not config.dataset.train_size_epochs={self._starts}"
             )
 
     def at(self, epoch: float) -> int:
@@ -91,18 +91,18 @@ class DataLoader:
         taken: float = 0.0,
     ):
         self.source: DataSource = open_source(config.dataset, split)
-        self.reader = Reader(self.source, config.data.max_bad_fraction)
+        self.reader = Reader(self.source, config.loader.max_corrupt_fraction)
         self.size = config.dataset.image_size
         self.preprocessing = preprocessing_of(config.dataset)
         self.sizes = Sizes(config.dataset, training)
         self.seed = config.seed
         self.share = share
-        self.scale = tuple(config.augment.crop_scale) if training else (1.0, 1.0)
-        self.aspect = tuple(config.augment.crop_aspect)
-        self.workers = config.data.workers
-        self.threads = config.data.threads or cores() + 2
+        self.scale = tuple(config.augment.rrc_scale) if training else (1.0, 1.0)
+        self.aspect = tuple(config.augment.rrc_ratio)
+        self.workers = config.loader.workers
+        self.threads = config.loader.threads or cores() + 2
         self.gib = len(self.source) * self.size**2 * 3 / 2**30
-        self.is_resident = self._fits(config.data, taken)
+        self.is_resident = self._fits(config.loader, taken)
         self.resident: dict[str, np.ndarray] = {}
         self._bad_records = BadRecords()
         self._bad = np.zeros(len(self.source), bool)
@@ -211,16 +211,16 @@ class DataLoader:
             images[place] = image
         return {"image": images, "label": labels}, found
 
-    def _fits(self, data: ml_collections.ConfigDict, taken: float) -> bool:
+    def _fits(self, loader: ml_collections.ConfigDict, taken: float) -> bool:
         """Whether to hold the split in memory. Random crops are cut by the host each time."""
         if self.scale != (1.0, 1.0) or self.sizes.others:
-            if data.resident == "always":
+            if loader.cache_on_device == "always":
                 raise UsageError(
-                    "config.data.resident='always' keeps decoded images, but random crops"
-                    f" (augment.crop_scale={self.scale}) and other sizes than image_size"
+                    "config.loader.cache_on_device='always' keeps decoded images, but random crops"
+                    f" (augment.rrc_scale={self.scale}) and other sizes than image_size"
                     f" (dataset.train_sizes={self.sizes.others}) are cut anew each time; set one"
                     " of them back"
                 )
             return False
-        fits = taken + self.gib <= data.resident_gib
-        return data.resident == "always" or (data.resident == "auto" and fits)
+        fits = taken + self.gib <= loader.device_cache_gib
+        return loader.cache_on_device == "always" or (loader.cache_on_device == "auto" and fits)

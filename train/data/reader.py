@@ -64,7 +64,7 @@ class Reader:
         named = "; ".join(f"{one_line(record.name)}: {record.reason}" for record in bad[:_NAMED])
         raise RunError(
             f"at least {len(bad)} of the {len(self.source):,} images of {self.source.name}"
-            f" {self.source.split} cannot be decoded, more than config.data.max_bad_fraction"
+            f" {self.source.split} cannot be decoded, more than config.loader.max_corrupt_fraction"
             f" permits ({self.most}): {named}"
         )
 

@@ -42,7 +42,7 @@ class EpochSampler:
     def __init__(self, num_records: int, batch_size: int, seed: int, repeats: int = 1):
         if batch_size % repeats:
             raise UsageError(
-                f"config.augment.repeats={repeats} does not divide config.batch_size={batch_size};"
+                f"config.augment.repeated_aug={repeats} does not divide config.batch_size={batch_size};"
                 f" the nearest that it does is {max(1, round(batch_size / repeats)) * repeats}"
             )
         self.num_records = num_records

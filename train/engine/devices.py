@@ -78,7 +78,7 @@ class Devices:
         total = len(self) * parts
         if batch_size % total:
             near = max(1, round(batch_size / total)) * total
-            into = f" in {parts} parts each (config.accumulate)" if parts > 1 else ""
+            into = f" in {parts} parts each (config.grad_accum_steps)" if parts > 1 else ""
             raise UsageError(
                 f"config.batch_size={batch_size} does not divide among {len(self)} devices{into};"
                 f" the nearest that does is {near}"

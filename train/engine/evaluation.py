@@ -87,7 +87,7 @@ def evaluate(
 
 
 def make_eval_step(
-    devices: Devices, task: StepConfig, loss: str, flip: bool = False, keep: bool = False
+    devices: Devices, step_config: StepConfig, loss: str, flip: bool = False, keep: bool = False
 ) -> Callable:
     """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches.
 
@@ -97,14 +97,14 @@ def make_eval_step(
     each = partial(answers, loss=loss, keep=keep)
 
     def step(state: Any, data: Any, batch: Any) -> Any:
-        return eval_step(task, state, gather(data, batch), flip, each)
+        return eval_step(step_config, state, gather(data, batch), flip, each)
 
     return devices.evaluate(hearing(step))
 
 
 def eval_batch_size(config: ml_collections.ConfigDict) -> int:
     """Images in an evaluation step: as many as training has in memory at once, unless told."""
-    return config.eval.batch_size or max(1, config.batch_size // config.accumulate)
+    return config.eval.batch_size or max(1, config.batch_size // config.grad_accum_steps)
 
 
 @dataclass(frozen=True)
@@ -183,21 +183,21 @@ def evaluate_run(
         config = read_config(path)
         if ema and not config.ema.decay:
             raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
-        config.eval.ema = config.eval.ema if ema is None else ema
+        config.eval.use_ema = config.eval.use_ema if ema is None else ema
         name = other.apply(config.dataset)
         share = ProcessShard(*distributed.place())
         split = DataLoader(config, name, training=False, share=share)
         check_data(path, split, others=other.is_other_data)
         model = make_model(config, len(split.source.class_names))
         # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
-        task = make_step_config(config, model, steps_per_epoch=1, num_steps=1)
+        step_config = make_step_config(config, model, steps_per_epoch=1, num_steps=1)
     check_alike(config, split)
 
     def warn(text: str) -> None:
         who = "" if distributed.is_primary() else f" of process {distributed.place()[0]}"
         print(f"warning{who}: {text}", file=sys.stderr, flush=True)
 
-    like = abstract_state(task, split.image_shape)
+    like = abstract_state(step_config, split.image_shape)
     with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn)
     with checkpoints:
@@ -210,7 +210,7 @@ def evaluate_run(
     collector = PredictionCollector(model.num_classes)
     result = evaluate(
         devices,
-        make_eval_step(devices, task, config.loss, flip=tta == "flip", keep=keep),
+        make_eval_step(devices, step_config, config.loss, flip=tta == "flip", keep=keep),
         devices.replicate(state),
         devices.replicate(split.resident),
         split,
@@ -230,13 +230,13 @@ def evaluate_run(
         config=config,
         weights=weights_of(config),
         model=model,
-        variables=evaluated_variables(task, state),
+        variables=evaluated_variables(step_config, state),
     )
 
 
 def weights_of(config: ml_collections.ConfigDict) -> str:
     """Which weights are evaluated: ``"ema"`` or ``"raw"``."""
-    return "ema" if config.ema.decay and config.eval.ema else "raw"
+    return "ema" if config.ema.decay and config.eval.use_ema else "raw"
 
 
 def _with_bar(batches: Iterable, split: DataLoader, batch_size: int) -> Iterable:

@@ -35,9 +35,9 @@ from train.workdir import environment, run_files
 # Keys of the machine that a process runs on; the others have to be the same in all.
 _OWN_KEYS = (
     "dataset.data_dir",
-    "data.threads",
-    "data.workers",
-    "data.max_bad_fraction",
+    "loader.threads",
+    "loader.workers",
+    "loader.max_corrupt_fraction",
     "compilation_cache",
 )
 
@@ -53,11 +53,11 @@ class Experiment:
     config: ml_collections.ConfigDict
     path: str
     devices: Pmap | ShardMap
-    train_split: DataLoader
-    eval_split: DataLoader
-    timetable: Intervals
+    train_loader: DataLoader
+    eval_loader: DataLoader
+    intervals: Intervals
     model: ResNet
-    task: step.StepConfig
+    step_config: step.StepConfig
     order: EpochSampler
     continues: bool
     variables: dict[str, Any] | None
@@ -65,7 +65,7 @@ class Experiment:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(H, W, C)`` of the images in evaluation, and in training unless that has others."""
-        return self.train_split.image_shape
+        return self.train_loader.image_shape
 
 
 def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment:
@@ -77,36 +77,38 @@ def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment
     config.dataset.data_dir = data_dir(config.dataset)
     run_files.check(path, config)
     devices = make_devices(config.parallel)
-    devices.check_batch(config.batch_size, config.accumulate)
+    devices.check_batch(config.batch_size, config.grad_accum_steps)
     share = ProcessShard(*distributed.place())
-    train_split = DataLoader(config, config.dataset.train_split, training=True, share=share)
-    taken = train_split.gib if train_split.is_resident else 0.0
-    eval_split = DataLoader(
+    train_loader = DataLoader(config, config.dataset.train_split, training=True, share=share)
+    taken = train_loader.gib if train_loader.is_resident else 0.0
+    eval_loader = DataLoader(
         config, config.dataset.eval_split, training=False, share=share, taken=taken
     )
-    check_classes(train_split.source, eval_split.source)
+    check_classes(train_loader.source, eval_loader.source)
     continues = run_files.has_checkpoints(path)
     if continues and run_files.described(path) is not None:  # or it is described anew
-        run_files.check_data(path, train_split, eval_split)
-    timetable = make_intervals(config, len(train_split))
-    names = train_split.source.class_names
+        run_files.check_data(path, train_loader, eval_loader)
+    intervals = make_intervals(config, len(train_loader))
+    names = train_loader.source.class_names
     model = make_model(config, len(names))
-    task = make_step_config(config, model, timetable.steps_per_epoch, timetable.num_steps)
-    if task.augment.mix:
+    step_config = make_step_config(config, model, intervals.steps_per_epoch, intervals.num_steps)
+    if step_config.augment.mix:
         check_even(config.batch_size // len(devices))
-    order = EpochSampler(len(train_split), config.batch_size, config.seed, config.augment.repeats)
+    order = EpochSampler(
+        len(train_loader), config.batch_size, config.seed, config.augment.repeated_aug
+    )
     variables = None
     if not continues:
-        variables = initial_variables(config, model, train_split.image_shape, names)
+        variables = initial_variables(config, model, train_loader.image_shape, names)
     return Experiment(
         config=config,
         path=path,
         devices=devices,
-        train_split=train_split,
-        eval_split=eval_split,
-        timetable=timetable,
+        train_loader=train_loader,
+        eval_loader=eval_loader,
+        intervals=intervals,
         model=model,
-        task=task,
+        step_config=step_config,
         order=order,
         continues=continues,
         variables=variables,
@@ -157,7 +159,7 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
                 f" {config.dataset.name} has {num_classes} classes"
             )
         num_classes = config.model.num_classes
-    axis_name = step.AXIS if config.batch_norm == "global" else None
+    axis_name = step.AXIS if config.sync_batch_norm else None
     try:
         return model_from_config(loading.flatten(config), num_classes, axis_name)
     except ValueError as error:
@@ -175,15 +177,15 @@ def make_step_config(
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
         augment=make_augment(config),
-        loss=make_loss(config.loss, config.label_smoothing, config.loss_threshold),
+        loss=make_loss(config.loss, config.label_smoothing, config.bce_target_threshold),
         eval_loss=make_loss(config.loss),
         mean=tuple(config.dataset.mean),
         std=tuple(config.dataset.std),
         seed=config.seed,
-        accumulate=config.accumulate,
+        grad_accum_steps=config.grad_accum_steps,
         ema_decay=config.ema.decay,
         frozen=frozen,
-        evaluate_ema=config.eval.ema,
+        evaluate_ema=config.eval.use_ema,
         skip_nonfinite=config.on_nonfinite == "skip",
     )
 
@@ -197,7 +199,7 @@ def module_names(model: ResNet) -> list[str]:
 def make_augment(config: ml_collections.ConfigDict) -> Augment:
     """What ``config.augment`` says. Raises UsageError for what cannot be done."""
     keys = config.augment
-    mix = Mixup(keys.mixup, keys.cutmix, keys.mix_probability, keys.mix_switch)
+    mix = Mixup(keys.mixup, keys.cutmix, keys.mixup_prob, keys.mixup_switch_prob)
     if keys.color_jitter[3] > 0.5:
         raise UsageError(
             f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, may leave 0 by at"
@@ -212,18 +214,18 @@ def make_augment(config: ml_collections.ConfigDict) -> Augment:
     policies = {
         "": None,
         "trivial": trivial_augment(),
-        "rand": rand_augment(keys.rand_layers, keys.rand_magnitude, keys.rand_probability),
+        "rand": rand_augment(keys.rand_num_ops, keys.rand_magnitude, keys.rand_prob),
     }
     return Augment(
         pad_crop=keys.pad_crop,
-        flip=keys.flip,
-        vertical_flip=keys.vertical_flip,
+        hflip=keys.hflip,
+        vflip=keys.vflip,
         policy=policies[keys.policy],
         color_jitter=tuple(keys.color_jitter),
         cutout=keys.cutout,
-        erasing=keys.erasing,
-        erasing_area=tuple(keys.erasing_area),
-        erasing_aspect=tuple(keys.erasing_aspect),
+        random_erasing=keys.random_erasing,
+        random_erasing_scale=tuple(keys.random_erasing_scale),
+        random_erasing_ratio=tuple(keys.random_erasing_ratio),
         mix=mix,
         fill=tuple(min(255, max(0, round(255 * mean))) for mean in config.dataset.mean),
     )

@@ -91,7 +91,7 @@ def make_intervals(config: ml_collections.ConfigDict, num_images: int) -> Interv
         eval_every=every(config.eval.every_epochs),
         save_every=every(config.checkpoint.every_epochs),
         log_every=config.log.every_steps or min(100, max(10, steps_per_epoch // 10)),
-        repeats=config.augment.repeats,
+        repeats=config.augment.repeated_aug,
         save_steps=config.checkpoint.every_steps,
     )
 

@@ -20,7 +20,7 @@ MOST = 32
 
 
 def steps_per_execution(chosen: int, platform: str, is_resident: bool) -> int:
-    """``config.data.steps_per_call``, or for 0 what suits the platform."""
+    """``config.steps_per_execution``, or for 0 what suits the platform."""
     if not is_resident:
         return 1
     return chosen or (1 if platform == "cpu" else MOST)

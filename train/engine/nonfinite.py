@@ -36,7 +36,7 @@ class NonFiniteGuard:
         if first is None:
             self._skipped = 0
             return
-        if self.run.task.skip_nonfinite:
+        if self.run.step_config.skip_nonfinite:
             alone = math.isnan(row["train/loss"])  # none of the row's steps was finite
             self._skipped = self._skipped + row["nonfinite"] if alone else 0
             if self._skipped < MOST_SKIPPED:
@@ -59,7 +59,7 @@ def check_evaluation(run: Experiment, loss: float, step: int) -> None:
 
 def report(run: Experiment, step: int, row: dict[str, Any]) -> None:
     """Writes the images of ``step``, counted from 1, and the metrics to ``nonfinite.json``."""
-    source = run.train_split.source
+    source = run.train_loader.source
     records = [int(record) for record in run.order[step - 1]]
     found = {
         "step": step,

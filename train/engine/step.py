@@ -74,34 +74,36 @@ class StepConfig:
     skip_nonfinite: bool = False
 
 
-def abstract_state(task: StepConfig, image_shape: tuple[int, int, int]) -> TrainState:
+def abstract_state(step_config: StepConfig, image_shape: tuple[int, int, int]) -> TrainState:
     """Shapes and types of a state, for restoring into it: nothing is drawn."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(task.model.init, jax.random.key(0), images)
-    return jax.eval_shape(lambda variables: init_state(task, variables), variables)
+    variables = jax.eval_shape(step_config.model.init, jax.random.key(0), images)
+    return jax.eval_shape(lambda variables: init_state(step_config, variables), variables)
 
 
 def create_state(
-    task: StepConfig, image_shape: tuple[int, int, int], variables: Any = None
+    step_config: StepConfig, image_shape: tuple[int, int, int], variables: Any = None
 ) -> TrainState:
     """The state before the first step, for images ``(H, W, C)``.
 
     ``variables`` are the model's collections to begin with; by default random ones.
     """
-    return init_state(task, variables or init_variables(task.model, task.seed, image_shape))
+    return init_state(
+        step_config, variables or init_variables(step_config.model, step_config.seed, image_shape)
+    )
 
 
-def init_state(task: StepConfig, variables: Any) -> TrainState:
+def init_state(step_config: StepConfig, variables: Any) -> TrainState:
     """The state before the first step, of given ``{"params", "batch_stats"}``."""
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})  # group norm has none
     # The average is another array than what it averages: the step is given both away.
-    average = {"params": params, "batch_stats": batch_stats} if task.ema_decay else {}
+    average = {"params": params, "batch_stats": batch_stats} if step_config.ema_decay else {}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=task.optimizer.init(trainable_params(params, task.frozen)),
+        opt_state=step_config.optimizer.init(trainable_params(params, step_config.frozen)),
         ema=jax.tree.map(jnp.array, average),
     )
 
@@ -117,7 +119,7 @@ def frozen_subtree(collection: Any, frozen: tuple[str, ...]) -> Any:
 
 
 def train_step(
-    task: StepConfig, state: TrainState, batch: dict[str, jax.Array]
+    step_config: StepConfig, state: TrainState, batch: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. ``batch``: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` ``(N,)``.
 
@@ -129,32 +131,36 @@ def train_step(
     count = batch["label"].shape[0]
     device = jax.lax.axis_index(AXIS)
     places = device * count + jnp.arange(count)  # in the global batch
-    keys = example_keys(task.seed, state.step, places)
-    images, targets = task.augment.batch(batch["image"], batch["label"], keys)
+    keys = example_keys(step_config.seed, state.step, places)
+    images, targets = step_config.augment.batch(batch["image"], batch["label"], keys)
     # A row of keys of its own: augmentation folds examples' places into the step's.
-    dropout = jax.random.fold_in(jax.random.key(task.seed), DROPOUT)
+    dropout = jax.random.fold_in(jax.random.key(step_config.seed), DROPOUT)
     dropout = jax.random.fold_in(jax.random.fold_in(dropout, state.step), device)
 
     def loss_of(params, batch_stats, images, targets, dropout):
-        logits, updates = task.model.apply(
+        logits, updates = step_config.model.apply(
             {"params": state.params | params, "batch_stats": batch_stats},
-            normalize(images, task.mean, task.std),
+            normalize(images, step_config.mean, step_config.std),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
         top1 = jnp.mean(label_rank(logits, targets.dominant()) < 1)
-        return task.loss(logits, targets).mean(), (updates.get("batch_stats", {}), top1)
+        return step_config.loss(logits, targets).mean(), (updates.get("batch_stats", {}), top1)
 
     def part(batch_stats, images, targets, dropout):
         """Gradients and what else comes of a part of the batch."""
         (loss, (batch_stats, top1)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            trainable_params(state.params, task.frozen), batch_stats, images, targets, dropout
+            trainable_params(state.params, step_config.frozen),
+            batch_stats,
+            images,
+            targets,
+            dropout,
         )
         return batch_stats, (gradients, loss, top1)
 
     batch_stats, means = accumulate_gradients(
-        part, task.accumulate, state.batch_stats, images, targets, dropout
+        part, step_config.grad_accum_steps, state.batch_stats, images, targets, dropout
     )
     # Devices hold equal shares of the batch: means of means are the batch's means.
     batch_stats, (gradients, loss, top1) = jax.lax.pmean((batch_stats, means), AXIS)
@@ -163,25 +169,25 @@ def train_step(
     for leaf in jax.tree.leaves(gradients):
         finite &= jnp.isfinite(leaf).all()
 
-    params = trainable_params(state.params, task.frozen)
-    updates, opt_state = task.optimizer.update(gradients, state.opt_state, params)
+    params = trainable_params(state.params, step_config.frozen)
+    updates, opt_state = step_config.optimizer.update(gradients, state.opt_state, params)
     params = state.params | optax.apply_updates(params, updates)
     # The very bits: a mean over three devices may round.
-    batch_stats = batch_stats | frozen_subtree(state.batch_stats, task.frozen)
+    batch_stats = batch_stats | frozen_subtree(state.batch_stats, step_config.frozen)
     new_state = TrainState(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        ema=update_ema(task, state, {"params": params, "batch_stats": batch_stats}),
+        ema=update_ema(step_config, state, {"params": params, "batch_stats": batch_stats}),
     )
-    if task.skip_nonfinite:
+    if step_config.skip_nonfinite:
         new_state = select_if_finite(finite, new_state, state.replace(step=new_state.step))
         loss, top1 = (jnp.where(finite, metric, 0) for metric in (loss, top1))
     return new_state, {
         "loss": loss,
         "top1": top1,
-        "learning_rate": jnp.asarray(task.schedule(state.step), jnp.float32),
+        "learning_rate": jnp.asarray(step_config.schedule(state.step), jnp.float32),
         "nonfinite": 1.0 - finite,
     }
 
@@ -231,28 +237,31 @@ def accumulate_gradients(
     return batch_stats, jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def update_ema(task: StepConfig, state: TrainState, new: Any) -> Any:
+def update_ema(step_config: StepConfig, state: TrainState, new: Any) -> Any:
     """``ema_decay`` of the old average and the rest of the new values; empty without a decay.
 
     At the n-th step at most n / (n + 9) of the old one: at first there is little to average,
     and the initial weights should not count for long.
     """
-    if not task.ema_decay:
+    if not step_config.ema_decay:
         return {}
-    old = jnp.minimum(task.ema_decay, (state.step + 1) / (state.step + 10))
+    old = jnp.minimum(step_config.ema_decay, (state.step + 1) / (state.step + 10))
     average = jax.tree.map(lambda a, b: old * a + (1 - old) * b, state.ema, new)
-    return {name: average[name] | frozen_subtree(state.ema[name], task.frozen) for name in average}
+    return {
+        name: average[name] | frozen_subtree(state.ema[name], step_config.frozen)
+        for name in average
+    }
 
 
-def evaluated_variables(task: StepConfig, state: TrainState) -> dict[str, Any]:
+def evaluated_variables(step_config: StepConfig, state: TrainState) -> dict[str, Any]:
     """The collections that are evaluated: the weights, or their moving average."""
-    if task.ema_decay and task.evaluate_ema:
+    if step_config.ema_decay and step_config.evaluate_ema:
         return state.ema
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def eval_step(
-    task: StepConfig,
+    step_config: StepConfig,
     state: TrainState,
     batch: dict[str, jax.Array],
     flip: bool = False,
@@ -266,13 +275,13 @@ def eval_step(
     there is also ``each``: what that gives, ``label``, ``rank`` of the label and ``valid`` of the
     global batch's examples, in order.
     """
-    variables = evaluated_variables(task, state)
-    images = normalize(batch["image"], task.mean, task.std)
-    logits = task.model.apply(variables, images)
+    variables = evaluated_variables(step_config, state)
+    images = normalize(batch["image"], step_config.mean, step_config.std)
+    logits = step_config.model.apply(variables, images)
     if flip:
-        logits = (logits + task.model.apply(variables, images[:, :, ::-1])) / 2
+        logits = (logits + step_config.model.apply(variables, images[:, :, ::-1])) / 2
     rank = label_rank(logits, batch["label"])
-    losses = jnp.where(batch["valid"], task.eval_loss(logits, Targets(batch["label"])), 0)
+    losses = jnp.where(batch["valid"], step_config.eval_loss(logits, Targets(batch["label"])), 0)
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),
         "bad": batch["bad"].sum(dtype=jnp.int32),

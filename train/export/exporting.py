@@ -73,8 +73,8 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
         kind = "images of the evaluation split" if real else "drawn images: its data are not here"
         shown = loaders.for_format(run, format)
         loader = loaders.usable(run, shown)
-        if loader.note:
-            yield f"note: {loader.note}"
+        if loader.attach_metrics:
+            yield f"note: {loader.attach_metrics}"
         off = difference(run, loader, staging, name, squares)
         checked = (
             f"probabilities differ by {off['probabilities']:.1e} at most in {len(squares)} {kind}"

@@ -66,9 +66,9 @@ def is_transformers(model: ResNet) -> bool:
         "norm_epsilon": 1e-5,
         "conv_bias": "none",
         "weight_standardisation": False,
-        "squeeze": 0.0,
+        "se_ratio": 0.0,
         "groups": 1,
-        "inner": 1,
+        "width_multiplier": 1,
         "output_stride": None,
     }
     widths = model.stem_width in (None, model.width)

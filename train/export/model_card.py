@@ -137,7 +137,9 @@ def _markdown(name: str) -> str:
 
 def _metrics(run: Run) -> list[str]:
     """The evaluation of the exported weights, as the run wrote it down."""
-    evaluated = "ema" if run.config.get("ema.decay") and run.config.get("eval.ema", True) else "raw"
+    evaluated = (
+        "ema" if run.config.get("ema.decay") and run.config.get("eval.use_ema", True) else "raw"
+    )
     if run.weights != evaluated:
         return ["These weights were not evaluated in the run."]
     rows = [row for row in read_rows(run.path) if row["step"] == run.step and "eval/top1" in row]

@@ -120,10 +120,10 @@ class DryRun:
         loop.train_step = self._compiled
         loop.compiled_for = jax.tree.map(np.shape, self.run.devices.split(self.batch))
         step = self._steps()
-        fed = None if self.run.train_split.is_resident else self._input()
+        fed = None if self.run.train_loader.is_resident else self._input()
         compiling, evaluation = self._evaluation()
         left = range(loop.start + 1, loop.end + 1)
-        saves = sum(map(self.run.timetable.saves, left))
+        saves = sum(map(self.run.intervals.saves, left))
         on_cpu = self.run.devices.platform == "cpu"
         save, held_up = self._save(min(MOST_SAVES, saves) if on_cpu else 0)
         return Seconds(step, fed, evaluation, save, held_up, compiling)
@@ -135,7 +135,7 @@ class DryRun:
         """Seconds a step, in the steady state."""
         loop, done = self.loop, 0
         left = loop.end - loop.start
-        calls = self.run.timetable.calls(loop.start, loop.together)
+        calls = self.run.intervals.calls(loop.start, loop.together)
         warm_up = WARM_UP if left > 2 * WARM_UP * loop.together else 0
         with Prefetcher(loop.batches(), self.run.devices.split) as feed:
             for call in itertools.islice(calls, warm_up):
@@ -180,7 +180,7 @@ class DryRun:
             return compiling, time.monotonic() - began
         batch = eval_batch_size(self.run.config)
         batch += -batch % len(self.run.devices)
-        batches = -(-len(self.run.eval_split) // batch)
+        batches = -(-len(self.run.eval_loader) // batch)
         return compiling, times[-1] / len(times) * batches
 
     def _save(self, rounds: int) -> tuple[float, float]:
@@ -191,7 +191,7 @@ class DryRun:
         """
         run, loop = self.run, self.loop
         with (
-            Checkpoints(self.scratch, run.config.checkpoint.keep) as checkpoints,
+            Checkpoints(self.scratch, run.config.checkpoint.max_to_keep) as checkpoints,
             Prefetcher(loop.batches(), run.devices.split) as feed,
         ):
             began = time.monotonic()
@@ -199,7 +199,7 @@ class DryRun:
             held_up = time.monotonic() - began
             checkpoints.wait()
             whole = time.monotonic() - began
-            for number, call in enumerate(run.timetable.calls(loop.start, loop.together)):
+            for number, call in enumerate(run.intervals.calls(loop.start, loop.together)):
                 if number > rounds:
                     break
                 loop.step(feed, call)
@@ -211,29 +211,31 @@ class DryRun:
 
 def largest_images(run: Experiment, start: int) -> int:
     """The first step from ``start`` on whose images are the largest of those to come."""
-    per_epoch, end = run.timetable.steps_per_epoch, run.timetable.num_steps
+    per_epoch, end = run.intervals.steps_per_epoch, run.intervals.num_steps
 
     def size(step: int) -> int:
-        return run.train_split.sizes.at(step / per_epoch)
+        return run.train_loader.sizes.at(step / per_epoch)
 
-    if not run.train_split.sizes.others or start >= end:
+    if not run.train_loader.sizes.others or start >= end:
         return start
     return max(range(start, end), key=size)
 
 
 def mean_pixels(run: Experiment, start: int) -> float:
     """Pixels of the images to come, as a mean share of the largest ones'."""
-    per_epoch, end = run.timetable.steps_per_epoch, run.timetable.num_steps
-    if not run.train_split.sizes.others or start >= end:
+    per_epoch, end = run.intervals.steps_per_epoch, run.intervals.num_steps
+    if not run.train_loader.sizes.others or start >= end:
         return 1.0
-    sizes = [run.train_split.sizes.at(step / per_epoch) for step in range(start, end)]
+    sizes = [run.train_loader.sizes.at(step / per_epoch) for step in range(start, end)]
     return float(np.mean(np.square(sizes)) / max(sizes) ** 2)
 
 
 def batches_between(run: Experiment) -> int:
     """What a batch size has to be a multiple of."""
-    parts = len(run.devices) * run.config.accumulate
-    return int(np.lcm(parts * (2 if run.task.augment.mix else 1), run.config.augment.repeats))
+    parts = len(run.devices) * run.config.grad_accum_steps
+    return int(
+        np.lcm(parts * (2 if run.step_config.augment.mix else 1), run.config.augment.repeated_aug)
+    )
 
 
 def another_batch_size(run: Experiment) -> int:

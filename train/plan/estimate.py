@@ -68,7 +68,9 @@ def checks(config: ml_collections.ConfigDict, path: str) -> list[Callable[[], An
     config.dataset.data_dir = data_dir(config.dataset)
     return [
         lambda: run_files.check(path, config),
-        lambda: make_devices(config.parallel).check_batch(config.batch_size, config.accumulate),
+        lambda: make_devices(config.parallel).check_batch(
+            config.batch_size, config.grad_accum_steps
+        ),
         lambda: open_source(config.dataset, config.dataset.train_split),
         lambda: open_source(config.dataset, config.dataset.eval_split),
     ]
@@ -97,7 +99,7 @@ def telling(problems: list[str]) -> Iterator[None]:
 
 
 TOO_LARGE = (
-    "choose a smaller config.batch_size, more parts in config.accumulate, or"
+    "choose a smaller config.batch_size, more parts in config.grad_accum_steps, or"
     " config.model.dtype=bfloat16"
 )
 
@@ -106,8 +108,8 @@ def planned(
     run: Experiment, output: str, scratch: str, found: dict[str, Any], problems: list[str]
 ) -> None:
     """Tells of an opened run; fills ``found`` and ``problems`` as it goes."""
-    config, timetable = run.config, run.timetable
-    console = Console(timetable.num_steps)
+    config, intervals = run.config, run.intervals
+    console = Console(intervals.num_steps)
     pictures = Plots(output, console.warn)
     state = first_state(run, None)
     start = int(state.step)
@@ -123,15 +125,15 @@ def planned(
     found |= {
         "parameters": summary.parameters,
         "multiply_adds": summary.multiply_adds,
-        "steps": timetable.num_steps,
-        "steps_per_epoch": timetable.steps_per_epoch,
-        "epochs": timetable.epoch(timetable.num_steps),
+        "steps": intervals.num_steps,
+        "steps_per_epoch": intervals.steps_per_epoch,
+        "epochs": intervals.epoch(intervals.num_steps),
         "start": start,
         "data_dir": config.dataset.data_dir,
         "device": jax.devices()[0].device_kind,
         "devices": len(run.devices),
     }
-    if start >= timetable.num_steps:
+    if start >= intervals.num_steps:
         console.say("nothing is left to do: the run is finished, and would only be evaluated")
         return
 
@@ -145,7 +147,7 @@ def planned(
         seconds = trial.measure()
         needed = trial.memory()
         tell_time(console, run, trial, seconds, start, found)
-        check_disk(run.path, size_of(scratch), config.checkpoint.keep, problems)
+        check_disk(run.path, size_of(scratch), config.checkpoint.max_to_keep, problems)
     tell_memory(console, run, needed, found, problems)
     tell_batch(console, run, needed, trial, found)
     console.say(f"look at: {output}/schedule.png, {output}/samples.png")
@@ -160,16 +162,16 @@ def tell_time(
     found: dict[str, Any],
 ) -> None:
     """How long a step, an epoch and all that is left would take."""
-    timetable = run.timetable
-    left = range(start + 1, timetable.num_steps + 1)
-    evaluations = sum(map(timetable.evaluates, left))
-    saves = sum(map(timetable.saves, left))
+    intervals = run.intervals
+    left = range(start + 1, intervals.num_steps + 1)
+    evaluations = sum(map(intervals.evaluates, left))
+    saves = sum(map(intervals.saves, left))
     # On CPUs the thread that saves takes its time from the steps.
     on_cpu = run.devices.platform == "cpu"
     save = seconds.save if on_cpu else seconds.save_held_up
     step = max(seconds.step, seconds.input or 0.0) * mean_pixels(run, start)
     loop = step * len(left) + seconds.evaluation * evaluations + save * saves
-    epoch = loop / len(left) * timetable.steps_per_epoch
+    epoch = loop / len(left) * intervals.steps_per_epoch
     total = trial.loading + trial.compiling + seconds.compiling_evaluation + loop
     rate = run.config.batch_size / seconds.step
     console.say(
@@ -229,7 +231,7 @@ def tell_batch(
         found["largest_batch"] = largest
         if largest is None:
             return
-        images = run.timetable.num_images
+        images = run.intervals.num_images
         few = f", more than the {images:,} training images" if largest > images else ""
         console.say(
             f"batch:   up to {largest:,} images fit the memory{few} (a straight line through the"
@@ -247,15 +249,15 @@ def check_disk(path: str, checkpoint: int, keep: int, problems: list[str]) -> No
     if free < wanted:
         problems.append(
             f"checkpoints in {path!r} need {size(wanted)} and the disk has {size(free)} free; make"
-            " room, or choose another --workdir or a smaller config.checkpoint.keep"
+            " room, or choose another --workdir or a smaller config.checkpoint.max_to_keep"
         )
 
 
 def schedule_points(run: Experiment, most: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """Epochs, and the learning rate at each, float32 ``(N,)``."""
-    steps = np.unique(np.linspace(0, run.timetable.num_steps - 1, most).astype(np.int32))
-    rates = jax.vmap(lambda step: jnp.asarray(run.task.schedule(step), jnp.float32))(steps)
-    return steps / run.timetable.steps_per_epoch, np.asarray(rates)
+    steps = np.unique(np.linspace(0, run.intervals.num_steps - 1, most).astype(np.int32))
+    rates = jax.vmap(lambda step: jnp.asarray(run.step_config.schedule(step), jnp.float32))(steps)
+    return steps / run.intervals.steps_per_epoch, np.asarray(rates)
 
 
 def schedule_line(run: Experiment, width: int = 40) -> str:

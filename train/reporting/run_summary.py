@@ -16,18 +16,18 @@ from train.workdir import run_files
 
 def run(console: Console, run: Experiment, state: TrainState) -> None:
     """Tells what was found and what will happen, and warns of what does not fit."""
-    config, devices, timetable = run.config, run.devices, run.timetable
-    train_split, eval_split, frozen = run.train_split, run.eval_split, run.task.frozen
-    source = train_split.source
+    config, devices, intervals = run.config, run.devices, run.intervals
+    train_loader, eval_loader, frozen = run.train_loader, run.eval_loader, run.step_config.frozen
+    source = train_loader.source
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     learning = sum(leaf.size for leaf in jax.tree.leaves(trainable_params(state.params, frozen)))
     learn = f" of which {learning:,} learn" if frozen else ""
     size = config.dataset.image_size
-    sizes = ", ".join(map(str, train_split.sizes.others))
+    sizes = ", ".join(map(str, train_loader.sizes.others))
     trained_at = f" (training at {sizes})" if sizes else ""
-    kept = "in device memory" if train_split.is_resident else "streamed"
+    kept = "in device memory" if train_loader.is_resident else "streamed"
     console.say(
-        f"data:    {source.name}, {len(train_split):,} training and {len(eval_split):,}"
+        f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
         f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
         f" ({run_files.some(source.class_names, 4)}), {kept}"
     )
@@ -35,9 +35,9 @@ def run(console: Console, run: Experiment, state: TrainState) -> None:
         f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
         f" on {devices.describe()}, {config.batch_size // len(devices)} images each"
     )
-    console.say(f"run:     {timetable.describe()}")
+    console.say(f"run:     {intervals.describe()}")
     rate = schedules.describe(
-        config.schedule, timetable.steps_per_epoch, timetable.num_steps, config.batch_size
+        config.schedule, intervals.steps_per_epoch, intervals.num_steps, config.batch_size
     )
     console.say(f"rate:    {rate}")
     where = "new" if not state.step else f"continues after step {int(state.step)}"
@@ -45,43 +45,43 @@ def run(console: Console, run: Experiment, state: TrainState) -> None:
     if config.smoke:
         console.say("smoke:   to see that it runs; what it learns says nothing")
     has_batch_norm = bool(state.batch_stats)
-    for warning in warnings(config, timetable, devices, has_batch_norm):
+    for warning in warnings(config, intervals, devices, has_batch_norm):
         console.warn(warning)
     share, before = batch_norm_share(config, devices), run_files.sessions(run.path)
     if has_batch_norm and state.step and before and before[-1].get("share", share) != share:
         console.warn(
             f"batch norm now sees {schedules.counted(share, 'image')} at once, before it saw"
             f" {before[-1]['share']:,}: the run goes on, but learns a little differently;"
-            " batch_norm='global' does not depend on the number of devices"
+            " sync_batch_norm=True does not depend on the number of devices"
         )
 
 
 def batch_norm_share(config: ml_collections.ConfigDict, devices: Devices) -> int:
     """How many images batch norm takes its statistics of."""
-    part = config.batch_size // config.accumulate
-    return part if config.batch_norm == "global" else part // len(devices)
+    part = config.batch_size // config.grad_accum_steps
+    return part if config.sync_batch_norm else part // len(devices)
 
 
 def warnings(
     config: ml_collections.ConfigDict,
-    timetable: Intervals,
+    intervals: Intervals,
     devices: Devices,
     has_batch_norm: bool = True,
 ) -> list[str]:
     """What is permitted and yet unlikely to be meant."""
     if config.smoke:
         return []
-    found = schedules.warnings(config.schedule, timetable.steps_per_epoch, timetable.num_steps)
-    part, share = config.batch_size // config.accumulate, batch_norm_share(config, devices)
+    found = schedules.warnings(config.schedule, intervals.steps_per_epoch, intervals.num_steps)
+    part, share = config.batch_size // config.grad_accum_steps, batch_norm_share(config, devices)
     if share < 8 and has_batch_norm:
         found.append(
             f"batch norm sees {schedules.counted(share, 'image')} at once"
-            + (f"; batch_norm='global' would use {part}" if share < part else "")
-            + ("; each part of accumulate has its own statistics" * (config.accumulate > 1))
+            + (f"; sync_batch_norm=True would use {part}" if share < part else "")
+            + ("; each part of accumulate has its own statistics" * (config.grad_accum_steps > 1))
         )
     found += [text for unused, text in _unused(config) if unused]
-    epochs = timetable.epoch(timetable.num_steps)
-    late = [epoch for epoch in config.dataset.size_epochs if epoch >= epochs]
+    epochs = intervals.epoch(intervals.num_steps)
+    late = [epoch for epoch in config.dataset.train_size_epochs if epoch >= epochs]
     if late:
         found.append(
             f"images should change their size at epoch {late[0]:g}, but the run ends after"
@@ -96,14 +96,14 @@ def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
     adam = config.optimizer.name in ("adam", "adamw", "lamb")
     return [
         (
-            bool(config.schedule.step_epochs or config.schedule.step_steps)
+            bool(config.schedule.milestone_epochs or config.schedule.milestone_steps)
             and config.schedule.name != "step",
-            "schedule.step_epochs and step_steps have no effect on"
+            "schedule.milestone_epochs and milestone_steps have no effect on"
             f" schedule.name={config.schedule.name!r}",
         ),
         (
-            bool(config.loss_threshold) and not binary,
-            "loss_threshold has no effect on loss='cross_entropy'",
+            bool(config.bce_target_threshold) and not binary,
+            "bce_target_threshold has no effect on loss='cross_entropy'",
         ),
         (
             config.init_head != "auto" and not config.init_from,
@@ -129,7 +129,7 @@ def input_wait(console: Console, share: float, streams: bool) -> None:
     else:
         console.say(
             f"input-bound: devices waited {share:.0%} of the time for images, and would go"
-            f" {1 / max(1 - share, 1e-3):.3g} times as fast without. More cores or data.workers"
+            f" {1 / max(1 - share, 1e-3):.3g} times as fast without. More cores or loader.workers"
             " help; for TFDS data, so does train.prepare --resize"
         )
 

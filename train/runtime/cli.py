@@ -148,7 +148,7 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         choices=("ema", "raw"),
-        help="the moving average or the weights themselves; default: as eval.ema says",
+        help="the moving average or the weights themselves; default: as eval.use_ema says",
     )
 
 

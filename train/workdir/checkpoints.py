@@ -78,7 +78,7 @@ class Checkpoints:
         step, saved = int(state.step), self.steps()
         if saved and step <= saved[-1]:
             raise RunError(f"{self.folder} has step {saved[-1]} already, not saving {step}")
-        if self.improves(metrics):
+        if self.is_best(metrics):
             self._best_top1 = metrics["top1"]
         copy = jax.tree.map(np.array, state)  # the caller may go on to change it
         self._saving = self._saver.submit(self._save, step, copy, metrics)

@@ -150,14 +150,14 @@ def read_config(path: str) -> ml_collections.ConfigDict:
 
 
 def describe(
-    path: str, config: ml_collections.ConfigDict, train_split: DataLoader, eval_split: DataLoader
+    path: str, config: ml_collections.ConfigDict, train_loader: DataLoader, eval_loader: DataLoader
 ) -> None:
     """Writes ``run.json``: what a prediction needs to know, and the versions of what runs."""
     description = {
         "model": config.model.name,
-        "class_names": list(train_split.source.class_names),
-        "preprocessing": dataclasses.asdict(eval_split.preprocessing),
-        "images": {split.source.split: len(split) for split in (train_split, eval_split)},
+        "class_names": list(train_loader.source.class_names),
+        "preprocessing": dataclasses.asdict(eval_loader.preprocessing),
+        "images": {split.source.split: len(split) for split in (train_loader, eval_loader)},
     }
     description["versions"] = environment.versions()
     text = json.dumps(description, indent=2, ensure_ascii=False)

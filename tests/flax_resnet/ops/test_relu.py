@@ -38,7 +38,7 @@ def test_each_platform_of_an_export_has_its_form():
 
 def test_no_kernel_reads_the_maps_of_many_blocks():
     """With a maximum for the ReLU, 16 blocks compile to kernels of some 90 operands."""
-    model = ResNet((16,), block="residual", width=8, stem="small", num_classes=2)
+    model = ResNet((16,), block="residual", width=8, stem="cifar", num_classes=2)
     variables, images = init_variables(model, 0, (4, 4, 3)), jnp.ones((2, 4, 4, 3))
 
     def loss(params):

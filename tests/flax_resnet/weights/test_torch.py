@@ -86,7 +86,7 @@ def test_every_tensor_of_a_published_net_has_its_name_and_shape(library, name, t
 VARIANTS = {
     "groups and squeeze": (
         dict(cardinality=4, base_width=32, block_args=dict(attn_layer="se")),
-        dict(groups=4, inner=2, squeeze=1 / 16, stem_width=64),
+        dict(groups=4, width_multiplier=2, se_ratio=1 / 16, stem_width=64),
     ),
     "d": (
         dict(stem_type="deep", stem_width=16, avg_down=True),

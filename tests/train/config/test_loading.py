@@ -12,7 +12,7 @@ def recipe(tmp_path):
     def write(body):
         path = tmp_path / "recipe.py"
         path.write_text(
-            "from train.config import default_config\n"
+            "from train.config.loading import default_config\n"
             "def get_config():\n"
             "    config = default_config()\n"
             f"    {body}\n"
@@ -29,8 +29,8 @@ def test_overrides_are_parsed_by_the_keys_type(recipe):
         ("num_epochs", "7"),
         ("optimizer.nesterov", "true"),
         ("model.name", "resnet18"),
-        ("schedule.step_epochs", "1.5,3"),
-        ("augment.crop_scale", "0.5,1"),
+        ("schedule.milestone_epochs", "1.5,3"),
+        ("augment.rrc_scale", "0.5,1"),
         ("dataset.mean", "(0, 0.5, 1)"),
     ]
     config = load_config(recipe("config.batch_size = 32"), overrides)
@@ -38,34 +38,51 @@ def test_overrides_are_parsed_by_the_keys_type(recipe):
     assert config.num_epochs == 7
     assert config.optimizer.nesterov is True
     assert config.model.name == "resnet18"
-    assert config.schedule.step_epochs == (1.5, 3)
+    assert config.schedule.milestone_epochs == (1.5, 3)
     assert config.dataset.mean == (0, 0.5, 1)
-    config = load_config(recipe("pass"), [("schedule.step_epochs", "30")])
-    assert config.schedule.step_epochs == (30,)
+    config = load_config(recipe("pass"), [("schedule.milestone_epochs", "30")])
+    assert config.schedule.milestone_epochs == (30,)
 
 
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [
-        ("optimzer.name", "adam", "no key config.optimzer.name.*config.optimizer.name.*optimiser"),
+        (
+            "optimzer.name",
+            "adam",
+            "no key config.optimzer.name.*config.optimizer.name.*Weight decay is",
+        ),
         ("learning_rate", "1", "did you mean config.schedule.learning_rate"),
-        ("qqq", "1", "--help lists"),
-        ("batch_size", "big", "config.batch_size must be a whole number, not 'big'.*Images in"),
-        ("batch_size", "2.5", "whole number, not 2.5"),
-        ("batch_size", "True", "whole number"),
+        ("schedule.lr", "1", "did you mean config.schedule.learning_rate"),
+        ("lr", "1", "did you mean config.schedule.learning_rate"),
+        ("wd", "1", "did you mean config.optimizer.weight_decay"),
+        ("optimizer.wd", "1", "did you mean config.optimizer.weight_decay"),
+        ("bs", "1", "did you mean config.batch_size"),
+        ("epochs", "1", "did you mean config.num_epochs"),
+        ("arch", "resnet18", "did you mean config.model.name"),
+        ("model.arch", "resnet18", "did you mean config.model.name"),
+        ("accumulate", "2", "did you mean config.grad_accum_steps"),
+        ("data.threads", "2", "did you mean config.loader.threads"),
+        ("augment.flip", "1", "did you mean config.augment.hflip"),
+        ("schedule.step_shares", "1", "did you mean config.schedule.milestones"),
+        ("optimizer.decay", "coupled", "did you mean config.optimizer.name.*Weight decay is"),
+        ("qqqqqqqq", "1", "--help lists"),
+        ("batch_size", "big", "config.batch_size must be an integer, not 'big'.*Global batch"),
+        ("batch_size", "2.5", "integer, not 2.5"),
+        ("batch_size", "True", "integer"),
         ("batch_size", "0", "at least 1, not 0"),
         ("label_smoothing", "1", "below 1"),
         ("num_epochs", "nan", "must be a number"),
-        ("optimizer.nesterov", "maybe", "true or false, not 'maybe'"),
+        ("optimizer.nesterov", "maybe", "True or False, not 'maybe'"),
         ("optimizer.name", "adm", "'sgd' or 'adam'"),
         ("dataset.mean", "1,2", "3 numbers such as"),
-        ("augment.crop_scale", "1,0.1", "in rising order"),
-        ("augment.crop_scale", "0.5,1.5", "at most 1"),
+        ("augment.rrc_scale", "1,0.1", "in ascending order"),
+        ("augment.rrc_scale", "0.5,1.5", "at most 1"),
         ("schedule.learning_rate", "1e999", "must be a number"),
         ("seed", str(2**32), "below"),
         ("num_steps", "99999999999999999999", "below"),
         ("dataset.image_size", "1000000", "at most 4096"),
-        ("schedule.step_epochs", "5,1", "in rising order"),
+        ("schedule.milestone_epochs", "5,1", "in ascending order"),
     ],
 )
 def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):
@@ -79,7 +96,7 @@ def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):
     [
         ("config.batch_sise = 3", "no key config.batch_sise.*config.batch_size"),
         ("config.optimzer.name = 'sgd'", "line 4.*no key config.optimzer.*config.optimizer.name"),
-        ("config.batch_size = 'x'", "config.batch_size must be a whole number, not 'x'"),
+        ("config.batch_size = 'x'", "config.batch_size must be an integer, not 'x'"),
         ("config.schedule = 3", "no key config.schedule"),
         ("1 / 0", "line 4: ZeroDivisionError"),
         ("raise SystemExit(7)", "line 4: SystemExit: 7"),
@@ -101,7 +118,7 @@ def test_a_missing_recipe_names_its_neighbours(recipe):
 
 def test_json_round_trip():
     config = default_config()
-    config.schedule.step_epochs = (1, 2.5)
+    config.schedule.milestone_epochs = (1, 2.5)
     config.model.name = "resnet18"
     assert loading.from_json(loading.to_json(config)).to_dict() == config.to_dict()
 
@@ -110,8 +127,13 @@ def test_differences_are_of_keys_that_change_what_is_learned():
     one, other = default_config(), default_config()
     other.seed = 5
     other.dataset.data_dir = "/elsewhere"
-    other.checkpoint.keep = 9
+    other.checkpoint.max_to_keep = 9
     assert loading.differences(one, other) == [("seed", 0, 5)]
+
+
+def test_other_names_lead_to_keys():
+    assert set(OTHER_NAMES.values()) <= set(KEYS)
+    assert not set(OTHER_NAMES) & set(KEYS)
 
 
 def test_every_key_has_a_meaning_and_a_valid_default():

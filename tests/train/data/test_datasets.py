@@ -19,7 +19,7 @@ def splits(digits_config):
     """Makes the digits' training split, resident or streamed."""
 
     def make(resident, training=True, **dataset):
-        digits_config.data.resident = resident
+        digits_config.loader.cache_on_device = resident
         digits_config.dataset.update(dataset)
         return DataLoader(digits_config, "train" if training else "test", training).load()
 
@@ -46,7 +46,7 @@ def test_digits_are_scikit_learns_last_360_for_testing(splits):
 
 def test_reading_digits_needs_no_tensorflow_and_no_second_preparation(data_dir):
     code = (
-        "import sys; from train.config import default_config;"
+        "import sys; from train.config.loading import default_config;"
         "from train.data.sources import open_source; c = default_config();"
         f"c.dataset.data_dir = {data_dir!r};"
         "s = open_source(c.dataset, 'test'); s[3];"

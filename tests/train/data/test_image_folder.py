@@ -99,7 +99,7 @@ def test_without_evaluation_pictures_a_part_of_every_class_is_held_out(below, tm
     labels = [held[i][1] for i in range(len(held))]
     assert np.bincount(labels).tolist() == [8, 2]
     assert listed(opened(tmp_path, "val")) == listed(held)  # again the same
-    assert listed(opened(tmp_path, "test", held_out_seed=1)) != listed(held)
+    assert listed(opened(tmp_path, "test", val_seed=1)) != listed(held)
     assert len(opened(tmp_path, "test", held_out=0.5)) == 25
     # New pictures leave most on their side.
     make(tmp_path, f"{below}a/new1.png", f"{below}a/new2.png")
@@ -165,7 +165,7 @@ def test_every_odd_format_trains_from_a_folder(tmp_path, commands):
         "--config.dataset.image_size=32",
         *("--config.num_steps=6", "--config.batch_size=20"),
     )
-    trained = commands.run("train.main", *arguments, "--config.data.max_bad_fraction=0.1")
+    trained = commands.run("train.main", *arguments, "--config.loader.max_corrupt_fraction=0.1")
     assert trained.returncode == 0, trained.stderr
     assert "44 training and 43 evaluation images" in trained.stdout
     assert '"examples": 42' in trained.stdout and '"bad": 1' in trained.stdout

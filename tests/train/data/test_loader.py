@@ -26,7 +26,7 @@ def splits(digits_config):
     """Makes the digits' training split, resident or streamed."""
 
     def make(resident, training=True, **dataset):
-        digits_config.data.resident = resident
+        digits_config.loader.cache_on_device = resident
         digits_config.dataset.update(dataset)
         return DataLoader(digits_config, "train" if training else "test", training).load()
 
@@ -76,10 +76,10 @@ def test_evaluation_batches_hold_every_record_once(splits, resident):
 
 
 def test_threads_do_not_change_streamed_batches(splits, digits_config):
-    digits_config.augment.crop_scale = (0.3, 1.0)
+    digits_config.augment.rrc_scale = (0.3, 1.0)
     streams = []
     for threads in (1, 4):
-        digits_config.data.threads = threads
+        digits_config.loader.threads = threads
         split = splits("never")
         order = EpochSampler(len(split), 32, seed=0)
         streams.append(list(split.train_batches(order, range(4, 8))))
@@ -91,7 +91,7 @@ def test_threads_do_not_change_streamed_batches(splits, digits_config):
 def test_processes_shares_make_up_the_batch(splits, digits_config):
     """Streamed with random crops, and resident: 1, 2 and 3 processes see the same batches."""
     for resident, scale in (("never", (0.3, 1.0)), ("always", (1.0, 1.0))):
-        digits_config.augment.crop_scale = scale
+        digits_config.augment.rrc_scale = scale
         split = splits(resident)
         order = EpochSampler(len(split), 60, seed=1)
 
@@ -123,20 +123,20 @@ def test_processes_evaluate_every_record_once(splits):
 
 WORKERS = """
 import hashlib, sys
-from train.config import default_config
-from train.data.order import TrainOrder
-from train.data.splits import Split
+from train.config.loading import default_config
+from train.data.sampler import EpochSampler
+from train.data.loader import DataLoader
 
 def main():
     config = default_config()
     config.dataset.update(name="folder", data_dir=sys.argv[1], image_size=24)
-    config.augment.crop_scale = (0.3, 1.0)
-    config.data.max_bad_fraction = 1.0
+    config.augment.rrc_scale = (0.3, 1.0)
+    config.loader.max_corrupt_fraction = 1.0
     for workers in (0, 1, 4):
-        config.data.workers = workers
+        config.loader.workers = workers
         digest = hashlib.sha256()
-        split = Split(config, "train", training=True)
-        order = TrainOrder(len(split), 40, seed=0)
+        split = DataLoader(config, "train", training=True)
+        order = EpochSampler(len(split), 40, seed=0)
         for batch in split.train_batches(order, range(1, 5)):
             digest.update(batch["image"].tobytes() + batch["label"].tobytes())
         print(digest.hexdigest(), len(split._bad_records._found["train"]))
@@ -188,18 +188,18 @@ def test_repeated_augmentation_repeats_images_apart_and_leaves_none_out():
 
 
 def test_sizes_rise_over_the_epochs(splits):
-    split = splits("auto", train_sizes=(8, 12), size_epochs=(0.0, 1.0))
+    split = splits("auto", train_sizes=(8, 12), train_size_epochs=(0.0, 1.0))
     assert not split.is_resident and split.image_shape == (8, 8, 3)
     order = EpochSampler(len(split), 64, seed=3)  # 22 steps an epoch
     shapes = [batch["image"].shape for batch in split.train_batches(order, range(20, 24))]
     assert shapes == [(64, 8, 8, 3)] * 2 + [(64, 12, 12, 3)] * 2
     resumed = next(split.train_batches(order, range(23, 24)))
     assert resumed["image"].shape == (64, 12, 12, 3)
-    one = splits("auto", train_sizes=(6,), size_epochs=())
+    one = splits("auto", train_sizes=(6,), train_size_epochs=())
     assert next(one.train_batches(order, range(1)))["image"].shape == (64, 6, 6, 3)
     assert splits("auto", training=False, train_sizes=(6,)).is_resident  # evaluation stays
     with pytest.raises(UsageError, match=r"train_sizes=.*needs the epoch from which each holds"):
-        splits("auto", train_sizes=(8, 12), size_epochs=(1.0, 2.0))
+        splits("auto", train_sizes=(8, 12), train_size_epochs=(1.0, 2.0))
 
 
 def test_order_is_the_same_in_another_process():
@@ -237,7 +237,7 @@ def test_too_many_bad_images_end_the_run_naming_ten():
         reader.read(0)
     assert "10.png" not in str(caught.value) and "\n" not in str(caught.value)
     assert Reader(source_of(b"bad", *GOOD), max_fraction=1e-3).most == 1  # of 5, one is permitted
-    with pytest.raises(RunError, match=r"config\.data\.max_bad_fraction"):
+    with pytest.raises(RunError, match=r"config\.data\.max_corrupt_fraction"):
         Reader(source_of(b"bad", *GOOD), max_fraction=0.0).read(0)
 
 
@@ -258,7 +258,7 @@ def test_bad_records_are_listed_once(tmp_path):
 
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_evaluation_counts_bad_images_nowhere(splits, digits_config, monkeypatch, resident):
-    digits_config.data.max_bad_fraction = 0.5
+    digits_config.loader.max_corrupt_fraction = 0.5
     read = DataSource.__getitem__
 
     def broken(source, index):

@@ -16,22 +16,23 @@ STEPS = 20
 SCRIPT = f"""
 import json
 import jax, numpy as np, optax
-from tests.train.test_steps import MODEL, make_task
-from train import steps
-from train.augment import Augment
-from train.parallel import Pmap, ShardMap
+from tests.train.engine.test_step import MODEL, make_task
+from train.data.augment.pipeline import Augment
+from train.engine.devices import Pmap, ShardMap
+from train.engine.step import AXIS, create_state, train_step
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, ({STEPS}, 32, 12, 12, 3)).astype(np.uint8)
 labels = rng.integers(0, 7, ({STEPS}, 32)).astype(np.int32)
 schedule = optax.constant_schedule(0.02)
-task = make_task(model=MODEL.clone(axis_name=steps.AXIS), augment=Augment(flip=True, pad_crop=2),
-                 optimizer=optax.sgd(schedule, 0.9), schedule=schedule)
+step_config = make_task(model=MODEL.clone(axis_name=AXIS),
+                        augment=Augment(hflip=True, pad_crop=2),
+                        optimizer=optax.sgd(schedule, 0.9), schedule=schedule)
 for kind, counts in ((Pmap, (1, 2, 4, 8)), (ShardMap, (8,))):
     for count in counts:
         devices = kind(jax.local_devices()[:count])
-        step = devices.train(lambda s, data, batch: steps.train_step(task, s, batch))
-        state = devices.replicate(steps.create_state(task, (12, 12, 3)))
+        step = devices.train(lambda s, data, batch: train_step(step_config, s, batch))
+        state = devices.replicate(create_state(step_config, (12, 12, 3)))
         losses = []
         for image, label in zip(images, labels):
             state, metrics = step(state, {{}}, devices.split({{"image": image, "label": label}}))

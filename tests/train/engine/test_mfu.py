@@ -23,8 +23,8 @@ def a_run(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
         config=config,
         model=create_model("resnet50"),
         devices=Devices([fake] * devices),
-        train_split=SimpleNamespace(sizes=SimpleNamespace(others=sizes)),
-        task=SimpleNamespace(frozen=frozen),
+        train_loader=SimpleNamespace(sizes=SimpleNamespace(others=sizes)),
+        step_config=SimpleNamespace(frozen=frozen),
     )
 
 

@@ -26,7 +26,7 @@ def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_
     digits_config.schedule.learning_rate = 1e-3  # or rounding grows within a few steps
     learned = []
     for together in (1, 2):
-        digits_config.data.steps_per_call = together
+        digits_config.steps_per_execution = together
         workdir = tmp_path / str(together)
         train(digits_config, str(workdir), StopRequest())
         learned.append(load_weights(model, workdir))
@@ -40,15 +40,15 @@ def test_a_run_learns_the_same_however_many_steps_a_call_has(digits_config, tmp_
 
 
 def test_calls_stop_where_something_is_due():
-    timetable = Intervals(
+    intervals = Intervals(
         num_images=100, batch_size=10, steps_per_epoch=10, num_steps=23,
         eval_every=10, save_every=20, log_every=6,
     )  # fmt: skip
-    calls = [*timetable.calls(4, most=5)]
+    calls = [*intervals.calls(4, most=5)]
     assert [(call.start, call.stop) for call in calls] == [
         *((4, 6), (6, 10), (10, 12), (12, 17), (17, 18), (18, 20), (20, 23)),
     ]
-    assert all(len(call) == 1 for call in timetable.calls(0, most=1))
+    assert all(len(call) == 1 for call in intervals.calls(0, most=1))
 
 
 def test_stacked_records_are_the_batches():

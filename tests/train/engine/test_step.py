@@ -17,7 +17,7 @@ from train.engine.devices import Pmap, ShardMap
 from train.engine.step import AXIS, create_state, eval_step, train_step
 from train.tasks.classification import make_loss
 
-MODEL = ResNet((1, 1), block="residual", width=8, stem="small", num_classes=7)
+MODEL = ResNet((1, 1), block="residual", width=8, stem="cifar", num_classes=7)
 
 
 def make_task(**fields):
@@ -41,11 +41,11 @@ def batch():
     }
 
 
-def run_step(task, batch, devices=1, kind=Pmap, count=1, start=0):
+def run_step(step_config, batch, devices=1, kind=Pmap, count=1, start=0):
     """Train steps; gives the state before, the state after and the last metrics."""
     devices = kind(jax.local_devices()[:devices])
-    before = create_state(task, (12, 12, 3)).replace(step=np.int32(start))
-    step = devices.train(lambda state, data, batch: train_step(task, state, batch))
+    before = create_state(step_config, (12, 12, 3)).replace(step=np.int32(start))
+    step = devices.train(lambda state, data, batch: train_step(step_config, state, batch))
     state = devices.replicate(before)
     for _ in range(count):
         state, metrics = step(state, {}, devices.split(batch))
@@ -53,9 +53,9 @@ def run_step(task, batch, devices=1, kind=Pmap, count=1, start=0):
 
 
 def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
-    augment = Augment(flip=True, pad_crop=2)
-    task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
-    before, after, metrics = run_step(task, batch, start=7)
+    augment = Augment(hflip=True, pad_crop=2)
+    step_config = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    before, after, metrics = run_step(step_config, batch, start=7)
     images = np.asarray(augment(batch["image"], example_keys(0, 7, jnp.arange(16))))
     assert not np.array_equal(images, batch["image"])
     images = (images / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
@@ -82,9 +82,9 @@ def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
 
 
 def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
-    augment = Augment(flip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
-    task = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
-    before, after, metrics = run_step(task, batch, start=8)
+    augment = Augment(hflip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
+    step_config = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    before, after, metrics = run_step(step_config, batch, start=8)
     keys = example_keys(0, 8, jnp.arange(16))
     images, targets = jax.jit(augment.batch)(batch["image"], batch["label"], keys)
     images = (np.asarray(images) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
@@ -114,10 +114,10 @@ def test_devices_average_gradients_statistics_and_metrics(batch):
     """With statistics over all devices, four devices learn what one learns."""
     model = MODEL.clone(axis_name=AXIS)
     mix = Mixup(mixup=0.5, cutmix=1.0)
-    augment = Augment(flip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
-    task = make_task(model=model, augment=augment)
-    _, one, metrics_one = run_step(task, batch, devices=1, count=3)
-    _, four, metrics_four = run_step(task, batch, devices=4, count=3)
+    augment = Augment(hflip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
+    step_config = make_task(model=model, augment=augment)
+    _, one, metrics_one = run_step(step_config, batch, devices=1, count=3)
+    _, four, metrics_four = run_step(step_config, batch, devices=4, count=3)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     jax.tree.map(close, one, four)
     jax.tree.map(close, metrics_one, metrics_four)
@@ -125,19 +125,19 @@ def test_devices_average_gradients_statistics_and_metrics(batch):
 
 def test_shard_map_learns_what_pmap_learns(batch):
     """Each repeats its own bits; between them the compiler fuses differently (last bits)."""
-    task = make_task(augment=Augment(flip=True, pad_crop=2))
-    _, by_pmap, _ = run_step(task, batch, 4, Pmap, count=3)
-    _, again, _ = run_step(task, batch, 4, Pmap, count=3)
-    _, by_shard_map, _ = run_step(task, batch, 4, ShardMap, count=3)
+    step_config = make_task(augment=Augment(hflip=True, pad_crop=2))
+    _, by_pmap, _ = run_step(step_config, batch, 4, Pmap, count=3)
+    _, again, _ = run_step(step_config, batch, 4, Pmap, count=3)
+    _, by_shard_map, _ = run_step(step_config, batch, 4, ShardMap, count=3)
     jax.tree.map(np.testing.assert_array_equal, by_pmap, again)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), by_pmap, by_shard_map)
 
 
 def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
-    task = make_task()
-    before, after, _ = run_step(task, batch, devices=4)
+    step_config = make_task()
+    before, after, _ = run_step(step_config, batch, devices=4)
     quarters = [{name: array[i : i + 4] for name, array in batch.items()} for i in range(0, 16, 4)]
-    each = [run_step(task, quarter)[1].batch_stats for quarter in quarters]
+    each = [run_step(step_config, quarter)[1].batch_stats for quarter in quarters]
     expected = jax.tree.map(lambda *parts: np.mean(parts, axis=0), *each)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     jax.tree.map(close, after.batch_stats, expected)
@@ -145,8 +145,8 @@ def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
 
 
 def test_eval_counts_valid_examples_alone(batch):
-    task = make_task()
-    state = create_state(task, (12, 12, 3))
+    step_config = make_task()
+    state = create_state(step_config, (12, 12, 3))
     valid = np.arange(16) < 11
     images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -157,7 +157,7 @@ def test_eval_counts_valid_examples_alone(batch):
 
     for count in (1, 4):
         devices = Pmap(jax.local_devices()[:count])
-        step = devices.evaluate(lambda state, data, batch: eval_step(task, state, batch))
+        step = devices.evaluate(lambda state, data, batch: eval_step(step_config, state, batch))
         batches = devices.split(batch | {"valid": valid, "bad": ~valid})
         sums = devices.fetch(step(devices.replicate(state), {}, batches))
         assert sums["examples"] == 11
@@ -173,7 +173,7 @@ def test_steps_need_no_data_library():
     code = (
         "import sys; sys.modules |= dict.fromkeys("
         "['tensorflow_datasets', 'grain', 'ml_collections', 'orbax', 'cv2'], None);"
-        "import flax_resnet, train.steps, train.parallel, train.optimizers, train.augment"
+        "import flax_resnet, train.engine.step, train.engine.devices; import train.engine.optim.optimizers, train.data.augment.pipeline"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -185,10 +185,13 @@ GROUPS = MODEL.clone(width=32, norm="group")
 
 def test_a_batch_in_parts_learns_what_it_learns_at_once(batch):
     """Without batch statistics, which each part has of its own."""
-    augment = Augment(flip=True, mix=Mixup(mixup=1.0))
+    augment = Augment(hflip=True, mix=Mixup(mixup=1.0))
     runs = [
         run_step(
-            make_task(model=GROUPS, augment=augment, accumulate=parts), batch, devices, count=2
+            make_task(model=GROUPS, augment=augment, grad_accum_steps=parts),
+            batch,
+            devices,
+            count=2,
         )
         for parts, devices in ((1, 1), (4, 1), (2, 2))
     ]
@@ -201,10 +204,10 @@ def test_a_batch_in_parts_learns_what_it_learns_at_once(batch):
 
 def test_parts_in_a_loop_are_parts_written_out(batch, monkeypatch):
     """As on GPU and TPU, with running statistics that go from part to part."""
-    task = make_task(accumulate=2)
-    _, out, _ = run_step(task, batch)
+    step_config = make_task(grad_accum_steps=2)
+    _, out, _ = run_step(step_config, batch)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    _, loop, _ = run_step(task, batch)
+    _, loop, _ = run_step(step_config, batch)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
         (out.params, out.batch_stats),
@@ -214,8 +217,8 @@ def test_parts_in_a_loop_are_parts_written_out(batch, monkeypatch):
 
 def test_parts_of_a_batch_have_their_own_statistics(batch):
     """Gradients are the mean of the parts', running statistics go from part to part."""
-    task = make_task(accumulate=2)
-    before, after, _ = run_step(task, batch)
+    step_config = make_task(grad_accum_steps=2)
+    before, after, _ = run_step(step_config, batch)
     images = (jnp.float32(batch["image"]) / 255 - jnp.float32([0.5, 0.4, 0.3])) / jnp.float32(
         [0.2, 0.3, 0.4]
     )
@@ -233,7 +236,7 @@ def test_parts_of_a_batch_have_their_own_statistics(batch):
         gradient, batch_stats = jax.grad(loss, has_aux=True)(before.params)
         gradients.append(gradient)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
-    updates, _ = task.optimizer.update(mean, before.opt_state, before.params)
+    updates, _ = step_config.optimizer.update(mean, before.opt_state, before.params)
     params = optax.apply_updates(before.params, updates)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
@@ -243,9 +246,9 @@ def test_parts_of_a_batch_have_their_own_statistics(batch):
 
 
 def test_the_moving_average_is_its_closed_form(batch):
-    task = make_task(ema_decay=0.15)  # less than the 2 / 11 of step 2
-    states = [run_step(task, batch, count=count)[1] for count in (1, 2, 3)]
-    before = create_state(task, (12, 12, 3))
+    step_config = make_task(ema_decay=0.15)  # less than the 2 / 11 of step 2
+    states = [run_step(step_config, batch, count=count)[1] for count in (1, 2, 3)]
+    before = create_state(step_config, (12, 12, 3))
     average = {"params": before.params, "batch_stats": before.batch_stats}
     for n, state in enumerate(states, 1):
         old = min(0.15, n / (n + 9))
@@ -262,9 +265,11 @@ def test_evaluation_takes_the_moving_average_or_not(batch):
     batch = batch | {"valid": np.ones(16, bool), "bad": np.zeros(16, bool)}
     losses = {}
     for ema in (True, False):
-        task = make_task(ema_decay=0.9, evaluate_ema=ema)
+        step_config = make_task(ema_decay=0.9, evaluate_ema=ema)
         devices = Pmap(jax.local_devices()[:1])
-        step = devices.evaluate(lambda s, data, batch, task=task: eval_step(task, s, batch))
+        step = devices.evaluate(
+            lambda s, data, batch, step_config=step_config: eval_step(step_config, s, batch)
+        )
         sums = devices.fetch(step(devices.replicate(state), {}, devices.split(batch)))
         variables = state.ema if ema else {"params": state.params, "batch_stats": state.batch_stats}
         images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
@@ -285,12 +290,12 @@ def test_frozen_modules_keep_every_bit_and_cost_no_optimizer_memory(batch):
     variables = jax.tree.map(  # numbers with all their bits
         lambda leaf: (leaf + rng.uniform(0.1, 0.2, leaf.shape)).astype(np.float32), variables
     )
-    task = make_task(model=model, frozen=frozen, ema_decay=0.5)
+    step_config = make_task(model=model, frozen=frozen, ema_decay=0.5)
     devices = Pmap(jax.local_devices()[:3])
-    state = create_state(task, (12, 12, 3), variables)
+    state = create_state(step_config, (12, 12, 3), variables)
     momentum = jax.tree_util.tree_leaves_with_path(state.opt_state)
     assert not [path for path, _ in momentum if any(name in str(path) for name in frozen)]
-    step = devices.train(lambda state, data, batch: train_step(task, state, batch))
+    step = devices.train(lambda state, data, batch: train_step(step_config, state, batch))
     after = devices.replicate(state)
     for _ in range(2):
         after, _ = step(after, {}, devices.split(batch))
@@ -323,10 +328,10 @@ def test_frozen_modules_train_as_they_evaluate(batch):
 
 
 def test_stochastic_depth_and_dropout_draw_anew_each_step(batch):
-    task = make_task(model=MODEL.clone(drop_path=0.5, dropout=0.5))
+    step_config = make_task(model=MODEL.clone(drop_path=0.5, dropout=0.5))
     losses = []
     for start in (0, 1, 1):
-        losses.append(float(run_step(task, batch, start=start)[2]["loss"]))
+        losses.append(float(run_step(step_config, batch, start=start)[2]["loss"]))
     assert losses[0] != losses[1] and losses[1] == losses[2]
 
 
@@ -334,10 +339,10 @@ def test_a_skipped_step_changes_nothing_but_its_place_in_the_schedule(batch):
     def broken(logits, targets):
         return logits.sum(-1) * jnp.nan
 
-    task = make_task(
+    step_config = make_task(
         loss=broken, skip_nonfinite=True, optimizer=optax.sgd(lambda count: 0.1 / (1 + count), 0.9)
     )
-    before, after, metrics = run_step(task, batch, count=2)
+    before, after, metrics = run_step(step_config, batch, count=2)
     counts = [
         leaf.count
         for leaf in jax.tree.leaves(

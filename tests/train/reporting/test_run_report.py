@@ -184,7 +184,7 @@ def test_the_report_is_one_whole_file_and_tells_the_run(run):
     assert all(re.search(r"\nrecord \d+$", one["caption"]) for one in evaluated["mistakes"])
     # What was set comes before what was not.
     assert told.index("model.stage_sizes") < told.index("keys at their defaults")
-    assert told.index("keys at their defaults") < told.index("optimizer.beta2")
+    assert told.index("keys at their defaults") < told.index("optimizer.b2")
 
 
 def test_training_writes_the_report_and_evaluation_elsewhere_leaves_it(

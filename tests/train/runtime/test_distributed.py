@@ -23,7 +23,7 @@ from train.workdir.run_files import saved_steps, sessions
 TINY = (
     "--config.dataset.image_size=8",
     "--config.model.stage_sizes=1,1",
-    "--config.batch_norm=global",
+    "--config.sync_batch_norm=True",
     "--config.batch_size=48",
     "--config.num_steps=80",
     "--config.schedule.warmup_epochs=0",

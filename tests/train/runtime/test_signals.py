@@ -19,7 +19,7 @@ from train.runtime.signals import StopRequest, ending_at_once, interruptible
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)
 def test_a_signal_asks_to_stop_and_a_second_one_ends_the_process(number):
     code = (
-        "import os, time; from train.signals import StopRequest\n"
+        "import os, time; from train.runtime.signals import StopRequest\n"
         "with StopRequest() as stop:\n"
         f"    os.kill(os.getpid(), {number.value}); time.sleep(0.05)\n"
         "    print(bool(stop), stop.signal.name, flush=True)\n"

@@ -56,7 +56,7 @@ def test_keeps_the_last_and_the_best(saved):
 
 
 def test_a_best_that_is_equalled_afterwards_goes(saved):
-    saved.note(60, {"top1": 0.9})
+    saved.attach_metrics(60, {"top1": 0.9})
     assert saved.steps() == [50, 60]
     assert_same(saved.restore("best", like=state_at(0)), state_at(60))
 
@@ -82,9 +82,9 @@ def test_an_older_step_is_not_saved_in_silence(saved):
 
 
 def test_what_improves_is_better_than_all_that_was_saved(saved):
-    assert saved.improves({"top1": 0.91})
-    assert not saved.improves({"top1": 0.9}) and not saved.improves(None)
-    assert not Checkpoints(os.path.dirname(saved.folder), keep=2).improves({"top1": 0.9})
+    assert saved.is_best({"top1": 0.91})
+    assert not saved.is_best({"top1": 0.9}) and not saved.is_best(None)
+    assert not Checkpoints(os.path.dirname(saved.folder), keep=2).is_best({"top1": 0.9})
 
 
 def test_a_step_that_is_not_there(saved):

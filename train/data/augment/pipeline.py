@@ -43,13 +43,13 @@ class Augment:
 
     pad_crop: int = 0
     flip: bool = False
-    vertical_flip: bool = False
+    vflip: bool = False
     policy: Policy | None = None
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     cutout: int = 0
     erasing: float = 0.0
-    erasing_area: tuple[float, float] = (0.02, 0.33)
-    erasing_aspect: tuple[float, float] = (0.3, 3.3)
+    random_erasing_scale: tuple[float, float] = (0.02, 0.33)
+    random_erasing_ratio: tuple[float, float] = (0.3, 3.3)
     mix: Mixup = field(default_factory=Mixup)
     fill: tuple[int, int, int] = (0, 0, 0)
 
@@ -77,9 +77,9 @@ class Augment:
         return images, Targets(labels)
 
     def _changes_images(self) -> bool:
-        geometry = self.pad_crop or self.flip or self.vertical_flip
+        geometry = self.pad_crop or self.hflip or self.vflip
         return bool(
-            geometry or self.policy or any(self.color_jitter) or self.cutout or self.erasing
+            geometry or self.policy or any(self.color_jitter) or self.cutout or self.random_erasing
         )
 
     def _draw(self, keys: jax.Array) -> dict[str, jax.Array]:
@@ -96,9 +96,9 @@ class Augment:
     def _place(self, image: jax.Array, draws: dict[str, jax.Array]) -> jax.Array:
         if self.pad_crop:
             image = pad_crop(image, self.pad_crop, draws["shift"])
-        if self.flip:
+        if self.hflip:
             image = jnp.where(draws["flip"] < 0.5, image[:, ::-1], image)
-        if self.vertical_flip:
+        if self.vflip:
             image = jnp.where(draws["vertical"] < 0.5, image[::-1], image)
         return image
 
@@ -106,10 +106,12 @@ class Augment:
         fill = jnp.array(self.fill, jnp.uint8)
         if self.cutout:
             image = jnp.where(cutout_box(image.shape, self.cutout, draws["cutout"]), fill, image)
-        if self.erasing:
+        if self.random_erasing:
             apply, *rest = draws["erasing"]
-            inside = erasing_box(image.shape, self.erasing_area, self.erasing_aspect, rest)
-            image = jnp.where(inside & (apply < self.erasing), fill, image)
+            inside = erasing_box(
+                image.shape, self.random_erasing_scale, self.random_erasing_ratio, rest
+            )
+            image = jnp.where(inside & (apply < self.random_erasing), fill, image)
         return image
 
 

@@ -13,7 +13,7 @@ from train.runtime.errors import UsageError
 if TYPE_CHECKING:
     import ml_collections
 
-DECOUPLED = ("adamw", "lamb")  # where optimizer.decay is 'auto'
+DECOUPLED = ("adamw", "lamb")  # optimizers whose weight decay is not part of the gradient
 
 
 def make_optimizer(
@@ -38,10 +38,10 @@ def make_optimizer(
     _check(optimizer)
     decay = weight_decay(optimizer)
     none = optax.identity()
-    coupled, decoupled = (none, decay) if _is_decoupled(optimizer) else (decay, none)
+    coupled, decoupled = (none, decay) if optimizer.name in DECOUPLED else (decay, none)
     rate = optax.scale_by_learning_rate(schedule)
     adam = optax.scale_by_adam(
-        optimizer.momentum, optimizer.beta2, optimizer.epsilon, nesterov=optimizer.nesterov
+        optimizer.b1, optimizer.b2, optimizer.eps, nesterov=optimizer.nesterov
     )
     adapted = optax.masked(optax.scale_by_trust_ratio(), kernels)
     momentum = optax.trace(optimizer.momentum, optimizer.nesterov) if optimizer.momentum else none
@@ -52,16 +52,16 @@ def make_optimizer(
         "lars": [lars_decay(optimizer), rate, momentum],
         "lamb": [coupled, adam, decoupled, adapted, rate],
     }
-    clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else none
-    return optax.chain(clip, *chains[optimizer.name], scale_backbone(optimizer.backbone_rate))
+    clip = optax.clip_by_global_norm(optimizer.grad_clip_norm) if optimizer.grad_clip_norm else none
+    return optax.chain(clip, *chains[optimizer.name], scale_backbone(optimizer.backbone_lr_scale))
 
 
 def weight_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Adds ``weight_decay`` times the parameters, of kernels alone unless ``decay_norms``."""
+    """Adds ``weight_decay`` times the parameters, of kernels alone unless ``decay_norm_and_bias``."""
     if not optimizer.weight_decay:
         return optax.identity()
     return optax.add_decayed_weights(
-        optimizer.weight_decay, mask=None if optimizer.decay_norms else kernels
+        optimizer.weight_decay, mask=None if optimizer.decay_norm_and_bias else kernels
     )
 
 
@@ -75,7 +75,7 @@ def lars_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransforma
     def update(gradient: jax.Array, parameter: jax.Array) -> jax.Array:
         is_kernel = parameter.ndim > 1
         if not is_kernel:
-            return gradient + decay * parameter if optimizer.decay_norms else gradient
+            return gradient + decay * parameter if optimizer.decay_norm_and_bias else gradient
         length, own = jnp.linalg.norm(parameter.ravel()), jnp.linalg.norm(gradient.ravel())
         local = trust * length / (own + decay * length)
         decayed = gradient + decay * parameter
@@ -101,19 +101,8 @@ def backbone(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != "head", params)
 
 
-def _is_decoupled(optimizer: ml_collections.ConfigDict) -> bool:
-    if optimizer.decay == "auto":
-        return optimizer.name in DECOUPLED
-    return optimizer.decay == "decoupled"
-
-
 def _check(optimizer: ml_collections.ConfigDict) -> None:
-    if optimizer.name == "lars" and optimizer.decay == "decoupled":
-        raise UsageError(
-            "config.optimizer.decay='decoupled' is not possible with 'lars', whose rates are made"
-            " for the gradient with the decay; leave it 'auto'"
-        )
-    if optimizer.nesterov and not optimizer.momentum:
+    if optimizer.name in ("sgd", "lars") and optimizer.nesterov and not optimizer.momentum:
         raise UsageError(
             "config.optimizer.nesterov=True needs momentum, but config.optimizer.momentum is 0"
         )

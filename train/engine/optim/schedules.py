@@ -30,11 +30,13 @@ def make_schedule(
     boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)
     left = max(1, num_steps - warmup)
     if schedule.name == "one_cycle":
-        return one_cycle(peak, num_steps, schedule.one_cycle_rise)
+        return one_cycle(peak, num_steps, schedule.pct_start)
     if schedule.name == "cosine":  # Loshchilov and Hutter 2016, arXiv:1608.03983
-        after = optax.cosine_decay_schedule(peak, left, schedule.end_rate)
+        after = optax.cosine_decay_schedule(peak, left, schedule.end_lr_fraction)
     elif schedule.name == "polynomial":
-        after = optax.polynomial_schedule(peak, peak * schedule.end_rate, schedule.power, left)
+        after = optax.polynomial_schedule(
+            peak, peak * schedule.end_lr_fraction, schedule.power, left
+        )
     else:
         after = optax.constant_schedule(peak)
     if warmup:
@@ -42,7 +44,7 @@ def make_schedule(
         rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
         after = optax.join_schedules([rise, after], [warmup])
     if schedule.name == "step":  # a fall within the warm-up counts, too
-        share = falls(boundaries, schedule.step_factor)
+        share = falls(boundaries, schedule.gamma)
         return lambda step: after(step) * share(step)
     return after
 
@@ -75,8 +77,8 @@ def one_cycle(peak: float, num_steps: int, rise: float) -> optax.Schedule:
 def peak_rate(schedule: ml_collections.ConfigDict, batch_size: int) -> float:
     """The highest learning rate: on request linear in the batch (Goyal et al. 2017,
     arXiv:1706.02677, section 2.1)."""
-    if schedule.scale_batch:
-        return schedule.learning_rate * batch_size / schedule.scale_batch
+    if schedule.base_batch_size:
+        return schedule.learning_rate * batch_size / schedule.base_batch_size
     return schedule.learning_rate
 
 
@@ -90,7 +92,7 @@ def asked_warmup(schedule: ml_collections.ConfigDict, steps_per_epoch: int) -> i
     asked = schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
     if asked and schedule.name == "one_cycle":
         raise UsageError(
-            "config.schedule.name='one_cycle' rises by itself, over one_cycle_rise of the run;"
+            "config.schedule.name='one_cycle' rises by itself, over pct_start of the run;"
             " set config.schedule.warmup_epochs and warmup_steps to 0"
         )
     return asked
@@ -98,23 +100,25 @@ def asked_warmup(schedule: ml_collections.ConfigDict, steps_per_epoch: int) -> i
 
 def warmup_steps(schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int) -> int:
     """Steps of warm-up: a short run must reach the height of the rate, and learn there."""
-    return min(asked_warmup(schedule, steps_per_epoch), round(schedule.warmup_most * num_steps))
+    return min(
+        asked_warmup(schedule, steps_per_epoch), round(schedule.max_warmup_fraction * num_steps)
+    )
 
 
 def step_boundaries(
     schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int
 ) -> list[int]:
     """The steps from which on 'step' lowers the rate."""
-    if schedule.step_epochs and schedule.step_steps:
+    if schedule.milestone_epochs and schedule.milestone_steps:
         raise UsageError(
-            f"config.schedule.step_epochs={tuple(schedule.step_epochs)} and"
-            f" config.schedule.step_steps={tuple(schedule.step_steps)} are both set; set one to ()"
+            f"config.schedule.milestone_epochs={tuple(schedule.milestone_epochs)} and"
+            f" config.schedule.milestone_steps={tuple(schedule.milestone_steps)} are both set; set one to ()"
         )
-    if schedule.step_steps:
-        return list(schedule.step_steps)
-    if schedule.step_epochs:
-        return [round(epoch * steps_per_epoch) for epoch in schedule.step_epochs]
-    scaled = [round(share * num_steps) for share in schedule.step_shares]
+    if schedule.milestone_steps:
+        return list(schedule.milestone_steps)
+    if schedule.milestone_epochs:
+        return [round(epoch * steps_per_epoch) for epoch in schedule.milestone_epochs]
+    scaled = [round(share * num_steps) for share in schedule.milestones]
     return [step for step in scaled if 0 < step < num_steps]
 
 
@@ -126,16 +130,16 @@ def describe(
 ) -> str:
     """A sentence on the height of the rate and how it gets there and down."""
     text = f"{schedule.learning_rate:.4g}"
-    if schedule.scale_batch:
+    if schedule.base_batch_size:
         peak = peak_rate(schedule, batch_size)
-        text += f" for {schedule.scale_batch:,} images, so {peak:.4g} for {batch_size:,}"
+        text += f" for {schedule.base_batch_size:,} images, so {peak:.4g} for {batch_size:,}"
     if warmup := warmup_steps(schedule, steps_per_epoch, num_steps):
         text += f" after a warm-up of {counted(warmup, 'step')}"
     if schedule.name == "step":
         boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)
         at = ", ".join(f"{step:,}" for step in boundaries)
         where = f" at step{'s' * (len(boundaries) > 1)} {at}" if boundaries else " never"
-        return f"{text}, times {schedule.step_factor:g}{where}"
+        return f"{text}, times {schedule.gamma:g}{where}"
     return f"{text}, {schedule.name.replace('_', ' ')}"
 
 
@@ -150,8 +154,8 @@ def warnings(
         takes = f"it takes {warmup:,}" if warmup else "there is none"
         found.append(
             f"a warm-up of {counted(asked, 'step')} is too long for a run of {num_steps:,}:"
-            f" {takes}, since it may be {schedule.warmup_most:.0%} of the run at most"
-            " (schedule.warmup_most)"
+            f" {takes}, since it may be {schedule.max_warmup_fraction:.0%} of the run at most"
+            " (schedule.max_warmup_fraction)"
         )
     if schedule.name == "step":
         boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)

@@ -18,12 +18,12 @@ from train.runtime.errors import UsageError
 
 EVERYTHING = Augment(
     pad_crop=2,
-    flip=True,
-    vertical_flip=True,
+    hflip=True,
+    vflip=True,
     policy=trivial_augment(),
     color_jitter=(0.4, 0.4, 0.4, 0.1),
     cutout=3,
-    erasing=0.5,
+    random_erasing=0.5,
     mix=Mixup(mixup=0.4, cutmix=1.0, probability=0.8),
     fill=(10, 20, 30),
 )
@@ -45,11 +45,11 @@ def augmented(augment, images):
     return np.asarray(jax.jit(augment)(images, keys))
 
 
-@pytest.mark.parametrize("name, axis", [("flip", 2), ("vertical_flip", 1)])
+@pytest.mark.parametrize("name, axis", [("flip", 2), ("vflip", 1)])
 def test_flips_mirror_about_half_of_the_images_and_leave_the_rest(name, axis):
     images = numbered(400)
     out = augmented(Augment(**{name: True}), images)
-    mirrored = (out == np.flip(images, axis)).all((1, 2, 3))
+    mirrored = (out == np.hflip(images, axis)).all((1, 2, 3))
     kept = (out == images).all((1, 2, 3))
     assert (mirrored ^ kept).all()
     assert 150 < mirrored.sum() < 250
@@ -96,7 +96,12 @@ def test_cutout_blanks_a_square_around_any_pixel():
 
 
 def test_erasing_draws_probability_area_aspect_and_place():
-    augment = Augment(erasing=0.4, erasing_area=(0.1, 0.3), erasing_aspect=(0.5, 2), fill=(9, 9, 9))
+    augment = Augment(
+        random_erasing=0.4,
+        random_erasing_scale=(0.1, 0.3),
+        random_erasing_ratio=(0.5, 2),
+        fill=(9, 9, 9),
+    )
     inside = blanked(augment, count=6000, shape=(40, 60))
     heights, widths = bounds(inside)
     hit = heights > 0
@@ -116,7 +121,9 @@ def test_erasing_draws_probability_area_aspect_and_place():
 
 
 def test_an_erased_box_is_never_larger_than_the_image():
-    inside = blanked(Augment(erasing=1, erasing_area=(0.8, 1), fill=(9, 9, 9)), 500, (8, 30))
+    inside = blanked(
+        Augment(random_erasing=1, random_erasing_scale=(0.8, 1), fill=(9, 9, 9)), 500, (8, 30)
+    )
     heights, widths = bounds(inside)
     assert heights.max() == 8 and widths.max() == 30
     assert 0.7 < (heights * widths).mean() / 240 < 1
@@ -192,8 +199,8 @@ def test_devices_share_one_batch():
 
 def test_one_part_draws_the_same_whatever_else_is_on():
     images = numbered(64)
-    plain = augmented(Augment(flip=True, pad_crop=2), images)
-    with_box = augmented(Augment(flip=True, pad_crop=2, cutout=1), images)
+    plain = augmented(Augment(hflip=True, pad_crop=2), images)
+    with_box = augmented(Augment(hflip=True, pad_crop=2, cutout=1), images)
     assert ((plain != with_box).any(-1).sum((1, 2)) <= 1).all()
     box = augmented(Augment(cutout=1, mix=Mixup(1, 1, probability=1e-6)), images)
     pure = augmented(Augment(cutout=1), images)
@@ -224,10 +231,15 @@ def test_nothing_asked_for_changes_nothing():
 
 def test_config_reaches_every_field():
     config = default_config()
-    given = dict(pad_crop=2, flip=True, vertical_flip=True, color_jitter=(0.1, 0.2, 0.3, 0.4))
-    given |= dict(cutout=3, erasing=0.5, erasing_area=(0.1, 0.2), erasing_aspect=(0.4, 2.0))
-    mix = dict(mixup=0.2, cutmix=1.0, mix_probability=0.7, mix_switch=0.3)
-    policy = dict(policy="rand", rand_layers=3, rand_magnitude=7)
+    given = dict(pad_crop=2, hflip=True, vflip=True, color_jitter=(0.1, 0.2, 0.3, 0.4))
+    given |= dict(
+        cutout=3,
+        random_erasing=0.5,
+        random_erasing_scale=(0.1, 0.2),
+        random_erasing_ratio=(0.4, 2.0),
+    )
+    mix = dict(mixup=0.2, cutmix=1.0, mixup_prob=0.7, mixup_switch_prob=0.3)
+    policy = dict(policy="rand", rand_num_ops=3, rand_magnitude=7)
     config.augment.update(given | mix | policy)
     config.dataset.mean = (0.0, 0.5, 1.0)
     check_config(config)
@@ -243,11 +255,11 @@ def test_config_reaches_every_field():
     "key, value, message",
     [
         ("augment.policy", "auto", "'' or 'trivial' or 'rand'"),
-        ("augment.erasing", 1.5, "at most 1"),
+        ("augment.random_erasing", 1.5, "at most 1"),
         ("augment.rand_magnitude", 31, "at most 30"),
         ("augment.color_jitter", (0.4, 0.4, 0.4), "4 numbers"),
         ("augment.color_jitter", (0.4, 0.4, 0.4, 0.6), "hue, 0.6, may leave 0 by at most 0.5"),
-        ("augment.erasing_area", (0.5, 0.1), "rising"),
+        ("augment.random_erasing_scale", (0.5, 0.1), "rising"),
     ],
 )
 def test_config_refuses_what_makes_no_sense(key, value, message):

@@ -24,8 +24,19 @@ def torch():
 def our_rates(count, **keys):
     """The rates of ``count`` steps, from keys as in ``config.schedule``."""
     schedule = SimpleNamespace(
-        **{"scale_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 0, "warmup_most": 0.25}
-        | {"step_shares": (), "step_epochs": (), "step_steps": (), "end_rate": 0.0, "power": 1.0}
+        **{
+            "base_batch_size": 0,
+            "warmup_epochs": 0.0,
+            "warmup_steps": 0,
+            "max_warmup_fraction": 0.25,
+        }
+        | {
+            "milestones": (),
+            "milestone_epochs": (),
+            "milestone_steps": (),
+            "end_lr_fraction": 0.0,
+            "power": 1.0,
+        }
         | keys
     )
     return jax.vmap(make_schedule(schedule, 10, count, 64))(np.arange(count))
@@ -48,7 +59,7 @@ def their_rates(torch, name, count, learning_rate, **keys):
 def test_one_cycle(torch, count, rise):
     keys = {"max_lr": 0.7, "total_steps": count, "pct_start": rise}
     theirs = their_rates(torch, "OneCycleLR", count, 0.1, **keys)
-    ours = our_rates(count, name="one_cycle", learning_rate=0.7, one_cycle_rise=rise)
+    ours = our_rates(count, name="one_cycle", learning_rate=0.7, pct_start=rise)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
@@ -56,11 +67,11 @@ def test_one_cycle(torch, count, rise):
     ("ours", "name", "theirs"),
     [
         ({"name": "cosine"}, "CosineAnnealingLR", {"T_max": 100}),
-        ({"name": "cosine", "end_rate": 0.25}, "CosineAnnealingLR", {"T_max": 100, "eta_min": 0.1}),
+        ({"name": "cosine", "end_lr_fraction": 0.25}, "CosineAnnealingLR", {"T_max": 100, "eta_min": 0.1}),
         ({"name": "polynomial"}, "LinearLR",
          {"total_iters": 100, "start_factor": 1.0, "end_factor": 0.0}),
         ({"name": "polynomial", "power": 2.0}, "PolynomialLR", {"total_iters": 100, "power": 2.0}),
-        ({"name": "step", "step_steps": (30, 70), "step_factor": 0.2}, "MultiStepLR",
+        ({"name": "step", "milestone_steps": (30, 70), "gamma": 0.2}, "MultiStepLR",
          {"milestones": [30, 70], "gamma": 0.2}),
         ({"name": "constant", "warmup_steps": 20}, "LinearLR",
          {"total_iters": 19, "start_factor": 1 / 20}),
@@ -90,22 +101,20 @@ def draw(seed):
         ({"name": "sgd", "nesterov": True}, "SGD", {"momentum": 0.9, "nesterov": True}),
         ({"name": "sgd", "momentum": 0.0}, "SGD", {}),
         ({"name": "adam"}, "Adam", {}),
-        ({"name": "adam", "beta2": 0.9, "epsilon": 0.1}, "Adam", {"betas": (0.9, 0.9), "eps": 0.1}),
-        ({"name": "adam", "decay": "decoupled"}, "AdamW", {}),
-        ({"name": "adamw", "momentum": 0.8}, "AdamW", {"betas": (0.8, 0.999)}),
-        ({"name": "adamw", "decay": "coupled"}, "Adam", {}),
-        ({"name": "adamw", "decay_norms": True}, "AdamW", {}),
-        ({"name": "sgd", "clip_norm": 0.5}, "SGD", {"momentum": 0.9}),
-        ({"name": "sgd", "backbone_rate": 0.1}, "SGD", {"momentum": 0.9}),
-        ({"name": "adamw", "backbone_rate": 0.1, "clip_norm": 0.5}, "AdamW", {}),
+        ({"name": "adam", "b2": 0.9, "eps": 0.1}, "Adam", {"betas": (0.9, 0.9), "eps": 0.1}),
+        ({"name": "adamw", "b1": 0.8}, "AdamW", {"betas": (0.8, 0.999)}),
+        ({"name": "adamw", "decay_norm_and_bias": True}, "AdamW", {}),
+        ({"name": "sgd", "grad_clip_norm": 0.5}, "SGD", {"momentum": 0.9}),
+        ({"name": "sgd", "backbone_lr_scale": 0.1}, "SGD", {"momentum": 0.9}),
+        ({"name": "adamw", "backbone_lr_scale": 0.1, "grad_clip_norm": 0.5}, "AdamW", {}),
     ],
 )  # fmt: skip
 def test_optimizers(torch, ours, name, theirs):
     rate, decay = 0.05, 0.1
     keys = SimpleNamespace(
-        **{"momentum": 0.9, "nesterov": False, "beta2": 0.999, "epsilon": 1e-8}
-        | {"weight_decay": decay, "decay": "auto", "decay_norms": False}
-        | {"trust_coefficient": 0.001, "clip_norm": 0.0, "backbone_rate": 1.0}
+        **{"momentum": 0.9, "nesterov": False, "b2": 0.999, "eps": 1e-8}
+        | {"weight_decay": decay, "b1": 0.9, "decay_norm_and_bias": False}
+        | {"trust_coefficient": 0.001, "grad_clip_norm": 0.0, "backbone_lr_scale": 1.0}
         | ours
     )
     params = draw(0)
@@ -113,8 +122,8 @@ def test_optimizers(torch, ours, name, theirs):
     groups = [
         {
             "params": [tensor],
-            "weight_decay": decay if leaf == "kernel" or keys.decay_norms else 0.0,
-            "lr": rate * (keys.backbone_rate if module != "head" else 1),
+            "weight_decay": decay if leaf == "kernel" or keys.decay_norm_and_bias else 0.0,
+            "lr": rate * (keys.backbone_lr_scale if module != "head" else 1),
         }
         for (module, leaf), tensor in tensors.items()
     ]
@@ -129,8 +138,8 @@ def test_optimizers(torch, ours, name, theirs):
             params = jax.tree.map(np.add, params, updates)
             for (module, leaf), tensor in tensors.items():
                 tensor.grad = torch.tensor(gradients[module][leaf])
-            if keys.clip_norm:
-                torch.nn.utils.clip_grad_norm_(tensors.values(), keys.clip_norm)
+            if keys.grad_clip_norm:
+                torch.nn.utils.clip_grad_norm_(tensors.values(), keys.grad_clip_norm)
             optimizer.step()
     for (module, leaf), tensor in tensors.items():
         expected = tensor.detach().numpy()

@@ -43,7 +43,9 @@ def test_cosine_rises_over_the_warm_up_and_falls_to_zero(keys):
 
 @pytest.mark.parametrize("warmup", [0, 20])
 def test_polynomial_falls_by_its_power_to_its_end(warmup):
-    rate = make(name="polynomial", learning_rate=2.0, power=2.0, end_rate=0.1, warmup_steps=warmup)
+    rate = make(
+        name="polynomial", learning_rate=2.0, power=2.0, end_lr_fraction=0.1, warmup_steps=warmup
+    )
     for step in (20, 47, 60, 99, 100, 105):
         left = 1 - min(1, (step - warmup) / (100 - warmup))
         np.testing.assert_allclose(rate(step), 0.2 + 1.8 * left**2, rtol=1e-5, err_msg=str(step))
@@ -53,8 +55,8 @@ def test_polynomial_falls_by_its_power_to_its_end(warmup):
 
 def test_steps_fall_at_epochs_or_steps_of_the_run_whatever_the_warm_up():
     for keys in ({}, {"warmup_epochs": 2.0}):
-        for boundaries in ({"step_epochs": (3, 5.5)}, {"step_steps": (30, 55)}):
-            rate = make(name="step", learning_rate=1.0, step_factor=0.1, **keys, **boundaries)
+        for boundaries in ({"milestone_epochs": (3, 5.5)}, {"milestone_steps": (30, 55)}):
+            rate = make(name="step", learning_rate=1.0, gamma=0.1, **keys, **boundaries)
             values = [float(rate(step)) for step in (29, 30, 54, 55, 99)]
             np.testing.assert_allclose(values, [1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
 
@@ -69,7 +71,7 @@ def test_steps_that_are_not_set_scale_with_the_run():
 
 
 def test_two_falls_at_one_step_count_twice():
-    rate = make(name="step", learning_rate=1.0, step_epochs=(3.0, 3.01))
+    rate = make(name="step", learning_rate=1.0, milestone_epochs=(3.0, 3.01))
     np.testing.assert_allclose([rate(29), rate(30)], [1, 0.01], rtol=1e-5)
 
 
@@ -92,8 +94,12 @@ def test_one_cycle_has_its_height_and_ends():
 def test_the_rate_is_scaled_with_the_batch_on_request_alone():
     keys = {"name": "constant", "learning_rate": 0.1}
     np.testing.assert_allclose(make(batch_size=1024, **keys)(0), 0.1, rtol=1e-6)
-    np.testing.assert_allclose(make(batch_size=1024, scale_batch=256, **keys)(0), 0.4, rtol=1e-6)
-    np.testing.assert_allclose(make(batch_size=64, scale_batch=256, **keys)(0), 0.025, rtol=1e-6)
+    np.testing.assert_allclose(
+        make(batch_size=1024, base_batch_size=256, **keys)(0), 0.4, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        make(batch_size=64, base_batch_size=256, **keys)(0), 0.025, rtol=1e-6
+    )
 
 
 # Short runs --------------------------------------------------------------------------------
@@ -107,12 +113,14 @@ def test_a_warm_up_too_long_for_the_run_is_cut():
     values = rates(40, name="constant", learning_rate=1.0, warmup_epochs=5.0)
     np.testing.assert_allclose(values[:11], np.minimum(1, np.arange(1, 12) / 10), rtol=1e-5)
     # The share is the user's to set.
-    values = rates(40, name="constant", learning_rate=1.0, warmup_epochs=5.0, warmup_most=0.5)
+    values = rates(
+        40, name="constant", learning_rate=1.0, warmup_epochs=5.0, max_warmup_fraction=0.5
+    )
     np.testing.assert_allclose(values[:21], np.minimum(1, np.arange(1, 22) / 20), rtol=1e-5)
 
 
 def test_a_fall_within_the_warm_up_counts_at_once():
-    keys = {"step_steps": (10, 50), "warmup_steps": 20, "step_factor": 0.1}
+    keys = {"milestone_steps": (10, 50), "warmup_steps": 20, "gamma": 0.1}
     values = rates(100, name="step", learning_rate=1.0, **keys)
     steps = np.arange(100)
     expected = np.minimum(1, (steps + 1) / 20) * 0.1 ** ((steps >= 10) + 1.0 * (steps >= 50))
@@ -120,7 +128,7 @@ def test_a_fall_within_the_warm_up_counts_at_once():
 
 
 def test_shares_of_the_run_can_be_chosen():
-    values = rates(40, name="step", learning_rate=1.0, step_shares=(0.5, 0.75))
+    values = rates(40, name="step", learning_rate=1.0, milestones=(0.5, 0.75))
     np.testing.assert_allclose(np.asarray(values)[[19, 20, 29, 30]], [1, 0.1, 0.1, 0.01], rtol=1e-5)
 
 
@@ -134,13 +142,13 @@ def test_what_does_not_fit_the_run_is_told():
     [warning] = told(1, warmup_epochs=5.0)
     assert "50 steps is too long for a run of 1: there is none" in warning
     assert told(5, name="step") == []
-    [warning] = told(30, name="step", step_epochs=(2.0, 9.0))
+    [warning] = told(30, name="step", milestone_epochs=(2.0, 9.0))
     assert "at step 90, but the run ends after 30" in warning
-    [warning] = told(30, name="step", step_steps=(32000, 48000))
+    [warning] = told(30, name="step", milestone_steps=(32000, 48000))
     assert "at step 32,000" in warning
-    [warning] = told(100, name="step", step_steps=(10, 50), warmup_steps=20)
+    [warning] = told(100, name="step", milestone_steps=(10, 50), warmup_steps=20)
     assert "at step 10, but the warm-up ends after 20" in warning
-    assert told(30, name="cosine", step_epochs=(2.0, 9.0)) == []
+    assert told(30, name="cosine", milestone_epochs=(2.0, 9.0)) == []
 
 
 def test_the_reader_is_told_the_rate():
@@ -148,7 +156,7 @@ def test_the_reader_is_told_the_rate():
         return schedules.describe(schedule_keys(learning_rate=0.1, **keys), 10, 100, 1024)
 
     assert told() == "0.1, cosine"
-    assert told(scale_batch=256, warmup_steps=20) == (
+    assert told(base_batch_size=256, warmup_steps=20) == (
         "0.1 for 256 images, so 0.4 for 1,024 after a warm-up of 20 steps, cosine"
     )
     assert told(name="step") == "0.1, times 0.1 at steps 33, 67, 89"
@@ -162,8 +170,8 @@ def test_the_reader_is_told_the_rate():
             "warmup_epochs=1 and config.schedule.warmup_steps=5 are both set",
         ),
         (
-            {"step_epochs": (1.0,), "step_steps": (5,)},
-            r"step_epochs=\(1.0,\) and config.schedule.step_steps=\(5,\) are both set",
+            {"milestone_epochs": (1.0,), "milestone_steps": (5,)},
+            r"milestone_epochs=\(1.0,\) and config.schedule.milestone_steps=\(5,\) are both set",
         ),
         ({"name": "one_cycle", "warmup_epochs": 1.0}, "'one_cycle' rises by itself"),
     ],
