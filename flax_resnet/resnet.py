@@ -220,7 +220,7 @@ class ResNet(nn.Module):
         """
         return self.forward_head(self.forward_features(images, train), train)
 
-    def last_map(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def forward_features(self, images: jax.Array, train: bool = False) -> jax.Array:
         """The map that is pooled: the last stage's, of a pre-activation net after norm and ReLU."""
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
@@ -228,7 +228,7 @@ class ResNet(nn.Module):
             x = ops.relu(self.final_norm(x, use_running_average=not learns))
         return x
 
-    def classify(self, x: jax.Array, train: bool = False) -> jax.Array:
+    def forward_head(self, x: jax.Array, train: bool = False) -> jax.Array:
         """What the net gives for its :meth:`last_map` ``(N, H, W, channels)``."""
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = self.head_dropout(x, deterministic=not train)

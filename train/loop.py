@@ -330,7 +330,7 @@ class Loop:
             run_summary.check_evaluation(self.console, evaluated, guess)
         return {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
 
-    def improves(self, evaluated: dict[str, Any] | None) -> bool:
+    def is_best(self, evaluated: dict[str, Any] | None) -> bool:
         """Whether an evaluation is the best so far; only the process that saves knows."""
         return self.checkpoints is not None and self.checkpoints.is_best(evaluated)
 

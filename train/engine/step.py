@@ -67,7 +67,7 @@ class StepConfig:
     mean: Sequence[float]
     std: Sequence[float]
     seed: int
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     ema_decay: float = 0.0
     frozen: tuple[str, ...] = ()
     evaluate_ema: bool = True

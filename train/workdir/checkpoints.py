@@ -64,7 +64,7 @@ class Checkpoints:
         """The step of the best top-1 and that top-1, if any was evaluated; of equals the last."""
         return best_in(self.folder)
 
-    def improves(self, metrics: dict[str, float] | None) -> bool:
+    def is_best(self, metrics: dict[str, float] | None) -> bool:
         """Whether these are an evaluation's and better than all that was saved."""
         return metrics is not None and metrics["top1"] > self._best_top1
 
@@ -87,7 +87,7 @@ class Checkpoints:
         """Whether a saved step was evaluated."""
         return bool(manifest.metrics(self._path(step)))
 
-    def note(self, step: int, metrics: dict[str, float]) -> None:
+    def attach_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Adds the evaluation to a step that was saved without one."""
         self.wait()
         with writing(self._path(step)):

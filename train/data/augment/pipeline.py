@@ -42,12 +42,12 @@ class Augment:
     """
 
     pad_crop: int = 0
-    flip: bool = False
+    hflip: bool = False
     vflip: bool = False
     policy: Policy | None = None
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     cutout: int = 0
-    erasing: float = 0.0
+    random_erasing: float = 0.0
     random_erasing_scale: tuple[float, float] = (0.02, 0.33)
     random_erasing_ratio: tuple[float, float] = (0.3, 3.3)
     mix: Mixup = field(default_factory=Mixup)
