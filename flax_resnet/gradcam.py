@@ -61,13 +61,13 @@ def _maps(
 ) -> jax.Array:
     last = stage == len(model.stage_sizes)
     if last:
-        maps = model.apply(variables, images, method="last_map")
+        maps = model.apply(variables, images, method="forward_features")
     else:
         maps = model.apply(variables, images, method="endpoints")[f"stage{stage}"]
 
     def logits_of(maps: jax.Array) -> jax.Array:
         if last:
-            return model.apply(variables, maps, method="classify")
+            return model.apply(variables, maps, method="forward_head")
         return _logits_with(model, variables, images, stage, maps)
 
     logits, pull = jax.vjp(logits_of, maps)

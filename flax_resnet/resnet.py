@@ -229,7 +229,7 @@ class ResNet(nn.Module):
         return x
 
     def forward_head(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """What the net gives for its :meth:`last_map` ``(N, H, W, channels)``."""
+        """What the net gives for its :meth:`forward_features` ``(N, H, W, channels)``."""
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = self.head_dropout(x, deterministic=not train)
         return self.head(x) if self.num_classes else x

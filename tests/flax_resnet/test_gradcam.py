@@ -93,7 +93,7 @@ def test_equations_1_and_2_by_hand(net):
     """At the last stage the weights are the head's, since the map is pooled and nothing more."""
     model, variables = net
     images = marked_images(np.random.default_rng(3), 3)[0]
-    maps = np.asarray(model.apply(variables, images, method="last_map"))
+    maps = np.asarray(model.apply(variables, images, method="forward_features"))
     head = np.asarray(variables["params"]["head"]["kernel"])
     heat = np.maximum(maps @ head[:, 2], 0)
     heat /= heat.max(axis=(1, 2), keepdims=True)
