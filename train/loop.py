@@ -71,12 +71,12 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
             writer = MetricsWriter(path, int(state.step)) if distributed.is_primary() else None
         if writer is not None:
             stack.enter_context(writer)
-            run_summary.run(console, run, state)
+            run_summary.print_summary(console, run, state)
             run_files.add_session(
                 path,
                 int(state.step),
                 run.intervals.num_steps,
-                run_summary.batch_norm_share(run.config, run.devices),
+                run_summary.batch_norm_images(run.config, run.devices),
             )
         loop = Loop(run, state, checkpoints, console, writer, stop)
         return loop.run_all()
@@ -223,7 +223,7 @@ class Loop:
         if first:
             self.console.compiled()
             if self.pictures is not None:
-                self.pictures.samples(lambda: first_images(self.run))
+                self.pictures.draw_samples(lambda: first_images(self.run))
             self.console.start_clock(call.stop)
             self.meter.restart_clock()
         return finished
@@ -273,7 +273,7 @@ class Loop:
             collector.take,
         )
         if self.pictures is not None and evaluated is not None:
-            self.pictures.evaluated(lambda: self.in_full(evaluated, step, collector))
+            self.pictures.set_evaluation(lambda: self.in_full(evaluated, step, collector))
         return evaluated
 
     def in_full(
@@ -315,11 +315,11 @@ class Loop:
         an_epoch = step - self.start >= run.intervals.steps_per_epoch or step == self.end
         if not self.input_told and an_epoch and self.meter.input_wait() is not None:
             streams = not run.train_loader.is_resident
-            run_summary.input_wait(self.console, self.meter.input_wait(), streams)
+            run_summary.print_input_wait(self.console, self.meter.input_wait(), streams)
             self.input_told = True
         if self.writer is not None:
             self.writer.write(row)
-            self.pictures.curves(at_once=step == self.end)
+            self.pictures.update(force=step == self.end)
         self.meter.restart_clock()
 
     def told(self, evaluated: dict[str, Any], step: int) -> dict[str, Any]:
@@ -327,7 +327,7 @@ class Loop:
         nonfinite.check_evaluation(self.run, evaluated["loss"], step)
         guess = chance_loss(self.run.config.loss, self.run.model.num_classes)
         if self.writer is not None and not self.run.config.smoke:  # which has learned nothing
-            run_summary.check_evaluation(self.console, evaluated, guess)
+            run_summary.check_evaluation_loss(self.console, evaluated["loss"], guess)
         return {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
 
     def is_best(self, evaluated: dict[str, Any] | None) -> bool:

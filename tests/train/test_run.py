@@ -77,24 +77,24 @@ def test_warnings_of_what_does_not_fit():
     )
     intervals = make_intervals(config, 100)
     devices = Pmap()
-    first, second, third = run_summary.warnings(config, intervals, devices)
+    first, second, third = run_summary.config_warnings(config, intervals, devices)
     assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
     assert "step 90" in second and "ends after 30" in second
     assert f"sees {10 // len(devices)} images at once" in third
     config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
-    [unused] = run_summary.warnings(config, intervals, Pmap(jax.local_devices()[:1]))
+    [unused] = run_summary.config_warnings(config, intervals, Pmap(jax.local_devices()[:1]))
     assert "milestone_epochs and milestone_steps have no effect on schedule.name='cosine'" in unused
     config.schedule.milestone_epochs = ()
     config.sync_batch_norm = True
-    assert run_summary.warnings(config, intervals, devices) == []
+    assert run_summary.config_warnings(config, intervals, devices) == []
 
 
 def test_an_absurd_evaluation_is_warned_of(capsys):
     with Console(10) as console:
-        run_summary.check_evaluation(console, {"loss": 2.5}, guessing=2.3)
+        run_summary.check_evaluation_loss(console, 2.5, chance=2.3)
         assert capsys.readouterr().out == ""
-        run_summary.check_evaluation(console, {"loss": 13e6}, guessing=2.3)
-        run_summary.check_evaluation(console, {"loss": float("nan")}, guessing=2.3)
+        run_summary.check_evaluation_loss(console, 13e6, chance=2.3)
+        run_summary.check_evaluation_loss(console, float("nan"), chance=2.3)
     absurd, nan = capsys.readouterr().out.splitlines()
     assert "1.3e+07 is far above 2.3," in absurd and "loss nan" in nan
 
@@ -254,9 +254,9 @@ def test_pictures_of_any_class_names_and_none_that_ends_a_run(tmp_path):
     warned = []
     pictures = plots.Plots(str(tmp_path), warned.append)
     images = np.zeros((3, 8, 8, 3), np.uint8)
-    pictures.samples(lambda: (images, ("$\\frac$", "cost_$5 and_$^", "$\\frac$")))
+    pictures.draw_samples(lambda: (images, ("$\\frac$", "cost_$5 and_$^", "$\\frac$")))
     assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
-    plots.Plots(str(tmp_path / "gone"), warned.append).curves(at_once=True)
+    plots.Plots(str(tmp_path / "gone"), warned.append).update(force=True)
     assert len(warned) == 1 and "cannot draw curves.png: FileNotFoundError" in warned[0]
 
 
@@ -359,7 +359,7 @@ def test_a_run_goes_on_where_nobody_reads_it(has_bar, monkeypatch, capfd):
         with Console(num_steps=3) as console:
             if has_bar:
                 console.bar = tqdm.tqdm(total=3, file=io.StringIO())
-            console.say("one")
+            console.info("one")
             console.compiling()
             console.compiled()
     told = capfd.readouterr().err.splitlines()

@@ -112,7 +112,7 @@ class DryRun:
 
     def pictures(self, pictures: Plots) -> None:
         """Draws the first images, as the run does."""
-        pictures.samples(lambda: first_images(self.run))
+        pictures.draw_samples(lambda: first_images(self.run))
 
     def measure(self) -> Seconds:
         """Does some steps, a part of an evaluation and a save, and gives their times."""

@@ -113,14 +113,14 @@ def planned(
     pictures = Plots(output, console.warn)
     state = first_state(run, None)
     start = int(state.step)
-    run_summary.run(console, run, state)
+    run_summary.print_summary(console, run, state)
     summary = summarize(run.model, config.dataset.image_size)
-    console.say(
+    console.info(
         f"net:     {summary.parameters:,} parameters, {rounded(summary.multiply_adds)}"
         " multiply-adds an image"
     )
-    console.say(f"found:   the data, in {config.dataset.data_dir}")
-    console.say(f"rate:    {schedule_line(run)}")
+    console.info(f"found:   the data, in {config.dataset.data_dir}")
+    console.info(f"rate:    {schedule_line(run)}")
     pictures.draw("schedule.png", lambda path: draw_schedule(path, *schedule_points(run)))
     found |= {
         "parameters": summary.parameters,
@@ -134,7 +134,7 @@ def planned(
         "devices": len(run.devices),
     }
     if start >= intervals.num_steps:
-        console.say("nothing is left to do: the run is finished, and would only be evaluated")
+        console.info("nothing is left to do: the run is finished, and would only be evaluated")
         return
 
     console.compiling()
@@ -150,7 +150,7 @@ def planned(
         check_disk(run.path, size_of(scratch), config.checkpoint.max_to_keep, problems)
     tell_memory(console, run, needed, found, problems)
     tell_batch(console, run, needed, trial, found)
-    console.say(f"look at: {output}/schedule.png, {output}/samples.png")
+    console.info(f"look at: {output}/schedule.png, {output}/samples.png")
 
 
 def tell_time(
@@ -174,18 +174,18 @@ def tell_time(
     epoch = loop / len(left) * intervals.steps_per_epoch
     total = trial.loading + trial.compiling + seconds.compiling_evaluation + loop
     rate = run.config.batch_size / seconds.step
-    console.say(
+    console.info(
         f"speed:   {seconds.step:.3g} s a step, {rate:,.3g} images/s; an evaluation takes"
         f" {seconds.evaluation:.2g} s, a checkpoint {seconds.save:.2g} s"
     )
     if seconds.input is not None:
         alone = run.config.batch_size / seconds.input
         bound = "the images" if seconds.input > 0.9 * seconds.step else "the devices"
-        console.say(
+        console.info(
             f"input:   {alone:,.3g} images/s are decoded where nothing else runs: {bound} set"
             " the pace"
         )
-    console.say(
+    console.info(
         f"time:    {duration(epoch)} an epoch, {duration(total)} in all, with"
         f" {counted(evaluations, 'evaluation')} and {counted(saves, 'checkpoint')}"
     )
@@ -205,7 +205,7 @@ def tell_memory(
     """What is needed and what there is."""
     where = "of this machine's" if run.devices.platform == "cpu" else "of each device's"
     there = "" if needed.limit is None else f"; there are {size(needed.limit)}"
-    console.say(
+    console.info(
         f"memory:  {size(needed.needed)} {where} memory at the peak{there}; the compiled step"
         f" alone holds {size(needed.step)}"
     )
@@ -233,7 +233,7 @@ def tell_batch(
             return
         images = run.intervals.num_images
         few = f", more than the {images:,} training images" if largest > images else ""
-        console.say(
+        console.info(
             f"batch:   up to {largest:,} images fit the memory{few} (a straight line through the"
             f" steps compiled for {run.config.batch_size:,} and {other:,}; not tried)"
         )

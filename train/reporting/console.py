@@ -22,29 +22,29 @@ class Console:
 
     SECONDS_BETWEEN_LINES = 2.0
 
-    def __init__(self, num_steps: int, heard: bool = True):
-        self.start, self.num_steps, self.heard = 0, num_steps, heard
+    def __init__(self, num_steps: int, is_primary: bool = True):
+        self.start, self.num_steps, self.is_primary = 0, num_steps, is_primary
         self.began = time.monotonic()
         self.told = 0.0
         self.bar: tqdm.tqdm | None = None
         self._unfinished = False  # whether a line still waits for its end
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line for the reader, above the bar if there is one."""
-        if self.heard:
+        if self.is_primary:
             self._finish_line()
             self._print(text)
 
     def warn(self, text: str) -> None:
         """One line that asks for attention."""
-        if self.heard:
-            self.say(f"warning: {text}")
+        if self.is_primary:
+            self.info(f"warning: {text}")
         else:
             self._print(f"warning of process {distributed.place()[0]}: {text}")
 
     def compiling(self) -> None:
         """The first step is about to start, and takes longer than all others."""
-        if self.heard:
+        if self.is_primary:
             # Of several processes each may end at any moment, by a thread of JAX's, with a line.
             self._unfinished = distributed.process_count() == 1
             self._print("compiling…", end="" if self._unfinished else "\n")
@@ -52,14 +52,14 @@ class Console:
 
     def compiled(self) -> None:
         """The first step is done."""
-        if self.heard:
+        if self.is_primary:
             start, self._unfinished = " " if self._unfinished else "compiling… ", False
             self._print(f"{start}done in {time.monotonic() - self.began:.1f} s")
 
     def start_clock(self, step: int) -> None:
         """From ``step`` on steps are timed."""
         self.began, self.start = time.monotonic(), step
-        if self.heard and sys.stderr.isatty():
+        if self.is_primary and sys.stderr.isatty():
             width = os.get_terminal_size(sys.stderr.fileno()).columns
             self.bar = tqdm.tqdm(
                 total=self.num_steps,
@@ -71,7 +71,7 @@ class Console:
 
     def progress(self, row: dict[str, float]) -> None:
         """Shows a row of metrics and the time left for the whole run."""
-        if not self.heard:
+        if not self.is_primary:
             return
         step = row["step"]
         facts = {
@@ -89,7 +89,7 @@ class Console:
         line = f"step {step}/{self.num_steps}: {line}"
         if self.bar is not None:
             if "eval/top1" in row:
-                self.say(line)  # to stay when the bar moves on
+                self.info(line)  # to stay when the bar moves on
             self.bar.set_postfix(facts, refresh=False)
             self.bar.update(step - self.bar.n)
             return
@@ -99,7 +99,7 @@ class Console:
         self.told = now
         done, left = step - self.start, self.num_steps - step
         eta = f", {clock((now - self.began) / done * left)} left" if done and left else ""
-        self.say(line + eta)
+        self.info(line + eta)
 
     def __enter__(self) -> Console:
         return self

@@ -29,9 +29,9 @@ class Plots:
         self._workdir, self._warn = workdir, warn
         self._last_drawn = time.monotonic()
 
-    def curves(self, at_once: bool) -> None:
-        """Draws ``curves.png`` where the last drawing is old, or ``at_once``."""
-        if at_once or time.monotonic() - self._last_drawn > self.SECONDS_BETWEEN:
+    def update(self, force: bool) -> None:
+        """Draws ``curves.png`` where the last drawing is old, or ``force``."""
+        if force or time.monotonic() - self._last_drawn > self.SECONDS_BETWEEN:
             self.redraw()
             self._last_drawn = time.monotonic()
 
@@ -39,7 +39,7 @@ class Plots:
         """Draws what follows from the metrics."""
         self._try("curves.png", lambda: draw_curves(self._workdir))
 
-    def samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
+    def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
         """Draws ``samples.png`` of the images and captions that ``take`` gives."""
         self._try("samples.png", lambda: draw_samples(self._workdir, *take()))
 

@@ -40,7 +40,7 @@ class LiveReport(Plots):
         self._evaluated: Callable[[], Evaluated] | None = None
         self._samples: dict[str, Any] | None = None
 
-    def samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
+    def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
         """Draws the images and captions that ``take`` gives, and begins the page."""
 
         def noted() -> tuple[np.ndarray, Sequence[str]]:
@@ -48,10 +48,10 @@ class LiveReport(Plots):
             self._samples = samples_part(images, captions)
             return images, captions
 
-        super().samples(noted)
+        super().draw_samples(noted)
         self._try(FILE, self._write)
 
-    def evaluated(self, tell: Callable[[], Evaluated]) -> None:
+    def set_evaluation(self, tell: Callable[[], Evaluated]) -> None:
         """``tell`` gives the newest evaluation, once it is asked for."""
         self._evaluated = tell
 

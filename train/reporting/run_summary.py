@@ -14,7 +14,7 @@ from train.reporting.console import Console
 from train.workdir import run_files
 
 
-def run(console: Console, run: Experiment, state: TrainState) -> None:
+def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     """Tells what was found and what will happen, and warns of what does not fit."""
     config, devices, intervals = run.config, run.devices, run.intervals
     train_loader, eval_loader, frozen = run.train_loader, run.eval_loader, run.step_config.frozen
@@ -26,28 +26,28 @@ def run(console: Console, run: Experiment, state: TrainState) -> None:
     sizes = ", ".join(map(str, train_loader.sizes.others))
     trained_at = f" (training at {sizes})" if sizes else ""
     kept = "in device memory" if train_loader.is_resident else "streamed"
-    console.say(
+    console.info(
         f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
         f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
         f" ({run_files.some(source.class_names, 4)}), {kept}"
     )
-    console.say(
+    console.info(
         f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
         f" on {devices.describe()}, {config.batch_size // len(devices)} images each"
     )
-    console.say(f"run:     {intervals.describe()}")
+    console.info(f"run:     {intervals.describe()}")
     rate = schedules.describe(
         config.schedule, intervals.steps_per_epoch, intervals.num_steps, config.batch_size
     )
-    console.say(f"rate:    {rate}")
+    console.info(f"rate:    {rate}")
     where = "new" if not state.step else f"continues after step {int(state.step)}"
-    console.say(f"workdir: {run.path} ({where})")
+    console.info(f"workdir: {run.path} ({where})")
     if config.smoke:
-        console.say("smoke:   to see that it runs; what it learns says nothing")
+        console.info("smoke:   to see that it runs; what it learns says nothing")
     has_batch_norm = bool(state.batch_stats)
-    for warning in warnings(config, intervals, devices, has_batch_norm):
+    for warning in config_warnings(config, intervals, devices, has_batch_norm):
         console.warn(warning)
-    share, before = batch_norm_share(config, devices), run_files.sessions(run.path)
+    share, before = batch_norm_images(config, devices), run_files.sessions(run.path)
     if has_batch_norm and state.step and before and before[-1].get("share", share) != share:
         console.warn(
             f"batch norm now sees {schedules.counted(share, 'image')} at once, before it saw"
@@ -56,13 +56,13 @@ def run(console: Console, run: Experiment, state: TrainState) -> None:
         )
 
 
-def batch_norm_share(config: ml_collections.ConfigDict, devices: Devices) -> int:
+def batch_norm_images(config: ml_collections.ConfigDict, devices: Devices) -> int:
     """How many images batch norm takes its statistics of."""
     part = config.batch_size // config.grad_accum_steps
     return part if config.sync_batch_norm else part // len(devices)
 
 
-def warnings(
+def config_warnings(
     config: ml_collections.ConfigDict,
     intervals: Intervals,
     devices: Devices,
@@ -72,7 +72,7 @@ def warnings(
     if config.smoke:
         return []
     found = schedules.warnings(config.schedule, intervals.steps_per_epoch, intervals.num_steps)
-    part, share = config.batch_size // config.grad_accum_steps, batch_norm_share(config, devices)
+    part, share = config.batch_size // config.grad_accum_steps, batch_norm_images(config, devices)
     if share < 8 and has_batch_norm:
         found.append(
             f"batch norm sees {schedules.counted(share, 'image')} at once"
@@ -120,25 +120,24 @@ def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
     ]
 
 
-def input_wait(console: Console, share: float, streams: bool) -> None:
+def print_input_wait(console: Console, share: float, streams: bool) -> None:
     """Says after the first epoch whether the devices or the images set the pace."""
     if share < 0.05:
-        console.say(f"compute-bound: devices waited {share:.1%} of the time for images")
+        console.info(f"compute-bound: devices waited {share:.1%} of the time for images")
     elif not streams:
-        console.say(f"devices waited {share:.0%} of the time for the next step: steps are short")
+        console.info(f"devices waited {share:.0%} of the time for the next step: steps are short")
     else:
-        console.say(
+        console.info(
             f"input-bound: devices waited {share:.0%} of the time for images, and would go"
             f" {1 / max(1 - share, 1e-3):.3g} times as fast without. More cores or loader.workers"
             " help; for TFDS data, so does train.prepare --resize"
         )
 
 
-def check_evaluation(console: Console, evaluated: dict[str, float], guessing: float) -> None:
+def check_evaluation_loss(console: Console, loss: float, chance: float) -> None:
     """Warns where an evaluation's loss is far worse than guessing's."""
-    loss = evaluated["loss"]
-    if not loss <= 5 * guessing:  # or not a number
+    if not loss <= 5 * chance:  # or not a number
         console.warn(
-            f"the evaluation loss {loss:.4g} is far above {guessing:.2g}, that of guessing; the"
+            f"the evaluation loss {loss:.4g} is far above {chance:.2g}, that of guessing; the"
             " learning rate may be too high, or the running statistics not settled yet"
         )

@@ -209,7 +209,7 @@ def test_training_writes_the_report_and_evaluation_elsewhere_leaves_it(
 def test_a_report_that_cannot_be_written_is_a_warning(tmp_path):
     warned = []
     live = run_report.LiveReport(str(tmp_path), warned.append)
-    live.samples(lambda: (np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"]))
+    live.draw_samples(lambda: (np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"]))
     assert len(warned) == 1 and "cannot draw report.html: RunError" in warned[0]
 
 
