@@ -78,9 +78,9 @@ class Shortcut(nn.Module):
         stride = self.stride
         if self.kind == "average_pool" and strides:
             x, stride = average_pool(x, stride, before), 1
-        normalised = self.norm is not None
-        x = self.conv(self.features, 1, stride, normalised=normalised, name="conv")(x)
-        return self.norm(name="norm")(x, use_running_average=not train) if normalised else x
+        normalized = self.norm is not None
+        x = self.conv(self.features, 1, stride, normalized=normalized, name="conv")(x)
+        return self.norm(name="norm")(x, use_running_average=not train) if normalized else x
 
     def _thin_and_pad(self, x: jax.Array) -> jax.Array:
         """Every ``stride``-th pixel, zeros for new channels: the identity where none changes."""
@@ -191,7 +191,7 @@ class Block(nn.Module):
             if i == 1:
                 around = self._around(y if self.activate_shortcut else x, train, norm=None)
             y = self._drop(y, train) if last else y
-            y = self.conv(**layer, normalised=not last, kernel_init=kernel, name=f"conv{i}")(y)
+            y = self.conv(**layer, normalized=not last, kernel_init=kernel, name=f"conv{i}")(y)
         return self._add(y, around, train)
 
     def _around(self, x: jax.Array, train: bool, norm: Layer | None) -> jax.Array | None:

@@ -95,10 +95,10 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
         # Even one colour all over takes a byte for some hundred pixels.
         if pixels > MAX_PIXELS or pixels > max(4_000_000, 1000 * len(encoded)):
             raise ValueError(f"it claims {image.width}×{image.height} pixels")
-        return rgb_of(image)
+        return pillow_to_rgb(image)
 
 
-def rgb_of(image: Image.Image) -> np.ndarray:
+def pillow_to_rgb(image: Image.Image) -> np.ndarray:
     """An image of Pillow's as :func:`decode_rgb` gives its file."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # which convert would cut off at 255

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_resnet.layers import STANDARDISE_EPSILON
+from flax_resnet.layers import STANDARDIZE_EPSILON
 from flax_resnet.resnet import ResNet
 
 
@@ -21,7 +21,7 @@ def fold_batch_norm(
     In evaluation a batch norm multiplies and adds (arXiv:1502.03167, section 3.1), which the
     convolution before it can do with other weights and a bias. A norm that no convolution stands
     before, as the first one of a pre-activation block, becomes a scale and a shift. Where
-    kernels are standardised the standardised ones are put in. Group norm depends on the image:
+    kernels are standardized the standardized ones are put in. Group norm depends on the image:
     a net that has it is given back as it is.
 
     Args:
@@ -29,13 +29,13 @@ def fold_batch_norm(
       variables: its ``{"params", "batch_stats"}``.
 
     The new variables are ``{"params"}``, all float32 NumPy arrays, and logits differ by rounding;
-    only those that are given back are as they were. Not for training: nothing is normalised any
+    only those that are given back are as they were. Not for training: nothing is normalized any
     more.
     """
     if model.norm != "batch":
         return model, dict(variables)
     folded = _folded(model, dict(variables["params"]), dict(variables["batch_stats"]))
-    new = model.clone(norm="folded", conv_bias="all", weight_standardisation=False)
+    new = model.clone(norm="folded", conv_bias="all", weight_standardization=False)
     return new, {"params": folded}
 
 
@@ -73,8 +73,8 @@ def _conv_before(model: ResNet, norm: str, params: Mapping[str, Any]) -> bool:
 def _convolution(model: ResNet, conv: Any, norm: Any, statistics: Any) -> dict[str, np.ndarray]:
     kernel = np.asarray(conv["kernel"], np.float64)
     bias = np.asarray(conv.get("bias", np.zeros(kernel.shape[-1])), np.float64)
-    if model.weight_standardisation:
-        spread = np.sqrt(kernel.var((0, 1, 2)) + STANDARDISE_EPSILON)
+    if model.weight_standardization:
+        spread = np.sqrt(kernel.var((0, 1, 2)) + STANDARDIZE_EPSILON)
         kernel = (kernel - kernel.mean((0, 1, 2))) / spread
     if norm is not None:
         scale, shift = _line(model, norm, statistics)

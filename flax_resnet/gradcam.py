@@ -26,7 +26,7 @@ def gradcam(
     Args:
       model: with a head.
       variables: its ``{"params", "batch_stats"}``.
-      images: normalised float images ``(N, H, W, C)``.
+      images: normalized float images ``(N, H, W, C)``.
       classes: one for all images, or ``(N,)``; by default those with the highest logits.
       stage: whose map, from 1; by default the last. Early ones are finer and tell less. Of a
         pre-activation net the last stage's is the activated map that is pooled, others' are

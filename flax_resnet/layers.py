@@ -17,8 +17,8 @@ from flax.linen.dtypes import promote_dtype
 from flax_resnet import ops
 from flax_resnet.ops.norm import BatchNorm
 
-BIASES = ("none", "unnormalised", "all")
-STANDARDISE_EPSILON = 1e-8
+BIASES = ("none", "unnormalized", "all")
+STANDARDIZE_EPSILON = 1e-8
 
 # A factory of layers: called with the layer's arguments it returns a linen module.
 Layer = Callable[..., nn.Module]
@@ -39,7 +39,7 @@ def conv(
     dilation: int = 1,
     groups: int = 1,
     *,
-    normalised: bool = True,
+    normalized: bool = True,
     bias: str = "none",
     kernel_init: Callable = he_normal,
     **kwargs,
@@ -48,7 +48,7 @@ def conv(
 
     Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), features)`` for odd
     kernels. ``bias`` says which convolutions have one: ``"none"``, ``"all"``, or
-    ``"unnormalised"``, those whose output no norm takes at once (``normalised=False``).
+    ``"unnormalized"``, those whose output no norm takes at once (``normalized=False``).
     """
     pad = dilation * (kernel // 2)
     return nn.Conv(
@@ -58,25 +58,25 @@ def conv(
         padding=((pad, pad), (pad, pad)),
         kernel_dilation=(dilation, dilation),
         feature_group_count=groups,
-        use_bias=bias == "all" or (bias == "unnormalised" and not normalised),
+        use_bias=bias == "all" or (bias == "unnormalized" and not normalized),
         kernel_init=kernel_init,
         conv_general_dilated=ops.conv_general_dilated,
         **kwargs,
     )
 
 
-def standardise(inputs, kernel, bias, *, dtype):
+def standardize(inputs, kernel, bias, *, dtype):
     """Weight standardisation (Qiao et al. 2019, arXiv:1903.10520, section 3).
 
     For ``nn.Conv``'s ``promote_dtype``: every output channel's ``(kh, kw, C)`` weights get
     mean 0 and variance 1 in float32, before everything is cast to ``dtype``.
     """
     mean, variance = kernel.mean((0, 1, 2)), kernel.var((0, 1, 2))
-    kernel = (kernel - mean) * jax.lax.rsqrt(variance + STANDARDISE_EPSILON)
+    kernel = (kernel - mean) * jax.lax.rsqrt(variance + STANDARDIZE_EPSILON)
     return promote_dtype(inputs, kernel, bias, dtype=dtype)
 
 
-standardised_conv = partial(conv, promote_dtype=standardise)
+standardized_conv = partial(conv, promote_dtype=standardize)
 
 
 # Factories of norms are told whether their norm takes a convolution's output (``after_conv``).

@@ -34,7 +34,7 @@ from flax_resnet.layers import (
     folded_norm,
     group_norm,
     linear,
-    standardised_conv,
+    standardized_conv,
 )
 
 
@@ -112,7 +112,7 @@ class ResNet(nn.Module):
       norm_epsilon: added to the variance in every norm.
       norm_momentum: of the running statistics; PyTorch's 1 - momentum.
       conv_bias: which convolutions have one; see :func:`flax_resnet.layers.conv`.
-      weight_standardisation: see :func:`flax_resnet.layers.standardise`.
+      weight_standardization: see :func:`flax_resnet.layers.standardize`.
       num_classes: outputs of the linear head; 0 for none: pooled features.
       dropout: rate before the head.
       block_dropout: rate before each block's last convolution (arXiv:1605.07146, section 2.4).
@@ -144,7 +144,7 @@ class ResNet(nn.Module):
     norm_epsilon: float = 1e-5
     norm_momentum: float = 0.9
     conv_bias: str = "none"
-    weight_standardisation: bool = False
+    weight_standardization: bool = False
     num_classes: int = 1000
     dropout: float = 0.0
     block_dropout: float = 0.0
@@ -262,11 +262,11 @@ class ResNet(nn.Module):
         stem, width = STEMS[self.stem], self._stem_width
         for i, (kernel, stride, share) in enumerate(stem.convolutions, 1):
             number = str(i) if len(stem.convolutions) > 1 else ""
-            normalised = not self.preactivation or i < len(stem.convolutions)
+            normalized = not self.preactivation or i < len(stem.convolutions)
             x = self._conv_layer()(
-                int(width * share), kernel, stride, normalised=normalised, name=f"stem_conv{number}"
+                int(width * share), kernel, stride, normalized=normalized, name=f"stem_conv{number}"
             )(x)
-            if normalised:
+            if normalized:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
                 learns = train and norm.name not in self.frozen
                 x = ops.relu(norm(x, use_running_average=not learns))
@@ -305,7 +305,7 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def _conv_layer(self) -> Layer:
-        factory = standardised_conv if self.weight_standardisation else conv
+        factory = standardized_conv if self.weight_standardization else conv
         return partial(factory, bias=self.conv_bias, dtype=self.dtype)
 
     @nn.nowrap

@@ -54,7 +54,7 @@ class Run:
 
     ``images`` of its methods are one or several of: a file's path, a uint8 array ``(H, W, 3)``,
     grey ``(H, W)``, or an image of Pillow's, all of any size; or one uint8 array
-    ``(N, H, W, 3)``. They are resized, cropped and normalised as in the run's own evaluation.
+    ``(N, H, W, 3)``. They are resized, cropped and normalized as in the run's own evaluation.
     The methods raise :class:`flax_resnet.decoding.ImageDecodeError`, a ValueError, for what is no
     readable image, and give NumPy arrays whose first axis has an entry for each image. Batches
     of any number run in two compiled shapes: one image, or ``batch_size``.
@@ -108,7 +108,7 @@ class Run:
     def prepare(self, images: Any) -> np.ndarray:
         """The squares uint8 ``(N, S, S, 3)`` that the network sees, before normalising."""
         size = self.preprocessing.image_size
-        squares = [self.preprocessing.crop(pixels_of(image)) for image in _each(images)]
+        squares = [self.preprocessing.crop(to_rgb(image)) for image in _each(images)]
         return np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
 
     def explain(self, images: Any, classes: Any = None, *, stage: int | None = None) -> np.ndarray:
@@ -158,10 +158,10 @@ class Run:
         return np.concatenate(parts)[: len(squares)]
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
-        """Probabilities ``(N, classes)`` of logits; see :func:`probabilities_of`."""
-        return probabilities_of(logits, self.config.get("loss", ""))
+        """Probabilities ``(N, classes)`` of logits; see :func:`class_probabilities`."""
+        return class_probabilities(logits, self.config.get("loss", ""))
 
-    def name_of(self, index: int) -> str:
+    def class_name(self, index: int) -> str:
         """The class's name; outputs beyond the classes have numbers."""
         names = self.class_names
         return names[index] if index < len(names) else f"output {index}"
@@ -301,7 +301,7 @@ def model_from_config(
     )
 
 
-def probabilities_of(logits: jax.Array, loss: str) -> jax.Array:
+def class_probabilities(logits: jax.Array, loss: str) -> jax.Array:
     """Probabilities ``(N, classes)`` of logits, as the loss that they were learned by means them.
 
     Softmax; after ``"binary_cross_entropy"`` the sigmoid of each class for itself, and these
@@ -312,17 +312,17 @@ def probabilities_of(logits: jax.Array, loss: str) -> jax.Array:
     return jax.nn.softmax(logits)
 
 
-def pixels_of(image: Any) -> np.ndarray:
+def to_rgb(image: Any) -> np.ndarray:
     """uint8 RGB ``(H, W, 3)`` of a file's path, an image of Pillow's or an array.
 
     Raises BadImage, which names the file, for what is no readable image.
     """
-    from flax_resnet.decoding import ImageDecodeError, read_rgb, rgb_of
+    from flax_resnet.decoding import ImageDecodeError, read_rgb, pillow_to_rgb
 
     if isinstance(image, (str, os.PathLike)):
         return read_rgb(image)
     if hasattr(image, "convert"):  # Pillow's
-        image = rgb_of(image)
+        image = pillow_to_rgb(image)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise ImageDecodeError(f"an image must be uint8, 0 to 255, not an array of {pixels.dtype}")

@@ -27,7 +27,7 @@ _V2: Fields = _KERAS | dict(
     preactivation=True,
     stride_block="last",
     shortcut="projection_channels",
-    conv_bias="unnormalised",
+    conv_bias="unnormalized",
 )
 
 # Xie et al. 2016 (arXiv:1611.05431), table 1: 32 groups of 4 channels each are 128, twice
@@ -53,7 +53,7 @@ _TWEAKED: dict[str, Fields] = {
     "resnet50_gn": _IMAGENET["resnet50"] | dict(norm="group"),
     # Big Transfer: Kolesnikov et al. 2019 (arXiv:1912.11370), section 3.
     "resnetv2_50x1_bit": _IMAGENET["resnet50"]
-    | dict(preactivation=True, norm="group", weight_standardisation=True),
+    | dict(preactivation=True, norm="group", weight_standardization=True),
 }
 
 

@@ -174,7 +174,7 @@ def most_probable(
     By the logits, since of several sigmoids that round to 1 each would be as good.
     """
     order = (-logits).argsort(kind="stable")[: min(topk, len(run.class_names))]
-    return [(run.name_of(index), float(probabilities[index])) for index in order]
+    return [(run.class_name(index), float(probabilities[index])) for index in order]
 
 
 class Explanations:

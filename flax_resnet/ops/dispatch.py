@@ -1,7 +1,7 @@
 """Which form of an operation a backend runs fastest, each form equal to XLA's own.
 
 :func:`conv_general_dilated`, :func:`max_pool`, :func:`relu` and :func:`relu_of_sum` are what the
-networks call, and batch norm asks :func:`own_gradient`. The choice is made when a function is
+networks call, and batch norm asks :func:`uses_custom_gradient`. The choice is made when a function is
 traced. On CPUs convolutions and pooling in float32 take, by their shapes, the forms of
 :mod:`~flax_resnet.ops.winograd`, :mod:`~flax_resnet.ops.narrow`, :mod:`~flax_resnet.ops.im2col`,
 :mod:`~flax_resnet.ops.pooling` and this module (measured by ``benchmarks/train_step.py`` and
@@ -65,7 +65,7 @@ def _backend() -> str:
     return _forms.value or jax.default_backend()
 
 
-def own_gradient(x: jax.Array) -> bool:
+def uses_custom_gradient(x: jax.Array) -> bool:
     """Whether norm and pooling of ``x`` take their hand-written gradients as GPUs do.
 
     They read and write less memory. On CPUs norm's gains nothing, and a TPU's compiler expects to
@@ -203,7 +203,7 @@ def _grouped(dense, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
     """3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 of the least number."""
-    few_passes = _fast(x) or own_gradient(x)
+    few_passes = _fast(x) or uses_custom_gradient(x)
     return (pooling.max_pool_first if few_passes else pooling.max_pool)(x, padding)
 
 

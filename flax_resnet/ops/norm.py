@@ -45,7 +45,7 @@ class BatchNorm(nn.Module):
             return (x * (lax.rsqrt(variance.value + self.epsilon) * scale) + bias).astype(dtype)
         axis = None if self.is_initializing() else self.axis_name
         arguments = x, scale, bias, self.epsilon, axis
-        custom = ops.own_gradient(x)
+        custom = ops.uses_custom_gradient(x)
         y, *new = batch_norm(*arguments) if custom else _forward(*arguments)[0]
         if not self.is_initializing():
             for running, value in zip((mean, variance), new, strict=True):
@@ -59,7 +59,7 @@ def batch_norm(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises ``(N, H, W, C)`` by its own statistics (arXiv:1502.03167, algorithm 1).
 
-    Gives the normalised map in the type of ``x``, and mean and variance ``(C,)``: of all devices
+    Gives the normalized map in the type of ``x``, and mean and variance ``(C,)``: of all devices
     along ``axis_name``, where there is one. Keeps ``x`` and vectors for the gradient (section 3 of
     the paper), which reads the map once for Σ g and Σ g (x - mean), and once for that by ``x``.
     """

@@ -239,7 +239,7 @@ class DetectedLayout:
 
 # What names and shapes do not tell of a network; save_weights writes it into the file.
 _UNNAMED = ("stride_conv", "stride_block", "shortcut", "preactivation", "norm_epsilon")
-_UNNAMED += ("weight_standardisation", "stem", "norm")
+_UNNAMED += ("weight_standardization", "stem", "norm")
 
 
 def unnamed_fields(model: ResNet) -> dict[str, Any]:

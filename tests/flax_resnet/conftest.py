@@ -3,13 +3,13 @@
 import pytest
 
 from flax_resnet import save_weights
-from tests.flax_resnet.peers import randomised
+from tests.flax_resnet.peers import randomized
 from tests.flax_resnet.weights.weight_files import SMALL
 
 
 @pytest.fixture
 def saved(tmp_path):
     """SMALL's variables, and their file in torchvision's names."""
-    variables = randomised(SMALL)
+    variables = randomized(SMALL)
     save_weights(variables, tmp_path / "small.safetensors", model=SMALL)
     return variables, tmp_path / "small.safetensors"

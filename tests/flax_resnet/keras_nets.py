@@ -73,7 +73,7 @@ def small_model(version, stage_sizes=(2, 2), width=32, classes=5, **fields):
     return create_model(NAMES[version], stage_sizes=stage_sizes, **fields)
 
 
-def leaves_of(net):
+def named_variables(net):
     """``{(layer's name, our name of the leaf): the peer's variable}``."""
     names = {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
     return {
@@ -84,7 +84,7 @@ def leaves_of(net):
 
 
 def as_theirs(variables, rules):
-    """Our variables under the keys of :func:`leaves_of`."""
+    """Our variables under the keys of :func:`named_variables`."""
     return {
         (module, leaf): value
         for module, leaves in translate(variables, rules).items()
@@ -93,7 +93,7 @@ def as_theirs(variables, rules):
 
 
 def load(net, variables, rules):
-    ours, theirs = as_theirs(variables, rules), leaves_of(net)
+    ours, theirs = as_theirs(variables, rules), named_variables(net)
     assert set(ours) == set(theirs)
     for key, variable in theirs.items():
         variable.assign(ours[key])

@@ -59,7 +59,7 @@ def import_torchvision():
 # Values ------------------------------------------------------------------------------------
 
 
-def randomised(model, size=32, channels=3):
+def randomized(model, size=32, channels=3):
     """Variables in which every leaf matters: no unit scales, no zero biases or means."""
     rng = np.random.default_rng(0)
     spread = {"scale": (0.5, 1.0), "var": (0.5, 1.5), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2)}

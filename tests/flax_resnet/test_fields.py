@@ -193,8 +193,8 @@ def test_group_norm_has_no_statistics_and_the_same_answer_in_training():
     np.testing.assert_array_equal(trained, model.apply(variables, images))
 
 
-def test_weight_standardisation_ignores_scale_and_mean_of_the_weights():
-    model = ResNet((1,), width=8, weight_standardisation=True, num_classes=4)
+def test_weight_standardization_ignores_scale_and_mean_of_the_weights():
+    model = ResNet((1,), width=8, weight_standardization=True, num_classes=4)
     variables = init_variables(model, 0, (32, 32, 3))
     images = random_images(32)
 

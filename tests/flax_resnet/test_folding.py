@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flax_resnet import create_model, fold_batch_norm
-from tests.flax_resnet.peers import randomised
+from tests.flax_resnet.peers import randomized
 
 SMALL = dict(num_classes=5, stage_sizes=(1, 2), width=16)
 NETS = {
@@ -18,7 +18,7 @@ NETS = {
     "pre-activation with biases": ("resnet50v2", {}),
     "pre-activation, residual": ("wrn16_8", dict(stem_width=16)),
     "pre-activation, deep stem": ("resnet50v2", dict(stem="deep", conv_bias="none")),
-    "standardised kernels": ("resnet18", dict(weight_standardisation=True)),
+    "standardized kernels": ("resnet18", dict(weight_standardization=True)),
 }
 
 
@@ -32,7 +32,7 @@ def norms(params):
 def test_the_folded_net_gives_the_same_logits(name):
     network, fields = NETS[name]
     model = create_model(network, **SMALL | fields)
-    variables = randomised(model)
+    variables = randomized(model)
     images = np.random.default_rng(1).standard_normal((2, 32, 32, 3), np.float32)
     logits = model.apply(variables, images)
     folded, weights = fold_batch_norm(model, variables)
@@ -49,7 +49,7 @@ def test_the_folded_net_gives_the_same_logits(name):
 
 def test_group_norm_stays():
     model = create_model("resnet50_gn", num_classes=5, stage_sizes=(1,), width=32)
-    variables = randomised(model)
+    variables = randomized(model)
     folded, weights = fold_batch_norm(model, variables)
     assert folded == model and weights.keys() == variables.keys()
 

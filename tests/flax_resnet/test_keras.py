@@ -19,7 +19,7 @@ from tests.flax_resnet.peers import (
     logit_weights,
     peer,
     random_images,
-    randomised,
+    randomized,
     sgd_step,
     to_float64,
 )
@@ -47,9 +47,9 @@ def small_pair(version):
     """A small net of Keras, ours with its redundant biases, and the same variables in both."""
     fields = dict(version=version, stage_sizes={1: (1, 2), 2: (2, 2)}[version], width=8)
     net = keras_nets.small_net(size=32, **fields)
-    biases = {1: "all", 2: "unnormalised"}[version]
+    biases = {1: "all", 2: "unnormalized"}[version]
     model = keras_nets.small_model(**fields, conv_bias=biases, dtype=jnp.float64)
-    variables = to_float64(randomised(model))
+    variables = to_float64(randomized(model))
     keras_nets.load(net, variables, keras_nets.RULES[version])
     return net, model, variables
 
@@ -60,7 +60,7 @@ def small_pair(version):
 def test_evaluates_alike(name):
     keras = peer("keras")
     net, model, rules = keras_nets.published(name)
-    variables, images = randomised(model, 64), random_images(64)
+    variables, images = randomized(model, 64), random_images(64)
     keras_nets.load(net, variables, rules)
     maps, logits = evaluate(model, variables, images)
 
@@ -105,7 +105,7 @@ def test_takes_the_same_sgd_step(float64, version):
     before = [np.asarray(variable.value) for variable in changing]
     trained = len(net.trainable_variables)
     after, their_gradient = step(before[:trained], before[trained:], images)
-    keys = {id(variable): key for key, variable in keras_nets.leaves_of(net).items()}
+    keys = {id(variable): key for key, variable in keras_nets.named_variables(net).items()}
     theirs = {
         keys[id(variable)]: (old, new)
         for variable, old, new in zip(changing, before, after, strict=True)

@@ -204,7 +204,7 @@ def test_zero_pad_shortcut_passes_every_second_pixel_between_zero_channels():
     [
         dict(block="residual", zero_init_last=True),
         dict(zero_init_last=True, groups=4, stem="deep", se_ratio=0.25, conv_bias="all"),
-        dict(zero_init_last=True, preactivation=True, norm="group", weight_standardisation=True),
+        dict(zero_init_last=True, preactivation=True, norm="group", weight_standardization=True),
     ],
 )
 def test_init_variables_draws_from_the_modules_own_distributions(fields):

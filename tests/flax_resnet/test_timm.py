@@ -115,7 +115,7 @@ def test_takes_the_same_sgd_step():
     check_sgd_step(net, model, RULES_D, size=64)
 
 
-def test_takes_the_same_sgd_step_with_standardised_weights():
+def test_takes_the_same_sgd_step_with_standardized_weights():
     check_sgd_step(*small_bit(), RULES_BIT)
 
 

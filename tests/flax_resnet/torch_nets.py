@@ -15,7 +15,7 @@ from tests.flax_resnet.peers import (
     logit_weights,
     peer,
     random_images,
-    randomised,
+    randomized,
     sgd_step,
     to_float64,
     translate,
@@ -49,7 +49,7 @@ def torch_logits(net, images):
     return getattr(output, "logits", output)
 
 
-def randomise(net, seed=0):
+def randomize(net, seed=0):
     """Every weight and statistic of a PyTorch net random, and the logits of a sane scale."""
     torch = peer("torch")
     generator = torch.Generator().manual_seed(seed)
@@ -108,7 +108,7 @@ def load(net, variables, rules):
 
 def check_evaluation(net, model, rules, endpoints, size=64):
     """Logits, and the maps that the modules called ``endpoints`` give."""
-    variables, images = randomised(model, size), random_images(size)
+    variables, images = randomized(model, size), random_images(size)
     maps, logits = evaluate(model, variables, images)
 
     load(net.eval(), variables, rules)
@@ -127,7 +127,7 @@ def check_evaluation(net, model, rules, endpoints, size=64):
 def check_images_gradient(net, model, rules, size=64):
     """The gradient of an evaluated network with respect to its images, in float64."""
     with jax.enable_x64(True):
-        variables = to_float64(randomised(model, size))
+        variables = to_float64(randomized(model, size))
         images = to_float64(random_images(size))
         ours = images_gradient(model.clone(dtype=jnp.float64), variables, images)
 
@@ -146,7 +146,7 @@ def check_sgd_step(net, model, rules, size=32, batch=8):
     torch = peer("torch")
     labels = np.arange(batch) % model.num_classes
     with jax.enable_x64(True):
-        variables = to_float64(randomised(model, size))
+        variables = to_float64(randomized(model, size))
         images = to_float64(random_images(size, batch))
         ours, our_gradient = sgd_step(model.clone(dtype=jnp.float64), variables, images, labels)
 

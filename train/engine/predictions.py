@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.files import make_atomically
-from flax_resnet.runs import probabilities_of
+from flax_resnet.runs import class_probabilities
 from train.data.source import DataSource
 from train.runtime.errors import UsageError
 from train.runtime.files import writing
@@ -65,7 +65,7 @@ def answers(
       loss: ``config.loss``, which decides how logits become probabilities.
       keep: whether to give the probabilities of all classes, too.
     """
-    probabilities = probabilities_of(logits, loss)
+    probabilities = class_probabilities(logits, loss)
     # By the logits, as ranks are: of several sigmoids that round to 1 the first is no better.
     predicted = logits.argmax(axis=1)
     rows = jnp.arange(len(labels))

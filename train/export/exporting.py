@@ -89,7 +89,7 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
         yield f"loaded it with {loader.library} in another process: {checked}"
         with writing(output):
             described = {
-                "class_names": [run.name_of(i) for i in range(run.model.num_classes)],
+                "class_names": [run.class_name(i) for i in range(run.model.num_classes)],
                 "preprocessing": dataclasses.asdict(run.preprocessing),
             }
             card = model_card(run, shown, format, name, f"{checked}, loaded with {loader.library}")

@@ -65,7 +65,7 @@ def is_transformers(model: ResNet) -> bool:
         "norm": "batch",
         "norm_epsilon": 1e-5,
         "conv_bias": "none",
-        "weight_standardisation": False,
+        "weight_standardization": False,
         "se_ratio": 0.0,
         "groups": 1,
         "width_multiplier": 1,
@@ -78,7 +78,7 @@ def is_transformers(model: ResNet) -> bool:
 def transformers_config(run: Run) -> dict:
     """The fields of transformers' ResNetConfig."""
     model = run.model
-    names = {index: run.name_of(index) for index in range(model.num_classes)}
+    names = {index: run.class_name(index) for index in range(model.num_classes)}
     return {
         "architectures": ["ResNetForImageClassification"],
         "model_type": "resnet",

@@ -95,12 +95,12 @@ def test_inside_checkpoint(x, params):
         layer, statistics = module(**FIELDS), {"mean": jnp.ones(3), "var": jnp.ones(3)}
 
         @jax.checkpoint
-        def normalised(x, params):
+        def normalized(x, params):
             variables = {"params": params, "batch_stats": statistics}
             return layer.apply(variables, x, False, mutable=["batch_stats"])
 
         def total(x, params):
-            y, new = normalised(x, params)
+            y, new = normalized(x, params)
             return (jnp.sin(y) * draw(*y.shape, seed=7)).sum(), new
 
         return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(x, params)

@@ -201,7 +201,7 @@ def test_network_with_the_forms_of_gpus_equals_plain(fields, counts):
         assert max(distance(a, b) for a, b in zip(ours, theirs, strict=True)) < 1e-10
 
 
-def normalised(x):
+def normalized(x):
     layer = BatchNorm(use_running_average=False)
     return layer.apply(layer.init(jax.random.key(0), x), x, mutable=["batch_stats"])[0]
 
@@ -213,14 +213,14 @@ def test_no_window_loses_its_gradient(backend, dtype):
     x = draw(2, 8, 8, 4).astype(dtype)
 
     def total(shift):
-        return ops.max_pool(ops.relu(normalised(x) + shift), 1).sum(dtype=jnp.float32)
+        return ops.max_pool(ops.relu(normalized(x) + shift), 1).sum(dtype=jnp.float32)
 
     with ops.use_backend(backend):
         slope = jax.jit(jax.grad(total), compiler_options=AS_SHIPPED)(jnp.asarray(10, dtype))
     assert slope == 2 * 4 * 4 * 4
 
 
-@pytest.mark.parametrize("function", [normalised, ops.relu_of_sum, lambda x: ops.max_pool(x, 1)])
+@pytest.mark.parametrize("function", [normalized, ops.relu_of_sum, lambda x: ops.max_pool(x, 1)])
 def test_gradients_of_gpus_have_derivatives(function):
     """A product of the Hessian and a vector, forward over reverse."""
     x, vector = draw(2, 8, 8, 4), draw(2, 8, 8, 4, seed=1)
@@ -274,7 +274,7 @@ def test_open_shapes_are_exported(backend):
     images = jax.ShapeDtypeStruct((count, height, 16, 64), jnp.float32)
 
     def run(x):
-        return ops.relu_of_sum(ops.max_pool(normalised(conv(x, kernel)), 1))
+        return ops.relu_of_sum(ops.max_pool(normalized(conv(x, kernel)), 1))
 
     with ops.use_backend(backend):
         exported = jax.export.export(jax.jit(run))(images)

@@ -17,14 +17,14 @@ from flax_resnet import (
     save_weights,
 )
 from flax_resnet.weights import WeightsError, read_weights
-from tests.flax_resnet.peers import assert_same, randomised
+from tests.flax_resnet.peers import assert_same, randomized
 from tests.flax_resnet.weights.weight_files import SMALL, flat, tensors_of, write_safetensors
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("format", ["npz", "safetensors"])
 def test_other_types_become_float32(dtype, format, tmp_path):
-    variables = randomised(SMALL)
+    variables = randomized(SMALL)
     leaves = {name: leaf.astype(dtype) for name, leaf in flat(variables).items()}
     path = tmp_path / f"w.{format}"
     if format == "npz":
@@ -41,7 +41,7 @@ def test_other_types_become_float32(dtype, format, tmp_path):
 def test_kerass_published_files_of_version_2_are_read(tmp_path):
     h5py = pytest.importorskip("h5py")
     model = ResNet((1,), width=8, num_classes=3, stride_conv="1x1", norm_epsilon=1.001e-5)
-    variables = randomised(model)
+    variables = randomized(model)
     norm = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
     with h5py.File(tmp_path / "w.h5", "w") as file:
         for path, leaf in flat(variables).items():

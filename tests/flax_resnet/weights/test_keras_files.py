@@ -6,13 +6,13 @@ import pytest
 
 from flax_resnet import load_weights
 from flax_resnet.weights import WeightsError, read_weights
-from tests.flax_resnet.keras_nets import RULES, as_theirs, leaves_of, small_model, small_net
+from tests.flax_resnet.keras_nets import RULES, as_theirs, named_variables, small_model, small_net
 from tests.flax_resnet.peers import assert_close, peer, random_images
 
 pytestmark = pytest.mark.peer
 
 
-def randomise(net, seed=0):
+def randomize(net, seed=0):
     rng = np.random.default_rng(seed)
     for variable in net.variables:
         shape, name = variable.shape, variable.name
@@ -38,7 +38,7 @@ def version(request):
 @pytest.fixture(scope="module")
 def net(version):
     """A small net with every weight and statistic random."""
-    return randomise(small_net(version))
+    return randomize(small_net(version))
 
 
 def test_files_give_the_same_logits(version, net, tmp_path):
@@ -61,8 +61,8 @@ def test_blocks_of_two_digits_keep_their_order(version, tmp_path):
     """``conv3_block10`` comes before ``conv3_block2`` in an HDF5 file."""
     peer("h5py")
     fields = dict(version=version, stage_sizes=(2, 11), width=4)
-    net = randomise(small_net(**fields))
-    kernels = {key: leaf for key, leaf in leaves_of(net).items() if key[1] == "kernel"}
+    net = randomize(small_net(**fields))
+    kernels = {key: leaf for key, leaf in named_variables(net).items() if key[1] == "kernel"}
     assert ("conv3_block11_1_conv", "kernel") in kernels
     for suffix in (".h5", ".weights.h5"):
         path = tmp_path / f"w{suffix}"

@@ -10,8 +10,8 @@ import pytest
 
 from flax_resnet import ResNet, create_model, init_variables, load_weights, save_weights
 from flax_resnet.weights import read_weights
-from tests.flax_resnet.peers import assert_close, assert_same, peer, random_images, randomised
-from tests.flax_resnet.torch_nets import evaluated, hugging_face_net, randomise, torch_net
+from tests.flax_resnet.peers import assert_close, assert_same, peer, random_images, randomized
+from tests.flax_resnet.torch_nets import evaluated, hugging_face_net, randomize, torch_net
 
 pytestmark = pytest.mark.peer
 
@@ -23,7 +23,7 @@ def logits_of(model, variables, images):
 def check_in_and_out(make, model, layout, path):
     """A net's file gives its logits here, and a file from here gives them to another net."""
     safetensors = peer("safetensors.torch")
-    net, images = randomise(make()), random_images()
+    net, images = randomize(make()), random_images()
     safetensors.save_file(net.state_dict(), path)
     variables, report = read_weights(model, path)
     assert report.complete, report
@@ -40,7 +40,7 @@ def check_in_and_out(make, model, layout, path):
 def test_torchvision_and_timm_nets_go_in_and_out_with_the_same_logits(tmp_path):
     torch, safetensors = peer("torch"), peer("safetensors.torch")
     make = functools.partial(torch_net, name="resnet18", num_classes=11)
-    net, images = randomise(make("torchvision")), random_images()
+    net, images = randomize(make("torchvision")), random_images()
     torch.save(net.state_dict(), tmp_path / "in.pth")
     safetensors.save_file(net.state_dict(), tmp_path / "in.safetensors")
     variables, report = read_weights("resnet18", tmp_path / "in.pth")
@@ -145,7 +145,7 @@ def test_safetensors_reads_what_is_written_here(tmp_path):
     numpy_side = peer("safetensors.numpy")
     safetensors = peer("safetensors")
     model = create_model("resnet20")
-    variables = randomised(model)
+    variables = randomized(model)
     save_weights(variables, tmp_path / "w.safetensors", model="resnet20")
     tensors = numpy_side.load_file(tmp_path / "w.safetensors")
     np.testing.assert_array_equal(tensors["fc.weight"].T, variables["params"]["head"]["kernel"])

@@ -12,7 +12,7 @@ import pytest
 from flax_resnet import ResNet, load_weights
 from flax_resnet.weights import WeightsError, read_weights
 from tests.flax_resnet.peers import assert_same, peer
-from tests.flax_resnet.torch_nets import hugging_face_net, randomise
+from tests.flax_resnet.torch_nets import hugging_face_net, randomize
 
 pytestmark = pytest.mark.peer
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.peer
 def small():
     """A small PyTorch net's state, and its fields here."""
     model = ResNet((1, 2), width=8, num_classes=11)
-    return randomise(hugging_face_net(model)).state_dict(), model
+    return randomize(hugging_face_net(model)).state_dict(), model
 
 
 def saved_with_torch(content, path, **options):

@@ -20,7 +20,7 @@ from flax_resnet import (
 )
 from flax_resnet.weights import WeightsError, read_weights
 from flax_resnet.weights.__main__ import main
-from tests.flax_resnet.peers import assert_same, randomised
+from tests.flax_resnet.peers import assert_same, randomized
 from tests.flax_resnet.weights.weight_files import SMALL, flat, tensors_of, write_safetensors
 
 
@@ -35,7 +35,7 @@ from tests.flax_resnet.weights.weight_files import SMALL, flat, tensors_of, writ
     ],
 )
 def test_round_trip_is_bit_exact(model, layout, tmp_path):
-    variables = randomised(model, channels=1)
+    variables = randomized(model, channels=1)
     save_weights(variables, tmp_path / "w.safetensors", model=model, layout=layout)
     again, report = read_weights(model, tmp_path / "w.safetensors")
     assert_same(variables, again)
@@ -45,7 +45,7 @@ def test_round_trip_is_bit_exact(model, layout, tmp_path):
 
 def test_a_name_takes_the_files_classes_and_a_network_its_own(tmp_path):
     model = create_model("resnet20", num_classes=7)
-    variables = randomised(model)
+    variables = randomized(model)
     path = tmp_path / "w.safetensors"
     save_weights(variables, path, model="resnet20", layout="timm")
     assert_same(load_weights("resnet20", path), variables)
@@ -99,7 +99,7 @@ def test_strict_off_takes_what_fits(saved):
 
 
 def test_a_deeper_networks_file_is_refused_though_all_names_are_found(tmp_path):
-    save_weights(randomised(create_model("resnet32")), tmp_path / "w.safetensors", model="resnet32")
+    save_weights(randomized(create_model("resnet32")), tmp_path / "w.safetensors", model="resnet32")
     with pytest.raises(
         WeightsError, match=r"not of resnet20: .* have no place .*layer1\.3.* 5-5-5.*resnet32 fits"
     ):
@@ -109,7 +109,7 @@ def test_a_deeper_networks_file_is_refused_though_all_names_are_found(tmp_path):
 def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
     first, second = (ResNet((1, 1), width=8, stride_conv=where) for where in ("3x3", "1x1"))
     path = tmp_path / "w.safetensors"
-    frozen = freeze(jax.tree.map(jnp.asarray, randomised(first)))  # as older Flax has them
+    frozen = freeze(jax.tree.map(jnp.asarray, randomized(first)))  # as older Flax has them
     save_weights(frozen, path, model=first)
     assert read_weights(first, path)[1].complete
     assert "a network with stride_conv='3x3', this one has '1x1'" in str(
@@ -140,7 +140,7 @@ def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
 )
 def test_saving_warns_of_fields_that_the_library_lacks(fields, layouts, tmp_path, caplog):
     model = ResNet((1, 1), width=8, **fields)
-    variables = randomised(model)
+    variables = randomized(model)
     for layout in ("torchvision", "timm", "huggingface", "flax"):
         caplog.clear()
         save_weights(variables, tmp_path / "w.safetensors", model=model, layout=layout)
@@ -159,7 +159,7 @@ def test_layouts_refuse_what_their_library_has_no_name_for(tmp_path):
     for name, layout in (("resnet50d", "torchvision"), ("seresnet50", "huggingface")):
         model = create_model(name, stage_sizes=(1, 1), width=16)
         with pytest.raises(WeightsError, match=f"the {layout} layout has no name for s.*timm"):
-            save_weights(randomised(model), tmp_path / "w.safetensors", model=model, layout=layout)
+            save_weights(randomized(model), tmp_path / "w.safetensors", model=model, layout=layout)
 
 
 def test_wrappers_prefixes_are_seen_through(saved, tmp_path):
@@ -171,7 +171,7 @@ def test_wrappers_prefixes_are_seen_through(saved, tmp_path):
 @pytest.mark.parametrize("where", ["", "checkpoints", "checkpoints/12", "checkpoints/12/default"])
 def test_a_runs_checkpoint_is_read_without_its_optimizer(where, tmp_path):
     ocp = pytest.importorskip("orbax.checkpoint")
-    variables = randomised(SMALL)
+    variables = randomized(SMALL)
     for step, scale in ((3, 0), (12, 1)):
         state = jax.tree.map(lambda leaf, scale=scale: leaf * scale, variables)
         state |= {"step": step, "opt_state": (jnp.zeros(3), None)}
@@ -185,7 +185,7 @@ def test_a_runs_checkpoint_is_read_without_its_optimizer(where, tmp_path):
 @pytest.mark.parametrize("kept", [True, False])
 def test_of_a_run_with_a_moving_average_that_is_read(kept, tmp_path):
     ocp = pytest.importorskip("orbax.checkpoint")
-    variables = randomised(SMALL)
+    variables = randomized(SMALL)
     state = jax.tree.map(lambda leaf: leaf * 0, variables) if kept else dict(variables)
     state |= {"ema": variables if kept else {}, "step": 3}
     with ocp.StandardCheckpointer() as checkpointer:
@@ -218,7 +218,7 @@ def test_what_cannot_be_saved_leaves_no_file(change, arguments, message, tmp_pat
     arguments = {"model": SMALL, "path": "w.safetensors"} | arguments
     path = tmp_path / arguments.pop("path")
     with pytest.raises(WeightsError, match=message):
-        save_weights(change(randomised(SMALL)), path, **arguments)
+        save_weights(change(randomized(SMALL)), path, **arguments)
     assert os.listdir(tmp_path) == []
 
 
@@ -232,7 +232,7 @@ def test_a_save_that_fails_keeps_the_old_file(saved, monkeypatch):
 
 
 def test_inspect_and_convert(tmp_path, capsys):
-    variables = randomised(create_model("resnet20", num_classes=3))
+    variables = randomized(create_model("resnet20", num_classes=3))
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     save_weights(variables, source, model="resnet20", layout="huggingface")
     assert main(["inspect", str(source), "--tensors"]) == 0

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from flax_resnet import create_model, load_run, load_weights
-from tests.flax_resnet.peers import import_torchvision, peer, randomised
+from tests.flax_resnet.peers import import_torchvision, peer, randomized
 from train.export import exporting, loaders, model_card
 from train.runtime.errors import RunError, UsageError
 
@@ -145,7 +145,7 @@ def resnet18(run):
     """The run with a network that other libraries have, too."""
     model = create_model("resnet18", num_classes=10)
     config = run.config | {"model.name": "resnet18"}
-    return dataclasses.replace(run, model=model, variables=randomised(model), config=config)
+    return dataclasses.replace(run, model=model, variables=randomized(model), config=config)
 
 
 @pytest.mark.peer
