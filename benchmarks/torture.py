@@ -132,7 +132,7 @@ def damage(run, how, rng):
     if len(run.saved()) < 2:
         return False
     # What is of importance to nobody may be damaged without being noticed.
-    spared = ("_CHECKPOINT_METADATA", "seal.json")
+    spared = ("_CHECKPOINT_METADATA", "manifest.json")
     files = [p for p in run.newest().rglob("*") if p.is_file() and p.name not in spared]
     path = rng.choice([p for p in files if p.stat().st_size])
     content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Files that are complete or absent whenever the process ends."""
+"""Atomic writes: a file is complete or absent, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import os
 from collections.abc import Callable
 
 
-def write_atomically(path: str, text: str) -> None:
-    """Writes a text file beside its place and moves it there."""
+def write_atomically(path: str, content: str | bytes) -> None:
+    """Write ``content``, text as UTF-8, to a temporary file and rename it to ``path``."""
 
-    def write(beside: str) -> None:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
+    def write(temporary: str) -> None:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())  # or it might be empty after the power has failed
+            os.fsync(file.fileno())  # otherwise the file could be empty after a power failure
 
     make_atomically(path, write)
 
 
 def make_atomically(path: str, make: Callable[[str], None]) -> None:
-    """As above, of whatever ``make`` writes to the path that it is given."""
-    beside = f"{path}.{os.getpid()}.tmp"  # another process may write the same file
+    """Call ``make(temporary path)`` and rename the file it writes to ``path``."""
+    temporary = f"{path}.{os.getpid()}.tmp"  # other processes may write the same file
     try:
-        make(beside)
-        os.replace(beside, path)
+        make(temporary)
+        os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # what is half written takes room on a full disk
-            os.unlink(beside)
+        with contextlib.suppress(OSError):  # a partial file would take space on a full disk
+            os.unlink(temporary)
         raise

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from flax_resnet.preprocessing import Preprocessing
 from flax_resnet.resnet import ResNet
@@ -32,8 +33,8 @@ from flax_resnet.weights.checkpoints import (
     read_checkpoint,
     steps_in,
 )
-from flax_resnet.weights.leaves import expected_leaves, nested
-from flax_resnet.weights.tensors import WeightsError, telling_damage
+from flax_resnet.weights.leaves import leaf_shapes
+from flax_resnet.weights.tensors import WeightsError, wrap_read_errors
 
 WEIGHTS = ("ema", "raw")
 
@@ -399,11 +400,11 @@ def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, An
         raise RunLoadError(f"cannot read the checkpoint {place}: there is none in it")
     file = read_checkpoint(checkpoint, average=ema)
     leaves = {}
-    for leaf, shape in expected_leaves(model).items():
+    for leaf, shape in leaf_shapes(model).items():
         tensor = file.tensors.get("/".join(leaf))
         if tensor is None or tensor.shape != shape:
             found = "missing" if tensor is None else f"of shape {tensor.shape}"
             raise RunLoadError(f"{place} is of another network: {'/'.join(leaf)} is {found}")
-        with telling_damage(str(place)):
+        with wrap_read_errors(str(place)):
             leaves[leaf] = tensor.read()
-    return nested(leaves)
+    return unflatten_dict(leaves)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from flax_resnet.weights import manifest
-from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, telling_damage
+from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, wrap_read_errors
 
 FOLDER = "checkpoints"
 _COLLECTIONS = ("params", "batch_stats")
@@ -33,7 +33,8 @@ def steps_in(folder: str | os.PathLike[str]) -> list[int]:
 def best_in(folder: str | os.PathLike[str]) -> tuple[int, float] | None:
     """The step of the best top-1 and that top-1, if any was evaluated; of equals the last."""
     top1s = [
-        (manifest.metrics(os.path.join(folder, str(s))).get("top1"), s) for s in steps_in(folder)
+        (manifest.read_metrics(os.path.join(folder, str(s))).get("top1"), s)
+        for s in steps_in(folder)
     ]
     top1, step = max((pair for pair in top1s if pair[0] is not None), default=(0.0, None))
     return None if step is None else (step, top1)
@@ -45,9 +46,9 @@ def check_step(folder: str | os.PathLike[str], step: int) -> bool:
     Where nothing until there is sealed, something else wrote it; it is as good as it can be read.
     """
     paths = [os.path.join(folder, str(other)) for other in steps_in(folder) if other <= step]
-    sealed = any(map(manifest.is_sealed, paths))
+    sealed = any(map(manifest.exists, paths))
     if sealed:
-        manifest.check(os.path.join(folder, str(step)))
+        manifest.verify(os.path.join(folder, str(step)))
     return sealed
 
 
@@ -58,8 +59,8 @@ def check_tree(tree: Path) -> None:
     try:
         if step.name in map(str, steps_in(step.parent)):
             check_step(step.parent, int(step.name))
-        elif manifest.is_sealed(step):  # a copy by another name
-            manifest.check(step)
+        elif manifest.exists(step):  # a copy by another name
+            manifest.verify(step)
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"cannot read the checkpoint {step}: {error}; name another step's folder"
@@ -80,7 +81,7 @@ def find_checkpoint(path: Path) -> Path | None:
             folder = parent / str(step)
             if (found := find_checkpoint(folder)) is not None:
                 return found
-            if manifest.is_sealed(str(folder)):
+            if manifest.exists(str(folder)):
                 raise WeightsError(
                     f"{folder} is damaged: it has no tree; name another step's folder"
                 )
@@ -99,7 +100,7 @@ def read_checkpoint(path: Path, average: bool | None = None) -> WeightFile:
         raise WeightsError(f"reading {path} needs Orbax: pip install orbax-checkpoint") from None
     path = path.absolute()
     reader = ocp.PyTreeCheckpointer()
-    with telling_damage(str(path)):
+    with wrap_read_errors(str(path)):
         tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
         averaged = tree.get("ema") or {}
         if average and not averaged:

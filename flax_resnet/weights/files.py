@@ -31,7 +31,7 @@ from flax_resnet.weights.tensors import (
     WeightsError,
     is_sane_shape,
     shortened,
-    telling_damage,
+    wrap_read_errors,
 )
 
 _SAFETENSORS_DTYPES = {
@@ -77,7 +77,7 @@ def read_file(path: str | os.PathLike[str]) -> WeightFile:
             return _read_directory(path)
         except PermissionError as error:
             raise WeightsError(f"no permission to read {error.filename}") from error
-    with telling_damage(str(path)):
+    with wrap_read_errors(str(path)):
         return _read_content(path)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from flax_resnet.resnet import ResNet
 
@@ -16,7 +15,7 @@ Path = tuple[str, ...]  # ("params", "stage1_block1", "conv1", "kernel")
 _STEMS = ("stem_conv", "stem_conv1")
 
 
-def expected_leaves(model: ResNet, channels: int = 3) -> dict[Path, tuple[int, ...]]:
+def leaf_shapes(model: ResNet, channels: int = 3) -> dict[Path, tuple[int, ...]]:
     """The network's leaves and their shapes, for images of so many channels."""
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -27,17 +26,6 @@ def flat(tree: Any) -> dict[Path, Any]:
     """A tree of dictionaries as one from paths to leaves."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {tuple(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in leaves}
-
-
-def nested(leaves: Mapping[Path, np.ndarray]) -> dict[str, Any]:
-    """The inverse of :func:`flat`."""
-    tree: dict[str, Any] = {}
-    for (*parents, last), leaf in leaves.items():
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
 
 
 def stem_kernel(leaves: Iterable[Path]) -> Path | None:

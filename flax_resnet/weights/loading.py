@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import ResNet
 from flax_resnet.variants import VARIANTS, create_model
 from flax_resnet.weights import keras_files
 from flax_resnet.weights.files import read_file
-from flax_resnet.weights.leaves import Path, expected_leaves, flat, nested, title
+from flax_resnet.weights.leaves import Path, flat, leaf_shapes, title
 from flax_resnet.weights.names import (
     HUGGINGFACE,
     KERAS,
@@ -31,7 +32,7 @@ from flax_resnet.weights.tensors import (
     WeightsError,
     is_float,
     shortened,
-    telling_damage,
+    wrap_read_errors,
 )
 
 _HEAD = "head"
@@ -58,7 +59,7 @@ def read_weights(
     network = _network(model, num_classes, file, found)
     tensors = _plain_tensors(file, found, network)
     channels = _channels(network, found.layout, tensors)
-    expected = expected_leaves(network, channels)
+    expected = leaf_shapes(network, channels)
     fitting, report = _match(network, file, found, tensors, expected, str(path))
     if strict and (problems := _problems(network, report, found)):
         raise _wrong_network(str(path), model, file, found, problems)
@@ -70,7 +71,7 @@ def read_weights(
     if fresh:
         drawn = flat(init_variables(network, seed, (64, 64, channels)))
         variables |= {path: drawn[path] for path in expected if "/".join(path) in fresh}
-    return nested({path: variables[path] for path in expected}), report
+    return unflatten_dict({path: variables[path] for path in expected}), report
 
 
 def guess_models(file: WeightFile, found: DetectedLayout) -> list[str]:
@@ -84,7 +85,7 @@ def guess_models(file: WeightFile, found: DetectedLayout) -> list[str]:
             continue
         network = _network(name, None, file, found)
         tensors = _plain_tensors(file, found, network)
-        expected = expected_leaves(network, _channels(network, found.layout, tensors))
+        expected = leaf_shapes(network, _channels(network, found.layout, tensors))
         _, report = _match(network, file, found, tensors, expected, "")
         if not _problems(network, report, found):
             fitting.append((name, report.doubts))
@@ -255,7 +256,7 @@ def _values(
             f"{where} is {tensor.dtype}, not floating point; quantised weights must be"
             " turned back to float32 first"
         )
-    with telling_damage(where):
+    with wrap_read_errors(where):
         array = tensor.read()
     if _is_torch_kernel(layout, leaf):
         linear = len(shape) == 2

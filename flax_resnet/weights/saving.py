@@ -13,7 +13,7 @@ import numpy as np
 from flax_resnet.resnet import ResNet
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import write_safetensors
-from flax_resnet.weights.leaves import Path, expected_leaves, flat, stem_kernel, title
+from flax_resnet.weights.leaves import Path, flat, leaf_shapes, stem_kernel, title
 from flax_resnet.weights.names import SAVED, unnamed_fields, unshared_fields
 from flax_resnet.weights.report import some
 from flax_resnet.weights.tensors import WeightsError, is_float
@@ -41,7 +41,7 @@ def save_variables(
         network = create_model(model, **({} if head is None else {"num_classes": head.shape[-1]}))
     else:
         network = model
-    expected = expected_leaves(network, leaves[stem].shape[2])
+    expected = leaf_shapes(network, leaves[stem].shape[2])
     wrong = [
         f"{'/'.join(p)} {leaves[p].shape if p in leaves else 'missing'} for {expected.get(p)}"
         for p in expected | leaves

@@ -33,7 +33,7 @@ def is_sane_shape(numbers: Sequence[int], *others: int) -> bool:
 
 
 @contextlib.contextmanager
-def telling_damage(what: str) -> Iterator[None]:
+def wrap_read_errors(what: str) -> Iterator[None]:
     """Turns whatever a parser raises into a WeightsError that ``what`` is damaged.
 
     Over damaged bytes zipfile, zlib, json, NumPy and h5py raise errors of a dozen kinds.

@@ -188,8 +188,8 @@ def test_a_damaged_checkpoint_is_no_beginning(small, digits_run, tmp_path):
         with pytest.raises(RunError, match=r"cannot read the checkpoint .*checksum differs"):
             begun(source)
     assert not np.array_equal(begun(folder / "22"), whole)
-    (folder / "44" / "seal.json").unlink()
-    with pytest.raises(RunError, match="it was not finished"):
+    (folder / "44" / "manifest.json").unlink()
+    with pytest.raises(RunError, match="it is incomplete"):
         begun(copy)
 
 

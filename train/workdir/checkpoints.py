@@ -1,7 +1,7 @@
 """Everything that knows Orbax: saving and restoring the train state.
 
-Each step is a folder that any user of Orbax can restore from, and in it a seal (``seals.py``)
-that says what belongs there. Nothing older is removed before the new one was read back.
+Each step is a folder that any user of Orbax can restore from, with a checksum manifest
+(``flax_resnet/weights/manifest.py``). Nothing older is removed before the new one was read back.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ class Checkpoints:
 
     def has_metrics(self, step: int) -> bool:
         """Whether a saved step was evaluated."""
-        return bool(manifest.metrics(self._path(step)))
+        return bool(manifest.read_metrics(self._path(step)))
 
     def attach_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Adds the evaluation to a step that was saved without one."""
         self.wait()
         with writing(self._path(step)):
-            manifest.seal(self._path(step), metrics)
+            manifest.write(self._path(step), metrics)
         self._remove_others()  # the best until now may have been kept as such alone
         self._best_top1 = max(self._best_top1, metrics["top1"])
 
@@ -151,13 +151,13 @@ class Checkpoints:
         self._manager.close()
 
     def _save(self, step: int, state: Any, metrics: dict[str, float] | None) -> None:
-        """Runs in the saver's thread: writes, reads back, seals, and only then removes others."""
+        """Runs in the saver's thread: writes, reads back, adds the manifest, removes others."""
         place = self._path(step)
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
             self._manager.wait_until_finished()
             _check_same(state, self._restore(step, state))
-            manifest.seal(place, metrics or {})
+            manifest.write(place, metrics or {})
         except Exception as error:
             with contextlib.suppress(OSError):
                 # What is half written takes room on a disk that may be full.
@@ -170,7 +170,7 @@ class Checkpoints:
     def _read(self, step: int, like: Any) -> Any:
         place = self._path(step)
         try:
-            sealed = check_step(self.folder, step)
+            verified = check_step(self.folder, step)
         except (OSError, ValueError) as error:
             raise CorruptCheckpointError(
                 f"cannot read the checkpoint {place}: {_told(error)}"
@@ -180,9 +180,8 @@ class Checkpoints:
             jax.tree_util.tree_map_with_path(_check_shape, like, state)
             return state
         except Exception as error:
-            kind = (
-                RunError if sealed else CorruptCheckpointError
-            )  # what is as it was sealed is not damaged
+            # Files that match the manifest are not corrupt.
+            kind = RunError if verified else CorruptCheckpointError
             raise kind(f"cannot read the checkpoint {place}: {_told(error)}") from error
 
     def _restore(self, step: int, like: Any) -> Any:

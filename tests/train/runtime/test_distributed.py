@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from flax_resnet.weights.manifest import is_sealed
+from flax_resnet.weights import manifest
 from tests.conftest import ROOT, free_port
 from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
 from train.data.sampler import ProcessShard
@@ -108,7 +108,7 @@ def story(commands, start_all, tmp_path_factory):
 
     undisturbed = (*commands.digits(two, *TINY), f"--config.checkpoint.every_steps={at}")
     run = start_all(undisturbed, undisturbed)
-    wait_until(run[0], lambda: is_sealed(two / "checkpoints" / str(at)))
+    wait_until(run[0], lambda: manifest.exists(two / "checkpoints" / str(at)))
     for process in run:
         process.kill()
     parts["two"].append(final_state(two, at))

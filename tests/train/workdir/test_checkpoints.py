@@ -151,9 +151,9 @@ def test_whichever_file_is_damaged_the_one_before_is_used(saved, tmp_path, damag
         assert_same(writer.restore("last", like=state_at(0)), state_at(60))
 
 
-def test_what_others_wrote_without_seals_is_read(saved, tmp_path):
+def test_checkpoints_without_manifests_are_restored(saved, tmp_path):
     for step in saved.steps():
-        Path(saved.folder, str(step), "seal.json").unlink()
+        Path(saved.folder, str(step), "manifest.json").unlink()
     assert_same(Checkpoints(str(tmp_path)).restore("last", like=state_at(0)), state_at(60))
 
 
@@ -171,7 +171,7 @@ def test_where_all_are_damaged_nothing_is_moved(saved, tmp_path):
 
 def test_a_damaged_one_that_cannot_be_moved_ends_the_run(saved, tmp_path):
     """It would be in the way of what is saved later."""
-    flip(Path(saved.folder, "60", "seal.json"))
+    flip(Path(saved.folder, "60", "manifest.json"))
     (tmp_path / "damaged_checkpoints").write_text("")
     with Checkpoints(str(tmp_path), keep=2) as writer:
         with pytest.raises(RunError, match=r"checkpoints/60 cannot be moved to .*: \w.*; move it"):
