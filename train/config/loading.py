@@ -17,10 +17,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from train.config.checks import check_value, is_a, unknown_key
 from train.config.keys import KEYS
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.files import ROOT
 

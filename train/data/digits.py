@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+
+from train.data.images import encode_png
 
 TRAIN_IMAGES = 1437
 
@@ -53,5 +54,4 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict]]:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             # Encoded here: given an array, TFDS would encode it through TensorFlow.
-            png = cv2.imencode(".png", image)[1].tobytes()
-            yield index, {"image": png, "label": int(label)}
+            yield index, {"image": encode_png(image), "label": int(label)}

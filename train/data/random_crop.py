@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 
-# Threads decode and crop different images; OpenCV's own threads inside one would only compete.
-cv2.setNumThreads(0)
+from train.data.images import resize_area, resize_bilinear
 
 
 def random_resized_crop(
@@ -49,5 +47,5 @@ def _resize(image: np.ndarray, size: int) -> np.ndarray:
     while (by := tuple(2 if side >= 2 * size else 1 for side in image.shape[:2])) != (1, 1):
         height, width = (side // factor for side, factor in zip(image.shape, by, strict=False))
         even = image[: height * by[0], : width * by[1]]
-        image = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+        image = resize_area(even, width, height)
+    return resize_bilinear(image, size, size)

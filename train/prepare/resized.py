@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import sys
@@ -12,15 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from PIL import Image
 from tensorflow_datasets.core.proto import dataset_info_pb2
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from flax_resnet.decoding import decode_rgb
+from train.data.images import encode_jpeg, read_header, resize_area
 from train.data.tfds_source import only, open_builder, raw_records
 from train.prepare import staging
 from train.runtime.errors import RunError, UsageError
@@ -75,19 +73,18 @@ def resized_name(builder: tfds.core.DatasetBuilder, side: int) -> str:
 def shrink(encoded: bytes, side: int) -> bytes:
     """Re-encodes an image as :func:`resize` says. Raises ValueError for what is no image."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:  # reads the header only
-            if image.format == "JPEG" and image.mode in ("RGB", "L") and min(image.size) <= side:
-                return encoded
+        kind, mode, *sides = read_header(encoded)
+        if kind == "JPEG" and mode in ("RGB", "L") and min(sides) <= side:
+            return encoded
     except Exception:
         pass  # the decoder may know better
     pixels = decode_rgb(encoded)
     height, width = pixels.shape[:2]
     if min(height, width) > side:
         scale = side / min(height, width)
-        shape = (max(side, round(width * scale)), max(side, round(height * scale)))
-        pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
-    pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+        width, height = max(side, round(width * scale)), max(side, round(height * scale))
+        pixels = resize_area(pixels, width, height)
+    return encode_jpeg(pixels, QUALITY)
 
 
 class _Counts:

@@ -6,9 +6,9 @@ import base64
 import html
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
+from train.data.images import encode_jpeg, encode_png, resize_area
 from train.runtime.formatting import one_line
 
 SIDE = 160  # of pictures, in pixels, at most
@@ -146,26 +146,24 @@ def folded(title: str, inside: str) -> str:
 
 def picture(image: np.ndarray) -> str:
     """A uint8 RGB image ``(H, W, 3)`` as a data URI, small ones to the pixel."""
-    longer, ending, quality = max(image.shape[:2]), ".png", []
-    if longer > 64:
-        ending, quality = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 85]
+    longer = max(image.shape[:2])
     if longer > SIDE:
-        size = tuple(max(1, round(side * SIDE / longer)) for side in image.shape[1::-1])
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return _uri(ending, np.ascontiguousarray(image[..., ::-1]), quality)
+        width, height = (max(1, round(side * SIDE / longer)) for side in image.shape[1::-1])
+        image = resize_area(image, width, height)
+    if longer > 64:
+        return _uri("jpeg", encode_jpeg(image, 85))
+    return _uri("png", encode_png(image))
 
 
 def heat_map(shares: np.ndarray) -> str:
     """Shares ``(H, W)`` in 0…1 as a data URI, a pixel each, from white to blue."""
-    blue, white = np.array([235, 99, 37]), np.array([255, 255, 255])
+    blue, white = np.array([37, 99, 235]), np.array([255, 255, 255])
     share = np.clip(shares, 0, 1)[..., None] ** 0.5  # or rare mistakes would not be seen
-    return _uri(".png", np.rint(white + share * (blue - white)).astype(np.uint8), [])
+    return _uri("png", encode_png(np.rint(white + share * (blue - white)).astype(np.uint8)))
 
 
-def _uri(ending: str, image: np.ndarray, quality: list[int]) -> str:
-    _, encoded = cv2.imencode(ending, image, quality)
-    kind = {".png": "png", ".jpg": "jpeg"}[ending]
-    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+def _uri(kind: str, encoded: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
 
 
 def cells(pictures: Sequence[dict[str, str]], small: bool, pairs: bool = False) -> str:

@@ -1,0 +1,3 @@
+"""The type of configurations, so that one module imports ml_collections."""
+
+from ml_collections import ConfigDict as ConfigDict
