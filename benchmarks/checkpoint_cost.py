@@ -38,7 +38,7 @@ def main():
     step()
     seconds = {"without": [], "with a save": []}
     saving = []
-    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder, keep=2) as checkpoints:
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder, max_to_keep=2) as checkpoints:
         for _ in range(flags.rounds):
             for kind, times in seconds.items():
                 began = time.perf_counter()

@@ -39,8 +39,8 @@ from train.runtime.formatting import MOST_CAPTION, shortened
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import run_files
-from train.workdir.checkpoints import Checkpoints, restore_together
-from train.workdir.metrics_log import MetricsWriter
+from train.workdir.checkpoints import Checkpoints, restore_on_all
+from train.workdir.metrics_log import MetricsLog
 
 LEAST_EXPLAINED = 100  # steps of a run whose net is worth the time to compile Grad-CAM
 
@@ -68,7 +68,7 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
         run_files.check_shared(path)
         state = first_state(run, checkpoints)
         with distributed.raise_if_any_failed():
-            writer = MetricsWriter(path, int(state.step)) if distributed.is_primary() else None
+            writer = MetricsLog(path, int(state.step)) if distributed.is_primary() else None
         if writer is not None:
             stack.enter_context(writer)
             run_summary.print_summary(console, run, state)
@@ -85,11 +85,10 @@ def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> di
 def open_workdir(run: Experiment, stack: ExitStack, console: Console) -> Checkpoints:
     """Takes the folder for this trainer alone, and writes there what describes the run."""
     stack.enter_context(run_files.exclusive_lock(run.path, console.warn))
-    run_files.check(run.path, run.config)
-    if run_files.has_checkpoints(run.path) != run.continues:  # since open_run() looked
+    if bool(run_files.saved_steps(run.path)) != run.resumes:  # since build_experiment() looked
         raise RunError(f"{run.path!r} was trained in meanwhile; give the same command again")
     run_files.create(run.path, run.config)
-    if run.continues and run_files.described(run.path) is None:
+    if run.resumes and run_files.find_description(run.path) is None:
         console.warn(
             f"run.json of {run.path!r} is missing or damaged; it is written anew, from the data as"
             " they are now"
@@ -105,13 +104,13 @@ def first_state(run: Experiment, checkpoints: Checkpoints | None) -> TrainState:
 
     ``checkpoints`` are the first process's, which decides which one it is.
     """
-    if not distributed.allgather(run.continues)[0]:
+    if not distributed.allgather(run.resumes)[0]:
         return create_state(run.step_config, run.image_shape, run.variables)
     like = abstract_state(run.step_config, run.image_shape)
     with distributed.raise_if_any_failed():
         opened = nullcontext(checkpoints) if checkpoints is not None else Checkpoints(run.path)
     with opened as reader:
-        return restore_together(reader, "last", like)
+        return restore_on_all(reader, "last", like)
 
 
 class Loop:
@@ -131,7 +130,7 @@ class Loop:
         state: TrainState,
         checkpoints: Checkpoints | None,
         console: Console,
-        writer: MetricsWriter | None,
+        writer: MetricsLog | None,
         stop: StopRequest,
     ):
         self.run, self.console, self.writer, self.checkpoints = run, console, writer, checkpoints

@@ -64,11 +64,11 @@ def test_each_start_is_noted_with_what_it_runs_on(small, tmp_path):
     small.num_steps = 1
     for _ in range(2):
         loop.train(small, str(tmp_path), StopRequest())
-    one, other = run_files.sessions(str(tmp_path))
+    one, other = run_files.read_sessions(str(tmp_path))
     assert (one["step"], other["step"]) == (0, 1)
     assert one["devices"] == jax.device_count() and one["processes"] == 1
     assert one["versions"]["jax"] == jax.__version__ and one["platform"] == "cpu"
-    assert one["share"] == small.batch_size // jax.device_count()
+    assert one["batch_norm_images"] == small.batch_size // jax.device_count()
     revision = environment.git()
     assert revision is None or len(revision["revision"]) == 40
 

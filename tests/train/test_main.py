@@ -32,8 +32,8 @@ def final_state(path, step="last"):
     """A checkpoint's leaves, by name."""
     config = run_files.read_config(str(path))
     step_config = make_step_config(config, make_model(config, 10), 1, 1)
-    like = abstract_state(step_config, (8, 8, 3))
-    return named(Checkpoints(str(path)).restore(step, like))
+    template = abstract_state(step_config, (8, 8, 3))
+    return named(Checkpoints(str(path)).restore(step, template))
 
 
 def named(state):

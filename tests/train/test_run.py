@@ -23,7 +23,7 @@ from train.reporting import plots, run_summary
 from train.reporting.console import Console
 from train.runtime.errors import RunError, UsageError
 from train.workdir import run_files
-from train.workdir.metrics_log import MetricsWriter, read_rows, to_json
+from train.workdir.metrics_log import MetricsLog, read_rows, to_json
 
 
 def config_of(**keys):
@@ -187,20 +187,20 @@ def test_plain_lines_are_few_and_evaluations_always_among_them(capsys):
 
 
 def test_metrics_file_forgets_what_a_resumed_run_does_again(tmp_path):
-    with MetricsWriter(str(tmp_path), start=0) as writer:
+    with MetricsLog(str(tmp_path), start=0) as writer:
         for step in (1, 2, 3):
             writer.write({"step": step, "train/loss": step / 2})
     with open(tmp_path / "metrics.jsonl", "ab") as file:
         file.write(b'\xff\xfe\n[1, 2]\n{"a": 1}\n')  # a damaged disk
         file.write(b'{"step": 4, "tra')  # killed while writing
-    with MetricsWriter(str(tmp_path), start=2) as writer:
+    with MetricsLog(str(tmp_path), start=2) as writer:
         writer.write({"step": 3, "train/loss": float("nan")})
     assert read_rows(str(tmp_path)) == [
         {"step": 1, "train/loss": 0.5},
         {"step": 2, "train/loss": 1.0},
         {"step": 3, "train/loss": None},
     ]
-    with MetricsWriter(str(tmp_path), start=0):
+    with MetricsLog(str(tmp_path), start=0):
         pass
     assert read_rows(str(tmp_path)) == []
 
@@ -209,16 +209,16 @@ def test_metrics_file_forgets_what_a_resumed_run_does_again(tmp_path):
 def test_a_folder_in_the_metrics_place_is_told(tmp_path, start):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(RunError, match=r"cannot (read|write) .*metrics\.jsonl: Is a directory$"):
-        MetricsWriter(str(tmp_path), start)
+        MetricsLog(str(tmp_path), start)
 
 
 def test_a_line_that_a_kill_cut_short_costs_no_other(tmp_path):
-    run_files.add_session(str(tmp_path), step=0, num_steps=9, share=8)
+    run_files.add_session(str(tmp_path), step=0, num_steps=9, batch_norm_images=8)
     with open(tmp_path / "sessions.jsonl", "ab") as file:
         file.write(b'"no session"\n{"step": 10, "\xff')
     for step in (20, 30):
-        run_files.add_session(str(tmp_path), step, num_steps=90, share=8)
-    assert [session["step"] for session in run_files.sessions(str(tmp_path))] == [0, 20, 30]
+        run_files.add_session(str(tmp_path), step, num_steps=90, batch_norm_images=8)
+    assert [session["step"] for session in run_files.read_sessions(str(tmp_path))] == [0, 20, 30]
 
 
 def test_an_error_while_compiling_begins_a_line(capsys):
@@ -261,12 +261,12 @@ def test_pictures_of_any_class_names_and_none_that_ends_a_run(tmp_path):
 
 
 def test_curves_show_what_was_written(tmp_path):
-    with MetricsWriter(str(tmp_path), start=0) as writer:
+    with MetricsLog(str(tmp_path), start=0) as writer:
         for step in range(1, 30):
             writer.write({"step": step, "train/loss": 3 / step, "train/top1": 0.1})
     plots.draw_curves(str(tmp_path))
     few = (tmp_path / "curves.png").read_bytes()
-    with MetricsWriter(str(tmp_path), start=29) as writer:
+    with MetricsLog(str(tmp_path), start=29) as writer:
         writer.write({"step": 30, "eval/loss": 1.0, "eval/top1": 0.9, "learning_rate": 0.1})
     plots.draw_curves(str(tmp_path))
     assert (tmp_path / "curves.png").read_bytes() != few

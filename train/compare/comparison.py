@@ -63,7 +63,7 @@ def read(path: str) -> RunSummary:
     rows = read_rows(path)
     if not rows:
         raise RunError(f"{path!r} has told nothing yet: its metrics.jsonl has no rows")
-    step, total = state_of(rows, run_files.sessions(path))
+    step, total = state_of(rows, run_files.read_sessions(path))
     remark = ""
     if total is not None and step < total:
         remark = f"has not finished: step {step:,} of {total:,}"

@@ -26,10 +26,10 @@ from train.engine.preemption import hearing
 from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
 from train.runtime import distributed
 from train.runtime.errors import UsageError
-from train.workdir.checkpoints import Checkpoints, restore_together
+from train.tasks.classification import MIN_TOP5_CLASSES
+from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.run_files import check_data, read_config
 
-TOP5_FROM = 6  # with five classes or fewer a top-5 is 100 % by definition
 
 
 def evaluate(
@@ -81,7 +81,7 @@ def evaluate(
     result = {"examples": examples, "top1": total["top1"] / examples}
     if bad:
         result["bad"] = bad
-    if len(split.source.class_names) >= TOP5_FROM:
+    if len(split.source.class_names) >= MIN_TOP5_CLASSES:
         result["top5"] = total["top5"] / examples
     return result | {"loss": total["loss"] / examples}
 
@@ -187,7 +187,7 @@ def evaluate_run(
         name = other.apply(config.dataset)
         share = ProcessShard(*distributed.place())
         split = DataLoader(config, name, training=False, share=share)
-        check_data(path, split, others=other.is_other_data)
+        check_data(path, split, other_data=other.is_other_data)
         model = make_model(config, len(split.source.class_names))
         # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
         step_config = make_step_config(config, model, steps_per_epoch=1, num_steps=1)
@@ -201,7 +201,7 @@ def evaluate_run(
     with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn)
     with checkpoints:
-        state = restore_together(checkpoints, step, like)
+        state = restore_on_all(checkpoints, step, like)
 
     # Only now what takes its time: decoding all images that stay in memory.
     with distributed.raise_if_any_failed():

@@ -47,7 +47,7 @@ class Experiment:
     """What a run's steps need and that does not change in it.
 
     ``variables`` are the weights that it begins with where ``init_from`` names some, and
-    ``continues`` says that it has checkpoints, which come before these.
+    ``resumes`` says that it has checkpoints, which come before these.
     """
 
     config: ml_collections.ConfigDict
@@ -59,7 +59,7 @@ class Experiment:
     model: ResNet
     step_config: step.StepConfig
     order: EpochSampler
-    continues: bool
+    resumes: bool
     variables: dict[str, Any] | None
 
     @property
@@ -75,7 +75,7 @@ def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment
     RunError for whatever is wrong, before anything is written, decoded or compiled.
     """
     config.dataset.data_dir = data_dir(config.dataset)
-    run_files.check(path, config)
+    resumes = run_files.check(path, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
     share = ProcessShard(*distributed.place())
@@ -85,8 +85,7 @@ def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment
         config, config.dataset.eval_split, training=False, share=share, taken=taken
     )
     check_classes(train_loader.source, eval_loader.source)
-    continues = run_files.has_checkpoints(path)
-    if continues and run_files.described(path) is not None:  # or it is described anew
+    if resumes and run_files.find_description(path) is not None:  # or the file is rewritten
         run_files.check_data(path, train_loader, eval_loader)
     intervals = make_intervals(config, len(train_loader))
     names = train_loader.source.class_names
@@ -98,7 +97,7 @@ def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment
         len(train_loader), config.batch_size, config.seed, config.augment.repeated_aug
     )
     variables = None
-    if not continues:
+    if not resumes:
         variables = initial_variables(config, model, train_loader.image_shape, names)
     return Experiment(
         config=config,
@@ -110,7 +109,7 @@ def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment
         model=model,
         step_config=step_config,
         order=order,
-        continues=continues,
+        resumes=resumes,
         variables=variables,
     )
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from flax_resnet.files import write_atomically
 from train.data.loader import DataLoader
-from train.engine.evaluation import TOP5_FROM, Evaluated
+from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import plots
 from train.reporting.classification_metrics import Scores, score
 from train.runtime.files import writing
 from train.runtime.formatting import MOST_CAPTION, one_line, shortened
+from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 
 FILE = "evaluation.json"
@@ -30,7 +31,7 @@ _TOLD = 5  # classes and confusions in the summary
 def score_of(evaluated: Evaluated) -> Scores:
     """The scores of an evaluation's predictions."""
     names = list(evaluated.split.source.class_names)
-    return score(evaluated.predictions, names, top5=len(names) >= TOP5_FROM)
+    return score(evaluated.predictions, names, top5=len(names) >= MIN_TOP5_CLASSES)
 
 
 def folder_of(workdir: str, evaluated: Evaluated) -> str:

@@ -179,7 +179,7 @@ def explanations(evaluated: Evaluated, which: np.ndarray) -> np.ndarray:
 def page(path: str, parts: dict[str, Any]) -> str:
     """The HTML of a run's report. Raises RunError where ``path`` holds no run."""
     config = run_files.read_config(path)
-    rows, sessions = read_rows(path), run_files.sessions(path)
+    rows, sessions = read_rows(path), run_files.read_sessions(path)
     name = os.path.basename(os.path.abspath(path))
     evaluations: dict[str, dict] = parts.get("evaluations", {})
     panels = curves.of_run(rows, "epoch" if all("epoch" in row for row in rows) else "step")
@@ -204,11 +204,11 @@ def page(path: str, parts: dict[str, Any]) -> str:
 
 def _what(path: str, config: Any) -> str:
     told = f"{config.model.name} on {config.dataset.name}"
-    described = run_files.described(path)
+    described = run_files.find_description(path)
     if described:
         counts = ", ".join(f"{n:,} images in {s}" for s, n in described["images"].items())
         names = described["class_names"]
-        told += f": {counts}; {len(names):,} classes ({run_files.some(names, 4)})"
+        told += f": {counts}; {len(names):,} classes ({run_files.list_names(names, 4)})"
     return told
 
 

@@ -29,7 +29,7 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     console.info(
         f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
         f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
-        f" ({run_files.some(source.class_names, 4)}), {kept}"
+        f" ({run_files.list_names(source.class_names, 4)}), {kept}"
     )
     console.info(
         f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
@@ -47,11 +47,12 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     has_batch_norm = bool(state.batch_stats)
     for warning in config_warnings(config, intervals, devices, has_batch_norm):
         console.warn(warning)
-    share, before = batch_norm_images(config, devices), run_files.sessions(run.path)
-    if has_batch_norm and state.step and before and before[-1].get("share", share) != share:
+    images, sessions = batch_norm_images(config, devices), run_files.read_sessions(run.path)
+    before = sessions[-1].get("batch_norm_images", images) if sessions else images
+    if has_batch_norm and state.step and before != images:
         console.warn(
-            f"batch norm now sees {schedules.counted(share, 'image')} at once, before it saw"
-            f" {before[-1]['share']:,}: the run goes on, but learns a little differently;"
+            f"batch norm now sees {schedules.counted(images, 'image')} at once, before it saw"
+            f" {before:,}: the run goes on, but learns a little differently;"
             " sync_batch_norm=True does not depend on the number of devices"
         )
 

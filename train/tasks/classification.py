@@ -1,4 +1,9 @@
-"""Losses of logits against labels, and which answers are right."""
+"""Image classification: losses of logits against labels, and the rank behind top-1 and top-5.
+
+The target of a record is its class, or two classes with their weights if images are mixed
+(:class:`~train.data.augment.mixup.Targets`). The metrics are the loss in nats, top-1 and top-5
+accuracy.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +15,38 @@ import jax.numpy as jnp
 
 from train.data.augment.mixup import Targets
 
+MIN_TOP5_CLASSES = 6  # with five classes or fewer top-5 accuracy is 1 by definition
+
 
 def make_loss(
     name: str, smoothing: float = 0.0, threshold: float = 0.0
 ) -> Callable[[jax.Array, Targets], jax.Array]:
-    """The loss ``(logits (N, K), targets) -> (N,)`` of ``config.loss``, in nats."""
+    """Return the loss ``(logits (N, K), targets) -> (N,)`` of ``config.loss``, in nats."""
     if name == "binary_cross_entropy":
         return lambda logits, targets: binary_cross_entropy(logits, targets, smoothing, threshold)
     return lambda logits, targets: mixed_cross_entropy(logits, targets, smoothing)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Losses ``(N,)`` of float32 logits ``(N, K)`` against labels ``(N,)``, in nats.
+    """Return cross-entropy losses ``(N,)`` in nats.
 
-    With smoothing s the target is 1 − s for the label plus s / K for each of the K classes
+    With label smoothing s the target is 1 − s for the label plus s / K for each of the K classes
     (Szegedy et al. 2015, arXiv:1512.00567, section 7).
+
+    Args:
+      logits: float32 ``(N, K)``.
+      labels: int ``(N,)``.
+      smoothing: s, in 0…1.
     """
     log_p = jax.nn.log_softmax(logits)
-    of_label = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
-    return -(1 - smoothing) * of_label - smoothing * log_p.mean(axis=1)
+    label_log_p = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    return -(1 - smoothing) * label_log_p - smoothing * log_p.mean(axis=1)
 
 
 def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 0.0) -> jax.Array:
-    """Losses ``(N,)`` as :func:`cross_entropy`'s, of mixed images weighted over both labels.
+    """Return :func:`cross_entropy` losses ``(N,)``, for mixed images weighted over both labels.
 
-    Cross entropy is linear in the target, so this is that of the mixture of both smoothed ones.
+    Cross entropy is linear in the target, so this equals the loss of the mixed, smoothed target.
     """
     losses = cross_entropy(logits, targets.label, smoothing)
     if targets.other is None:
@@ -43,26 +55,20 @@ def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 
     return targets.weight * losses + (1 - targets.weight) * others
 
 
-def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many classes come before the label, int32 ``(N,)``; 0 is a right answer.
-
-    Of equal logits the lower class comes first, as with argmax, so a net that gives the same
-    to all classes is not right by chance; NaN comes before everything.
-    """
-    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    lower = jnp.arange(logits.shape[1]) < labels[:, None]
-    return (~(logits <= own)).sum(axis=1) + ((logits == own) & lower).sum(axis=1)
-
-
 def binary_cross_entropy(
     logits: jax.Array, targets: Targets, smoothing: float = 0.0, threshold: float = 0.0
 ) -> jax.Array:
-    """Losses ``(N,)`` of each class for itself, yes or no; the mean over the K classes.
+    """Return binary cross-entropy losses ``(N,)``, the mean over the K classes, in nats.
 
-    As in ResNet strikes back (Wightman et al. 2021, arXiv:2110.00476, section 3.1), where
-    every label of a mixed image is wholly there: with a threshold t, targets above t become 1
-    and others 0. Without one a label is there by its share. Smoothing as in
-    :func:`cross_entropy`, before the threshold.
+    As in ResNet strikes back (Wightman et al. 2021, arXiv:2110.00476, section 3.1), which counts
+    every label of a mixed image in full: with a threshold, targets above it become 1 and others
+    0. Without a threshold, labels count by their weights.
+
+    Args:
+      logits: float32 ``(N, K)``.
+      targets: labels with weights.
+      smoothing: label smoothing as in :func:`cross_entropy`, applied before the threshold.
+      threshold: ``config.bce_target_threshold``; 0 for none.
     """
     classes = logits.shape[1]
     target = jax.nn.one_hot(targets.label, classes)
@@ -72,11 +78,22 @@ def binary_cross_entropy(
     target = (1 - smoothing) * target + smoothing / classes
     if threshold:
         target = (target > threshold).astype(logits.dtype)
-    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-    return -(target * yes + (1 - target) * no).mean(axis=1)
+    log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return -(target * log_p + (1 - target) * log_not_p).mean(axis=1)
+
+
+def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the number of classes ranked before the label, int32 ``(N,)``; 0 is correct.
+
+    Among equal logits the lower class comes first, as in argmax, so that a model with constant
+    logits is not correct by chance. NaN ranks before everything.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    lower = jnp.arange(logits.shape[1]) < labels[:, None]
+    return (~(logits <= own)).sum(axis=1) + ((logits == own) & lower).sum(axis=1)
 
 
 def chance_loss(name: str, classes: int) -> float:
-    """The loss of logits that are all zero: a net's that has learned nothing."""
-    # The one class of a net with a single output is never wrong, and its loss is 0.
+    """Return the loss of all-zero logits: that of a model that has learned nothing."""
+    # A model with a single output is always correct, with a loss of 0.
     return math.log(2 if name == "binary_cross_entropy" else max(2, classes))

@@ -1,4 +1,4 @@
-"""What a run ran on: for who wants to repeat it, and to see that all processes are alike."""
+"""The software and hardware of a run, to reproduce it and to compare processes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import jax
 import flax_resnet
 from train.runtime.files import ROOT
 
-VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python and the libraries that compute."""
+    """Return the versions of this package, Python and the numerical libraries."""
     own = {"flax-resnet": flax_resnet.__version__, "python": platform.python_version()}
-    return own | {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    return own | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def describe() -> dict[str, Any]:
-    """Versions, the code's revision, and devices and processes, as JSON can hold them."""
+    """Return versions, the code's revision, devices and processes, ready for JSON."""
     device = jax.devices()[0]
     return {
         "versions": versions(),
@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
 
 
 def command() -> str | None:
-    """The command of this project that was typed, for a shell; None where Python was used."""
+    """Return this project's command line as shell text, or None if none is running."""
     main = getattr(sys.modules["__main__"], "__spec__", None)
     if main is None or not main.name.startswith("train."):
         return None
@@ -51,28 +51,28 @@ def command() -> str | None:
 
 
 def git() -> dict[str, Any] | None:
-    """``{"revision", "changed"}`` of the folder that the packages lie in, where Git knows it.
+    """Return ``{"revision", "changed"}`` of the packages' Git repository, or None without one.
 
-    ``changed`` says whether files differ from the revision, untracked ones aside.
+    ``changed`` is whether files differ from the revision, not counting untracked ones.
     """
 
-    def ask(*arguments: str) -> str:
+    def run(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return result.stdout.strip()
 
     try:
-        if Path(ask("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
-            return None  # somebody else's, around an installed package
-        changed = bool(ask("status", "--porcelain", "--untracked-files=no"))
-        return {"revision": ask("rev-parse", "HEAD"), "changed": changed}
+        if Path(run("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
+            return None  # another project's repository around an installed package
+        changed = bool(run("status", "--porcelain", "--untracked-files=no"))
+        return {"revision": run("rev-parse", "HEAD"), "changed": changed}
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 @functools.cache
 def code_digest() -> str:
-    """A checksum over the packages' source files."""
+    """Return a checksum of the packages' source files."""
     digest = hashlib.sha256()
     for package in ("flax_resnet", "train"):
         for path in sorted((ROOT / package).rglob("*.py")):

@@ -21,11 +21,14 @@ from train.runtime.files import writing
 FILE = "metrics.jsonl"
 
 
-class MetricsWriter:
-    """Appends rows to ``metrics.jsonl`` and TensorBoard, both from ``start`` on.
+class MetricsLog:
+    """Writes rows of metrics to ``metrics.jsonl`` and TensorBoard.
 
-    Rows of later steps, which a run that died wrote after its last checkpoint, are taken
-    out: those steps will be done again.
+    Rows after step ``start``, written by a run that died after its last checkpoint, are removed:
+    those steps will be repeated.
+
+    Raises:
+      RunError: a file cannot be read or written.
     """
 
     def __init__(self, workdir: str, start: int):
@@ -37,28 +40,29 @@ class MetricsWriter:
             self._events = Events(os.path.join(workdir, "tensorboard"), start + 1)
 
     def write(self, row: dict[str, float]) -> None:
-        """Writes ``{"step": n, name: value, …}``."""
+        """Write ``{"step": n, name: value, …}``."""
         with writing(self._path):
             self._file.write(to_json(row) + "\n")
             self._file.flush()
             self._events.write(row)
 
-    def __enter__(self) -> MetricsWriter:
+    def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *_) -> None:
-        """Lets go of the files."""
-        with contextlib.suppress(OSError):  # whatever did not reach the disk was told before
+        """Close the files."""
+        with contextlib.suppress(OSError):  # failed writes were reported by write()
             self._file.close()
         with contextlib.suppress(OSError):
             self._events.close()
 
 
 class Events:
-    """TensorBoard's events, written at once: tensorboardX's own writer has a thread, and where
-    that dies, as on a full disk, whoever adds to its queue waits for ever.
+    """TensorBoard events, written synchronously.
 
-    Those of ``first`` and later steps that are there already are told to be void.
+    The thread of tensorboardX's own writer may die, for example on a full disk, and then everyone
+    who adds to its queue waits forever. Existing events of step ``first`` and later are
+    invalidated.
     """
 
     def __init__(self, folder: str, first: int):
@@ -69,14 +73,14 @@ class Events:
         self._write(session_log=start, step=first)
 
     def write(self, row: dict[str, float]) -> None:
-        """Writes a row's finite numbers under their names."""
+        """Write the finite numbers of a row."""
         for name, value in row.items():
             if name != "step" and math.isfinite(value):
                 self._write(summary=scalar(name, value), step=row["step"])
         self._writer.flush()
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
         self._writer.close()
 
     def _write(self, **fields: Any) -> None:
@@ -84,12 +88,12 @@ class Events:
 
 
 def to_json(row: dict[str, Any]) -> str:
-    """A row as one line; what is not finite, which JSON cannot say, becomes null."""
+    """Return a row as one line of JSON, with null for numbers that are not finite."""
     return json.dumps(finite(row), allow_nan=False)
 
 
 def finite(content: Any) -> Any:
-    """The content with None for each number that is not finite, which JSON cannot say."""
+    """Replace numbers that are not finite, which JSON cannot represent, with None."""
     if isinstance(content, dict):
         return {name: finite(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -100,10 +104,13 @@ def finite(content: Any) -> Any:
 
 
 def read_rows(workdir: str) -> list[dict[str, float | None]]:
-    """The rows of ``metrics.jsonl``; lines that are none, such as one cut short, are left out,
-    and what is no finite number is None.
+    """Read the rows of ``metrics.jsonl``; return none if there is no such file.
 
-    No rows where there is no such file; RunError where it cannot be read.
+    Invalid lines, for example truncated ones, are skipped; values that are not finite numbers
+    become None.
+
+    Raises:
+      RunError: the file cannot be read.
     """
     rows = []
     try:
@@ -123,7 +130,7 @@ def read_rows(workdir: str) -> list[dict[str, float | None]]:
 
 
 def evaluated_rows(rows: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:
-    """The rows that have an evaluation."""
+    """Return the rows that have an evaluation."""
     return [row for row in rows if row.get("eval/top1") is not None]
 
 

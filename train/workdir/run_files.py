@@ -1,6 +1,7 @@
-"""A run's folder, which describes itself: what it holds and whether it may be continued.
+"""The files that describe a run in its workdir, and whether the run may be resumed there.
 
-``config.json`` is the configuration, ``run.json`` what predicting needs beside it.
+``config.json`` holds the configuration, ``run.json`` whatever else prediction needs, and
+``sessions.jsonl`` one line per start with the software and hardware it used.
 """
 
 from __future__ import annotations
@@ -29,66 +30,91 @@ from train.runtime.formatting import one_line
 from train.workdir import environment
 
 SESSIONS = "sessions.jsonl"
-_SESSION_HAS = {"time", "step", "versions", "devices", "device_kind", "platform", "processes"}
-_SESSION_HAS |= {"xla_flags"}
-_SEEN_SECONDS = 30  # that network file systems may take to show a new file
+_SESSION_KEYS = {
+    *("time", "step", "versions", "devices", "device_kind", "platform", "processes", "xla_flags")
+}
+_VISIBLE_SECONDS = 30  # time that network file systems may take to show a new file
 
 
-def check(path: str, config: ml_collections.ConfigDict) -> None:
-    """Checks, and changes nothing, that ``config`` may train in the folder.
+def check(path: str, config: ml_collections.ConfigDict) -> bool:
+    """Check that ``config`` may be trained in the folder, without changing anything.
 
-    Raises UsageError, with the keys that differ, where the folder's run learns otherwise
-    and has something to lose, and RunError where the folder cannot be written.
+    Returns:
+      Whether the folder has checkpoints, so that the run is resumed.
+
+    Raises:
+      UsageError: the folder has checkpoints of a run with another configuration.
+      RunError: the folder cannot be written, or its config.json cannot be read.
     """
     check_writable(path, f"the workdir {path!r}")
-    if has_checkpoints(path):
-        differ = loading.differences(read_config(path), config)
-        if differ:
-            keys = "; ".join(f"{key} was {old!r}, is now {new!r}" for key, old, new in differ)
-            raise UsageError(
-                f"{path!r} holds a run with another configuration: {keys}. Give the same"
-                " configuration to continue it, or another --workdir"
-            )
+    if not saved_steps(path):
+        return False
+    if different := loading.differences(read_config(path), config):
+        keys = "; ".join(f"{key} was {old!r}, is now {new!r}" for key, old, new in different)
+        raise UsageError(
+            f"{path!r} holds a run with another configuration: {keys}. Use the same configuration"
+            " to resume it, or another --workdir"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """Lock the workdir, created if needed, for this trainer.
+
+    Raises:
+      RunError: another trainer holds the lock, or the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            with writing(f"the workdir {path!r}"):
+                os.makedirs(path, exist_ok=True)
+            lock = os.path.join(path, "trainer.lock")
+            with writing(lock):
+                if not stack.enter_context(locked(lock)):
+                    warn(
+                        f"the file system of {path!r} has no locks: do not start a second"
+                        " trainer there"
+                    )
+        except Locked as error:
+            raise RunError(
+                f"{error} trains in {path!r}; wait until it ends, or use another --workdir"
+            ) from None
+        yield
 
 
 def create(path: str, config: ml_collections.ConfigDict) -> None:
-    """Makes the folder and writes the configuration there; RunError where that fails."""
+    """Create the folder and write ``config.json``; raise RunError if that fails."""
     with writing(f"the workdir {path!r}"):
         os.makedirs(path, exist_ok=True)
     with writing(_config_file(path)):
         write_atomically(_config_file(path), loading.to_json(config))
 
 
-@contextlib.contextmanager
-def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
-    """Holds the workdir for one trainer. Raises RunError where another one has it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            with writing(f"the workdir {path!r}"):
-                os.makedirs(path, exist_ok=True)
-            place = os.path.join(path, "trainer.lock")
-            with writing(place):
-                if not stack.enter_context(locked(place)):
-                    warn(f"{path!r} has no locks: do not start a second trainer there")
-        except Locked as error:
-            raise RunError(
-                f"{error} trains in {path!r}; wait for its end, or take another --workdir"
-            ) from None
-        yield
+def read_config(path: str) -> ml_collections.ConfigDict:
+    """Return the configuration of the run in ``path``; raise RunError if there is none."""
+    file_path = _config_file(path)
+    advice = "restore the file, or train in another --workdir"
+    try:
+        with open(file_path, encoding="utf-8") as file:
+            return loading.from_json(file.read())
+    except FileNotFoundError:
+        if saved_steps(path):  # without the configuration they are useless
+            raise RunError(f"{path!r} has checkpoints, but no config.json: {advice}") from None
+        raise RunError(f"{path!r} holds no run: there is no {file_path}") from None
+    except OSError as error:
+        raise RunError(f"cannot read {file_path}: {error.strerror}; {advice}") from error
+    except ValueError as error:
+        raise RunError(f"cannot read {file_path}: {error}; {advice}") from error
 
 
 def saved_steps(path: str) -> list[int]:
-    """The steps that have a checkpoint in the workdir, in order."""
+    """Return the steps that have a checkpoint in the workdir, in ascending order."""
     return steps_in(os.path.join(path, FOLDER))
 
 
-def has_checkpoints(path: str) -> bool:
-    """Whether anything was saved in the workdir."""
-    return bool(saved_steps(path))
-
-
 def check_shared(path: str) -> None:
-    """Raises RunError in all processes where one sees another folder at ``path``."""
+    """Raise RunError in all processes if one of them sees another folder at ``path``."""
     if distributed.process_count() == 1:
         return
     token = os.path.join(path, f".shared.{distributed.allgather(secrets.token_hex(8))[0]}")
@@ -98,12 +124,12 @@ def check_shared(path: str) -> None:
                 open(token, "w").close()
     try:
         with distributed.raise_if_any_failed():
-            deadline = time.monotonic() + _SEEN_SECONDS
+            deadline = time.monotonic() + _VISIBLE_SECONDS
             while not os.path.exists(token):
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"the workdir {path!r} is not the one that process 0 sees; it has to be"
-                        " in a folder that all processes share"
+                        f"the workdir {path!r} is not the one that process 0 sees; it must be in"
+                        " a folder that all processes share"
                     )
                 time.sleep(0.2)
     finally:
@@ -112,61 +138,63 @@ def check_shared(path: str) -> None:
                 os.unlink(token)
 
 
-def sessions(path: str) -> list[dict[str, Any]]:
-    """Each start of the run: its ``step``, ``num_steps`` of all, the batch norm's ``share``, the
-    ``command`` where it was one, and the environment."""
-    found = []
-    with contextlib.suppress(OSError):
-        with open(os.path.join(path, SESSIONS), encoding="utf-8", errors="replace") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):  # of a line cut short
-                    found.append(json.loads(line))
-    return [one for one in found if isinstance(one, dict) and one.keys() >= _SESSION_HAS]
+# sessions.jsonl -----------------------------------------------------------------------------
 
 
-def add_session(path: str, step: int, num_steps: int, share: int) -> None:
-    """Notes a start at ``step`` of ``num_steps`` with what it runs on, see :func:`sessions`."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    session = {"time": now, "step": step, "num_steps": num_steps, "share": share}
-    session |= {"command": environment.command()} | environment.describe()
+def add_session(path: str, step: int, num_steps: int, batch_norm_images: int) -> None:
+    """Record a start of the run.
+
+    Args:
+      path: the workdir.
+      step: the step from which the run starts.
+      num_steps: total number of steps.
+      batch_norm_images: images over which batch norm computes its statistics.
+    """
+    session = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "num_steps": num_steps,
+        "batch_norm_images": batch_norm_images,
+        "command": environment.command(),
+    } | environment.describe()
     append_line(os.path.join(path, SESSIONS), json.dumps(session))
 
 
-def read_config(path: str) -> ml_collections.ConfigDict:
-    """The configuration of the run in ``path``. Raises RunError where there is none."""
-    place = _config_file(path)
-    advice = "put it back as it was, or train in another --workdir"
-    try:
-        with open(place, encoding="utf-8") as file:
-            return loading.from_json(file.read())
-    except FileNotFoundError:
-        if has_checkpoints(path):  # of what, nothing else says
-            raise RunError(f"{path!r} has checkpoints, but no config.json: {advice}") from None
-        raise RunError(f"{path!r} holds no run: there is no {place}") from None
-    except OSError as error:
-        raise RunError(f"cannot read {place}: {error.strerror}; {advice}") from error
-    except ValueError as error:
-        raise RunError(f"cannot read {place}: {error}; {advice}") from error
+def read_sessions(path: str) -> list[dict[str, Any]]:
+    """Return all starts of the run, as :func:`add_session` wrote them.
+
+    ``command`` is None if the run was started from Python.
+    """
+    sessions = []
+    with contextlib.suppress(OSError):
+        with open(os.path.join(path, SESSIONS), encoding="utf-8", errors="replace") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):  # of a truncated line
+                    sessions.append(json.loads(line))
+    return [s for s in sessions if isinstance(s, dict) and s.keys() >= _SESSION_KEYS]
+
+
+# run.json -----------------------------------------------------------------------------------
 
 
 def describe(
     path: str, config: ml_collections.ConfigDict, train_loader: DataLoader, eval_loader: DataLoader
 ) -> None:
-    """Writes ``run.json``: what a prediction needs to know, and the versions of what runs."""
+    """Write ``run.json``: whatever prediction needs, and the versions of the software."""
     description = {
         "model": config.model.name,
         "class_names": list(train_loader.source.class_names),
         "preprocessing": dataclasses.asdict(eval_loader.preprocessing),
-        "images": {split.source.split: len(split) for split in (train_loader, eval_loader)},
+        "images": {loader.source.split: len(loader) for loader in (train_loader, eval_loader)},
+        "versions": environment.versions(),
     }
-    description["versions"] = environment.versions()
     text = json.dumps(description, indent=2, ensure_ascii=False)
     with writing(_run_file(path)):
         write_atomically(_run_file(path), text + "\n")
 
 
-def described(path: str) -> dict[str, Any] | None:
-    """What :func:`describe` wrote; None where that is gone or damaged."""
+def find_description(path: str) -> dict[str, Any] | None:
+    """Return the content of ``run.json``, or None if it is missing or damaged."""
     try:
         with open(_run_file(path), encoding="utf-8") as file:
             description = json.load(file)
@@ -177,58 +205,63 @@ def described(path: str) -> dict[str, Any] | None:
 
 
 def read_description(path: str) -> dict[str, Any]:
-    """As :func:`described`. Raises RunError where that gives None."""
-    description = described(path)
+    """Return the content of ``run.json``; raise RunError if it is missing or damaged."""
+    description = find_description(path)
     if description is None:
         raise RunError(
-            f"cannot read {_run_file(path)}, which is missing or damaged: train.main writes it"
-            " anew where the run is continued"
+            f"cannot read {_run_file(path)}, which is missing or damaged: train.main rewrites it"
+            " when the run is resumed"
         )
     return description
 
 
-def check_data(path: str, *splits: DataLoader, others: bool = False) -> None:
-    """Raises RunError where data are others than those of the run in ``path``.
+def check_data(path: str, *loaders: DataLoader, other_data: bool = False) -> None:
+    """Check that the data are those of the run in ``path``.
 
-    Their folder may be another, but neither their classes nor their number: labels would
-    mean something else, and the batches hold other images. Of ``others``, which the run has
-    never seen, the number is free.
+    Their folder may have moved, but classes and number of images must be the same: otherwise
+    labels would have another meaning and batches would hold other images.
+
+    Args:
+      path: the workdir.
+      loaders: splits to check.
+      other_data: whether the run never used these data; then their number does not matter.
+
+    Raises:
+      RunError: the data differ.
     """
     description = read_description(path)
-    learned, counts = description["class_names"], description["images"]
-    for split in splits:
-        source = split.source
-        if list(source.class_names) != learned:
+    trained, counts = description["class_names"], description["images"]
+    for loader in loaders:
+        source = loader.source
+        if list(source.class_names) != trained:
             raise RunError(
-                f"the run in {path!r} learned the classes {some(learned)}, but {source.name}"
-                f" {source.split} has {some(source.class_names)}{_unlike(source, learned)}"
+                f"the run in {path!r} was trained on the classes {list_names(trained)}, but"
+                f" {source.name} {source.split} has"
+                f" {list_names(source.class_names)}{_difference(source, trained)}"
             )
-        if not others and len(split) != counts.get(source.split, len(split)):
+        if not other_data and len(loader) != counts.get(source.split, len(loader)):
             raise RunError(
                 f"the run in {path!r} had {counts[source.split]:,} images in {source.name}"
-                f" {source.split}, which has {len(split):,} now; put them back, or take another"
+                f" {source.split}, which has {len(loader):,} now; restore them, or use another"
                 " --workdir"
             )
 
 
-def _unlike(source: DataSource, learned: Sequence[str]) -> str:
-    """What tells two lists of classes apart, where their beginnings do not."""
-    unknown = [name for name in source.class_names if name not in learned]
-    lacking = [name for name in learned if name not in source.class_names]
-    if not unknown and not lacking:
+def _difference(source: DataSource, trained: Sequence[str]) -> str:
+    """Return how the classes differ, since the beginnings of two lists may be equal."""
+    unknown = [name for name in source.class_names if name not in trained]
+    missing = [name for name in trained if name not in source.class_names]
+    if not unknown and not missing:
         return ", in another order"
-    told = [
-        f"{what} {some(names)}"
-        for what, names in (("unknown:", unknown), ("missing:", lacking))
-        if names
-    ]
-    return f" ({'; '.join(told)})"
+    parts = {"unknown": unknown, "missing": missing}
+    text = "; ".join(f"{label}: {list_names(names)}" for label, names in parts.items() if names)
+    return f" ({text})"
 
 
-def some(names: Sequence[str], most: int = 8) -> str:
-    """At most so many names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(one_line, names[:most])) + more
+def list_names(names: Sequence[str], limit: int = 8) -> str:
+    """Return the first names as text, with the number of further ones."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(one_line, names[:limit])) + more
 
 
 def _config_file(path: str) -> str:

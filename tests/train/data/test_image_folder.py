@@ -192,7 +192,7 @@ def test_a_run_is_not_continued_on_other_pictures(tmp_path):
     with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
         run_files.check_data(str(tmp_path), DataLoader(config, "train", training=True))
     make(tmp_path, "val/c/1.png")
-    with pytest.raises(RunError, match="learned the classes a, b, but folder test has a, b, c"):
+    with pytest.raises(RunError, match="was trained on the classes a, b, but folder test has a, b, c"):
         run_files.check_data(str(tmp_path), DataLoader(config, "test", training=False))
 
 

@@ -12,7 +12,7 @@ from train.engine import mfu
 from train.engine.devices import Devices
 from train.engine.meter import Meter
 from train.reporting.console import Console
-from train.workdir.metrics_log import MetricsWriter
+from train.workdir.metrics_log import MetricsLog
 
 
 def a_run(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
@@ -60,7 +60,7 @@ def test_the_share_is_told_everywhere(tmp_path, capsys):
     with Console(10) as console:
         console.progress(row)
     assert "of peak FLOP/s 41.2%" in capsys.readouterr().out
-    with MetricsWriter(str(tmp_path), 0) as writer:
+    with MetricsLog(str(tmp_path), 0) as writer:
         writer.write(row)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["flops_share"] == 0.4123
     (events,) = (tmp_path / "tensorboard").iterdir()

@@ -5,5 +5,5 @@ from train.runtime.cli import run_command
 from train.workdir import run_files
 
 if __name__ == "__main__":
-    run_files._SEEN_SECONDS = 1
+    run_files._VISIBLE_SECONDS = 1
     run_command(main)

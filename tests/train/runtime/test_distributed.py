@@ -17,7 +17,7 @@ from train.data.sampler import ProcessShard
 from train.runtime import distributed, rendezvous
 from train.runtime.cli import Parser
 from train.runtime.errors import RunError, UsageError
-from train.workdir.run_files import saved_steps, sessions
+from train.workdir.run_files import read_sessions, saved_steps
 
 # A batch that 1, 2 and 3 devices divide, and batch statistics of all of it.
 TINY = (
@@ -86,9 +86,9 @@ def story(commands, start_all, tmp_path_factory):
     assert undisturbed.returncode == 0, undisturbed.stderr
 
     def start_and_wait(count):
-        before = len(sessions(path))
+        before = len(read_sessions(path))
         run = start_all(*[arguments if count < 3 else shard_map] * count)
-        wait_until(run[0], lambda: len(sessions(path)) > before and saved_steps(path))
+        wait_until(run[0], lambda: len(read_sessions(path)) > before and saved_steps(path))
         wait_until(run[0], has_done(path, saved_steps(path)[-1] + 5))
         return run
 
@@ -115,9 +115,9 @@ def story(commands, start_all, tmp_path_factory):
 
     kill(2, 3)
 
-    before = len(sessions(path))
+    before = len(read_sessions(path))
     one = commands.start("tests.undrawn", *arguments)
-    wait_until(one, lambda: len(sessions(path)) > before)
+    wait_until(one, lambda: len(read_sessions(path)) > before)
     wait_until(one, has_done(path, saved_steps(path)[-1] + 5))
     one.send_signal(signal.SIGTERM)
     parts["one"] = ended([one])
@@ -154,7 +154,7 @@ def test_it_goes_on_with_other_processes_and_ends_as_one_alone_does(story, comma
     path, alone, parts = story
     assert [status for status, _, _ in parts["done"]] == [0, 0, 0], parts["done"]
     assert parts["one"][0][0] == 75, parts["one"]
-    assert [session["processes"] for session in sessions(path)] == [2, 2, 3, 1, 3]
+    assert [session["processes"] for session in read_sessions(path)] == [2, 2, 3, 1, 3]
     one, other = final_state(path), final_state(alone)
     # Rounding that grows over eighty steps, against how far they went.
     learned = [name for name in other if name.startswith(".params")]

@@ -32,7 +32,7 @@ def test_class_names_with_line_breaks_are_told_in_a_line(tmp_path):
     config = default_config()
     config.dataset.name, config.dataset.data_dir = "folder", str(tmp_path)
     split = DataLoader(config, "val", training=False)
-    assert run_files.some(split.source.class_names) == r"a\rcat, dog\nhouse"
+    assert run_files.list_names(split.source.class_names) == r"a\rcat, dog\nhouse"
 
     labels, wrong = np.array([0, 1]), np.array([1, 0])
     sure = np.full(2, 0.75)

@@ -1,4 +1,4 @@
-"""Orbax: what is kept, found and restored."""
+"""Checkpoints: which are kept, and what is restored."""
 
 import os
 import shutil
@@ -35,8 +35,8 @@ def assert_same(a, b):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Steps 10 … 60 with a best top-1 at 20 and none at 50; two are kept."""
-    with Checkpoints(str(tmp_path), keep=2) as checkpoints:
+    """Save steps 10 … 60, with the best top-1 at 20 and none at 50; keep two."""
+    with Checkpoints(str(tmp_path), max_to_keep=2) as checkpoints:
         for step, top1 in (
             (10, 0.2),
             (20, 0.9),
@@ -50,61 +50,63 @@ def saved(tmp_path):
         yield checkpoints
 
 
-def test_keeps_the_last_and_the_best(saved):
+def test_latest_and_best_are_kept(saved):
     assert saved.steps() == [20, 50, 60]
     assert saved.best() == (20, 0.9)
 
 
-def test_a_best_that_is_equalled_afterwards_goes(saved):
+def test_best_is_removed_once_a_later_step_equals_it(saved):
     saved.attach_metrics(60, {"top1": 0.9})
     assert saved.steps() == [50, 60]
-    assert_same(saved.restore("best", like=state_at(0)), state_at(60))
+    assert_same(saved.restore("best", template=state_at(0)), state_at(60))
 
 
 @pytest.mark.parametrize(("step", "number"), [("last", 60), ("best", 20), (50, 50)])
-def test_restores_bit_for_bit(saved, step, number):
-    assert_same(saved.restore(step, like=state_at(0)), state_at(number))
+def test_restores_bit_exactly(saved, step, number):
+    assert_same(saved.restore(step, template=state_at(0)), state_at(number))
 
 
-def test_a_reader_sees_the_same_and_changes_nothing(saved, tmp_path):
+def test_read_only_access_changes_nothing(saved, tmp_path):
     before = sorted(os.listdir(saved.folder))
     reader = Checkpoints(str(tmp_path))
     assert reader.steps() == [20, 50, 60]
     assert reader.best() == (20, 0.9)
-    assert_same(reader.restore("best", like=state_at(0)), state_at(20))
+    assert_same(reader.restore("best", template=state_at(0)), state_at(20))
     assert sorted(os.listdir(saved.folder)) == before
 
 
-def test_an_older_step_is_not_saved_in_silence(saved):
+def test_saving_an_older_step_is_an_error(saved):
     for step in (30, 60):
-        with pytest.raises(RunError, match=f"has step 60 already, not saving {step}"):
+        with pytest.raises(RunError, match=f"already has step 60, cannot save step {step}"):
             saved.save(state_at(step))
 
 
-def test_what_improves_is_better_than_all_that_was_saved(saved):
+def test_is_best_compares_with_all_saved_steps(saved):
     assert saved.is_best({"top1": 0.91})
     assert not saved.is_best({"top1": 0.9}) and not saved.is_best(None)
-    assert not Checkpoints(os.path.dirname(saved.folder), keep=2).is_best({"top1": 0.9})
+    assert not Checkpoints(os.path.dirname(saved.folder), max_to_keep=2).is_best({"top1": 0.9})
 
 
-def test_a_step_that_is_not_there(saved):
+def test_missing_step_is_a_usage_error(saved):
     with pytest.raises(UsageError, match="no step 30; it has 20, 50, 60"):
-        saved.restore(30, like=state_at(0))
+        saved.restore(30, template=state_at(0))
 
 
-def test_nothing_saved(tmp_path):
+def test_empty_folder_has_nothing_to_restore(tmp_path):
     with pytest.raises(RunError, match="no checkpoints"):
         Checkpoints(str(tmp_path))
-    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    checkpoints = Checkpoints(str(tmp_path), max_to_keep=1)
     assert checkpoints.steps() == [] and checkpoints.best() is None
     with pytest.raises(RunError, match="no finished checkpoint"):
-        checkpoints.restore("last", like=state_at(0))
+        checkpoints.restore("last", template=state_at(0))
 
 
-def test_a_state_of_another_shape_is_refused(saved):
+def test_template_of_another_shape_is_refused(saved):
     other = state_at(0).replace(params={"layer": {"kernel": np.zeros((3, 5), np.float32)}})
-    with pytest.raises(RunError, match=r"checkpoints/60.*kernel.*\(3, 4\), not \(3, 5\)"):
-        saved.restore("last", like=other)
+    with pytest.raises(
+        RunError, match=r"checkpoints/60.*kernel.*shape \(3, 4\), expected \(3, 5\)"
+    ):
+        saved.restore("last", template=other)
 
 
 def files(folder):
@@ -122,88 +124,89 @@ def cut(path):
 
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
-def test_whichever_file_is_damaged_the_one_before_is_used(saved, tmp_path, damage):
-    """And told; the damaged one goes out of the way, and the run can go on."""
+def test_corrupt_checkpoint_falls_back_to_the_previous_one(saved, tmp_path, damage):
+    """Whichever file is damaged: a warning is logged, and a writer moves the checkpoint away."""
     step, whole = Path(saved.folder, "60"), tmp_path / "whole"
     shutil.copytree(step, whole)
     for path in files(whole):
         name = path.relative_to(whole)
         if str(name) == "_CHECKPOINT_METADATA":
-            continue  # of which nothing is needed
+            continue  # not needed to restore
         shutil.rmtree(step)
         shutil.copytree(whole, step)
         damage(step / name)
-        told = []
-        with Checkpoints(str(tmp_path), warn=told.append) as reader:
-            state = reader.restore("last", like=state_at(0))
+        warnings = []
+        with Checkpoints(str(tmp_path), warn=warnings.append) as reader:
+            state = reader.restore("last", template=state_at(0))
         assert_same(state, state_at(50))
-        assert len(told) == 1 and "checkpoints/60" in told[0] and "Step 50 is used" in told[0]
-        assert saved.steps() == [20, 50, 60]  # a reader changes nothing
-        with pytest.raises(RunError, match=r"checkpoints/60: .*Others: 20, 50"):
-            reader.restore(60, like=state_at(0))
-    with Checkpoints(str(tmp_path), keep=2, warn=told.append) as writer:
+        [warning] = warnings
+        assert "checkpoints/60" in warning and "Using step 50 instead" in warning
+        assert saved.steps() == [20, 50, 60]  # read-only
+        with pytest.raises(RunError, match=r"checkpoints/60: .*Other steps: 20, 50"):
+            reader.restore(60, template=state_at(0))
+    with Checkpoints(str(tmp_path), max_to_keep=2, warn=warnings.append) as writer:
         flip(next(path for path in files(step) if path.stat().st_size > 100))
-        assert_same(writer.restore("last", like=state_at(0)), state_at(50))
-        assert "damaged_checkpoints/60" in told[-1]
+        assert_same(writer.restore("last", template=state_at(0)), state_at(50))
+        assert "moved to" in warnings[-1] and "damaged_checkpoints/60" in warnings[-1]
         assert files(tmp_path / "damaged_checkpoints" / "60")
         writer.save(state_at(60), {"top1": 0.7})
         writer.wait()
-        assert_same(writer.restore("last", like=state_at(0)), state_at(60))
+        assert_same(writer.restore("last", template=state_at(0)), state_at(60))
 
 
-def test_checkpoints_without_manifests_are_restored(saved, tmp_path):
+def test_checkpoints_without_manifest_are_restored(saved, tmp_path):
     for step in saved.steps():
         Path(saved.folder, str(step), "manifest.json").unlink()
-    assert_same(Checkpoints(str(tmp_path)).restore("last", like=state_at(0)), state_at(60))
+    assert_same(Checkpoints(str(tmp_path)).restore("last", template=state_at(0)), state_at(60))
 
 
-def test_where_all_are_damaged_nothing_is_moved(saved, tmp_path):
+def test_nothing_is_moved_if_all_are_corrupt(saved, tmp_path):
     for step in saved.steps():
         flip(max(files(Path(saved.folder, str(step))), key=lambda path: path.stat().st_size))
-    with Checkpoints(str(tmp_path), keep=2) as writer:
+    with Checkpoints(str(tmp_path), max_to_keep=2) as writer:
         with pytest.raises(
             RunError,
-            match=r"checkpoints/60: .*checksum differs\. None of 3 .* put a good copy .* or begin",
+            match=r"checkpoints/60: .*checksum differs\. None of the 3 .* intact .* or start",
         ):
-            writer.restore("last", like=state_at(0))
+            writer.restore("last", template=state_at(0))
         assert writer.steps() == [20, 50, 60]
 
 
-def test_a_damaged_one_that_cannot_be_moved_ends_the_run(saved, tmp_path):
-    """It would be in the way of what is saved later."""
+def test_corrupt_checkpoint_that_cannot_be_moved_is_an_error(saved, tmp_path):
+    """It would block saving this step later."""
     flip(Path(saved.folder, "60", "manifest.json"))
     (tmp_path / "damaged_checkpoints").write_text("")
-    with Checkpoints(str(tmp_path), keep=2) as writer:
+    with Checkpoints(str(tmp_path), max_to_keep=2) as writer:
         with pytest.raises(RunError, match=r"checkpoints/60 cannot be moved to .*: \w.*; move it"):
-            writer.restore("last", like=state_at(0))
+            writer.restore("last", template=state_at(0))
         assert writer.steps() == [20, 50, 60]
 
 
-def test_names_that_are_no_steps_are_left_alone(saved, tmp_path):
+def test_folders_that_are_not_steps_are_ignored(saved, tmp_path):
     names = ["²", "٣", "0099", "1_0", "-5", "notes"]
     for name in names:
         Path(saved.folder, name).mkdir()
-    with Checkpoints(str(tmp_path), keep=2) as writer:
-        assert_same(writer.restore("last", like=state_at(0)), state_at(60))
+    with Checkpoints(str(tmp_path), max_to_keep=2) as writer:
+        assert_same(writer.restore("last", template=state_at(0)), state_at(60))
         writer.save(state_at(70))
         writer.wait()
         assert writer.steps() == [20, 60, 70]
     assert set(names) < set(os.listdir(saved.folder))
 
 
-def test_nothing_older_goes_before_the_new_one_was_read_back(saved, monkeypatch):
-    """A disk that gives back other bytes than it took: told at the next call, nothing is lost."""
-    monkeypatch.setattr(saved, "_restore", lambda step, like: state_at(0))
+def test_old_checkpoints_are_kept_until_the_new_one_is_verified(saved, monkeypatch):
+    """If the disk returns other bytes than were written, the next call raises; nothing is lost."""
+    monkeypatch.setattr(saved, "_restore", lambda step, template: state_at(0))
     saved.save(state_at(70))
-    with pytest.raises(RunError, match=r"cannot save step 70 .*not what was written"):
+    with pytest.raises(RunError, match=r"cannot save step 70 .*differ from the saved ones"):
         saved.wait()
     monkeypatch.undo()
     assert saved.steps() == [20, 50, 60]
-    assert_same(saved.restore("last", like=state_at(0)), state_at(60))
+    assert_same(saved.restore("last", template=state_at(0)), state_at(60))
     assert sorted(os.listdir(saved.folder)) == ["20", "50", "60"]
 
 
-def test_a_full_disk_shows_at_the_next_step(saved, monkeypatch):
+def test_full_disk_raises_at_the_next_step(saved, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -216,16 +219,16 @@ def test_a_full_disk_shows_at_the_next_step(saved, monkeypatch):
     assert saved.steps() == [20, 50, 60]
 
 
-def test_a_file_in_the_folders_place(tmp_path):
+def test_file_at_the_path_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(RunError, match="is no folder"):
-        Checkpoints(str(tmp_path), keep=2)
+    with pytest.raises(RunError, match="is not a folder"):
+        Checkpoints(str(tmp_path), max_to_keep=2)
 
 
-def test_what_a_kill_left_half_written_is_not_seen_and_goes(saved, tmp_path):
+def test_partial_save_of_a_killed_process_is_removed(saved, tmp_path):
     half = os.path.join(saved.folder, "70.orbax-checkpoint-tmp")
     os.makedirs(half)
-    again = Checkpoints(str(tmp_path), keep=2)
+    again = Checkpoints(str(tmp_path), max_to_keep=2)
     assert again.steps() == [20, 50, 60]
     again.save(state_at(70))
     again.wait()
@@ -233,12 +236,12 @@ def test_what_a_kill_left_half_written_is_not_seen_and_goes(saved, tmp_path):
     assert not os.path.exists(half)
 
 
-def test_saving_is_asynchronous_and_takes_a_copy(tmp_path):
-    """What training does to the state after save() must not reach the disk."""
-    checkpoints = Checkpoints(str(tmp_path), keep=1)
+def test_saving_is_asynchronous_and_copies_the_state(tmp_path):
+    """Changes to the state after save() must not reach the disk."""
+    checkpoints = Checkpoints(str(tmp_path), max_to_keep=1)
     state = state_at(5)
     expected = jax.tree.map(np.copy, state)
     checkpoints.save(state)
     state.params["layer"]["kernel"][:] = -1
     checkpoints.wait()
-    assert_same(checkpoints.restore("last", like=state), expected)
+    assert_same(checkpoints.restore("last", template=state), expected)
