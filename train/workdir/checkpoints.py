@@ -170,7 +170,7 @@ class Checkpoints:
         self._manager.close()
 
     def _save(self, step: int, state: Any, metrics: dict[str, float] | None) -> None:
-        """Write a checkpoint, read it back and add the manifest, then remove old ones. Runs in the thread."""
+        """Write a checkpoint with its manifest, verify it, then remove old ones (in the thread)."""
         path = self._path(step)
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
