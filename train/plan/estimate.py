@@ -29,13 +29,12 @@ from train.plan.dry_run import (
     largest_batch,
     mean_pixels,
 )
-from train.prepare.staging import size, size_of
 from train.reporting import run_summary
 from train.reporting.console import Console
 from train.reporting.plots import Plots, draw_schedule
 from train.runtime.errors import RunError, UsageError
-from train.runtime.files import writing
-from train.runtime.formatting import clock
+from train.runtime.files import directory_size, writing
+from train.runtime.formatting import clock, format_bytes
 from train.workdir import run_files
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -147,7 +146,7 @@ def planned(
         seconds = trial.measure()
         needed = trial.memory()
         tell_time(console, run, trial, seconds, start, found)
-        check_disk(run.path, size_of(scratch), config.checkpoint.max_to_keep, problems)
+        check_disk(run.path, directory_size(scratch), config.checkpoint.max_to_keep, problems)
     tell_memory(console, run, needed, found, problems)
     tell_batch(console, run, needed, trial, found)
     console.info(f"look at: {output}/schedule.png, {output}/samples.png")
@@ -204,10 +203,10 @@ def tell_memory(
 ) -> None:
     """What is needed and what there is."""
     where = "of this machine's" if run.devices.platform == "cpu" else "of each device's"
-    there = "" if needed.limit is None else f"; there are {size(needed.limit)}"
+    there = "" if needed.limit is None else f"; there are {format_bytes(needed.limit)}"
     console.info(
-        f"memory:  {size(needed.needed)} {where} memory at the peak{there}; the compiled step"
-        f" alone holds {size(needed.step)}"
+        f"memory:  {format_bytes(needed.needed)} {where} memory at the peak{there}; the compiled"
+        f" step alone holds {format_bytes(needed.step)}"
     )
     found |= {
         "step_bytes": needed.step,
@@ -216,8 +215,8 @@ def tell_memory(
     }
     if not needed.fits:
         problems.append(
-            f"the run needs {size(needed.needed)} {where} memory, and there are"
-            f" {size(needed.limit)}: {TOO_LARGE}"
+            f"the run needs {format_bytes(needed.needed)} {where} memory, and there are"
+            f" {format_bytes(needed.limit)}: {TOO_LARGE}"
         )
 
 
@@ -248,8 +247,9 @@ def check_disk(path: str, checkpoint: int, keep: int, problems: list[str]) -> No
     wanted, free = checkpoint * max(1, keep + 2 - there), shutil.disk_usage(above).free
     if free < wanted:
         problems.append(
-            f"checkpoints in {path!r} need {size(wanted)} and the disk has {size(free)} free; make"
-            " room, or choose another --workdir or a smaller config.checkpoint.max_to_keep"
+            f"checkpoints in {path!r} need {format_bytes(wanted)} and the disk has"
+            f" {format_bytes(free)} free; make room, or choose another --workdir"
+            " or a smaller config.checkpoint.max_to_keep"
         )
 
 

@@ -1,4 +1,4 @@
-"""Preparing TFDS's own data sets, for which TFDS needs TensorFlow. Nothing else does."""
+"""Preparation of TFDS data sets, the only part that requires TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from train.data.tfds_source import find_builder, incomplete, open_builder
 from train.prepare import staging
 from train.prepare.archives import ARCHIVES, check_archives
 from train.runtime.errors import RunError
+from train.runtime.files import directory_size
+from train.runtime.formatting import format_bytes
 
-HEARTBEAT = 60  # seconds between signs of life where there is no terminal for a bar
-GIVE_TENSORFLOW = (
-    "preparing TFDS's own data sets takes TensorFlow, which training does not need:"
+PROGRESS_SECONDS = 60  # between progress lines without a terminal
+TENSORFLOW_REQUIRED = (
+    "preparing a TFDS data set requires TensorFlow (training does not):"
     " pip install 'flax-resnet[prepare]', or in a checkout: pip install -e '.[prepare]'"
 )
 
@@ -30,22 +32,27 @@ GIVE_TENSORFLOW = (
 def prepare(
     name: str, folder: str, manual_dir: str | None = None, any_size: bool = False
 ) -> tfds.core.DatasetBuilder:
-    """Downloads and prepares the TFDS data set ``name`` as ArrayRecord, unless it is there.
+    """Download and prepare the TFDS data set ``name`` as ArrayRecord, unless it already exists.
 
     Args:
-      name: as TFDS has it, such as ``imagenette/160px-v2``.
-      folder: where data sets are kept, or a bucket.
-      manual_dir: folder with the archives that people have to fetch themselves; by default
+      name: name in TFDS, such as ``imagenette/160px-v2``.
+      folder: directory of data sets, or a bucket.
+      manual_dir: folder with the archives that must be downloaded by hand; by default
         ``downloads/manual`` in ``folder``.
-      any_size: accept such archives of another size than the published one.
+      any_size: accept archives whose size differs from the published one.
 
-    Returns the prepared data set's builder. Raises UsageError for a name that there is not and
-    RunError, before anything is written, where TensorFlow, an archive or room is missing.
+    Returns:
+      The builder of the prepared data set.
+
+    Raises:
+      UsageError: there is no such data set.
+      RunError: TensorFlow, an archive or disk space is missing (before anything is written), or
+        the preparation failed.
     """
     try:
         builder = find_builder(name, folder)
     except RunError:
-        _require_tensorflow()  # which is what the data set's code lacks most often
+        _require_tensorflow()  # the most frequent missing dependency of a data set's code
         raise
     if builder.is_prepared():
         print(f"{describe(builder)}: nothing to prepare", flush=True)
@@ -59,12 +66,12 @@ def prepare(
     archives = check_archives(builder.name, manual_dir, any_size) if manual_dir else 0
     started = time.monotonic()
     if "://" in folder:
-        _run(name, folder, downloads, manual_dir)
+        _build(name, folder, downloads, manual_dir)
     else:
         staging.report_unfinished(os.path.dirname(builder.data_path))
-        needed = _space(builder, archives)
-        with staging.staging(folder, name, needed) as staged, _signs_of_life(staged):
-            _publish(_run(name, staged, downloads, manual_dir), builder)
+        needed = _needed_bytes(builder, archives)
+        with staging.staging_dir(folder, name, needed) as staged, _progress_lines(staged):
+            _publish(_build(name, staged, downloads, manual_dir), builder)
     builder = open_builder(name, folder)
     minutes = (time.monotonic() - started) / 60
     print(f"{describe(builder)}: prepared in {minutes:.1f} min", flush=True)
@@ -72,34 +79,34 @@ def prepare(
 
 
 def describe(builder: tfds.core.DatasetBuilder) -> str:
-    """A line about a prepared data set."""
+    """Return a one-line description of a prepared data set."""
     splits = ", ".join(f"{s.num_examples:,} {n}" for n, s in builder.info.splits.items())
-    held = staging.size(builder.info.dataset_size)
-    return f"{builder.info.full_name} ({splits} images, {held}) in {builder.data_path}"
+    size = format_bytes(builder.info.dataset_size)
+    return f"{builder.info.full_name} ({splits} images, {size}) in {builder.data_path}"
 
 
 def _require_tensorflow() -> None:
     if importlib.util.find_spec("tensorflow") is None:
-        raise RunError(GIVE_TENSORFLOW)
+        raise RunError(TENSORFLOW_REQUIRED)
 
 
-def _space(builder: tfds.core.DatasetBuilder, archives: int) -> int:
-    """Bytes that preparing will take, as far as TFDS knows: the download and the data set.
+def _needed_bytes(builder: tfds.core.DatasetBuilder, archives: int) -> int:
+    """Return the bytes of the download and the data set, as far as TFDS knows them; 0: unknown.
 
-    Records are kept once more in temporary files while TFDS shuffles them, but those go as
-    the data set grows.
+    TFDS also keeps records in temporary files while it shuffles them, but deletes those as the
+    data set grows.
     """
     if builder.info.dataset_size:
         return int(builder.info.dataset_size) + (0 if archives else int(builder.info.download_size))
     if builder.name in ARCHIVES:
         return archives
-    if builder.BUILDER_CONFIGS:  # the list of downloads is that of all configurations
+    if builder.BUILDER_CONFIGS:  # the list of downloads covers all configurations
         return 0
     download = sum(info.size or 0 for info in builder.url_infos.values())
-    return 2 * download  # the data set is about as large as what it is made of
+    return 2 * download  # the data set is about as large as its sources
 
 
-def _run(
+def _build(
     name: str, folder: str, downloads: str, manual_dir: str | None
 ) -> tfds.core.DatasetBuilder:
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
@@ -107,7 +114,7 @@ def _run(
         tfds.enable_progress_bar()
     else:
         tfds.disable_progress_bar()
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of ten attempts is a warning
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # one warning for each of ten attempts
     builder = find_builder(name, folder)
     print(f"preparing {name}…", flush=True)
     try:
@@ -116,26 +123,25 @@ def _run(
                 download_dir=downloads, download_config=config, file_format="array_record"
             )
         return builder
-    except Exception as error:  # whatever a data set's code and its server can do
-        raise RunError(_what_failed(name, builder, downloads, error)) from error
+    except Exception as error:  # anything that a data set's code or its server may raise
+        raise RunError(_failure(name, builder, downloads, error)) from error
 
 
-def _what_failed(
-    name: str, builder: tfds.core.DatasetBuilder, downloads: str, error: Exception
-) -> str:
+def _failure(name: str, builder: tfds.core.DatasetBuilder, downloads: str, error: Exception) -> str:
+    """Return an error message with advice for a failed preparation."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if isinstance(error, ImportError) and error.name:
-        return f"preparing {name} needs {error.name}: pip install it ({reason})"
+        return f"preparing {name} requires {error.name}; install it with pip ({reason})"
     if isinstance(error, tfds.download.DownloadError | requests.exceptions.RequestException):
         files = [f"{url} as {info.filename}" for url, info in builder.url_infos.items()]
-        by_hand = f": {', '.join(files)}" if len(files) <= 4 else ""
+        listed = f": {', '.join(files)}" if len(files) <= 4 else ""
         return (
-            f"cannot download {name}; try again, or fetch it by other means and name the folder"
-            f" with --manual_dir{by_hand} ({reason})"
+            f"cannot download {name}; try again, or download the files by other means and pass"
+            f" their folder as --manual_dir{listed} ({reason})"
         )
     if "checksum" in type(error).__name__.lower():
         return (
-            f"a file of {name} is not the published one; delete it in {downloads!r} or in the"
+            f"checksum mismatch in a file of {name}; delete the file in {downloads!r} or in the"
             f" manual folder and try again ({reason})"
         )
     return f"cannot prepare {name}: {reason}"
@@ -143,27 +149,27 @@ def _what_failed(
 
 def _publish(built: tfds.core.DatasetBuilder, target: tfds.core.DatasetBuilder) -> None:
     if not staging.publish(os.fspath(built.data_path), os.fspath(target.data_path)):
-        print("another process was first; its data set is kept", flush=True)
-    # Which configuration is the default, of data sets that have several.
-    notes = os.path.join(os.path.dirname(built.data_path.parent), ".config")
-    place = os.path.join(os.path.dirname(target.data_path.parent), ".config")
-    if built.BUILDER_CONFIGS and os.path.isdir(notes) and not os.path.exists(place):
-        shutil.move(notes, place)
+        print("another process finished first; its data set is kept", flush=True)
+    # The file that names the default configuration, if there are several.
+    source = os.path.join(os.path.dirname(built.data_path.parent), ".config")
+    destination = os.path.join(os.path.dirname(target.data_path.parent), ".config")
+    if built.BUILDER_CONFIGS and os.path.isdir(source) and not os.path.exists(destination):
+        shutil.move(source, destination)
 
 
 @contextlib.contextmanager
-def _signs_of_life(folder: str) -> Iterator[None]:
-    """Tells every minute how much was written, where there is no terminal for a bar."""
+def _progress_lines(folder: str) -> Iterator[None]:
+    """Print the size of ``folder`` every minute if there is no terminal for a progress bar."""
     ended = threading.Event()
 
-    def tell() -> None:
+    def report() -> None:
         started = time.monotonic()
-        while not ended.wait(HEARTBEAT):
+        while not ended.wait(PROGRESS_SECONDS):
             minutes = (time.monotonic() - started) / 60
-            held = staging.size(staging.size_of(folder))
-            print(f"… {minutes:.0f} min, {held} written", flush=True)
+            size = format_bytes(directory_size(folder))
+            print(f"… {minutes:.0f} min, {size} written", flush=True)
 
-    thread = threading.Thread(target=tell, daemon=True)
+    thread = threading.Thread(target=report, daemon=True)
     if not sys.stderr.isatty():
         thread.start()
     try:

@@ -1,4 +1,4 @@
-"""A second copy of a data set with its larger images made smaller, so that they decode faster."""
+"""Copies of data sets with larger images resized, so that they decode faster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -22,28 +22,40 @@ from train.data.images import encode_jpeg, read_header, resize_area
 from train.data.tfds_source import only, open_builder, raw_records
 from train.prepare import staging
 from train.runtime.errors import RunError, UsageError
+from train.runtime.formatting import format_bytes
 
-QUALITY = 95
-AHEAD = 8  # records a thread may be ahead of the one that is written
+JPEG_QUALITY = 95
+PREFETCH = 8  # records per thread that may wait to be written
 
 
-def resize(builder: tfds.core.DatasetBuilder, folder: str, side: int) -> tfds.core.DatasetBuilder:
-    """Writes ``builder``'s data set into ``folder`` with shorter sides of at most ``side``.
+def resize_dataset(
+    builder: tfds.core.DatasetBuilder, folder: str, side: int
+) -> tfds.core.DatasetBuilder:
+    """Write a copy of a data set whose images have a shorter side of at most ``side`` pixels.
 
-    Records, their order, labels and other features stay. Larger images are resized and become
-    JPEG of quality 95, upright and RGB; so do smaller ones that are no JPEG or are CMYK. Others
-    stay as they are, byte for byte, and so do those that cannot be decoded.
+    Records keep their order, labels and other features. Larger images are resized and stored as
+    upright RGB JPEG of quality 95; so are smaller images that are CMYK or not JPEG. All other
+    images, including those that cannot be decoded, are copied byte for byte. A copy that already
+    exists is not changed.
 
-    Returns the builder of the new data set, named as :func:`resized_name` says. One that is
-    there already is left as it is. Raises UsageError where no image is larger, and RunError
-    where there is no room or the data set cannot be read.
+    Args:
+      builder: the original data set.
+      folder: local directory of the copy.
+      side: maximum length of the shorter side in pixels.
+
+    Returns:
+      The builder of the copy, whose name is :func:`resized_name`.
+
+    Raises:
+      UsageError: no image is larger, or ``folder`` is not local.
+      RunError: disk space is missing or the data set cannot be read.
     """
     name, version = resized_name(builder, side), str(builder.info.version)
     if "://" in folder:
-        raise UsageError(f"--resize writes to local folders only, not to {folder!r}")
-    place = os.path.join(folder, name, version)
-    if os.path.exists(os.path.join(place, "dataset_info.json")):
-        print(f"{place} is there: nothing to resize", flush=True)
+        raise UsageError(f"--resize can write to local folders only, not to {folder!r}")
+    destination = os.path.join(folder, name, version)
+    if os.path.exists(os.path.join(destination, "dataset_info.json")):
+        print(f"{destination} exists: nothing to resize", flush=True)
         return open_builder(name, folder)
     image_key = only(builder.info.features, tfds.features.Image, builder.name)
     shape = builder.info.features[image_key].shape
@@ -52,56 +64,49 @@ def resize(builder: tfds.core.DatasetBuilder, folder: str, side: int) -> tfds.co
             f"--resize={side}: the images of {builder.name} are {shape[0]}×{shape[1]}, so none is"
             " larger"
         )
-    with staging.staging(folder, name, int(builder.info.dataset_size)) as staged:
+    with staging.staging_dir(folder, name, int(builder.info.dataset_size)) as staged:
         built = os.path.join(staged, version)
         os.mkdir(built)
         try:
-            _write(builder, name, image_key, side, built)
-        except (OSError, RuntimeError) as error:  # RuntimeError is ArrayRecord's for a full disk
+            _write_copy(builder, name, image_key, side, built)
+        except (OSError, RuntimeError) as error:  # RuntimeError: ArrayRecord, disk full
             raise RunError(f"cannot write {name} in {folder!r}: {error}") from error
-        if not staging.publish(built, place):
-            print("another process was first; its data set is kept", flush=True)
+        if not staging.publish(built, destination):
+            print("another process finished first; its data set is kept", flush=True)
     return open_builder(name, folder)
 
 
 def resized_name(builder: tfds.core.DatasetBuilder, side: int) -> str:
-    """``imagenet2012_400``; a configuration's name becomes part of it."""
+    """Return the name of the copy, such as ``imagenet2012_400``, including any configuration."""
     full_name = builder.info.full_name.rpartition("/")[0]
     return f"{re.sub('[^a-z0-9]+', '_', full_name.lower())}_{side}"
 
 
-def shrink(encoded: bytes, side: int) -> bytes:
-    """Re-encodes an image as :func:`resize` says. Raises ValueError for what is no image."""
+def shrink_image(encoded: bytes, side: int) -> bytes:
+    """Re-encode an image as described in :func:`resize_dataset`.
+
+    Raises:
+      ValueError: the bytes cannot be decoded.
+    """
     try:
         kind, mode, *sides = read_header(encoded)
         if kind == "JPEG" and mode in ("RGB", "L") and min(sides) <= side:
             return encoded
     except Exception:
-        pass  # the decoder may know better
+        pass  # the decoder may still read it
     pixels = decode_rgb(encoded)
     height, width = pixels.shape[:2]
     if min(height, width) > side:
         scale = side / min(height, width)
         width, height = max(side, round(width * scale)), max(side, round(height * scale))
         pixels = resize_area(pixels, width, height)
-    return encode_jpeg(pixels, QUALITY)
+    return encode_jpeg(pixels, JPEG_QUALITY)
 
 
-class _Counts:
-    """What became of the images; one thread adds them up."""
-
-    resized = kept = broken = before = after = 0
-
-    def add(self, before: int, after: int, what: str) -> None:
-        self.before += before
-        self.after += after
-        setattr(self, what, getattr(self, what) + 1)
-
-
-def _write(
+def _write_copy(
     builder: tfds.core.DatasetBuilder, name: str, image_key: str, side: int, folder: str
 ) -> None:
-    started, counts = time.monotonic(), _Counts()
+    started, counts = time.monotonic(), Counter()
     splits = [_SplitWriter(builder, name, split, folder) for split in builder.info.splits]
     total = sum(len(split.raw) for split in splits)
     print(f"resizing {total:,} images to a shorter side of {side}…", flush=True)
@@ -112,19 +117,19 @@ def _write(
     ):
         for split in splits:
             split.write(pool, image_key, side, counts, bar)
-    _describe(builder, name, image_key, side, splits, folder)
+    _write_metadata(builder, name, image_key, side, splits, folder)
     print(
-        f"{counts.resized:,} images encoded anew, {counts.kept:,} kept as they were;"
-        f" {staging.size(counts.before)} became {staging.size(counts.after)}"
+        f"{counts['re-encoded']:,} images re-encoded, {counts['unchanged']:,} unchanged;"
+        f" {format_bytes(counts['old bytes'])} became {format_bytes(counts['new bytes'])}"
         f" in {(time.monotonic() - started) / 60:.1f} min",
         flush=True,
     )
-    if counts.broken:
-        print(f"{counts.broken:,} cannot be decoded and were copied as they are", flush=True)
+    if counts["corrupt"]:
+        print(f"{counts['corrupt']:,} cannot be decoded and were copied unchanged", flush=True)
 
 
 class _SplitWriter:
-    """One split: a new shard for each old one, of the same records in the same order."""
+    """Writer of one split: a new shard for each old one, with the same records in order."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, name: str, split: str, folder: str):
         self.raw = raw_records(builder, builder.name, split)
@@ -132,58 +137,61 @@ class _SplitWriter:
         self.lengths = [length for length in builder.info.splits[split].shard_lengths if length]
         if sum(self.lengths) != len(self.raw):
             raise RunError(
-                f"{builder.data_path} has {len(self.raw):,} {split} records where its"
-                f" dataset_info.json counts {sum(self.lengths):,}"
+                f"{builder.data_path} has {len(self.raw):,} {split} records, but its"
+                f" dataset_info.json lists {sum(self.lengths):,}"
             )
         self.bytes = 0
         self._stem = os.path.join(folder, f"{name}-{split}.array_record")
 
     def write(
-        self, pool: ThreadPoolExecutor, image_key: str, side: int, counts: _Counts, bar: tqdm
+        self, pool: ThreadPoolExecutor, image_key: str, side: int, counts: Counter[str], bar: tqdm
     ) -> None:
-        def convert(index: int) -> tuple[bytes, int, int, str]:
-            return _convert(self.raw[index], image_key, side)
+        """Convert all records in ``pool`` and write them in order."""
 
-        done = _in_order(pool, convert, range(len(self.raw)))
+        def convert(index: int) -> tuple[bytes, Counter[str]]:
+            return _convert_record(self.raw[index], image_key, side)
+
+        converted = _map_in_order(pool, convert, range(len(self.raw)))
         for number, length in enumerate(self.lengths):
             path = f"{self._stem}-{number:05d}-of-{len(self.lengths):05d}"
             writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
             try:
                 for _ in range(length):
-                    record, *outcome = next(done)
+                    record, outcome = next(converted)
                     writer.write(record)
                     self.bytes += len(record)
-                    counts.add(*outcome)
+                    counts.update(outcome)
                     bar.update()
             finally:
                 writer.close()
 
 
-def _convert(record: bytes, image_key: str, side: int) -> tuple[bytes, int, int, str]:
-    """The new record, the image's bytes before and after, and what was done."""
-    # Changed in place, so that every other feature stays what it was.
+def _convert_record(record: bytes, image_key: str, side: int) -> tuple[bytes, Counter[str]]:
+    """Return the new record, and its contribution to the counts of images and bytes."""
+    # Modified in place, so that all other features are preserved.
     example = tf_example_pb2.Example.FromString(record)
     value = example.features.feature[image_key].bytes_list.value
-    before = len(value[0])
+    old = new = value[0]
+    outcome = "unchanged"
     try:
-        image = shrink(value[0], side)
-    except ValueError:  # training reports it, where it counts
-        return record, before, before, "broken"
-    if image == value[0]:
-        return record, before, before, "kept"
-    value[0] = image
-    return example.SerializeToString(), before, len(image), "resized"
+        new = shrink_image(old, side)
+    except ValueError:  # training reports corrupt images
+        outcome = "corrupt"
+    if new != old:
+        outcome, value[0] = "re-encoded", new
+        record = example.SerializeToString()
+    return record, Counter({outcome: 1, "old bytes": len(old), "new bytes": len(new)})
 
 
-def _in_order(
+def _map_in_order(
     pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-    """As ``pool.map``, but only a few results are kept waiting."""
+    """Yield results as ``pool.map`` does, with a limited number of pending results."""
     waiting: deque[Future] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) >= _threads() * AHEAD:
+            if len(waiting) >= _threads() * PREFETCH:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -198,7 +206,7 @@ def _threads() -> int:
     return cores() + 1
 
 
-def _describe(
+def _write_metadata(
     builder: tfds.core.DatasetBuilder,
     name: str,
     image_key: str,
@@ -206,7 +214,7 @@ def _describe(
     splits: list[_SplitWriter],
     folder: str,
 ) -> None:
-    """Writes the files from which TFDS opens a data set without its code."""
+    """Write the files from which TFDS opens a data set without its code."""
     features = tfds.features.FeaturesDict(
         dict(builder.info.features.items())
         | {image_key: tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")}
@@ -225,7 +233,7 @@ def _describe(
     info.description = (
         f"{info.description}\n\nA copy of {builder.info.full_name} by train.prepare: images with a"
         f" shorter side of more than {side} pixels were resized to {side} and encoded as JPEG of"
-        f" quality {QUALITY}."
+        f" quality {JPEG_QUALITY}."
     ).strip()
     for split in splits:
         info.splits.add(
@@ -234,5 +242,5 @@ def _describe(
             num_bytes=split.bytes,
             filepath_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
         )
-    # Written last: its presence says that the data set is whole.
+    # Written last: its presence marks the data set as complete.
     tfds.core.dataset_info.write_dataset_info_proto(info, dataset_info_dir=folder)

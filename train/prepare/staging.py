@@ -1,4 +1,4 @@
-"""Building a data set beside its place and moving it there once it is whole."""
+"""Building a data set in a temporary directory and publishing it once it is complete."""
 
 from __future__ import annotations
 
@@ -10,98 +10,96 @@ import tempfile
 from collections.abc import Iterator
 
 from train.runtime.errors import RunError
-from train.runtime.files import Locked, locked
-
-
-def size(number: float) -> str:
-    """A number of bytes for people: ``"6.7 GB"``."""
-    units = ["bytes", "kB", "MB", "GB", "TB"]
-    while number >= 999.5 and len(units) > 1:
-        number /= 1000
-        units.pop(0)
-    whole = units[0] == "bytes" or number >= 99.5
-    return f"{number:.0f} {units[0]}" if whole else f"{number:.1f} {units[0]}"
-
-
-def size_of(folder: str) -> int:
-    """Bytes of the files in ``folder`` and below."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):  # may vanish meanwhile
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
+from train.runtime.files import Locked, directory_size, locked
+from train.runtime.formatting import format_bytes
 
 
 def check_space(folder: str, needed: int) -> None:
-    """Raises RunError where the disk of ``folder`` has fewer than ``needed`` bytes free.
+    """Print the free disk space of ``folder`` and check that it is sufficient.
 
-    ``needed`` of 0 means that it is not known.
+    Args:
+      folder: directory on the disk to check.
+      needed: required bytes; 0 if unknown.
+
+    Raises:
+      RunError: fewer than ``needed`` bytes are free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(
-            f"{folder!r} needs about {size(needed)} and its disk has {size(free)} free; make"
-            " room, or name a folder elsewhere with --data_dir=FOLDER"
+            f"{folder!r} needs about {format_bytes(needed)} and its disk has"
+            f" {format_bytes(free)} free; free some space, or choose another folder with"
+            " --data_dir=FOLDER"
         )
-    wanted = f"needs about {size(needed)}" if needed else "it is not known how much it needs"
-    print(f"disk: {wanted}; {size(free)} free in {folder}", flush=True)
+    required = f"needs about {format_bytes(needed)}" if needed else "required space unknown"
+    print(f"disk: {required}; {format_bytes(free)} free in {folder}", flush=True)
 
 
 @contextlib.contextmanager
-def staging(folder: str, name: str, needed: int = 0) -> Iterator[str]:
-    """Gives a new folder inside ``folder`` to build ``name`` in, and removes it at the end.
+def staging_dir(folder: str, name: str, needed: int = 0) -> Iterator[str]:
+    """Yield a new directory inside ``folder`` to build ``name`` in, and delete it at the end.
 
-    What an earlier process left that was killed is removed first. Raises RunError while
-    another process builds ``name``, where ``folder`` cannot be written, and where its disk has
-    fewer than ``needed`` bytes free.
+    Leftovers of an earlier process that was killed are deleted first.
+
+    Args:
+      folder: directory of the data sets.
+      name: name of the data set.
+      needed: required bytes; 0 if unknown.
+
+    Raises:
+      RunError: another process is building ``name``, ``folder`` is not writable, or its disk has
+        fewer than ``needed`` bytes free.
     """
     prefix = f"incomplete.{name.replace('/', '_')}."
-    with contextlib.ExitStack() as at_end:
+    with contextlib.ExitStack() as stack:
         try:
             os.makedirs(folder, exist_ok=True)
             lock = os.path.join(folder, f".{prefix}lock")
-            alone = at_end.enter_context(locked(lock))
-            for left in glob.glob(os.path.join(glob.escape(folder), glob.escape(prefix) + "*")):
-                _clear(left, remove=alone)
+            exclusive = stack.enter_context(locked(lock))
+            for path in glob.glob(os.path.join(glob.escape(folder), glob.escape(prefix) + "*")):
+                _clean_up(path, remove=exclusive)
             check_space(folder, needed)
-            own = tempfile.mkdtemp(prefix=prefix, dir=folder)
+            staged = tempfile.mkdtemp(prefix=prefix, dir=folder)
         except Locked as error:
             raise RunError(
-                f"{error} is preparing {name} in {folder!r}; wait until it is done"
+                f"{error} is preparing {name} in {folder!r}; wait until it has finished"
             ) from None
         except OSError as error:
             raise RunError(f"cannot write to {folder!r}: {error.strerror or error}") from error
-        at_end.callback(shutil.rmtree, own, ignore_errors=True)
-        yield own
+        stack.callback(shutil.rmtree, staged, ignore_errors=True)
+        yield staged
 
 
 def report_unfinished(folder: str) -> None:
-    """Tells what TFDS's own command left unfinished. It may be running, so nothing is removed."""
-    for left in glob.glob(os.path.join(glob.escape(folder), "incomplete.*")):
+    """Report leftovers of TFDS's own command. It may still be running, so nothing is deleted."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "incomplete.*")):
         print(
-            f"note: {left} holds {size(size_of(left))} of a preparation by other means that has"
-            " not ended; if none is running, delete it",
+            f"note: {path} holds {format_bytes(directory_size(path))} of an unfinished preparation"
+            " by another program; delete it if none is running",
             flush=True,
         )
 
 
-def publish(built: str, place: str) -> bool:
-    """Moves the folder ``built`` to ``place``; False where another process was first."""
-    os.makedirs(os.path.dirname(place), exist_ok=True)
+def publish(built: str, destination: str) -> bool:
+    """Move the directory ``built`` to ``destination``.
+
+    Returns:
+      False if another process published the data set first.
+    """
+    os.makedirs(os.path.dirname(destination), exist_ok=True)
     try:
-        os.rename(built, place)
+        os.rename(built, destination)
     except OSError:
-        if not os.path.exists(os.path.join(place, "dataset_info.json")):
+        if not os.path.exists(os.path.join(destination, "dataset_info.json")):
             raise
         return False
     return True
 
 
-def _clear(left: str, remove: bool) -> None:
-    held = size(size_of(left))
+def _clean_up(path: str, remove: bool) -> None:
+    size = format_bytes(directory_size(path))
     if remove:
-        shutil.rmtree(left, ignore_errors=True)
-        print(f"removed {held} that an interrupted preparation left in {left}", flush=True)
+        shutil.rmtree(path, ignore_errors=True)
+        print(f"removed {size} of an interrupted preparation in {path}", flush=True)
     else:
-        print(f"note: {left} holds {held} of an unfinished preparation", flush=True)
+        print(f"note: {path} holds {size} of an unfinished preparation", flush=True)

@@ -89,3 +89,13 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def directory_size(folder: str) -> int:
+    """Return the total size in bytes of all files below ``folder``."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # deleted in the meantime
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total

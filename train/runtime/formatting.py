@@ -28,3 +28,13 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def format_bytes(number: float) -> str:
+    """Return a number of bytes with a unit, such as ``"6.7 GB"``."""
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        units.pop(0)
+    digits = 0 if units[0] == "bytes" or number >= 99.5 else 1
+    return f"{number:.{digits}f} {units[0]}"

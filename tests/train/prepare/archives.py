@@ -1,4 +1,4 @@
-"""The archives that TFDS prepares ImageNet and CIFAR-10 from, small, for the tests."""
+"""Small versions of the source archives of ImageNet and CIFAR-10."""
 
 import io
 import itertools
@@ -11,11 +11,12 @@ import tensorflow_datasets as tfds
 from tests.train.pictures import encode, photograph
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
-# TFDS repairs these two by name, as the real archive has them wrong.
+# Wrongly encoded in the real archive; TFDS repairs these two files by name.
 CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"
 
 
 def tar(files, mode="w"):
+    """Return a tar archive of ``{name: bytes}``."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name, data in files.items():
@@ -26,7 +27,7 @@ def tar(files, mode="w"):
 
 
 def imagenet_archives(folder):
-    """A train and a validation archive of 150 and 60 images, built as image-net.org's are."""
+    """Write ImageNet archives with 150 training and 60 validation images."""
     seeds = itertools.count()
 
     def image(kind="JPEG", mode=None, height=48, width=64):
@@ -55,7 +56,7 @@ def imagenet_archives(folder):
 
 
 def cifar_archive(folder):
-    """CIFAR-10's archive, with as many images as those of ImageNet above, for one compilation."""
+    """Write CIFAR-10's archive with as many images as above, to compile only once."""
     rng = np.random.default_rng(1)
     names = "airplane automobile bird cat deer dog frog horse ship truck".split()
     files = {"batches.meta.txt": "\n".join([*names, ""]).encode()}

@@ -1,5 +1,8 @@
-"""Preparing TFDS's own data sets from archives made here, and training on them without
-TensorFlow. What needs TensorFlow is skipped where the extra ``prepare`` is not installed."""
+"""Tests of preparing TFDS data sets and of training on them without TensorFlow.
+
+The archives are generated. Tests that require TensorFlow are skipped without the extra
+``prepare``.
+"""
 
 import importlib.util
 import json
@@ -18,14 +21,14 @@ from tests.train.pictures import encode
 from tests.train.prepare.archives import cifar_archive, imagenet_archives
 from train.data.tfds_source import open_builder, open_prepared
 from train.prepare import preparation
-from train.prepare.resized import resize
+from train.prepare.resized import resize_dataset
 from train.runtime.errors import RunError, UsageError
 
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
     reason="TensorFlow is not installed: pip install -e '.[prepare]'",
 )
-# Runs several commands, each given as a list in JSON. Fails if TensorFlow was imported.
+# Runs commands given as JSON lists, and fails if TensorFlow was imported.
 WITHOUT_TENSORFLOW = """
 import json, runpy, sys
 for module, *arguments in map(json.loads, sys.argv[1:]):
@@ -41,24 +44,24 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflo
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """Where records begin is kept in a folder of the test's own, also by its processes."""
+    """Use a separate cache of record offsets, in subprocesses too."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-# In one process, since TensorFlow takes seconds to import. CIFAR's archive is found in the
-# manual folder, as TFDS allows; only its checksum cannot be the published one.
+# One process, since importing TensorFlow takes seconds. TFDS finds CIFAR's archive in the manual
+# folder; its checksum cannot match the published one.
 PREPARE_ALL = """
 import sys
 from pathlib import Path
 import tensorflow_datasets as tfds
-from train import prepare
+from train.prepare.__main__ import main
 root = Path(sys.argv[1])
 tfds.download.DownloadManager._register_or_validate_checksums = lambda self, *a, **k: None
 for name in ("imagenet2012", "cifar10"):
     arguments = ["--dataset", name, "--data_dir", root / "array_record",
                  "--manual_dir", root / name, "--any_size"]
     sys.argv = ["prepare", *map(str, arguments)]
-    assert prepare.main() == 0
+    assert main() == 0
     config = tfds.download.DownloadConfig(manual_dir=root / name, try_download_gcs=False)
     builder = tfds.builder(name, data_dir=root / "tfrecord")
     builder.download_and_prepare(download_config=config, file_format="tfrecord")
@@ -74,7 +77,7 @@ for name in ("imagenet2012", "cifar10"):
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A folder with the archives and what the stock builders made of them in both formats."""
+    """Return a folder with the archives and the data sets of TFDS's builders in both formats."""
     root = tmp_path_factory.mktemp("prepared")
     imagenet_archives(root / "imagenet2012")
     cifar_archive(root / "cifar10")
@@ -89,7 +92,7 @@ def prepared(tmp_path_factory):
 
 
 def small_run(name, data_dir, workdir):
-    """train.main for two steps at 32×32 pixels; all of one shape, so that one is compiled."""
+    """Return a command of two steps at 32×32 pixels, always of one shape to compile only once."""
     overrides = {
         "dataset.name": f"tfds:{name}",
         "dataset.data_dir": data_dir,
@@ -106,7 +109,7 @@ def small_run(name, data_dir, workdir):
 
 
 def without_tensorflow(commands, *runs):
-    """Runs commands of the project in one process that must not import TensorFlow."""
+    """Run commands of the project in one process that must not import TensorFlow."""
     runs = [json.dumps([str(word) for word in run]) for run in runs]
     return subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, *runs],
@@ -118,7 +121,7 @@ def without_tensorflow(commands, *runs):
 
 
 @needs_tensorflow
-def test_training_on_what_the_stock_builders_prepared(prepared, commands, tmp_path):
+def test_training_on_prepared_data_sets(prepared, commands, tmp_path):
     runs = [
         small_run(name, prepared / file_format, tmp_path / f"{name}-{file_format}")
         for name in ("imagenet2012", "cifar10")
@@ -133,17 +136,17 @@ def test_training_on_what_the_stock_builders_prepared(prepared, commands, tmp_pa
         small_run("imagenet2012_40", folder, tmp_path / "small"),
     )
     assert done.returncode == 0, done.stderr
-    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [result["examples"] for result in told] == [60] * 6
-    imagenet, imagenet_too, cifar, cifar_too, evaluated, _ = told
-    assert imagenet == imagenet_too == evaluated and cifar == cifar_too  # in either format
-    assert "207 images encoded anew, 3 kept" in done.stdout
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [result["examples"] for result in results] == [60] * 6
+    imagenet, imagenet_too, cifar, cifar_too, evaluated, _ = results
+    assert imagenet == imagenet_too == evaluated and cifar == cifar_too  # in both formats
+    assert "207 images re-encoded, 3 unchanged" in done.stdout
 
 
 @needs_tensorflow
 @pytest.mark.parametrize("name", ["imagenet2012", "cifar10"])
 @pytest.mark.parametrize("split", ["train", "train[10:95%]", "train[-7:]+train[3:5]"])
-def test_both_formats_give_the_records_that_tensorflow_reads(prepared, name, split):
+def test_both_formats_return_the_records_that_tensorflow_reads(prepared, name, split):
     expected = (prepared / f"{name}-{split}.bin").read_bytes()
     for file_format in ("array_record", "tfrecord"):
         source = open_prepared(name, str(prepared / file_format), split)
@@ -152,7 +155,7 @@ def test_both_formats_give_the_records_that_tensorflow_reads(prepared, name, spl
 
 
 @needs_tensorflow
-def test_imagenets_odd_files_are_proper_and_classes_have_their_names(prepared):
+def test_imagenet_repaired_files_are_jpeg_and_classes_have_names(prepared):
     source = open_prepared("imagenet2012", str(prepared / "tfrecord"), "train")
     assert len(source) == 150 and len(source.class_names) == 1000
     assert source.class_names[0] == "n01440764"
@@ -164,7 +167,7 @@ def test_imagenets_odd_files_are_proper_and_classes_have_their_names(prepared):
 
 
 @needs_tensorflow
-def test_a_second_call_does_nothing_and_takes_no_tensorflow(prepared, commands):
+def test_prepared_data_set_needs_neither_changes_nor_tensorflow(prepared, commands):
     folder = prepared / "array_record"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     again = without_tensorflow(
@@ -176,20 +179,20 @@ def test_a_second_call_does_nothing_and_takes_no_tensorflow(prepared, commands):
 
 
 @needs_tensorflow
-def test_what_cannot_be_downloaded_is_told_in_one_line(commands, tmp_path):
+def test_checksum_mismatch_is_a_one_line_error(commands, tmp_path):
     cifar_archive(tmp_path / "cifar10")
     arguments = ("--dataset=cifar10", "--data_dir", tmp_path / "data")
-    refused = commands.run("train.prepare", *arguments, "--manual_dir", tmp_path / "cifar10")
-    assert refused.returncode == 1
-    assert "is not the published one" in refused.stderr
-    assert refused.stderr.count("\n") == 1 and "Traceback" not in refused.stderr
+    process = commands.run("train.prepare", *arguments, "--manual_dir", tmp_path / "cifar10")
+    assert process.returncode == 1
+    assert "checksum mismatch in a file of cifar10" in process.stderr
+    assert process.stderr.count("\n") == 1 and "Traceback" not in process.stderr
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["downloads"]
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
 )
-def test_preparing_says_that_it_takes_tensorflow(commands, tmp_path):
+def test_missing_tensorflow_is_a_one_line_error(commands, tmp_path):
     done = commands.run("train.prepare", "--dataset=cifar10", "--data_dir", tmp_path)
     assert done.returncode == 1
     assert "pip install 'flax-resnet[prepare]'" in done.stderr
@@ -200,12 +203,12 @@ def test_preparing_says_that_it_takes_tensorflow(commands, tmp_path):
     ("arguments", "message"),
     [
         (["--dataset=cifer10"], "no data set 'cifer10'.*Did you mean: cifer10 -> cifar10"),
-        (["--dataset=digits"], "nothing to prepare"),
+        (["--dataset=digits"], "needs no preparation"),
         (["--dataset=cifar10", "--resize=3"], "from 16 to 8192"),
         (["--resize=400"], "required: --dataset"),
     ],
 )
-def test_wrong_usage_is_told_in_one_line(monkeypatch, tmp_path, arguments, message):
+def test_usage_errors_have_one_line(monkeypatch, tmp_path, arguments, message):
     from train.prepare.__main__ import main
 
     monkeypatch.setattr(sys, "argv", ["prepare", *arguments, f"--data_dir={tmp_path}"])
@@ -215,13 +218,13 @@ def test_wrong_usage_is_told_in_one_line(monkeypatch, tmp_path, arguments, messa
     assert not any(tmp_path.iterdir())
 
 
-class TwoKinds(tfds.core.GeneratorBasedBuilder):
-    """A builder that prepares without TensorFlow, to run the steps around it."""
+class TwoConfigs(tfds.core.GeneratorBasedBuilder):
+    """A builder that works without TensorFlow, to run the steps around it."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [
-        tfds.core.BuilderConfig(name="grey", version="1.0.0"),
-        tfds.core.BuilderConfig(name="colour", version="1.0.0"),
+        tfds.core.BuilderConfig(name="gray", version="1.0.0"),
+        tfds.core.BuilderConfig(name="color", version="1.0.0"),
     ]
     fails = False
 
@@ -238,7 +241,7 @@ class TwoKinds(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self):
         for n in range(4):
             if self.fails and n == 2:
-                raise ValueError("the archive\nis not what it should be")
+                raise ValueError("the archive\nis invalid")
             yield n, {"image": encode(np.full((8, 8, 3), n, np.uint8), "PNG"), "label": n % 2}
 
 
@@ -248,53 +251,53 @@ def prepare_without_tensorflow(monkeypatch):
     return preparation.prepare
 
 
-def test_a_configuration_is_prepared_beside_its_place_and_moved(
+def test_configuration_is_prepared_in_a_temporary_folder_and_moved(
     prepare_without_tensorflow, tmp_path, capsys
 ):
     folder = str(tmp_path / "data")
-    builder = prepare_without_tensorflow("two_kinds/colour", folder)
-    told = capsys.readouterr().out
-    assert "not known how much it needs" in told and "preparing two_kinds/colour" in told
-    assert "two_kinds/colour/1.0.0 (4 train images" in told
+    builder = prepare_without_tensorflow("two_configs/color", folder)
+    output = capsys.readouterr().out
+    assert "required space unknown" in output and "preparing two_configs/color" in output
+    assert "two_configs/color/1.0.0 (4 train images" in output
     assert builder.info.file_format.value == "array_record"
-    assert len(open_prepared("two_kinds/colour", folder, "train")) == 4
-    with pytest.raises(RunError, match="two_kinds/grey is not in"):  # the default
-        open_prepared("two_kinds", folder, "train")
-    prepare_without_tensorflow("two_kinds/grey", folder)
-    assert len(open_prepared("two_kinds", folder, "train")) == 4
-    prepare_without_tensorflow("two_kinds", folder)
-    assert "two_kinds/grey/1.0.0" in capsys.readouterr().out.splitlines()[-1]
+    assert len(open_prepared("two_configs/color", folder, "train")) == 4
+    with pytest.raises(RunError, match="two_configs/gray is not in"):  # the default
+        open_prepared("two_configs", folder, "train")
+    prepare_without_tensorflow("two_configs/gray", folder)
+    assert len(open_prepared("two_configs", folder, "train")) == 4
+    prepare_without_tensorflow("two_configs", folder)
+    assert "two_configs/gray/1.0.0" in capsys.readouterr().out.splitlines()[-1]
     found = sorted(str(path.relative_to(folder)) for path in Path(folder).glob("*/*"))
     assert found == [
         "downloads/extracted",
-        *(f"two_kinds/{n}" for n in (".config", "colour", "grey")),
+        *(f"two_configs/{n}" for n in (".config", "color", "gray")),
     ]
-    small = resize(open_builder("two_kinds/colour", folder), folder, 16)
-    assert small.name == "two_kinds_colour_16"
-    assert len(open_prepared("two_kinds_colour_16", folder, "train")) == 4
+    small = resize_dataset(open_builder("two_configs/color", folder), folder, 16)
+    assert small.name == "two_configs_color_16"
+    assert len(open_prepared("two_configs_color_16", folder, "train")) == 4
 
 
-def test_a_preparation_that_fails_is_told_in_one_line_and_leaves_nothing(
+def test_failed_preparation_is_a_one_line_error_and_leaves_no_files(
     prepare_without_tensorflow, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(TwoKinds, "fails", True)
-    with pytest.raises(RunError, match="cannot prepare two_kinds: ValueError: the archive is"):
-        prepare_without_tensorflow("two_kinds", str(tmp_path))
+    monkeypatch.setattr(TwoConfigs, "fails", True)
+    with pytest.raises(RunError, match="cannot prepare two_configs: ValueError: the archive is"):
+        prepare_without_tensorflow("two_configs", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
 
 
-def test_what_tfds_left_unfinished_is_reported(prepare_without_tensorflow, tmp_path, capsys):
-    left = tmp_path / "two_kinds" / "grey" / "incomplete.ABCDEF_1.0.0"
-    left.mkdir(parents=True)
-    (left / "shard").write_bytes(bytes(70_000))
-    prepare_without_tensorflow("two_kinds", str(tmp_path))
-    assert f"note: {left} holds 70.0 kB of a preparation by other means" in capsys.readouterr().out
-    assert left.exists()
+def test_unfinished_preparation_of_tfds_is_reported(prepare_without_tensorflow, tmp_path, capsys):
+    leftover = tmp_path / "two_configs" / "gray" / "incomplete.ABCDEF_1.0.0"
+    leftover.mkdir(parents=True)
+    (leftover / "shard").write_bytes(bytes(70_000))
+    prepare_without_tensorflow("two_configs", str(tmp_path))
+    assert f"note: {leftover} holds 70.0 kB of an unfinished preparation" in capsys.readouterr().out
+    assert leftover.exists()
 
 
-def test_signs_of_life_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(preparation, "HEARTBEAT", 0.05)
+def test_progress_lines_without_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preparation, "PROGRESS_SECONDS", 0.05)
     (tmp_path / "shard").write_bytes(bytes(3000))
-    with preparation._signs_of_life(str(tmp_path)):
+    with preparation._progress_lines(str(tmp_path)):
         time.sleep(0.2)
     assert "… 0 min, 3.0 kB written" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Smaller copies of data sets: what they keep, and what their images become."""
+"""Tests of resized copies of data sets."""
 
 import io
 import json
@@ -12,19 +12,19 @@ from PIL import Image
 from flax_resnet.decoding import decode_rgb
 from tests.train.pictures import encode, photograph, turned
 from train.data.tfds_source import open_builder, open_prepared, raw_records
-from train.prepare.resized import resize, resized_name, shrink
+from train.prepare.resized import resize_dataset, resized_name, shrink_image
 from train.runtime.errors import UsageError
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """A data set of images of many kinds, as ArrayRecord in ``tmp_path``."""
+    """Write a data set of images of many formats as ArrayRecord into ``tmp_path``."""
     images = {
         "large": encode(photograph(0, 90, 120), "JPEG"),
         "tall": encode(photograph(1, 150, 70), "JPEG"),
         "small": encode(photograph(2, 40, 80), "JPEG"),
-        "small grey": encode(photograph(3, 40, 80), "JPEG", "L"),
-        "large grey": encode(photograph(4, 90, 120), "JPEG", "L"),
+        "small gray": encode(photograph(3, 40, 80), "JPEG", "L"),
+        "large gray": encode(photograph(4, 90, 120), "JPEG", "L"),
         "cmyk": encode(photograph(5, 90, 120), "JPEG", "CMYK"),
         "small cmyk": encode(photograph(6, 40, 80), "JPEG", "CMYK"),
         "small png": encode(photograph(7, 40, 80), "PNG"),
@@ -36,11 +36,11 @@ def photos(tmp_path):
 
 
 def write_array_record(folder, images):
-    """A prepared data set ``photos`` with a text feature, in three shards."""
+    """Write a prepared data set ``photos`` with a text feature in three shards."""
     from array_record.python import array_record_module
 
-    place = folder / "photos" / "2.1.0"
-    place.mkdir(parents=True)
+    path = folder / "photos" / "2.1.0"
+    path.mkdir(parents=True)
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
@@ -48,14 +48,14 @@ def write_array_record(folder, images):
             "name": tfds.features.Text(),
         }
     )
-    features.save_config(place)
+    features.save_config(path)
     records = [
         features.serialize_example({"image": image, "label": n % 2, "name": name.encode()})
         for n, (name, image) in enumerate(images.items())
     ]
     lengths, start = [4, 4, len(records) - 8], 0
     for number, length in enumerate(lengths):
-        shard = place / f"photos-train.array_record-{number:05d}-of-00003"
+        shard = path / f"photos-train.array_record-{number:05d}-of-00003"
         writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
         for record in records[start : start + length]:
             writer.write(record)
@@ -68,15 +68,15 @@ def write_array_record(folder, images):
         "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
     }
     info = {"name": "photos", "version": "2.1.0", "fileFormat": "array_record", "splits": [split]}
-    (place / "dataset_info.json").write_text(json.dumps(info))
+    (path / "dataset_info.json").write_text(json.dumps(info))
 
 
-def test_smaller_copies_keep_order_labels_and_other_features(photos, tmp_path, capsys):
+def test_resized_copy_preserves_order_labels_and_other_features(photos, tmp_path, capsys):
     original = open_builder("photos", str(tmp_path))
-    small = resize(original, str(tmp_path), 48)
+    small = resize_dataset(original, str(tmp_path), 48)
     assert resized_name(original, 48) == small.name == "photos_48"
-    told = capsys.readouterr().out
-    assert "7 images encoded anew, 2 kept" in told and "1 cannot be decoded" in told
+    output = capsys.readouterr().out
+    assert "7 images re-encoded, 2 unchanged" in output and "1 cannot be decoded" in output
     before = open_prepared("photos", str(tmp_path), "train")
     after = open_prepared("photos_48", str(tmp_path), "train")
     assert after.class_names == ("a", "b")
@@ -90,7 +90,7 @@ def test_smaller_copies_keep_order_labels_and_other_features(photos, tmp_path, c
     assert [name.decode() for name in names] == list(photos)
     assert small.info.splits["train"].shard_lengths == [4, 4, 2]
     kept = [name for i, name in enumerate(photos) if after[i][0] == before[i][0]]
-    assert kept == ["small", "small grey", "broken"]
+    assert kept == ["small", "small gray", "broken"]
     for index, name in enumerate(photos):
         if name in kept:
             continue
@@ -101,40 +101,40 @@ def test_smaller_copies_keep_order_labels_and_other_features(photos, tmp_path, c
         assert min(pixels.shape[:2]) == min(48, *expected.shape[:2]), name
         expected = cv2.resize(expected, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(pixels.astype(int) - expected).mean() < 4, name
-    # A second call does nothing, and nothing but the data sets is left.
-    resize(original, str(tmp_path), 48)
+    # A second call does nothing, and no temporary files remain.
+    resize_dataset(original, str(tmp_path), 48)
     assert "nothing to resize" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "photos_48"]
 
 
-def test_resizing_that_is_interrupted_leaves_nothing(photos, tmp_path, monkeypatch):
+def test_interrupted_resizing_leaves_no_files(photos, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.prepare.resized._describe", interrupt)
+    monkeypatch.setattr("train.prepare.resized._write_metadata", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        resize(open_builder("photos", str(tmp_path)), str(tmp_path), 48)
+        resize_dataset(open_builder("photos", str(tmp_path)), str(tmp_path), 48)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-def test_nothing_is_resized_where_no_image_is_larger(data_dir):
+def test_resizing_is_rejected_if_no_image_is_larger(data_dir):
     from train.data.tfds_source import open_digits
 
     open_digits(data_dir, "test")
     with pytest.raises(UsageError, match="are 8×8, so none is larger"):
-        resize(open_builder("sklearn_digits", data_dir), data_dir, 400)
+        resize_dataset(open_builder("sklearn_digits", data_dir), data_dir, 400)
 
 
-def test_resizing_shrinks_to_the_shorter_side_without_aliasing():
+def test_shrink_image_uses_the_shorter_side_without_aliasing():
     stripes = np.zeros((200, 300, 3), np.uint8)
     stripes[:, ::2] = 255
-    pixels = decode_rgb(shrink(encode(stripes, "PNG"), 50))
+    pixels = decode_rgb(shrink_image(encode(stripes, "PNG"), 50))
     assert pixels.shape == (50, 75, 3)
     assert 115 < pixels.min() and pixels.max() < 140
     with pytest.raises(ValueError):
-        shrink(b"no image", 50)
+        shrink_image(b"no image", 50)
 
 
-def test_a_copy_that_is_not_there_names_its_command(tmp_path):
+def test_missing_resized_copy_names_the_command(tmp_path):
     with pytest.raises(UsageError, match=r"train\.prepare --dataset=imagenet2012 --resize=400"):
         open_prepared("imagenet2012_400", str(tmp_path), "train")

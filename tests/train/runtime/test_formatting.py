@@ -1,6 +1,7 @@
 """Names that hold anything, where people read them."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from train.config.loading import default_config
@@ -10,7 +11,7 @@ from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
 from train.reporting import plots
 from train.reporting.evaluation_results import captions_of, score_of, summary
-from train.runtime.formatting import one_line, shortened
+from train.runtime.formatting import format_bytes, one_line, shortened
 from train.workdir import run_files
 
 
@@ -62,3 +63,11 @@ def test_long_captions_are_not_cut(tmp_path):
     long, longer = picture(name), picture(f"{name}s")
     assert long.shape == longer.shape and not np.array_equal(long, longer)
     assert np.array_equal(picture("cat"), picture("cat"))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (147897477120, "148 GB")],
+)
+def test_bytes_are_formatted_with_a_unit(number, text):
+    assert format_bytes(number) == text
