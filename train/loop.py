@@ -22,7 +22,7 @@ from train.engine.experiment import Experiment, build_experiment, check_alike
 from train.engine.meter import Meter
 from train.engine.multi_step import run_steps, stack_batches, steps_per_execution
 from train.engine.predictions import PredictionCollector
-from train.engine.preemption import StopAgreement, hearing
+from train.engine.preemption import StopAgreement, with_stop_flag
 from train.engine.step import (
     TrainState,
     abstract_state,
@@ -136,7 +136,7 @@ class Loop:
         self.run, self.console, self.writer, self.checkpoints = run, console, writer, checkpoints
         self.start, self.end = int(state.step), run.intervals.num_steps
         devices = run.devices
-        self.stopping = StopAgreement(stop, len(devices.local))
+        self.stopping = StopAgreement(stop, devices)
         self.meter = Meter(
             run.config.batch_size,
             devices.fetch,
@@ -163,7 +163,9 @@ class Loop:
         self.together = steps_per_execution(
             run.config.steps_per_execution, devices.platform, run.train_loader.is_resident
         )
-        self.train_step = devices.train(hearing(run_steps(step) if self.together > 1 else step))
+        self.train_step = devices.train(
+            with_stop_flag(run_steps(step) if self.together > 1 else step)
+        )
         self.eval_step = make_eval_step(devices, run.step_config, run.config.loss)
 
     def run_all(self) -> dict[str, Any]:
@@ -173,7 +175,7 @@ class Loop:
         evaluated = self.evaluate_what_was_interrupted()
         calls = self.run.intervals.calls(self.start, self.together)
         # Batches go to the devices ahead of time, while earlier steps run.
-        with Prefetcher(self.stopping.marked(self.batches()), self.run.devices.split) as feed:
+        with Prefetcher(self.batches(), self.run.devices.split) as feed:
             for call in calls:
                 finished = self.step(feed, call)
                 evaluated = self.after(call.stop, self.stopping.after(finished))
@@ -213,7 +215,9 @@ class Loop:
         first, compiles = self.compiled_for is None, shapes != self.compiled_for
         if first:
             self.console.compiling()
-        self.state, metrics = self.train_step(self.state, self.train_data, batch)
+        self.state, metrics = self.train_step(
+            self.state, self.train_data, batch, self.stopping.flag()
+        )
         finished = self.meter.add(metrics, len(call))
         if compiles:
             self.compiled_for = shapes
@@ -268,7 +272,7 @@ class Loop:
             run.eval_loader,
             eval_batch_size(run.config),
             give_up,
-            self.stopping.marked,
+            self.stopping.flag,
             collector.take,
         )
         if self.pictures is not None and evaluated is not None:

@@ -337,7 +337,7 @@ def test_no_top5_of_five_classes_or_fewer():
 
     devices = Pmap()
 
-    def step(state, data, batch):
+    def step(state, data, batch, stop):
         ones = devices.replicate({"examples": np.int32(6), "bad": np.int32(0), "top1": np.int32(3)})
         return ones | devices.replicate({"top5": np.int32(6), "loss": np.float32(9)})
 

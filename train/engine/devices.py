@@ -93,11 +93,11 @@ class Pmap(Devices):
         self._sharding = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec(AXIS))
 
     def train(self, step: Callable) -> Callable:
-        """Compiles ``(state, data, batch) -> (state, metrics)``, donating the state."""
+        """Compiles ``(state, data, batch[, stop]) -> (state, metrics)``, donating the state."""
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=self.devices)
 
     def evaluate(self, step: Callable) -> Callable:
-        """Compiles ``(state, data, batch) -> sums``."""
+        """Compiles ``(state, data, batch[, stop]) -> sums``."""
         return jax.pmap(step, axis_name=AXIS, devices=self.devices)
 
     def replicate(self, tree: Any) -> Any:
@@ -136,12 +136,15 @@ class ShardMap(Devices):
         self._whole = NamedSharding(self._mesh, PartitionSpec())
 
     def _map(self, step: Callable, out_specs: Any) -> Callable:
-        specs = (PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS))
-        # The steps pmean what they return, which the checker of replication cannot see
-        # through every optimiser.
-        return jax.shard_map(
-            step, mesh=self._mesh, in_specs=specs, out_specs=out_specs, check_vma=False
-        )
+        def call(state: Any, data: Any, *split: Any) -> Any:
+            specs = (PartitionSpec(), PartitionSpec(), *(PartitionSpec(AXIS) for _ in split))
+            # The steps pmean what they return, which the checker of replication cannot see
+            # through every optimiser.
+            return jax.shard_map(
+                step, mesh=self._mesh, in_specs=specs, out_specs=out_specs, check_vma=False
+            )(state, data, *split)
+
+        return call
 
     def train(self, step: Callable) -> Callable:
         return jax.jit(self._map(step, (PartitionSpec(), PartitionSpec())), donate_argnums=0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 import tqdm
@@ -22,7 +23,7 @@ from train.data.sampler import ProcessShard
 from train.engine.devices import Devices, DispatchThrottle, make_devices
 from train.engine.experiment import check_alike, make_model, make_step_config
 from train.engine.predictions import PredictionCollector, Predictions, answers
-from train.engine.preemption import hearing
+from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
 from train.runtime import distributed
 from train.runtime.errors import UsageError
@@ -40,8 +41,9 @@ def evaluate(
     split: DataLoader,
     batch_size: int,
     give_up: Callable[[Any], bool] = lambda _: False,
-    mark: Callable[[Iterable], Iterable] = lambda batches: batches,
+    flag: Callable[[], jax.Array | None] = lambda: None,
     take: Callable[[dict[str, np.ndarray]], None] = lambda _: None,
+    progress: Callable[[Iterable], Iterable] = lambda batches: batches,
 ) -> dict[str, float] | None:
     """Gives ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``.
 
@@ -49,22 +51,23 @@ def evaluate(
 
     Args:
       devices: where the compiled ``step`` runs.
-      step: ``(state, data, batch) -> sums``, see ``steps.eval_step``.
+      step: ``(state, data, batch, stop) -> sums``, see :func:`make_eval_step`.
       state: the train state, replicated.
       data: the split's resident arrays, replicated.
       split: what to evaluate on.
       batch_size: examples in a step, of all processes; rounded up to what the devices divide.
       give_up: asked after each step, with the sums of the step that it waited for or None;
         where it says so there is no result.
-      mark: adds to the batches what the step wants besides.
+      flag: returns the next step's ``stop``, see ``preemption.StopAgreement``.
       take: is given ``each`` of every step's result, in order, where the step gives that.
+      progress: wraps the iterable of batches, for a progress bar.
     """
     batch_size += -batch_size % len(devices)
     sums, each = [], []
     in_flight = DispatchThrottle()
-    with Prefetcher(mark(split.eval_batches(batch_size)), devices.split) as batches:
+    with Prefetcher(progress(split.eval_batches(batch_size)), devices.split) as batches:
         for batch in batches:
-            sums.append(step(state, data, batch))
+            sums.append(step(state, data, batch, flag()))
             if "each" in sums[-1]:
                 each.append(sums[-1].pop("each"))
             if give_up(in_flight.add(sums[-1])):
@@ -89,7 +92,7 @@ def evaluate(
 def make_eval_step(
     devices: Devices, step_config: StepConfig, loss: str, flip: bool = False, keep: bool = False
 ) -> Callable:
-    """The compiled ``(state, data, batch) -> sums``, of resident or streamed batches.
+    """The compiled ``(state, data, batch, stop) -> sums``, of resident or streamed batches.
 
     With ``each``, what ``predictions.Collector`` takes; ``keep`` and ``loss`` are as in
     ``predictions.answers``, ``flip`` as in ``steps.eval_step``.
@@ -99,7 +102,7 @@ def make_eval_step(
     def step(state: Any, data: Any, batch: Any) -> Any:
         return eval_step(step_config, state, gather(data, batch), flip, each)
 
-    return devices.evaluate(hearing(step))
+    return devices.evaluate(with_stop_flag(step))
 
 
 def eval_batch_size(config: ml_collections.ConfigDict) -> int:
@@ -215,8 +218,8 @@ def evaluate_run(
         devices.replicate(split.resident),
         split,
         eval_batch_size(config),
-        mark=lambda batches: _with_bar(batches, split, eval_batch_size(config)),
         take=collector.take,
+        progress=lambda batches: _with_bar(batches, split, eval_batch_size(config)),
     )
     result = {"split": split.source.split} | result | {"step": int(state.step)}
     if other.is_other_data:

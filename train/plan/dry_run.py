@@ -129,7 +129,10 @@ class DryRun:
         return Seconds(step, fed, evaluation, save, held_up, compiling)
 
     def _compile(self, batch: Any) -> Any:
-        return self._jitted.lower(self.loop.state, self.loop.train_data, batch).compile()
+        loop = self.loop
+        return self._jitted.lower(
+            loop.state, loop.train_data, batch, loop.stopping.flag()
+        ).compile()
 
     def _steps(self) -> float:
         """Seconds a step, in the steady state."""
