@@ -31,7 +31,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
-    host.keep_freed()  # as train.main does
+    host.keep_freed_memory()  # as train.main does
     model = create_model("resnet18", num_classes=10, stem="cifar")
     step_config = trainer.make_task(model, augment=Augment(hflip=True))
     step = trainer.Step(step_config, trainer.random_batch(32, 32))

@@ -72,7 +72,7 @@ def main():
 def ours(flags):
     from train.runtime import host
 
-    host.keep_freed()  # as train.main does
+    host.keep_freed_memory()  # as train.main does
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -33,7 +33,7 @@ def main():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-flags.cores :])
     from train.runtime import host
 
-    host.keep_freed()
+    host.keep_freed_memory()
     total = collections.Counter()
     print("times, image and kernel, stride, groups: forward, by images, by kernel, in ms")
     for shape, count in convolutions(flags).items():

@@ -98,7 +98,7 @@ def measure(call, flags) -> dict[str, float]:
 def make_ours(flags, batch):
     from train.runtime import host
 
-    host.keep_freed()  # as the commands do
+    host.keep_freed_memory()  # as the commands do
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -91,7 +91,7 @@ def measure(flags) -> dict:
         )
     from train.runtime import host
 
-    host.keep_freed()
+    host.keep_freed_memory()
     import jax
     import jax.numpy as jnp
 

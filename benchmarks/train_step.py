@@ -104,7 +104,7 @@ def ours(flags, forms=None):
     """``forms`` are those of ops.forms_of; without, those that our backend takes by default."""
     from train.runtime import host
 
-    host.keep_freed()  # as train.main does
+    host.keep_freed_memory()  # as train.main does
     import optax
 
     from benchmarks import trainer

@@ -35,7 +35,7 @@ from train.reporting.console import Console
 from train.reporting.run_report import LiveReport
 from train.runtime import distributed
 from train.runtime.errors import RunError
-from train.runtime.formatting import MOST_CAPTION, shortened
+from train.runtime.formatting import MAX_CAPTION, truncate
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import run_files
@@ -380,13 +380,13 @@ def first_images(run: Experiment) -> tuple[np.ndarray, list[str]]:
 def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
     """The class of each image, or of mixed ones both with their shares."""
     if targets.other is None:
-        return [shortened(class_names[label], MOST_CAPTION) for label in targets.label]
+        return [truncate(class_names[label], MAX_CAPTION) for label in targets.label]
     told = []
     for label, other, share in zip(*targets, strict=True):
         if share >= 0.995 or label == other:
-            told.append(shortened(class_names[label], MOST_CAPTION))
+            told.append(truncate(class_names[label], MAX_CAPTION))
         else:
             parts = sorted([(share, label), (1 - share, other)], reverse=True)
-            names = [(shortened(class_names[i], MOST_CAPTION), part) for part, i in parts]
+            names = [(truncate(class_names[i], MAX_CAPTION), part) for part, i in parts]
             told.append("\n".join(f"{name} {part:.0%}" for name, part in names))
     return told

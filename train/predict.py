@@ -17,7 +17,7 @@ from train.runtime.cli import (
     run_command,
 )
 from train.runtime.errors import RunError, UsageError
-from train.runtime.formatting import one_line, shortened
+from train.runtime.formatting import one_line, truncate
 
 if TYPE_CHECKING:  # the others import JAX, which takes a second
     import numpy as np
@@ -122,8 +122,8 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
 
     import numpy as np
 
-    from train.data.loader import cores
     from train.data.prefetch import Prefetcher
+    from train.runtime.host import core_count
 
     def read(file: str) -> np.ndarray | str:
         try:
@@ -134,7 +134,7 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
     pictures = None if explain is None else Explanations(explain)
     chunks = [files[i : i + run.batch_size] for i in range(0, len(files), run.batch_size)]
     with (
-        ThreadPoolExecutor(cores() + 2) as pool,
+        ThreadPoolExecutor(core_count() + 2) as pool,
         Prefetcher(chunks, lambda chunk: (chunk, list(pool.map(read, chunk)))) as decoded,
     ):
         for chunk, squares in decoded:
@@ -205,11 +205,11 @@ class Explanations:
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name.casefold())
-        told = ", ".join(f"{shortened(c, 30)} {probability:.1%}" for c, probability in classes[:2])
+        told = ", ".join(f"{truncate(c, 30)} {probability:.1%}" for c, probability in classes[:2])
         called = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
         place = os.path.join(self._folder, f"{name}.png")
         with writing(place):
-            draw_explanation(place, square, heat, f"{shortened(called, 50)}\n{told}")
+            draw_explanation(place, square, heat, f"{truncate(called, 50)}\n{told}")
 
 
 def as_text() -> Callable[[Answer], list[str]]:

@@ -76,7 +76,7 @@ def test_each_start_is_noted_with_what_it_runs_on(small, tmp_path):
 def test_deterministic_asks_xla_and_keeps_what_was_asked_before(monkeypatch):
     asked = "--xla_gpu_deterministic_ops=false --xla_dump_to=x"
     monkeypatch.setenv("XLA_FLAGS", asked)
-    host.make_deterministic()
+    host.use_deterministic_ops()
     flags = os.environ["XLA_FLAGS"].split()
     assert flags[:2] == asked.split()
     assert flags[2:] == ["--xla_gpu_exclude_nondeterministic_ops=true"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import ml_collections
@@ -17,15 +16,9 @@ from train.data.sampler import EpochSampler, ProcessShard
 from train.data.source import DataSource
 from train.data.streaming import stream
 from train.runtime.errors import UsageError
+from train.runtime.host import core_count
 
 Batch = dict[str, np.ndarray]
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def preprocessing_of(dataset: ml_collections.ConfigDict) -> Preprocessing:
@@ -100,7 +93,7 @@ class DataLoader:
         self.scale = tuple(config.augment.rrc_scale) if training else (1.0, 1.0)
         self.aspect = tuple(config.augment.rrc_ratio)
         self.workers = config.loader.workers
-        self.threads = config.loader.threads or cores() + 2
+        self.threads = config.loader.threads or core_count() + 2
         self.gib = len(self.source) * self.size**2 * 3 / 2**30
         self.is_resident = self._fits(config.loader, taken)
         self.resident: dict[str, np.ndarray] = {}

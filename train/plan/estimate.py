@@ -19,7 +19,6 @@ from train.data.datasets import open_source
 from train.data.tfds_source import data_dir
 from train.engine.devices import make_devices
 from train.engine.experiment import Experiment, build_experiment
-from train.engine.optim.schedules import counted
 from train.loop import first_state
 from train.plan.dry_run import (
     DryRun,
@@ -34,7 +33,7 @@ from train.reporting.console import Console
 from train.reporting.plots import Plots, draw_schedule
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import directory_size, writing
-from train.runtime.formatting import clock, format_bytes
+from train.runtime.formatting import format_bytes, format_count, format_duration, pluralize
 from train.workdir import run_files
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -115,7 +114,7 @@ def planned(
     run_summary.print_summary(console, run, state)
     summary = summarize(run.model, config.dataset.image_size)
     console.info(
-        f"net:     {summary.parameters:,} parameters, {rounded(summary.multiply_adds)}"
+        f"net:     {summary.parameters:,} parameters, {format_count(summary.multiply_adds)}"
         " multiply-adds an image"
     )
     console.info(f"found:   the data, in {config.dataset.data_dir}")
@@ -185,8 +184,8 @@ def tell_time(
             " the pace"
         )
     console.info(
-        f"time:    {duration(epoch)} an epoch, {duration(total)} in all, with"
-        f" {counted(evaluations, 'evaluation')} and {counted(saves, 'checkpoint')}"
+        f"time:    {format_duration(epoch)} an epoch, {format_duration(total)} in all, with"
+        f" {pluralize(evaluations, 'evaluation')} and {pluralize(saves, 'checkpoint')}"
     )
     found |= {
         "step_seconds": seconds.step,
@@ -266,16 +265,3 @@ def schedule_line(run: Experiment, width: int = 40) -> str:
     top = rates.max() or 1.0
     bars = "".join(BARS[round(float(rate / top) * (len(BARS) - 1))] for rate in rates)
     return f"{bars} from {rates[0]:.3g} up to {rates.max():.3g}, at last {rates[-1]:.3g}"
-
-
-def rounded(number: int) -> str:
-    """A large number for people: ``"1.82 billion"``."""
-    for name, unit in (("billion", 1e9), ("million", 1e6)):
-        if number >= unit:
-            return f"{number / unit:.3g} {name}"
-    return f"{number:,}"
-
-
-def duration(seconds: float) -> str:
-    """A time for people: ``"2.4 s"``, ``"3:07"``, ``"1:03:07"``."""
-    return f"{seconds:.2g} s" if seconds < 60 else clock(seconds)

@@ -23,6 +23,7 @@ from train.data.tfds_source import only, open_builder, raw_records
 from train.prepare import staging
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import format_bytes
+from train.runtime.host import core_count
 
 JPEG_QUALITY = 95
 PREFETCH = 8  # records per thread that may wait to be written
@@ -201,9 +202,7 @@ def _map_in_order(
 
 
 def _threads() -> int:
-    from train.data.loader import cores
-
-    return cores() + 1
+    return core_count() + 1
 
 
 def _write_metadata(

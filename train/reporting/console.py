@@ -10,7 +10,7 @@ import tqdm
 
 from train.runtime import distributed
 from train.runtime.errors import discard_output, warn
-from train.runtime.formatting import clock
+from train.runtime.formatting import format_clock
 from train.workdir.metrics_log import FILE
 
 
@@ -98,7 +98,7 @@ class Console:
             return
         self.told = now
         done, left = step - self.start, self.num_steps - step
-        eta = f", {clock((now - self.began) / done * left)} left" if done and left else ""
+        eta = f", {format_clock((now - self.began) / done * left)} left" if done and left else ""
         self.info(line + eta)
 
     def __enter__(self) -> Console:

@@ -19,7 +19,7 @@ from train.engine.predictions import Predictions, output_names
 from train.reporting import plots
 from train.reporting.classification_metrics import Scores, score
 from train.runtime.files import writing
-from train.runtime.formatting import MOST_CAPTION, one_line, shortened
+from train.runtime.formatting import MAX_CAPTION, one_line, truncate
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 
@@ -148,8 +148,8 @@ def images_of(split: DataLoader, records: np.ndarray) -> np.ndarray:
 def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -> list[str]:
     """What some images are, and what was said of them."""
     return [
-        f"is {shortened(names[predictions.label[i]], MOST_CAPTION)}\n"
-        f"→ {shortened(names[predictions.predicted[i]], MOST_CAPTION)}"
+        f"is {truncate(names[predictions.label[i]], MAX_CAPTION)}\n"
+        f"→ {truncate(names[predictions.predicted[i]], MAX_CAPTION)}"
         f" {predictions.confidence[i]:.0%}"
         for i in which
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from train.engine.predictions import output_names
 from train.reporting import curves, html_page, svg
-from train.runtime.formatting import one_line, shortened
+from train.runtime.formatting import one_line, truncate
 
 _MOST_CLASSES = 25  # in the table of classes
 
@@ -57,9 +57,7 @@ def _confusion(part: dict[str, Any]) -> str:
         )
     counts = part["confusion"]
     names = output_names([one["name"] for one in part["classes"]], len(counts))
-    head = "".join(
-        f'<th scope="col">{html_page.escape(shortened(name, 14))}</th>' for name in names
-    )
+    head = "".join(f'<th scope="col">{html_page.escape(truncate(name, 14))}</th>' for name in names)
     lines = []
     for name, row in zip(names, counts, strict=True):
         total = sum(row) or 1
@@ -69,9 +67,7 @@ def _confusion(part: dict[str, Any]) -> str:
             else "<td></td>"
             for n in row
         )
-        lines.append(
-            f'<tr><th scope="row">{html_page.escape(shortened(name, 20))}</th>{cells}</tr>'
-        )
+        lines.append(f'<tr><th scope="row">{html_page.escape(truncate(name, 20))}</th>{cells}</tr>')
     inside = (
         f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"

@@ -13,7 +13,7 @@ import numpy as np
 from flax_resnet.files import make_atomically
 from train.reporting import curves
 from train.reporting.classification_metrics import Bin
-from train.runtime.formatting import shortened
+from train.runtime.formatting import truncate
 from train.workdir.metrics_log import read_rows
 
 
@@ -117,7 +117,7 @@ def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
     figure.colorbar(shown, ax=axis, label="share of the class", shrink=0.8)
     axis.set(xlabel="predicted", ylabel="class")
     if some:
-        ticks, short = range(len(names)), [shortened(name, 24) for name in names]
+        ticks, short = range(len(names)), [truncate(name, 24) for name in names]
         axis.set_xticks(ticks, short, fontsize=8 if few else 6, parse_math=False)
         axis.set_yticks(ticks, short, fontsize=8 if few else 6, parse_math=False)
         if max(map(len, short)) > 3:

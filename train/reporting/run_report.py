@@ -21,6 +21,7 @@ from train.config.keys import KEYS
 from train.engine.evaluation import Evaluated
 from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
 from train.reporting.plots import Plots
+from train.runtime.formatting import join_names
 from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
@@ -208,7 +209,7 @@ def _what(path: str, config: Any) -> str:
     if described:
         counts = ", ".join(f"{n:,} images in {s}" for s, n in described["images"].items())
         names = described["class_names"]
-        told += f": {counts}; {len(names):,} classes ({run_files.list_names(names, 4)})"
+        told += f": {counts}; {len(names):,} classes ({join_names(names, 4)})"
     return told
 
 

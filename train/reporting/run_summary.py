@@ -11,6 +11,7 @@ from train.engine.intervals import Intervals
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
+from train.runtime.formatting import join_names, pluralize
 from train.workdir import run_files
 
 
@@ -29,7 +30,7 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     console.info(
         f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
         f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
-        f" ({run_files.list_names(source.class_names, 4)}), {kept}"
+        f" ({join_names(source.class_names, 4)}), {kept}"
     )
     console.info(
         f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
@@ -51,7 +52,7 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     before = sessions[-1].get("batch_norm_images", images) if sessions else images
     if has_batch_norm and state.step and before != images:
         console.warn(
-            f"batch norm now sees {schedules.counted(images, 'image')} at once, before it saw"
+            f"batch norm now sees {pluralize(images, 'image')} at once, before it saw"
             f" {before:,}: the run goes on, but learns a little differently;"
             " sync_batch_norm=True does not depend on the number of devices"
         )
@@ -76,7 +77,7 @@ def config_warnings(
     part, share = config.batch_size // config.grad_accum_steps, batch_norm_images(config, devices)
     if share < 8 and has_batch_norm:
         found.append(
-            f"batch norm sees {schedules.counted(share, 'image')} at once"
+            f"batch norm sees {pluralize(share, 'image')} at once"
             + (f"; sync_batch_norm=True would use {part}" if share < part else "")
             + ("; each part of accumulate has its own statistics" * (config.grad_accum_steps > 1))
         )

@@ -33,11 +33,11 @@ def run_command(command: Callable[[], int | None]) -> None:
 
     Errors that are meant for people are told in one line; others keep their traceback.
     """
-    host.keep_freed()
+    host.keep_freed_memory()
     # Libraries' notices are no news to who runs the command; their errors arrive as ours.
     # On CPU XLA's errors, too: where it loads a compiled program, it takes what that was tuned for,
     # such as +prefer-no-gather, for features that the processor lacks (openxla/xla#44565).
-    level = "2" if host.accelerated() else "3"
+    level = "2" if host.has_accelerator() else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
     compilation_cache.keep()
     import absl.logging
@@ -136,7 +136,7 @@ def set_up(config: ml_collections.ConfigDict) -> None:
     if config.compilation_cache != "auto":
         compilation_cache.keep(config.compilation_cache)
     if config.deterministic:
-        host.make_deterministic()
+        host.use_deterministic_ops()
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from train.runtime.errors import warn
-from train.runtime.host import accelerated
+from train.runtime.host import has_accelerator
 
 MOST_BYTES = 1 << 30
 MIN_SECONDS = 0.2  # to compile: what is quicker is not worth a file
@@ -60,7 +60,7 @@ def keep(choice: str = "auto") -> None:
             return
     own = user_cache("compiled") if choice == "auto" else os.path.abspath(choice)
     # Processes with GPUs have to find the same, so what they all name is taken as it is.
-    as_it_is = choice != "auto" and accelerated()
+    as_it_is = choice != "auto" and has_accelerator()
     folder = own if as_it_is else os.path.join(own, _processor())
     try:
         # What lies there is run, so nobody else may write it.

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from train.runtime import compilation_cache, rendezvous
 from train.runtime.errors import RunError, UsageError
-from train.runtime.host import accelerated
+from train.runtime.host import has_accelerator
 from train.runtime.signals import StopRequest, ending_at_once
 
 # A process that is gone without a word is missed after this; most are at once.
@@ -65,7 +65,7 @@ def connect(flags: argparse.Namespace) -> None:
             "process_id": flags.process_id,
             "cluster_detection_method": "deactivate",  # or JAX would share out the devices
         }
-    if accelerated():
+    if has_accelerator():
         compilation_cache.not_of_several()
     import jax
 

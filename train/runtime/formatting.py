@@ -1,40 +1,68 @@
-"""Names as a terminal or a picture can show them: class and file names may hold anything."""
+"""Text for terminals, plots and reports: names, counts, sizes and durations."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-# What ends a line, moves the cursor, or turns the direction of what follows.
+# Characters that end a line, move the cursor or change the direction of the text after them.
 _CONTROLS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 
-MOST_CAPTION = 40  # characters of a name above a picture
+MAX_CAPTION = 40  # characters of a class name above an image
 
 
 def one_line(text: str) -> str:
-    """The text with control characters as Python spells them, such as ``\\n``."""
-    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+    """Return the text with control characters escaped as in Python, such as ``\\n``.
+
+    Names of classes and files may contain any character.
+    """
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
-def shortened(text: str, most: int) -> str:
-    """At most so many characters in one line; an ellipsis shows that there were more."""
+def truncate(text: str, max_length: int) -> str:
+    """Return the text on one line, cut with an ellipsis after ``max_length`` characters."""
     text = one_line(text)
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+    return text if len(text) <= max_length else text[: max_length - 1].rstrip() + "…"
 
 
-def clock(seconds: float) -> str:
-    """A time for people: ``"3:07"``, ``"1:03:07"``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+def join_names(names: Sequence[str], max_names: int = 8) -> str:
+    """Return the first names, separated by commas, and the number of further ones."""
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return ", ".join(map(one_line, names[:max_names])) + more
+
+
+def pluralize(number: int, noun: str) -> str:
+    """Return a number with its noun: ``"1 step"``, ``"1,000 steps"``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_count(number: int) -> str:
+    """Return a rounded number: ``"1.82 billion"``, ``"25.6 million"``, ``"4,096"``."""
+    for name, unit in (("billion", 1e9), ("million", 1e6)):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:,}"
 
 
 def format_bytes(number: float) -> str:
-    """Return a number of bytes with a unit, such as ``"6.7 GB"``."""
+    """Return a size in decimal units: ``"999 bytes"``, ``"6.7 GB"``, ``"148 GB"``."""
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while number >= 999.5 and len(units) > 1:
         number /= 1000
         units.pop(0)
     digits = 0 if units[0] == "bytes" or number >= 99.5 else 1
     return f"{number:.{digits}f} {units[0]}"
+
+
+def format_clock(seconds: float) -> str:
+    """Return a duration as on a clock: ``"0:07"``, ``"3:07"``, ``"1:03:07"``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration with seconds below a minute: ``"2.4 s"``, ``"3:07"``, ``"1:03:07"``."""
+    return f"{seconds:.2g} s" if seconds < 60 else format_clock(seconds)

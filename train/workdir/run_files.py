@@ -26,7 +26,7 @@ from train.data.source import DataSource
 from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import Locked, append_line, check_writable, locked, writing
-from train.runtime.formatting import one_line
+from train.runtime.formatting import join_names
 from train.workdir import environment
 
 SESSIONS = "sessions.jsonl"
@@ -235,9 +235,9 @@ def check_data(path: str, *loaders: DataLoader, other_data: bool = False) -> Non
         source = loader.source
         if list(source.class_names) != trained:
             raise RunError(
-                f"the run in {path!r} was trained on the classes {list_names(trained)}, but"
+                f"the run in {path!r} was trained on the classes {join_names(trained)}, but"
                 f" {source.name} {source.split} has"
-                f" {list_names(source.class_names)}{_difference(source, trained)}"
+                f" {join_names(source.class_names)}{_difference(source, trained)}"
             )
         if not other_data and len(loader) != counts.get(source.split, len(loader)):
             raise RunError(
@@ -254,14 +254,8 @@ def _difference(source: DataSource, trained: Sequence[str]) -> str:
     if not unknown and not missing:
         return ", in another order"
     parts = {"unknown": unknown, "missing": missing}
-    text = "; ".join(f"{label}: {list_names(names)}" for label, names in parts.items() if names)
+    text = "; ".join(f"{label}: {join_names(names)}" for label, names in parts.items() if names)
     return f" ({text})"
-
-
-def list_names(names: Sequence[str], limit: int = 8) -> str:
-    """Return the first names as text, with the number of further ones."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(one_line, names[:limit])) + more
 
 
 def _config_file(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Names that hold anything, where people read them."""
+"""Names with any characters, counts, sizes and durations in text."""
 
 import numpy as np
 import pytest
@@ -11,46 +11,86 @@ from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
 from train.reporting import plots
 from train.reporting.evaluation_results import captions_of, score_of, summary
-from train.runtime.formatting import format_bytes, one_line, shortened
-from train.workdir import run_files
+from train.runtime.formatting import (
+    format_bytes,
+    format_clock,
+    format_count,
+    format_duration,
+    join_names,
+    one_line,
+    pluralize,
+    truncate,
+)
 
 
-def test_what_would_break_a_line_is_spelled():
+def test_one_line_escapes_control_characters():
     assert one_line("a\nb\r\x1b[2J\x9b\u2028\u202e") == r"a\nb\r\x1b[2J\x9b\u2028\u202e"
-    shown = "é ü 狗\u3000\u00a0👩\u200d🔬 \\n"
-    assert one_line(shown) == shown
+    printable = "é ü 狗\u3000\u00a0👩\u200d🔬 \\n"
+    assert one_line(printable) == printable
 
 
-def test_an_ellipsis_shows_what_was_cut():
-    assert shortened("a dog", 5) == "a dog" and shortened("a big dog", 6) == "a big…"
-    assert shortened("a\nbc", 5) == r"a\nbc"
+def test_truncate_marks_the_cut_with_an_ellipsis():
+    assert truncate("a dog", 5) == "a dog" and truncate("a big dog", 6) == "a big…"
+    assert truncate("a\nbc", 5) == r"a\nbc"
 
 
-def test_class_names_with_line_breaks_are_told_in_a_line(tmp_path):
+def test_join_names_counts_the_names_left_out():
+    assert join_names(["a", "b\n"]) == r"a, b\n"
+    assert join_names(list("abcd"), 2) == "a, b and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "text"),
+    [
+        (format_bytes, 0, "0 bytes"),
+        (format_bytes, 999, "999 bytes"),
+        (format_bytes, 1500, "1.5 kB"),
+        (format_bytes, 147897477120, "148 GB"),
+        (format_count, 1_821_399_040, "1.82 billion"),
+        (format_count, 25_557_032, "25.6 million"),
+        (format_count, 4096, "4,096"),
+        (format_clock, 7.4, "0:07"),
+        (format_clock, 3787, "1:03:07"),
+        (format_duration, 2.42, "2.4 s"),
+        (format_duration, 187, "3:07"),
+    ],
+)
+def test_numbers_are_readable(function, value, text):
+    assert function(value) == text
+
+
+def test_pluralize_adds_an_s_except_for_one():
+    assert [pluralize(n, "step") for n in (0, 1, 1000)] == ["0 steps", "1 step", "1,000 steps"]
+
+
+def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
     for name in ("a\rcat", "dog\nhouse"):
         (tmp_path / "val" / name).mkdir(parents=True)
         (tmp_path / "val" / name / "1.png").touch()
     config = default_config()
     config.dataset.name, config.dataset.data_dir = "folder", str(tmp_path)
-    split = DataLoader(config, "val", training=False)
-    assert run_files.list_names(split.source.class_names) == r"a\rcat, dog\nhouse"
+    loader = DataLoader(config, "val", training=False)
+    assert join_names(loader.source.class_names) == r"a\rcat, dog\nhouse"
 
     labels, wrong = np.array([0, 1]), np.array([1, 0])
-    sure = np.full(2, 0.75)
-    predictions = Predictions(labels, labels, wrong, np.ones(2), sure, sure / 3, outputs=2)
+    confidence = np.full(2, 0.75)
+    predictions = Predictions(
+        labels, labels, wrong, np.ones(2), confidence, confidence / 3, outputs=2
+    )
     result = {"split": "val", "examples": 2, "top1": 0.0, "loss": 1.0, "step": 3}
-    evaluated = Evaluated(result, predictions, split, config, "raw", None, None)
-    told = summary(evaluated, score_of(evaluated))
-    assert [line.split()[0] for line in told.split("\n")] == [
+    evaluated = Evaluated(result, predictions, loader, config, "raw", None, None)
+    text = summary(evaluated, score_of(evaluated))
+    assert [line.split()[0] for line in text.split("\n")] == [
         *("folder", "top-1", "loss", "calibration", "worst", "mistaken")
     ]
-    assert "\r" not in told and r"a\rcat as dog\nhouse (1)" in told
-    [first, _] = captions_of(predictions, [0, 1], list(split.source.class_names))
+    assert "\r" not in text and r"a\rcat as dog\nhouse (1)" in text
+    [first, _] = captions_of(predictions, [0, 1], list(loader.source.class_names))
     assert first == "is a\\rcat\n→ dog\\nhouse 75%"
 
-    warned = []
-    BadRecords(warn=warned.append).add(split.reader, [BadRecord(1, split.source.name_of(1), "no")])
-    assert warned == [r"val image val/dog\nhouse/1.png is left out: no"]
+    warnings = []
+    record = BadRecord(1, loader.source.name_of(1), "no")
+    BadRecords(warn=warnings.append).add(loader.reader, [record])
+    assert warnings == [r"val image val/dog\nhouse/1.png is left out: no"]
 
 
 def test_long_captions_are_not_cut(tmp_path):
@@ -63,11 +103,3 @@ def test_long_captions_are_not_cut(tmp_path):
     long, longer = picture(name), picture(f"{name}s")
     assert long.shape == longer.shape and not np.array_equal(long, longer)
     assert np.array_equal(picture("cat"), picture("cat"))
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (147897477120, "148 GB")],
-)
-def test_bytes_are_formatted_with_a_unit(number, text):
-    assert format_bytes(number) == text

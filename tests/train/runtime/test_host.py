@@ -1,4 +1,4 @@
-"""What the C library keeps: seen by the pages that the system has to clear."""
+"""Memory kept by the C library, measured by the page faults of an allocation."""
 
 import os
 import subprocess
@@ -6,22 +6,22 @@ import sys
 
 import pytest
 
-SIZE = 48 << 20  # more than glibc ever keeps by itself
+SIZE = 48 << 20  # more than glibc keeps by default
 
 FAULTS = f"""
 import ctypes, resource, threading
-from train import allocation
+from train.runtime import host
 
-kept = allocation.keep_freed()
+is_kept = host.keep_freed_memory()
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p
 library.free.argtypes = [ctypes.c_void_p]
 
 def work():
     for _ in range(5):
-        place = library.malloc({SIZE})
-        ctypes.memset(place, 1, {SIZE})
-        library.free(place)
+        address = library.malloc({SIZE})
+        ctypes.memset(address, 1, {SIZE})
+        library.free(address)
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,7 +34,7 @@ def in_thread():
     return faults() - before
 
 in_thread()
-print(kept, in_thread())
+print(is_kept, in_thread())
 """
 
 
@@ -44,18 +44,18 @@ def run(**environment):
         [sys.executable, "-c", FAULTS], env=clean | environment, capture_output=True, text=True
     )
     assert not done.returncode, done.stderr
-    kept, faults = done.stdout.split()
-    return kept == "True", int(faults)
+    is_kept, faults = done.stdout.split()
+    return is_kept == "True", int(faults)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sets glibc's malloc")
-def test_what_is_freed_is_there_the_next_time():
+def test_freed_memory_is_reused_without_page_faults():
     pages = SIZE // os.sysconf("SC_PAGESIZE")
-    kept, faults = run(JAX_PLATFORMS="cpu")
-    assert kept and faults < pages / 2
+    is_kept, faults = run(JAX_PLATFORMS="cpu")
+    assert is_kept and faults < pages / 2
     for environment in (
         {"JAX_PLATFORMS": "cuda"},
         {"JAX_PLATFORMS": "cpu", "MALLOC_ARENA_MAX": "4"},
     ):
-        kept, faults = run(**environment)
-        assert not kept and faults > 2 * pages
+        is_kept, faults = run(**environment)
+        assert not is_kept and faults > 2 * pages

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import optax
 
 from train.runtime.errors import UsageError
+from train.runtime.formatting import pluralize
 
 if TYPE_CHECKING:
     import ml_collections
@@ -134,7 +135,7 @@ def describe(
         peak = peak_rate(schedule, batch_size)
         text += f" for {schedule.base_batch_size:,} images, so {peak:.4g} for {batch_size:,}"
     if warmup := warmup_steps(schedule, steps_per_epoch, num_steps):
-        text += f" after a warm-up of {counted(warmup, 'step')}"
+        text += f" after a warm-up of {pluralize(warmup, 'step')}"
     if schedule.name == "step":
         boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)
         at = ", ".join(f"{step:,}" for step in boundaries)
@@ -153,7 +154,7 @@ def warnings(
     if warmup < asked:
         takes = f"it takes {warmup:,}" if warmup else "there is none"
         found.append(
-            f"a warm-up of {counted(asked, 'step')} is too long for a run of {num_steps:,}:"
+            f"a warm-up of {pluralize(asked, 'step')} is too long for a run of {num_steps:,}:"
             f" {takes}, since it may be {schedule.max_warmup_fraction:.0%} of the run at most"
             " (schedule.max_warmup_fraction)"
         )
@@ -170,8 +171,3 @@ def warnings(
                 f" {warmup:,}: it never reaches its height"
             )
     return found
-
-
-def counted(number: int, thing: str) -> str:
-    """``"1 step"``, ``"1,000 steps"``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
