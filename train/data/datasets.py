@@ -1,20 +1,20 @@
-"""Where images come from: :func:`open_source` gives a :class:`Source`, whatever the kind."""
+"""The data set that the configuration names."""
 
 from __future__ import annotations
-
-import ml_collections
 
 from train.data import tfds_source
 from train.data.image_folder import open_folder
 from train.data.source import DataSource
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
 
-def open_source(dataset: ml_collections.ConfigDict, split: str) -> DataSource:
-    """Opens ``split`` of the data set that ``config.dataset`` names.
+def open_source(dataset: ConfigDict, split: str) -> DataSource:
+    """Open ``split`` of the data set of ``config.dataset``.
 
-    Raises UsageError for a name or split that does not exist and RunError, telling how to
-    get them, where the data are not there.
+    Raises:
+      UsageError: there is no such data set or split.
+      RunError: the data are missing or damaged; the message explains how to get them.
     """
     kind, _, name = dataset.name.partition(":")
     if kind == "digits" and not name:
@@ -23,9 +23,7 @@ def open_source(dataset: ml_collections.ConfigDict, split: str) -> DataSource:
         return tfds_source.open_prepared(name, tfds_source.data_dir(dataset), split)
     if kind == "folder" and not name:
         if not dataset.data_dir:
-            raise UsageError(
-                "name the folder with the pictures with --config.dataset.data_dir=FOLDER"
-            )
+            raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
         folder = tfds_source.data_dir(dataset)
         return open_folder(folder, split, dataset.val_fraction, dataset.val_seed)
     raise UsageError(

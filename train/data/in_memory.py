@@ -1,4 +1,4 @@
-"""Data that fit memory: all images as one uint8 array on the device, gathered in the step."""
+"""Data that fit in memory: all images in one uint8 array on the device, gathered by the step."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ import jax
 import numpy as np
 import tqdm
 
-from train.data.reader import BadRecord, Reader
+from train.data.reader import CorruptRecord, Reader
 
-TOGETHER = 256  # records a task: one task a record would take longer than small images do
+CHUNK = 256  # records per task: with one each, the overhead exceeds decoding a small image
 
 
 def load(
     reader: Reader, crop: Callable[[np.ndarray], np.ndarray], size: int, threads: int
-) -> tuple[dict[str, np.ndarray], list[BadRecord]]:
-    """Decodes every record: ``image`` uint8 ``(N, size, size, 3)``, ``label`` int32 ``(N,)``.
+) -> tuple[dict[str, np.ndarray], list[CorruptRecord]]:
+    """Decode every record, with a progress bar if it takes more than a second.
 
-    ``crop`` makes an image of any size one of ``size``. Gives the bad records, too, in whose
-    place the next one stands. A bar shows the progress where it takes more than a second.
+    Args:
+      reader: decodes a record, or the next one in place of a corrupt one.
+      crop: turns an image of any size into one of ``size``.
+      size: height and width of the result.
+      threads: decoding threads.
+
+    Returns:
+      ``image`` uint8 ``(N, size, size, 3)`` and ``label`` int32 ``(N,)``, and the corrupt records.
     """
     count = len(reader.source)
     images = np.empty((count, size, size, 3), np.uint8)
     labels = np.empty(count, np.int32)
 
-    def decode(start: int) -> list[BadRecord]:
-        found = []
-        for index in range(start, min(start + TOGETHER, count)):
-            pixels, labels[index], bad = reader.read(index)
+    def decode(start: int) -> list[CorruptRecord]:
+        corrupt = []
+        for index in range(start, min(start + CHUNK, count)):
+            pixels, labels[index], replaced = reader.read(index)
             images[index] = crop(pixels)
-            found += bad
-        return found
+            corrupt += replaced
+        return corrupt
 
     bar = tqdm.tqdm(
         desc=f"decoding {reader.source.split}",
@@ -43,25 +49,20 @@ def load(
         leave=False,
         disable=not sys.stderr.isatty(),
     )
-    bad: list[BadRecord] = []
+    corrupt: list[CorruptRecord] = []
     with bar, ThreadPoolExecutor(threads) as pool:
         try:
-            for found in pool.map(decode, range(0, count, TOGETHER)):
-                bad += found
-                bar.update(min(TOGETHER, count - bar.n))
+            for replaced in pool.map(decode, range(0, count, CHUNK)):
+                corrupt += replaced
+                bar.update(min(CHUNK, count - bar.n))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return {"image": images, "label": labels}, bad
+    return {"image": images, "label": labels}, corrupt
 
 
-def gather(data: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Replaces a batch's ``record`` numbers by their images and labels. Runs in the step.
-
-    A batch that brings its images along, since the data are streamed, stays as it is.
-    """
-    if "record" not in batch:
-        return batch
+def gather(cached: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Replace the ``record`` numbers of a batch by their ``cached`` images and labels."""
     batch = dict(batch)
     record = batch.pop("record")
-    return batch | {"image": data["image"][record], "label": data["label"][record]}
+    return batch | {"image": cached["image"][record], "label": cached["label"][record]}

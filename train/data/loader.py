@@ -1,219 +1,237 @@
-"""Training and evaluation batches of one split, resident or streamed."""
+"""Training and evaluation batches of one split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
-import ml_collections
 import numpy as np
 
 from flax_resnet.preprocessing import Preprocessing
 from train.data import in_memory
+from train.data.corrupt_records import CorruptRecords
 from train.data.datasets import open_source
+from train.data.image_sizes import ImageSizes
 from train.data.random_crop import random_resized_crop
-from train.data.reader import BadRecord, BadRecords, Reader
+from train.data.reader import CorruptRecord, Reader
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.source import DataSource
 from train.data.streaming import stream
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.host import core_count
 
 Batch = dict[str, np.ndarray]
-
-
-def preprocessing_of(dataset: ml_collections.ConfigDict) -> Preprocessing:
-    """What ``config.dataset`` does to an image that is not augmented."""
-    return Preprocessing(
-        resize=round(dataset.image_size / dataset.crop_pct),
-        image_size=dataset.image_size,
-        interpolation=dataset.interpolation,
-        mean=tuple(dataset.mean),
-        std=tuple(dataset.std),
-    )
-
-
-class Sizes:
-    """Height and width of the training images over the epochs, from ``config.dataset``.
-
-    One other size than evaluation's (Touvron et al. 2019, arXiv:1906.06423), or rising ones,
-    which save time at the start (Howard 2018). Each is another compilation of the step.
-    """
-
-    def __init__(self, dataset: ml_collections.ConfigDict, training: bool):
-        self.others = tuple(dataset.train_sizes) if training else ()
-        self._starts = tuple(dataset.train_size_epochs) if training else ()
-        self._usual = dataset.image_size
-        if len(self.others) == 1 and not self._starts:
-            self._starts = (0.0,)
-        if len(self.others) != len(self._starts) or (self._starts and self._starts[0]):
-            raise UsageError(
-                f"config.dataset.train_sizes={self.others} needs the epoch from which each holds,"
-                f" the first 0, not config.dataset.train_size_epochs={self._starts}"
-            )
-
-    def at(self, epoch: float) -> int:
-        """The size in pixels; ``epoch`` counts from 0."""
-        size = self._usual
-        for start, other in zip(self._starts, self.others, strict=True):
-            size = other if epoch >= start else size
-        return size
+# Loads the examples of a step at some positions of its batch, and names the corrupt records.
+Load = Callable[[int, range], tuple[Batch, list[CorruptRecord]]]
 
 
 class DataLoader:
-    """Batches of one split: open it, then :meth:`load` it. Opening finds what is wrong.
+    """Batches of one split, whose images are cached in device memory or streamed.
 
-    ``resident`` is what the steps gather from, empty where the split is streamed.
+    The constructor opens the data and raises the errors that they or the configuration have;
+    :meth:`load` decodes the images to cache. A batch holds this process's shard of the global
+    batch, in one of two forms that :meth:`examples` reduces to the second inside the step:
 
-    A batch has either ``record`` int32 ``(B,)`` into ``resident``, or ``image`` uint8
-    ``(B, S, S, 3)`` and ``label`` int32 ``(B,)``, of this process's places in it.
+    * cached: ``record`` int32 ``(B,)``, indices into ``cached``;
+    * streamed: ``image`` uint8 ``(B, S, S, 3)`` and ``label`` int32 ``(B,)``.
+
+    Attributes:
+      source: the records of the split.
+      reader: decodes them.
+      preprocessing: resizing, center crop and normalization without augmentation.
+      sizes: schedule of the training image size.
+      shard: this process's share of every batch.
+      cached_on_device: whether the decoded images are cached in device memory.
+      cached: after :meth:`load`, ``image`` uint8 ``(N, S, S, 3)`` and ``label`` int32 ``(N,)``
+        for the devices; empty if the split is streamed.
 
     Args:
-      config: the run's.
-      split: of the data set.
-      training: whether to crop at random.
-      share: which part of every batch this process has.
-      taken: GiB of resident data besides, which count towards the same budget.
+      config: the run's configuration.
+      split: as in ``config.dataset.train_split``.
+      training: whether to use random-resized crops and training image sizes.
+      shard: this process's share of every batch.
+      cached_gib: GiB of other cached data, which share the memory limit.
     """
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        config: ConfigDict,
         split: str,
         training: bool,
-        share: ProcessShard = ProcessShard(),  # noqa: B008 (a constant)
-        taken: float = 0.0,
+        shard: ProcessShard = ProcessShard(),  # noqa: B008 (a constant)
+        cached_gib: float = 0.0,
     ):
-        self.source: DataSource = open_source(config.dataset, split)
-        self.reader = Reader(self.source, config.loader.max_corrupt_fraction)
-        self.size = config.dataset.image_size
-        self.preprocessing = preprocessing_of(config.dataset)
-        self.sizes = Sizes(config.dataset, training)
-        self.seed = config.seed
-        self.share = share
-        self.scale = tuple(config.augment.rrc_scale) if training else (1.0, 1.0)
-        self.aspect = tuple(config.augment.rrc_ratio)
-        self.workers = config.loader.workers
-        self.threads = config.loader.threads or core_count() + 2
-        self.gib = len(self.source) * self.size**2 * 3 / 2**30
-        self.is_resident = self._fits(config.loader, taken)
-        self.resident: dict[str, np.ndarray] = {}
-        self._bad_records = BadRecords()
-        self._bad = np.zeros(len(self.source), bool)
+        augment, dataset, loader = config.augment, config.dataset, config.loader
+        self.source: DataSource = open_source(dataset, split)
+        self.reader = Reader(self.source, loader.max_corrupt_fraction)
+        self.preprocessing = Preprocessing(
+            resize=round(dataset.image_size / dataset.crop_pct),
+            image_size=dataset.image_size,
+            interpolation=dataset.interpolation,
+            mean=tuple(dataset.mean),
+            std=tuple(dataset.std),
+        )
+        self.sizes = ImageSizes(dataset, training)
+        self.shard = shard
+        self._random_crop: Callable[..., np.ndarray] | None = None
+        if training and tuple(augment.rrc_scale) != (1.0, 1.0):
+            self._random_crop = partial(
+                random_resized_crop, scale=tuple(augment.rrc_scale), ratio=tuple(augment.rrc_ratio)
+            )
+        self._seed = config.seed
+        self._threads = loader.threads or core_count() + 2
+        self._workers = loader.workers
+        self._gib = len(self.source) * dataset.image_size**2 * 3 / 2**30
+        fixed = self._random_crop is None and not self.sizes.train_sizes
+        self.cached_on_device = _cache_on_device(config, fixed, cached_gib + self._gib)
+        self.cached: dict[str, np.ndarray] = {}
+        self._corrupt_records = CorruptRecords()
+        self._is_corrupt = np.zeros(len(self.source), bool)
 
     def __len__(self) -> int:
         return len(self.source)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what worker processes need: neither cached images nor the run's console."""
+        return vars(self) | {"cached": {}, "_corrupt_records": None}
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, C)`` of the images in a batch."""
-        return self.size, self.size, 3
+        """``(H, W, C)`` of the images in a batch; in training if ``train_sizes`` is not set."""
+        return self.preprocessing.image_size, self.preprocessing.image_size, 3
 
-    def __getstate__(self) -> dict:
-        """What worker processes need: not the images in memory, nor the run's console."""
-        return vars(self) | {"resident": {}, "_bad_records": None}
+    @property
+    def cached_gib(self) -> float:
+        """Device memory of the cached images in GiB; 0 if the split is streamed."""
+        return self._gib if self.cached_on_device else 0.0
 
-    def load(self, bad_records: BadRecords | None = None) -> DataLoader:
-        """Decodes the images that are to stay in memory; a streamed split has none.
+    def load(self, corrupt_records: CorruptRecords | None = None) -> DataLoader:
+        """Decode the images to cache, if any, and return the loader.
 
-        ``bad_records`` is told what cannot be decoded, now or later.
+        Args:
+          corrupt_records: receives the records that cannot be decoded, now or later.
         """
-        self._bad_records = bad_records or self._bad_records
-        if self.is_resident:
-            self.resident, bad = in_memory.load(
-                self.reader, self.preprocessing.crop, self.size, self.threads
+        self._corrupt_records = corrupt_records or self._corrupt_records
+        if self.cached_on_device:
+            self.cached, corrupt = in_memory.load(
+                self.reader, self.preprocessing.crop, self.preprocessing.image_size, self._threads
             )
-            self._bad_records.add(self.reader, bad)
-            self._bad[[record.index for record in bad]] = True
+            self._corrupt_records.add(self.reader, corrupt)
+            self._is_corrupt[[record.index for record in corrupt]] = True
         return self
 
-    def train_batches(self, order: EpochSampler, steps: range) -> Iterator[Batch]:
-        """The batches of ``steps``, in order."""
-        places = self.share.places(order.batch_size)
-        if self.is_resident:
-            yield from ({"record": order[step][places]} for step in steps)
+    def examples(self, cached: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch with its images and labels. Runs inside the step.
+
+        Args:
+          cached: the attribute of that name, on the device.
+          batch: cached or streamed.
+        """
+        return in_memory.gather(cached, batch) if self.cached_on_device else batch
+
+    def train_batches(self, sampler: EpochSampler, steps: range) -> Iterator[Batch]:
+        """Yield the batches of ``steps``, in order."""
+        positions = self.shard.positions(sampler.batch_size)
+        if self.cached_on_device:
+            yield from ({"record": sampler[step][positions]} for step in steps)
             return
 
-        def load(step: int, places: range) -> tuple[Batch, list[BadRecord]]:
-            size = self.sizes.at(step / order.steps_per_epoch)
-            seeds = [(self.seed, step, place) for place in places]
-            return self._examples(order[step][places], size, seeds)
+        def load(step: int, positions: range) -> tuple[Batch, list[CorruptRecord]]:
+            size = self.sizes.at(step / sampler.steps_per_epoch)
+            seeds = [(self._seed, step, position) for position in positions]
+            return self._decode(sampler[step][positions], size, seeds)
 
-        yield from self._streamed(load, steps, places)
+        yield from self._stream(load, steps, positions)
 
-    def samples(self, order: EpochSampler, most: int) -> Batch:
-        """The first batch's first images and labels, without anything that works ahead."""
-        places = self.share.places(order.batch_size)[:most]
-        records = order[0][places]
-        if self.is_resident:
-            return {name: array[records] for name, array in self.resident.items()}
-        seeds = [(self.seed, 0, place) for place in places]
-        batch, found = self._examples(records, self.sizes.at(0), seeds)
-        self._bad_records.add(self.reader, found)
+    def samples(self, sampler: EpochSampler, max_count: int) -> Batch:
+        """Return the first images and labels of the first batch, without prefetching."""
+        positions = self.shard.positions(sampler.batch_size)[:max_count]
+        records = sampler[0][positions]
+        if self.cached_on_device:
+            return {name: array[records] for name, array in self.cached.items()}
+        seeds = [(self._seed, 0, position) for position in positions]
+        batch, corrupt = self._decode(records, self.sizes.at(0), seeds)
+        self._corrupt_records.add(self.reader, corrupt)
         return batch
 
-    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every record once, in batches of all processes' ``batch_size``.
+    def center_crops(self, records: np.ndarray) -> np.ndarray:
+        """Return images of the split as evaluation uses them, uint8 ``(N, S, S, 3)``."""
+        if self.cached_on_device:
+            return self.cached["image"][records]
+        return self._decode(records, self.preprocessing.image_size)[0]["image"]
 
-        With ``valid``, bool: false for the examples that only fill the last batch up, and for
-        those that cannot be decoded, which are ``bad``.
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Yield every record once, in batches of ``batch_size`` over all processes.
+
+        Batches also hold ``valid`` and ``bad``, bool ``(B,)``: ``valid`` is False for corrupt
+        records, which are ``bad``, and for the padding of the last batch.
         """
         steps = range(-(-len(self) // batch_size))
-        places = self.share.places(batch_size)
+        positions = self.shard.positions(batch_size)
 
-        def numbers(step: int, places: range) -> tuple[np.ndarray, np.ndarray]:
-            record = step * batch_size + np.array(places)
+        def records_at(step: int, positions: range) -> tuple[np.ndarray, np.ndarray]:
+            record = step * batch_size + np.array(positions)
             return np.minimum(record, len(self) - 1).astype(np.int32), record < len(self)
 
-        if self.is_resident:
+        if self.cached_on_device:
             for step in steps:
-                record, there = numbers(step, places)
-                bad = there & self._bad[record]
-                yield {"record": record, "valid": there & ~bad, "bad": bad}
+                record, exists = records_at(step, positions)
+                bad = exists & self._is_corrupt[record]
+                yield {"record": record, "valid": exists & ~bad, "bad": bad}
             return
 
-        def load(step: int, places: range) -> tuple[Batch, list[BadRecord]]:
-            record, there = numbers(step, places)
-            batch, found = self._examples(record, self.size)
-            bad = there & np.isin(record, [record.index for record in found])
-            return batch | {"valid": there & ~bad, "bad": bad}, found
+        def load(step: int, positions: range) -> tuple[Batch, list[CorruptRecord]]:
+            record, exists = records_at(step, positions)
+            batch, corrupt = self._decode(record, self.preprocessing.image_size)
+            bad = exists & np.isin(record, [record.index for record in corrupt])
+            return batch | {"valid": exists & ~bad, "bad": bad}, corrupt
 
-        yield from self._streamed(load, steps, places)
+        yield from self._stream(load, steps, positions)
 
-    def _streamed(self, load, steps: range, places: range) -> Iterator[Batch]:
-        for parts in stream(load, steps, places, self.threads, self.workers):
-            batches, bad = zip(*parts, strict=True)
-            self._bad_records.add(self.reader, [record for part in bad for record in part])
+    def _stream(self, load: Load, steps: range, positions: range) -> Iterator[Batch]:
+        for parts in stream(load, steps, positions, self._threads, self._workers):
+            batches, corrupt = zip(*parts, strict=True)
+            self._corrupt_records.add(self.reader, [record for part in corrupt for record in part])
             yield {name: np.concatenate([part[name] for part in batches]) for name in batches[0]}
 
-    def _examples(
+    def _decode(
         self, records: np.ndarray, size: int, seeds: list[tuple[int, ...]] | None = None
-    ) -> tuple[Batch, list[BadRecord]]:
-        """The images and labels of records, with random crops where there are ``seeds``."""
+    ) -> tuple[Batch, list[CorruptRecord]]:
+        """Return images and labels of ``records``, cropped at random if there are ``seeds``."""
         images = np.empty((len(records), size, size, 3), np.uint8)
-        crop = self.preprocessing.at(size).crop
         labels = np.empty(len(records), np.int32)
-        found: list[BadRecord] = []
-        for place, record in enumerate(records):
-            pixels, labels[place], bad = self.reader.read(int(record))
-            found += bad
-            if seeds is not None and self.scale != (1.0, 1.0):
-                rng = np.random.default_rng(seeds[place])
-                image = random_resized_crop(pixels, size, rng, self.scale, self.aspect)
+        center_crop = self.preprocessing.at(size).crop
+        corrupt: list[CorruptRecord] = []
+        for i, record in enumerate(records):
+            pixels, labels[i], replaced = self.reader.read(int(record))
+            corrupt += replaced
+            if seeds is None or self._random_crop is None:
+                images[i] = center_crop(pixels)
             else:
-                image = crop(pixels)
-            images[place] = image
-        return {"image": images, "label": labels}, found
+                images[i] = self._random_crop(pixels, size, np.random.default_rng(seeds[i]))
+        return {"image": images, "label": labels}, corrupt
 
-    def _fits(self, loader: ml_collections.ConfigDict, taken: float) -> bool:
-        """Whether to hold the split in memory. Random crops are cut by the host each time."""
-        if self.scale != (1.0, 1.0) or self.sizes.others:
-            if loader.cache_on_device == "always":
-                raise UsageError(
-                    "config.loader.cache_on_device='always' keeps decoded images, but random crops"
-                    f" (augment.rrc_scale={self.scale}) and other sizes than image_size"
-                    f" (dataset.train_sizes={self.sizes.others}) are cut anew each time; set one"
-                    " of them back"
-                )
-            return False
-        fits = taken + self.gib <= loader.device_cache_gib
-        return loader.cache_on_device == "always" or (loader.cache_on_device == "auto" and fits)
+
+def _cache_on_device(config: ConfigDict, fixed: bool, gib: float) -> bool:
+    """Decide whether to cache a split in device memory.
+
+    Args:
+      config: the run's configuration.
+      fixed: whether the host crops an image to the same pixels every time.
+      gib: memory of all cached images with this split.
+
+    Raises:
+      UsageError: ``cache_on_device`` is ``"always"`` but the crops are not fixed.
+    """
+    mode = config.loader.cache_on_device
+    if not fixed and mode == "always":
+        raise UsageError(
+            "config.loader.cache_on_device='always' caches decoded images, but random-resized"
+            f" crops (augment.rrc_scale={tuple(config.augment.rrc_scale)}) and training image sizes"
+            f" (dataset.train_sizes={tuple(config.dataset.train_sizes)}) need another crop each"
+            " time; reset one of them"
+        )
+    fits = gib <= config.loader.device_cache_gib
+    return fixed and (mode == "always" or (mode == "auto" and fits))

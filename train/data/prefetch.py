@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in a thread."""
+"""Prefetching in a thread."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ _END = object()
 
 
 class Prefetcher(Iterator):
-    """Gives ``prepare(item)`` for each item, at most ``depth`` of them before they are asked for.
+    """Iterator over ``prepare(item)`` for each item, computed ahead of time in one thread.
 
-    ``items`` and ``prepare`` run in one thread beside the caller's. What they raise is raised
-    where the result would have been. :meth:`close`, or leaving a ``with``, ends the thread.
+    An exception of ``items`` or ``prepare`` is raised at the position of its result.
+    :meth:`close`, or leaving a ``with`` block, ends the thread.
+
+    Args:
+      items: the iterable to consume.
+      prepare: called with each item.
+      depth: maximum number of results to hold ready.
     """
 
     def __init__(self, items: Iterable[Any], prepare: Callable[[Any], Any], depth: int = 2):
-        self._ready: queue.Queue = queue.Queue(depth)
+        self._results: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(
-            target=self._work, args=(items, prepare), name="batches ahead", daemon=True
+            target=self._work, args=(items, prepare), name="prefetch", daemon=True
         )
         self._thread.start()
 
@@ -29,8 +34,13 @@ class Prefetcher(Iterator):
         return self.get()
 
     def get(self, timeout: float | None = None) -> Any:
-        """The next result. Raises queue.Empty where there is none after ``timeout`` seconds."""
-        result, error = self._ready.get(timeout=timeout)
+        """Return the next result.
+
+        Raises:
+          queue.Empty: no result is ready after ``timeout`` seconds.
+          StopIteration: all items are consumed.
+        """
+        result, error = self._results.get(timeout=timeout)
         if error is not None:
             raise error
         if result is _END:
@@ -38,7 +48,7 @@ class Prefetcher(Iterator):
         return result
 
     def close(self) -> None:
-        """Waits for the thread, which is at its next result at the latest."""
+        """End the thread; waits until it has computed its current result."""
         self._closed.set()
         self._thread.join()
 
@@ -55,7 +65,7 @@ class Prefetcher(Iterator):
                 if not self._put(prepare(item), None):
                     return
             self._put(_END, None)
-        except BaseException as error:  # to be raised again by whoever asks next
+        except BaseException as error:  # raised again in get()
             self._put(None, error)
         finally:
             if hasattr(iterator, "close"):  # a generator that holds threads or processes
@@ -64,7 +74,7 @@ class Prefetcher(Iterator):
     def _put(self, result: Any, error: BaseException | None) -> bool:
         while not self._closed.is_set():
             try:
-                self._ready.put((result, error), timeout=0.1)
+                self._results.put((result, error), timeout=0.1)
                 return True
             except queue.Full:
                 continue

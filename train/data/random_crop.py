@@ -16,11 +16,17 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
-    """Cuts a box of a random share of the area and shape, and resizes it to ``size``×``size``.
+    """Crop a box of random area and aspect ratio and resize it to ``size``×``size``.
 
-    As in GoogLeNet's training (Szegedy et al. 2014, arXiv:1409.4842, section 6): the area's
-    share is uniform in ``scale``, the ratio of width to height log-uniform in ``ratio``.
-    After ten boxes that do not fit, the largest centred one of a permitted ratio is taken.
+    As in the training of GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842, section 6). After ten
+    boxes that do not fit, the largest centered box of a valid ratio is used.
+
+    Args:
+      image: uint8 ``(H, W, 3)``.
+      size: height and width of the result.
+      rng: source of the random numbers.
+      scale: range of the area fraction, sampled uniformly.
+      ratio: range of the aspect ratio, width to height, sampled log-uniformly.
     """
     height, width = image.shape[:2]
     for _ in range(10):
@@ -38,11 +44,11 @@ def random_resized_crop(
 
 
 def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to ``size``×``size``, quickly and without aliasing.
+    """Resize to ``size``×``size``, quickly and without aliasing.
 
-    Bilinear interpolation sees all pixels as long as it shrinks to no less than a half;
-    before that, sides are halved by means of two, which is exact and as fast. OpenCV's
-    INTER_AREA, for other shares than whole ones, takes longer than decoding the image.
+    Bilinear interpolation uses all pixels if it shrinks by a factor of at most two. Before
+    that, sides are halved by averaging pairs of pixels, which is exact and as fast. OpenCV's
+    INTER_AREA takes longer than decoding the image if the factor is not an integer.
     """
     while (by := tuple(2 if side >= 2 * size else 1 for side in image.shape[:2])) != (1, 1):
         height, width = (side // factor for side, factor in zip(image.shape, by, strict=False))

@@ -1,7 +1,7 @@
-"""Which records make training batch n: a pure function of (seed, n).
+"""The records of training batch n: a pure function of (seed, n).
 
-Nothing is kept between steps, so a run resumes at any step by asking for that step, and
-every way of reading the data (resident or streamed, any number of workers) reads the same.
+No state is kept between steps, so a run can resume at any step, and all ways of reading the
+data (cached or streamed, any number of workers) yield the same batches.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from train.runtime.errors import UsageError
 
 
 class ProcessShard(NamedTuple):
-    """The part of every batch that one of several processes has: as many places each."""
+    """This process's equal share of every global batch."""
 
     process: int = 0
     processes: int = 1
 
-    def places(self, batch_size: int) -> range:
-        """This process's places in a batch of all processes together."""
-        part = batch_size // self.processes
-        return range(self.process * part, (self.process + 1) * part)
+    def positions(self, batch_size: int) -> range:
+        """Return this process's positions in a global batch."""
+        count = batch_size // self.processes
+        return range(self.process * count, (self.process + 1) * count)
 
 
 class EpochSampler:
-    """Shuffled epochs of whole batches; the images that are left over differ every epoch.
+    """Shuffled epochs of full batches; the images left over differ in every epoch.
 
     Args:
-      num_records: images in the training split, at least ``batch_size``.
-      batch_size: records in a batch.
-      seed: decides every epoch's order.
-      repeats: times that a batch holds each of its images (repeated augmentation, Hoffer et
-        al. 2019, arXiv:1901.09335). An epoch has as many steps as without, and so sees so
-        many times fewer images; the next one goes on where it ended.
+      num_records: number of images in the training split, at least ``batch_size``.
+      batch_size: records per global batch.
+      seed: determines the order of every epoch.
+      repeats: copies of each image in a batch (repeated augmentation, Hoffer et al. 2019,
+        arXiv:1901.09335). The number of steps per epoch is unchanged, so an epoch covers that
+        many times fewer images; the next epoch continues with the others.
     """
 
     def __init__(self, num_records: int, batch_size: int, seed: int, repeats: int = 1):
         if batch_size % repeats:
+            nearest = max(1, round(batch_size / repeats)) * repeats
             raise UsageError(
-                f"config.augment.repeated_aug={repeats} does not divide config.batch_size={batch_size};"
-                f" the nearest that it does is {max(1, round(batch_size / repeats)) * repeats}"
+                f"config.augment.repeated_aug={repeats} must divide"
+                f" config.batch_size={batch_size}; the nearest valid batch size is {nearest}"
             )
         self.num_records = num_records
         self.batch_size = batch_size
@@ -51,32 +52,32 @@ class EpochSampler:
         self.repeats = repeats
         self.steps_per_epoch = num_records // batch_size
         self._distinct = batch_size // repeats
-        self._shuffled: dict[int, np.ndarray] = {}  # the last epochs asked for
+        self._permutations: dict[int, np.ndarray] = {}  # of the two latest epochs used
         self._lock = threading.Lock()
 
     def __reduce__(self):
         return EpochSampler, (self.num_records, self.batch_size, self.seed, self.repeats)
 
     def __getitem__(self, step: int) -> np.ndarray:
-        """Record numbers of batch ``step``, int32 ``(batch_size,)``."""
-        shuffle, batch = divmod(step, self.num_records // self._distinct)
-        images = self._shuffle(shuffle)[batch * self._distinct :][: self._distinct]
+        """Return the record numbers of batch ``step``, int32 ``(batch_size,)``."""
+        epoch, batch = divmod(step, self.num_records // self._distinct)
+        images = self._permutation(epoch)[batch * self._distinct :][: self._distinct]
         if self.repeats == 1:
             return images
-        # Each time in another order, and not side by side: mixup and cutmix mix neighbours.
-        rngs = [np.random.default_rng((self.seed, step, time)) for time in range(self.repeats)]
+        # Another order for each copy, and copies not side by side: mixup pairs neighbors.
+        rngs = [np.random.default_rng((self.seed, step, copy)) for copy in range(self.repeats)]
         orders = [rng.permutation(images) for rng in rngs]
         for one, other in itertools.pairwise(orders):
             if other[0] == one[-1]:
                 other[[0, -1]] = other[[-1, 0]]
         return np.concatenate(orders)
 
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        with self._lock:  # or at an epoch's start every thread would shuffle for itself
-            if epoch not in self._shuffled:
-                while len(self._shuffled) > 1:
-                    self._shuffled.pop(min(self._shuffled))
+    def _permutation(self, epoch: int) -> np.ndarray:
+        with self._lock:  # or every thread would shuffle at the start of an epoch
+            if epoch not in self._permutations:
+                while len(self._permutations) > 1:
+                    self._permutations.pop(min(self._permutations))
                 rng = np.random.default_rng((self.seed, epoch))
                 order = rng.permutation(self.num_records).astype(np.int32)
-                self._shuffled[epoch] = order
-            return self._shuffled[epoch]
+                self._permutations[epoch] = order
+            return self._permutations[epoch]

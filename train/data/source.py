@@ -1,4 +1,4 @@
-"""One split of a data set, whatever keeps it."""
+"""The records of one split of a data set."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from flax_resnet.decoding import ImageDecodeError, decode_rgb
 class DataSource:
     """One split: ``len(source)`` records; ``source[i]`` is ``(encoded image, label)``.
 
-    Safe to read from several threads, and picklable, for worker processes.
+    Safe to read from several threads, and picklable for worker processes.
 
     Attributes:
-      name: as in ``config.dataset.name``.
-      split: as in ``config.dataset.train_split``.
-      class_names: a label is an index into these.
+      name: the data set, as in ``config.dataset.name``.
+      split: the split, as in ``config.dataset.train_split``.
+      class_names: names of the classes; a label is an index into these.
       records: random access to ``{image_key: bytes, label_key: int}``.
-      names: what the records are called, such as their files' names, where they have any.
+      image_key: key of the image in a record.
+      label_key: key of the label in a record.
+      names: the records' names, such as file names, if they have any.
     """
 
     name: str
@@ -40,10 +42,11 @@ class DataSource:
         record = self.records[index]
         return record[self.image_key], int(record[self.label_key])
 
-    def decoded(self, index: int) -> tuple[np.ndarray, int]:
-        """Record ``index`` as uint8 RGB ``(H, W, 3)`` and label.
+    def decode(self, index: int) -> tuple[np.ndarray, int]:
+        """Return record ``index`` as uint8 RGB ``(H, W, 3)`` and label.
 
-        Raises BadImage where it cannot be decoded.
+        Raises:
+          ImageDecodeError: the record cannot be read or decoded.
         """
         try:
             encoded, label = self[index]
@@ -51,6 +54,6 @@ class DataSource:
             raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
         return decode_rgb(encoded), label
 
-    def name_of(self, index: int) -> str:
-        """What to call a record in a list: its file, or its number."""
+    def record_name(self, index: int) -> str:
+        """Return the name of a record: its file, or ``"record 7"``."""
         return f"record {index}" if self.names is None else self.names[index]

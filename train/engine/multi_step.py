@@ -1,8 +1,8 @@
-"""Several training steps in one dispatch, so that small ones do not wait for Python.
+"""Several training steps per dispatch, so that short steps do not wait for Python.
 
-For data in device memory alone, whose batches are but record numbers. On a CPU nothing is
-gained, since a step takes longer than its dispatch, and lost much: XLA runs the gradients of
-convolutions inside a loop many times slower there.
+Only for data cached on the device, whose batches are record numbers. On a CPU this gains
+nothing, since a step takes longer than its dispatch, and costs much: XLA:CPU runs the gradients
+of convolutions inside a loop many times slower.
 """
 
 from __future__ import annotations
@@ -16,31 +16,50 @@ import numpy as np
 
 from train.data.sampler import EpochSampler, ProcessShard
 
-MOST = 32
+AUTOMATIC = 32  # steps per dispatch on GPU and TPU
 
 
-def steps_per_execution(chosen: int, platform: str, is_resident: bool) -> int:
-    """``config.steps_per_execution``, or for 0 what suits the platform."""
-    if not is_resident:
+def steps_per_execution(chosen: int, platform: str, cached_on_device: bool) -> int:
+    """Return ``config.steps_per_execution``, or the platform's default if ``chosen`` is 0."""
+    if not cached_on_device:
         return 1
-    return chosen or (1 if platform == "cpu" else MOST)
+    return chosen or (1 if platform == "cpu" else AUTOMATIC)
 
 
 def stack_batches(
-    order: EpochSampler, calls: Iterable[range], share: ProcessShard, most: int, devices: int
+    sampler: EpochSampler, calls: Iterable[range], shard: ProcessShard, width: int, devices: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The record numbers of the calls' steps: ``record`` int32 ``(B, most)``, of which the first
-    ``steps`` columns count; that is repeated for each of the process's ``devices``."""
-    places = share.places(order.batch_size)
+    """Yield the record numbers of the steps of each call.
+
+    Args:
+      sampler: gives the record numbers of a step.
+      calls: the steps of each dispatch, at most ``width`` of them.
+      shard: this process's share of every batch.
+      width: number of columns of ``record``.
+      devices: number of this process's devices.
+
+    Yields:
+      ``record`` int32 ``(B, width)``, one column per step, and ``steps`` int32 ``(devices,)``,
+      the number of columns used.
+    """
+    positions = shard.positions(sampler.batch_size)
     for call in calls:
-        record = np.zeros((len(places), most), np.int32)
+        record = np.zeros((len(positions), width), np.int32)
         for column, step in enumerate(call):
-            record[:, column] = order[step][places]
+            record[:, column] = sampler[step][positions]
         yield {"record": record, "steps": np.full(devices, len(call), np.int32)}
 
 
 def run_steps(step: Callable) -> Callable:
-    """``(state, data, batches) -> (state, metrics)`` from one batch's ``step``; mean metrics."""
+    """Repeat a step for the batches of :func:`stack_batches`.
+
+    Args:
+      step: ``(state, data, batch) -> (state, metrics)``.
+
+    Returns:
+      ``(state, data, batches) -> (state, metrics)`` with the mean of the metrics, except for
+      ``learning_rate``, which is that of the last step.
+    """
 
     def call(state: Any, data: Any, batches: dict[str, jax.Array]) -> tuple[Any, Any]:
         record, count = batches["record"], batches["steps"][0]
@@ -48,7 +67,6 @@ def run_steps(step: Callable) -> Callable:
         def one(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
             state, total = carry
             state, metrics = step(state, data, {"record": record[:, i]})
-            # The learning rate is told of the last step, as it is without this.
             rate = metrics["learning_rate"]
             total = jax.tree.map(jnp.add, total, metrics | {"learning_rate": jnp.zeros_like(rate)})
             return state, total | {"learning_rate": rate}

@@ -1,0 +1,67 @@
+"""The log of images that cannot be decoded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+
+from train.data.reader import MAX_NAMED, CorruptRecord, Reader
+from train.runtime.files import append_line
+from train.runtime.formatting import one_line
+
+_STEM, _EXTENSION = "corrupt_records", ".txt"
+
+
+class CorruptRecords:
+    """The corrupt records of a run, in a file of lines ``split<TAB>record<TAB>name<TAB>reason``.
+
+    Args:
+      workdir: directory of the file ``corrupt_records.txt``; None for no file.
+      warn: called with a message for each of the first corrupt records of a split.
+      process: number of this process; all but process 0 write ``corrupt_records.N.txt``.
+    """
+
+    def __init__(
+        self,
+        workdir: str | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+        process: int = 0,
+    ):
+        self._file = f"{_STEM}.{process}{_EXTENSION}" if process else _STEM + _EXTENSION
+        self._path = None if workdir is None else os.path.join(workdir, self._file)
+        self._warn = warn
+        self._by_split: dict[str, set[CorruptRecord]] = {}
+        self._lock = threading.Lock()
+        self._lines: set[str] = set()  # a resumed run finds the same records again
+        if self._path is not None and os.path.exists(self._path):
+            with open(self._path, encoding="utf-8") as file:
+                self._lines.update(file)
+
+    def add(self, reader: Reader, records: Iterable[CorruptRecord]) -> None:
+        """Add the corrupt records that ``reader`` replaced.
+
+        Raises:
+          RunError: the split has too many corrupt records, or the file cannot be written.
+        """
+        split = reader.source.split
+        with self._lock:
+            known = self._by_split.setdefault(split, set())
+            for record in sorted(set(records) - known):
+                known.add(record)
+                self._write(split, record)
+                if len(known) <= MAX_NAMED:
+                    name = one_line(record.name)
+                    self._warn(f"skipping corrupt {split} image {name}: {record.reason}")
+                elif len(known) == MAX_NAMED + 1:
+                    self._warn(f"skipping more corrupt {split} images, listed in {self._file}")
+            reader.check(known)
+
+    def _write(self, split: str, record: CorruptRecord) -> None:
+        if self._path is None:
+            return
+        fields = (split, str(record.index), record.name, record.reason)
+        line = "\t".join(" ".join(field.split()) for field in fields) + "\n"
+        if line not in self._lines:
+            self._lines.add(line)
+            append_line(self._path, line.rstrip("\n"))
