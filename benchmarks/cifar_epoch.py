@@ -91,7 +91,7 @@ def ours(flags):
         model, augment=Augment(pad_crop=PAD, hflip=True), mean=MEAN, std=STD
     )
     devices = Pmap(jax.local_devices()[:1])
-    together = multi_step.steps_per_execution(0, devices.platform, is_resident=True)
+    together = multi_step.steps_per_execution(0, devices.platform, cached_on_device=True)
     images = trainer.random_batch(flags.examples, SIZE)
     data = devices.replicate(images)
     held = [devices.replicate(create_state(step_config, images["image"].shape[1:]))]

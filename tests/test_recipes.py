@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.flags import QUICK
 from tests.smoke_recipes import WHOLE
 from train.config.loading import default_config, flatten, load_config
-from train.data.loader import Sizes
+from train.data.image_sizes import ImageSizes
 from train.engine.experiment import make_model
 from train.engine.optim.schedules import make_schedule
 from train.runtime.errors import UsageError
@@ -150,7 +150,7 @@ def test_the_averages_of_torchvisions_recipe_agree_over_32_steps():
 
 
 def test_the_fast_recipe_changes_its_size_once():
-    sizes = Sizes(load_config(str(RECIPES["resnet50_imagenet_fast"])).dataset, training=True)
+    sizes = ImageSizes(load_config(str(RECIPES["resnet50_imagenet_fast"])).dataset, training=True)
     assert [sizes.at(epoch) for epoch in (0, 11.99, 12, 15.99)] == [160, 160, 192, 192]
 
 
@@ -174,7 +174,7 @@ def test_a_smoke_form_keeps_what_the_recipe_is_about():
 
 def test_a_smoke_form_moves_what_happens_to_where_it_happens():
     fast = load_config(str(RECIPES["resnet50_imagenet_fast"]), [("smoke", "true")])
-    sizes = Sizes(fast.dataset, training=True)
+    sizes = ImageSizes(fast.dataset, training=True)
     assert sizes.at(0) < sizes.at(0.75) < fast.dataset.image_size == 32
     rate, _, num_steps = rates("resnet20_cifar10", 32, [("smoke", "true")])
     assert num_steps == 2 and [rate(0), rate(1)] == pytest.approx([0.1, 0.01])

@@ -11,13 +11,13 @@ class NoPictures:
     def __init__(self, path, warn):
         pass
 
-    def samples(self, take):
+    def draw_samples(self, take):
         pass
 
-    def curves(self, at_once=False):
+    def update(self, force=False):
         pass
 
-    def evaluated(self, tell):
+    def set_evaluation(self, tell):
         pass
 
 

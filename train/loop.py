@@ -13,9 +13,8 @@ import numpy as np
 
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import example_keys
-from train.data.in_memory import gather
 from train.data.prefetch import Prefetcher
-from train.data.reader import BadRecords
+from train.data.corrupt_records import CorruptRecords
 from train.engine import mfu, nonfinite
 from train.engine.evaluation import Evaluated, eval_batch_size, evaluate, make_eval_step, weights_of
 from train.engine.experiment import Experiment, build_experiment, check_alike
@@ -150,23 +149,23 @@ class Loop:
         self.input_told = False
 
         with distributed.raise_if_any_failed():
-            bad_records = BadRecords(run.path, console.warn, distributed.place()[0])
-            train_data = run.train_loader.load(bad_records).resident
-            eval_data = run.eval_loader.load(bad_records).resident
+            corrupt_records = CorruptRecords(run.path, console.warn, distributed.place()[0])
+            train_data = run.train_loader.load(corrupt_records).cached
+            eval_data = run.eval_loader.load(corrupt_records).cached
         self.train_data = devices.replicate(train_data)
         self.eval_data = devices.replicate(eval_data)
         self.state = devices.replicate(state)
 
         def step(state, data, batch):
-            return train_step(run.step_config, state, gather(data, batch))
+            return train_step(run.step_config, state, run.train_loader.examples(data, batch))
 
         self.together = steps_per_execution(
-            run.config.steps_per_execution, devices.platform, run.train_loader.is_resident
+            run.config.steps_per_execution, devices.platform, run.train_loader.cached_on_device
         )
         self.train_step = devices.train(
             with_stop_flag(run_steps(step) if self.together > 1 else step)
         )
-        self.eval_step = make_eval_step(devices, run.step_config, run.config.loss)
+        self.eval_step = make_eval_step(devices, run.step_config, run.eval_loader, run.config.loss)
 
     def run_all(self) -> dict[str, Any]:
         """Trains to the end, and gives the final state's evaluation."""
@@ -205,7 +204,7 @@ class Loop:
         if self.together > 1:
             calls = run.intervals.calls(self.start, self.together)
             count = len(run.devices.local)
-            return stack_batches(run.order, calls, run.train_loader.share, self.together, count)
+            return stack_batches(run.order, calls, run.train_loader.shard, self.together, count)
         return run.train_loader.train_batches(run.order, range(self.start, self.end))
 
     def step(self, feed: Iterator[Any], call: range) -> Any:
@@ -317,7 +316,7 @@ class Loop:
         self.console.progress(row)
         an_epoch = step - self.start >= run.intervals.steps_per_epoch or step == self.end
         if not self.input_told and an_epoch and self.meter.input_wait() is not None:
-            streams = not run.train_loader.is_resident
+            streams = not run.train_loader.cached_on_device
             run_summary.print_input_wait(self.console, self.meter.input_wait(), streams)
             self.input_told = True
         if self.writer is not None:

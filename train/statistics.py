@@ -23,13 +23,13 @@ def main() -> int:
     config = loading.load_config(flags.config, overrides)
 
     from train.data.loader import DataLoader
-    from train.data.reader import BadRecords
+    from train.data.corrupt_records import CorruptRecords
     from train.data.tfds_source import data_dir
 
     config.dataset.data_dir = data_dir(config.dataset)
     config.loader.cache_on_device = "never"
     split = DataLoader(config, config.dataset.train_split, training=False)
-    split.load(BadRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
+    split.load(CorruptRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
     count, mean, std = channel_statistics(split)
     print(f"# {count:,} images of {split.source.name} {split.source.split}")
     for name, values in (("mean", mean), ("std", std)):

@@ -30,7 +30,7 @@ def test_images(digits_run):
     """The digits' test images as the data set has them, 8×8, and their labels."""
     config = run_files.read_config(digits_run)
     source = DataLoader(config, "test", training=False).source
-    images, labels = zip(*(source.decoded(i) for i in range(len(source))), strict=True)
+    images, labels = zip(*(source.decode(i) for i in range(len(source))), strict=True)
     return np.stack(images), np.array(labels)
 
 

@@ -39,7 +39,7 @@ def source(digits_run):
 def save_digits(source, folder, names=range(10)):
     """The test images as a folder of PNGs, a folder a class."""
     for index in range(len(source)):
-        image, label = source.decoded(index)
+        image, label = source.decode(index)
         place = folder / str(names[label])
         place.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(place / f"{index}.png"), image)
@@ -74,7 +74,7 @@ def test_what_each_image_is_said_to_be_is_what_the_run_says_of_it(
     command, digits_run, source, tmp_path
 ):
     result, _ = command("--predictions", tmp_path / "p.npz", "--output", tmp_path)
-    images = np.stack([source.decoded(i)[0] for i in range(360)])
+    images = np.stack([source.decode(i)[0] for i in range(360)])
     labels = [source[i][1] for i in range(360)]
     expected = load_run(digits_run).predict(images)
     arrays = np.load(tmp_path / "p.npz")
@@ -97,7 +97,7 @@ def test_flipped_images_are_asked_about_too(command, digits_run, source, tmp_pat
     result, _ = command("--tta", "flip", "--predictions", tmp_path / "p.npz", "--output", tmp_path)
     assert result["tta"] == "flip" and result["examples"] == 360
     run = load_run(digits_run)
-    images = np.stack([source.decoded(i)[0] for i in range(360)])
+    images = np.stack([source.decode(i)[0] for i in range(360)])
     logits = (run.logits(images) + run.logits(images[:, :, ::-1])) / 2
     expected = np.asarray(run.probabilities(logits))
     np.testing.assert_allclose(np.load(tmp_path / "p.npz")["probabilities"], expected, atol=1e-5)

@@ -15,10 +15,9 @@ import tqdm
 
 from flax_resnet.resnet import ResNet
 from train.data.image_folder import ALL, has_splits
-from train.data.in_memory import gather
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
-from train.data.reader import BadRecords
+from train.data.corrupt_records import CorruptRecords
 from train.data.sampler import ProcessShard
 from train.engine.devices import Devices, DispatchThrottle, make_devices
 from train.engine.experiment import check_alike, make_model, make_step_config
@@ -30,7 +29,6 @@ from train.runtime.errors import UsageError
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.run_files import check_data, read_config
-
 
 
 def evaluate(
@@ -53,7 +51,7 @@ def evaluate(
       devices: where the compiled ``step`` runs.
       step: ``(state, data, batch, stop) -> sums``, see :func:`make_eval_step`.
       state: the train state, replicated.
-      data: the split's resident arrays, replicated.
+      data: the split's cached arrays, replicated.
       split: what to evaluate on.
       batch_size: examples in a step, of all processes; rounded up to what the devices divide.
       give_up: asked after each step, with the sums of the step that it waited for or None;
@@ -90,9 +88,14 @@ def evaluate(
 
 
 def make_eval_step(
-    devices: Devices, step_config: StepConfig, loss: str, flip: bool = False, keep: bool = False
+    devices: Devices,
+    step_config: StepConfig,
+    loader: DataLoader,
+    loss: str,
+    flip: bool = False,
+    keep: bool = False,
 ) -> Callable:
-    """The compiled ``(state, data, batch, stop) -> sums``, of resident or streamed batches.
+    """The compiled ``(state, data, batch, stop) -> sums``, of the batches of ``loader``.
 
     With ``each``, what ``predictions.Collector`` takes; ``keep`` and ``loss`` are as in
     ``predictions.answers``, ``flip`` as in ``steps.eval_step``.
@@ -100,7 +103,7 @@ def make_eval_step(
     each = partial(answers, loss=loss, keep=keep)
 
     def step(state: Any, data: Any, batch: Any) -> Any:
-        return eval_step(step_config, state, gather(data, batch), flip, each)
+        return eval_step(step_config, state, loader.examples(data, batch), flip, each)
 
     return devices.evaluate(with_stop_flag(step))
 
@@ -188,8 +191,8 @@ def evaluate_run(
             raise UsageError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
         config.eval.use_ema = config.eval.use_ema if ema is None else ema
         name = other.apply(config.dataset)
-        share = ProcessShard(*distributed.place())
-        split = DataLoader(config, name, training=False, share=share)
+        shard = ProcessShard(*distributed.place())
+        split = DataLoader(config, name, training=False, shard=shard)
         check_data(path, split, other_data=other.is_other_data)
         model = make_model(config, len(split.source.class_names))
         # Neither schedule nor optimiser matter here, but the state holds the optimiser's part.
@@ -208,14 +211,14 @@ def evaluate_run(
 
     # Only now what takes its time: decoding all images that stay in memory.
     with distributed.raise_if_any_failed():
-        split.load(BadRecords(warn=warn))
+        split.load(CorruptRecords(warn=warn))
     devices = make_devices(config.parallel)
     collector = PredictionCollector(model.num_classes)
     result = evaluate(
         devices,
-        make_eval_step(devices, step_config, config.loss, flip=tta == "flip", keep=keep),
+        make_eval_step(devices, step_config, split, config.loss, flip=tta == "flip", keep=keep),
         devices.replicate(state),
-        devices.replicate(split.resident),
+        devices.replicate(split.cached),
         split,
         eval_batch_size(config),
         take=collector.take,

@@ -78,11 +78,14 @@ def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment
     resumes = run_files.check(path, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
-    share = ProcessShard(*distributed.place())
-    train_loader = DataLoader(config, config.dataset.train_split, training=True, share=share)
-    taken = train_loader.gib if train_loader.is_resident else 0.0
+    shard = ProcessShard(*distributed.place())
+    train_loader = DataLoader(config, config.dataset.train_split, training=True, shard=shard)
     eval_loader = DataLoader(
-        config, config.dataset.eval_split, training=False, share=share, taken=taken
+        config,
+        config.dataset.eval_split,
+        training=False,
+        shard=shard,
+        cached_gib=train_loader.cached_gib,
     )
     check_classes(train_loader.source, eval_loader.source)
     if resumes and run_files.find_description(path) is not None:  # or the file is rewritten
@@ -130,7 +133,7 @@ def _told(source: DataSource) -> dict[str, Any]:
     """What tells one split from another, without reading all of it."""
     last = len(source) - 1
     some = sorted({0, last // 3, last // 2, last})
-    read = {source.name_of(index): zlib.crc32(source[index][0]) for index in some}
+    read = {source.record_name(index): zlib.crc32(source[index][0]) for index in some}
     return {"images": len(source), "classes": source.class_names, "records": read}
 
 

@@ -52,7 +52,7 @@ def share_of_an_image(run: Experiment) -> float | None:
     where a device's peak is not known, modules are frozen, or images change their size.
     """
     most = peak(run.devices.devices[0].device_kind, run.config.model.dtype)
-    sizes = run.train_loader.sizes.others or (run.config.dataset.image_size,)
+    sizes = run.train_loader.sizes.train_sizes or (run.config.dataset.image_size,)
     if most is None or run.step_config.frozen or len(sizes) > 1:
         return None
     operations = 6 * summarize(run.model, sizes[0]).multiply_adds

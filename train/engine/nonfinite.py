@@ -65,7 +65,7 @@ def report(run: Experiment, step: int, row: dict[str, Any]) -> None:
         "step": step,
         "metrics": json.loads(to_json(row)),
         "saved_steps": run_files.saved_steps(run.path),
-        "images": [{"record": record, "name": source.name_of(record)} for record in records],
+        "images": [{"record": record, "name": source.record_name(record)} for record in records],
     }
     text = json.dumps(found, indent=1, ensure_ascii=False)
     with writing(REPORT):

@@ -125,7 +125,7 @@ def write(path: str, predictions: Predictions, source: DataSource) -> None:
     in :class:`Predictions`, besides ``image`` and ``class_names``. Raises RunError where it
     cannot be written.
     """
-    images = [source.name_of(int(record)) for record in predictions.record]
+    images = [source.record_name(int(record)) for record in predictions.record]
     names = output_names(source.class_names, predictions.outputs)
 
     def write_csv(beside: str) -> None:

@@ -187,7 +187,7 @@ def real_squares(run: Run) -> tuple[np.ndarray, bool]:
     pixels = []
     for index in np.unique(np.linspace(0, len(source) - 1, 4 * count).astype(int)):
         try:
-            pixels.append(source.decoded(int(index))[0])
+            pixels.append(source.decode(int(index))[0])
         except ImageDecodeError:
             continue
     if not pixels:

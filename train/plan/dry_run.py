@@ -120,7 +120,7 @@ class DryRun:
         loop.train_step = self._compiled
         loop.compiled_for = jax.tree.map(np.shape, self.run.devices.split(self.batch))
         step = self._steps()
-        fed = None if self.run.train_loader.is_resident else self._input()
+        fed = None if self.run.train_loader.cached_on_device else self._input()
         compiling, evaluation = self._evaluation()
         left = range(loop.start + 1, loop.end + 1)
         saves = sum(map(self.run.intervals.saves, left))
@@ -219,7 +219,7 @@ def largest_images(run: Experiment, start: int) -> int:
     def size(step: int) -> int:
         return run.train_loader.sizes.at(step / per_epoch)
 
-    if not run.train_loader.sizes.others or start >= end:
+    if not run.train_loader.sizes.train_sizes or start >= end:
         return start
     return max(range(start, end), key=size)
 
@@ -227,7 +227,7 @@ def largest_images(run: Experiment, start: int) -> int:
 def mean_pixels(run: Experiment, start: int) -> float:
     """Pixels of the images to come, as a mean share of the largest ones'."""
     per_epoch, end = run.intervals.steps_per_epoch, run.intervals.num_steps
-    if not run.train_loader.sizes.others or start >= end:
+    if not run.train_loader.sizes.train_sizes or start >= end:
         return 1.0
     sizes = [run.train_loader.sizes.at(step / per_epoch) for step in range(start, end)]
     return float(np.mean(np.square(sizes)) / max(sizes) ** 2)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.files import write_atomically
-from train.data.loader import DataLoader
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import plots
@@ -112,7 +111,7 @@ def write(
         write_atomically(path(FILE), text + "\n")
 
         def draw_mistakes(place: str) -> None:
-            images = images_of(evaluated.split, predictions.record[scores.mistakes])
+            images = evaluated.split.center_crops(predictions.record[scores.mistakes])
             captions = captions_of(predictions, scores.mistakes, outputs)
             plots.draw_grid(place, images, captions, columns=6)
 
@@ -135,14 +134,6 @@ def write(
 def outputs_of(evaluated: Evaluated) -> list[str]:
     """The classes' names; outputs beyond these have numbers."""
     return output_names(evaluated.split.source.class_names, evaluated.predictions.outputs)
-
-
-def images_of(split: DataLoader, records: np.ndarray) -> np.ndarray:
-    """The uint8 squares ``(N, S, S, 3)`` of some records, as the network sees them."""
-    if split.is_resident:
-        return split.resident["image"][records]
-    crop = split.preprocessing.crop
-    return np.stack([crop(split.reader.read(int(record))[0]) for record in records])
 
 
 def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -> list[str]:
@@ -172,7 +163,7 @@ def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:
         "most_confused": [one._asdict() for one in scores.confused],
         "most_confident_mistakes": [
             {
-                "image": source.name_of(int(predictions.record[i])),
+                "image": source.record_name(int(predictions.record[i])),
                 "label": names[predictions.label[i]],
                 "predicted": names[predictions.predicted[i]],
                 "confidence": float(predictions.confidence[i]),

@@ -24,9 +24,9 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     learning = sum(leaf.size for leaf in jax.tree.leaves(trainable_params(state.params, frozen)))
     learn = f" of which {learning:,} learn" if frozen else ""
     size = config.dataset.image_size
-    sizes = ", ".join(map(str, train_loader.sizes.others))
+    sizes = ", ".join(map(str, train_loader.sizes.train_sizes))
     trained_at = f" (training at {sizes})" if sizes else ""
-    kept = "in device memory" if train_loader.is_resident else "streamed"
+    kept = "in device memory" if train_loader.cached_on_device else "streamed"
     console.info(
         f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
         f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"

@@ -1,4 +1,4 @@
-"""The digits, and other data of TFDS."""
+"""The digits and other TFDS data sets."""
 
 import importlib.util
 import subprocess
@@ -16,24 +16,24 @@ from train.runtime.errors import RunError, UsageError
 
 @pytest.fixture
 def splits(digits_config):
-    """Makes the digits' training split, resident or streamed."""
+    """A function that opens a split of the digits, cached or streamed."""
 
-    def make(resident, training=True, **dataset):
-        digits_config.loader.cache_on_device = resident
+    def make(cache_on_device, training=True, **dataset):
+        digits_config.loader.cache_on_device = cache_on_device
         digits_config.dataset.update(dataset)
         return DataLoader(digits_config, "train" if training else "test", training).load()
 
     return make
 
 
-def test_digits_are_scikit_learns_last_360_for_testing(splits):
+def test_digits_are_those_of_scikit_learn_with_the_last_360_for_testing(splits):
     pixels, labels = load_digits(return_X_y=True)
     expected = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     for training, images, targets in (
         (True, expected[:1437], labels[:1437]),
         (False, expected[1437:], labels[1437:]),
     ):
-        data = splits("always", training).resident
+        data = splits("always", training).cached
         assert data["image"].shape == (len(images), 8, 8, 3)
 
         # TFDS shuffles records when it writes them.
@@ -47,7 +47,7 @@ def test_digits_are_scikit_learns_last_360_for_testing(splits):
 def test_reading_digits_needs_no_tensorflow_and_no_second_preparation(data_dir):
     code = (
         "import sys; from train.config.loading import default_config;"
-        "from train.data.sources import open_source; c = default_config();"
+        "from train.data.datasets import open_source; c = default_config();"
         f"c.dataset.data_dir = {data_dir!r};"
         "s = open_source(c.dataset, 'test'); s[3];"
         "print(len(s), 'tensorflow' in sys.modules, 'sklearn' in sys.modules)"
@@ -83,26 +83,26 @@ def test_reading_digits_needs_no_tensorflow_and_no_second_preparation(data_dir):
         ("digits", "train[:0]", UsageError, "no images under the split"),
     ],
 )
-def test_data_that_are_not_there(digits_config, name, split, error, message):
+def test_missing_data_are_reported_in_one_line(digits_config, name, split, error, message):
     digits_config.dataset.name = name
     if name == "tfds:coco" and importlib.util.find_spec("tensorflow"):
-        pytest.skip("TensorFlow is installed, which this message asks for")
+        pytest.skip("TensorFlow is installed, so the message differs")
     with pytest.raises(error, match=message) as caught:
         open_source(digits_config.dataset, split)
     assert "\n" not in str(caught.value)
 
 
-def test_split_syntax_of_tfds(digits_config):
+def test_digits_have_the_split_syntax_of_tfds(digits_config):
     assert len(open_source(digits_config.dataset, "train[:10%]")) == 144
 
 
-def test_any_prepared_tfds_set_trains(data_dir, digits_config):
-    # The digits under TFDS's own way of finding what is prepared in a folder.
+def test_a_prepared_tfds_data_set_opens_by_name(data_dir, digits_config):
+    # The digits as TFDS finds them in the directory.
     open_source(digits_config.dataset, "test")
     digits_config.dataset.name = "tfds:sklearn_digits"
     source = open_source(digits_config.dataset, "test")
     assert len(source) == 360 and source.class_names == tuple("0123456789")
-    assert source.decoded(0)[0].shape == (8, 8, 3)
+    assert source.decode(0)[0].shape == (8, 8, 3)
 
 
 def test_statistics_are_those_of_all_pixels(data_dir, commands):

@@ -100,7 +100,7 @@ def test_without_evaluation_pictures_a_part_of_every_class_is_held_out(below, tm
     assert np.bincount(labels).tolist() == [8, 2]
     assert listed(opened(tmp_path, "val")) == listed(held)  # again the same
     assert listed(opened(tmp_path, "test", val_seed=1)) != listed(held)
-    assert len(opened(tmp_path, "test", held_out=0.5)) == 25
+    assert len(opened(tmp_path, "test", val_fraction=0.5)) == 25
     # New pictures leave most on their side.
     make(tmp_path, f"{below}a/new1.png", f"{below}a/new2.png")
     assert len(listed(held) - listed(opened(tmp_path, "test"))) <= 2
@@ -169,7 +169,7 @@ def test_every_odd_format_trains_from_a_folder(tmp_path, commands):
     assert trained.returncode == 0, trained.stderr
     assert "44 training and 43 evaluation images" in trained.stdout
     assert '"examples": 42' in trained.stdout and '"bad": 1' in trained.stdout
-    lines = (workdir / "bad_records.txt").read_text().splitlines()
+    lines = (workdir / "corrupt_records.txt").read_text().splitlines()
     names = {tuple(line.split("\t")[0:3:2]) for line in lines}
     assert names == {
         ("train", os.path.join("train", "first", "broken.jpg")),
@@ -192,7 +192,7 @@ def test_a_run_is_not_continued_on_other_pictures(tmp_path):
     with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
         run_files.check_data(str(tmp_path), DataLoader(config, "train", training=True))
     make(tmp_path, "val/c/1.png")
-    with pytest.raises(RunError, match="was trained on the classes a, b, but folder test has a, b, c"):
+    with pytest.raises(RunError, match="the classes a, b, but folder test has a, b, c"):
         run_files.check_data(str(tmp_path), DataLoader(config, "test", training=False))
 
 

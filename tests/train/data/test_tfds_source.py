@@ -51,7 +51,7 @@ def test_splits_give_the_same_records_in_either_format(tmp_path, split, expected
 
 def test_records_are_called_by_their_files_names(place):
     source = opened(place, "train[3:7]")
-    assert [source.name_of(i) for i in range(4)] == [f"{i}.JPEG" for i in (3, 4, 5, 6)]
+    assert [source.record_name(i) for i in range(4)] == [f"{i}.JPEG" for i in (3, 4, 5, 6)]
 
 
 def test_without_its_description_a_directory_is_not_whole(place):

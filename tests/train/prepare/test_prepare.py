@@ -163,7 +163,7 @@ def test_imagenet_repaired_files_are_jpeg_and_classes_have_names(prepared):
     assert sorted({labels.count(label) for label in set(labels)}) == [30]
     for index in range(len(source)):
         assert source[index][0][:2] == b"\xff\xd8"
-        assert source.decoded(index)[0].shape == (48, 64, 3)
+        assert source.decode(index)[0].shape == (48, 64, 3)
 
 
 @needs_tensorflow

@@ -97,7 +97,7 @@ def test_resized_copy_preserves_order_labels_and_other_features(photos, tmp_path
         with Image.open(io.BytesIO(after[index][0])) as image:
             assert (image.format, image.mode) == ("JPEG", "RGB"), name
             assert not image.getexif()
-        pixels, expected = after.decoded(index)[0], decode_rgb(photos[name])
+        pixels, expected = after.decode(index)[0], decode_rgb(photos[name])
         assert min(pixels.shape[:2]) == min(48, *expected.shape[:2]), name
         expected = cv2.resize(expected, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(pixels.astype(int) - expected).mean() < 4, name

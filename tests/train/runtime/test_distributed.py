@@ -313,5 +313,5 @@ def test_the_only_task_of_a_node_has_all_its_gpus(tasks, visible, devices):
 
 
 def test_shares_make_up_the_batch_in_order():
-    places = [place for process in range(3) for place in ProcessShard(process, 3).places(48)]
+    places = [place for process in range(3) for place in ProcessShard(process, 3).positions(48)]
     assert places == list(range(48))

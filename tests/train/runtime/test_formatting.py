@@ -6,7 +6,8 @@ from PIL import Image
 
 from train.config.loading import default_config
 from train.data.loader import DataLoader
-from train.data.reader import BadRecord, BadRecords
+from train.data.reader import CorruptRecord
+from train.data.corrupt_records import CorruptRecords
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
 from train.reporting import plots
@@ -88,9 +89,9 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
     assert first == "is a\\rcat\n→ dog\\nhouse 75%"
 
     warnings = []
-    record = BadRecord(1, loader.source.name_of(1), "no")
-    BadRecords(warn=warnings.append).add(loader.reader, [record])
-    assert warnings == [r"val image val/dog\nhouse/1.png is left out: no"]
+    record = CorruptRecord(1, loader.source.record_name(1), "no")
+    CorruptRecords(warn=warnings.append).add(loader.reader, [record])
+    assert warnings == [r"skipping corrupt val image val/dog\nhouse/1.png: no"]
 
 
 def test_long_captions_are_not_cut(tmp_path):
