@@ -91,7 +91,7 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     peak_bytes = peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     from train.engine import mfu  # imports JAX, which is no part of PyTorch's memory
 
-    peak = mfu.peak(device, flags.dtype)
+    peak = mfu.peak_flops(device, flags.dtype)
     return {
         "images_per_second": flags.batch / median,
         "compile_s": compile_s,

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import train.loop
-from tests.undrawn import NoPictures
+from tests.without_report import NoReport
 from train.config.loading import load_config
 from train.engine.experiment import make_model
 from train.runtime.signals import StopRequest
@@ -33,7 +33,7 @@ def small_form(recipe, trained):
 
 
 def main(folder, *recipes):
-    train.loop.LiveReport = NoPictures
+    train.loop.LiveReport = NoReport
     trained = set()
     for recipe in recipes:
         name = Path(recipe).stem

@@ -1,4 +1,4 @@
-"""A short form of benchmarks/torture.py: a run in every kind of trouble loses nothing."""
+"""Interrupted and failing runs lose nothing: a short form of benchmarks/torture.py."""
 
 import json
 import signal
@@ -21,8 +21,8 @@ from train.engine.step import create_state, train_step
 from train.runtime.errors import RunError
 
 
-def test_an_interrupted_run_ends_with_the_undisturbed_ones_bits(tmp_path):
-    said = []
+def test_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
+    output = []
     endings = ("SIGINT", "killed in a save", "disk full")
     counts, again, lost = torture.torture(
         tmp_path,
@@ -30,19 +30,19 @@ def test_an_interrupted_run_ends_with_the_undisturbed_ones_bits(tmp_path):
         seed=2,
         steps=66,
         damages=1.0,
-        tell=lambda *text, **_: said.append(text),
+        tell=lambda *text, **_: output.append(text),
         keys=("--config.model.stage_sizes=1,1",),
     )
-    assert lost == [], said
+    assert lost == [], output
     assert set(endings) < set(counts) and again > 0, counts
 
 
-def test_a_second_trainer_in_a_workdir_is_refused(commands, tmp_path):
+def test_second_trainer_in_a_workdir_is_refused(commands, tmp_path):
     arguments = commands.digits(tmp_path, *SHORT, "--config.num_steps=100000")
     first = commands.start("train.main", *arguments)
     try:
         wait_until(first, lambda: (tmp_path / "sessions.jsonl").exists())
-        first.send_signal(signal.SIGSTOP)  # alive, and holds the folder, but takes no time
+        first.send_signal(signal.SIGSTOP)  # alive and holding the lock, but idle
         second = commands.run("train.main", *arguments)
         one_line(second, 1, f"process {first.pid} on", "trains in", "another --workdir")
         assert first.poll() is None
@@ -52,8 +52,8 @@ def test_a_second_trainer_in_a_workdir_is_refused(commands, tmp_path):
     assert not (tmp_path / "sessions.jsonl").read_text().count("\n") > 1
 
 
-def test_what_is_not_finite_ends_the_run_with_a_report(commands, tmp_path):
-    """At a rate that makes the weights after the first step too large for float32."""
+def test_nonfinite_loss_ends_the_run_with_a_report(commands, tmp_path):
+    """The learning rate makes the weights overflow float32 in the first step."""
     keys = ("--config.log.every_steps=3", "--config.checkpoint.every_steps=1")
     keys += ("--config.schedule.learning_rate=1e18", "--config.schedule.warmup_epochs=0")
     process = commands.run("train.main", *commands.digits(tmp_path, *SHORT, *keys))
@@ -64,21 +64,22 @@ def test_what_is_not_finite_ends_the_run_with_a_report(commands, tmp_path):
     assert [image["record"] for image in report["images"]] == order[1].tolist()
 
 
-def test_where_steps_are_skipped_only_a_long_row_of_them_ends_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(nonfinite, "report", lambda run, step, row: reported.append(step))
-    run = SimpleNamespace(path=str(tmp_path), step_config=SimpleNamespace(skip_nonfinite=True))
-    reported, watch = [], nonfinite.NonFiniteGuard(run, wait=lambda: None)
-    alone = {"train/loss": float("nan"), "nonfinite": 19}
-    watch.check(alone, 1, 19)
-    watch.check({"train/loss": 2.0, "nonfinite": 9}, 20, 29)  # others of the row were finite
-    watch.check(alone, 30, 48)
+def test_only_many_consecutive_skipped_steps_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(nonfinite, "write_report", lambda run, step, row: reported.append(step))
+    step_config = SimpleNamespace(skip_nonfinite=True)
+    experiment = SimpleNamespace(workdir=str(tmp_path), step_config=step_config)
+    reported, guard = [], nonfinite.NonFiniteGuard(experiment, wait_saved=lambda: None)
+    all_skipped = {"train/loss": float("nan"), "nonfinite": 19}
+    guard.check(all_skipped | {"step": 19}, 1)
+    guard.check({"step": 29, "train/loss": 2.0, "nonfinite": 9}, 20)  # other steps were finite
+    guard.check(all_skipped | {"step": 48}, 30)
     with pytest.raises(RunError, match="the last 20 steps up to 49 were skipped"):
-        watch.check(alone | {"nonfinite": 1}, 49, 49)
+        guard.check(all_skipped | {"step": 49, "nonfinite": 1}, 49)
     assert reported == [49]
 
 
-def test_steps_that_are_skipped_change_nothing_but_the_step(digits_config):
-    """A single image's labels make one step's loss infinite; the next one goes on as if not."""
+def test_skipped_step_changes_nothing_but_the_step(digits_config):
+    """One label makes the loss of a step infinite; the next step continues normally."""
     model = ResNet((1, 1), block="residual", width=8, stem="cifar", num_classes=10)
     digits_config.on_nonfinite = "skip"
     step_config = make_step_config(digits_config, model, 10, 10)
@@ -97,7 +98,7 @@ def test_steps_that_are_skipped_change_nothing_but_the_step(digits_config):
     assert devices.fetch(metrics)["nonfinite"] == 1 and devices.fetch(metrics)["loss"] == 0
     after = devices.fetch(after)
     assert after.step == 1
-    same = after.replace(step=before.step, opt_state=before.opt_state)  # see test_steps.py
+    same = after.replace(step=before.step, opt_state=before.opt_state)  # see engine/test_step.py
     jax.tree.map(np.testing.assert_array_equal, same, before)
     batch = devices.split({"image": images, "label": label % 5})
     later, metrics = step(devices.replicate(after), {}, batch)

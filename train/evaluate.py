@@ -58,12 +58,12 @@ def run(flags: argparse.Namespace) -> int:
 
     from train.data.tfds_source import resolve_data_dir
     from train.engine import predictions
-    from train.engine.evaluation import Other, evaluate_run
+    from train.engine.evaluation import OtherData, evaluate_run
     from train.runtime.files import check_writable
     from train.workdir.metrics_log import to_json
 
     if flags.predictions is not None:
-        predictions.check_file(flags.predictions)
+        predictions.check_predictions_path(flags.predictions)
     with distributed.raise_if_any_failed():
         if distributed.is_primary():  # which writes
             if flags.output:
@@ -72,7 +72,7 @@ def run(flags: argparse.Namespace) -> int:
                 check_writable(os.path.dirname(flags.predictions), flags.predictions)
     ema = None if flags.weights is None else flags.weights == "ema"
     data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
-    other = Other(flags.split, flags.dataset, data_dir)
+    other = OtherData(flags.split, flags.dataset, data_dir)
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep)
     if distributed.is_primary():
@@ -90,7 +90,9 @@ def tell(flags: argparse.Namespace, evaluated) -> None:
     scores = evaluation_results.score_of(evaluated)
     print(evaluation_results.summary(evaluated, scores), flush=True)
     if flags.predictions is not None:
-        predictions.write(flags.predictions, evaluated.predictions, evaluated.split.source)
+        predictions.write_predictions(
+            flags.predictions, evaluated.predictions, evaluated.loader.source
+        )
         print(f"predictions  {flags.predictions}")
     folder = flags.output or evaluation_results.folder_of(flags.workdir, evaluated)
     try:

@@ -8,17 +8,17 @@ from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import example_keys
-from train.data.prefetch import Prefetcher
 from train.data.corrupt_records import CorruptRecords
-from train.engine import mfu, nonfinite
-from train.engine.evaluation import Evaluated, eval_batch_size, evaluate, make_eval_step, weights_of
-from train.engine.experiment import Experiment, build_experiment, check_alike
+from train.data.prefetch import Prefetcher
+from train.engine import nonfinite
+from train.engine.evaluation import Evaluated, evaluate, evaluated_weights, make_eval_step
+from train.engine.experiment import Experiment, build_experiment, check_same_in_all_processes
 from train.engine.meter import Meter
+from train.engine.mfu import mfu_per_image
 from train.engine.multi_step import run_steps, stack_batches, steps_per_execution
 from train.engine.predictions import PredictionCollector
 from train.engine.preemption import StopAgreement, with_stop_flag
@@ -33,6 +33,7 @@ from train.reporting import run_summary
 from train.reporting.console import Console
 from train.reporting.run_report import LiveReport
 from train.runtime import distributed
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
 from train.runtime.formatting import MAX_CAPTION, truncate
 from train.runtime.signals import StopRequest
@@ -41,177 +42,197 @@ from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.metrics_log import MetricsLog
 
-LEAST_EXPLAINED = 100  # steps of a run whose net is worth the time to compile Grad-CAM
+MIN_GRADCAM_STEPS = 100  # shorter runs are not worth the time to compile Grad-CAM
 
 
 class Interrupted(Exception):
     """A signal ended the run after everything was saved."""
 
 
-def train(config: ml_collections.ConfigDict, path: str, stop: StopRequest) -> dict[str, Any]:
-    """Trains what ``config`` says in the workdir ``path``, or continues it there.
+def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]:
+    """Train a configuration in ``workdir``, or resume the run that is there.
 
-    Once ``stop`` is true it finishes the step, saves and raises Interrupted. Of several
-    processes all must call it; the first one writes. Gives the final state's evaluation:
-    ``split``, ``examples``, ``top1``, ``loss``, ``step``, with six classes or more ``top5``, and
-    ``bad`` where images could not be decoded. Raises UsageError or RunError, too.
+    All processes must call this; process 0 writes.
+
+    Args:
+      config: the configuration.
+      workdir: the run's folder.
+      stop: once it is true, the run finishes the current step and saves.
+
+    Returns:
+      The evaluation of the final state: ``split``, ``examples``, ``top1``, ``loss``, ``step``,
+      with six classes or more ``top5``, and ``bad`` if images could not be decoded.
+
+    Raises:
+      Interrupted: ``stop`` ended the run.
+      UsageError, RunError: the run cannot start or continue.
     """
-    # What is wrong shows before anything is written, decoded or compiled.
+    # All errors of the configuration appear before anything is written, decoded or compiled.
     with distributed.raise_if_any_failed():
-        run = build_experiment(config, path)
-    check_alike(config, run.train_loader, run.eval_loader)
+        experiment = build_experiment(config, workdir)
+    check_same_in_all_processes(config, experiment.train_loader, experiment.eval_loader)
+    is_primary = distributed.is_primary()
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.intervals.num_steps, distributed.is_primary()))
+        console = stack.enter_context(Console(experiment.intervals.num_steps, is_primary))
         with distributed.raise_if_any_failed():
-            checkpoints = open_workdir(run, stack, console) if distributed.is_primary() else None
-        run_files.check_shared(path)
-        state = first_state(run, checkpoints)
+            checkpoints = open_workdir(experiment, stack, console) if is_primary else None
+        run_files.check_shared(workdir)
+        state = initial_state(experiment, checkpoints)
         with distributed.raise_if_any_failed():
-            writer = MetricsLog(path, int(state.step)) if distributed.is_primary() else None
-        if writer is not None:
-            stack.enter_context(writer)
-            run_summary.print_summary(console, run, state)
+            metrics_log = MetricsLog(workdir, int(state.step)) if is_primary else None
+        if metrics_log is not None:
+            stack.enter_context(metrics_log)
+            run_summary.print_summary(console, experiment, state)
             run_files.add_session(
-                path,
+                workdir,
                 int(state.step),
-                run.intervals.num_steps,
-                run_summary.batch_norm_images(run.config, run.devices),
+                experiment.intervals.num_steps,
+                experiment.batch_sizes.batch_norm,
             )
-        loop = Loop(run, state, checkpoints, console, writer, stop)
-        return loop.run_all()
+        return Loop(experiment, state, checkpoints, console, metrics_log, stop).run()
 
 
-def open_workdir(run: Experiment, stack: ExitStack, console: Console) -> Checkpoints:
-    """Takes the folder for this trainer alone, and writes there what describes the run."""
-    stack.enter_context(run_files.exclusive_lock(run.path, console.warn))
-    if bool(run_files.saved_steps(run.path)) != run.resumes:  # since build_experiment() looked
-        raise RunError(f"{run.path!r} was trained in meanwhile; give the same command again")
-    run_files.create(run.path, run.config)
-    if run.resumes and run_files.find_description(run.path) is None:
-        console.warn(
-            f"run.json of {run.path!r} is missing or damaged; it is written anew, from the data as"
-            " they are now"
+def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> Checkpoints:
+    """Lock the workdir for this trainer, and write the files that describe the run."""
+    config, workdir = experiment.config, experiment.workdir
+    stack.enter_context(run_files.exclusive_lock(workdir, console.warn))
+    # Another trainer may have run between the checks of build_experiment and the lock.
+    if bool(run_files.saved_steps(workdir)) != experiment.resumes:
+        raise RunError(
+            f"another trainer has used {workdir!r} meanwhile; run the same command again"
         )
-    run_files.describe(run.path, run.config, run.train_loader, run.eval_loader)
+    run_files.create(workdir, config)
+    if experiment.resumes and run_files.find_description(workdir) is None:
+        console.warn(
+            f"run.json of {workdir!r} is missing or damaged; rewriting it from the current data"
+        )
+    run_files.describe(workdir, config, experiment.train_loader, experiment.eval_loader)
     return stack.enter_context(
-        Checkpoints(run.path, run.config.checkpoint.max_to_keep, console.warn)
+        Checkpoints(workdir, config.checkpoint.max_to_keep, warn=console.warn)
     )
 
 
-def first_state(run: Experiment, checkpoints: Checkpoints | None) -> TrainState:
-    """The last checkpoint that can be read, or the state before the first step.
+def initial_state(experiment: Experiment, checkpoints: Checkpoints | None) -> TrainState:
+    """Return the latest readable checkpoint, or the state before the first step.
 
-    ``checkpoints`` are the first process's, which decides which one it is.
+    Args:
+      experiment: the run.
+      checkpoints: those of process 0, which selects one; None in other processes.
     """
-    if not distributed.allgather(run.resumes)[0]:
-        return create_state(run.step_config, run.image_shape, run.variables)
-    like = abstract_state(run.step_config, run.image_shape)
+    step_config, image_shape = experiment.step_config, experiment.image_shape
+    if not distributed.allgather(experiment.resumes)[0]:
+        return create_state(step_config, image_shape, experiment.variables)
     with distributed.raise_if_any_failed():
-        opened = nullcontext(checkpoints) if checkpoints is not None else Checkpoints(run.path)
+        opened = nullcontext(checkpoints) if checkpoints else Checkpoints(experiment.workdir)
     with opened as reader:
-        return restore_on_all(reader, "last", like)
+        return restore_on_all(reader, "last", abstract_state(step_config, image_shape))
 
 
 class Loop:
-    """The steps of a run from ``state`` on, and all that happens between them.
+    """The steps of a run from a state on, and everything that happens between them.
 
     Args:
-      run: what does not change.
-      state: host arrays.
-      checkpoints, writer: where this process writes; None where another one does.
-      console: speaks to the reader.
-      stop: asks to end early.
+      experiment: everything that does not change.
+      state: the state to start from, as host arrays.
+      checkpoints, metrics_log: outputs of process 0; None in other processes.
+      console: progress output.
+      stop: request to end early.
     """
 
     def __init__(
         self,
-        run: Experiment,
+        experiment: Experiment,
         state: TrainState,
         checkpoints: Checkpoints | None,
         console: Console,
-        writer: MetricsLog | None,
+        metrics_log: MetricsLog | None,
         stop: StopRequest,
     ):
-        self.run, self.console, self.writer, self.checkpoints = run, console, writer, checkpoints
-        self.start, self.end = int(state.step), run.intervals.num_steps
-        devices = run.devices
+        self.experiment, self.console = experiment, console
+        self.checkpoints, self.metrics_log = checkpoints, metrics_log
+        self.start, self.end = int(state.step), experiment.intervals.num_steps
+        config, devices = experiment.config, experiment.devices
+        step_config = experiment.step_config
+        train_loader, eval_loader = experiment.train_loader, experiment.eval_loader
         self.stopping = StopAgreement(stop, devices)
         self.meter = Meter(
-            run.config.batch_size,
+            experiment.batch_sizes.train,
             devices.fetch,
-            run.step_config.skip_nonfinite,
-            mfu.share_of_an_image(run),
+            step_config.skip_nonfinite,
+            mfu_per_image(experiment),
         )
-        self.pictures = None if writer is None else LiveReport(run.path, console.warn)
-        self.watch = nonfinite.NonFiniteGuard(run, self.wait_saved)
+        self.report = LiveReport(experiment.workdir, console.warn) if metrics_log else None
+        self.nonfinite_guard = nonfinite.NonFiniteGuard(experiment, self.wait_saved)
         self.last_saved = time.monotonic()
-        self.compiled_for: Any = None  # the shapes of the batches that the step was compiled for
-        self.input_told = False
+        self.compiled_shapes: Any = None  # of the last batch
+        self.input_wait_reported = False
 
         with distributed.raise_if_any_failed():
-            corrupt_records = CorruptRecords(run.path, console.warn, distributed.place()[0])
-            train_data = run.train_loader.load(corrupt_records).cached
-            eval_data = run.eval_loader.load(corrupt_records).cached
+            process = distributed.place()[0]
+            corrupt_records = CorruptRecords(experiment.workdir, console.warn, process)
+            train_data = train_loader.load(corrupt_records).cached
+            eval_data = eval_loader.load(corrupt_records).cached
         self.train_data = devices.replicate(train_data)
         self.eval_data = devices.replicate(eval_data)
         self.state = devices.replicate(state)
 
         def step(state, data, batch):
-            return train_step(run.step_config, state, run.train_loader.examples(data, batch))
+            return train_step(step_config, state, train_loader.examples(data, batch))
 
-        self.together = steps_per_execution(
-            run.config.steps_per_execution, devices.platform, run.train_loader.cached_on_device
+        self.steps_per_call = steps_per_execution(
+            config.steps_per_execution, devices.platform, train_loader.cached_on_device
         )
         self.train_step = devices.train(
-            with_stop_flag(run_steps(step) if self.together > 1 else step)
+            with_stop_flag(run_steps(step) if self.steps_per_call > 1 else step)
         )
-        self.eval_step = make_eval_step(devices, run.step_config, run.eval_loader, run.config.loss)
+        self.eval_step = make_eval_step(devices, step_config, eval_loader, config.loss)
 
-    def run_all(self) -> dict[str, Any]:
-        """Trains to the end, and gives the final state's evaluation."""
+    def run(self) -> dict[str, Any]:
+        """Train to the end, and return the evaluation of the final state."""
         if self.start < self.end and self.stopping.at_start():
             raise Interrupted(f"{self.stopping.name} before step {self.start + 1}")
-        evaluated = self.evaluate_what_was_interrupted()
-        calls = self.run.intervals.calls(self.start, self.together)
-        # Batches go to the devices ahead of time, while earlier steps run.
-        with Prefetcher(self.batches(), self.run.devices.split) as feed:
-            for call in calls:
+        evaluation = self.repeat_interrupted_evaluation()
+        # Batches are sent to the devices ahead of time, while earlier steps run.
+        with Prefetcher(self.batches(), self.experiment.devices.split) as feed:
+            for call in self.experiment.intervals.calls(self.start, self.steps_per_call):
                 finished = self.step(feed, call)
-                evaluated = self.after(call.stop, self.stopping.after(finished))
+                evaluation = self.after(call.stop, self.stopping.after(finished))
         self.wait_saved()
-        # A finished run has no step to do and nothing to catch up with, and yet is asked.
-        evaluated = evaluated or self.evaluate(self.end)
-        return {"split": self.run.eval_loader.source.split} | evaluated | {"step": self.end}
+        # A run that was already finished has no steps left, but its evaluation is returned too.
+        evaluation = evaluation or self.evaluate(self.end)
+        split = self.experiment.eval_loader.source.split
+        return {"split": split} | evaluation | {"step": self.end}
 
-    def evaluate_what_was_interrupted(self) -> dict[str, Any] | None:
-        """The evaluation of the step that the run goes on from, where it was due and never done."""
-        if not self.start or not self.run.intervals.evaluates(self.start):
+    def repeat_interrupted_evaluation(self) -> dict[str, Any] | None:
+        """Evaluate the restored state if that was due but was interrupted; else return None."""
+        step, intervals = self.start, self.experiment.intervals
+        if not step or not intervals.evaluates(step):
             return None
-        own = self.checkpoints is not None and self.checkpoints.has_metrics(self.start)
-        if distributed.allgather(own)[0]:
+        done = self.checkpoints is not None and self.checkpoints.has_metrics(step)
+        if distributed.allgather(done)[0]:
             return None
-        evaluated = self.evaluate(self.start)
-        row = {"step": self.start, "epoch": round(self.run.intervals.epoch(self.start), 4)}
-        row |= self.told(evaluated, self.start)
-        if self.writer is not None:
-            self.writer.write(row)
-            self.checkpoints.attach_metrics(self.start, evaluated)
-        return evaluated
+        evaluation = self.evaluate(step)
+        row = {"step": step, "epoch": round(intervals.epoch(step), 4)}
+        row |= self.check_evaluation(evaluation, step)
+        if self.metrics_log is not None:
+            self.metrics_log.write(row)
+            self.checkpoints.attach_metrics(step, evaluation)
+        return evaluation
 
     def batches(self) -> Iterable[dict[str, np.ndarray]]:
-        """This process's share of the batches, from the first step that is left on."""
-        run = self.run
-        if self.together > 1:
-            calls = run.intervals.calls(self.start, self.together)
-            count = len(run.devices.local)
-            return stack_batches(run.order, calls, run.train_loader.shard, self.together, count)
-        return run.train_loader.train_batches(run.order, range(self.start, self.end))
+        """Return this process's share of the remaining batches."""
+        sampler, loader = self.experiment.sampler, self.experiment.train_loader
+        if self.steps_per_call > 1:
+            calls = self.experiment.intervals.calls(self.start, self.steps_per_call)
+            count = len(self.experiment.devices.local)
+            return stack_batches(sampler, calls, loader.shard, self.steps_per_call, count)
+        return loader.train_batches(sampler, range(self.start, self.end))
 
     def step(self, feed: Iterator[Any], call: range) -> Any:
-        """Starts the steps of one call; gives the result of the one that it waited for, if any."""
-        batch = self.meter.take(feed)
+        """Start the steps of one call; return the earlier result that was waited for, if any."""
+        batch = self.meter.next_batch(feed)
         shapes = jax.tree.map(np.shape, batch)
-        first, compiles = self.compiled_for is None, shapes != self.compiled_for
+        first, compiles = self.compiled_shapes is None, shapes != self.compiled_shapes
         if first:
             self.console.compiling()
         self.state, metrics = self.train_step(
@@ -219,173 +240,179 @@ class Loop:
         )
         finished = self.meter.add(metrics, len(call))
         if compiles:
-            self.compiled_for = shapes
+            self.compiled_shapes = shapes
             jax.block_until_ready(metrics)
             self.meter.restart_clock()
         if first:
             self.console.compiled()
-            if self.pictures is not None:
-                self.pictures.draw_samples(lambda: first_images(self.run))
+            if self.report is not None:
+                self.report.draw_samples(lambda: first_images(self.experiment))
             self.console.start_clock(call.stop)
             self.meter.restart_clock()
         return finished
 
     def after(self, step: int, stopping: bool) -> dict[str, Any] | None:
-        """What is due once ``step`` steps were started; gives the evaluation if that was."""
-        intervals, evaluated, last = self.run.intervals, None, step == self.end
+        """Do whatever is due after ``step`` steps; return the evaluation if there was one."""
+        intervals, evaluation, last = self.experiment.intervals, None, step == self.end
         if self.checkpoints is not None:
             self.checkpoints.check()
-        saves = intervals.saves(step) or self.minutes_are_over()
+        saves = intervals.saves(step) or self.save_minutes_elapsed()
         if intervals.logs(step) or saves or stopping:
-            row = {"step": step, "epoch": round(intervals.epoch(step), 4)} | self.meter.summary()
-            since = step - sum(self.meter.last_steps)
-            first = self.meter.first_nonfinite
-            self.watch.check(row, None if first is None else since + first + 1, step)
-            if last:  # which may take long to evaluate
+            row = {"step": step, "epoch": round(intervals.epoch(step), 4)}
+            row |= self.meter.summary(step)
+            self.nonfinite_guard.check(row, self.meter.first_nonfinite)
+            if last:  # before the evaluation, which may take long
                 self.save(None)
             if intervals.evaluates(step) and (last or not stopping):
-                evaluated = self.evaluate_or_save(row)
-                stopping = stopping or evaluated is None
-            self.tell(row, evaluated)
+                evaluation = self.evaluate_or_save(row)
+                stopping = stopping or evaluation is None
+            self.log(row, evaluation)
         if last:
-            if self.checkpoints is not None and evaluated is not None:
-                self.checkpoints.attach_metrics(step, evaluated)
-        elif saves or stopping or self.is_best(evaluated):
-            self.save(evaluated)
-        if stopping and (not last or evaluated is None):
+            if self.checkpoints is not None and evaluation is not None:
+                self.checkpoints.attach_metrics(step, evaluation)
+        elif saves or stopping or self.is_best(evaluation):
+            self.save(evaluation)
+        if stopping and (not last or evaluation is None):
             self.wait_saved()
             raise Interrupted(f"{self.stopping.name} after step {step}; everything is saved")
-        return evaluated
+        return evaluation
 
     def evaluate(
         self, step: int, give_up: Callable[[Any], bool] = lambda _: False
     ) -> dict[str, Any] | None:
-        """The evaluation of the state as it is, after ``step``; None where ``give_up`` said so
-        meanwhile."""
-        run, collector = self.run, PredictionCollector(self.run.model.num_classes)
-        evaluated = evaluate(
-            run.devices,
+        """Evaluate the current state, after ``step`` steps; return None if ``give_up`` did."""
+        experiment = self.experiment
+        collector = PredictionCollector(experiment.model.num_classes)
+        evaluation = evaluate(
+            experiment.devices,
             self.eval_step,
             self.state,
             self.eval_data,
-            run.eval_loader,
-            eval_batch_size(run.config),
+            experiment.eval_loader,
+            experiment.batch_sizes.eval,
             give_up,
             self.stopping.flag,
-            collector.take,
+            collector.add,
         )
-        if self.pictures is not None and evaluated is not None:
-            self.pictures.set_evaluation(lambda: self.in_full(evaluated, step, collector))
-        return evaluated
+        if self.report is not None and evaluation is not None:
+            self.report.set_evaluation(lambda: self.evaluated(evaluation, step, collector))
+        return evaluation
 
-    def in_full(
-        self, evaluated: dict[str, Any], step: int, collector: PredictionCollector
+    def evaluated(
+        self, evaluation: dict[str, Any], step: int, collector: PredictionCollector
     ) -> Evaluated:
-        """An evaluation with what was said of each image; with the net once the run is done."""
-        run, variables = self.run, None
-        if step == self.end >= LEAST_EXPLAINED:
-            variables = evaluated_variables(run.step_config, run.devices.fetch(self.state))
-        split = run.eval_loader
+        """Return an evaluation with its predictions; after the last step also the variables."""
+        experiment, variables = self.experiment, None
+        loader = experiment.eval_loader
+        if step == self.end >= MIN_GRADCAM_STEPS:
+            state = experiment.devices.fetch(self.state)
+            variables = evaluated_variables(experiment.step_config, state)
         return Evaluated(
-            result={"split": split.source.split} | evaluated | {"step": step},
+            result={"split": loader.source.split} | evaluation | {"step": step},
             predictions=collector.predictions(),
-            split=split,
-            config=run.config,
-            weights=weights_of(run.config),
-            model=run.model,
+            loader=loader,
+            config=experiment.config,
+            weights=evaluated_weights(experiment.config),
+            model=experiment.model,
             variables=variables,
         )
 
     def evaluate_or_save(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """The evaluation; what ends it must not cost what was learned until here."""
+        """Evaluate; if that fails, save and log what was learned so far before raising."""
         try:
             return self.evaluate(row["step"], self.stopping.after)
         except BaseException:
-            if self.writer is not None:
-                self.writer.write(row)
-                if row["step"] != self.end:  # that is saved already
+            if self.metrics_log is not None:
+                self.metrics_log.write(row)
+                if row["step"] != self.end:  # otherwise already saved
                     self.save(None)
                 self.wait_saved()
             raise
 
-    def tell(self, row: dict[str, Any], evaluated: dict[str, Any] | None) -> None:
-        """Writes a row of metrics and shows it."""
-        run, step = self.run, row["step"]
-        if evaluated is not None:
-            row |= self.told(evaluated, step)
+    def log(self, row: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
+        """Write and show a row of metrics."""
+        step = row["step"]
+        if evaluation is not None:
+            row |= self.check_evaluation(evaluation, step)
         self.console.progress(row)
-        an_epoch = step - self.start >= run.intervals.steps_per_epoch or step == self.end
-        if not self.input_told and an_epoch and self.meter.input_wait() is not None:
-            streams = not run.train_loader.cached_on_device
-            run_summary.print_input_wait(self.console, self.meter.input_wait(), streams)
-            self.input_told = True
-        if self.writer is not None:
-            self.writer.write(row)
-            self.pictures.update(force=step == self.end)
+        first_epoch = step - self.start < self.experiment.intervals.steps_per_epoch
+        input_wait = self.meter.input_wait()
+        if (
+            not self.input_wait_reported
+            and input_wait is not None
+            and (not first_epoch or step == self.end)
+        ):
+            streams = not self.experiment.train_loader.cached_on_device
+            run_summary.print_input_wait(self.console, input_wait, streams)
+            self.input_wait_reported = True
+        if self.metrics_log is not None:
+            self.metrics_log.write(row)
+            self.report.update(force=step == self.end)
         self.meter.restart_clock()
 
-    def told(self, evaluated: dict[str, Any], step: int) -> dict[str, Any]:
-        """An evaluation's part of a row of metrics, once it is looked at."""
-        nonfinite.check_evaluation(self.run, evaluated["loss"], step)
-        guess = chance_loss(self.run.config.loss, self.run.model.num_classes)
-        if self.writer is not None and not self.run.config.smoke:  # which has learned nothing
-            run_summary.check_evaluation_loss(self.console, evaluated["loss"], guess)
-        return {f"eval/{k}": v for k, v in evaluated.items() if k != "examples"}
+    def check_evaluation(self, evaluation: dict[str, Any], step: int) -> dict[str, Any]:
+        """Check the loss of an evaluation, and return its part of a row of metrics."""
+        config, loss = self.experiment.config, evaluation["loss"]
+        nonfinite.check_evaluation(self.experiment, loss, step)
+        if self.metrics_log is not None and not config.smoke:  # a smoke run learns nothing
+            chance = chance_loss(config.loss, self.experiment.model.num_classes)
+            run_summary.check_evaluation_loss(self.console, loss, chance)
+        return {f"eval/{name}": v for name, v in evaluation.items() if name != "examples"}
 
-    def is_best(self, evaluated: dict[str, Any] | None) -> bool:
-        """Whether an evaluation is the best so far; only the process that saves knows."""
-        return self.checkpoints is not None and self.checkpoints.is_best(evaluated)
+    def is_best(self, evaluation: dict[str, Any] | None) -> bool:
+        """Return whether an evaluation is the best so far; false in processes that do not save."""
+        return self.checkpoints is not None and self.checkpoints.is_best(evaluation)
 
-    def minutes_are_over(self) -> bool:
-        """Whether ``checkpoint.every_minutes`` asks to save."""
-        minutes = self.run.config.checkpoint.every_minutes
+    def save_minutes_elapsed(self) -> bool:
+        """Return whether to save because of ``checkpoint.every_minutes``."""
+        minutes = self.experiment.config.checkpoint.every_minutes
         due = time.monotonic() - self.last_saved > 60 * minutes
         return self.checkpoints is not None and bool(minutes) and due
 
     def wait_saved(self) -> None:
-        """Returns once what was handed over to be saved is on the disk."""
+        """Wait until the checkpoint being saved is on disk."""
         if self.checkpoints is not None:
             self.checkpoints.wait()
 
-    def save(self, evaluated: dict[str, Any] | None) -> None:
-        """Starts to save the state, unless it holds something that is not a number."""
+    def save(self, evaluation: dict[str, Any] | None) -> None:
+        """Start saving the state; raise RunError if it is not finite."""
         if self.checkpoints is None:
             return
-        state = self.run.devices.fetch(self.state)
-        for where, leaf in jax.tree_util.tree_leaves_with_path(state):
+        state = self.experiment.devices.fetch(self.state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             if not np.isfinite(leaf).all():
                 self.wait_saved()
                 raise RunError(
-                    f"{jax.tree_util.keystr(where)} is not finite after step {state.step};"
-                    f" {nonfinite.advice(self.run.path)}"
+                    f"{jax.tree_util.keystr(path)} is not finite after step {state.step};"
+                    f" {nonfinite.recovery_advice(self.experiment.workdir)}"
                 )
-        self.checkpoints.save(state, evaluated)
+        self.checkpoints.save(state, evaluation)
         self.last_saved = time.monotonic()
         self.meter.restart_clock()
 
 
-def first_images(run: Experiment) -> tuple[np.ndarray, list[str]]:
-    """At most 64 of the first batch's images as the net sees them, and what their classes are."""
-    batch = run.train_loader.samples(run.order, 64)
-    even = len(batch["label"]) // 2 * 2  # or there would be one that has none to be mixed with
+def first_images(experiment: Experiment) -> tuple[np.ndarray, list[str]]:
+    """Return up to 64 augmented images of the first batch, with captions."""
+    batch = experiment.train_loader.samples(experiment.sampler, 64)
+    even = len(batch["label"]) // 2 * 2  # since images are mixed in pairs
     images, labels = (batch[name][: even or None] for name in ("image", "label"))
-    keys = example_keys(run.step_config.seed, 0, np.arange(len(labels)))
-    augmented, targets = jax.device_get(
-        jax.jit(run.step_config.augment.batch)(images, labels, keys)
-    )
-    return augmented, captions(targets, run.train_loader.source.class_names)
+    step_config = experiment.step_config
+    keys = example_keys(step_config.seed, 0, np.arange(len(labels)))
+    augment = jax.jit(step_config.augment.batch)
+    augmented, targets = jax.device_get(augment(images, labels, keys))
+    return augmented, captions(targets, experiment.train_loader.source.class_names)
 
 
 def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
-    """The class of each image, or of mixed ones both with their shares."""
+    """Return the class of each image; for mixed images both classes with their weights."""
+    names = [truncate(name, MAX_CAPTION) for name in class_names]
     if targets.other is None:
-        return [truncate(class_names[label], MAX_CAPTION) for label in targets.label]
-    told = []
-    for label, other, share in zip(*targets, strict=True):
-        if share >= 0.995 or label == other:
-            told.append(truncate(class_names[label], MAX_CAPTION))
+        return [names[label] for label in targets.label]
+    result = []
+    for label, other, weight in zip(*targets, strict=True):
+        if weight >= 0.995 or label == other:
+            result.append(names[label])
         else:
-            parts = sorted([(share, label), (1 - share, other)], reverse=True)
-            names = [(truncate(class_names[i], MAX_CAPTION), part) for part, i in parts]
-            told.append("\n".join(f"{name} {part:.0%}" for name, part in names))
-    return told
+            parts = sorted([(weight, label), (1 - weight, other)], reverse=True)
+            result.append("\n".join(f"{names[i]} {part:.0%}" for part, i in parts))
+    return result

@@ -217,7 +217,7 @@ def test_keys_that_change_nothing_learned_may_differ(run, commands):
 
 def test_four_devices_train(commands, tmp_path):
     arguments = commands.digits(tmp_path / "run", *SHORT, "--config.num_steps=30")
-    process = commands.run("tests.undrawn", *arguments, devices=4)
+    process = commands.run("tests.without_report", *arguments, devices=4)
     assert process.returncode == 0, process.stderr
     assert "on 4 cpu devices" in process.stdout
     result = last_json(process)

@@ -1,8 +1,8 @@
-"""Everything that knows devices: how state, data and batches lie on them, and pmap.
+"""The devices of a run: placement of state, data and batches, and ``pmap`` or ``shard_map``.
 
-Steps are written for one device and the axis ``steps.AXIS``. Two ways of spreading them
-have the same interface and learn the same, up to rounding, since the compiler fuses them
-differently; the loop does not know which it uses.
+Steps are written for one device and the mapped axis ``step.AXIS``. Two ways to map them have the
+same interface, and the same results up to rounding, since the compiler fuses them differently;
+the loop does not know which one it uses.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from train.runtime.errors import UsageError
 
 
 class DispatchThrottle:
-    """Holds back a loop that sends steps to the devices faster than they finish them.
+    """Limits the number of steps in flight when the loop is faster than the devices.
 
-    Four are enough to keep devices busy and few enough that their batches do not fill the
-    memory. Many more hang on virtual CPU devices: with 32 steps in flight on two of them,
-    XLA's threads all wait in different steps' collectives, and none is left to finish one.
+    Four steps keep the devices busy without filling the memory with their batches. Many more hang
+    on virtual CPU devices: with 32 steps in flight on two of them, XLA's threads all wait in the
+    collectives of different steps, and none is left to finish one.
     """
 
     STEPS = 4
@@ -33,30 +33,34 @@ class DispatchThrottle:
         self._results: deque[Any] = deque()
 
     def add(self, result: Any) -> Any:
-        """Takes a step's result; where there are too many waits for the oldest and gives it."""
+        """Add the result of a step; if too many are in flight, wait for the oldest.
+
+        Returns:
+          The result that was waited for, or None.
+        """
         self._results.append(result)
         if len(self._results) <= self.STEPS:
             return None
         return jax.block_until_ready(self._results.popleft())
 
     def idle(self) -> bool:
-        """Whether the devices have finished all that was sent."""
+        """Return whether the devices have finished all steps."""
         last = jax.tree.leaves(self._results[-1]) if self._results else []
         return all(leaf.is_ready() for leaf in last if hasattr(leaf, "is_ready"))
 
 
 class Devices:
-    """The devices of this run, in a row along ``AXIS``; by default all of all processes.
+    """The devices of a run along ``AXIS``; by default all devices of all processes.
 
-    The processes' devices come one process after another, as their shares of a batch do.
-    ``local`` are this process's; host arrays are put on these, and fetched from them.
+    They are ordered by process, as the processes' shares of a batch are. Host arrays are placed
+    on and fetched from ``local``, the devices of this process.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        everywhere = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        self.devices = list(devices or everywhere)
-        own = jax.process_index()
-        self.local = [device for device in self.devices if device.process_index == own]
+        by_process = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        self.devices = list(devices or by_process)
+        process = jax.process_index()
+        self.local = [device for device in self.devices if device.process_index == process]
 
     def __len__(self) -> int:
         return len(self.devices)
@@ -67,41 +71,45 @@ class Devices:
         return self.devices[0].platform
 
     def describe(self) -> str:
-        """Such as ``4 cpu devices``."""
+        """Return a description, for example ``4 cpu devices``."""
         plural = "s" if len(self) > 1 else ""
         processes = len({device.process_index for device in self.devices})
-        of = f" of {processes} processes" if processes > 1 else ""
-        return f"{len(self)} {self.platform} device{plural}{of}"
+        of_processes = f" of {processes} processes" if processes > 1 else ""
+        return f"{len(self)} {self.platform} device{plural}{of_processes}"
 
-    def check_batch(self, batch_size: int, parts: int) -> None:
-        """Raises UsageError unless the batch divides among devices, and there into parts."""
-        total = len(self) * parts
-        if batch_size % total:
-            near = max(1, round(batch_size / total)) * total
-            into = f" in {parts} parts each (config.grad_accum_steps)" if parts > 1 else ""
+    def check_batch(self, batch_size: int, grad_accum_steps: int) -> None:
+        """Raise UsageError unless the batch divides among devices and their micro-batches."""
+        divisor = len(self) * grad_accum_steps
+        if batch_size % divisor:
+            nearest = max(1, round(batch_size / divisor)) * divisor
+            micro_batches = (
+                f" with {grad_accum_steps} micro-batches each (config.grad_accum_steps)"
+                if grad_accum_steps > 1
+                else ""
+            )
             raise UsageError(
-                f"config.batch_size={batch_size} does not divide among {len(self)} devices{into};"
-                f" the nearest that does is {near}"
+                f"config.batch_size={batch_size} does not divide among {len(self)} devices"
+                f"{micro_batches}; the nearest that does is {nearest}"
             )
 
 
 class Pmap(Devices):
-    """``jax.pmap``: every array has a leading axis of this process's devices."""
+    """Mapping by ``jax.pmap``: every array has a leading axis of this process's devices."""
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         super().__init__(devices)
         self._sharding = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec(AXIS))
 
     def train(self, step: Callable) -> Callable:
-        """Compiles ``(state, data, batch[, stop]) -> (state, metrics)``, donating the state."""
+        """Compile ``(state, data, batch[, stop]) -> (state, metrics)``, donating the state."""
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=self.devices)
 
     def evaluate(self, step: Callable) -> Callable:
-        """Compiles ``(state, data, batch[, stop]) -> sums``."""
+        """Compile ``(state, data, batch[, stop]) -> sums``."""
         return jax.pmap(step, axis_name=AXIS, devices=self.devices)
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a copy of each array on every device."""
+        """Place a copy of each array on every device."""
         return jax.tree.map(self._replicate, tree)
 
     def _replicate(self, leaf: Any) -> jax.Array:
@@ -111,23 +119,23 @@ class Pmap(Devices):
         return jax.make_array_from_single_device_arrays(shape, self._sharding, copies)
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Gives each of this process's devices its share of the process's batch, in order."""
-        parts = len(self.local)
+        """Split this process's batch among its devices, in order."""
+        count = len(self.local)
         return {
-            name: jax.device_put(array.reshape(parts, -1, *array.shape[1:]), self._sharding)
+            name: jax.device_put(array.reshape(count, -1, *array.shape[1:]), self._sharding)
             for name, array in batch.items()
         }
 
     def fetch(self, tree: Any) -> Any:
-        """One copy of replicated arrays, as NumPy arrays on the host."""
+        """Return one copy of replicated arrays as NumPy arrays on the host."""
         shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
-        # A copy, since on CPUs the shard may be the device's own memory, which the next
-        # step takes over. Sliced on the host: on the device each shape would be compiled.
+        # Copies, since on CPU a shard may be the device's own memory, which the next step
+        # reuses. Indexed on the host, since the device would compile that for each shape.
         return jax.tree.map(lambda shard: np.array(shard[0]), shards)
 
 
 class ShardMap(Devices):
-    """``jax.jit`` of ``jax.shard_map``: the way that JAX documents in place of pmap."""
+    """Mapping by ``jax.jit`` of ``jax.shard_map``, which JAX documents instead of pmap."""
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         super().__init__(devices)
@@ -135,24 +143,27 @@ class ShardMap(Devices):
         self._split = NamedSharding(self._mesh, PartitionSpec(AXIS))
         self._whole = NamedSharding(self._mesh, PartitionSpec())
 
+    def train(self, step: Callable) -> Callable:
+        """Compile ``(state, data, batch[, stop]) -> (state, metrics)``, donating the state."""
+        return jax.jit(self._map(step, (PartitionSpec(), PartitionSpec())), donate_argnums=0)
+
+    def evaluate(self, step: Callable) -> Callable:
+        """Compile ``(state, data, batch[, stop]) -> sums``."""
+        return jax.jit(self._map(step, PartitionSpec()))
+
     def _map(self, step: Callable, out_specs: Any) -> Callable:
         def call(state: Any, data: Any, *split: Any) -> Any:
             specs = (PartitionSpec(), PartitionSpec(), *(PartitionSpec(AXIS) for _ in split))
-            # The steps pmean what they return, which the checker of replication cannot see
-            # through every optimiser.
+            # Steps pmean their results, which the replication check cannot prove for every
+            # optimizer.
             return jax.shard_map(
                 step, mesh=self._mesh, in_specs=specs, out_specs=out_specs, check_vma=False
             )(state, data, *split)
 
         return call
 
-    def train(self, step: Callable) -> Callable:
-        return jax.jit(self._map(step, (PartitionSpec(), PartitionSpec())), donate_argnums=0)
-
-    def evaluate(self, step: Callable) -> Callable:
-        return jax.jit(self._map(step, PartitionSpec()))
-
     def replicate(self, tree: Any) -> Any:
+        """Place a copy of each array on every device."""
         return jax.tree.map(self._replicate, tree)
 
     def _replicate(self, leaf: Any) -> jax.Array:
@@ -161,16 +172,18 @@ class ShardMap(Devices):
         return jax.make_array_from_single_device_arrays(host.shape, self._whole, copies)
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Split this process's batch among its devices, in order."""
         return {
             name: jax.make_array_from_process_local_data(self._split, array)
             for name, array in batch.items()
         }
 
     def fetch(self, tree: Any) -> Any:
+        """Return one copy of replicated arrays as NumPy arrays on the host."""
         shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
-        return jax.tree.map(np.array, shards)  # copies, as above
+        return jax.tree.map(np.array, shards)  # copies, as in Pmap.fetch
 
 
 def make_devices(parallel: str) -> Pmap | ShardMap:
-    """The devices under ``config.parallel``: ``"pmap"`` or ``"shard_map"``."""
+    """Return the devices of ``config.parallel``, ``"pmap"`` or ``"shard_map"``."""
     return {"pmap": Pmap, "shard_map": ShardMap}[parallel]()

@@ -1,4 +1,7 @@
-"""A run before its first step: what was found and made, all of it checked, nothing written."""
+"""A run before its first step: all parts are built and checked, and nothing is written.
+
+Everything that derives from the configuration is computed here, once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from flax_resnet import ResNet
 from flax_resnet.runs import model_from_config
@@ -20,20 +22,21 @@ from train.data.loader import DataLoader
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.source import DataSource
 from train.data.tfds_source import data_dir
-from train.engine import step
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
 from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.schedules import make_schedule
 from train.engine.pretrained import initial_variables
+from train.engine.step import AXIS, StepConfig
 from train.runtime import distributed
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.tasks.classification import make_loss
 from train.workdir import environment, run_files
 
-# Keys of the machine that a process runs on; the others have to be the same in all.
-_OWN_KEYS = (
+# Keys that may differ between processes, since they depend on the machine.
+_LOCAL_KEYS = (
     "dataset.data_dir",
     "loader.threads",
     "loader.workers",
@@ -43,41 +46,74 @@ _OWN_KEYS = (
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What a run's steps need and that does not change in it.
+class BatchSizes:
+    """Batch sizes in images.
 
-    ``variables`` are the weights that it begins with where ``init_from`` names some, and
-    ``resumes`` says that it has checkpoints, which come before these.
+    Attributes:
+      train: global training batch.
+      device: images per device in a training step.
+      micro: global micro-batch: one gradient accumulation step on all devices.
+      batch_norm: images over which batch norm computes its statistics.
+      eval: global evaluation batch, a multiple of the number of devices.
     """
 
-    config: ml_collections.ConfigDict
-    path: str
+    train: int
+    device: int
+    micro: int
+    batch_norm: int
+    eval: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All parts of a run that do not change while it trains.
+
+    Attributes:
+      config: the configuration, with the absolute path of ``dataset.data_dir``.
+      workdir: the run's folder.
+      devices: all devices of all processes.
+      train_loader, eval_loader: the data; opened, but not decoded.
+      sampler: the records of each training batch.
+      intervals: length of the run, steps per epoch, and when to evaluate, save and log.
+      batch_sizes: numbers of images.
+      model: the network.
+      step_config: everything that the steps need apart from arrays.
+      resumes: whether ``workdir`` has checkpoints, from which the run continues.
+      variables: pretrained variables of ``init_from``; None without, or if the run resumes.
+    """
+
+    config: ConfigDict
+    workdir: str
     devices: Pmap | ShardMap
     train_loader: DataLoader
     eval_loader: DataLoader
+    sampler: EpochSampler
     intervals: Intervals
+    batch_sizes: BatchSizes
     model: ResNet
-    step_config: step.StepConfig
-    order: EpochSampler
+    step_config: StepConfig
     resumes: bool
     variables: dict[str, Any] | None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, C)`` of the images in evaluation, and in training unless that has others."""
+        """``(H, W, C)`` in evaluation, and in training unless ``train_sizes`` is set."""
         return self.train_loader.image_shape
 
 
-def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment:
-    """Opens the data and makes the model and its steps, for the workdir ``path``.
+def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
+    """Open the data, and build the model and everything that its steps need.
 
-    Sets ``config.dataset.data_dir`` in full, since evaluate runs elsewhere. Raises UsageError or
-    RunError for whatever is wrong, before anything is written, decoded or compiled.
+    Sets ``config.dataset.data_dir`` to an absolute path, since evaluation may run elsewhere.
+
+    Raises:
+      UsageError, RunError: anything is wrong; nothing was written, decoded or compiled.
     """
     config.dataset.data_dir = data_dir(config.dataset)
-    resumes = run_files.check(path, config)
+    resumes = run_files.check(workdir, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
+    batch_sizes = make_batch_sizes(config, len(devices))
     shard = ProcessShard(*distributed.place())
     train_loader = DataLoader(config, config.dataset.train_split, training=True, shard=shard)
     eval_loader = DataLoader(
@@ -88,72 +124,66 @@ def build_experiment(config: ml_collections.ConfigDict, path: str) -> Experiment
         cached_gib=train_loader.cached_gib,
     )
     check_classes(train_loader.source, eval_loader.source)
-    if resumes and run_files.find_description(path) is not None:  # or the file is rewritten
-        run_files.check_data(path, train_loader, eval_loader)
-    intervals = make_intervals(config, len(train_loader))
-    names = train_loader.source.class_names
-    model = make_model(config, len(names))
+    if resumes and run_files.find_description(workdir) is not None:  # otherwise it is rewritten
+        run_files.check_data(workdir, train_loader, eval_loader)
+    sampler = EpochSampler(
+        len(train_loader), batch_sizes.train, config.seed, config.augment.repeated_aug
+    )
+    intervals = make_intervals(config, sampler)
+    class_names = train_loader.source.class_names
+    model = make_model(config, len(class_names))
     step_config = make_step_config(config, model, intervals.steps_per_epoch, intervals.num_steps)
     if step_config.augment.mix:
-        check_even(config.batch_size // len(devices))
-    order = EpochSampler(
-        len(train_loader), config.batch_size, config.seed, config.augment.repeated_aug
-    )
+        check_even(batch_sizes.device)
     variables = None
     if not resumes:
-        variables = initial_variables(config, model, train_loader.image_shape, names)
+        variables = initial_variables(config, model, train_loader.image_shape, class_names)
     return Experiment(
         config=config,
-        path=path,
+        workdir=workdir,
         devices=devices,
         train_loader=train_loader,
         eval_loader=eval_loader,
+        sampler=sampler,
         intervals=intervals,
+        batch_sizes=batch_sizes,
         model=model,
         step_config=step_config,
-        order=order,
         resumes=resumes,
         variables=variables,
     )
 
 
-def check_alike(config: ml_collections.ConfigDict, *splits: DataLoader) -> None:
-    """Raises RunError where processes would not compute the same; all of them must call it."""
-    distributed.assert_equal("version of the code", environment.code_digest())
-    distributed.assert_equal("versions of the libraries", environment.versions())
-    keys = loading.flatten(config)
-    distributed.assert_equal(
-        "configuration", {name: v for name, v in keys.items() if name not in _OWN_KEYS}
+def make_batch_sizes(config: ConfigDict, num_devices: int) -> BatchSizes:
+    """Return the batch sizes of a configuration on a number of devices."""
+    micro = config.batch_size // config.grad_accum_steps
+    evaluation = config.eval.batch_size or max(1, micro)
+    return BatchSizes(
+        train=config.batch_size,
+        device=config.batch_size // num_devices,
+        micro=micro,
+        batch_norm=micro if config.sync_batch_norm else micro // num_devices,
+        eval=evaluation + -evaluation % num_devices,
     )
-    for split in splits:
-        distributed.assert_equal(f"{split.source.split!r} data", _told(split.source))
-
-
-def _told(source: DataSource) -> dict[str, Any]:
-    """What tells one split from another, without reading all of it."""
-    last = len(source) - 1
-    some = sorted({0, last // 3, last // 2, last})
-    read = {source.record_name(index): zlib.crc32(source[index][0]) for index in some}
-    return {"images": len(source), "classes": source.class_names, "records": read}
 
 
 def check_classes(one: DataSource, other: DataSource) -> None:
-    """Raises UsageError where two splits do not have the same classes."""
+    """Raise UsageError if two splits have different classes."""
     if one.class_names == other.class_names:
         return
     missing = [
-        f"{source.split!r} lacks {', '.join(map(repr, sorted(lacks)))}"
-        for source, lacks in (
+        f"{source.split!r} lacks {', '.join(map(repr, sorted(names)))}"
+        for source, names in (
             (one, set(other.class_names) - set(one.class_names)),
             (other, set(one.class_names) - set(other.class_names)),
         )
-        if lacks
+        if names
     ]
-    raise UsageError(f"the splits of {one.name} differ in their classes: {'; '.join(missing)}")
+    raise UsageError(f"the splits of {one.name} have different classes: {'; '.join(missing)}")
 
 
-def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
-    """The network of ``config.model``. Raises UsageError for what it does not know."""
+def make_model(config: ConfigDict, num_classes: int) -> ResNet:
+    """Build the network of ``config.model``; raise UsageError for an invalid one."""
     if config.model.num_classes not in (0, num_classes):
         if config.model.num_classes < num_classes:
             raise UsageError(
@@ -161,7 +191,7 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
                 f" {config.dataset.name} has {num_classes} classes"
             )
         num_classes = config.model.num_classes
-    axis_name = step.AXIS if config.sync_batch_norm else None
+    axis_name = AXIS if config.sync_batch_norm else None
     try:
         return model_from_config(loading.flatten(config), num_classes, axis_name)
     except ValueError as error:
@@ -169,12 +199,16 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> ResNet:
 
 
 def make_step_config(
-    config: ml_collections.ConfigDict, model: ResNet, steps_per_epoch: int, num_steps: int
-) -> step.StepConfig:
-    """What the steps need beside arrays. Raises UsageError for what cannot be done."""
+    config: ConfigDict, model: ResNet, steps_per_epoch: int, num_steps: int
+) -> StepConfig:
+    """Build everything that the steps need apart from arrays.
+
+    Raises:
+      UsageError: keys exclude each other or cannot be used with the model or the images.
+    """
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
     frozen = frozen_modules(config.freeze, module_names(model)) if config.freeze else ()
-    return step.StepConfig(
+    return StepConfig(
         model=model.clone(frozen=frozen),
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
@@ -193,19 +227,19 @@ def make_step_config(
 
 
 def module_names(model: ResNet) -> list[str]:
-    """The net's modules that have parameters: ``stem_conv``, ``stage1_block1``, …, ``head``."""
+    """Return the modules with parameters: ``stem_conv``, ``stage1_block1``, …, ``head``."""
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     return list(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
 
 
-def make_augment(config: ml_collections.ConfigDict) -> Augment:
-    """What ``config.augment`` says. Raises UsageError for what cannot be done."""
+def make_augment(config: ConfigDict) -> Augment:
+    """Build the augmentation of ``config.augment``; raise UsageError for invalid values."""
     keys = config.augment
     mix = Mixup(keys.mixup, keys.cutmix, keys.mixup_prob, keys.mixup_switch_prob)
     if keys.color_jitter[3] > 0.5:
         raise UsageError(
-            f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, may leave 0 by at"
-            " most 0.5, which is any hue"
+            f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, must be at most 0.5,"
+            " which allows any hue"
         )
     size = min((config.dataset.image_size, *config.dataset.train_sizes))
     for name, pixels in (("cutout", keys.cutout), ("pad_crop", keys.pad_crop)):
@@ -231,3 +265,23 @@ def make_augment(config: ml_collections.ConfigDict) -> Augment:
         mix=mix,
         fill=tuple(min(255, max(0, round(255 * mean))) for mean in config.dataset.mean),
     )
+
+
+def check_same_in_all_processes(config: ConfigDict, *loaders: DataLoader) -> None:
+    """Raise RunError unless all processes would compute the same. All of them must call this."""
+    distributed.assert_equal("version of the code", environment.code_digest())
+    distributed.assert_equal("versions of the libraries", environment.versions())
+    keys = loading.flatten(config)
+    distributed.assert_equal(
+        "configuration", {name: v for name, v in keys.items() if name not in _LOCAL_KEYS}
+    )
+    for loader in loaders:
+        distributed.assert_equal(f"{loader.source.split!r} data", _fingerprint(loader.source))
+
+
+def _fingerprint(source: DataSource) -> dict[str, Any]:
+    """Return facts that identify a split, from a few of its records."""
+    last = len(source) - 1
+    sample = sorted({0, last // 3, last // 2, last})
+    checksums = {source.record_name(index): zlib.crc32(source[index][0]) for index in sample}
+    return {"images": len(source), "classes": source.class_names, "records": checksums}

@@ -1,100 +1,121 @@
-"""When a run evaluates, saves and writes metrics, in steps."""
+"""When a run evaluates, saves and logs, in steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import ml_collections
-
+from train.data.sampler import EpochSampler
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Lengths and intervals in steps; an interval of 0 means at the end alone."""
+    """Length of a run and its intervals, all in steps.
 
-    num_images: int
-    batch_size: int
-    steps_per_epoch: int
+    Attributes:
+      sampler: the batches of the training images.
+      num_steps: length of the run.
+      eval_every, save_every, save_steps: intervals of evaluations and, by two rules, of
+        checkpoints; 0 for only at the end.
+      log_every: interval of rows of metrics.
+    """
+
+    sampler: EpochSampler
     num_steps: int
     eval_every: int
     save_every: int
+    save_steps: int
     log_every: int
-    repeats: int = 1
-    save_steps: int = 0  # another interval, beside save_every
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps per epoch."""
+        return self.sampler.steps_per_epoch
 
     def evaluates(self, step: int) -> bool:
-        """Whether to evaluate once ``step`` steps are done; likewise below."""
-        return _due(step, self.eval_every, self.num_steps)
+        """Return whether to evaluate after ``step`` steps."""
+        return self._due(step, self.eval_every)
 
     def saves(self, step: int) -> bool:
-        return any(_due(step, n, self.num_steps) for n in (self.save_every, self.save_steps))
+        """Return whether to save a checkpoint after ``step`` steps."""
+        return self._due(step, self.save_every) or self._due(step, self.save_steps)
 
     def logs(self, step: int) -> bool:
-        # Also where it saves: a run that resumes there averages over the same steps.
-        due = _due(step, self.log_every, self.num_steps)
-        return due or self.evaluates(step) or self.saves(step)
+        """Return whether to log metrics after ``step`` steps.
 
-    def calls(self, start: int, most: int) -> Iterator[range]:
-        """The steps from ``start`` on in rows of at most ``most`` with nothing due within."""
+        Always when it saves: a run resumed from there averages over the same steps.
+        """
+        return self._due(step, self.log_every) or self.evaluates(step) or self.saves(step)
+
+    def calls(self, start: int, max_steps: int) -> Iterator[range]:
+        """Yield the steps from ``start`` in ranges of at most ``max_steps``.
+
+        Whatever is due falls on the end of a range.
+        """
         while start < self.num_steps:
             stop = start + 1
-            while stop - start < most and not self.logs(stop):
+            while stop - start < max_steps and not self.logs(stop):
                 stop += 1
             yield range(start, stop)
             start = stop
 
     def epoch(self, step: int) -> float:
-        """Passes over the training images that ``step`` steps make, each image counted as
-        often as it is repeated."""
+        """Return the number of epochs after ``step`` steps.
+
+        With repeated augmentation each image counts as often as it is repeated.
+        """
         return step / self.steps_per_epoch
 
     def describe(self) -> str:
-        """A sentence that says how long the run is and what its epochs leave out."""
-        epochs = self.epoch(self.num_steps)
+        """Return a sentence about the length of the run and the images that epochs leave out."""
+        epochs, sampler = self.epoch(self.num_steps), self.sampler
         text = (
-            f"{self.num_steps:,} steps of {self.batch_size} images,"
-            f" {self.steps_per_epoch:,} an epoch, {epochs:.4g} epoch{'' if epochs == 1 else 's'}"
+            f"{self.num_steps:,} steps of {sampler.batch_size} images,"
+            f" {self.steps_per_epoch:,} per epoch, {epochs:.4g} epoch{'' if epochs == 1 else 's'}"
         )
-        left_out = self.num_images - self.steps_per_epoch * self.batch_size // self.repeats
-        if left_out:
-            share = left_out / self.num_images
-            text += f"; an epoch leaves out {left_out:,} images ({share:.1%}), others each time"
+        used = self.steps_per_epoch * sampler.batch_size // sampler.repeats
+        if left_out := sampler.num_records - used:
+            share = left_out / sampler.num_records
+            text += (
+                f"; each epoch leaves out {left_out:,} images ({share:.1%}), different ones every"
+                " time"
+            )
         return text
 
+    def _due(self, step: int, every: int) -> bool:
+        return step == self.num_steps or bool(every and step % every == 0)
 
-def make_intervals(config: ml_collections.ConfigDict, num_images: int) -> Intervals:
-    """Raises UsageError where the batch does not fit the data or the run has no step."""
-    if config.batch_size > num_images:
+
+def make_intervals(config: ConfigDict, sampler: EpochSampler) -> Intervals:
+    """Build the intervals of a configuration.
+
+    Raises:
+      UsageError: the batch is larger than the training set, or the run has no steps.
+    """
+    images, steps_per_epoch = sampler.num_records, sampler.steps_per_epoch
+    if not steps_per_epoch:
         raise UsageError(
-            f"config.batch_size={config.batch_size} is more than the {num_images} training images;"
-            f" choose {num_images} at most"
+            f"config.batch_size={config.batch_size} exceeds the {images} training images; choose at"
+            f" most {images}"
         )
-    steps_per_epoch = num_images // config.batch_size
 
     def in_steps(epochs: float) -> int:
         return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
     def every(epochs: float) -> int:
-        # As suits the run: not more than a hundred times, nor after a handful of steps.
+        # Automatic: at most a hundred times per run, and not within fewer than 20 steps.
         return in_steps(epochs) if epochs >= 0 else max(steps_per_epoch, 20, num_steps // 100)
 
     num_steps = config.num_steps or in_steps(config.num_epochs)
     if not num_steps:
         raise UsageError("config.num_epochs and config.num_steps are both 0: nothing to train")
     return Intervals(
-        num_images=num_images,
-        batch_size=config.batch_size,
-        steps_per_epoch=steps_per_epoch,
+        sampler=sampler,
         num_steps=num_steps,
         eval_every=every(config.eval.every_epochs),
         save_every=every(config.checkpoint.every_epochs),
-        log_every=config.log.every_steps or min(100, max(10, steps_per_epoch // 10)),
-        repeats=config.augment.repeated_aug,
         save_steps=config.checkpoint.every_steps,
+        log_every=config.log.every_steps or min(100, max(10, steps_per_epoch // 10)),
     )
-
-
-def _due(step: int, every: int, last: int) -> bool:
-    return step == last or bool(every and step % every == 0)

@@ -1,4 +1,4 @@
-"""What happened between two log lines: mean metrics, throughput, and waiting for input."""
+"""Mean metrics, throughput and input wait between two rows of metrics."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from train.engine.devices import DispatchThrottle
 
 
 class Meter:
-    """Collects the steps' metrics, which stay on the devices until :meth:`summary`.
+    """Collects the metrics of steps, which stay on the devices until :meth:`summary`.
 
-    ``share_of_an_image`` is what peaks.share_of_an_image says.
+    Args:
+      batch_size: images per step.
+      fetch: copies a tree of metrics to the host.
+      skips_nonfinite: whether steps that are not finite are skipped, with a loss of 0.
+      mfu_per_image: MFU at one image per second; None if unknown.
     """
 
     def __init__(
         self,
         batch_size: int,
         fetch: Callable,
-        skips: bool = False,
-        share_of_an_image: float | None = None,
+        skips_nonfinite: bool = False,
+        mfu_per_image: float | None = None,
     ):
-        self.batch_size, self.fetch, self.skips = batch_size, fetch, skips
-        self.share_of_an_image = share_of_an_image
+        self.batch_size, self.fetch = batch_size, fetch
+        self.skips_nonfinite, self.mfu_per_image = skips_nonfinite, mfu_per_image
+        self.first_nonfinite: int | None = None
         self._metrics: list[tuple[int, dict[str, jax.Array]]] = []
         self._in_flight = DispatchThrottle()
         self._total_waited = self._total_seconds = 0.0
-        self.first_nonfinite: int | None = None
-        self.last_steps: tuple[int, ...] = ()
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leaves what happened so far out of the throughput."""
+        """Exclude the time until now from the throughput."""
         self._began, self._waited, self._steps = time.monotonic(), 0.0, 0
 
-    def take(self, feed: Prefetcher) -> Any:
-        """The next batch. What is waited for it counts while the devices have nothing to do."""
+    def next_batch(self, feed: Prefetcher) -> Any:
+        """Return the next batch; waiting counts only while the devices are idle."""
         idle_since = None
         while True:
             if idle_since is None and self._in_flight.idle():
@@ -55,47 +58,52 @@ class Meter:
             return batch
 
     def add(self, metrics: dict[str, jax.Array], steps: int = 1) -> Any:
-        """Takes the mean metrics of steps, and waits where too many are in flight.
+        """Add the mean metrics of ``steps`` steps, and wait if too many are in flight.
 
-        Gives the metrics that were waited for.
+        Returns:
+          The earlier metrics that were waited for, or None.
         """
         self._metrics.append((steps, metrics))
         self._steps += steps
         return self._in_flight.add(metrics)
 
     def input_wait(self) -> float | None:
-        """The share of all time that was waited for input; None before a summary tells it."""
+        """Return the fraction of time spent waiting for input; None before any summary."""
         return self._total_waited / self._total_seconds if self._total_seconds else None
 
-    def summary(self) -> dict[str, float]:
-        """Means since the last summary; the learning rate is the last step's.
+    def summary(self, step: int) -> dict[str, float]:
+        """Return the mean metrics since the last summary, and the last learning rate.
 
-        Steps that were not finite count as ``nonfinite``; where they were skipped, with a loss of
-        0, the means are of the others. ``first_nonfinite`` is then how many came before the first.
+        ``nonfinite`` is the number of steps that were not finite; if they were skipped, means are
+        over the other steps. ``first_nonfinite`` is set to the number of the first of these
+        steps, counted from 1, or None.
+
+        Args:
+          step: number of finished steps.
         """
         steps, metrics = zip(*self._metrics, strict=True)
         metrics = self.fetch(metrics)
         self._metrics = []
-        self.last_steps, steps = steps, np.array(steps, float)
+        steps = np.array(steps, float)
         total = {name: np.dot(steps, [mean[name] for mean in metrics]) for name in metrics[0]}
-        skipped = total["nonfinite"] if self.skips else 0
+        skipped = total["nonfinite"] if self.skips_nonfinite else 0
         counted = max(steps.sum() - skipped, 1)
         row = {
             "train/loss": float(total["loss"] / counted),
             "train/top1": float(total["top1"] / counted),
             "learning_rate": float(metrics[-1]["learning_rate"]),
         }
-        self.first_nonfinite = _first_nonfinite(steps, metrics)
+        self.first_nonfinite = _first_nonfinite(step - round(steps.sum()), steps, metrics)
         if self.first_nonfinite is not None:
             row["nonfinite"] = round(float(total["nonfinite"]))
-            if skipped == steps.sum():  # not 0, as if it were perfect
+            if skipped == steps.sum():  # a loss of 0 would look perfect
                 row["train/loss"] = row["train/top1"] = float("nan")
         if self._steps:
             seconds = time.monotonic() - self._began
             rate = self._steps * self.batch_size / seconds
             row["images_per_second"] = round(rate, 1)
-            if self.share_of_an_image is not None:
-                row["flops_share"] = round(rate * self.share_of_an_image, 4)
+            if self.mfu_per_image is not None:
+                row["mfu"] = round(rate * self.mfu_per_image, 4)
             row["input_wait_fraction"] = round(self._waited / seconds, 4)
             self._total_waited += self._waited
             self._total_seconds += seconds
@@ -103,12 +111,14 @@ class Meter:
         return row
 
 
-def _first_nonfinite(steps: np.ndarray, metrics: list[dict[str, Any]]) -> int | None:
-    """Steps before the first that was not finite; of calls of several steps, before the last
-    ones, as many as it counts, since what is not finite once mostly stays so."""
-    before = 0
+def _first_nonfinite(start: int, steps: np.ndarray, metrics: list[dict[str, Any]]) -> int | None:
+    """Return the first step after ``start`` that was not finite, counted from 1.
+
+    Of several steps in one call only their number is known. They count as the last ones, since
+    once the loss is not finite it mostly stays so.
+    """
     for count, mean in zip(steps, metrics, strict=True):
         if mean["nonfinite"]:
-            return round(before + count * (1 - float(mean["nonfinite"])))
-        before += count
+            return round(start + count * (1 - float(mean["nonfinite"]))) + 1
+        start += count
     return None

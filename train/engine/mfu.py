@@ -1,4 +1,4 @@
-"""How much of the devices' arithmetic a run uses: its floating-point operations over their peak."""
+"""Model FLOPs utilization (MFU): the model's floating-point operations over the devices' peak."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from flax_resnet import summarize
 
-if TYPE_CHECKING:  # which would import what a benchmark on a bare machine lacks
+if TYPE_CHECKING:  # it imports libraries that a benchmark on a bare machine lacks
     from train.engine.experiment import Experiment
 
-# Dense FLOP/s of a device as JAX names it, at the precision that JAX gives matrix products and
-# convolutions by default: bfloat16, and of float32 arrays TF32 on GPUs and bfloat16 on TPUs. From
-# the makers' data sheets, without sparsity. TPU v2 and v3 have two devices a chip.
-PEAKS: dict[str, tuple[float, float]] = {
+# Peak dense FLOP/s of a device by JAX's name for it, at the precision that JAX uses by default for
+# matrix products and convolutions: bfloat16; for float32 arrays TF32 on GPUs and bfloat16 on
+# TPUs. From the manufacturers' data sheets, without sparsity. A TPU v2 or v3 chip is two devices.
+PEAK_FLOPS: dict[str, tuple[float, float]] = {
     # device_kind: bfloat16, float32
     "NVIDIA A100": (312e12, 156e12),
     "NVIDIA H100 80GB HBM3": (989e12, 494e12),
@@ -32,28 +32,32 @@ PEAKS: dict[str, tuple[float, float]] = {
 }
 
 
-def peak(device_kind: str, dtype: str) -> float | None:
-    """FLOP/s of one device; None for a kind that is not known, and for CPUs.
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """Return the peak FLOP/s of one device, or None for CPUs and unknown devices.
 
-    A name may go on with memory and form, as "NVIDIA A100-SXM4-80GB".
+    Args:
+      device_kind: JAX's name, which may end with memory and form factor, as in
+        "NVIDIA A100-SXM4-80GB".
+      dtype: compute type, ``"bfloat16"`` or ``"float32"``.
     """
-    for kind, (bfloat16, float32) in PEAKS.items():
+    for kind, (bfloat16, float32) in PEAK_FLOPS.items():
         rest = device_kind.removeprefix(kind)
         if device_kind.startswith(kind) and not rest[:1].isalnum():
             return bfloat16 if dtype == "bfloat16" else float32
     return None
 
 
-def share_of_an_image(run: Experiment) -> float | None:
-    """Which share of a second of all devices' peak the training step of one image takes.
+def mfu_per_image(experiment: Experiment) -> float | None:
+    """Return the MFU at one image per second, or None if it cannot be computed.
 
-    Two operations for each multiply-add of convolutions and dense layers, and for the gradients
-    twice as many as for the forward pass (no padding, augmentation or optimiser counted). None
-    where a device's peak is not known, modules are frozen, or images change their size.
+    A multiply-add of convolutions and dense layers counts as two operations, and the backward
+    pass as twice the forward pass; padding, augmentation and the optimizer do not count. None for
+    devices of unknown peak, frozen modules, and images whose size changes.
     """
-    most = peak(run.devices.devices[0].device_kind, run.config.model.dtype)
-    sizes = run.train_loader.sizes.train_sizes or (run.config.dataset.image_size,)
-    if most is None or run.step_config.frozen or len(sizes) > 1:
+    config, devices = experiment.config, experiment.devices
+    peak = peak_flops(devices.devices[0].device_kind, config.model.dtype)
+    sizes = experiment.train_loader.sizes.train_sizes or (config.dataset.image_size,)
+    if peak is None or experiment.step_config.frozen or len(sizes) > 1:
         return None
-    operations = 6 * summarize(run.model, sizes[0]).multiply_adds
-    return operations / (most * len(run.devices))
+    operations = 6 * summarize(experiment.model, sizes[0]).multiply_adds
+    return operations / (peak * len(devices))

@@ -1,4 +1,4 @@
-"""What to do of a step whose loss or gradients are not finite, and a report of it."""
+"""Handling of steps whose loss or gradients are not finite, with a report on the first one."""
 
 from __future__ import annotations
 
@@ -17,68 +17,81 @@ from train.workdir import run_files
 from train.workdir.metrics_log import to_json
 
 REPORT = "nonfinite.json"
-MOST_SKIPPED = 20  # in a row; more will hardly end by themselves
+MAX_SKIPPED = 20  # consecutive skipped steps; a longer sequence rarely ends
 
 
 class NonFiniteGuard:
-    """Looks at each row of metrics, and ends the run where it is not finite, by RunError.
+    """Ends the run if a row of metrics is not finite.
 
-    Where such steps are skipped, only a long row of them ends it. ``wait`` is called before, so
-    that what is being saved is there and told.
+    If such steps are skipped, only ``MAX_SKIPPED`` consecutive ones end it.
+
+    Args:
+      experiment: the run.
+      wait_saved: is called first, so that a checkpoint being saved is complete.
     """
 
-    def __init__(self, run: Experiment, wait: Callable[[], None]):
-        self.run, self._wait = run, wait
-        self._skipped = 0  # steps in a row, as far as the rows tell
+    def __init__(self, experiment: Experiment, wait_saved: Callable[[], None]):
+        self._experiment, self._wait_saved = experiment, wait_saved
+        self._skipped = 0  # consecutive steps
 
-    def check(self, row: dict[str, Any], first: int | None, last: int) -> None:
-        """Looks at the row up to step ``last``; ``first``, from 1, was the first not finite."""
+    def check(self, row: dict[str, Any], first: int | None) -> None:
+        """Check a row of metrics.
+
+        Args:
+          row: metrics of the steps up to ``row["step"]``.
+          first: first of these steps that was not finite, counted from 1; None if all were.
+
+        Raises:
+          RunError: the run must end.
+        """
         if first is None:
             self._skipped = 0
             return
-        if self.run.step_config.skip_nonfinite:
-            alone = math.isnan(row["train/loss"])  # none of the row's steps was finite
-            self._skipped = self._skipped + row["nonfinite"] if alone else 0
-            if self._skipped < MOST_SKIPPED:
+        if self._experiment.step_config.skip_nonfinite:
+            all_skipped = math.isnan(row["train/loss"])
+            self._skipped = self._skipped + row["nonfinite"] if all_skipped else 0
+            if self._skipped < MAX_SKIPPED:
                 return
-            what = f"the last {self._skipped} steps up to {last} were skipped: none was finite"
+            problem = (
+                f"the last {self._skipped} steps up to {row['step']} were skipped: none was finite"
+            )
         else:
-            what = f"the training loss or its gradients became not finite in step {first}"
-        self._wait()
+            problem = f"the training loss or its gradients became not finite in step {first}"
+        self._wait_saved()
         if distributed.is_primary():
-            report(self.run, first, row)
-        where = f"{REPORT} has the images of step {first}"
-        raise RunError(f"{what}; {advice(self.run.path)}; {where}")
+            write_report(self._experiment, first, row)
+        advice = recovery_advice(self._experiment.workdir)
+        raise RunError(f"{problem}; {advice}; {REPORT} lists the images of step {first}")
 
 
-def check_evaluation(run: Experiment, loss: float, step: int) -> None:
-    """Ends the run, by RunError, where an evaluation's loss is not finite."""
+def check_evaluation(experiment: Experiment, loss: float, step: int) -> None:
+    """Raise RunError if the loss of the evaluation after ``step`` steps is not finite."""
     if not math.isfinite(loss):
-        raise RunError(f"the evaluation loss became {loss} by step {step}; {advice(run.path)}")
+        advice = recovery_advice(experiment.workdir)
+        raise RunError(f"the evaluation loss became {loss} by step {step}; {advice}")
 
 
-def report(run: Experiment, step: int, row: dict[str, Any]) -> None:
-    """Writes the images of ``step``, counted from 1, and the metrics to ``nonfinite.json``."""
-    source = run.train_loader.source
-    records = [int(record) for record in run.order[step - 1]]
-    found = {
+def write_report(experiment: Experiment, step: int, row: dict[str, Any]) -> None:
+    """Write the images of ``step``, counted from 1, and the metrics to ``nonfinite.json``."""
+    source = experiment.train_loader.source
+    records = [int(record) for record in experiment.sampler[step - 1]]
+    report = {
         "step": step,
         "metrics": json.loads(to_json(row)),
-        "saved_steps": run_files.saved_steps(run.path),
+        "saved_steps": run_files.saved_steps(experiment.workdir),
         "images": [{"record": record, "name": source.record_name(record)} for record in records],
     }
-    text = json.dumps(found, indent=1, ensure_ascii=False)
+    text = json.dumps(report, indent=1, ensure_ascii=False)
     with writing(REPORT):
-        write_atomically(os.path.join(run.path, REPORT), text + "\n")
+        write_atomically(os.path.join(experiment.workdir, REPORT), text + "\n")
 
 
-def advice(path: str) -> str:
-    """What is saved, and what often helps."""
-    saved = run_files.saved_steps(path)
-    kept = f"step {saved[-1]} is saved" if saved else "nothing was saved yet"
-    return (
-        f"{kept}. A lower schedule.learning_rate or a longer warm-up often helps, in another"
-        " --workdir, which may begin with init_from this one"
-        if saved
-        else f"{kept}. A lower schedule.learning_rate or a longer warm-up often helps"
-    )
+def recovery_advice(workdir: str) -> str:
+    """Return which step is saved, and what often helps."""
+    advice = "A lower schedule.learning_rate or a longer warm-up often helps"
+    if saved := run_files.saved_steps(workdir):
+        return (
+            f"step {saved[-1]} is saved. {advice}, in another --workdir, which may start from this"
+            " one (init_from)"
+        )
+    return f"nothing was saved yet. {advice}"

@@ -1,4 +1,4 @@
-"""What a net said of each example of a split, and writing that to a file."""
+"""Predictions for each example of a split, and their files."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ ENDINGS = (".csv", ".npz")
 
 @dataclass(frozen=True)
 class Predictions:
-    """One entry an example that counts, in the split's order.
+    """Arrays with one entry per evaluated example, in the order of the split.
 
     Attributes:
-      record: its number in the split.
-      label: the right class.
-      predicted: the most probable class.
-      rank: how many classes come before the right one; 0 is a right answer.
+      record: number of the example in the split.
+      label: true class.
+      predicted: most probable class.
+      rank: number of classes ranked before the true one; 0 is correct.
       confidence: probability of ``predicted``.
       of_label: probability of ``label``.
-      outputs: of the head, as many as classes or more.
-      probabilities: ``(N, outputs)``, or None where they were not kept.
+      outputs: number of outputs of the head, at least the number of classes.
+      probabilities: ``(N, outputs)``, or None if they were not kept.
     """
 
     record: np.ndarray
@@ -50,42 +50,43 @@ class Predictions:
 
     @property
     def right(self) -> np.ndarray:
-        """Whether the most probable class is the right one."""
+        """Whether the most probable class is the true one."""
         return self.rank == 0
 
 
-def answers(
-    logits: jax.Array, labels: jax.Array, loss: str, keep: bool = False
+def predict_examples(
+    logits: jax.Array, labels: jax.Array, loss: str, keep_probabilities: bool = False
 ) -> dict[str, jax.Array]:
-    """What is said of each example, for the compiled evaluation step: a few numbers.
+    """Return a few numbers per example, inside the compiled evaluation step.
 
     Args:
       logits: ``(N, outputs)``.
       labels: int ``(N,)``.
-      loss: ``config.loss``, which decides how logits become probabilities.
-      keep: whether to give the probabilities of all classes, too.
+      loss: ``config.loss``, which determines how logits become probabilities.
+      keep_probabilities: whether to return the probabilities of all classes as well.
     """
     probabilities = class_probabilities(logits, loss)
-    # By the logits, as ranks are: of several sigmoids that round to 1 the first is no better.
+    # By the logits, as ranks are: several sigmoids may round to 1.
     predicted = logits.argmax(axis=1)
     rows = jnp.arange(len(labels))
-    told = {
+    result = {
         "predicted": predicted,
         "confidence": probabilities[rows, predicted],
         "of_label": probabilities[rows, labels],
     }
-    return told | ({"probabilities": probabilities} if keep else {})
+    return result | ({"probabilities": probabilities} if keep_probabilities else {})
 
 
 def output_names(class_names: Sequence[str], outputs: int) -> list[str]:
-    """A name for each output of a head: the classes', and numbers for those beyond them."""
+    """Return a name for each output of a head: the class, or a number beyond the classes."""
     return [*class_names, *(f"output {i}" for i in range(len(class_names), outputs))]
 
 
 class PredictionCollector:
-    """Makes predictions of what evaluation gives batch after batch, in the split's order.
+    """Collects the predictions of all batches of an evaluation, in the order of the split.
 
-    ``outputs`` are how many the head has.
+    Args:
+      outputs: number of outputs of the head.
     """
 
     def __init__(self, outputs: int):
@@ -93,43 +94,46 @@ class PredictionCollector:
         self._start = 0
         self._parts: list[dict[str, np.ndarray]] = []
 
-    def take(self, each: dict[str, np.ndarray]) -> None:
-        """Takes a batch's :func:`answers`, with its ``label``, ``rank`` and ``valid``."""
-        count = len(each["label"])
-        part = each | {"record": np.arange(self._start, self._start + count)}
+    def add(self, batch: dict[str, np.ndarray]) -> None:
+        """Add a batch: :func:`predict_examples` with ``label``, ``rank`` and ``valid``."""
+        count = len(batch["label"])
+        part = batch | {"record": np.arange(self._start, self._start + count)}
         valid = part.pop("valid")
         self._start += count
         self._parts.append({name: array[valid] for name, array in part.items()})
 
     def predictions(self) -> Predictions:
-        """Those of all batches."""
+        """Return the predictions of all batches."""
         joined: dict[str, Any] = {
             name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
         }
         return Predictions(**joined, outputs=self._outputs)
 
 
-def check_file(path: str) -> None:
-    """Raises UsageError unless predictions can be written to such a file."""
+def check_predictions_path(path: str) -> None:
+    """Raise UsageError unless predictions can be written to such a file."""
     if not path.endswith(ENDINGS):
         raise UsageError(f"--predictions must name a .csv or .npz file, not {path!r}")
     if os.path.isdir(path):
-        raise UsageError(f"--predictions must name a file, and {path!r} is a folder")
+        raise UsageError(f"--predictions must name a file, but {path!r} is a folder")
 
 
-def write(path: str, predictions: Predictions, source: DataSource) -> None:
-    """Writes a ``.csv``, a row an example, or an ``.npz`` with the probabilities of all classes.
+def write_predictions(path: str, predictions: Predictions, source: DataSource) -> None:
+    """Write predictions to a file.
 
-    The row has ``image`` (what the data set calls it), ``label``, ``predicted``, ``probability``
-    of that, ``probability_of_label`` and the label's ``place``, from 1. The arrays are called as
-    in :class:`Predictions`, besides ``image`` and ``class_names``. Raises RunError where it
-    cannot be written.
+    A ``.csv`` has one row per example: ``image`` (its name in the data set), ``label``,
+    ``predicted``, ``probability`` of the latter, ``probability_of_label``, and ``place``, the
+    rank of the label counted from 1. An ``.npz`` has the arrays of :class:`Predictions`, with
+    the probabilities of all classes, ``image`` and ``class_names``.
+
+    Raises:
+      RunError: the file cannot be written.
     """
     images = [source.record_name(int(record)) for record in predictions.record]
     names = output_names(source.class_names, predictions.outputs)
 
-    def write_csv(beside: str) -> None:
-        with open(beside, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    def write_csv(temporary: str) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(
                 ("image", "label", "predicted", "probability", "probability_of_label", "place")
@@ -140,8 +144,8 @@ def write(path: str, predictions: Predictions, source: DataSource) -> None:
                 numbers = f"{confidence:.7g}", f"{of_label:.7g}", predictions.rank[i] + 1
                 writer.writerow((image, names[label], names[predicted], *numbers))
 
-    def write_npz(beside: str) -> None:
-        with open(beside, "wb") as file:  # np.savez adds an ending to a name
+    def write_npz(temporary: str) -> None:
+        with open(temporary, "wb") as file:  # np.savez would add an extension to a path
             np.savez_compressed(
                 file,
                 image=np.array(images),

@@ -1,7 +1,7 @@
-"""One step of training, one of evaluation: pure functions of arrays, without I/O.
+"""One training step and one evaluation step: pure functions of arrays, without I/O.
 
-Both run inside a mapped axis (``train/engine/devices.py``): each device sees its part of the
-batch, and gradients, statistics and metrics are averaged or summed over the axis.
+Both run inside a mapped axis (``train/engine/devices.py``): each device sees its share of the
+batch; gradients, batch statistics and metrics are averaged or summed over the axis.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from train.data.augment.pipeline import Augment, example_keys
 from train.tasks.classification import label_rank
 
 AXIS = "batch"
-DROPOUT = 2**31 - 1  # no run has so many steps
+DROPOUT = 2**31 - 1  # beyond any step number
 
 
 class TrainState(struct.PyTreeNode):
-    """All that training changes, and so all that a checkpoint holds.
+    """Everything that training changes, and therefore everything in a checkpoint.
 
-    ``step`` counts finished steps (int32); ``params`` and ``batch_stats`` are the model's
-    collections; ``opt_state`` is Optax's, of what is not frozen; ``ema`` is the moving average
-    ``{"params", "batch_stats"}``, or empty.
+    Attributes:
+      step: number of finished steps, int32.
+      params, batch_stats: the model's collections.
+      opt_state: Optax's state for the parameters that are not frozen.
+      ema: exponential moving average ``{"params", "batch_stats"}``, or empty.
     """
 
     step: jax.Array
@@ -42,20 +44,24 @@ class TrainState(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class StepConfig:
-    """What the steps need beside arrays: the net, the optimiser and the images' treatment.
+    """Everything that the steps need apart from arrays.
 
     Attributes:
-      model, optimizer: the net, and what makes updates of its gradients.
-      schedule: the learning rate of a step, as it is told; the optimiser has it, too.
-      augment: of uint8 images, and of their labels where it mixes.
-      loss, eval_loss: ``(logits, targets) -> (N,)``, in training and in evaluation.
-      mean, std: normalise images in 0…1.
-      seed: decides augmentation, dropout and stochastic depth.
-      accumulate: parts that a device's batch is computed in, one after another.
-      ema_decay: of the moving average of parameters and statistics; 0 for none.
-      frozen: the model's modules that keep their parameters and statistics.
-      evaluate_ema: whether evaluation takes the moving average where there is one.
-      skip_nonfinite: whether a step whose loss or gradients are not finite changes nothing.
+      model: the network.
+      optimizer: turns gradients into updates.
+      schedule: learning rate as a function of the step, for the metrics; the optimizer applies
+        it as well.
+      augment: augmentation of uint8 images, and of labels if images are mixed.
+      loss, eval_loss: ``(logits, targets) -> (N,)`` in nats, in training and in evaluation.
+      mean, std: per-channel normalization of images in 0…1.
+      seed: seed of augmentation, dropout and stochastic depth.
+      grad_accum_steps: micro-batches into which each device's batch is split; they are computed
+        one after another and their gradients averaged.
+      ema_decay: decay per step of the moving average of parameters and batch statistics, in
+        0…1; 0 for no average.
+      frozen: names of the model's modules that keep their parameters and batch statistics.
+      evaluate_ema: whether evaluation uses the moving average, if there is one.
+      skip_nonfinite: whether a step with a loss or gradients that are not finite is skipped.
     """
 
     model: ResNet
@@ -75,7 +81,7 @@ class StepConfig:
 
 
 def abstract_state(step_config: StepConfig, image_shape: tuple[int, int, int]) -> TrainState:
-    """Shapes and types of a state, for restoring into it: nothing is drawn."""
+    """Return the shapes and dtypes of a state, as a template to restore into."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(step_config.model.init, jax.random.key(0), images)
     return jax.eval_shape(lambda variables: init_state(step_config, variables), variables)
@@ -84,9 +90,12 @@ def abstract_state(step_config: StepConfig, image_shape: tuple[int, int, int]) -
 def create_state(
     step_config: StepConfig, image_shape: tuple[int, int, int], variables: Any = None
 ) -> TrainState:
-    """The state before the first step, for images ``(H, W, C)``.
+    """Return the state before the first step.
 
-    ``variables`` are the model's collections to begin with; by default random ones.
+    Args:
+      step_config: the steps' configuration.
+      image_shape: ``(H, W, C)``.
+      variables: initial ``{"params", "batch_stats"}``; by default randomly initialized.
     """
     return init_state(
         step_config, variables or init_variables(step_config.model, step_config.seed, image_shape)
@@ -94,10 +103,10 @@ def create_state(
 
 
 def init_state(step_config: StepConfig, variables: Any) -> TrainState:
-    """The state before the first step, of given ``{"params", "batch_stats"}``."""
+    """Return the state before the first step with the given ``{"params", "batch_stats"}``."""
     params = variables["params"]
-    batch_stats = variables.get("batch_stats", {})  # group norm has none
-    # The average is another array than what it averages: the step is given both away.
+    batch_stats = variables.get("batch_stats", {})  # empty with group norm
+    # The average needs arrays of its own, since the step donates all of its state.
     average = {"params": params, "batch_stats": batch_stats} if step_config.ema_decay else {}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -109,35 +118,41 @@ def init_state(step_config: StepConfig, variables: Any) -> TrainState:
 
 
 def trainable_params(params: Any, frozen: tuple[str, ...]) -> Any:
-    """The parameters of the modules that are not frozen."""
+    """Return the parameters of the modules that are not frozen."""
     return {name: module for name, module in params.items() if name not in frozen}
 
 
 def frozen_subtree(collection: Any, frozen: tuple[str, ...]) -> Any:
-    """What a collection has of the frozen modules."""
+    """Return the part of a collection that belongs to frozen modules."""
     return {name: module for name, module in collection.items() if name in frozen}
 
 
 def train_step(
     step_config: StepConfig, state: TrainState, batch: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. ``batch``: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` ``(N,)``.
+    """Compute one update of the state.
 
-    Gives the new state and the batch's ``loss``, ``top1`` (share of right answers; of a mixed
-    image the label with the larger share is right) and ``learning_rate``, averaged over the axis,
-    and ``nonfinite``, 1 where the loss or a gradient is not finite. Where such a step is skipped
-    its ``loss`` and ``top1`` are 0.
+    Args:
+      step_config: the steps' configuration.
+      state: the state, the same on all devices.
+      batch: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` int32 ``(N,)``.
+
+    Returns:
+      The new state and the metrics, averaged over the axis: ``loss``, ``top1`` (accuracy; for a
+      mixed image the label with the larger weight is correct), ``learning_rate`` and
+      ``nonfinite``, 1 if the loss or a gradient is not finite. If such a step is skipped, its
+      ``loss`` and ``top1`` are 0.
     """
     count = batch["label"].shape[0]
     device = jax.lax.axis_index(AXIS)
-    places = device * count + jnp.arange(count)  # in the global batch
-    keys = example_keys(step_config.seed, state.step, places)
+    positions = device * count + jnp.arange(count)  # in the global batch
+    keys = example_keys(step_config.seed, state.step, positions)
     images, targets = step_config.augment.batch(batch["image"], batch["label"], keys)
-    # A row of keys of its own: augmentation folds examples' places into the step's.
+    # A separate sequence of keys: augmentation folds positions into the keys of steps.
     dropout = jax.random.fold_in(jax.random.key(step_config.seed), DROPOUT)
     dropout = jax.random.fold_in(jax.random.fold_in(dropout, state.step), device)
 
-    def loss_of(params, batch_stats, images, targets, dropout):
+    def loss_fn(params, batch_stats, images, targets, dropout):
         logits, updates = step_config.model.apply(
             {"params": state.params | params, "batch_stats": batch_stats},
             normalize(images, step_config.mean, step_config.std),
@@ -148,9 +163,9 @@ def train_step(
         top1 = jnp.mean(label_rank(logits, targets.dominant()) < 1)
         return step_config.loss(logits, targets).mean(), (updates.get("batch_stats", {}), top1)
 
-    def part(batch_stats, images, targets, dropout):
-        """Gradients and what else comes of a part of the batch."""
-        (loss, (batch_stats, top1)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+    def compute(batch_stats, images, targets, dropout):
+        """Return gradients, loss and accuracy of one micro-batch."""
+        (loss, (batch_stats, top1)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             trainable_params(state.params, step_config.frozen),
             batch_stats,
             images,
@@ -160,9 +175,9 @@ def train_step(
         return batch_stats, (gradients, loss, top1)
 
     batch_stats, means = accumulate_gradients(
-        part, step_config.grad_accum_steps, state.batch_stats, images, targets, dropout
+        compute, step_config.grad_accum_steps, state.batch_stats, images, targets, dropout
     )
-    # Devices hold equal shares of the batch: means of means are the batch's means.
+    # Devices have equally many images, so the mean of their means is the mean of the batch.
     batch_stats, (gradients, loss, top1) = jax.lax.pmean((batch_stats, means), AXIS)
 
     finite = jnp.isfinite(loss)
@@ -172,7 +187,7 @@ def train_step(
     params = trainable_params(state.params, step_config.frozen)
     updates, opt_state = step_config.optimizer.update(gradients, state.opt_state, params)
     params = state.params | optax.apply_updates(params, updates)
-    # The very bits: a mean over three devices may round.
+    # Restore frozen statistics bit for bit: a mean over three devices may round.
     batch_stats = batch_stats | frozen_subtree(state.batch_stats, step_config.frozen)
     new_state = TrainState(
         step=state.step + 1,
@@ -193,9 +208,9 @@ def train_step(
 
 
 def select_if_finite(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
-    """The old state where a step is not finite, but for its place in the schedule.
+    """Return the new state if the step is finite, otherwise the old one.
 
-    The learning rate belongs to the step's number, which goes on.
+    Counts of schedules always advance, since the learning rate belongs to the step number.
     """
 
     def pick(new: Any, old: Any) -> Any:
@@ -208,25 +223,36 @@ def select_if_finite(finite: jax.Array, new: TrainState, old: TrainState) -> Tra
 
 
 def accumulate_gradients(
-    part: Callable, count: int, batch_stats: Any, images: jax.Array, targets: Targets, key: Any
+    compute: Callable, count: int, batch_stats: Any, images: jax.Array, targets: Targets, key: Any
 ) -> tuple[Any, Any]:
-    """Runs ``part`` on ``count`` equal parts of a batch: the last statistics, and mean results.
+    """Compute a device's batch in ``count`` equal micro-batches, one after another.
 
-    One part after another, so that memory is needed for one. On a CPU they are written out,
-    since XLA runs the gradients of convolutions inside a loop many times slower there.
+    Memory is needed for one micro-batch at a time. On CPU the loop is unrolled, since XLA runs
+    the gradients of convolutions inside a loop many times slower there.
+
+    Args:
+      compute: ``(batch_stats, images, targets, key) -> (batch_stats, results)`` of a micro-batch.
+      count: number of micro-batches.
+      batch_stats: statistics before the first micro-batch.
+      images: ``(N, H, W, C)``, with N a multiple of ``count``.
+      targets: labels of the images.
+      key: random key; each micro-batch gets its own.
+
+    Returns:
+      The statistics after the last micro-batch, and the mean of the results.
     """
     if count == 1:
-        return part(batch_stats, images, targets, key)
+        return compute(batch_stats, images, targets, key)
     split = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (images, targets))
 
     def step(carry: tuple[Any, Any], i: Any) -> tuple[Any, None]:
         batch_stats, total = carry
         images, targets = jax.tree.map(lambda x: x[i], split)
-        batch_stats, result = part(batch_stats, images, targets, jax.random.fold_in(key, i))
+        batch_stats, result = compute(batch_stats, images, targets, jax.random.fold_in(key, i))
         return (batch_stats, jax.tree.map(jnp.add, total, result)), None
 
     first = jax.tree.map(lambda x: x[0], split)
-    shapes = jax.eval_shape(part, batch_stats, *first, key)[1]
+    shapes = jax.eval_shape(compute, batch_stats, *first, key)[1]
     carry = batch_stats, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     if jax.default_backend() == "cpu":
         for i in range(count):
@@ -238,15 +264,15 @@ def accumulate_gradients(
 
 
 def update_ema(step_config: StepConfig, state: TrainState, new: Any) -> Any:
-    """``ema_decay`` of the old average and the rest of the new values; empty without a decay.
+    """Return the new exponential moving average; empty without ``ema_decay``.
 
-    At the n-th step at most n / (n + 9) of the old one: at first there is little to average,
-    and the initial weights should not count for long.
+    At the n-th step the decay is at most n / (n + 9), so that the initial weights are soon
+    forgotten.
     """
     if not step_config.ema_decay:
         return {}
-    old = jnp.minimum(step_config.ema_decay, (state.step + 1) / (state.step + 10))
-    average = jax.tree.map(lambda a, b: old * a + (1 - old) * b, state.ema, new)
+    decay = jnp.minimum(step_config.ema_decay, (state.step + 1) / (state.step + 10))
+    average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, new)
     return {
         name: average[name] | frozen_subtree(state.ema[name], step_config.frozen)
         for name in average
@@ -254,7 +280,7 @@ def update_ema(step_config: StepConfig, state: TrainState, new: Any) -> Any:
 
 
 def evaluated_variables(step_config: StepConfig, state: TrainState) -> dict[str, Any]:
-    """The collections that are evaluated: the weights, or their moving average."""
+    """Return the collections to evaluate: the moving average or the weights themselves."""
     if step_config.ema_decay and step_config.evaluate_ema:
         return state.ema
     return {"params": state.params, "batch_stats": state.batch_stats}
@@ -265,15 +291,22 @@ def eval_step(
     state: TrainState,
     batch: dict[str, jax.Array],
     flip: bool = False,
-    each: Callable[[jax.Array, jax.Array], dict[str, jax.Array]] | None = None,
+    per_example: Callable[[jax.Array, jax.Array], dict[str, jax.Array]] | None = None,
 ) -> dict[str, Any]:
-    """Sums over a batch: ``examples``, ``top1`` and ``top5`` counts (int32), and ``loss``.
+    """Compute sums over a global batch.
 
-    ``batch`` is as in :func:`train_step`, with ``valid`` bool ``(N,)``: examples that only
-    fill the batch up, or are ``bad``, count nowhere but as ``bad``. With ``flip`` logits are the
-    mean of the image's and its mirror image's. With ``each``, which is given logits and labels,
-    there is also ``each``: what that gives, ``label``, ``rank`` of the label and ``valid`` of the
-    global batch's examples, in order.
+    Args:
+      step_config: the steps' configuration.
+      state: the state, the same on all devices.
+      batch: as in :func:`train_step`, with ``valid`` and ``bad``, bool ``(N,)``: padding and
+        images that could not be decoded are not valid; the latter are ``bad``.
+      flip: whether to average the logits of each image and its mirror image.
+      per_example: ``(logits, labels) -> dict`` of arrays with a leading axis of N.
+
+    Returns:
+      The number of valid ``examples``, of ``bad`` ones, ``top1`` and ``top5`` counts (int32) and
+      the summed ``loss`` of valid examples. With ``per_example`` also ``per_example``: its
+      result, ``label``, ``rank`` of the label and ``valid``, of all devices' examples in order.
     """
     variables = evaluated_variables(step_config, state)
     images = normalize(batch["image"], step_config.mean, step_config.std)
@@ -290,8 +323,8 @@ def eval_step(
         "loss": losses.sum(),
     }
     sums = jax.lax.psum(sums, AXIS)
-    if each is None:
+    if per_example is None:
         return sums
-    own = {"label": batch["label"], "rank": rank, "valid": batch["valid"]}
-    own |= each(logits, batch["label"])
-    return sums | {"each": jax.lax.all_gather(own, AXIS, tiled=True)}
+    examples = {"label": batch["label"], "rank": rank, "valid": batch["valid"]}
+    examples |= per_example(logits, batch["label"])
+    return sums | {"per_example": jax.lax.all_gather(examples, AXIS, tiled=True)}

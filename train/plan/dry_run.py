@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from train.data.prefetch import Prefetcher
-from train.engine.evaluation import eval_batch_size
 from train.engine.experiment import Experiment
 from train.engine.step import TrainState
 from train.loop import Loop, first_images
@@ -74,7 +73,7 @@ class DryRun:
     """
 
     def __init__(self, run: Experiment, state: TrainState, scratch: str, console: Console):
-        self.run, self.scratch = dataclasses.replace(run, path=scratch), scratch
+        self.run, self.scratch = dataclasses.replace(run, workdir=scratch), scratch
         began = time.monotonic()
         self.loop = Loop(self.run, state, None, console, None, StopRequest())
         self.loop.start = max(self.loop.start, largest_images(run, self.loop.start))
@@ -118,7 +117,7 @@ class DryRun:
         """Does some steps, a part of an evaluation and a save, and gives their times."""
         loop = self.loop
         loop.train_step = self._compiled
-        loop.compiled_for = jax.tree.map(np.shape, self.run.devices.split(self.batch))
+        loop.compiled_shapes = jax.tree.map(np.shape, self.run.devices.split(self.batch))
         step = self._steps()
         fed = None if self.run.train_loader.cached_on_device else self._input()
         compiling, evaluation = self._evaluation()
@@ -138,8 +137,8 @@ class DryRun:
         """Seconds a step, in the steady state."""
         loop, done = self.loop, 0
         left = loop.end - loop.start
-        calls = self.run.intervals.calls(loop.start, loop.together)
-        warm_up = WARM_UP if left > 2 * WARM_UP * loop.together else 0
+        calls = self.run.intervals.calls(loop.start, loop.steps_per_call)
+        warm_up = WARM_UP if left > 2 * WARM_UP * loop.steps_per_call else 0
         with Prefetcher(loop.batches(), self.run.devices.split) as feed:
             for call in itertools.islice(calls, warm_up):
                 loop.step(feed, call)
@@ -170,7 +169,7 @@ class DryRun:
         """Seconds until the first batch is compiled, and of an evaluation after that."""
         loop = self.loop
         began = time.monotonic()
-        loop.evaluate(lambda _: True)
+        loop.evaluate(loop.start, lambda _: True)
         compiling, began = time.monotonic() - began, time.monotonic()
         times: list[float] = []
 
@@ -179,10 +178,9 @@ class DryRun:
                 times.append(time.monotonic() - began)
             return len(times) >= FEWEST_RESULTS and times[-1] > SECONDS
 
-        if loop.evaluate(give_up) is not None:
+        if loop.evaluate(loop.start, give_up) is not None:
             return compiling, time.monotonic() - began
-        batch = eval_batch_size(self.run.config)
-        batch += -batch % len(self.run.devices)
+        batch = self.run.batch_sizes.eval
         batches = -(-len(self.run.eval_loader) // batch)
         return compiling, times[-1] / len(times) * batches
 
@@ -202,7 +200,7 @@ class DryRun:
             held_up = time.monotonic() - began
             checkpoints.wait()
             whole = time.monotonic() - began
-            for number, call in enumerate(run.intervals.calls(loop.start, loop.together)):
+            for number, call in enumerate(run.intervals.calls(loop.start, loop.steps_per_call)):
                 if number > rounds:
                     break
                 loop.step(feed, call)
@@ -243,7 +241,7 @@ def batches_between(run: Experiment) -> int:
 
 def another_batch_size(run: Experiment) -> int:
     """About half of the batch, or twice where it cannot be halved."""
-    unit, size = batches_between(run), run.config.batch_size
+    unit, size = batches_between(run), run.batch_sizes.train
     half = size // 2 // unit * unit
     return half or 2 * size
 
@@ -256,7 +254,7 @@ def largest_batch(run: Experiment, needed: Memory, other: Callable[[int], int]) 
     """
     if needed.limit is None:
         return None
-    size, unit = run.config.batch_size, batches_between(run)
+    size, unit = run.batch_sizes.train, batches_between(run)
     second = another_batch_size(run)
     slope = (needed.step - other(second)) / (size - second)
     if run.devices.platform == "cpu":

@@ -19,7 +19,7 @@ from train.data.datasets import open_source
 from train.data.tfds_source import data_dir
 from train.engine.devices import make_devices
 from train.engine.experiment import Experiment, build_experiment
-from train.loop import first_state
+from train.loop import initial_state
 from train.plan.dry_run import (
     DryRun,
     Memory,
@@ -109,7 +109,7 @@ def planned(
     config, intervals = run.config, run.intervals
     console = Console(intervals.num_steps)
     pictures = Plots(output, console.warn)
-    state = first_state(run, None)
+    state = initial_state(run, None)
     start = int(state.step)
     run_summary.print_summary(console, run, state)
     summary = summarize(run.model, config.dataset.image_size)
@@ -145,7 +145,7 @@ def planned(
         seconds = trial.measure()
         needed = trial.memory()
         tell_time(console, run, trial, seconds, start, found)
-        check_disk(run.path, directory_size(scratch), config.checkpoint.max_to_keep, problems)
+        check_disk(run.workdir, directory_size(scratch), config.checkpoint.max_to_keep, problems)
     tell_memory(console, run, needed, found, problems)
     tell_batch(console, run, needed, trial, found)
     console.info(f"look at: {output}/schedule.png, {output}/samples.png")
@@ -171,13 +171,13 @@ def tell_time(
     loop = step * len(left) + seconds.evaluation * evaluations + save * saves
     epoch = loop / len(left) * intervals.steps_per_epoch
     total = trial.loading + trial.compiling + seconds.compiling_evaluation + loop
-    rate = run.config.batch_size / seconds.step
+    rate = run.batch_sizes.train / seconds.step
     console.info(
         f"speed:   {seconds.step:.3g} s a step, {rate:,.3g} images/s; an evaluation takes"
         f" {seconds.evaluation:.2g} s, a checkpoint {seconds.save:.2g} s"
     )
     if seconds.input is not None:
-        alone = run.config.batch_size / seconds.input
+        alone = run.batch_sizes.train / seconds.input
         bound = "the images" if seconds.input > 0.9 * seconds.step else "the devices"
         console.info(
             f"input:   {alone:,.3g} images/s are decoded where nothing else runs: {bound} set"
@@ -229,11 +229,11 @@ def tell_batch(
         found["largest_batch"] = largest
         if largest is None:
             return
-        images = run.intervals.num_images
+        images = run.sampler.num_records
         few = f", more than the {images:,} training images" if largest > images else ""
         console.info(
             f"batch:   up to {largest:,} images fit the memory{few} (a straight line through the"
-            f" steps compiled for {run.config.batch_size:,} and {other:,}; not tried)"
+            f" steps compiled for {run.batch_sizes.train:,} and {other:,}; not tried)"
         )
 
 

@@ -83,8 +83,8 @@ class Console:
             facts["eval top1"] = f"{row['eval/top1']:.2%}"
         if "images_per_second" in row:
             facts["images/s"] = f"{row['images_per_second']:,.0f}"
-        if "flops_share" in row:
-            facts["of peak FLOP/s"] = f"{row['flops_share']:.1%}"
+        if "mfu" in row:
+            facts["MFU"] = f"{row['mfu']:.1%}"
         line = ", ".join(f"{name} {value}" for name, value in facts.items())
         line = f"step {step}/{self.num_steps}: {line}"
         if self.bar is not None:

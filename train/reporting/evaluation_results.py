@@ -29,7 +29,7 @@ _TOLD = 5  # classes and confusions in the summary
 
 def score_of(evaluated: Evaluated) -> Scores:
     """The scores of an evaluation's predictions."""
-    names = list(evaluated.split.source.class_names)
+    names = list(evaluated.loader.source.class_names)
     return score(evaluated.predictions, names, top5=len(names) >= MIN_TOP5_CLASSES)
 
 
@@ -57,7 +57,7 @@ def folder_of(workdir: str, evaluated: Evaluated) -> str:
 
 def summary(evaluated: Evaluated, scores: Scores) -> str:
     """A few lines for people."""
-    result, split = evaluated.result, evaluated.split
+    result, split = evaluated.result, evaluated.loader
     source = f"{split.source.name} {split.source.split}"
     flipped = ", with mirror images" if result.get("tta") == "flip" else ""
     bad = f", {result['bad']} more unreadable" if "bad" in result else ""
@@ -111,7 +111,7 @@ def write(
         write_atomically(path(FILE), text + "\n")
 
         def draw_mistakes(place: str) -> None:
-            images = evaluated.split.center_crops(predictions.record[scores.mistakes])
+            images = evaluated.loader.center_crops(predictions.record[scores.mistakes])
             captions = captions_of(predictions, scores.mistakes, outputs)
             plots.draw_grid(place, images, captions, columns=6)
 
@@ -133,7 +133,7 @@ def write(
 
 def outputs_of(evaluated: Evaluated) -> list[str]:
     """The classes' names; outputs beyond these have numbers."""
-    return output_names(evaluated.split.source.class_names, evaluated.predictions.outputs)
+    return output_names(evaluated.loader.source.class_names, evaluated.predictions.outputs)
 
 
 def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -> list[str]:
@@ -148,7 +148,7 @@ def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -
 
 def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:
     """Everything as JSON can hold it."""
-    predictions, source = evaluated.predictions, evaluated.split.source
+    predictions, source = evaluated.predictions, evaluated.loader.source
     names = outputs_of(evaluated)
     content = dict(evaluated.result)
     content |= {"dataset": source.name, "weights": evaluated.weights}

@@ -179,7 +179,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float]):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained", dpi=110)
-    return figure, list(np.ravel(figure.subplots(rows, columns, se_ratio=False)))
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
 
 
 def _blank(width: float, height: float):

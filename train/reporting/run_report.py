@@ -126,7 +126,7 @@ def evaluation_part(evaluated: Evaluated) -> dict[str, Any]:
     names = evaluation_results.outputs_of(evaluated)
     scores = evaluation_results.score_of(evaluated)
     part = evaluation_results.as_json(evaluated, scores)
-    part["small"] = evaluated.split.image_shape[0] < _SMALL
+    part["small"] = evaluated.loader.image_shape[0] < _SMALL
     if len(scores.confusion) > _MOST_CELLS:
         counts = scores.confusion
         del part["confusion"]  # of a thousand classes: megabytes
@@ -140,7 +140,7 @@ def evaluation_part(evaluated: Evaluated) -> dict[str, Any]:
         return [{"picture": html_page.picture(i), "caption": c} for i, c in shown]
 
     if len(scores.mistakes):
-        squares = evaluated.split.center_crops(predictions.record[scores.mistakes])
+        squares = evaluated.loader.center_crops(predictions.record[scores.mistakes])
         part["mistakes"] = cells(scores.mistakes, squares)
         for cell, told in zip(part["mistakes"], part["most_confident_mistakes"], strict=True):
             cell["caption"] += f"\n{told['image']}"  # to look at, or to put in its right place
@@ -167,10 +167,10 @@ def explanations(evaluated: Evaluated, which: np.ndarray) -> np.ndarray:
     """The images side by side with what speaks for the predicted class, ``(N, S, 2 S, 3)``."""
     from flax_resnet.gradcam import gradcam, overlay
 
-    squares = evaluated.split.center_crops(evaluated.predictions.record[which])
+    squares = evaluated.loader.center_crops(evaluated.predictions.record[which])
     filled = np.resize(squares, (EXPLAINED, *squares.shape[1:]))  # one compiled shape
     classes = np.resize(evaluated.predictions.predicted[which], EXPLAINED)
-    images = evaluated.split.preprocessing.normalize(filled)
+    images = evaluated.loader.preprocessing.normalize(filled)
     heats = np.asarray(gradcam(evaluated.model, evaluated.variables, images, classes))
     return np.stack(
         [np.hstack([i, overlay(i, heat)]) for i, heat in zip(squares, heats, strict=False)]

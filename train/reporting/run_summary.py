@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 import ml_collections
 
-from train.engine.devices import Devices
-from train.engine.experiment import Experiment
+from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trainable_params
@@ -34,21 +33,21 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     )
     console.info(
         f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
-        f" on {devices.describe()}, {config.batch_size // len(devices)} images each"
+        f" on {devices.describe()}, {run.batch_sizes.device} images each"
     )
     console.info(f"run:     {intervals.describe()}")
     rate = schedules.describe(
-        config.schedule, intervals.steps_per_epoch, intervals.num_steps, config.batch_size
+        config.schedule, intervals.steps_per_epoch, intervals.num_steps, run.batch_sizes.train
     )
     console.info(f"rate:    {rate}")
     where = "new" if not state.step else f"continues after step {int(state.step)}"
-    console.info(f"workdir: {run.path} ({where})")
+    console.info(f"workdir: {run.workdir} ({where})")
     if config.smoke:
         console.info("smoke:   to see that it runs; what it learns says nothing")
     has_batch_norm = bool(state.batch_stats)
-    for warning in config_warnings(config, intervals, devices, has_batch_norm):
+    for warning in config_warnings(config, intervals, run.batch_sizes, has_batch_norm):
         console.warn(warning)
-    images, sessions = batch_norm_images(config, devices), run_files.read_sessions(run.path)
+    images, sessions = run.batch_sizes.batch_norm, run_files.read_sessions(run.workdir)
     before = sessions[-1].get("batch_norm_images", images) if sessions else images
     if has_batch_norm and state.step and before != images:
         console.warn(
@@ -58,23 +57,17 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
         )
 
 
-def batch_norm_images(config: ml_collections.ConfigDict, devices: Devices) -> int:
-    """How many images batch norm takes its statistics of."""
-    part = config.batch_size // config.grad_accum_steps
-    return part if config.sync_batch_norm else part // len(devices)
-
-
 def config_warnings(
     config: ml_collections.ConfigDict,
     intervals: Intervals,
-    devices: Devices,
+    batch_sizes: BatchSizes,
     has_batch_norm: bool = True,
 ) -> list[str]:
     """What is permitted and yet unlikely to be meant."""
     if config.smoke:
         return []
     found = schedules.warnings(config.schedule, intervals.steps_per_epoch, intervals.num_steps)
-    part, share = config.batch_size // config.grad_accum_steps, batch_norm_images(config, devices)
+    part, share = batch_sizes.micro, batch_sizes.batch_norm
     if share < 8 and has_batch_norm:
         found.append(
             f"batch norm sees {pluralize(share, 'image')} at once"

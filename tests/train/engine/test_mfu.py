@@ -1,4 +1,4 @@
-"""The share of peak FLOP/s: of known devices alone, and in every place that tells metrics."""
+"""Model FLOPs utilization: for known devices only, and in all outputs of metrics."""
 
 import json
 from types import SimpleNamespace
@@ -8,14 +8,14 @@ import pytest
 
 from flax_resnet import create_model
 from train.config.loading import default_config
-from train.engine import mfu
 from train.engine.devices import Devices
 from train.engine.meter import Meter
+from train.engine.mfu import mfu_per_image, peak_flops
 from train.reporting.console import Console
 from train.workdir.metrics_log import MetricsLog
 
 
-def a_run(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
+def make_experiment(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
     config = default_config()
     config.model.dtype = dtype
     fake = SimpleNamespace(device_kind=kind, process_index=0)
@@ -23,46 +23,46 @@ def a_run(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
         config=config,
         model=create_model("resnet50"),
         devices=Devices([fake] * devices),
-        train_loader=SimpleNamespace(sizes=SimpleNamespace(others=sizes)),
+        train_loader=SimpleNamespace(sizes=SimpleNamespace(train_sizes=sizes)),
         step_config=SimpleNamespace(frozen=frozen),
     )
 
 
-def test_known_devices_have_their_own_peak_and_others_none():
-    assert mfu.peak("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12
-    assert mfu.peak("NVIDIA H100 80GB HBM3", "float32") == 494e12  # in TF32, as JAX computes
-    assert mfu.peak("NVIDIA L40S", "bfloat16") == 362e12  # not the L4's
-    assert mfu.peak("TPU v5 lite", "bfloat16") == 197e12
-    assert mfu.peak("TPU v4", "float32") == 275e12
+def test_peak_flops_of_known_devices_only():
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12
+    assert peak_flops("NVIDIA H100 80GB HBM3", "float32") == 494e12  # in TF32, as JAX computes
+    assert peak_flops("NVIDIA L40S", "bfloat16") == 362e12  # not the L4's
+    assert peak_flops("TPU v5 lite", "bfloat16") == 197e12
+    assert peak_flops("TPU v4", "float32") == 275e12
     for unknown in ("cpu", "NVIDIA GeForce RTX 4090", "NVIDIA L400", ""):
-        assert mfu.peak(unknown, "bfloat16") is None
+        assert peak_flops(unknown, "bfloat16") is None
 
 
-def test_a_resnet50_on_two_gpus():
+def test_mfu_of_resnet50_on_two_gpus():
     # 4.089 G multiply-adds an image (He et al. 2015 count 3.8 G of the first form).
-    share = mfu.share_of_an_image(a_run("NVIDIA H100 80GB HBM3"))
-    assert share == pytest.approx(6 * 4.089e9 / (2 * 989e12), rel=1e-3)
-    small = mfu.share_of_an_image(a_run("NVIDIA H100 80GB HBM3", sizes=(160,)))
-    assert small == pytest.approx(share * (160 / 224) ** 2, rel=0.01)
+    mfu = mfu_per_image(make_experiment("NVIDIA H100 80GB HBM3"))
+    assert mfu == pytest.approx(6 * 4.089e9 / (2 * 989e12), rel=1e-3)
+    small = mfu_per_image(make_experiment("NVIDIA H100 80GB HBM3", sizes=(160,)))
+    assert small == pytest.approx(mfu * (160 / 224) ** 2, rel=0.01)
 
 
 @pytest.mark.parametrize("fields", [{"kind": "cpu"}, {"sizes": (128, 160)}, {"frozen": ("stem",)}])
-def test_nothing_is_told_where_it_would_be_a_guess(fields):
-    assert mfu.share_of_an_image(a_run(**({"kind": "TPU v4"} | fields))) is None
+def test_no_mfu_if_it_would_be_a_guess(fields):
+    assert mfu_per_image(make_experiment(**({"kind": "TPU v4"} | fields))) is None
 
 
-def test_the_share_is_told_everywhere(tmp_path, capsys):
-    meter = Meter(batch_size=1000, fetch=lambda tree: tree, share_of_an_image=1e-9)
+def test_mfu_is_in_all_outputs(tmp_path, capsys):
+    meter = Meter(batch_size=1000, fetch=lambda tree: tree, mfu_per_image=1e-9)
     meter.add({"loss": 1.0, "top1": 0.5, "learning_rate": 0.1, "nonfinite": 0})
-    row = {"step": 1, "epoch": 0.1} | meter.summary()
-    assert row["flops_share"] == pytest.approx(row["images_per_second"] * 1e-9, abs=1e-4)
-    row["flops_share"] = 0.4123
+    row = {"step": 1, "epoch": 0.1} | meter.summary(step=1)
+    assert row["mfu"] == pytest.approx(row["images_per_second"] * 1e-9, abs=1e-4)
+    row["mfu"] = 0.4123
     with Console(10) as console:
         console.progress(row)
-    assert "of peak FLOP/s 41.2%" in capsys.readouterr().out
-    with MetricsLog(str(tmp_path), 0) as writer:
-        writer.write(row)
-    assert json.loads((tmp_path / "metrics.jsonl").read_text())["flops_share"] == 0.4123
+    assert "MFU 41.2%" in capsys.readouterr().out
+    with MetricsLog(str(tmp_path), 0) as log:
+        log.write(row)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["mfu"] == 0.4123
     (events,) = (tmp_path / "tensorboard").iterdir()
     written = events.read_bytes()
-    assert b"flops_share" in written and np.float32(0.4123).tobytes() in written
+    assert b"mfu" in written and np.float32(0.4123).tobytes() in written

@@ -41,14 +41,14 @@ def test_steps_per_execution_does_not_change_training(digits_config, tmp_path):
 
 def test_calls_end_at_evaluations_checkpoints_and_log_lines():
     intervals = Intervals(
-        num_images=100, batch_size=10, steps_per_epoch=10, num_steps=23,
-        eval_every=10, save_every=20, log_every=6,
+        EpochSampler(100, 10, seed=0), num_steps=23,
+        eval_every=10, save_every=20, save_steps=0, log_every=6,
     )  # fmt: skip
-    calls = [*intervals.calls(4, most=5)]
+    calls = [*intervals.calls(4, max_steps=5)]
     assert [(call.start, call.stop) for call in calls] == [
         *((4, 6), (6, 10), (10, 12), (12, 17), (17, 18), (18, 20), (20, 23)),
     ]
-    assert all(len(call) == 1 for call in intervals.calls(0, most=1))
+    assert all(len(call) == 1 for call in intervals.calls(0, max_steps=1))
 
 
 def test_columns_are_the_batches_of_the_steps():

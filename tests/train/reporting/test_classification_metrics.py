@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions, answers
+from train.engine.predictions import Predictions, predict_examples
 from train.reporting.classification_metrics import calibration_error, reliability, score, wilson
 from train.reporting.evaluation_results import folder_of
 from train.workdir.metrics_log import finite
@@ -36,7 +36,7 @@ def test_wilsons_interval_stays_within_0_and_1():
 
 
 def test_calibration_error_by_hand():
-    # Five bins of 0.2: two answers in (0.6, 0.8], one of them right; three in (0.8, 1], all right.
+    # Five bins of 0.2: two predict_examples in (0.6, 0.8], one of them right; three in (0.8, 1], all right.
     confidence = np.array([0.7, 0.8, 0.9, 1.0, 0.95])
     right = np.array([True, False, True, True, True])
     bins = reliability(confidence, right, bins=5)
@@ -102,7 +102,7 @@ def test_what_is_another_evaluation_has_another_folder(tmp_path):
 
 def test_who_is_sure_of_two_classes_says_the_one_with_the_larger_logit():
     logits = jnp.array([[30, 40, -5]], jnp.float32)
-    told = answers(logits, jnp.array([1]), "binary_cross_entropy", keep=True)
+    told = predict_examples(logits, jnp.array([1]), "binary_cross_entropy", keep_probabilities=True)
     assert told["probabilities"][0, 0] == told["probabilities"][0, 1]
     assert told["predicted"][0] == 1
 

@@ -41,7 +41,7 @@ def start_all(commands):
     """Starts as many processes as there are lists of arguments; ends them all at the end."""
     started = []
 
-    def start(*arguments, module="tests.undrawn"):
+    def start(*arguments, module="tests.without_report"):
         where = ("--coordinator", f"localhost:{free_port()}", "--num_processes", len(arguments))
         run = [
             commands.start(module, *own, *where, "--process_id", process)
@@ -82,7 +82,7 @@ def story(commands, start_all, tmp_path_factory):
     shard_map = (*arguments, "--config.parallel=shard_map")
     parts = {}
 
-    undisturbed = commands.run("tests.undrawn", *commands.digits(alone, *TINY))
+    undisturbed = commands.run("tests.without_report", *commands.digits(alone, *TINY))
     assert undisturbed.returncode == 0, undisturbed.stderr
 
     def start_and_wait(count):
@@ -116,7 +116,7 @@ def story(commands, start_all, tmp_path_factory):
     kill(2, 3)
 
     before = len(read_sessions(path))
-    one = commands.start("tests.undrawn", *arguments)
+    one = commands.start("tests.without_report", *arguments)
     wait_until(one, lambda: len(read_sessions(path)) > before)
     wait_until(one, has_done(path, saved_steps(path)[-1] + 5))
     one.send_signal(signal.SIGTERM)

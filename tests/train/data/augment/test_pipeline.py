@@ -258,7 +258,7 @@ def test_config_reaches_every_field():
         ("augment.random_erasing", 1.5, "at most 1"),
         ("augment.rand_magnitude", 31, "at most 30"),
         ("augment.color_jitter", (0.4, 0.4, 0.4), "4 numbers"),
-        ("augment.color_jitter", (0.4, 0.4, 0.4, 0.6), "hue, 0.6, may leave 0 by at most 0.5"),
+        ("augment.color_jitter", (0.4, 0.4, 0.4, 0.6), "hue, 0.6, must be at most 0.5"),
         ("augment.random_erasing_scale", (0.5, 0.1), "rising"),
     ],
 )

@@ -1,0 +1,51 @@
+"""Lengths and intervals of runs."""
+
+import pytest
+
+from train.config.loading import default_config
+from train.data.sampler import EpochSampler
+from train.engine.intervals import make_intervals
+from train.runtime.errors import UsageError
+
+
+def intervals_for(num_images, **keys):
+    config = default_config()
+    config.update_from_flattened_dict(keys)
+    return make_intervals(config, EpochSampler(num_images, config.batch_size, seed=0))
+
+
+def test_intervals_in_epochs():
+    intervals = intervals_for(
+        105,
+        **{"batch_size": 10, "num_epochs": 3.0, "log.every_steps": 7},
+        **{"eval.every_epochs": 1.5, "checkpoint.every_epochs": 0.5},
+    )
+    assert (intervals.steps_per_epoch, intervals.num_steps) == (10, 30)
+    steps = range(1, 31)
+    assert [s for s in steps if intervals.evaluates(s)] == [15, 30]
+    assert [s for s in steps if intervals.saves(s)] == [5, 10, 15, 20, 25, 30]
+    # A run logs whenever it saves, so that a resumed run averages over the same steps.
+    assert [s for s in steps if intervals.logs(s)] == [5, 7, 10, 14, 15, 20, 21, 25, 28, 30]
+    assert intervals.epoch(5) == 0.5
+    assert "leaves out 5 images (4.8%), different ones every time" in intervals.describe()
+
+
+def test_intervals_in_steps_and_only_at_the_end():
+    keys = {"batch_size": 10, "num_steps": 25, "eval.every_epochs": 0.0}
+    intervals = intervals_for(100, **keys)
+    assert intervals.num_steps == 25
+    assert [s for s in range(1, 26) if intervals.evaluates(s)] == [25]
+    assert "leaves out" not in intervals.describe()
+    assert intervals_for(100, batch_size=10, num_epochs=0.001).num_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"batch_size": 101}, "batch_size=101 exceeds the 100 training images"),
+        ({"batch_size": 10, "num_epochs": 0.0}, "nothing to train"),
+    ],
+)
+def test_impossible_intervals_are_usage_errors(keys, message):
+    with pytest.raises(UsageError, match=message):
+        intervals_for(100, **keys)

@@ -1,0 +1,40 @@
+"""Warnings before and during training."""
+
+from train.config.loading import default_config
+from train.data.sampler import EpochSampler
+from train.engine.experiment import make_batch_sizes
+from train.engine.intervals import make_intervals
+from train.reporting import run_summary
+from train.reporting.console import Console
+
+
+def test_warnings_of_a_configuration_that_does_not_fit():
+    config = default_config()
+    config.update(batch_size=10, num_epochs=3.0)
+    config.schedule.update(name="step", warmup_epochs=5.0, milestone_epochs=(2.0, 9.0))
+    intervals = make_intervals(config, EpochSampler(100, 10, seed=0))
+
+    def warnings(num_devices):
+        batch_sizes = make_batch_sizes(config, num_devices)
+        return run_summary.config_warnings(config, intervals, batch_sizes)
+
+    first, second, third = warnings(num_devices=2)
+    assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
+    assert "step 90" in second and "ends after 30" in second
+    assert "sees 5 images at once" in third
+    config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
+    [unused] = warnings(num_devices=1)
+    assert "milestone_epochs and milestone_steps have no effect on schedule.name='cosine'" in unused
+    config.schedule.milestone_epochs = ()
+    config.sync_batch_norm = True
+    assert warnings(num_devices=2) == []
+
+
+def test_absurd_evaluation_loss_is_a_warning(capsys):
+    with Console(10) as console:
+        run_summary.check_evaluation_loss(console, 2.5, chance=2.3)
+        assert capsys.readouterr().out == ""
+        run_summary.check_evaluation_loss(console, 13e6, chance=2.3)
+        run_summary.check_evaluation_loss(console, float("nan"), chance=2.3)
+    absurd, nan = capsys.readouterr().out.splitlines()
+    assert "1.3e+07 is far above 2.3," in absurd and "loss nan" in nan

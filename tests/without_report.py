@@ -1,0 +1,26 @@
+"""train.main without plots and report, which take a third of a short run."""
+
+import train.loop
+from train.main import main
+from train.runtime.cli import run_command
+
+
+class NoReport:
+    """Stands in for LiveReport."""
+
+    def __init__(self, workdir, warn):
+        pass
+
+    def draw_samples(self, take):
+        pass
+
+    def update(self, force):
+        pass
+
+    def set_evaluation(self, get):
+        pass
+
+
+if __name__ == "__main__":
+    train.loop.LiveReport = NoReport
+    run_command(main)
