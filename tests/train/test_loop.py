@@ -1,9 +1,10 @@
-"""What the loop saves when something else goes wrong, and what it begins with."""
+"""Failures, signals, initial weights and freezing in whole runs."""
 
 import json
 import os
 import shutil
 import signal
+from contextlib import ExitStack
 
 import jax
 import numpy as np
@@ -13,7 +14,9 @@ from flax_resnet import create_model, init_variables, load_weights, save_weights
 from tests.train.workdir.test_checkpoints import flip
 from train import loop
 from train.data.augment.mixup import Targets
+from train.engine.experiment import build_experiment
 from train.engine.pretrained import initial_variables
+from train.reporting.console import Console
 from train.runtime import host
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
@@ -39,7 +42,7 @@ def rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_an_evaluation_that_fails_costs_nothing_learned(small, tmp_path, monkeypatch):
+def test_failing_evaluation_saves_the_state(small, tmp_path, monkeypatch):
     def evaluate(*arguments):
         raise RunError("3 of the 9 images cannot be decoded")
 
@@ -50,7 +53,7 @@ def test_an_evaluation_that_fails_costs_nothing_learned(small, tmp_path, monkeyp
     assert [row["step"] for row in rows(tmp_path)] == [2]
 
 
-def test_saving_by_steps_and_by_minutes(small, tmp_path):
+def test_saves_by_steps_and_by_minutes(small, tmp_path):
     small.eval.every_epochs, small.checkpoint.max_to_keep = 0, 9
     small.checkpoint.every_steps = 3
     loop.train(small, str(tmp_path / "steps"), StopRequest())
@@ -60,7 +63,7 @@ def test_saving_by_steps_and_by_minutes(small, tmp_path):
     assert saved_steps(tmp_path / "minutes") == [1, 2, 3, 4]
 
 
-def test_each_start_is_noted_with_what_it_runs_on(small, tmp_path):
+def test_each_start_is_recorded_with_its_environment(small, tmp_path):
     small.num_steps = 1
     for _ in range(2):
         loop.train(small, str(tmp_path), StopRequest())
@@ -73,16 +76,16 @@ def test_each_start_is_noted_with_what_it_runs_on(small, tmp_path):
     assert revision is None or len(revision["revision"]) == 40
 
 
-def test_deterministic_asks_xla_and_keeps_what_was_asked_before(monkeypatch):
-    asked = "--xla_gpu_deterministic_ops=false --xla_dump_to=x"
-    monkeypatch.setenv("XLA_FLAGS", asked)
+def test_deterministic_keeps_existing_xla_flags(monkeypatch):
+    given = "--xla_gpu_deterministic_ops=false --xla_dump_to=x"
+    monkeypatch.setenv("XLA_FLAGS", given)
     host.use_deterministic_ops()
     flags = os.environ["XLA_FLAGS"].split()
-    assert flags[:2] == asked.split()
+    assert flags[:2] == given.split()
     assert flags[2:] == ["--xla_gpu_exclude_nondeterministic_ops=true"]
 
 
-def test_a_signal_during_an_evaluation_saves_at_once(small, tmp_path, monkeypatch):
+def test_signal_during_an_evaluation_saves_at_once(small, tmp_path, monkeypatch):
     stop = StopRequest()
     evaluate, evaluations = loop.evaluate, []
 
@@ -96,13 +99,13 @@ def test_a_signal_during_an_evaluation_saves_at_once(small, tmp_path, monkeypatc
         loop.train(small, str(tmp_path), stop)
     assert evaluations == [None] and saved_steps(tmp_path) == [2]
     monkeypatch.undo()
-    loop.train(small, str(tmp_path), StopRequest())  # what was interrupted is made up for
+    loop.train(small, str(tmp_path), StopRequest())  # the interrupted evaluation is repeated
     assert [row["step"] for row in rows(tmp_path) if "eval/top1" in row] == [2, 4]
     with Checkpoints(str(tmp_path)) as checkpoints:
         assert checkpoints.has_metrics(2) and checkpoints.has_metrics(4)
 
 
-def test_an_odd_batch_is_not_mixed_and_nothing_is_written(small, tmp_path):
+def test_mixup_rejects_an_odd_batch_before_writing(small, tmp_path):
     small.augment.mixup = 0.2
     small.batch_size = 9 * jax.local_device_count()
     with pytest.raises(UsageError, match="share of the batch, 9, is odd"):
@@ -110,7 +113,7 @@ def test_an_odd_batch_is_not_mixed_and_nothing_is_written(small, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_captions_of_mixed_images_name_both_classes_by_their_shares():
+def test_captions_of_mixed_images_name_both_classes_with_weights():
     names = ("cat", "dog", "a bird of paradise")
     label, other = np.array([0, 1, 1, 2]), np.array([1, 0, 1, 0])
     targets = Targets(label, other, np.float32([0.8, 0.3, 0.5, 1.0]))
@@ -123,8 +126,8 @@ def test_captions_of_mixed_images_name_both_classes_by_their_shares():
     assert loop.captions(Targets(label), names)[:2] == ["cat", "dog"]
 
 
-def begin(config, workdir):
-    """Trains no further than the first step, at a rate of zero; gives what is saved."""
+def train_one_step(config, workdir):
+    """Train one step at a learning rate of zero; return the saved variables."""
     config.num_steps = 1
     config.schedule.learning_rate = 0.0
     config.optimizer.weight_decay = 0.0
@@ -132,12 +135,12 @@ def begin(config, workdir):
     return load_weights(create_model("resnet20", stage_sizes=(1, 1), num_classes=10), workdir)
 
 
-def test_a_run_begins_with_a_file_of_another_number_of_classes(small, tmp_path, capsys):
+def test_init_from_a_file_with_another_number_of_classes(small, tmp_path, capsys):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=7)
     variables = init_variables(model, 5, (8, 8, 3))
     save_weights(variables, tmp_path / "w.safetensors", model=model)
     small.init_from = str(tmp_path / "w.safetensors")
-    params = begin(small, tmp_path / "run")["params"]
+    params = train_one_step(small, tmp_path / "run")["params"]
     for name, module in variables["params"].items():
         if name != "head":
             jax.tree.map(np.testing.assert_array_equal, params[name], module)
@@ -145,7 +148,7 @@ def test_a_run_begins_with_a_file_of_another_number_of_classes(small, tmp_path, 
     assert "weights: " in capsys.readouterr().out
 
 
-def test_weights_for_images_of_other_channels_are_refused(small, tmp_path):
+def test_init_from_weights_for_other_channels_is_refused(small, tmp_path):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=10)
     save_weights(init_variables(model, 5, (8, 8, 1)), tmp_path / "w.safetensors", model=model)
     small.init_from = str(tmp_path / "w.safetensors")
@@ -153,23 +156,23 @@ def test_weights_for_images_of_other_channels_are_refused(small, tmp_path):
         loop.train(small, str(tmp_path / "run"), StopRequest())
 
 
-def test_a_runs_head_is_kept_where_it_learned_the_same_classes(small, tmp_path):
-    first = begin(small, tmp_path / "first")
+def test_head_is_kept_if_the_classes_are_the_same(small, tmp_path):
+    first = train_one_step(small, tmp_path / "first")
     small.init_from, small.seed = str(tmp_path / "first"), 3
-    again = begin(small, tmp_path / "again")
+    again = train_one_step(small, tmp_path / "again")
     jax.tree.map(np.testing.assert_array_equal, again["params"], first["params"])
 
     described = json.loads((tmp_path / "first/run.json").read_text())
     described["class_names"][0] = "another"
     (tmp_path / "first/run.json").write_text(json.dumps(described))
-    fresh = begin(small, tmp_path / "fresh")["params"]
+    fresh = train_one_step(small, tmp_path / "fresh")["params"]
     assert not np.array_equal(fresh["head"]["kernel"], first["params"]["head"]["kernel"])
     np.testing.assert_array_equal(
         fresh["stem_conv"]["kernel"], first["params"]["stem_conv"]["kernel"]
     )
 
 
-def test_a_damaged_checkpoint_is_no_beginning(small, digits_run, tmp_path):
+def test_init_from_a_corrupt_checkpoint_is_refused(small, digits_run, tmp_path):
     copy, model = tmp_path / "copy", create_model("resnet20", stage_sizes=(1,) * 3, num_classes=10)
     shutil.copytree(digits_run, copy)
     folder = copy / "checkpoints"
@@ -202,15 +205,15 @@ def test_a_damaged_checkpoint_is_no_beginning(small, digits_run, tmp_path):
         ("LICENSE", "config.init_from='LICENSE'"),
     ],
 )
-def test_weights_that_are_not_there(small, tmp_path, source, message):
+def test_init_from_missing_weights_is_refused(small, tmp_path, source, message):
     small.init_from = source
     with pytest.raises(RunError, match=message) as caught:
         loop.train(small, str(tmp_path / "run"), StopRequest())
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_frozen_parts_of_a_run_end_as_they_began(small, tmp_path):
-    """Parameters and batch statistics to the bit, after steps, decay and a saved checkpoint."""
+def test_frozen_modules_stay_unchanged(small, tmp_path):
+    """Parameters and batch statistics are bit-identical after steps with decay and saving."""
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=10)
     variables = init_variables(model, 5, (8, 8, 3))
     save_weights(variables, tmp_path / "w.safetensors", model=model)
@@ -225,7 +228,7 @@ def test_frozen_parts_of_a_run_end_as_they_began(small, tmp_path):
             assert all(same) if frozen else not any(same), (collection, name)
 
 
-def test_a_head_that_is_to_be_kept_and_cannot_is_told(small, tmp_path):
+def test_head_that_cannot_be_kept_is_an_error(small, tmp_path):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=7)
     save_weights(init_variables(model, 5, (8, 8, 3)), tmp_path / "w.safetensors", model=model)
     small.update(init_from=str(tmp_path / "w.safetensors"), init_head="keep")
@@ -233,8 +236,19 @@ def test_a_head_that_is_to_be_kept_and_cannot_is_told(small, tmp_path):
         loop.train(small, str(tmp_path / "run"), StopRequest())
 
 
-def test_an_evaluation_that_is_no_number_ends_the_run(small, tmp_path, monkeypatch):
+def test_nan_evaluation_loss_ends_the_run(small, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "evaluate", lambda *_: {"examples": 9, "top1": 0.1, "loss": np.nan})
     with pytest.raises(RunError, match="the evaluation loss became nan by step 2; nothing was"):
         loop.train(small, str(tmp_path), StopRequest())
     assert saved_steps(tmp_path) == []
+
+
+def test_workdir_used_meanwhile_by_another_trainer_is_refused(small, tmp_path):
+    """Another run that saved after build_experiment() checked the workdir is not overwritten."""
+    experiment = build_experiment(small, str(tmp_path))
+    loop.train(small, str(tmp_path), StopRequest())
+    before = (tmp_path / "config.json").stat().st_mtime_ns
+    with ExitStack() as stack, Console(4) as console:
+        with pytest.raises(RunError, match=r"another trainer has used .* meanwhile"):
+            loop.open_workdir(experiment, stack, console)
+    assert (tmp_path / "config.json").stat().st_mtime_ns == before
