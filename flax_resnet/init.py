@@ -1,60 +1,61 @@
-"""Initial variables without compiling anything.
+"""Initial variables without compilation.
 
-``model.init`` works as for any linen module, but runs the network once to find its
-shapes and compiles every random draw: 6–20 s on a CPU. Here the shapes are found by
-abstract evaluation and the values drawn by NumPy: the same distributions, in about a
-second for resnet50, and the same numbers on every backend.
+``model.init`` works as for any linen module, but runs the network once to infer its shapes and
+compiles all random number generation: 6–20 s on a CPU. Here abstract evaluation infers the shapes
+and NumPy samples from the modules' own initializers: about a second for resnet50, and the same
+numbers on every backend.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
+from flax_resnet.layers import VarianceScaling
 from flax_resnet.resnet import ResNet
 
 
 def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Draws ``{"params", "batch_stats"}`` as float32 NumPy arrays; group norm has no statistics.
+    """Return initial ``{"params", "batch_stats"}`` as float32 NumPy arrays.
+
+    The variable ``NAME`` of a module is initialized by the module's field ``NAME_init``, such as
+    ``kernel_init``. Initializers other than zeros, ones and
+    :class:`~flax_resnet.layers.VarianceScaling` are called as JAX functions.
 
     Args:
-      model: the network.
-      seed: the draw is a function of it and of nothing else.
+      model: the network. With group norm there are no ``batch_stats``.
+      seed: determines all values.
       image_shape: ``(H, W, C)``.
     """
+    modules = {}
+
+    def record(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
+        modules[context.module.path] = context.module
+        return call(*args, **kwargs)
+
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    # Every leaf draws from its own stream: adding a layer leaves the others as they were.
+    with nn.intercept_methods(record):
+        shapes = jax.eval_shape(lambda *args: model.init(*args), jax.random.key(0), images)
+    # Every variable has its own stream: adding a layer leaves the others' numbers unchanged.
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     streams = np.random.SeedSequence(seed).spawn(len(leaves))
-    values = [
-        _draw(model, [entry.key for entry in path], leaf.shape, np.random.default_rng(stream))
-        for (path, leaf), stream in zip(leaves, streams, strict=True)
-    ]
+    values = []
+    for (path, leaf), stream in zip(leaves, streams, strict=True):
+        _, *parents, name = (entry.key for entry in path)
+        initializer = getattr(modules[tuple(parents)], f"{name}_init")
+        values.append(_sample(initializer, np.random.default_rng(stream), leaf.shape))
     return jax.tree_util.tree_unflatten(structure, values)
 
 
-def _draw(
-    model: ResNet, path: list[str], shape: tuple[int, ...], rng: np.random.Generator
-) -> np.ndarray:
-    *_, layer, leaf = path
-    if model.zero_init_last and (layer, leaf) == _last_of_block(model):
-        return np.zeros(shape, np.float32)
-    if leaf == "kernel" and len(shape) == 4:  # layers.he_normal
-        fan_out = shape[0] * shape[1] * shape[3]
-        return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
-    if leaf == "kernel":  # layers.linear
-        bound = 1 / math.sqrt(shape[0])
-        return rng.uniform(-bound, bound, shape).astype(np.float32)
-    return np.full(shape, 1 if leaf in ("scale", "var") else 0, np.float32)  # bias and mean
-
-
-def _last_of_block(model: ResNet) -> tuple[str, str]:
-    """The layer and leaf that ``zero_init_last`` sets to zero in every block."""
-    depth = {"residual": 2, "bottleneck": 3}[model.block]
-    return (f"conv{depth}", "kernel") if model.preactivation else (f"norm{depth}", "scale")
+def _sample(initializer: Callable, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    if isinstance(initializer, VarianceScaling):
+        return initializer.sample(rng, shape)
+    if initializer in (nn.initializers.zeros, nn.initializers.ones):
+        return np.full(shape, initializer is nn.initializers.ones, np.float32)
+    key = jax.random.key(int(rng.integers(2**31)))
+    return np.array(initializer(key, shape, jnp.float32))

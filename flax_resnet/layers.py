@@ -1,16 +1,19 @@
-"""The layers that the networks are built of, and their initialisers.
+"""Layers of the networks and their initializers.
 
-Blocks and stems take them as factories: a call with a layer's arguments gives a linen
-module, and ``functools.partial`` sets what a whole network shares (types, epsilon, …).
+Blocks and stems take layers as factories: calling one with a layer's arguments returns a linen
+module. ``functools.partial`` sets the arguments that a whole network shares (dtype, epsilon, …).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
@@ -20,14 +23,45 @@ from flax_resnet.ops.norm import BatchNorm
 BIASES = ("none", "unnormalized", "all")
 STANDARDIZE_EPSILON = 1e-8
 
-# A factory of layers: called with the layer's arguments it returns a linen module.
+# A layer factory: returns a linen module for the layer's arguments.
 Layer = Callable[..., nn.Module]
 
-# He et al. 2015 (arXiv:1502.01852): variance 2 / fan_out keeps gradients' scale.
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-# Small in scale, as torchvision's linear kernels: uniform in ±1/sqrt(fan_in).
-uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+@dataclasses.dataclass(frozen=True)
+class VarianceScaling:
+    """Initializer of kernels with variance ``scale / fan``, for JAX and for NumPy.
+
+    Calling it is ``jax.nn.initializers.variance_scaling``; :meth:`sample` draws from the same
+    distribution without compilation.
+
+    Attributes:
+      scale: variance times fan.
+      mode: ``"fan_in"`` or ``"fan_out"``.
+      distribution: ``"normal"`` or ``"uniform"``.
+    """
+
+    scale: float
+    mode: str
+    distribution: str
+
+    def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
+        init = nn.initializers.variance_scaling(self.scale, self.mode, self.distribution)
+        return init(key, shape, dtype)
+
+    def sample(self, rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+        """Return a float32 kernel ``(…, in, out)`` of NumPy's random numbers."""
+        fan = math.prod(shape[:-2]) * shape[-2 if self.mode == "fan_in" else -1]
+        if self.distribution == "normal":
+            return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(self.scale / fan))
+        bound = math.sqrt(3 * self.scale) / math.sqrt(fan)
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+
+# He et al. 2015 (arXiv:1502.01852): variance 2 / fan_out preserves the scale of gradients.
+he_normal = VarianceScaling(2.0, "fan_out", "normal")
+
+# torchvision's scale of linear kernels: uniform in ±1/sqrt(fan_in).
+uniform = VarianceScaling(1 / 3, "fan_in", "uniform")
 
 linear = partial(nn.Dense, kernel_init=uniform)
 
@@ -44,11 +78,22 @@ def conv(
     kernel_init: Callable = he_normal,
     **kwargs,
 ) -> nn.Conv:
-    """A square convolution, padded by ``dilation * (kernel // 2)`` on every side.
+    """Return a square convolution, padded by ``dilation * (kernel // 2)`` on every side.
 
-    Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), features)`` for odd
-    kernels. ``bias`` says which convolutions have one: ``"none"``, ``"all"``, or
-    ``"unnormalized"``, those whose output no norm takes at once (``normalized=False``).
+    For odd kernels, it maps ``(N, H, W, C)`` to
+    ``(N, ceil(H / stride), ceil(W / stride), features)``.
+
+    Args:
+      features: output channels.
+      kernel: kernel size.
+      stride: stride in both directions.
+      dilation: kernel dilation in both directions.
+      groups: number of groups.
+      normalized: whether a norm directly follows.
+      bias: which convolutions have a bias: ``"none"``, ``"all"``, or ``"unnormalized"``, those
+        with ``normalized=False``.
+      kernel_init: initializer of the kernel.
+      **kwargs: further fields of ``nn.Conv``.
     """
     pad = dilation * (kernel // 2)
     return nn.Conv(
@@ -66,10 +111,10 @@ def conv(
 
 
 def standardize(inputs, kernel, bias, *, dtype):
-    """Weight standardisation (Qiao et al. 2019, arXiv:1903.10520, section 3).
+    """Standardize the weights (Qiao et al. 2019, arXiv:1903.10520, section 3).
 
-    For ``nn.Conv``'s ``promote_dtype``: every output channel's ``(kh, kw, C)`` weights get
-    mean 0 and variance 1 in float32, before everything is cast to ``dtype``.
+    For the ``promote_dtype`` field of ``nn.Conv``: the ``(kh, kw, C)`` weights of every output
+    channel get mean 0 and variance 1 in float32, before everything is cast to ``dtype``.
     """
     mean, variance = kernel.mean((0, 1, 2)), kernel.var((0, 1, 2))
     kernel = (kernel - mean) * jax.lax.rsqrt(variance + STANDARDIZE_EPSILON)
@@ -79,57 +124,62 @@ def standardize(inputs, kernel, bias, *, dtype):
 standardized_conv = partial(conv, promote_dtype=standardize)
 
 
-# Factories of norms are told whether their norm takes a convolution's output (``after_conv``).
+# ``after_conv`` of the norm factories: whether the norm's input is a convolution's output.
 
 
 def batch_norm(*, after_conv: bool = True, **fields) -> BatchNorm:
-    """Batch norm (arXiv:1502.03167), with the moments of torchvision's."""
+    """Return batch norm (arXiv:1502.03167) with torchvision's momentum and epsilon."""
     # Flax's momentum is PyTorch's 1 - momentum: 0.9 here is torchvision's 0.1.
     return BatchNorm(**dict(momentum=0.9, epsilon=1e-5) | fields)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm (Wu & He 2018, arXiv:1803.08494) in batch norm's place: has no statistics."""
+    """Group norm (Wu & He 2018, arXiv:1803.08494) with batch norm's call; has no statistics."""
 
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        """Normalize ``(N, H, W, C)``; ``use_running_average`` is ignored."""
         return super().__call__(x)
 
 
 def group_norm(*, after_conv: bool = True, **fields) -> GroupNorm:
-    """Group norm of 32 groups."""
-    # The variance as E[(x - mean)²]: E[x²] - mean² loses digits where groups are far from zero.
+    """Return group norm with 32 groups."""
+    # The variance as E[(x - mean)²]: E[x²] - mean² loses digits in groups far from zero.
     return GroupNorm(**dict(num_groups=32, epsilon=1e-5, use_fast_variance=False) | fields)
 
 
 class ScaleAndShift(nn.Module):
-    """``scale * x + bias``, channel by channel: what a batch norm computes in evaluation."""
+    """``scale * x + bias`` per channel, as batch norm computes in evaluation."""
 
     dtype: jnp.dtype = jnp.float32
+    scale_init: Callable = nn.initializers.ones
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        """Scale and shift ``(N, H, W, C)``; ``use_running_average`` is ignored."""
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", self.bias_init, shape)
         return x * scale.astype(self.dtype) + bias.astype(self.dtype)
 
 
 class Identity(nn.Module):
-    """What is left of a norm that a convolution has taken in."""
+    """Placeholder for a norm that is folded into a convolution."""
 
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        """Return ``x``."""
         return x
 
 
 def folded_norm(
     *, after_conv: bool = True, name: str | None = None, dtype: jnp.dtype = jnp.float32, **_
 ) -> nn.Module:
-    """In batch norm's place after :func:`flax_resnet.folding.fold_batch_norm`."""
+    """Return the replacement for batch norm after :func:`flax_resnet.folding.fold_batch_norm`."""
     return Identity(name=name) if after_conv else ScaleAndShift(dtype, name=name)
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by what the pooled map tells (Hu et al. 2017, arXiv:1709.01507, 3).
+    """Squeeze-and-excitation: channel gates from the pooled map (arXiv:1709.01507, section 3).
 
     Keeps the shape ``(N, H, W, C)``. The hidden layer has ``ratio * C`` units, rounded to
     a multiple of 8, at least 8.
@@ -140,6 +190,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Scale the channels of ``(N, H, W, C)``."""
         hidden = max(8, int(x.shape[-1] * self.ratio + 4) // 8 * 8)
         gate = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
         gate = ops.relu(linear(hidden, dtype=self.dtype, name="reduce")(gate))

@@ -27,6 +27,9 @@ class BatchNorm(nn.Module):
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
     scale_init: Callable = nn.initializers.ones
+    bias_init: Callable = nn.initializers.zeros
+    mean_init: Callable = nn.initializers.zeros
+    var_init: Callable = nn.initializers.ones
     use_running_average: bool | None = None
 
     @nn.compact
@@ -35,10 +38,10 @@ class BatchNorm(nn.Module):
             "use_running_average", self.use_running_average, use_running_average
         )
         channels = (x.shape[-1],)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        variance = self.variable("batch_stats", "var", jnp.ones, channels)
+        mean = self.variable("batch_stats", "mean", self.mean_init, None, channels)
+        variance = self.variable("batch_stats", "var", self.var_init, None, channels)
         scale = self.param("scale", self.scale_init, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        bias = self.param("bias", self.bias_init, channels)
         dtype = self.dtype or x.dtype
         if average:
             x = _widened(x) - mean.value

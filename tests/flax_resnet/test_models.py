@@ -1,11 +1,16 @@
 """The networks: sizes, maps, types, and errors."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from flax_resnet import ResNet, create_model, init_variables, list_models
+from flax_resnet.layers import VarianceScaling, conv, he_normal
 
 # torchvision's counts for 1,000 classes, timm's and Keras's where only they have the network;
 # for CIFAR those of the papers' re-implementations. No other library has resnet18v2, resnet34v2,
@@ -207,7 +212,7 @@ def test_zero_pad_shortcut_passes_every_second_pixel_between_zero_channels():
         dict(zero_init_last=True, preactivation=True, norm="group", weight_standardization=True),
     ],
 )
-def test_init_variables_draws_from_the_modules_own_distributions(fields):
+def test_init_variables_has_the_distributions_of_model_init(fields):
     model = ResNet((1,), width=32, num_classes=9, **fields)
     ours = init_variables(model, 0, (32, 32, 3))
     key = jax.random.key(0, impl="rbg")  # compiles in a fifth of the default's time
@@ -224,6 +229,40 @@ def test_init_variables_draws_from_the_modules_own_distributions(fields):
             np.testing.assert_array_equal(a, b, where)
 
     jax.tree_util.tree_map_with_path(same_distribution, ours, theirs)
+
+
+class Initialized(ResNet):
+    """A network whose convolutions have another initializer."""
+
+    kernel_init: Callable = he_normal
+
+    @nn.nowrap
+    def _conv_layer(self):
+        return partial(conv, kernel_init=self.kernel_init)
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        VarianceScaling(0.5, "fan_in", "uniform"),
+        VarianceScaling(3.0, "fan_out", "normal"),
+        nn.initializers.variance_scaling(0.5, "fan_in", "truncated_normal"),
+        nn.initializers.constant(0.25),
+    ],
+)
+def test_init_variables_uses_the_kernel_init_of_the_modules(initializer):
+    model = Initialized((1,), "residual", 32, stem="cifar", num_classes=4, kernel_init=initializer)
+    variables = init_variables(model, 0, (8, 8, 3))
+    kernel = variables["params"]["stage1_block1"]["conv2"]["kernel"]
+    expected = initializer(jax.random.key(1), (3, 3, 32, 32), jnp.float32)
+    assert kernel.shape == expected.shape and kernel.dtype == np.float32
+    np.testing.assert_allclose(kernel.std(), expected.std(), rtol=0.05)
+    np.testing.assert_allclose(abs(kernel).max(), abs(expected).max(), rtol=0.3)
+    first = variables["params"]["stage1_block1"]["conv1"]["kernel"]
+    assert np.array_equal(kernel, first) == (expected.std() == 0)  # every kernel has its own key
+    usual = init_variables(ResNet((1,), "residual", 32, stem="cifar", num_classes=4), 0, (8, 8, 3))
+    head, usual_head = (v["params"]["head"]["kernel"] for v in (variables, usual))
+    np.testing.assert_array_equal(head, usual_head)
 
 
 def test_init_variables_follows_the_seed():
