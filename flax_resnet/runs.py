@@ -1,75 +1,54 @@
-"""A trained run, to be asked: its network, weights, classes and preprocessing.
+"""A trained run: its network, weights, class names and preprocessing.
 
 >>> run = load_run("runs/flowers")
 >>> run.predict(["a.jpg", "b.png"])  # probabilities, (2, classes)
 
-A workdir describes itself: ``config.json``, ``run.json`` and ``checkpoints`` are all that is read.
-Restoring needs Orbax, reading files OpenCV and Pillow.
+A workdir describes itself: only ``config.json``, ``run.json`` and ``checkpoints`` are read.
+Restoring needs Orbax; decoding image files needs OpenCV and Pillow.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
 
 from flax_resnet.preprocessing import Preprocessing
 from flax_resnet.resnet import ResNet
+from flax_resnet.run_reader import RequestError, RunLoadError, read_json, restore
 from flax_resnet.variants import create_model
-from flax_resnet.weights.checkpoints import (
-    FOLDER,
-    best_in,
-    check_step,
-    find_checkpoint,
-    read_checkpoint,
-    steps_in,
-)
-from flax_resnet.weights.leaves import leaf_shapes
-from flax_resnet.weights.tensors import WeightsError, wrap_read_errors
 
 WEIGHTS = ("ema", "raw")
-
-_log = logging.getLogger(__name__)
-
-
-class RunLoadError(WeightsError):
-    """There is no such run, or its checkpoints cannot be read; the message says why."""
-
-
-class RequestError(RunLoadError):
-    """The run is there, but not the step or the weights that were asked for."""
 
 
 @dataclass(eq=False)
 class Run:
-    """A run's network with the weights of one step; :func:`load_run` makes it.
+    """A run's network with the weights of one step, as :func:`load_run` returns it.
 
-    ``images`` of its methods are one or several of: a file's path, a uint8 array ``(H, W, 3)``,
-    grey ``(H, W)``, or an image of Pillow's, all of any size; or one uint8 array
+    The argument ``images`` of its methods is one image or a list of images of any size: a file's
+    path, a uint8 array ``(H, W, 3)`` or gray ``(H, W)``, or a Pillow image; or one uint8 array
     ``(N, H, W, 3)``. They are resized, cropped and normalized as in the run's own evaluation.
-    The methods raise :class:`flax_resnet.decoding.ImageDecodeError`, a ValueError, for what is no
-    readable image, and give NumPy arrays whose first axis has an entry for each image. Batches
-    of any number run in two compiled shapes: one image, or ``batch_size``.
+    With ``prepared=True`` it is what :meth:`prepare` returned, for instance in another thread.
+
+    The methods return NumPy arrays with one entry per image along the first axis, and raise
+    :class:`flax_resnet.decoding.ImageDecodeError`, a ValueError, for unreadable images. Any
+    number of images is computed with two compiled batch sizes: 1 and ``batch_size``.
 
     Attributes:
       path: the workdir.
-      step: after how many training steps.
-      weights: ``"ema"``, the moving average, or ``"raw"``.
+      step: number of training steps.
+      weights: ``"ema"`` (moving average) or ``"raw"``.
       model: the network; ``model.apply(variables, run.preprocessing.normalize(squares))``.
       variables: ``{"params", "batch_stats"}``, float32.
-      class_names: of the first outputs, which are all unless ``model.num_classes`` asked for more.
+      class_names: of the first outputs; ``model.num_classes`` may add outputs without a name.
       preprocessing: of every image.
       config: the run's configuration as ``{"group.key": value}``.
-      batch_size: images computed together.
+      batch_size: number of images computed together.
     """
 
     path: str
@@ -89,129 +68,105 @@ class Run:
             f" step {self.step}, {self.weights} weights)"
         )
 
-    def predict(self, images: Any) -> np.ndarray:
-        """Probabilities of the classes, float32 ``(N, classes)``; see :meth:`probabilities`."""
-        return self._computed("predict", images)
+    def predict(self, images: Any, *, prepared: bool = False) -> np.ndarray:
+        """Return class probabilities, float32 ``(N, classes)``; see :meth:`probabilities`."""
+        return self._compute("predict", images, prepared)
 
-    def logits(self, images: Any) -> np.ndarray:
-        """What the head gives, float32 ``(N, classes)``."""
-        return self._computed("logits", images)
+    def logits(self, images: Any, *, prepared: bool = False) -> np.ndarray:
+        """Return the head's output, float32 ``(N, classes)``."""
+        return self._compute("logits", images, prepared)
 
     def features(self, images: Any) -> np.ndarray:
-        """The pooled features before the head, float32 ``(N, channels)``."""
-        return self._computed("features", images)
+        """Return the pooled features before the head, float32 ``(N, channels)``."""
+        return self._compute("features", images)
 
     def endpoints(self, images: Any) -> dict[str, np.ndarray]:
-        """The maps ``(N, H, W, channels)`` after ``stem``, ``stage1``, …; see ResNet.endpoints."""
-        maps = self._computed("endpoints", images)
+        """Return the maps ``(N, H, W, channels)`` of :meth:`flax_resnet.ResNet.endpoints`."""
+        maps = self._compute("endpoints", images)
         return {name: maps[name] for name in self.model.feature_info}
 
     def prepare(self, images: Any) -> np.ndarray:
-        """The squares uint8 ``(N, S, S, 3)`` that the network sees, before normalising."""
+        """Return the network's images before normalization, uint8 ``(N, S, S, 3)``."""
         size = self.preprocessing.image_size
-        squares = [self.preprocessing.crop(to_rgb(image)) for image in _each(images)]
+        squares = [self.preprocessing.crop(to_rgb(image)) for image in _image_list(images)]
         return np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
 
-    def explain(self, images: Any, classes: Any = None, *, stage: int | None = None) -> np.ndarray:
-        """Where the network sees a class: Grad-CAM's maps, float32 ``(N, S, S)`` in 0…1.
-
-        Of the squares that :meth:`prepare` gives; ``classes`` and ``stage`` are as in
-        :func:`flax_resnet.gradcam.gradcam`, by default the predicted classes.
-        """
-        images = list(_each(images))
-        classes = None if classes is None else np.broadcast_to(classes, len(images))
-        parts = []
-        for start in range(0, max(1, len(images)), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            chosen = None if classes is None else classes[part]
-            parts.append(self.explain_prepared(self.prepare(images[part]), chosen, stage=stage))
-        return np.concatenate(parts)
-
-    def predict_prepared(self, squares: np.ndarray) -> np.ndarray:
-        """As :meth:`predict`, of what :meth:`prepare` gave, such as in another thread.
-
-        Raises ValueError for arrays of another type or size.
-        """
-        return self._computed_in_batches("predict", squares)
-
-    def logits_prepared(self, squares: np.ndarray) -> np.ndarray:
-        """As :meth:`logits`, of what :meth:`prepare` gave."""
-        return self._computed_in_batches("logits", squares)
-
-    def explain_prepared(
-        self, squares: np.ndarray, classes: Any = None, *, stage: int | None = None
+    def explain(
+        self, images: Any, classes: Any = None, *, stage: int | None = None, prepared: bool = False
     ) -> np.ndarray:
-        """As :meth:`explain`, of what :meth:`prepare` gave."""
+        """Return Grad-CAM maps of the prepared images, float32 ``(N, S, S)`` in 0…1.
+
+        Args:
+          images: see :class:`Run`.
+          classes: one class for all images, or one per image; default: the predicted classes.
+          stage: see :func:`flax_resnet.gradcam.gradcam`.
+          prepared: whether :meth:`prepare` returned ``images``.
+        """
         from flax_resnet.gradcam import gradcam
 
-        if not len(squares):
-            return np.empty(squares.shape[:3], np.float32)
-        if classes is None:
-            classes = self.logits_prepared(squares).argmax(axis=1)
-        classes = np.broadcast_to(classes, len(squares))
-        parts = []
-        for part, batch in self._batches(squares):
-            chosen = np.resize(classes[part], len(batch))  # repeated, for what fills the batch up
-            images = self.preprocessing.normalize(batch)
-            parts.append(
-                np.asarray(gradcam(self.model, self.variables, images, chosen, stage=stage))
-            )
-        return np.concatenate(parts)[: len(squares)]
+        images = images if prepared else _image_list(images)
+        classes = None if classes is None else np.broadcast_to(classes, len(images))
+        size = self.preprocessing.image_size
+        parts = [np.empty((0, size, size), np.float32)]
+        for part, batch in self._batches(images, prepared):
+            if classes is None:
+                targets = self.logits(batch, prepared=True).argmax(axis=1)
+            else:
+                targets = np.resize(classes[part], len(batch))  # padding repeats classes
+            inputs = self.preprocessing.normalize(batch)
+            maps = gradcam(self.model, self.variables, inputs, targets, stage=stage)
+            parts.append(np.asarray(maps)[: len(images) - part.start])
+        return np.concatenate(parts)
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
-        """Probabilities ``(N, classes)`` of logits; see :func:`class_probabilities`."""
+        """Return probabilities ``(N, classes)`` of logits; see :func:`class_probabilities`."""
         return class_probabilities(logits, self.config.get("loss", ""))
 
     def class_name(self, index: int) -> str:
-        """The class's name; outputs beyond the classes have numbers."""
+        """Return the name of an output: its class name, or its number if it has none."""
         names = self.class_names
         return names[index] if index < len(names) else f"output {index}"
 
-    def _outputs(self, what: str) -> Callable[[Any, jax.Array], Any]:
-        """``(variables, squares) -> outputs``, to be compiled."""
+    def _outputs(self, kind: str) -> Callable[[Any, jax.Array], Any]:
+        """Return the function ``(variables, squares) -> outputs`` to compile."""
 
         def outputs(variables: Any, squares: jax.Array) -> Any:
             images = self.preprocessing.normalize(squares)
-            if what == "features":
+            if kind == "features":
                 return self.model.clone(num_classes=0).apply(variables, images)
-            if what == "endpoints":
+            if kind == "endpoints":
                 return self.model.apply(variables, images, method="endpoints")
             logits = self.model.apply(variables, images)
-            return self.probabilities(logits) if what == "predict" else logits
+            return self.probabilities(logits) if kind == "predict" else logits
 
         return outputs
 
-    def _computed(self, what: str, images: Any) -> Any:
-        images = list(_each(images))
+    def _compute(self, kind: str, images: Any, prepared: bool = False) -> Any:
+        if kind not in self._compiled:
+            self._compiled[kind] = jax.jit(self._outputs(kind))
+        images = images if prepared else _image_list(images)
         parts = [
-            self._computed_in_batches(what, self.prepare(images[start : start + self.batch_size]))
-            for start in range(0, max(1, len(images)), self.batch_size)
+            jax.device_get(self._compiled[kind](self.variables, batch))
+            for _, batch in self._batches(images, prepared)
         ]
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *parts)
-
-    def _computed_in_batches(self, what: str, squares: np.ndarray) -> Any:
-        if what not in self._compiled:
-            self._compiled[what] = jax.jit(self._outputs(what))
-        step, count = self._compiled[what], len(squares)
-        if not count:
-            shapes = jax.eval_shape(self._outputs(what), self.variables, squares)
+        if not parts:
+            shapes = jax.eval_shape(self._outputs(kind), self.variables, self.prepare([]))
             return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-        parts = [jax.device_get(step(self.variables, batch)) for _, batch in self._batches(squares)]
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *parts)
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *parts)
 
-    def _batches(self, squares: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Which images, and these, filled up to one of the two sizes."""
-        side = self.preprocessing.image_size
-        if squares.dtype != np.uint8 or squares.shape[1:] != (side, side, 3):
+    def _batches(self, images: Any, prepared: bool) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield slices of the images, and these prepared and padded to one of the two sizes."""
+        size = self.preprocessing.image_size
+        if prepared and (images.dtype != np.uint8 or images.shape[1:] != (size, size, 3)):
             raise ValueError(
-                f"what Run.prepare gives is uint8 (N, {side}, {side}, 3), not"
-                f" {squares.dtype} {squares.shape}; Run.predict takes images of any size"
+                f"prepared images must be uint8 (N, {size}, {size}, 3), not {images.dtype}"
+                f" {images.shape}; without prepared=True images of any size are prepared"
             )
-        size = 1 if len(squares) == 1 else self.batch_size
-        for start in range(0, len(squares), size):
-            batch = squares[start : start + size]
-            padding = [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)]
-            yield slice(start, start + size), np.pad(batch, padding)
+        for start in range(0, len(images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            squares = images[part] if prepared else self.prepare(images[part])
+            padding = 0 if len(squares) == 1 else self.batch_size - len(squares)
+            yield part, np.pad(squares, [(0, padding), (0, 0), (0, 0), (0, 0)])
 
 
 def load_run(
@@ -221,46 +176,47 @@ def load_run(
     *,
     batch_size: int = 32,
 ) -> Run:
-    """Loads a run from its workdir.
+    """Load a run from its workdir.
 
     Args:
       path: the workdir.
-      step: a number, ``"last"`` or ``"best"``, by the evaluation's top-1. In place of a last one
-        that is damaged the one before it is taken, and a warning logged.
+      step: a number, ``"last"``, or ``"best"`` by the evaluation's top-1. If the last checkpoint
+        is damaged, the previous one is loaded and a warning is logged.
       weights: ``"ema"`` for the moving average of the weights or ``"raw"`` for the weights
-        themselves; by default what the run evaluated: the average where it kept one, unless its
-        ``eval.use_ema`` says otherwise.
-      batch_size: images computed together in the run's methods.
+        themselves; default: those that the run evaluated, which is the average if the run keeps
+        one and ``eval.use_ema`` is not False.
+      batch_size: number of images computed together in the run's methods.
 
-    Raises RunError, a ValueError, in one line: there is no such run, step or average, or it is
-    damaged.
+    Raises:
+      RunLoadError: a ValueError with a one-line message, if the run, step or average does not
+        exist, or is damaged.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise RequestError(f"path must name a run's folder, not be {path!r}")
+        raise RequestError(f"path must be the folder of a run, not {path!r}")
     path = os.path.expanduser(os.fspath(path))
     if weights not in (None, *WEIGHTS):
         raise RequestError(f"weights must be 'ema' or 'raw', not {weights!r}")
     if step not in ("last", "best") and (not isinstance(step, int) or isinstance(step, bool)):
-        raise RequestError(f"step must be 'last', 'best' or a number of steps, not {step!r}")
+        raise RequestError(f"step must be 'last', 'best' or an integer, not {step!r}")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise RequestError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
-    config, described = _read(path, "config.json"), _read(path, "run.json")
+        raise RequestError(f"batch_size must be a positive integer, not {batch_size!r}")
+    config, description = read_json(path, "config.json"), read_json(path, "run.json")
     averages = bool(config.get("ema.decay"))
     if weights == "ema" and not averages:
         raise RequestError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
     if weights is None:
         weights = "ema" if averages and config.get("eval.use_ema", True) else "raw"
     try:
-        names = tuple(described["class_names"])
-        given = described["preprocessing"]
+        names = tuple(description["class_names"])
+        fields = description["preprocessing"]
         preprocessing = Preprocessing(
-            **given | {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
+            **fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
         )
         model = model_from_config(config, config.get("model.num_classes") or len(names))
     except (KeyError, TypeError, ValueError) as error:
         raise RunLoadError(f"{path!r} does not describe a run: {error!r}") from error
     try:
-        number, variables = _restore(path, step, model, weights == "ema")
+        number, variables = restore(path, step, model, weights == "ema")
     except OSError as error:
         raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
     return Run(
@@ -279,16 +235,17 @@ def load_run(
 def model_from_config(
     config: Mapping[str, Any], num_classes: int, axis_name: str | None = None
 ) -> ResNet:
-    """The network that a configuration ``{"group.key": value}`` describes.
+    """Return the network that a configuration ``{"group.key": value}`` describes.
 
-    Raises ValueError for what no network has.
+    Raises:
+      ValueError: if there is no such network.
     """
 
     def key(name: str, default: Any) -> Any:
         return config.get(f"model.{name}", default)
 
-    chosen = {field: key(field, None) for field in ("stem", "shortcut", "width")}
-    chosen["stage_sizes"] = tuple(key("stage_sizes", ()))
+    overrides = {field: key(field, None) for field in ("stem", "shortcut", "width")}
+    overrides["stage_sizes"] = tuple(key("stage_sizes", ()))
     return create_model(
         config["model.name"],
         num_classes=num_classes,
@@ -298,15 +255,15 @@ def model_from_config(
         dropout=key("dropout", 0.0),
         block_dropout=key("block_dropout", 0.0),
         axis_name=axis_name,
-        **{field: value for field, value in chosen.items() if value},
+        **{field: value for field, value in overrides.items() if value},
     )
 
 
 def class_probabilities(logits: jax.Array, loss: str) -> jax.Array:
-    """Probabilities ``(N, classes)`` of logits, as the loss that they were learned by means them.
+    """Return probabilities ``(N, classes)`` of logits, according to the training loss.
 
-    Softmax; after ``"binary_cross_entropy"`` the sigmoid of each class for itself, and these
-    need not add up to 1.
+    These are the softmax; for ``"binary_cross_entropy"`` the sigmoid of each class, which need
+    not add up to 1.
     """
     if loss == "binary_cross_entropy":
         return jax.nn.sigmoid(logits)
@@ -314,15 +271,16 @@ def class_probabilities(logits: jax.Array, loss: str) -> jax.Array:
 
 
 def to_rgb(image: Any) -> np.ndarray:
-    """uint8 RGB ``(H, W, 3)`` of a file's path, an image of Pillow's or an array.
+    """Return a file's path, a Pillow image or an array as uint8 RGB ``(H, W, 3)``.
 
-    Raises BadImage, which names the file, for what is no readable image.
+    Raises:
+      ImageDecodeError: if it is not a readable image; the message names the file.
     """
-    from flax_resnet.decoding import ImageDecodeError, read_rgb, pillow_to_rgb
+    from flax_resnet.decoding import ImageDecodeError, pillow_to_rgb, read_rgb
 
     if isinstance(image, (str, os.PathLike)):
         return read_rgb(image)
-    if hasattr(image, "convert"):  # Pillow's
+    if hasattr(image, "convert"):  # Pillow
         image = pillow_to_rgb(image)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
@@ -334,77 +292,16 @@ def to_rgb(image: Any) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
-def _each(images: Any) -> Iterable[Any]:
-    """The images one by one, of whatever :class:`Run`'s methods take; BadImage for what is none."""
+def _image_list(images: Any) -> list[Any]:
+    """Return the images that the methods of :class:`Run` take as a list."""
     single = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert")
     if single or getattr(images, "ndim", 4) < 4:
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, (bytes, Mapping)):
         from flax_resnet.decoding import ImageDecodeError
 
-        kind = type(images).__name__
         raise ImageDecodeError(
-            f"give a file's path, an image or a list of these, not a value of {kind}"
+            "images must be a file's path, an image or a list of these, not a value of"
+            f" {type(images).__name__}"
         )
-    return images
-
-
-def _read(path: str, name: str) -> dict[str, Any]:
-    place = os.path.join(path, name)
-    try:
-        with open(place, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise RunLoadError(f"{path!r} holds no run: there is no {place}") from None
-    except (OSError, ValueError) as error:
-        raise RunLoadError(f"cannot read {place}: {error}") from error
-    if not isinstance(content, dict):
-        raise RunLoadError(f"cannot read {place}: it is no JSON object")
-    return content
-
-
-def _restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, dict[str, Any]]:
-    """The step that is meant, and its variables."""
-    folder = os.path.join(path, FOLDER)
-    steps = steps_in(folder)
-    if not steps:
-        raise RunLoadError(f"{path!r} has no finished checkpoint yet")
-    if step == "best":
-        best = best_in(folder)
-        step = best[0] if best else steps[-1]
-    if step != "last":
-        if step not in steps:
-            raise RequestError(f"{folder} has no step {step}; it has {', '.join(map(str, steps))}")
-        return step, _read_step(folder, step, model, ema)
-    damage: WeightsError | None = None
-    for number in reversed(steps):
-        try:
-            variables = _read_step(folder, number, model, ema)
-        except WeightsError as error:
-            damage = damage or error
-            continue
-        if damage is not None:
-            _log.warning("%s; step %d is used", damage, number)
-        return number, variables
-    raise RunLoadError(f"{damage}. None of {len(steps)} checkpoints can be read") from damage
-
-
-def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, Any]:
-    place = Path(folder) / str(step)
-    try:
-        check_step(folder, step)
-        checkpoint = find_checkpoint(place)
-    except (OSError, ValueError) as error:
-        raise RunLoadError(f"cannot read the checkpoint {place}: {error}") from error
-    if checkpoint is None:
-        raise RunLoadError(f"cannot read the checkpoint {place}: there is none in it")
-    file = read_checkpoint(checkpoint, average=ema)
-    leaves = {}
-    for leaf, shape in leaf_shapes(model).items():
-        tensor = file.tensors.get("/".join(leaf))
-        if tensor is None or tensor.shape != shape:
-            found = "missing" if tensor is None else f"of shape {tensor.shape}"
-            raise RunLoadError(f"{place} is of another network: {'/'.join(leaf)} is {found}")
-        with wrap_read_errors(str(place)):
-            leaves[leaf] = tensor.read()
-    return unflatten_dict(leaves)
+    return list(images)

@@ -142,11 +142,11 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
             if good:
                 # Filled up, or for a lone one another program would be compiled.
                 stacked = np.resize(np.stack(good), (run.batch_size, *good[0].shape))
-                logits = run.logits_prepared(stacked)
+                logits = run.logits(stacked, prepared=True)
                 probabilities = np.asarray(run.probabilities(logits))
                 heats = [None] * run.batch_size
                 if pictures is not None:
-                    heats = run.explain_prepared(stacked, logits.argmax(axis=1))
+                    heats = run.explain(stacked, logits.argmax(axis=1), prepared=True)
                 told = zip(logits, probabilities, heats, strict=True)
             for file, square in zip(chunk, squares, strict=True):
                 if isinstance(square, str):

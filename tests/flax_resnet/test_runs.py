@@ -1,4 +1,4 @@
-"""Loading a run and asking it."""
+"""Loading a run, and its predictions, features and explanations."""
 
 import logging
 import shutil
@@ -27,7 +27,7 @@ def run(digits_run):
 
 @pytest.fixture(scope="module")
 def test_images(digits_run):
-    """The digits' test images as the data set has them, 8×8, and their labels."""
+    """The test images of the digits as stored, 8×8, and their labels."""
     config = run_files.read_config(digits_run)
     source = DataLoader(config, "test", training=False).source
     images, labels = zip(*(source.decode(i) for i in range(len(source))), strict=True)
@@ -35,7 +35,7 @@ def test_images(digits_run):
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
-def test_predictions_are_the_evaluations(digits_run, test_images, weights):
+def test_predict_matches_evaluation(digits_run, test_images, weights):
     images, labels = test_images
     run = load_run(digits_run, weights=weights)
     probabilities = run.predict(images)
@@ -47,7 +47,7 @@ def test_predictions_are_the_evaluations(digits_run, test_images, weights):
     assert loss == pytest.approx(evaluated["loss"], rel=1e-4)
 
 
-def test_weights_are_what_the_run_evaluated_unless_told(digits_run):
+def test_default_weights_are_those_of_the_evaluation(digits_run):
     usual, ema, raw = (load_run(digits_run, weights=w) for w in (None, "ema", "raw"))
     assert usual.weights == "ema"
     same = jax.tree.map(np.array_equal, usual.variables, ema.variables)
@@ -56,7 +56,7 @@ def test_weights_are_what_the_run_evaluated_unless_told(digits_run):
                               raw.variables["params"]["head"]["kernel"])  # fmt: skip
 
 
-def test_every_form_of_an_image_gives_the_same(run, tmp_path):
+def test_all_image_types_give_the_same_prediction(run, tmp_path):
     pixels = photograph(1, 30, 40)
     Image.fromarray(pixels).save(tmp_path / "one.png")
     forms = [pixels, [pixels], pixels[None], Image.fromarray(pixels), tmp_path / "one.png",
@@ -65,13 +65,15 @@ def test_every_form_of_an_image_gives_the_same(run, tmp_path):
     assert expected.shape == (1, 10)
     for form in forms:
         np.testing.assert_array_equal(run.predict(form), expected)
-    grey = np.asarray(Image.fromarray(pixels).convert("L"))
-    np.testing.assert_array_equal(run.predict(grey), run.predict(np.stack([grey] * 3, axis=-1)))
+    gray = np.asarray(Image.fromarray(pixels).convert("L"))
+    np.testing.assert_array_equal(run.predict(gray), run.predict(np.stack([gray] * 3, axis=-1)))
 
 
-def test_batches_of_any_number_are_two_compilations(run, test_images):
+def test_any_number_of_images_needs_two_compilations(run, test_images):
     images = test_images[0]
     whole = run.logits(images[:70])
+    prepared = run.logits(run.prepare(images[:70]), prepared=True)
+    np.testing.assert_allclose(prepared, whole, atol=1e-4)
     one_by_one = np.concatenate([run.logits(image) for image in images[:3]])
     np.testing.assert_allclose(whole[:3], one_by_one, atol=1e-4)
     for count in (2, 31, 33):
@@ -80,7 +82,7 @@ def test_batches_of_any_number_are_two_compilations(run, test_images):
     assert run.predict([]).shape == (0, 10)
 
 
-def test_features_and_maps(run, test_images):
+def test_features_and_endpoints(run, test_images):
     images = test_images[0][:5]
     features, maps = run.features(images), run.endpoints(images)
     assert list(maps) == ["stem", "stage1", "stage2", "stage3"]
@@ -91,8 +93,18 @@ def test_features_and_maps(run, test_images):
     )
 
 
+def test_explain_defaults_to_the_predicted_classes(run, test_images):
+    images = test_images[0][:3]
+    maps = run.explain(images)
+    assert maps.shape == (3, 8, 8) and maps.dtype == np.float32 and maps.any(axis=(1, 2)).all()
+    classes = run.logits(images).argmax(axis=1)
+    prepared = run.explain(run.prepare(images), classes, prepared=True)
+    np.testing.assert_array_equal(maps, prepared)
+    assert run.explain([]).shape == (0, 8, 8)
+
+
 @pytest.mark.parametrize(
-    ("image", "words"),
+    ("image", "message"),
     [
         (np.zeros((8, 8, 3), np.float32), "uint8"),
         (np.zeros((8, 8, 5), np.uint8), r"\(8, 8, 5\)"),
@@ -104,39 +116,39 @@ def test_features_and_maps(run, test_images):
         ([3], "uint8"),
     ],
 )
-def test_what_is_no_image_is_named(run, image, words):
-    with pytest.raises(ImageDecodeError, match=words):
+def test_invalid_images_are_named_in_the_error(run, image, message):
+    with pytest.raises(ImageDecodeError, match=message):
         run.predict(image)
 
 
-def test_what_was_not_prepared_is_told_from_what_was(run, test_images):
+def test_images_that_are_not_prepared_are_rejected(run, test_images):
     squares = run.prepare(test_images[0][:2])
-    for method in (run.predict_prepared, run.logits_prepared, run.explain_prepared):
+    for method in (run.predict, run.logits, run.explain):
         for wrong in (squares / 255.0, squares[:, 1:], squares[..., :1]):
             with pytest.raises(ValueError, match=r"uint8 \(N, 8, 8, 3\), not"):
-                method(wrong)
+                method(wrong, prepared=True)
 
 
-def test_chosen_steps(digits_run):
+def test_load_run_selects_the_step(digits_run):
     rows = run_files.saved_steps(digits_run)
     assert load_run(digits_run).step == rows[-1] == 44
     assert load_run(digits_run, 22).step == 22
     assert load_run(digits_run, "best").step == evaluate_run(digits_run, "best").result["step"]
 
 
-def test_what_cannot_be_loaded_is_told_in_a_line(digits_run, tmp_path):
-    for arguments, words in (
+def test_load_errors_are_one_line(digits_run, tmp_path):
+    for arguments, message in (
         ((tmp_path,), "holds no run"),
-        ((None,), "path must name a run's folder, not be None"),
+        ((None,), "path must be the folder of a run, not None"),
         ((digits_run, 23), "no step 23; it has 22, 44"),
         ((digits_run, "newest"), "'newest'"),
         ((digits_run, "last", "average"), "'average'"),
     ):
-        with pytest.raises(WeightsError, match=words):
+        with pytest.raises(WeightsError, match=message):
             load_run(*arguments)
 
 
-def test_checkpoints_that_may_not_be_read_are_told_in_a_line(digits_run, tmp_path):
+def test_unreadable_checkpoints_are_reported(digits_run, tmp_path):
     copy = tmp_path / "run"
     (copy / "checkpoints").mkdir(parents=True)
     for name in ("config.json", "run.json"):
@@ -146,7 +158,7 @@ def test_checkpoints_that_may_not_be_read_are_told_in_a_line(digits_run, tmp_pat
         load_run("run")
 
 
-def test_a_damaged_last_checkpoint_is_never_used_unseen(digits_run, tmp_path, caplog):
+def test_damaged_last_checkpoint_falls_back_with_a_warning(digits_run, tmp_path, caplog):
     copy = tmp_path / "copy"
     shutil.copytree(digits_run, copy)
     step = copy / "checkpoints" / "44"
@@ -156,15 +168,15 @@ def test_a_damaged_last_checkpoint_is_never_used_unseen(digits_run, tmp_path, ca
     Path(largest).write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert load_run(copy).step == 22
-    assert "checksum differs; step 22 is used" in caplog.text
+    assert "checksum differs; using step 22 instead" in caplog.text
     with pytest.raises(WeightsError, match="checksum differs"):
         load_run(copy, 44)
 
 
-def test_an_image_of_pillows_is_its_own_file(tmp_path):
+def test_pillow_image_equals_its_file(tmp_path):
     rng = np.random.default_rng(0)
     turned = Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8))
-    turned.getexif()[0x0112] = 6  # to be turned by 90 degrees
+    turned.getexif()[0x0112] = 6  # rotated by 90 degrees
     turned.save(tmp_path / "turned.png", exif=turned.getexif())
     deep = Image.fromarray(rng.integers(0, 2**16, (6, 9), np.uint16))
     assert deep.mode == "I;16"

@@ -68,7 +68,7 @@ print(*exported.platforms)
 """
     assert python(code, tmp_path).split() == ["cpu", "cuda", "tpu"]
     found = np.concatenate(list(np.load(tmp_path / "found.npz").values()))
-    wanted = run.predict_prepared(squares)
+    wanted = run.predict(squares, prepared=True)
     assert wanted.max() > 0.2
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 

@@ -1,0 +1,109 @@
+"""Reading of a run's configuration, description and checkpoints. Checkpoints need Orbax."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import unflatten_dict
+
+from flax_resnet.resnet import ResNet
+from flax_resnet.weights.checkpoints import (
+    FOLDER,
+    best_in,
+    check_step,
+    find_checkpoint,
+    read_checkpoint,
+    steps_in,
+)
+from flax_resnet.weights.leaves import leaf_shapes
+from flax_resnet.weights.tensors import WeightsError, wrap_read_errors
+
+_log = logging.getLogger(__name__)
+
+
+class RunLoadError(WeightsError):
+    """There is no such run, or its checkpoints cannot be read; the message gives the reason."""
+
+
+class RequestError(RunLoadError):
+    """The run exists, but the requested step or weights do not."""
+
+
+def read_json(path: str, name: str) -> dict[str, Any]:
+    """Return the JSON object in the file ``name`` of the workdir ``path``."""
+    file_path = os.path.join(path, name)
+    try:
+        with open(file_path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise RunLoadError(f"{path!r} holds no run: there is no {file_path}") from None
+    except (OSError, ValueError) as error:
+        raise RunLoadError(f"cannot read {file_path}: {error}") from error
+    if not isinstance(content, dict):
+        raise RunLoadError(f"cannot read {file_path}: it is not a JSON object")
+    return content
+
+
+def restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, dict[str, Any]]:
+    """Return the number of the chosen step, and its variables.
+
+    Args:
+      path: the workdir.
+      step: a number, ``"last"`` or ``"best"``. If the last checkpoint is damaged, the previous
+        one is restored and a warning is logged.
+      model: the network that the variables must fit.
+      ema: whether to restore the moving average of the weights.
+
+    Raises:
+      RunLoadError: if no checkpoint can be restored.
+      OSError: if the folder of checkpoints cannot be read.
+    """
+    folder = os.path.join(path, FOLDER)
+    steps = steps_in(folder)
+    if not steps:
+        raise RunLoadError(f"{path!r} has no finished checkpoint yet")
+    if step == "best":
+        best = best_in(folder)
+        step = best[0] if best else steps[-1]
+    if step != "last":
+        if step not in steps:
+            raise RequestError(f"{folder} has no step {step}; it has {', '.join(map(str, steps))}")
+        return step, _read_step(folder, step, model, ema)
+    damage: WeightsError | None = None
+    for number in reversed(steps):
+        try:
+            variables = _read_step(folder, number, model, ema)
+        except WeightsError as error:
+            damage = damage or error
+            continue
+        if damage is not None:
+            _log.warning("%s; using step %d instead", damage, number)
+        return number, variables
+    raise RunLoadError(f"{damage}. None of {len(steps)} checkpoints can be read") from damage
+
+
+def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, Any]:
+    step_folder = Path(folder) / str(step)
+    try:
+        check_step(folder, step)
+        checkpoint = find_checkpoint(step_folder)
+    except (OSError, ValueError) as error:
+        raise RunLoadError(f"cannot read the checkpoint {step_folder}: {error}") from error
+    if checkpoint is None:
+        raise RunLoadError(f"cannot read the checkpoint {step_folder}: the folder holds none")
+    file = read_checkpoint(checkpoint, average=ema)
+    leaves = {}
+    for leaf, shape in leaf_shapes(model).items():
+        tensor = file.tensors.get("/".join(leaf))
+        if tensor is None or tensor.shape != shape:
+            problem = "missing" if tensor is None else f"of shape {tensor.shape}"
+            raise RunLoadError(
+                f"{step_folder} is of another network: {'/'.join(leaf)} is {problem}"
+            )
+        with wrap_read_errors(str(step_folder)):
+            leaves[leaf] = tensor.read()
+    return unflatten_dict(leaves)
