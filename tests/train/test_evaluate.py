@@ -106,7 +106,7 @@ def test_flipped_images_are_asked_about_too(command, digits_run, source, tmp_pat
 def test_another_split(command, tmp_path):
     result, _ = command("--split", "train[:100]", "--output", tmp_path)
     assert result["split"] == "train[:100]" and result["examples"] == 100
-    with pytest.raises(UsageError, match="no images under the split 'nowhere'"):
+    with pytest.raises(UsageError, match="no images in the split 'nowhere'"):
         command("--split", "nowhere", "--output", tmp_path)
 
 

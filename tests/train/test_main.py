@@ -244,7 +244,7 @@ def one_line(process, status, *words):
         (["--config.batch_size=2000"], ["batch_size=2000", "1437 training images"]),
         (["--config.model.name=resnt20"], ["resnt20", "did you mean 'resnet20'"]),
         (["--config.model.num_classes=3"], ["num_classes=3", "10 classes"]),
-        (["--config.dataset.train_split=trian"], ["no images under the split 'trian'", "train"]),
+        (["--config.dataset.train_split=trian"], ["no images in the split 'trian'", "train"]),
     ],
 )
 def test_wrong_usage_is_told_in_one_line(commands, tmp_path, arguments, words):

@@ -1,4 +1,4 @@
-"""Data sets that TFDS prepared: everything that knows TFDS."""
+"""Data sets prepared by TFDS (TensorFlow Datasets), read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import ml_collections
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from flax_resnet.decoding import ImageDecodeError
 from train.data.source import DataSource
-from train.data.tfrecord import TFRecordFiles
+from train.data.tfrecord import TFRecordFiles, damaged_file
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 
 FileFormat = tfds.core.FileFormat
@@ -24,15 +24,15 @@ RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
 PREPARE = "python -m train.prepare"
 
 
-def data_dir(dataset: ml_collections.ConfigDict) -> str:
-    """Where the data lie, in full: config.dataset.data_dir, or for TFDS's its default."""
+def data_dir(dataset: ConfigDict) -> str:
+    """Return ``config.dataset.data_dir`` as an absolute path, or TFDS's default directory."""
     if dataset.name == "folder" and not dataset.data_dir:
-        return ""  # which open_source refuses: TFDS's folder has no pictures
+        return ""  # an error in open_source: TFDS's default holds no image folder
     return resolve_data_dir(dataset.data_dir)
 
 
 def resolve_data_dir(chosen: str | None) -> str:
-    """The folder that is meant by ``chosen``, or TFDS's default, in full."""
+    """Return ``chosen`` as an absolute path, or TFDS's default directory if it is empty."""
     chosen = chosen or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in chosen:  # a bucket
         return chosen
@@ -40,13 +40,13 @@ def resolve_data_dir(chosen: str | None) -> str:
 
 
 def open_digits(folder: str, split: str) -> DataSource:
-    """Opens a split of the embedded digits, and prepares them in ``folder`` on first use."""
-    return _source(_prepared_digits(folder), "digits", split)
+    """Open a split of the digits, which are prepared in ``folder`` on first use."""
+    return _make_source(_prepared_digits(folder), "digits", split)
 
 
 def open_prepared(name: str, folder: str, split: str) -> DataSource:
-    """Opens ``split`` of the TFDS data set ``name``, prepared in ``folder``."""
-    return _source(open_builder(name, folder), f"tfds:{name}", split)
+    """Open ``split`` of the TFDS data set ``name``, prepared in ``folder``."""
+    return _make_source(open_builder(name, folder), f"tfds:{name}", split)
 
 
 def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
@@ -62,12 +62,12 @@ def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
                 builder.download_and_prepare()
         return builder
     except OSError as error:
-        # Another process that prepared them at the same time may have been first.
+        # Another process may have prepared them at the same time.
         if os.path.isdir(folder) and open_builder().is_prepared():
             return open_builder()
         raise RunError(
-            f"cannot write the digits into {folder!r} ({error}); name a folder that can be"
-            " written with --config.dataset.data_dir=FOLDER"
+            f"cannot write the digits to {folder!r} ({error}); set"
+            " --config.dataset.data_dir=FOLDER to a writable folder"
         ) from error
 
 
@@ -81,21 +81,22 @@ def _no_tfds_bars():
 
 
 def find_builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
-    """TFDS's builder of the data set ``name`` in ``folder``, prepared or not.
+    """Return TFDS's builder of the data set ``name`` in ``folder``, prepared or not.
 
-    Raises UsageError for a name, configuration or version that there is not, and RunError
-    where the data set's code needs a package that is not installed.
+    Raises:
+      UsageError: the name, configuration or version does not exist.
+      RunError: the data set's code needs a package that is not installed.
     """
     try:
         with contextlib.redirect_stdout(None):  # TFDS's banners
             return tfds.builder(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError as error:
-        raise UsageError(_no_such_name(name, folder, str(error))) from None
+        raise UsageError(_not_found(name, folder, str(error))) from None
     except ImportError as error:
         path, _, version = name.partition(":")
-        there = _versions(epath.Path(folder) / path)
-        if there and version in ("", *there):  # what is prepared opens without its code
-            return _from_metadata(epath.Path(folder) / path / (version or there[-1]))
+        prepared = _prepared_versions(epath.Path(folder) / path)
+        if prepared and version in ("", *prepared):  # prepared data open without their code
+            return _from_metadata(epath.Path(folder) / path / (version or prepared[-1]))
         missing = error.name or str(error).rpartition("No module named ")[2].strip("'")
         raise RunError(
             f"{name} is not prepared in {folder!r} and its code needs {missing}"
@@ -111,7 +112,7 @@ def _from_metadata(path: epath.Path) -> tfds.core.DatasetBuilder:
         raise RunError(f"cannot read the description in {path}: {_first_line(error)}") from error
 
 
-def _no_such_name(name: str, folder: str, reason: str) -> str:
+def _not_found(name: str, folder: str, reason: str) -> str:
     message = f"TFDS has no data set {name!r} and none is prepared in {folder!r}."
     resized = re.fullmatch(r"(\w+)_(\d+)", name)
     if resized and resized[1] in tfds.list_builders(with_community_datasets=False):
@@ -119,77 +120,80 @@ def _no_such_name(name: str, folder: str, reason: str) -> str:
             f"{message} Prepare it once with: {PREPARE} --dataset={resized[1]}"
             f" --resize={resized[2]} --data_dir={folder}"
         )
-    # TFDS says which name was near, and then lists all thousand.
-    near = [line for line in reason.splitlines() if "Did you mean" in line]
-    return f"{message} {' '.join(near)}".rstrip()
+    # TFDS suggests a similar name, and then lists all thousand.
+    suggestion = [line for line in reason.splitlines() if "Did you mean" in line]
+    return f"{message} {' '.join(suggestion)}".rstrip()
 
 
 def open_builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
-    """The builder of the data set ``name`` that is prepared in ``folder``.
+    """Return the builder of the data set ``name``, prepared in ``folder``.
 
-    Raises UsageError for a name that there is not and RunError, telling how to get it, where
-    the data set is not there or not whole.
+    Raises:
+      UsageError: there is no data set of that name.
+      RunError: the data set is missing or incomplete; the message explains how to get it.
     """
     builder = find_builder(name, folder)
     if not builder.is_prepared():
-        raise RunError(_why_not_prepared(builder, folder))
+        raise RunError(_not_prepared(builder, folder))
     if builder.info.splits.total_num_examples == 0:
-        raise RunError(f"{builder.data_path} holds no examples; {_again(builder, folder)}")
+        raise RunError(f"{builder.data_path} holds no examples; {_prepare_again(builder, folder)}")
     return builder
 
 
-def _why_not_prepared(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+def _not_prepared(builder: tfds.core.DatasetBuilder, folder: str) -> str:
     path, name = builder.data_path, builder.info.full_name.rpartition("/")[0]
     if reason := incomplete(builder, folder):
         return reason
-    if others := _versions(path.parent):
+    if others := _prepared_versions(path.parent):
         return (
             f"{path.parent} holds {builder.name} {' and '.join(others)}, but the installed TFDS"
-            f" looks for {path.name}; ask for the one that is there with"
+            f" expects {path.name}; select the prepared version with"
             f" --config.dataset.name=tfds:{name}:{others[-1]}"
         )
     if (epath.Path(folder) / "dataset_info.json").exists():
         return (
-            f"{folder!r} is itself a prepared data set; config.dataset.data_dir is the folder"
-            f" that holds {builder.name}/{path.name}"
+            f"{folder!r} is itself a prepared data set; set config.dataset.data_dir to the folder"
+            f" that contains {builder.name}/{path.name}"
         )
     return (
         f"{name} is not in {folder!r} (there is no {path}). Prepare it once with:"
-        f" {prepare_command(builder, folder)}; or name the folder that has it with"
-        " --config.dataset.data_dir=FOLDER"
+        f" {prepare_command(builder, folder)}; or set --config.dataset.data_dir=FOLDER to the"
+        " folder that contains it"
     )
 
 
 def incomplete(builder: tfds.core.DatasetBuilder, folder: str) -> str | None:
-    """What is wrong with the folder of a data set that is there and yet not prepared."""
+    """Return the error message for a directory that exists but is not prepared, else None."""
     path = builder.data_path
     if path.exists() and any(path.iterdir()) and not builder.is_prepared():
-        return f"{path} has no dataset_info.json, so it is not complete; {_again(builder, folder)}"
+        return (
+            f"{path} has no dataset_info.json and is incomplete; {_prepare_again(builder, folder)}"
+        )
     return None
 
 
-def _versions(path: epath.Path) -> list[str]:
-    """The versions that are prepared in a data set's folder, the newest last."""
-    found = [
+def _prepared_versions(path: epath.Path) -> list[str]:
+    """Return the versions prepared in a data set's directory, the newest last."""
+    versions = [
         tfds.core.Version(child.name)
         for child in (path.iterdir() if path.exists() else ())
         if tfds.core.Version.is_valid(child.name) and (child / "dataset_info.json").exists()
     ]
-    return [str(version) for version in sorted(found)]
+    return [str(version) for version in sorted(versions)]
 
 
-def _again(builder: tfds.core.DatasetBuilder, folder: str) -> str:
+def _prepare_again(builder: tfds.core.DatasetBuilder, folder: str) -> str:
     return f"delete it and prepare it again with: {prepare_command(builder, folder)}"
 
 
 def prepare_command(builder: tfds.core.DatasetBuilder, folder: str) -> str:
-    """The command that prepares a data set, for messages."""
+    """Return the command that prepares a data set, for messages."""
     name = builder.info.full_name.rpartition("/")[0]
     command = f"{PREPARE} --dataset={name} --data_dir={folder}"
     if builder.name == "imagenet2012":
         command += (
-            " --manual_dir=DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
-            " from image-net.org"
+            " --manual_dir=DIR, where DIR contains ILSVRC2012_img_train.tar and"
+            " ILSVRC2012_img_val.tar from image-net.org"
         )
     return command
 
@@ -199,14 +203,15 @@ def _first_line(error: BaseException) -> str:
 
 
 def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Sequence[bytes]:
-    """The serialized examples of ``split``, in order, by number.
+    """Return random access to the serialized examples of ``split``, in order.
 
-    Raises UsageError for a split without images, and RunError where files are missing or
-    damaged or of a format without random access.
+    Raises:
+      UsageError: there is no such split, or it is empty.
+      RunError: files are missing or damaged, or their format has no random access.
     """
     formats = builder.info.available_file_formats()
     if FileFormat.ARRAY_RECORD in formats and builder.info.file_format != FileFormat.ARRAY_RECORD:
-        # Kept in several formats: as TFDS does, take the one that it reads at random.
+        # Prepared in several formats: like TFDS, use the one with random access.
         builder.info.set_file_format(
             FileFormat.ARRAY_RECORD, override=True, override_if_initialized=True
         )
@@ -217,37 +222,34 @@ def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Seq
     except Exception as error:  # TFDS raises many kinds
         splits = ", ".join(builder.info.splits)
         raise UsageError(
-            f"{name} has no images under the split {split!r}; it has {splits}"
+            f"{name} has no images in the split {split!r}; its splits are {splits}"
         ) from error
     if builder.info.file_format == FileFormat.TFRECORD:
         return TFRecordFiles(parts)
     if builder.info.file_format != FileFormat.ARRAY_RECORD:
         raise RunError(
             f"{builder.data_path} was prepared as {builder.info.file_format.value}, which is not"
-            f" read here; {_again(builder, os.fspath(builder.data_dir_root))}"
+            f" supported; {_prepare_again(builder, os.fspath(builder.data_dir_root))}"
         )
     _check_array_records({part.filename: part.examples_in_shard for part in parts})
     return builder.as_data_source(split=split, deserialize_method=RAW_BYTES)
 
 
 def _check_array_records(files: dict[str, int]) -> None:
-    """Finds missing and cut files now; reading would find them when their turn comes."""
+    """Raise RunError for missing and truncated files, which reading would find only later."""
 
     def check(path: str, expected: int) -> None:
         if "://" in path:
             return
-        found = 0 if os.path.exists(path) else None
-        with contextlib.suppress(RuntimeError):  # closing one that is damaged
+        records = 0 if os.path.exists(path) else None
+        with contextlib.suppress(RuntimeError):  # from closing a damaged file
             reader = ArrayRecordReader(path)
-            found = reader.num_records() if reader.ok() else found
+            records = reader.num_records() if reader.ok() else records
             reader.close()
-        if found != expected:
-            what = (
-                "is missing" if found is None else f"is damaged ({found:,} of {expected:,} records)"
-            )
-            raise RunError(
-                f"{path} {what}; copy it anew, or delete the data set and prepare it again"
-            )
+        if records != expected:
+            if records is None:
+                raise damaged_file(path, "is missing")
+            raise damaged_file(path, f"is damaged ({records:,} of {expected:,} records)")
 
     with ThreadPoolExecutor(16) as pool:
         for _ in pool.map(check, *zip(*files.items(), strict=True)):
@@ -257,14 +259,14 @@ def _check_array_records(files: dict[str, int]) -> None:
 class Examples(Sequence):
     """Random access to ``{image_key: encoded bytes, label_key: int}``, from any thread.
 
-    Raises BadImage for a record that cannot be read.
+    Indexing raises ImageDecodeError for a record that cannot be parsed.
     """
 
     def __init__(
         self, raw: Sequence[bytes], features: Any, image_key: str, label_key: str, where: str
     ):
         self._raw = raw
-        # Other features, such as file names, are not worth decoding.
+        # Skip the time to parse other features, such as file names.
         keys = (image_key, label_key)
         self._features = tfds.features.FeaturesDict({key: features[key] for key in keys})
         self._decoders = {image_key: tfds.decode.SkipDecoding()}
@@ -289,7 +291,7 @@ class Examples(Sequence):
 
 
 class Names(Sequence):
-    """The records' own names, such as ImageNet's file names, read when they are asked for."""
+    """The records' names, such as ImageNet's file names, read on access."""
 
     def __init__(self, raw: Sequence[bytes], features: Any, key: str):
         self._raw, self._key = raw, key
@@ -303,22 +305,26 @@ class Names(Sequence):
         return name.decode(errors="replace")
 
 
-def _source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> DataSource:
+def _make_source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> DataSource:
     features = builder.info.features
-    image_key = only(features, tfds.features.Image, name)
-    label_key = only(features, tfds.features.ClassLabel, name)
+    image_key = find_feature(features, tfds.features.Image, name)
+    label_key = find_feature(features, tfds.features.ClassLabel, name)
     raw = raw_records(builder, name, split)
     where = f"{split!r} in {builder.data_path}"
     records = Examples(raw, features, image_key, label_key, where)
     class_names = tuple(features[label_key].names)
-    named = [key for key in ("file_name", "image/filename", "id") if key in features]
-    texts = [key for key in named if isinstance(features[key], tfds.features.Text)]
-    names = Names(raw, features, texts[0]) if texts else None
+    candidates = [key for key in ("file_name", "image/filename", "id") if key in features]
+    text_keys = [key for key in candidates if isinstance(features[key], tfds.features.Text)]
+    names = Names(raw, features, text_keys[0]) if text_keys else None
     return DataSource(name, split, class_names, records, image_key, label_key, names)
 
 
-def only(features: Any, kind: type, name: str) -> str:
-    """The key of the feature of this kind; of several, the one called image or label."""
+def find_feature(features: Any, kind: type, name: str) -> str:
+    """Return the key of the feature of type ``kind``; of several, ``"image"`` or ``"label"``.
+
+    Raises:
+      UsageError: there is none.
+    """
     keys = [key for key, feature in features.items() if isinstance(feature, kind)]
     if not keys:
         raise UsageError(f"{name} has no {kind.__name__} feature; it has {', '.join(features)}")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from flax_resnet.decoding import decode_rgb
 from train.data.images import encode_jpeg, read_header, resize_area
-from train.data.tfds_source import only, open_builder, raw_records
+from train.data.tfds_source import find_feature, open_builder, raw_records
 from train.prepare import staging
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import format_bytes
@@ -58,7 +58,7 @@ def resize_dataset(
     if os.path.exists(os.path.join(destination, "dataset_info.json")):
         print(f"{destination} exists: nothing to resize", flush=True)
         return open_builder(name, folder)
-    image_key = only(builder.info.features, tfds.features.Image, builder.name)
+    image_key = find_feature(builder.info.features, tfds.features.Image, builder.name)
     shape = builder.info.features[image_key].shape
     if None not in shape[:2] and min(shape[:2]) <= side:
         raise UsageError(

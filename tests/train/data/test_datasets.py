@@ -77,10 +77,10 @@ def test_reading_digits_needs_no_tensorflow_and_no_second_preparation(data_dir):
             "digits",
             "trian",
             UsageError,
-            "the split .trian.; it has (train, test|test, train)",
+            "the split .trian.; its splits are (train, test|test, train)",
         ),
-        ("digits", "train[50%:20%]", UsageError, "no images under the split"),
-        ("digits", "train[:0]", UsageError, "no images under the split"),
+        ("digits", "train[50%:20%]", UsageError, "no images in the split"),
+        ("digits", "train[:0]", UsageError, "no images in the split"),
     ],
 )
 def test_missing_data_are_reported_in_one_line(digits_config, name, split, error, message):

@@ -1,4 +1,4 @@
-"""Prepared directories of either format: splits and names, and what is told of odd ones."""
+"""Prepared data sets of either file format: splits, names and error messages."""
 
 import json
 import os
@@ -39,8 +39,8 @@ place = pytest.fixture(two_splits)
     ],
 )
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
-def test_splits_give_the_same_records_in_either_format(tmp_path, split, expected, file_format):
-    # ArrayRecord has no empty files.
+def test_splits_have_the_same_records_in_either_format(tmp_path, split, expected, file_format):
+    # ArrayRecord has no empty files, so every shard has records.
     place = write(tmp_path, {"train": [4, 6], "validation": [2, 4]}, file_format=file_format)
     source = opened(place, split)
     assert indices(source) == list(expected)
@@ -49,22 +49,22 @@ def test_splits_give_the_same_records_in_either_format(tmp_path, split, expected
         assert source[i] == (example(index)["image"], index % 3)
 
 
-def test_records_are_called_by_their_files_names(place):
+def test_records_have_the_names_of_their_files(place):
     source = opened(place, "train[3:7]")
     assert [source.record_name(i) for i in range(4)] == [f"{i}.JPEG" for i in (3, 4, 5, 6)]
 
 
-def test_without_its_description_a_directory_is_not_whole(place):
+def test_a_directory_without_dataset_info_is_incomplete(place):
     (place / "dataset_info.json").unlink()
     with pytest.raises(UsageError, match=r"Could not read .*dataset_info\.json"):
         opened(place)
     place.parent.rename(place.parents[1] / "cifar10")
     (place.parents[1] / "cifar10" / VERSION).rename(place.parents[1] / "cifar10" / "3.0.2")
-    with pytest.raises(RunError, match=r"has no dataset_info\.json, so it is not complete"):
+    with pytest.raises(RunError, match=r"has no dataset_info\.json, and is incomplete"):
         open_prepared("cifar10", str(place.parents[1]), "train")
 
 
-def test_another_version_than_the_one_looked_for_is_named(tmp_path):
+def test_the_message_names_the_prepared_version(tmp_path):
     place = write(tmp_path, {"train": [3]})
     info = json.loads((place / "dataset_info.json").read_text())
     (place / "dataset_info.json").write_text(json.dumps(info | {"name": "cifar10"}))
@@ -74,28 +74,28 @@ def test_another_version_than_the_one_looked_for_is_named(tmp_path):
     with pytest.raises(RunError, match=r"holds cifar10 1\.2\.0.*name=tfds:cifar10:1\.2\.0"):
         open_prepared("cifar10", str(tmp_path), "train")
     assert len(open_prepared("cifar10:1.2.0", str(tmp_path), "train")) == 3
-    # The folder of the data set itself in place of the one above.
+    # The directory of the data set itself instead of its parent.
     with pytest.raises(RunError, match="is itself a prepared data set"):
         open_prepared("cifar10", str(tmp_path / "cifar10" / "1.2.0"), "train")
 
 
-def test_a_data_set_without_classes_is_refused(tmp_path):
+def test_a_data_set_without_classes_is_an_error(tmp_path):
     features = tfds.features.FeaturesDict({"image": tfds.features.Image()})
     place = write(tmp_path, {"train": [2]}, features, make=lambda n: {"image": b"x"})
     with pytest.raises(UsageError, match="has no ClassLabel feature; it has image"):
         opened(place)
 
 
-def test_splits_that_are_empty_or_not_there(tmp_path):
+def test_empty_and_unknown_splits_are_errors(tmp_path):
     place = write(tmp_path, {"train": [2], "test": [0]})
     for split in ("test", "train[1:1]", "valid"):
-        with pytest.raises(UsageError, match=r"no images under the split .*; it has train, test"):
+        with pytest.raises(UsageError, match=r"no images in the split .* are train, test"):
             opened(place, split)
     with pytest.raises(RunError, match="holds no examples"):
         opened(write(tmp_path / "none", {"train": [0]}))
 
 
-def test_of_several_formats_array_record_is_read(place):
+def test_array_record_is_preferred_over_other_formats(place):
     info = json.loads((place / "dataset_info.json").read_text())
     info["alternativeFileFormats"] = ["array_record"]
     (place / "dataset_info.json").write_text(json.dumps(info))
@@ -114,18 +114,18 @@ class Part:
     def __init__(self, filename):
         self.filename, self.skip = filename, 0
         size = os.path.getsize(filename)
-        starts = tfrecord._walk(tfrecord._LocalFile(filename).read, size, filename)
+        starts = tfrecord._scan(tfrecord._LocalFile(filename).read, size, filename)
         self.take = self.examples_in_shard = len(starts) - 1
 
 
-def test_a_format_without_random_access_is_refused(place):
+def test_a_format_without_random_access_is_an_error(place):
     info = json.loads((place / "dataset_info.json").read_text())
     (place / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "riegeli"}))
     with pytest.raises(RunError, match=r"prepared as riegeli.*train\.prepare"):
         opened(place)
 
 
-def test_what_is_prepared_opens_where_its_code_cannot_be_imported(place, monkeypatch):
+def test_prepared_data_open_if_their_code_cannot_be_imported(place, monkeypatch):
     def builder(*arguments, **options):
         raise ModuleNotFoundError("No module named 'apache_beam'", name="apache_beam")
 

@@ -1,4 +1,4 @@
-"""TFRecord files: read at random, by threads and processes, also from buckets."""
+"""Random access to TFRecord files by threads and processes, also in buckets."""
 
 import io
 import multiprocessing
@@ -20,8 +20,8 @@ from tests.train.data.tfrecords import (
     indices,
     opened,
     own_cache,
+    scans,
     two_splits,
-    walks,
     write,
 )
 from train.data import tfrecord
@@ -32,11 +32,11 @@ cache = pytest.fixture(own_cache, autouse=True)
 place = pytest.fixture(two_splits)
 
 
-def test_shards_without_records_are_passed_over(place):
+def test_empty_shards_are_skipped(place):
     assert indices(opened(place)) == list(range(10))
 
 
-def test_numbers_outside_are_refused(place):
+def test_indices_out_of_range_raise_index_error(place):
     source = opened(place)
     assert source[-1] == source[9]
     for index in (10, -11):
@@ -44,9 +44,9 @@ def test_numbers_outside_are_refused(place):
             source[index]
 
 
-def test_reading_takes_no_tensorflow(place):
+def test_reading_does_not_import_tensorflow(place):
     code = (
-        "import sys; from train.data.prepared import open_prepared;"
+        "import sys; from train.data.tfds_source import open_prepared;"
         f"s = open_prepared({NAME!r}, {str(place.parents[1])!r}, 'train');"
         "s[9]; print(len(s), 'tensorflow' in sys.modules)"
     )
@@ -56,7 +56,7 @@ def test_reading_takes_no_tensorflow(place):
     assert done.stdout.split() == ["10", "False"], done.stderr
 
 
-def test_the_checksum_is_crc_32c():
+def test_checksum_is_crc_32c():
     # RFC 3720, B.4: 32 zeros, 32 ones, 0…31.
     rows = np.array([[0] * 32, [255] * 32, list(range(32))], np.uint8)
     crc = (tfrecord.masked_crc(rows) - np.uint32(0xA282EAD8)).astype(np.uint32)
@@ -64,7 +64,7 @@ def test_the_checksum_is_crc_32c():
     assert [hex(value) for value in unmasked] == ["0x8a9136aa", "0x62a8ab43", "0x46dd794e"]
 
 
-def test_tensorboards_files_are_tfrecord_files(tmp_path):
+def test_event_files_of_tensorboard_are_scanned(tmp_path):
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(tmp_path / "log")) as writer:
@@ -72,11 +72,11 @@ def test_tensorboards_files_are_tfrecord_files(tmp_path):
             writer.add_scalar("loss", 1.0, step)
     (path,) = map(str, (tmp_path / "log").iterdir())
     size = os.path.getsize(path)
-    starts = tfrecord._walk(tfrecord._LocalFile(path).read, size, path)
+    starts = tfrecord._scan(tfrecord._LocalFile(path).read, size, path)
     assert len(starts) == 1 + 1 + 20 and starts[-1] == size
 
 
-def test_any_number_of_threads_may_read(tmp_path):
+def test_several_threads_read_at_once(tmp_path):
     place = write(tmp_path, {"train": [50] * 4})
     source = opened(place)
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(200), 20)).tolist()
@@ -85,15 +85,15 @@ def test_any_number_of_threads_may_read(tmp_path):
     assert images == [example(i)["image"] for i in order]
 
 
-def test_only_some_files_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "OPEN_FILES", 3)
+def test_the_number_of_open_files_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfrecord, "MAX_OPEN_FILES", 3)
     source = opened(write(tmp_path, {"train": [2] * 40}))
 
     def count():
         return len(os.listdir("/proc/self/fd"))
 
     if not os.path.isdir("/proc/self/fd"):
-        pytest.skip("the system does not tell which files are open")
+        pytest.skip("/proc/self/fd does not exist")
     source[0]
     before = count()
     with ThreadPoolExecutor(4) as pool:
@@ -101,7 +101,7 @@ def test_only_some_files_stay_open(tmp_path, monkeypatch):
     assert count() <= before + 3
 
 
-def test_other_processes_get_it_by_pickling(place):
+def test_sources_are_pickled_for_other_processes(place):
     source = opened(place, "train[2:]")
     source[0]
     copy = pickle.loads(pickle.dumps(source))
@@ -115,12 +115,12 @@ def operator_getall(records):
     return [(records[i]["image"], records[i]["label"]) for i in range(len(records))]
 
 
-# Buckets
+# Buckets -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A folder ``gs://bucket`` that lives in memory."""
+    """A directory ``gs://bucket`` in memory."""
     pytest.importorskip("fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
 
@@ -140,25 +140,25 @@ def bucket(monkeypatch):
 
 def test_buckets_are_read_through_epath(place, bucket, cache, monkeypatch):
     if epath.Path("gs://bucket")._backend is not epath.backend.fsspec_backend:
-        pytest.skip("epath reads buckets through TensorFlow where that is installed")
+        pytest.skip("epath reads buckets with TensorFlow if it is installed")
     for file in place.iterdir():
         target = epath.Path(bucket) / NAME / VERSION / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     source = open_prepared(NAME, bucket, "train[1:]")
     assert indices(source) == list(range(1, 10))
-    walked = walks(monkeypatch)
+    scanned = scans(monkeypatch)
     assert indices(open_prepared(NAME, bucket, "train[1:]")) == list(range(1, 10))
-    assert not walked
+    assert not scanned
     (epath.Path(bucket) / NAME / VERSION / f"{NAME}-train.tfrecord-00000-of-00003").unlink()
     with pytest.raises(RunError, match=r"gs://bucket.* is missing"):
         open_prepared(NAME, bucket, "train")
 
 
-def test_files_that_only_seek_are_read_as_well(tmp_path):
+def test_files_that_can_only_seek_are_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(range(200)))
-    file = tfrecord._OtherFile(str(path))
+    file = tfrecord._RemoteFile(str(path))
     assert not hasattr(file._file, "fs")
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda start: file.read(start, 5), range(190)))

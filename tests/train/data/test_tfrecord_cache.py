@@ -1,4 +1,4 @@
-"""The cache of where records begin: filled once, mended, and done without."""
+"""The cache of record offsets: filled once, repaired, and optional."""
 
 import os
 import threading
@@ -6,24 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.train.data.tfrecords import indices, opened, own_cache, two_splits, walks
+from tests.train.data.tfrecords import indices, opened, own_cache, scans, two_splits
 from train.data import tfrecord
 
 cache = pytest.fixture(own_cache, autouse=True)
 place = pytest.fixture(two_splits)
 
 
-def test_files_are_walked_over_once(place, cache, monkeypatch):
-    walked = walks(monkeypatch)
+def test_each_file_is_scanned_once(place, cache, monkeypatch):
+    scanned = scans(monkeypatch)
     opened(place)
-    assert len(walked) == 2 == len(list(cache.iterdir()))
+    assert len(scanned) == 2 == len(list(cache.iterdir()))
     opened(place, "train[:3]")
-    assert indices(opened(place)) == list(range(10)) and len(walked) == 2
-    # A file that was changed is walked over again.
+    assert indices(opened(place)) == list(range(10)) and len(scanned) == 2
+    # A modified file is scanned again.
     shard = next(place.glob("*train*-00000-*"))
     stamp = shard.stat().st_mtime_ns + 1_000_000_000
     os.utime(shard, ns=(stamp, stamp))
-    assert indices(opened(place)) == list(range(10)) and len(walked) == 3
+    assert indices(opened(place)) == list(range(10)) and len(scanned) == 3
 
 
 @pytest.mark.parametrize(
@@ -36,23 +36,23 @@ def test_files_are_walked_over_once(place, cache, monkeypatch):
         lambda data: b"\xff" * 100,
     ],
 )
-def test_a_damaged_cache_is_ignored_and_mended(place, cache, monkeypatch, damage):
+def test_a_damaged_cache_is_ignored_and_repaired(place, cache, monkeypatch, damage):
     opened(place)
     for file in cache.iterdir():
         file.write_bytes(damage(file.read_bytes()))
-    walked = walks(monkeypatch)
-    assert indices(opened(place)) == list(range(10)) and len(walked) == 2
+    scanned = scans(monkeypatch)
+    assert indices(opened(place)) == list(range(10)) and len(scanned) == 2
     opened(place)
-    assert len(walked) == 2
+    assert len(scanned) == 2
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(place, cache):
+def test_reading_works_without_a_writable_cache(place, cache):
     cache.parent.parent.mkdir(parents=True, exist_ok=True)
-    cache.parent.write_text("a file where the folder would be")
+    cache.parent.write_text("a file in place of the directory")
     assert indices(opened(place)) == list(range(10))
 
 
-def test_two_processes_may_fill_the_cache_at_once(place, cache):
+def test_the_cache_may_be_filled_concurrently(place, cache):
     files = [(str(path), n) for path, n in zip(sorted(place.glob("*-valid*")), (2, 4), strict=True)]
     barrier = threading.Barrier(8)
 

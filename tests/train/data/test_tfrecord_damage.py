@@ -1,4 +1,4 @@
-"""Files of records that are damaged, missing or changed: what is told of them."""
+"""Error messages for damaged, missing and modified record files."""
 
 import os
 
@@ -24,7 +24,7 @@ def cut_in_header(data):
     return data + framed(b"x")[:7]
 
 
-def one_more(data):
+def one_too_many(data):
     return data + framed(b"x")
 
 
@@ -39,23 +39,23 @@ def huge(data):
         (huge, "is damaged at record 0"),
         (cut, "ends in the middle of record 5"),
         (cut_in_header, "ends in the middle of record"),
-        (one_more, "holds 7 records where dataset_info.json counts 6"),
-        (lambda data: b"", "holds 0 records where"),
+        (one_too_many, "has 7 records but dataset_info.json lists 6"),
+        (lambda data: b"", "has 0 records but"),
         (lambda data: os.urandom(300), "is damaged at record 0"),
     ],
 )
-def test_damaged_files_are_named_in_one_line(place, damage, message):
+def test_the_message_names_a_damaged_file_in_one_line(place, damage, message):
     shard = next(place.glob("*train*-00002-*"))
     shard.write_bytes(damage(shard.read_bytes()))
     with pytest.raises(RunError, match=message) as caught:
         opened(place)
-    told = str(caught.value)
-    assert str(shard) in told and "copy it anew" in told and "\n" not in told
+    message = str(caught.value)
+    assert str(shard) in message and "copy it again" in message and "\n" not in message
     assert len(opened(place, "validation")) == 6
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
-def test_missing_files_are_named_in_one_line(tmp_path, file_format):
+def test_the_message_names_a_missing_file_in_one_line(tmp_path, file_format):
     place = write(tmp_path, {"train": [4, 6]}, file_format=file_format)
     shard = next(place.glob("*train*-00001-*"))
     shard.unlink()
@@ -65,21 +65,21 @@ def test_missing_files_are_named_in_one_line(tmp_path, file_format):
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_array_record_file_is_told_in_one_line(tmp_path):
+def test_a_damaged_array_record_file_is_reported_in_one_line(tmp_path):
     place = write(tmp_path, {"train": [4]}, file_format="array_record")
     (shard,) = place.glob("*train*")
     data = shard.read_bytes()
     shard.write_bytes(data[: len(data) // 2])
-    with pytest.raises(RunError, match=r"is damaged \(0 of 4 records\); copy it anew") as caught:
+    with pytest.raises(RunError, match=r"is damaged \(0 of 4 records\); copy it again") as caught:
         opened(place)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_changes_while_it_is_in_use_is_noticed(place):
+def test_a_file_modified_while_in_use_raises_an_error(place):
     source = opened(place)
     shard = next(place.glob("*train*-00000-*"))
     shard.write_bytes(b"x" + shard.read_bytes())
-    with pytest.raises(RunError, match="changed while it was in use"):
+    with pytest.raises(RunError, match="changed while in use"):
         source[0]
     shard.unlink()
     source = opened(place, "validation")
@@ -88,7 +88,7 @@ def test_a_file_that_changes_while_it_is_in_use_is_noticed(place):
         source[5]
 
 
-def test_a_record_that_is_no_example_is_named(place):
+def test_a_record_without_an_image_is_named(place):
     shard = next(place.glob("*train*-00000-*"))
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"\x05image", b"\x05imagf", 1))

@@ -1,4 +1,4 @@
-"""Writes prepared directories of either format, and opens them, for the tests."""
+"""Prepared data sets of either file format for the tests."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ NAME, VERSION = "made_here", "1.2.0"
 
 
 def framed(record):
-    """One record as TFRecord keeps it; nothing reads the data's checksum."""
+    """One record in TFRecord's format; the checksum of the data is not read."""
     length = np.array([[len(record)]], "<u8").view(np.uint8)
     crc = tfrecord.masked_crc(length).astype("<u4").tobytes()
     return length.tobytes() + crc + record + b"data"
@@ -75,7 +75,7 @@ def two_splits(tmp_path):
 
 
 def own_cache(tmp_path, monkeypatch):
-    """The folder where the places of records are kept, one of the test's own."""
+    """The directory of the cached offsets, one per test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "flax_resnet" / "tfrecord"
 
@@ -85,14 +85,14 @@ def opened(place, split="train"):
 
 
 def indices(source):
-    """Which of the records made here a source gives, in order."""
+    """The numbers of the records of a source, in order."""
     return [int(source[i][0].split()[1]) for i in range(len(source))]
 
 
-def walks(monkeypatch):
-    """Counts how many files are walked over."""
-    walked, walk = [], tfrecord._walk
+def scans(monkeypatch):
+    """A list of the files that are scanned."""
+    scanned, scan = [], tfrecord._scan
     monkeypatch.setattr(
-        tfrecord, "_walk", lambda read, size, path: walked.append(path) or walk(read, size, path)
+        tfrecord, "_scan", lambda read, size, path: scanned.append(path) or scan(read, size, path)
     )
-    return walked
+    return scanned
