@@ -88,7 +88,7 @@ def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
     What was written to ``explain`` is passed over. Raises RunError for a folder without any
     pictures, and UsageError for one that has none but there.
     """
-    from train.data.image_folder import pictures_in
+    from train.data.image_folder import list_images
 
     own = None if explain is None else os.path.join(os.path.abspath(explain), "")
     files: dict[str, None] = {}
@@ -97,7 +97,7 @@ def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
             files[place] = None  # whatever is wrong with it shows when it is read
             continue
         try:
-            found = sorted(pictures_in(place, dangling=True))
+            found = sorted(list_images(place, dangling=True))
         except OSError as error:
             raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
         others = [f for f in found if own is None or not os.path.abspath(f).startswith(own)]

@@ -1,4 +1,4 @@
-"""Folders of pictures: what is found in them, and what is told where they are not right."""
+"""Image folders: layouts, file names and error messages."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from train.engine.experiment import check_classes
 from train.runtime.errors import RunError, UsageError
 from train.workdir import run_files
 
-PICTURE = encode(photograph(0, 12, 16), "PNG")
+IMAGE = encode(photograph(0, 12, 16), "PNG")
 
 
 def make(root, *files):
-    """Writes a small picture at each path."""
+    """Write a small image to each path."""
     for file in files:
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PICTURE)
+        path.write_bytes(IMAGE)
 
 
 def opened(root, split="train", **dataset):
@@ -39,10 +39,10 @@ def listed(source):
     }
 
 
-@pytest.mark.parametrize("held_out", ["val", "validation", "valid", "test"])
-def test_the_usual_layout(held_out, tmp_path):
-    make(tmp_path, "train/dog/1.jpg", "train/cat/2.jpg", "train/cat/3.jpg", f"{held_out}/cat/4.jpg")
-    make(tmp_path, f"{held_out}/dog/5.jpg")
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
+def test_folders_with_train_and_evaluation_splits(name, tmp_path):
+    make(tmp_path, "train/dog/1.jpg", "train/cat/2.jpg", "train/cat/3.jpg", f"{name}/cat/4.jpg")
+    make(tmp_path, f"{name}/dog/5.jpg")
     train, evaluation = opened(tmp_path), opened(tmp_path, "test")
     assert train.class_names == evaluation.class_names == ("cat", "dog")
     assert listed(train) == {
@@ -51,20 +51,20 @@ def test_the_usual_layout(held_out, tmp_path):
         ("train/cat/3.jpg", "cat"),
     }
     assert listed(evaluation) == {
-        (f"{held_out}/cat/4.jpg", "cat"),
-        (f"{held_out}/dog/5.jpg", "dog"),
+        (f"{name}/cat/4.jpg", "cat"),
+        (f"{name}/dog/5.jpg", "dog"),
     }
     check_classes(train, evaluation)
 
 
-def test_the_split_that_is_named_comes_first(tmp_path):
+def test_the_named_split_is_preferred(tmp_path):
     for split in ("train", "val", "test"):
         make(tmp_path, f"{split}/a/1.png", f"{split}/b/1.png")
     assert opened(tmp_path, "test").names[0].startswith("test")
     assert opened(tmp_path, "val").names[0].startswith("val")
 
 
-def test_nested_folders_endings_of_any_case_and_links(tmp_path):
+def test_nested_folders_extensions_in_any_case_and_links(tmp_path):
     make(
         tmp_path,
         "train/a/deep/er/1.JPG",
@@ -73,7 +73,7 @@ def test_nested_folders_endings_of_any_case_and_links(tmp_path):
         "elsewhere/9.webp",
     )
     make(tmp_path, "train/.cache/x.jpg", "train/a/._3.jpg")
-    (tmp_path / "train/a/notes.txt").write_text("no picture")
+    (tmp_path / "train/a/notes.txt").write_text("no image")
     (tmp_path / "train/empty").mkdir()
     (tmp_path / "train/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "train/a/loop").symlink_to(tmp_path / "train/a")
@@ -88,7 +88,7 @@ def test_nested_folders_endings_of_any_case_and_links(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "train/"])
-def test_without_evaluation_pictures_a_part_of_every_class_is_held_out(below, tmp_path):
+def test_without_evaluation_split_a_part_of_each_class_is_held_out(below, tmp_path):
     files = [
         f"{below}{name}/{i}.png" for name, count in (("a", 40), ("b", 10)) for i in range(count)
     ]
@@ -98,10 +98,10 @@ def test_without_evaluation_pictures_a_part_of_every_class_is_held_out(below, tm
     assert not listed(train) & listed(held)
     labels = [held[i][1] for i in range(len(held))]
     assert np.bincount(labels).tolist() == [8, 2]
-    assert listed(opened(tmp_path, "val")) == listed(held)  # again the same
+    assert listed(opened(tmp_path, "val")) == listed(held)  # the same selection
     assert listed(opened(tmp_path, "test", val_seed=1)) != listed(held)
     assert len(opened(tmp_path, "test", val_fraction=0.5)) == 25
-    # New pictures leave most on their side.
+    # When images are added, most stay on their side.
     make(tmp_path, f"{below}a/new1.png", f"{below}a/new2.png")
     assert len(listed(held) - listed(opened(tmp_path, "test"))) <= 2
 
@@ -113,50 +113,55 @@ def test_without_evaluation_pictures_a_part_of_every_class_is_held_out(below, tm
             [],
             "train",
             UsageError,
-            "no folder with pictures; put the pictures into ROOT/train/CLASS",
+            "no folder with images; put the images into ROOT/train/CLASS",
         ),
-        (["1.jpg", "2.jpg"], "train", UsageError, "no folder with pictures"),
+        (["1.jpg", "2.jpg"], "train", UsageError, "no folder with images"),
         (["train/a/1.jpg", "val/a/2.jpg"], "train", UsageError, "has one class, 'a'"),
         (["val/a/1.jpg", "val/b/2.jpg"], "train", UsageError, "no subfolder 'train'.* it has val"),
-        (["a/1.jpg", "b/1.jpg", "b/2.jpg"], "train", UsageError, "'a' has a single picture"),
-        (["train/a/1.jpg", "val/a/1.jpg"], "val[:3]", UsageError, "is a slice .*such as 'val'"),
+        (["a/1.jpg", "b/1.jpg", "b/2.jpg"], "train", UsageError, "'a' has a single image"),
+        (
+            ["train/a/1.jpg", "val/a/1.jpg"],
+            "val[:3]",
+            UsageError,
+            "TFDS's split syntax.*'val'",
+        ),
         (["train/a/1.jpg", "train/b/1.jpg"], "dev", UsageError, "no subfolder 'dev'.*it has train"),
     ],
 )
-def test_folders_that_are_not_right(files, split, error, message, tmp_path):
+def test_invalid_folders_are_reported_in_one_line(files, split, error, message, tmp_path):
     make(tmp_path, *files)
     with pytest.raises(error, match=message) as caught:
         opened(tmp_path, split)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(RunError, match=re.escape(f"'{tmp_path / 'nowhere'}' is not there")):
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(RunError, match=re.escape(f"'{tmp_path / 'nowhere'}' does not exist")):
         opened(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"--config\.dataset\.data_dir=FOLDER"):
         opened("")
-    with pytest.raises(UsageError, match="on a disk of this machine"):
-        opened("gs://bucket/pictures")
+    with pytest.raises(UsageError, match="on a local disk"):
+        opened("gs://bucket/images")
 
 
-def test_classes_that_differ_are_named(tmp_path):
+def test_different_classes_of_the_splits_are_named(tmp_path):
     make(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "val/cow/1.png")
     with pytest.raises(UsageError, match="'train' lacks 'cow'; 'test' lacks 'dog'"):
         check_classes(opened(tmp_path), opened(tmp_path, "test"))
 
 
-def test_every_odd_format_trains_from_a_folder(tmp_path, commands):
-    """Two steps and an evaluation of a folder with a file of every format, and a broken one."""
-    root = tmp_path / "pictures"
+def test_training_reads_every_image_format(tmp_path, commands):
+    """Six steps and an evaluation on a folder with a file of every format, and a corrupt one."""
+    root = tmp_path / "images"
     for split in ("train", "val"):
         for label in ("first", "second"):
             folder = root / split / label
             folder.mkdir(parents=True)
             for name, (encoded, *_) in every_format().items():
                 (folder / f"a.{name}").write_bytes(encoded)
-    (root / "train/first/png_named.JPEG").write_bytes(PICTURE)
-    (root / "train/first/broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    (root / "val/second/broken.jpg").write_bytes(PICTURE[:50])
+    (root / "train/first/png_named.JPEG").write_bytes(IMAGE)
+    (root / "train/first/broken.jpg").write_bytes(b"\xff\xd8 no image")
+    (root / "val/second/broken.jpg").write_bytes(IMAGE[:50])
     workdir = tmp_path / "run"
     arguments = (
         *("--config", "configs/resnet18_folder.py", "--workdir", workdir),
@@ -179,10 +184,10 @@ def test_every_odd_format_trains_from_a_folder(tmp_path, commands):
     assert evaluated.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1]
 
 
-def test_a_run_is_not_continued_on_other_pictures(tmp_path):
-    """Its folder may be moved, but its classes and their number stay."""
+def test_a_run_is_not_resumed_on_other_images(tmp_path):
+    """The folder may be moved, but the classes and the number of images must stay."""
     for split in ("train", "val"):
-        make(tmp_path, *(f"{split}/{picture}.png" for picture in ("a/1", "a/2", "b/1", "b/2")))
+        make(tmp_path, *(f"{split}/{image}.png" for image in ("a/1", "a/2", "b/1", "b/2")))
     config = default_config()
     config.dataset.update(name="folder", data_dir=str(tmp_path), image_size=8)
     splits = DataLoader(config, "train", training=True), DataLoader(config, "test", training=False)
@@ -196,7 +201,7 @@ def test_a_run_is_not_continued_on_other_pictures(tmp_path):
         run_files.check_data(str(tmp_path), DataLoader(config, "test", training=False))
 
 
-def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path):
+def test_a_class_name_that_is_not_utf8_is_an_error(tmp_path):
     for name in (b"cats", b"d\xf6gs"):
         place = os.path.join(os.fsencode(tmp_path), name)
         os.mkdir(place)

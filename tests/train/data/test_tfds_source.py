@@ -60,7 +60,7 @@ def test_a_directory_without_dataset_info_is_incomplete(place):
         opened(place)
     place.parent.rename(place.parents[1] / "cifar10")
     (place.parents[1] / "cifar10" / VERSION).rename(place.parents[1] / "cifar10" / "3.0.2")
-    with pytest.raises(RunError, match=r"has no dataset_info\.json, and is incomplete"):
+    with pytest.raises(RunError, match=r"has no dataset_info\.json and is incomplete"):
         open_prepared("cifar10", str(place.parents[1]), "train")
 
 
