@@ -90,12 +90,12 @@ def test_a_recipe_says_its_source_and_command_and_is_in_the_table(name):
     for field in ("^Source: ", "^Reports: ", r"\bOurs: .*measured", "^Assumes: "):
         assert re.search(field, text, re.M | re.S), field
     load_config(str(RECIPES[name]))
-    row = re.search(rf"^\| `{name}` \|.*\|$", (ROOT / "docs/RECIPES.md").read_text(), re.M)
-    assert row, f"docs/RECIPES.md has no row for {name}"
+    row = re.search(rf"^\| `{name}` \|.*\|$", (ROOT / "docs/recipes.md").read_text(), re.M)
+    assert row, f"docs/recipes.md has no row for {name}"
 
 
 def test_the_table_names_no_recipe_that_is_not_there():
-    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/RECIPES.md").read_text(), re.M)
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/recipes.md").read_text(), re.M)
     assert sorted(rows) == sorted(RECIPES)
 
 
