@@ -1,15 +1,16 @@
-"""Every snippet and command of the README and docs runs, taken from their text.
+"""Every command and snippet of the README and the documentation runs, taken from their text.
 
-Shell blocks are run by bash, with functions in place of ``python`` and the like that note what
-they are called with; then each call is made, in this process, as :class:`Calls` says. Blocks of
-Python run as they are, but for ``SUBSTITUTES``. The places that texts name stand for small things
-made here, see :func:`walk`.
+Shell blocks are run by bash with functions in place of ``python`` and other programs, which record
+their arguments; :class:`Calls` then runs each recorded call in this process. Python blocks run
+unchanged except for ``SUBSTITUTES``. The files and workdirs that the text names are small ones made
+by :func:`examples`.
 """
 
 import ast
 import glob
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import textwrap
@@ -23,39 +24,41 @@ from tests.conftest import command_of
 
 ROOT = Path(__file__).parent.parent
 
-DOCS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+DOCS = ["README.md", "CONTRIBUTING.md", *PAGES]
 
-# Commands whose effect another test shows, by their exact text in the docs.
+# Commands whose effect another test checks, by their exact text in the documentation.
 COVERED = {
-    "python -m train.plan --config configs/resnet20_digits.py": "train/test_plan.py",
-    "python -m train.evaluate --workdir runs/resnet20_digits": "train/test_evaluation.py",
+    "python -m train.plan --config configs/resnet20_digits.py": "train/plan/test_plan.py",
+    "python -m train.evaluate --workdir runs/resnet20_digits": "train/test_evaluate.py",
     "python -m train.predict --workdir runs/resnet20_digits IMAGE_OR_FOLDER --topk 3"
     " --explain explained": "train/test_predict.py",
     "python -m train.export --workdir runs/resnet20_digits --format stablehlo"
-    " --output digits.stablehlo": "train/test_export.py",
+    " --output digits.stablehlo": "train/export/test_export.py",
     "python -m train.export --workdir runs/finetuned --format torchvision"
-    " --output finetuned.safetensors": "train/test_export.py",
-    "python -m train.export --workdir runs/pictures --format stablehlo"
-    " --output exported/pictures.stablehlo": "train/test_export.py",
-    "python -m train.prepare --dataset cifar10 --data_dir ~/data": "train/test_prepare.py",
+    " --output finetuned.safetensors": "train/export/test_export.py",
+    "python -m train.export --workdir runs/images --format stablehlo"
+    " --output exported/images.stablehlo": "train/export/test_export.py",
+    "python -m train.prepare --dataset cifar10 --data_dir ~/data": "train/prepare/test_prepare.py",
     "python -m train.prepare --dataset imagenet2012 --data_dir ~/data"
-    " --manual_dir ~/downloads --resize 400": "train/test_prepare.py",
+    " --manual_dir ~/downloads --resize 400": "train/prepare/test_prepare.py",
+    "python -m train.statistics --config configs/resnet20_digits.py": "train/data/test_datasets.py",
     "python -m train.main --config configs/resnet50_imagenet_a1.py"
-    " --config.smoke=True": "train/test_recipes.py",
+    " --config.smoke=True": "test_recipes.py",
     "python -m train.main --config configs/resnet50_imagenet_fast.py"
-    " --config.smoke=True": "train/test_recipes.py",
+    " --config.smoke=True": "test_recipes.py",
     "python -m pytest": "conftest.py",  # this is it
 }
 
-# Training that is done, for two steps of a small net. Of all other training the command line is
-# read as train.main reads it, recipe and keys, and a run on the digits takes the place.
+# A developer's programs and the virtual environment; .ci/run uses them.
+PROGRAMS = ("python3", "source", "ruff", "sphinx-build", "scontrol")
+
+# Training that is run, for two steps of a small model. The command lines of all other training are
+# parsed as train.main parses them, recipe and keys, and a run on the digits takes the place.
 SMALL = ("--config.smoke=True", "--config.model.stage_sizes=1,1", "--config.model.width=8")
-TRAINED = ("runs/pictures", "runs/finetuned")
+TRAINED = ("runs/images", "runs/finetuned")
 
-# Blocks that show what a program prints, by how they begin.
-PRINTED = ("data:    digits", "digits test: 360 images")
-
-# Smaller networks and images, which compile in a moment, in blocks of Python.
+# Smaller models and images, which compile in a moment, in Python blocks.
 SUBSTITUTES = {
     'create_model("resnet50", num_classes=10, dtype=jnp.bfloat16)': 'create_model("resnet50",'
     " num_classes=10, dtype=jnp.bfloat16, stage_sizes=(1,), width=8)",
@@ -68,60 +71,59 @@ SUBSTITUTES = {
     "(1, 16, 12, 512)": "(1, 16, 12, 128)",
 }
 
-NOTING = """
-note() {  # in one piece, as commands in the background note at the same time
+RECORD = """
+record() {  # in one piece, since commands in the background record at the same time
     local own=calls.$BASHPID
     { printf '%s\\0' "$@"; printf '\\n'; } > "$own"
     cat "$own" >> calls
     rm "$own"
 }
-python() { note python "$@"; }
-pip() { note pip "$@"; }
 srun() { shift; "$@"; }
-scontrol() { note scontrol "$@"; }
-"""
+""" + "".join(
+    f'{name}() {{ record {name} "$@"; }}\n' for name in ("python", "pip", "flax-resnet", *PROGRAMS)
+)
 
 
 def blocks(name):
-    """``(language, text)`` of each fenced block of a file."""
+    """``(language, text)`` of every fenced block of a file."""
     text = (ROOT / name).read_text()
-    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.M | re.S)
-    assert 2 * len(found) == len(re.findall(r"^ *```", text, re.M)), "a block that is not closed"
-    return [(language, textwrap.dedent(inside)) for _, language, inside in found]
+    matches = re.findall(r"^( *)```([\w{}-]*)\n(.*?)^\1```$", text, re.M | re.S)
+    assert 2 * len(matches) == len(re.findall(r"^ *```", text, re.M)), "a block that is not closed"
+    return [(language, textwrap.dedent(inside)) for _, language, inside in matches]
 
 
-def calls(script, folder):
-    """What a shell script calls, as lists of arguments; the script has to end well."""
-    noted = folder / "calls"
-    noted.unlink(missing_ok=True)
+def recorded_calls(script, folder):
+    """Return the argument lists of all programs that a shell script calls."""
+    record = folder / "calls"
+    record.unlink(missing_ok=True)
     process = subprocess.run(
-        ["bash", "-c", NOTING + script],
+        ["bash", "-c", RECORD + script],
         cwd=folder,
-        env=os.environ | {"HOME": "~"},  # as the text has it
+        env=os.environ | {"HOME": "~"},  # as in the text
         capture_output=True,
         text=True,
         timeout=20,
     )
     assert (process.returncode, process.stderr) == (0, ""), script
-    lines = noted.read_text().split("\0\n") if noted.exists() else []
+    lines = record.read_text().split("\0\n") if record.exists() else []
     return [line.split("\0") for line in lines if line]
 
 
 @pytest.fixture(scope="module")
-def walk(digits_run, tmp_path_factory):
-    """A folder with what the texts name: pictures, weights, a run on the digits, the recipes."""
+def examples(digits_run, tmp_path_factory):
+    """A folder with what the text names: images, weights, a run on the digits, the recipes."""
     from flax_resnet import create_model, init_variables, save_weights
 
     folder = tmp_path_factory.mktemp("docs")
     random = np.random.default_rng(0)
     for label in ("cat", "dog"):
         for number in range(20):
-            place = folder / "DIR" / label / f"{number}.png"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(place), random.integers(0, 256, (40, 40, 3), np.uint8))
-    for name in ("a.png", "b.jpg", "PICTURE.png"):
+            path = folder / "DIR" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), random.integers(0, 256, (40, 40, 3), np.uint8))
+    for name in ("a.png", "b.jpg", "IMAGE.png"):
         cv2.imwrite(str(folder / name), random.integers(0, 256, (40, 50, 3), np.uint8))
-    os.rename(folder / "PICTURE.png", folder / "PICTURE")
+    os.rename(folder / "IMAGE.png", folder / "IMAGE")
     shutil.copytree(digits_run, folder / "runs" / "resnet20_digits")
     os.symlink(ROOT / "configs", folder / "configs")
 
@@ -140,41 +142,62 @@ def walk(digits_run, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished():
+    """The commands that were run already: several pages show the same ones."""
+    return set()
+
+
 class Calls:
-    """Makes the calls of shell blocks in ``folder``."""
+    """Runs the recorded calls in ``folder``."""
 
-    def __init__(self, folder, digits_run, monkeypatch):
+    def __init__(self, folder, digits_run, monkeypatch, finished):
         self.folder, self.digits_run, self.monkeypatch = folder, digits_run, monkeypatch
-        self.covered = set()
+        self.finished = finished
 
-    def make(self, call):
+    def run(self, call):
+        if call[0] == "flax-resnet":
+            call = self.as_module(call)
         text = " ".join(call)
         if text in COVERED:
             assert (ROOT / "tests" / COVERED[text]).exists()
-            return
-        if call[0] == "pip":
+        elif call[0] == "pip":
             self.pip(*call[1:])
-        elif call[0] == "scontrol":
-            pass  # SLURM's, and there is none here
-        else:
+        elif call[0] not in PROGRAMS and text not in self.finished:
             assert call[:2] == ["python", "-m"], text
             module, arguments = call[2], call[3:]
             arguments = [one for given in arguments for one in sorted(glob.glob(given)) or [given]]
             getattr(self, module.replace(".", "_"))(arguments)
+            self.finished.add(text)
+
+    def as_module(self, call):
+        """Return the call of the installed command as that of the module, with a recipe's path."""
+        _, command, *arguments = call
+        package = "flax_resnet" if command in ("weights", "summary") else "train"
+        module = "main" if command == "train" else command
+        recipes = {path.stem: f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
+        return ["python", "-m", f"{package}.{module}", *(recipes.get(a, a) for a in arguments)]
 
     def command(self, module, arguments):
-        """Runs a command's ``main`` as if it had been typed."""
+        """Run a command's ``main`` as if it had been typed."""
         main = command_of(module)
         self.monkeypatch.setattr("sys.argv", [module, *arguments])
         assert main() in (0, None), (module, arguments)
 
+    def stand_in(self, workdir, seed=0):
+        """Put a run on the digits where a workdir does not exist."""
+        if not os.path.isabs(workdir) and not os.path.exists(workdir):
+            shutil.copytree(self.digits_run, workdir)
+            path = Path(workdir, "config.json")
+            path.write_text(path.read_text().replace('"seed": 0', f'"seed": {seed}'))
+
     def pip(self, verb, *arguments):
-        """Extras exist; CI's script installs them, in a fresh environment."""
+        """The extras exist; .ci/run installs them, in a new environment."""
         assert verb == "install"
         extras = re.findall(r"\.\[(.*)\]", " ".join(arguments))
         for extra in extras:
             assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.M)
-        assert extras or arguments[-1] in (".", "-e"), arguments
+        assert extras or arguments[-1] == ".", arguments
 
     def train_main(self, arguments):
         from train import main
@@ -182,16 +205,13 @@ class Calls:
         _, config, workdir = main.parse(arguments)
         if workdir in TRAINED:
             self.command("train.main", [*arguments, *SMALL])
-        elif not os.path.isabs(workdir) and not os.path.exists(workdir):
-            shutil.copytree(self.digits_run, workdir)
-            path = os.path.join(workdir, "config.json")
-            text = open(path).read().replace('"seed": 0', f'"seed": {config.seed}')
-            open(path, "w").write(text)
+        else:
+            self.stand_in(workdir, config.seed)
 
     def train_plan(self, arguments):
         from train import main
 
-        main.parse(arguments)  # tests/train/plan has what it does
+        main.parse(arguments)  # tests/train/plan checks what it does
 
     def train_evaluate(self, arguments):
         self.command("train.evaluate", arguments)
@@ -199,42 +219,43 @@ class Calls:
     def train_predict(self, arguments):
         self.command("train.predict", arguments)
 
-    def train_export(self, arguments):
-        self.command("train.export", arguments)
-
     def train_compare(self, arguments):
-        assert len([one for one in arguments if one.startswith("runs/")]) > 1
+        runs = [one for one in arguments if one.startswith("runs/")]
+        assert len(runs) > 1
+        for run in runs:
+            self.stand_in(run)
         self.command("train.compare", arguments)
 
     def flax_resnet_summary(self, arguments):
         self.command("flax_resnet.summary", arguments)
 
     def flax_resnet_weights(self, arguments):
-        # The run's net here is narrower than any that has a name.
+        # The model of the run here is narrower than any that has a name.
         file = {"runs/resnet20_digits": "resnet20.safetensors"}
         arguments = [file.get(argument, argument) for argument in arguments]
         self.command("flax_resnet.weights", arguments)
 
 
-@pytest.mark.parametrize("name", DOCS)
-def test_the_snippets_and_commands_of(name, walk, digits_run, monkeypatch):
-    monkeypatch.chdir(walk)
-    # What commands set for their process is undone here.
+@pytest.mark.parametrize("name", [name for name in DOCS if blocks(name)])
+def test_commands_and_snippets_run(name, examples, digits_run, finished, monkeypatch):
+    monkeypatch.chdir(examples)
+    # Undo what commands set for their process.
     monkeypatch.setattr("os.environ", os.environ.copy())
-    made, namespace = Calls(walk, digits_run, monkeypatch), {}
+    calls, namespace = Calls(examples, digits_run, monkeypatch, finished), {}
     for language, text in blocks(name):
         if language == "python":
-            run_python(text, namespace, walk)
-        elif not text.startswith(PRINTED):
-            assert language == "", f"a block of {language}"
-            found = calls(text, walk)
-            assert found, f"nothing is called by\n{text}"
-            for call in found:
-                made.make(call)
+            run_python(text, namespace, examples)
+        elif language in ("", "bash"):
+            recorded = recorded_calls(text, examples)
+            assert recorded, f"nothing is called by\n{text}"
+            for call in recorded:
+                calls.run(call)
+        else:
+            assert language in ("text", "diff", "{toctree}", "{eval-rst}"), language
 
 
 def run_python(text, namespace, folder):
-    """Runs a block after the ones before it; a recipe is loaded as one."""
+    """Run a block after the ones before it; a recipe is loaded as one."""
     from train.config.loading import load_config
 
     for old, new in SUBSTITUTES.items():
@@ -246,31 +267,84 @@ def run_python(text, namespace, folder):
         exec(compile(ast.parse(text), "<docs>", "exec"), namespace)
 
 
-def everything():
-    return "\n".join((ROOT / name).read_text() for name in DOCS)
+@pytest.mark.parametrize("name", DOCS)
+def test_diffs_apply_to_the_code(name):
+    for text in (text for language, text in blocks(name) if language == "diff"):
+        header, *lines = text.splitlines()
+        assert header.startswith("+++ ")
+        before = "\n".join(line[1:] for line in lines if not line.startswith("+"))
+        assert before in (ROOT / header[4:]).read_text(), text
 
 
-def test_the_tables_of_this_test_name_what_is_there():
-    text = re.sub(r" *\\\n\s*", " ", everything())
-    for known in (*COVERED, *SUBSTITUTES, *PRINTED):
-        assert known in text, f"{known!r} is in no text any more"
+def whole_text(*names):
+    return "\n".join((ROOT / name).read_text() for name in names or DOCS)
 
 
-def test_what_is_named_in_running_text_exists():
-    """Modules, recipes, files and keys, in tables and between the blocks, too."""
+def test_the_tables_of_this_test_are_up_to_date():
+    text = re.sub(r" *\\\n\s*", " ", whole_text())
+    for known in (*COVERED, *SUBSTITUTES):
+        assert known in text, f"{known!r} is no longer in the documentation"
+
+
+def test_modules_recipes_files_and_keys_in_the_text_exist():
     from train.config.loading import KEYS
 
-    text = everything()
+    text = whole_text()
     for module in re.findall(r"python -m ((?:train|flax_resnet)[\w.]*)", text):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
-    for recipe in re.findall(r"\bconfigs/\w+\.py", text):
-        assert (ROOT / recipe).exists(), recipe
-    for key in re.findall(r"--config\.([a-z_.]+[a-z])", text):
+    code = "|".join(("train", "flax_resnet", "configs", "tests", "benchmarks"))
+    for path in re.findall(rf"(?<![\w/])(?:{code})/[\w/.]*\w(?![\w$])", text):
+        assert (ROOT / path).exists() or "NAME" in path, path
+    for key in re.findall(r"--config\.([a-z_.\d]+[a-z\d])", text):
         assert key in KEYS, key
-    for name in DOCS:
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text()):
-            assert (ROOT / name).parent.joinpath(link).exists(), (name, link)
+    groups = "|".join(sorted({key.split(".")[0] for key in KEYS if "." in key}))
+    for key in re.findall(rf"`((?:{groups})\.[a-z_\d]+)(?:=[^`]*)?`", text):
+        assert key in KEYS or key in ("model.init", "model.fit"), key
+
+
+def heading_anchors(path):
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_links_lead_to_files_and_headings(name):
+    for link, anchor in re.findall(r"\]\(([^)#: ]*)(?:#([^)]*))?\)", (ROOT / name).read_text()):
+        target = (ROOT / name).parent / link if link else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in heading_anchors(target), f"{link}#{anchor}"
+
+
+def test_the_readme_is_short_and_links_all_pages():
     readme = (ROOT / "README.md").read_text()
-    for name in DOCS[1:]:
-        assert f"({name})" in readme, f"the README does not mention {name}"
+    assert len(readme.splitlines()) <= 170
+    for page in PAGES:
+        assert re.search(rf"\({page}[#)]", readme), f"the README does not link {page}"
+
+
+def test_the_key_reference_is_complete():
+    from train.config.keys import KEYS
+
+    conf = runpy.run_path(str(ROOT / "docs/conf.py"))
+    tables = conf["config_tables"]()
+    assert re.findall(r"^\| `([\w.]+)`", tables, re.M) == list(KEYS)
+    assert "| `label_smoothing` | `0.0` | " in tables and "≥ 0 and < 1 |" in tables
+    app = None
+    source = [(ROOT / "docs/configuration.md").read_text()]
+    conf["insert_config_tables"](app, "configuration", source)
+    assert tables in source[0]
+
+
+def test_the_changelog_lists_every_renamed_key():
+    from train.config.checks import OTHER_NAMES
+    from train.config.keys import KEYS
+
+    text = whole_text("CHANGELOG.md")
+    groups = {"data", *(key.split(".")[0] for key in KEYS if "." in key)}
+    for old, new in OTHER_NAMES.items():
+        if old.split(".")[0] in groups and "." in old and not old.startswith("optimizer.beta1"):
+            group, _, leaf = old.rpartition(".")
+            assert f"`{group}.{leaf}`" in text or f"`{leaf}`" in text, old
+            assert f"`{new}`" in text or f"`{new.rpartition('.')[2]}`" in text, new
