@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flax_resnet.blocks import ResidualBlock as ResidualBlock
     from flax_resnet.folding import fold_batch_norm as fold_batch_norm
     from flax_resnet.init import init_variables as init_variables
-    from flax_resnet.resnet import FeatureInfo as Feature
+    from flax_resnet.resnet import FeatureInfo as FeatureInfo
     from flax_resnet.resnet import ResNet as ResNet
     from flax_resnet.runs import load_run as load_run
     from flax_resnet.summary import summarize as summarize

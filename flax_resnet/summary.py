@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnet.program import program
 from flax_resnet.resnet import STEMS, ResNet
 from flax_resnet.variants import create_model
 
@@ -154,7 +155,7 @@ def _describe(model: ResNet, stage: str, params) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table of the network that the command line names."""
     parser = argparse.ArgumentParser(
-        prog="python -m flax_resnet.summary",
+        prog=program("summary"),
         description="Prints a network's stages, parameters and multiply-adds.",
     )
     parser.add_argument("model", help="a name that flax_resnet.list_models() gives")

@@ -12,10 +12,9 @@ from train.runtime.errors import RunError, UsageError, warn
 
 def main() -> int:
     parser = Parser(
-        prog="python -m train.evaluate",
+        "train.evaluate",
         description="Evaluates a run's checkpoint on its evaluation split, every image once. The"
         " last line is a JSON object.",
-        allow_abbrev=False,
     )
     add_checkpoint_flags(parser)
     parser.add_argument("--split", default="", help="other images of the run's data, as in config")

@@ -18,13 +18,12 @@ from train.runtime.signals import STOPPED, StopRequest
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict, str]:
     """The flags, the whole configuration and the workdir. Raises UsageError."""
     parser = Parser(
-        prog="python -m train.main",
+        "train.main",
         description="Trains what a config says, or continues it: the same command resumes.",
         epilog="keys of a config, their defaults and meanings:\n" + loading.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="a recipe of configs/")
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, such as resnet20_digits, or a path")
     parser.add_argument(
         "--workdir", metavar="DIR", help="where the run lives; default: runs/NAME of the config"
     )

@@ -38,10 +38,9 @@ class Answer(NamedTuple):
 
 def main() -> int:
     parser = Parser(
-        prog="python -m train.predict",
+        "train.predict",
         description="Says what a run's network sees in pictures.",
         epilog="A file that cannot be read is named and passed over; the status is then 1.",
-        allow_abbrev=False,
     )
     add_checkpoint_flags(parser)
     parser.add_argument(

@@ -12,12 +12,11 @@ from train.runtime.cli import Parser, run_command, split_overrides
 
 def main() -> int:
     parser = Parser(
-        prog="python -m train.statistics",
+        "train.statistics",
         description="Measures the mean and deviation of a config's training images, and prints"
         " them as lines for the config.",
-        allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="a recipe of configs/")
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, such as resnet20_digits, or a path")
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
     config = loading.load_config(flags.config, overrides)

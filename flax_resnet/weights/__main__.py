@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Sequence
 
+from flax_resnet.program import program
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.loading import count_classes, guess_models, read_weights
@@ -20,7 +21,7 @@ from flax_resnet.weights.tensors import WeightsError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m flax_resnet.weights", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("weights"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="inspect|convert")
     look = commands.add_parser("inspect", help="what a weight file holds, and for which network")
     look.add_argument("file", metavar="FILE", help="a weight file or checkpoint directory")

@@ -11,10 +11,9 @@ from train.runtime.errors import RunError, UsageError, warn
 
 def main() -> int:
     parser = Parser(
-        prog="python -m train.compare",
+        "train.compare",
         description="Compares runs: a table here, and a page with curves and the keys that differ."
         " Runs that differ in their seed only are told together, mean ± sample deviation.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the runs' folders")
     parser.add_argument(

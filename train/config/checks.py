@@ -6,7 +6,7 @@ import difflib
 import math
 from typing import Any
 
-from train.config.keys import KEYS, Key
+from train.config.keys import KEYS
 from train.runtime.errors import UsageError
 
 # Former names of keys, and the names that other libraries have for them.

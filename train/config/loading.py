@@ -23,6 +23,8 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.files import ROOT
 
+RECIPES = ROOT / "configs"  # installed beside the packages
+
 
 def default_config() -> ConfigDict:
     """Return a new configuration with every key at its default."""
@@ -38,13 +40,17 @@ def default_config() -> ConfigDict:
     return ConfigDict(nested, type_safe=False)
 
 
-def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """Run the recipe at ``path``, apply ``(key, text)`` overrides and validate the result.
+def load_config(recipe: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """Run a recipe, apply ``(key, text)`` overrides and validate the result.
+
+    Args:
+      recipe: the name of one of the project's recipes, such as ``"resnet20_digits"``, or a path.
+      overrides: as from the command line.
 
     Raises:
       UsageError: the recipe, an override or the resulting configuration is invalid.
     """
-    config = _run_recipe(path)
+    config = _run_recipe(recipe)
     given = {name for name, _ in overrides}
     for name, text in overrides:
         set_key(config, name, parse(name, text))
@@ -176,9 +182,24 @@ def set_key(config: ConfigDict, name: str, value: Any) -> None:
     config[leaf] = value
 
 
-def _run_recipe(path: str) -> ConfigDict:
-    if not os.path.isfile(path):
-        raise UsageError(f"there is no config file {path!r}{_similar_files(path)}")
+def find_recipe(name: str) -> str:
+    """Return the path of a recipe: of the file ``name``, or of the project's recipe of that name.
+
+    Raises:
+      UsageError: there is neither.
+    """
+    if os.path.isfile(name):
+        return name
+    path = os.path.join(RECIPES, f"{name}.py")
+    if os.path.basename(name) == name and os.path.isfile(path):
+        return path
+    if os.path.basename(name) == name and not name.endswith(".py"):
+        raise UsageError(f"there is no recipe {name!r}{_similar_files(path)}")
+    raise UsageError(f"there is no config file {name!r}{_similar_files(name)}")
+
+
+def _run_recipe(name: str) -> ConfigDict:
+    path = find_recipe(name)
     # For `configs.bases`, from any folder and if another package has the same name.
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))

@@ -18,13 +18,12 @@ FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
 
 def main() -> int:
     parser = Parser(
-        prog="python -m train.export",
+        "train.export",
         description="Writes a run's network as a file that other programs load, loads it again in"
         " a process of its own, and compares the answers to real images. A model card that says"
         " how to load it, and a JSON file with the classes, go beside it.",
         epilog="stablehlo runs with jax alone, on cpu, cuda and tpu, from uint8 images to"
         " probabilities; the others are weights (.safetensors) under the names of that library.",
-        allow_abbrev=False,
     )
     add_checkpoint_flags(parser)
     parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")

@@ -14,12 +14,11 @@ from train.runtime.cli import Parser, chosen_workdir, run_command, set_up, split
 
 def main() -> int:
     parser = Parser(
-        prog="python -m train.plan",
+        "train.plan",
         description="Says what a run would need and what would fail, before hours are spent: does"
         " its first steps elsewhere, and measures. Status 1 where it would fail.",
-        allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="a recipe of configs/")
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, such as resnet20_digits, or a path")
     parser.add_argument(
         "--workdir", metavar="DIR", help="of the run, which stays as it is; default: as train.main"
     )

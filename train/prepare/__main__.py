@@ -12,10 +12,9 @@ from train.runtime.errors import UsageError
 def main() -> int:
     """Run the command and return its exit status."""
     parser = Parser(
-        prog="python -m train.prepare",
+        "train.prepare",
         description="Download and prepare a TFDS data set once, so that training can read it"
         " without TensorFlow. A data set that is already prepared is not changed.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--dataset", required=True, metavar="NAME", help="name in TFDS: imagenet2012, cifar10, …"

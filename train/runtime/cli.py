@@ -21,8 +21,22 @@ if TYPE_CHECKING:  # both import JAX, which takes a second
     from flax_resnet.runs import Run
 
 
+PROGRAM = "flax-resnet"  # the installed command, which train/runtime/entry_point.py runs
+
+
 class Parser(argparse.ArgumentParser):
-    """Tells a usage error in one line, without repeating the usage."""
+    """Parser of one command, which reports a usage error in one line.
+
+    Args:
+      module: the command's module; the program is called ``python -m MODULE``, or by the
+        installed command if that runs it.
+      kwargs: as for ``argparse.ArgumentParser``.
+    """
+
+    def __init__(self, module: str, **kwargs):
+        installed = sys.argv[0].startswith(f"{PROGRAM} ")
+        prog = sys.argv[0] if installed else f"python -m {module}"
+        super().__init__(prog=prog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str):
         raise UsageError(f"{message}; see {self.prog} --help")

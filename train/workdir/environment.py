@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 import flax_resnet
+from train.runtime.cli import PROGRAM
 from train.runtime.files import ROOT
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -43,6 +44,8 @@ def describe() -> dict[str, Any]:
 
 def command() -> str | None:
     """Return this project's command line as shell text, or None if none is running."""
+    if sys.argv[0].startswith(f"{PROGRAM} "):
+        return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
     main = getattr(sys.modules["__main__"], "__spec__", None)
     if main is None or not main.name.startswith("train."):
         return None
