@@ -1,1 +1,1 @@
-"""Recipes, one a file; ``bases`` is what several of them share."""
+"""Recipes, one per file; ``bases`` has the settings that several of them share."""

@@ -1,21 +1,21 @@
-"""What several recipes share. Not a recipe itself: ``from configs.bases import imagenet``."""
+"""Settings that several recipes share. Not a recipe: ``from configs.bases import imagenet``."""
 
 from train.config.loading import default_config
 
-# Of CIFAR's 50,000 training images each.
+# Measured on the 50,000 training images of each.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
 def imagenet(model):
-    """The classic 90 epochs on ImageNet, and the data of every ImageNet recipe.
+    """Return the classic 90 epochs on ImageNet, and the data of every ImageNet recipe.
 
     He et al. 2015 (arXiv:1512.03385, section 3.4) as torchvision's reference script trains its
-    V1 weights: SGD, batch 256, rate 0.1, decay 1e-4 of everything, random-resized crops and
-    flips. Three things differ: torchvision divides the rate by 10 at 30 and 60 of 90 epochs,
-    here a third time at 80, as Goyal et al. 2017 (arXiv:1706.02677, section 5.1); it computes
-    in float32, here in bfloat16; He et al. divided the rate where the error stood still, cropped
-    from images of 256 to 480 pixels, and changed their colours.
+    V1 weights: SGD, batch 256, learning rate 0.1, weight decay 1e-4 of all parameters,
+    random-resized crops and flips. Differences: torchvision divides the rate by 10 at epochs 30
+    and 60 of 90, here a third time at 80, as Goyal et al. 2017 (arXiv:1706.02677, section 5.1);
+    torchvision computes in float32, here bfloat16. He et al. divided the rate when the error
+    plateaued, cropped from images of 256 to 480 pixels, and augmented colors.
 
     The data are TFDS's imagenet2012; ``python -m train.prepare`` writes them.
     """
@@ -25,7 +25,7 @@ def imagenet(model):
     config.dataset.name = "tfds:imagenet2012"
     config.dataset.eval_split = "validation"
     config.dataset.image_size = 224
-    config.dataset.crop_pct = 0.875  # 256 pixels, of which 224 are cut
+    config.dataset.crop_pct = 0.875  # resize to 256 pixels, crop 224
     config.augment.rrc_scale = (0.08, 1.0)
     config.augment.hflip = True
 
@@ -40,19 +40,20 @@ def imagenet(model):
 
 
 def strikes_back():
-    """ResNet strikes back (Wightman et al. 2021, arXiv:2110.00476, table 2), procedure A2.
+    """Return procedure A2 of ResNet strikes back (Wightman et al. 2021, arXiv:2110.00476, table 2).
 
-    What the table leaves open is as in timm, which it was made with: blocks that start as their
-    shortcuts, operations of RandAugment that are done half of the time. Timm's RandAugment draws
-    each strength anew around 7 of 10 and knows more operations; here it is 7 of 10, which is 21
-    of 30, each time. It resizes by bilinear or bicubic at random, and mixes whole batches alike.
+    Settings that the table does not give are those of timm, which the authors used:
+    zero-initialized residual branches, and RandAugment operations with probability 0.5.
+    Differences: timm's RandAugment samples every magnitude around 7 of 10 and has more
+    operations, here the magnitude is always 7 of 10, which is 21 of 30; timm resizes with bilinear
+    or bicubic interpolation at random, and mixes all images of a batch in the same way.
     """
     config = imagenet("resnet50")
     config.model.zero_init_last = True
     config.dataset.crop_pct = 0.95
     config.dataset.interpolation = "bicubic"
     config.loss = "binary_cross_entropy"
-    config.bce_target_threshold = 0.2  # every label of a mixed image is wholly there
+    config.bce_target_threshold = 0.2  # every label of a mixed image counts in full
     config.augment.policy = "rand"
     config.augment.rand_magnitude = 21
     config.augment.rand_prob = 0.5
@@ -61,11 +62,11 @@ def strikes_back():
     config.augment.repeated_aug = 3
     config.model.drop_path = 0.05
 
-    config.batch_size = 2064  # the paper's 2048 is no multiple of the 3 repeats
+    config.batch_size = 2064  # the paper's 2048 is not a multiple of repeated_aug
     config.num_epochs = 300
     config.optimizer.name = "lamb"
     config.optimizer.eps = 1e-6
-    config.optimizer.grad_clip_norm = 1.0  # as LAMB does in timm
+    config.optimizer.grad_clip_norm = 1.0  # as timm's LAMB
     config.optimizer.weight_decay = 0.02
     config.optimizer.decay_norm_and_bias = False
     config.schedule.name = "cosine"
@@ -76,12 +77,13 @@ def strikes_back():
 
 
 def cifar(model):
-    """He et al. 2015 (arXiv:1512.03385, section 4.2) on CIFAR-10.
+    """Return the CIFAR-10 training of He et al. 2015 (arXiv:1512.03385, section 4.2).
 
-    64,000 steps of 128 images, rate 0.1 divided by 10 at 32,000 and 48,000, momentum 0.9, decay
-    1e-4, 4 pixels padded, a random crop of 32 and flips. Two things differ: the paper subtracts
-    the mean of each pixel, here each channel is normalised by its mean and deviation; and pads
-    with zeros after that, which is the mean colour, here with black before it.
+    64,000 steps of 128 images, learning rate 0.1 divided by 10 at steps 32,000 and 48,000,
+    momentum 0.9, weight decay 1e-4, random crops of 32 pixels after padding by 4, and flips.
+    Differences: the paper subtracts the mean of each pixel, here each channel is normalized by its
+    mean and standard deviation; the paper pads with zeros after that, which is the mean color, here
+    images are padded with black before it.
 
     The data are TFDS's cifar10; ``python -m train.prepare`` writes them.
     """

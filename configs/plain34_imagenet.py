@@ -1,8 +1,8 @@
-"""The 34-layer net without shortcuts on ImageNet, which resnet34_imagenet is better than.
+"""The 34-layer network without shortcuts on ImageNet, to compare with resnet34_imagenet.
 
-Source: He et al. 2015 (arXiv:1512.03385, section 4.1); configs/bases.py says what differs.
-Reports: He et al. 28.54 % top-1 error of ten crops, against 25.03 % with shortcuts that have no
-parameters. Ours: not measured.
+Source: He et al. 2015 (arXiv:1512.03385, section 4.1); configs/bases.py lists the differences.
+Reports: He et al. 28.54 % top-1 error with ten crops, against 25.03 % with parameter-free
+shortcuts. Ours: not measured.
 Assumes: one GPU of 16 GB, or several.
 
     python -m train.main --config configs/plain34_imagenet.py \\

@@ -3,7 +3,7 @@
 Source: a PyTorch tutorial on ResNet-101; torchvision's V1 weights, a new head of 10 classes,
 Adam at 0.001, batch 32. resnet101_cifar10_finetune_better improves it.
 Reports: a mean loss of 1.1499 in the first of 5 epochs. Ours: not measured.
-Assumes: one GPU of 12 GB, pip install 'flax-resnet[pretrained]', and the hub within reach; or
+Assumes: one GPU of 12 GB, pip install 'flax-resnet[pretrained]', and access to the hub; or
 --config.init_from=FILE, a ResNet-101's weights.
 
     python -m train.main --config configs/resnet101_cifar10_finetune.py \\

@@ -1,11 +1,10 @@
 """A pretrained ResNet-101 on CIFAR-10, meant to do better than the tutorial's recipe.
 
-Source: this project. What differs from resnet101_cifar10_finetune: the images are normalised as
-those that the net was trained on; SGD with a rate that falls, a tenth of it for all but the new
-head, so that what was learned stays; random crops and label smoothing; a larger batch,
-bfloat16.
+Source: this project. Differs from resnet101_cifar10_finetune: images are normalized as in
+pretraining; SGD with a decreasing rate, a tenth of it for everything but the new head, to
+preserve the pretrained features; random crops and label smoothing; a larger batch; bfloat16.
 Reports: nothing. Ours: not measured.
-Assumes: one GPU of 24 GB, and the rest as there.
+Assumes: one GPU of 24 GB, and the rest as in that recipe.
 
     python -m train.main --config configs/resnet101_cifar10_finetune_better.py \\
         --config.dataset.data_dir=DIR

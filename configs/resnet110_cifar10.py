@@ -1,6 +1,6 @@
 """ResNet-110 on CIFAR-10: the paper's recipe.
 
-Source: He et al. 2015 (arXiv:1512.03385, section 4.2); configs/bases.py says what differs. The
+Source: He et al. 2015 (arXiv:1512.03385, section 4.2); configs/bases.py lists the differences. The
 paper warms up at 0.01 until the training error is below 80 %, about 400 steps; here the rate
 rises linearly over 400.
 Reports: He et al. 6.43 % error (the best of five; 6.61 on average). Ours: not measured.

@@ -1,7 +1,7 @@
-"""ResNet-110 with norms before the convolutions on CIFAR-10.
+"""Pre-activation ResNet-110 on CIFAR-10.
 
-Source: He et al. 2016 (arXiv:1603.05027, section 4 and appendix); configs/bases.py says what
-differs. The paper warms up at 0.01 for 400 steps; here the rate rises linearly over them.
+Source: He et al. 2016 (arXiv:1603.05027, section 4 and appendix); configs/bases.py lists
+the differences. The paper warms up at 0.01 for 400 steps; here the rate rises linearly over 400.
 Reports: He et al. 6.37 % error. Ours: not measured.
 Assumes: any GPU.
 

@@ -1,8 +1,8 @@
-"""ResNet-152 V2 on ImageNet, norms before the convolutions: the classic 90 epochs.
+"""ResNet-152 V2 (pre-activation) on ImageNet: the classic 90 epochs.
 
-Source: He et al. 2016 (arXiv:1603.05027); the net is Keras's ResNet152V2, the recipe that of
-resnet152_imagenet.
-Reports: Keras 78.0 % top-1, trained otherwise and on images scaled to -1…1. Ours: not measured.
+Source: He et al. 2016 (arXiv:1603.05027); the network is Keras's ResNet152V2, the recipe that
+of resnet152_imagenet.
+Reports: Keras 78.0 % top-1, with another recipe and images scaled to -1…1. Ours: not measured.
 Assumes: one GPU of 80 GB, or several.
 
     python -m train.main --config configs/resnet152v2_imagenet.py \\

@@ -1,11 +1,11 @@
 """ResNet-18 on cats and dogs: a tutorial's recipe, which resnet18_cats_vs_dogs_better improves.
 
-Source: a PyTorch tutorial that writes ResNet-18 itself, with a 3×3 stem and no pool at 224
-pixels; SGD at 0.01 without momentum, batch 8. Differs: saves once an epoch, not each 100 steps,
-and evaluates as one should: on the test images and with running statistics.
+Source: a PyTorch tutorial with its own ResNet-18, which has a 3×3 stem and no pool at 224
+pixels; SGD at 0.01 without momentum, batch 8. Differs: saves every epoch, not every 100 steps,
+and evaluates on the test images with running statistics.
 Reports: 93.23 % after 10 epochs. Ours: not measured.
-Assumes: one GPU of 8 GB. 27 billion multiply-adds an image, fifteen times an ordinary
-ResNet-18's.
+Assumes: one GPU of 8 GB. 27 billion multiply-adds per image, fifteen times those of the
+usual ResNet-18.
 
     python -m train.main --config configs/resnet18_cats_vs_dogs.py \\
         --config.dataset.data_dir=DIR
@@ -25,7 +25,7 @@ def get_config():
     config.model.stem = "cifar"
     config.dataset.name = "folder"
     config.dataset.image_size = 224
-    config.dataset.crop_pct = 0.875  # 256 pixels, of which 224 are cut
+    config.dataset.crop_pct = 0.875  # resize to 256 pixels, crop 224
 
     config.batch_size = 8
     config.num_epochs = 10

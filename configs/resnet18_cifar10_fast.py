@@ -1,9 +1,9 @@
-"""ResNet-18 on CIFAR-10, made for the time to 96 %, with everything on the device.
+"""ResNet-18 on CIFAR-10, optimized for the time to 96 %, with all data on the device.
 
-Source: this project. The net is ImageNet's ResNet-18 with a 3×3 stem; one cycle of the rate
+Source: this project. The network is ImageNet's ResNet-18 with a 3×3 stem; a one-cycle schedule
 (Smith and Topin 2017, arXiv:1708.07120) and cutout (DeVries and Taylor 2017, arXiv:1708.04552).
 Reports: nothing. Others take 7 minutes to 96 % with a ResNet-18 on one A100 (airbench's author,
-who needs 27.3 s with another net). Ours: not measured.
+who needs 27.3 s with another network). Ours: not measured.
 Assumes: one GPU of 16 GB or a TPU core.
 
     python -m train.main --config configs/resnet18_cifar10_fast.py \\
@@ -35,5 +35,5 @@ def get_config():
     config.schedule.pct_start = 0.2
 
     config.eval.every_epochs = 5
-    config.checkpoint.every_epochs = 0  # at the end alone
+    config.checkpoint.every_epochs = 0  # only at the end
     return config

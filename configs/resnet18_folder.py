@@ -1,17 +1,17 @@
-"""ResNet-18 on your own pictures, one folder a class.
+"""ResNet-18 on your own images, one folder per class.
 
 Source: this project.
-Reports: nothing; it depends on the pictures. Ours: measured on 200 drawn ones of four classes, 55 %
-of 400 others.
-Assumes: one GPU or, for some hundred pictures, a CPU.
+Reports: nothing; it depends on the images. Ours: measured with 200 synthetic images of four
+classes, 55 % of 400 others.
+Assumes: one GPU or, for a few hundred images, a CPU.
 
     python -m train.main --config configs/resnet18_folder.py \\
         --config.dataset.data_dir=DIR
 
-DIR has ``train/CLASS/…`` and ``val/CLASS/…`` (or ``test/``), or just ``CLASS/…``, of which a
-fifth is held out for evaluation. Classes, splits and steps follow from the pictures: nothing
-else needs to be set. Trains from scratch; resnet50_folder_finetune begins with what another net
-has learned, which needs fewer pictures.
+DIR has ``train/CLASS/…`` and ``val/CLASS/…`` (or ``test/``), or only ``CLASS/…``, of which a
+fifth is held out for evaluation. Classes, splits and steps follow from the images: nothing else
+needs to be set. Trains from scratch; resnet50_folder_finetune starts from pretrained weights,
+which needs fewer images.
 """
 
 from train.config.loading import default_config
@@ -29,7 +29,7 @@ def get_config():
     config.augment.hflip = True
 
     config.batch_size = 32
-    config.num_epochs = 120  # of some hundred pictures, these are few steps
+    config.num_epochs = 120  # of a few hundred images: few steps
     config.label_smoothing = 0.1
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "cosine"

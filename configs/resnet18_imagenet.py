@@ -1,9 +1,9 @@
 """ResNet-18 on ImageNet: the classic 90 epochs.
 
-Source: He et al. 2015 (arXiv:1512.03385), as torchvision trains it; configs/bases.py says what
-differs.
-Reports: torchvision's V1 weights 69.758 % top-1; He et al. 27.88 % top-1 error of ten
-crops, with shortcuts that have no parameters (--config.model.shortcut=zero_pad).
+Source: He et al. 2015 (arXiv:1512.03385), as torchvision trains it; configs/bases.py lists
+the differences.
+Reports: torchvision's V1 weights 69.758 % top-1; He et al. 27.88 % top-1 error with ten
+crops and parameter-free shortcuts (--config.model.shortcut=zero_pad).
 Ours: not measured.
 Assumes: one GPU of 16 GB, or several.
 

@@ -1,8 +1,8 @@
-"""ResNet-20 on scikit-learn's handwritten digits: the whole trainer in about a minute.
+"""ResNet-20 on scikit-learn's handwritten digits: every part of the trainer in about a minute.
 
-Source: the net of He et al. 2015 (arXiv:1512.03385, section 4.2), on 1,437 images of 8×8 pixels
+Source: the network of He et al. 2015 (arXiv:1512.03385, section 4.2), on 1,437 images of 8×8 pixels
 that come with scikit-learn, enlarged to 16×16.
-Reports: nothing. Ours: 98.33 to 98.61 % top-1 of the 360 test images, measured with seeds 0 to 7.
+Reports: nothing. Ours: 98.33 to 98.61 % top-1 on the 360 test images, measured with seeds 0 to 7.
 Assumes: a laptop's CPU; nothing is downloaded.
 
     python -m train.main --config configs/resnet20_digits.py

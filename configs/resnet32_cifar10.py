@@ -1,6 +1,6 @@
 """ResNet-32 on CIFAR-10: the paper's recipe.
 
-Source: He et al. 2015 (arXiv:1512.03385, section 4.2); configs/bases.py says what differs.
+Source: He et al. 2015 (arXiv:1512.03385, section 4.2); configs/bases.py lists the differences.
 Reports: He et al. 7.51 % error. Ours: not measured.
 Assumes: any GPU.
 

@@ -1,15 +1,15 @@
-"""A pretrained ResNet-50 on your own pictures, one folder a class.
+"""A pretrained ResNet-50 on your own images, one folder per class.
 
-Source: this project; timm's A1 weights. The stem and the first stage stay as they are, the rest
+Source: this project; timm's A1 weights. The stem and the first stage stay fixed; the rest
 of the backbone learns at a tenth of the head's rate.
-Reports: nothing; it depends on the pictures. Ours: not measured.
-Assumes: one GPU of 8 GB, pip install 'flax-resnet[pretrained]', and the hub within reach; or
+Reports: nothing; it depends on the images. Ours: not measured.
+Assumes: one GPU of 8 GB, pip install 'flax-resnet[pretrained]', and access to the hub; or
 --config.init_from=FILE, a ResNet-50's weights.
 
     python -m train.main --config configs/resnet50_folder_finetune.py \\
         --config.dataset.data_dir=DIR
 
-DIR as in resnet18_folder. The head alone learns with --config.freeze=backbone.
+DIR as in resnet18_folder. --config.freeze=backbone trains only the head.
 """
 
 from train.config.loading import default_config
@@ -23,7 +23,7 @@ def get_config():
     config.dataset.name = "folder"
     config.dataset.eval_split = "val"
     config.dataset.image_size = 224
-    config.dataset.crop_pct = 0.95  # as the weights are made for
+    config.dataset.crop_pct = 0.95  # the preprocessing of the weights
     config.dataset.interpolation = "bicubic"
     config.augment.rrc_scale = (0.25, 1.0)
     config.augment.hflip = True

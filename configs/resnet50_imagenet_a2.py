@@ -1,7 +1,7 @@
 """ResNet-50 on ImageNet: ResNet strikes back, A2: 300 epochs, between the two others.
 
-Source: Wightman et al. 2021 (arXiv:2110.00476, table 2). Differs as configs/bases.py says:
-batch 2064 for 2048, and strengths of RandAugment that do not vary.
+Source: Wightman et al. 2021 (arXiv:2110.00476, table 2). Differs as listed in
+configs/bases.py: batch 2064 instead of 2048, and a constant RandAugment magnitude.
 Reports: timm's weights 79.83 % top-1 at 224 pixels. Ours: not measured.
 Assumes: 8 GPUs of 40 GB; on one --config.grad_accum_steps=6.
 

@@ -1,7 +1,7 @@
 """ResNet-50 on ImageNet: ResNet strikes back, A3: 100 epochs at 160 pixels, the cheapest of three.
 
-Source: Wightman et al. 2021 (arXiv:2110.00476, table 2). Differs as configs/bases.py says:
-strengths of RandAugment that do not vary.
+Source: Wightman et al. 2021 (arXiv:2110.00476, table 2). Differs as listed in
+configs/bases.py: a constant RandAugment magnitude.
 Reports: timm's weights 78.05 % top-1 at 224 pixels. Ours: not measured.
 Assumes: 8 GPUs of 40 GB; on one --config.grad_accum_steps=4.
 

@@ -1,10 +1,10 @@
 """ResNet-50 on ImageNet in 16 epochs, at 160 pixels and then at 192.
 
-Source: ffcv's rn50_16_epochs. Differs: no blur before the strided convolutions, no mean over
-both mirror images in evaluation, batch 1024 at a quarter of the rate for 4096; no bias and no
-norm decays, theirs spares the norms inside blocks alone; bfloat16.
+Source: ffcv's rn50_16_epochs. Differs: no blur before the strided convolutions; no
+averaging over mirror images in evaluation; batch 1024 at a quarter of the rate for 4096; no weight
+decay of biases and norms, where ffcv excludes only the norms inside blocks; bfloat16.
 Reports: ffcv 73.8 % top-1; 78.4 % in 88 epochs. Ours: not measured.
-Assumes: one GPU of 40 GB, or several, and images prepared with --resize 400, or cores enough to
+Assumes: one GPU of 40 GB, or several, and images prepared with --resize 400, or enough cores to
 decode them.
 
     python -m train.main --config configs/resnet50_imagenet_fast.py \\

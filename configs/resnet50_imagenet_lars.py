@@ -1,8 +1,8 @@
 """ResNet-50 on ImageNet with batches of 8,192 to 32,768 images: LARS.
 
-Source: You et al. 2017 (arXiv:1708.03888); the numbers are those that the code of Google's JAX
-entry to MLPerf 0.7 (2020) has for such batches; what was entered is 65,536. Differs: where a core
-has fewer than 64 images its batch norm takes those of several, here each device its own.
+Source: You et al. 2017 (arXiv:1708.03888); the values are those for such batches in the code of
+Google's JAX entry to MLPerf 0.7 (2020), whose submitted run used 65,536. Differs: with fewer than
+64 images per core, that code computes batch norm over several cores; here each device uses its own.
 Reports: MLPerf's entries end at 75.9 % top-1. Ours: not measured.
 Assumes: 32 devices of 16 GB; on 8 GPUs of 40 GB --config.grad_accum_steps=4.
 

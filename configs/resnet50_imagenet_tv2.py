@@ -1,9 +1,10 @@
-"""ResNet-50 on ImageNet: torchvision's 600 epochs, which made its V2 weights.
+"""ResNet-50 on ImageNet: the 600 epochs of torchvision's V2 weights.
 
-Source: torchvision's reference script, as its authors tell in "How to train state-of-the-art
-models using TorchVision's latest primitives" (2021). Differs: the moving average is taken each
-step, not each 32nd; no bias decays, theirs spare the norms' alone; pairs of images draw mixup
-or cutmix, not whole batches; the rate rises by the step, theirs by the epoch; bfloat16.
+Source: torchvision's reference script, as described in "How to train state-of-the-art
+models using TorchVision's latest primitives" (2021). Differs: the moving average is updated
+every step, not every 32nd; no weight decay of any bias, where torchvision excludes only those of
+norms; mixup or CutMix is chosen per pair of images, not per batch; the warm-up rises per step, not
+per epoch; bfloat16.
 Reports: torchvision's V2 weights 80.858 % top-1. Ours: not measured.
 Assumes: 8 GPUs of 24 GB; on one of 40 GB --config.grad_accum_steps=4.
 
@@ -24,7 +25,7 @@ def get_config():
     config.augment.mixup = 0.2
     config.augment.cutmix = 1.0
     config.augment.repeated_aug = 4
-    # Theirs keeps 1 - 2e-5 * 1024 * 32 / 600 each 32 steps: the 32nd root of that.
+    # torchvision's decay is 1 - 2e-5 * 1024 * 32 / 600 every 32 steps; this is its 32nd root.
     config.ema.decay = 0.999966
 
     config.batch_size = 1024

@@ -1,8 +1,8 @@
-"""Trains recipes in their smoke form, one after another in this process: DIR RECIPE…
+"""Train the smoke tests of recipes, one after another in this process: DIR RECIPE…
 
-Prints a line of JSON each: ``name`` and ``result``. Nothing is drawn, and nets compute in float32
-and have two stages, or one where another recipe has trained that net with two: compiling takes most
-of the time. All but one, which is trained as users see it.
+Prints one JSON object per line: ``name`` and ``result``. Nothing is plotted, and networks compute
+in float32 and have two stages, or one if another recipe has trained that network with two, since
+most of the time is compilation. Only one recipe is trained as users run it.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ WHOLE = "resnet50_imagenet_a3"
 
 
 def small_form(recipe, trained):
-    """The recipe's small configuration; ``trained`` has the nets that were, and gets this one."""
+    """Return the recipe's small configuration and add its network to the ``trained`` ones."""
     config = load_config(recipe, CHEAPER)
-    net = str(make_model(config, 10))
-    if net in trained and not config.freeze:  # which leaves nothing of one stage to be learned
+    network = str(make_model(config, 10))
+    if network in trained and not config.freeze:  # which leaves nothing to train in one stage
         config.model.stage_sizes = (1,)
-    trained.add(net)
+    trained.add(network)
     return config
 
 

@@ -1,4 +1,4 @@
-"""Every recipe in configs/ runs, and says what its source says."""
+"""Every recipe in configs/ runs, is documented and has the numbers of its source."""
 
 import ast
 import json
@@ -24,13 +24,13 @@ from train.runtime.errors import UsageError
 RECIPES = {
     path.stem: path
     for path in sorted((ROOT / "configs").glob("*.py"))
-    if path.stem not in ("__init__", "bases")
+    if path.stem not in ("__init__", "bases", "default")
 }
 IMAGENET_EPOCH = 1_281_167
 
 
 def smoke_form(recipe):
-    """What of a recipe's smoke form sets it apart: not the name of a net, but the net."""
+    """Return what distinguishes a recipe's smoke test: the network itself, not its name."""
     config = load_config(str(recipe), [("smoke", "true")])
     model = make_model(config, 10)
     return flatten(config) | {"model.name": "", "model": str(model)}
@@ -38,9 +38,9 @@ def smoke_form(recipe):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir):
-    """``{recipe: (workdir, final evaluation)}`` of all recipes in their smoke forms.
+    """``{recipe: (workdir, final evaluation)}`` of the smoke tests of all recipes.
 
-    Where two have the same one, as ResNets of any depth have with one block a stage, it runs once.
+    Recipes with equal smoke tests, such as ResNets of any depth with one block per stage, run once.
     """
     folder = tmp_path_factory.mktemp("smoke")
     forms, runs = {}, {}
@@ -60,22 +60,22 @@ def trained(tmp_path_factory, data_dir):
     )
     rows = map(json.loads, process.stdout.splitlines())
     results = {row["name"]: (folder / row["name"], row["result"]) for row in rows}
-    # A recipe that fails ends the process; the next ones are missing, too.
+    # A recipe that fails ends the process, so later ones are missing too.
     missing = [name for name in forms if name not in results]
     assert not missing, f"{missing[0]} failed:\n{process.stderr[-3000:]}"
     return {name: results[run] for name, run in runs.items()}
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_trains_and_evaluates_in_its_smoke_form(name, trained):
+def test_smoke_test_of_a_recipe_trains_and_evaluates(name, trained):
     path, result = trained[name]
     assert result["step"] == 2 and result["examples"] == 32
     assert math.isfinite(result["loss"]) and 0 <= result["top1"] <= result["top5"] <= 1
     assert (path / "checkpoints" / "2").is_dir()
 
 
-def test_bfloat16_is_for_computing_and_what_is_learned_stays_float32(trained):
-    """Of the recipe whose smoke form is trained as users run it, with all its stages."""
+def test_bfloat16_recipe_stores_float32_variables(trained):
+    """With the recipe whose smoke test runs as users run it, with all stages."""
     config = load_config(str(RECIPES[WHOLE]), [("smoke", "true")])
     assert config.model.dtype == "bfloat16" and config.model.stage_sizes == (1, 1, 1, 1)
     variables = load_weights(make_model(config, 10), trained[WHOLE][0])
@@ -83,7 +83,7 @@ def test_bfloat16_is_for_computing_and_what_is_learned_stays_float32(trained):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_says_its_source_and_command_and_is_in_the_table(name):
+def test_recipe_documents_its_source_and_command_and_is_in_the_table(name):
     text = ast.get_docstring(ast.parse(RECIPES[name].read_text()))
     command = f"python -m train.main --config configs/{name}.py"
     assert re.search(rf"^    {re.escape(command)}( \\)?$", text, re.M), "the command"
@@ -94,16 +94,16 @@ def test_a_recipe_says_its_source_and_command_and_is_in_the_table(name):
     assert row, f"docs/recipes.md has no row for {name}"
 
 
-def test_the_table_names_no_recipe_that_is_not_there():
+def test_table_lists_only_existing_recipes():
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/recipes.md").read_text(), re.M)
     assert sorted(rows) == sorted(RECIPES)
 
 
-# Numbers of the sources, where it takes more than one key to get them -----------------------
+# Numbers of the sources that depend on more than one key ------------------------------------
 
 
 def rates(name, images, overrides=()):
-    """The learning rate as a function of the step, steps of an epoch and of the run."""
+    """Return the learning rate as a function of the step, steps per epoch and steps of the run."""
     config = load_config(str(RECIPES[name]), overrides)
     per_epoch = images // config.batch_size
     num_steps = config.num_steps or round(config.num_epochs * per_epoch)
@@ -112,7 +112,7 @@ def rates(name, images, overrides=()):
 
 
 @pytest.mark.parametrize(("batch_size", "peak"), [(256, 0.1), (1024, 0.4)])
-def test_the_classic_recipe_divides_a_scaled_rate_by_ten_at_30_60_80(batch_size, peak):
+def test_imagenet_recipe_divides_the_scaled_rate_by_ten_at_epochs_30_60_80(batch_size, peak):
     overrides = [("batch_size", str(batch_size))]
     rate, epoch, num_steps = rates("resnet50_imagenet", IMAGENET_EPOCH, overrides)
     assert rate(0) == pytest.approx(peak) and num_steps == 90 * epoch
@@ -122,42 +122,47 @@ def test_the_classic_recipe_divides_a_scaled_rate_by_ten_at_30_60_80(batch_size,
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar10", "resnet110_cifar10", "plain56_cifar10"])
-def test_the_cifar_recipe_divides_by_ten_at_32k_and_48k_of_64k_steps(name):
+def test_cifar_recipe_divides_the_rate_by_ten_at_32k_and_48k_of_64k_steps(name):
     rate, _, num_steps = rates(name, 50_000)
     assert num_steps == 64_000
-    seen = [rate(step) for step in (400, 31_999, 32_000, 47_999, 48_000)]
-    assert seen == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    values = [rate(step) for step in (400, 31_999, 32_000, 47_999, 48_000)]
+    assert values == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
 
 
-def test_a_recipe_in_steps_takes_epochs_from_the_command_line():
-    """Its falls come after the same shares of the run."""
+def test_recipe_in_steps_accepts_epochs_on_the_command_line():
+    """Its milestones are at the same fractions of the run."""
     rate, epoch, num_steps = rates("resnet20_cifar10", 50_000, [("num_epochs", "5")])
     assert num_steps == 5 * epoch
-    seen = [rate(share * epoch) for share in (2.4, 2.6, 3.7, 3.8)]
-    assert seen == pytest.approx([0.1, 0.01, 0.01, 0.001])
+    values = [rate(share * epoch) for share in (2.4, 2.6, 3.7, 3.8)]
+    assert values == pytest.approx([0.1, 0.01, 0.01, 0.001])
 
 
-def test_the_wide_net_multiplies_by_a_fifth_at_60_120_160():
+def test_wide_resnet_recipe_multiplies_the_rate_by_a_fifth_at_epochs_60_120_160():
     rate, epoch, _ = rates("wrn28_10_cifar100", 50_000)
-    seen = [rate(at * epoch) for at in (59, 60, 120, 160)]
-    assert seen == pytest.approx([0.1, 0.02, 0.004, 0.0008])
+    values = [rate(at * epoch) for at in (59, 60, 120, 160)]
+    assert values == pytest.approx([0.1, 0.02, 0.004, 0.0008])
 
 
-def test_the_averages_of_torchvisions_recipe_agree_over_32_steps():
+def test_ema_decay_equals_torchvisions_over_32_steps():
     config = load_config(str(RECIPES["resnet50_imagenet_tv2"]))
     theirs = 1 - (1 - 0.99998) * 1024 * 32 / 600
     assert config.ema.decay**32 == pytest.approx(theirs, abs=1e-5)
 
 
-def test_the_fast_recipe_changes_its_size_once():
+def test_fast_recipe_changes_its_image_size_once():
     sizes = ImageSizes(load_config(str(RECIPES["resnet50_imagenet_fast"])).dataset, training=True)
     assert [sizes.at(epoch) for epoch in (0, 11.99, 12, 15.99)] == [160, 160, 192, 192]
 
 
-# The smoke form -----------------------------------------------------------------------------
+def test_default_recipe_returns_every_key_at_its_default():
+    config = load_config(str(ROOT / "configs/default.py"))
+    assert flatten(config) == flatten(default_config())
 
 
-def test_a_smoke_form_keeps_what_the_recipe_is_about():
+# Smoke tests --------------------------------------------------------------------------------
+
+
+def test_smoke_test_keeps_the_training_of_the_recipe():
     recipe = str(RECIPES["resnet50_imagenet_a1"])
     whole, smoke = (flatten(load_config(recipe, o)) for o in ([], [("smoke", "true")]))
     changed = {name for name in whole if whole[name] != smoke[name]}
@@ -172,7 +177,7 @@ def test_a_smoke_form_keeps_what_the_recipe_is_about():
     assert smoke["model.stage_sizes"] == (1, 1, 1, 1) and smoke["model.width"] == 8
 
 
-def test_a_smoke_form_moves_what_happens_to_where_it_happens():
+def test_smoke_test_reaches_every_image_size_and_milestone():
     fast = load_config(str(RECIPES["resnet50_imagenet_fast"]), [("smoke", "true")])
     sizes = ImageSizes(fast.dataset, training=True)
     assert sizes.at(0) < sizes.at(0.75) < fast.dataset.image_size == 32
@@ -180,7 +185,7 @@ def test_a_smoke_form_moves_what_happens_to_where_it_happens():
     assert num_steps == 2 and [rate(0), rate(1)] == pytest.approx([0.1, 0.01])
 
 
-def test_a_smoke_form_keeps_keys_of_the_command_line(tmp_path):
+def test_smoke_test_keeps_keys_of_the_command_line(tmp_path):
     recipe = str(RECIPES["resnet18_folder"])
     given = [("smoke", "true"), ("batch_size", "6"), ("num_epochs", "3"), ("model.width", "4")]
     config = load_config(recipe, given)
@@ -191,12 +196,12 @@ def test_a_smoke_form_keeps_keys_of_the_command_line(tmp_path):
     config = load_config(recipe, [*given, *own])
     assert (config.dataset.name, config.dataset.data_dir) == ("folder", str(tmp_path))
     assert config.dataset.eval_split == "val"
-    # Where TFDS data lie there is no place to prepare the digits in, unless they are to be read.
+    # A directory of TFDS data is not used to prepare the digits, unless they are the data set.
     config = load_config(str(RECIPES["resnet20_cifar10"]), [*given, *own])
     assert (config.dataset.name, config.dataset.data_dir) == ("digits", "")
 
 
-def test_a_smoke_form_fetches_no_weights_but_keeps_a_file_and_its_net(tmp_path):
+def test_smoke_test_downloads_no_weights_but_keeps_a_file_and_its_network(tmp_path):
     recipe = str(RECIPES["resnet50_folder_finetune"])
     config = load_config(recipe, [("smoke", "true")])
     assert config.init_from == "" and config.freeze == "stem*,stage1*"
@@ -206,7 +211,7 @@ def test_a_smoke_form_fetches_no_weights_but_keeps_a_file_and_its_net(tmp_path):
     assert config.init_from == weights and config.model.stage_sizes == ()
 
 
-def test_a_smoke_form_has_no_more_images_than_there_are():
+def test_smoke_test_uses_at_most_the_images_of_the_data_set():
     recipe = str(RECIPES["resnet50_imagenet"])
     given = [("smoke", "true"), ("batch_size", "1024"), ("dataset.name", "digits")]
     assert load_config(recipe, given).dataset.train_split == "train[:1437]"
@@ -215,21 +220,21 @@ def test_a_smoke_form_has_no_more_images_than_there_are():
 
 
 @pytest.mark.parametrize("devices", [3, 16])
-def test_a_smoke_forms_batch_divides_among_any_devices(devices, monkeypatch):
+def test_smoke_test_batch_size_divides_among_any_number_of_devices(devices, monkeypatch):
     monkeypatch.setattr("jax.device_count", lambda: devices)
     given = [("smoke", "true"), ("grad_accum_steps", "2")]
     config = load_config(str(RECIPES["resnet50_imagenet_a1"]), given)
-    # Parts of a device's share, whole pairs of images, repeated three times.
+    # Micro-batches per device, pairs of images for mixup, three copies of each image.
     assert config.batch_size % (2 * devices * 2) == 0 and config.batch_size % 3 == 0
 
 
-def test_a_smoke_form_of_a_model_that_is_not_there_is_told():
+def test_smoke_test_of_an_unknown_model_is_an_error():
     with pytest.raises(UsageError, match="unknown model 'resnet9000'"):
         overrides = [("smoke", "true"), ("model.name", "resnet9000")]
         load_config(str(RECIPES["resnet20_digits"]), overrides)
 
 
-def test_groups_divide_the_width_of_a_smoke_form():
+def test_smoke_test_width_is_a_multiple_of_the_groups():
     overrides = [("smoke", "true"), ("model.name", "resnext101_64x4d")]
     assert load_config(str(RECIPES["resnext50_imagenet"]), overrides).model.width == 16
     overrides = [("smoke", "true"), ("model.name", "resnet50_gn")]
@@ -240,7 +245,7 @@ def test_groups_divide_the_width_of_a_smoke_form():
 
 
 # Runs train.main as installed by pip install -e, where a hook finds the packages and sys.path does
-# not; in place of training it tells what would be trained where.
+# not; instead of training it prints the workdir and keys.
 AS_INSTALLED = """
 import importlib.util, os, sys
 
@@ -255,18 +260,18 @@ sys.meta_path.append(Hook())
 import train.loop
 from train.main import main
 
-def told(config, path, stop):
+def fake_train(config, path, stop):
     return {"path": path, "smoke": config.smoke, "nesterov": config.optimizer.nesterov}
 
-train.loop.train = told
+train.loop.train = fake_train
 main()
 """
 
 
 @pytest.mark.parametrize(("smoke", "workdir"), [(False, "runs/mine"), (True, "runs/mine_smoke")])
-def test_own_recipes_build_on_the_bases_in_any_folder(smoke, workdir, tmp_path):
-    """And their smoke form has a workdir of its own."""
-    (tmp_path / "configs").mkdir()  # which is not where the bases are
+def test_own_recipes_import_the_bases_in_any_folder(smoke, workdir, tmp_path):
+    """And their smoke test has its own workdir."""
+    (tmp_path / "configs").mkdir()  # without the bases
     (tmp_path / "configs" / "mine.py").write_text(
         "from configs.bases import cifar\n"
         "def get_config():\n"
@@ -280,11 +285,11 @@ def test_own_recipes_build_on_the_bases_in_any_folder(smoke, workdir, tmp_path):
     command = [sys.executable, "-c", script, *arguments]
     process = subprocess.run(command, env=env, cwd=tmp_path, text=True, capture_output=True)
     assert process.returncode == 0, process.stderr
-    told = json.loads(process.stdout)
-    assert told == {"path": workdir, "smoke": smoke, "nesterov": True}
+    result = json.loads(process.stdout)
+    assert result == {"path": workdir, "smoke": smoke, "nesterov": True}
 
 
-def test_models_take_other_sizes_and_widths():
+def test_stage_sizes_and_width_define_unnamed_models():
     config = default_config()
     config.model.name, config.model.stage_sizes, config.model.width = "resnet18", (1, 3), 16
     model = make_model(config, 7)
