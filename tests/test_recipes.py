@@ -15,7 +15,8 @@ from flax_resnet import load_weights
 from tests.conftest import ROOT
 from tests.flags import QUICK
 from tests.smoke_recipes import WHOLE
-from train.config.loading import default_config, flatten, load_config
+from train.config.access import flatten
+from train.config.loading import default_config, load_config
 from train.data.image_sizes import ImageSizes
 from train.engine.experiment import make_model
 from train.engine.optim.schedules import make_schedule

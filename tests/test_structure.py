@@ -1,7 +1,6 @@
 """The structure of the code: imports go down only, and each outside system has one door."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +38,9 @@ DOORS = {
 
 def modules():
     """``{module: syntax tree}`` of the two packages."""
-    paths = [path for package in ("flax_resnet", "train") for path in (ROOT / package).rglob("*.py")]
+    paths = [
+        path for package in ("flax_resnet", "train") for path in (ROOT / package).rglob("*.py")
+    ]
     return {module_name(path): ast.parse(path.read_text()) for path in paths}
 
 
@@ -50,15 +51,25 @@ def module_name(path):
 MODULES = modules()
 
 
+def nodes(tree):
+    """All nodes but those of ``if TYPE_CHECKING:``."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from nodes(child)
+
+
 def imported(tree):
     """Everything that a module imports anywhere, as dotted names; also what it uses of JAX."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names
+            if not MODULES.keys() >= set(names):  # not only submodules of a package
+                yield node.module
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield f"{node.value.id}.{node.attr}" if node.value.id == "jax" else ""
 

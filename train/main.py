@@ -10,7 +10,14 @@ import ml_collections
 
 from train.config import loading
 from train.runtime import distributed
-from train.runtime.cli import Parser, chosen_workdir, run_command, set_up, split_overrides
+from train.runtime.cli import (
+    Parser,
+    add_config_flag,
+    chosen_workdir,
+    run_command,
+    set_up,
+    split_overrides,
+)
 from train.runtime.errors import UsageError
 from train.runtime.signals import STOPPED, StopRequest
 
@@ -23,7 +30,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
         epilog="keys of a config, their defaults and meanings:\n" + loading.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, such as resnet20_digits, or a path")
+    add_config_flag(parser)
     parser.add_argument(
         "--workdir", metavar="DIR", help="where the run lives; default: runs/NAME of the config"
     )

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from train.config import loading
-from train.runtime.cli import Parser, run_command, split_overrides
+from train.runtime.cli import Parser, add_config_flag, run_command, split_overrides
 
 
 def main() -> int:
@@ -16,13 +16,13 @@ def main() -> int:
         description="Measures the mean and deviation of a config's training images, and prints"
         " them as lines for the config.",
     )
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, such as resnet20_digits, or a path")
+    add_config_flag(parser)
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
     config = loading.load_config(flags.config, overrides)
 
-    from train.data.loader import DataLoader
     from train.data.corrupt_records import CorruptRecords
+    from train.data.loader import DataLoader
     from train.data.tfds_source import data_dir
 
     config.dataset.data_dir = data_dir(config.dataset)

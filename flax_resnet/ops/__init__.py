@@ -4,20 +4,20 @@ from flax_resnet.ops.dispatch import (
     FORMS,
     conv_general_dilated,
     max_pool,
-    uses_custom_gradient,
     relu,
     relu_of_sum,
     use_backend,
     use_xla_ops,
+    uses_custom_gradient,
 )
 
 __all__ = [
     "FORMS",
     "conv_general_dilated",
     "max_pool",
-    "uses_custom_gradient",
     "relu",
     "relu_of_sum",
     "use_backend",
     "use_xla_ops",
+    "uses_custom_gradient",
 ]

@@ -83,7 +83,8 @@ def _fast(*arrays: jax.Array) -> bool:
 
 def _ordinary(array: jax.Array) -> bool:
     """Neither of a shape that ``jax.export`` leaves open, nor in a ``jax.shard_map`` that keeps
-    account of what varies over its axes, as hand-written gradients do not."""
+    account of what varies over its axes, as hand-written gradients do not.
+    """
     kind = jax.typeof(array)
     account = getattr(kind, "manual_axis_type", None)  # called vma in other releases of JAX
     varies = bool(getattr(account, "varying", None) or getattr(kind, "vma", None))

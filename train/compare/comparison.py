@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_resnet.files import write_atomically
-from train.config import loading
+from train.config.access import flatten
 from train.config.keys import KEYS
 from train.reporting import curves, html_page, svg
 from train.reporting.run_report import state_of, value_text
@@ -59,7 +59,7 @@ class RunSummary:
 
 def read(path: str) -> RunSummary:
     """Reads a run. Raises RunError where ``path`` holds none, or one without metrics."""
-    values = loading.flatten(run_files.read_config(path))
+    values = flatten(run_files.read_config(path))
     rows = read_rows(path)
     if not rows:
         raise RunError(f"{path!r} has told nothing yet: its metrics.jsonl has no rows")
@@ -96,7 +96,8 @@ def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
 
 def remark_same_seeds(runs: Sequence[RunSummary]) -> None:
     """Leaves all but the first of finished runs that learn the same with the same seed, such as a
-    copy, out of the means: it would pass for another seed."""
+    copy, out of the means: it would pass for another seed.
+    """
     for group in grouped(runs):
         first: dict[int, RunSummary] = {}
         for run in group:
@@ -107,7 +108,8 @@ def remark_same_seeds(runs: Sequence[RunSummary]) -> None:
 
 def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
     """Keys that are not the same in all runs, with the value of each; those that change what is
-    learned come first."""
+    learned come first.
+    """
     found = [
         (key.neutral, name, [run.values[name] for run in runs])
         for name, key in KEYS.items()

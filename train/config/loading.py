@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from train.config.access import flatten, set_key
 from train.config.checks import check_value, is_a, unknown_key
 from train.config.keys import KEYS
 from train.runtime.config_dict import ConfigDict
@@ -81,21 +82,6 @@ def check_config(config: ConfigDict) -> None:
                 f"config.{name} is missing; start from train.config.loading.default_config()"
             )
         check_value(name, values[name])
-
-
-def flatten(config: ConfigDict) -> dict[str, Any]:
-    """Return the configuration as ``{"group.key": value}``, with tuples for sequences."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, group: ConfigDict) -> None:
-        for name, value in group.items():
-            if isinstance(value, ConfigDict):
-                visit(f"{prefix}{name}.", value)
-            else:
-                flat[prefix + name] = tuple(value) if isinstance(value, list) else value
-
-    visit("", config)
-    return flat
 
 
 def to_json(config: ConfigDict) -> str:
@@ -172,14 +158,6 @@ def parse(name: str, text: str) -> Any:
         value = (value,)
     check_value(name, value)
     return value
-
-
-def set_key(config: ConfigDict, name: str, value: Any) -> None:
-    """Set the key ``name``, such as ``"model.width"``, without validation."""
-    *groups, leaf = name.split(".")
-    for group in groups:
-        config = config[group]
-    config[leaf] = value
 
 
 def find_recipe(name: str) -> str:

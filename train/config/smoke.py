@@ -15,7 +15,7 @@ import jax
 import ml_collections
 
 from flax_resnet.runs import model_from_config
-from train.config.loading import flatten, set_key
+from train.config.access import flatten, set_key
 from train.data.digits import TRAIN_IMAGES
 from train.runtime.errors import UsageError
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from flax_resnet import ResNet
 from flax_resnet.runs import model_from_config
-from train.config import loading
+from train.config.access import flatten
 from train.data.augment.auto_augment import rand_augment, trivial_augment
 from train.data.augment.mixup import Mixup, check_even
 from train.data.augment.pipeline import Augment
@@ -193,7 +193,7 @@ def make_model(config: ConfigDict, num_classes: int) -> ResNet:
         num_classes = config.model.num_classes
     axis_name = AXIS if config.sync_batch_norm else None
     try:
-        return model_from_config(loading.flatten(config), num_classes, axis_name)
+        return model_from_config(flatten(config), num_classes, axis_name)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 
@@ -271,7 +271,7 @@ def check_same_in_all_processes(config: ConfigDict, *loaders: DataLoader) -> Non
     """Raise RunError unless all processes would compute the same. All of them must call this."""
     distributed.assert_equal("version of the code", environment.code_digest())
     distributed.assert_equal("versions of the libraries", environment.versions())
-    keys = loading.flatten(config)
+    keys = flatten(config)
     distributed.assert_equal(
         "configuration", {name: v for name, v in keys.items() if name not in _LOCAL_KEYS}
     )

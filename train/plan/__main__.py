@@ -9,7 +9,14 @@ import sys
 import ml_collections
 
 from train.config import loading
-from train.runtime.cli import Parser, chosen_workdir, run_command, set_up, split_overrides
+from train.runtime.cli import (
+    Parser,
+    add_config_flag,
+    chosen_workdir,
+    run_command,
+    set_up,
+    split_overrides,
+)
 
 
 def main() -> int:
@@ -18,7 +25,7 @@ def main() -> int:
         description="Says what a run would need and what would fail, before hours are spent: does"
         " its first steps elsewhere, and measures. Status 1 where it would fail.",
     )
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe, such as resnet20_digits, or a path")
+    add_config_flag(parser)
     parser.add_argument(
         "--workdir", metavar="DIR", help="of the run, which stays as it is; default: as train.main"
     )

@@ -37,7 +37,8 @@ _PER_IMAGE = ("record", "image", "label")
 class Memory:
     """Bytes. ``step`` is what the compiled step holds on each device, ``needed`` what the run
     needs at its peak, of the host's memory on CPUs and of each device's elsewhere, ``limit``
-    what there is (None: not known)."""
+    what there is (None: not known).
+    """
 
     step: int
     needed: int
@@ -87,7 +88,8 @@ class DryRun:
 
     def memory(self) -> Memory:
         """What the run needs at its peak, from what its step was compiled to, and from what
-        was held so far: the more, the later it is asked."""
+        was held so far: the more, the later it is asked.
+        """
         step, local = memory.of_step(self._compiled), self.run.devices.local
         # Batches wait for the step, and those of steps in flight are not given back yet.
         ahead = 7 * memory.of_arrays(self.batch) // len(local)

@@ -60,7 +60,8 @@ def device_limit(device: jax.Device) -> int | None:
 
 class OfStep(NamedTuple):
     """A compiled step's bytes on each device: its arguments, and what it needs besides, for
-    results and in between. What was donated counts once."""
+    results and in between. What was donated counts once.
+    """
 
     arguments: int
     besides: int

@@ -67,7 +67,8 @@ def calibration_error(bins: list[Bin]) -> float:
 @dataclass(frozen=True)
 class ClassScore:
     """Of one class: its examples, the share of them that is found, with Wilson's interval, and
-    the share of right answers among those that say so; None where there are none."""
+    the share of right answers among those that say so; None where there are none.
+    """
 
     name: str
     examples: int

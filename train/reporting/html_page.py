@@ -168,7 +168,8 @@ def _uri(kind: str, encoded: bytes) -> str:
 
 def cells(pictures: Sequence[dict[str, str]], small: bool, pairs: bool = False) -> str:
     """A grid of ``{"picture": URI, "caption": text}``; ``small`` ones show their pixels, and
-    ``pairs`` are twice as wide as high."""
+    ``pairs`` are twice as wide as high.
+    """
     kind = ' class="pixels"' if small else ""
     inside = "".join(
         f'<figure><img{kind} src="{escape(one["picture"])}"'

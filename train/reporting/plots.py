@@ -131,7 +131,8 @@ def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
 
 def draw_reliability(path: str, bins: Sequence[Bin], error: float) -> None:
     """Writes a PNG of the reliability diagram (Guo et al. 2017, figure 1), and of how many
-    examples have which confidence."""
+    examples have which confidence.
+    """
     figure, axes = _figure(2, 1, (4.6, 5.6))
     left, width = [one.low for one in bins], [one.high - one.low for one in bins]
     filled = [one for one in bins if one.examples]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.files import write_atomically
-from train.config import loading
+from train.config.access import flatten
 from train.config.keys import KEYS
 from train.engine.evaluation import Evaluated
 from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
@@ -34,7 +34,8 @@ _SMALL = 64  # pixels; smaller pictures are shown as the pixels they are
 
 class LiveReport(Plots):
     """The pictures and the page of a run that trains. Pictures of evaluations are made when the
-    page is, and not each time."""
+    page is, and not each time.
+    """
 
     def __init__(self, workdir: str, warn: Callable[[str], None]):
         super().__init__(workdir, warn)
@@ -152,7 +153,8 @@ def evaluation_part(evaluated: Evaluated) -> dict[str, Any]:
 
 def to_explain(evaluated: Evaluated, mistakes: np.ndarray) -> np.ndarray:
     """Entries of the predictions: the most confident mistakes, and right answers of many classes,
-    the most confident first."""
+    the most confident first.
+    """
     predictions = evaluated.predictions
     right = np.flatnonzero(predictions.right)
     right = right[np.argsort(-predictions.confidence[right], kind="stable")]
@@ -264,7 +266,7 @@ def _charts(panels: Sequence[curves.Panel]) -> str:
 
 def _configuration(config: Any) -> list[str]:
     """Keys that are not at their defaults first, the others on request."""
-    values = loading.flatten(config)
+    values = flatten(config)
     chosen, others = [], []
     for name, key in KEYS.items():
         if values[name] != key.default:

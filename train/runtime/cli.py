@@ -39,7 +39,18 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str):
+        """Raise UsageError instead of printing the usage."""
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_config_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``, which :func:`train.config.loading.load_config` reads."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="RECIPE",
+        help="the name of a recipe, such as resnet20_digits, or the path of one",
+    )
 
 
 def run_command(command: Callable[[], int | None]) -> None:
@@ -113,7 +124,8 @@ def _interrupted() -> None:
 
 def _without_closed_loops(what: sys.UnraisableHookArgs) -> None:
     """Keeps quiet of reads and writes that end after Orbax has given up on one of them, which
-    TensorStore's threads tell one by one; the error itself comes as an exception."""
+    TensorStore's threads tell one by one; the error itself comes as an exception.
+    """
     if not (what.exc_type is RuntimeError and str(what.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(what)
 

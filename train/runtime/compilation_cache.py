@@ -96,7 +96,8 @@ def not_of_several() -> None:
 
 def prune(folder: str, most: int = MOST_BYTES) -> None:
     """Removes files of ``folder``, those first that were not read for longest, until ``most`` bytes
-    are left. Others may read, write and prune there at the same time."""
+    are left. Others may read, write and prune there at the same time.
+    """
     files = []
     for path in Path(folder).rglob("*"):
         with contextlib.suppress(OSError):
@@ -139,7 +140,8 @@ def _set(name: str, value: Any) -> None:
 
 def _mend(folder: str) -> None:
     """Has an entry that cannot be read removed, which JAX then writes anew, and tells once where
-    one cannot be written. JAX warns of both, and compiles."""
+    one cannot be written. JAX warns of both, and compiles.
+    """
     pattern = re.compile(_TROUBLE, re.DOTALL)
     warnings.filterwarnings("always", r"Error (reading|writing) persistent compilation cache")
     show: Callable[..., None] = warnings.showwarning

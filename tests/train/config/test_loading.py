@@ -3,6 +3,7 @@
 import pytest
 
 from train.config import loading
+from train.config.checks import OTHER_NAMES
 from train.config.loading import KEYS, default_config, load_config
 from train.runtime.errors import UsageError
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from train.config.loading import default_config
+from train.data.corrupt_records import CorruptRecords
 from train.data.loader import DataLoader
 from train.data.reader import CorruptRecord
-from train.data.corrupt_records import CorruptRecords
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
 from train.reporting import plots

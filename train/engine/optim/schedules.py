@@ -77,7 +77,8 @@ def one_cycle(peak: float, num_steps: int, rise: float) -> optax.Schedule:
 
 def peak_rate(schedule: ml_collections.ConfigDict, batch_size: int) -> float:
     """The highest learning rate: on request linear in the batch (Goyal et al. 2017,
-    arXiv:1706.02677, section 2.1)."""
+    arXiv:1706.02677, section 2.1).
+    """
     if schedule.base_batch_size:
         return schedule.learning_rate * batch_size / schedule.base_batch_size
     return schedule.learning_rate
