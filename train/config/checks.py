@@ -76,6 +76,8 @@ OTHER_NAMES = {
     "workers": "loader.workers",
 }
 
+GROUPS = tuple(dict.fromkeys(key.rpartition(".")[0] for key in KEYS if "." in key))
+
 
 def check_value(name: str, value: Any) -> None:
     """Raise UsageError if ``value`` is not valid for the key ``name``."""
@@ -126,14 +128,15 @@ def is_a(kind: type, value: Any) -> bool:
 def unknown_key(name: str) -> str:
     """Return the error message for a key that does not exist, with the key probably meant."""
     group, _, leaf = name.rpartition(".")
-    in_group = [key for key in KEYS if key.startswith(f"{group}.")] if group else []
+    groups = difflib.get_close_matches(group or leaf, GROUPS, n=1, cutoff=0.7)
+    in_group = [key for key in KEYS if groups and key.startswith(f"{groups[0]}.")]
     candidates = (
-        # The right leaf in the wrong group or in none, such as "learning_rate".
         [OTHER_NAMES.get(name)],
+        difflib.get_close_matches(name, KEYS, n=1, cutoff=0.85),
+        # The right leaf in the wrong group or in none, such as "learning_rate".
         [key for key in KEYS if key.rpartition(".")[2] == leaf],
         [OTHER_NAMES.get(leaf)],
-        # Misspelled in its group; then anywhere.
-        difflib.get_close_matches(name, in_group, n=1, cutoff=0.5),
+        difflib.get_close_matches(name, in_group, n=1, cutoff=0.5) if group else in_group,
         difflib.get_close_matches(name, KEYS, n=1, cutoff=0.5),
     )
     key = next((key for keys in candidates for key in keys if key), None)
