@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Imported on first use: importing JAX takes a second, which `--help` and usage errors would pay.
+# Imported on first use: importing JAX takes a second, which would delay `--help` and usage errors.
 _MODULE_OF = {
     "BottleneckBlock": "blocks",
     "FeatureInfo": "resnet",

@@ -1,10 +1,10 @@
 """Residual blocks and their shortcuts as Flax linen modules.
 
-A block computes ``relu(F(x) + shortcut(x))`` (He et al. 2015, arXiv:1512.03385,
-section 3), or ``F(x) + shortcut(x)`` with norm and ReLU before each convolution of F
-(He et al. 2016, arXiv:1603.05027, figure 1b). Maps are NHWC. Every convolution pads
-explicitly and symmetrically: ``"SAME"`` would pad a strided convolution on one side
-only, which shifts the maps against the published networks.
+A block computes ``relu(F(x) + shortcut(x))`` (He et al. 2015, arXiv:1512.03385, section 3), or
+``F(x) + shortcut(x)`` with norm and ReLU before each convolution of F (He et al. 2016,
+arXiv:1603.05027, figure 1b). Maps are NHWC. Every convolution is padded explicitly and
+symmetrically: ``"SAME"`` pads a strided convolution on one side only, which would shift the maps
+relative to the published networks.
 """
 
 from __future__ import annotations
@@ -32,23 +32,27 @@ STRIDE_CONVS = ("3x3", "1x1")
 class Shortcut(nn.Module):
     """The path around a block's convolutions (arXiv:1512.03385, section 3.3).
 
-    Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), features)``.
+    Maps ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), features)``.
 
-    kind:
-      * ``"projection"``: option B, a 1×1 convolution with norm where the shape changes,
-        the identity elsewhere;
-      * ``"projection_all"``: option C, a 1×1 convolution with norm in every block;
-      * ``"projection_channels"``: a 1×1 convolution with norm where the number of channels
-        changes; where only the stride does, every ``stride``-th pixel, as Keras's V2;
-      * ``"average_pool"``: as ``"projection"``, with the stride in a 2×2 average pool
-        before the convolution (ResNet-D, arXiv:1812.01187, section 4.1);
-      * ``"zero_pad"``: option A, without parameters: every ``stride``-th pixel,
-        and zeros for the channels that are new;
-      * ``"none"``: no shortcut, a plain net; gives ``None``.
+    Attributes:
+      kind: one of
 
-    ``dilations`` before and after the block's stride differ where dilation took the stride's
-    place: the shortcut has the same parameters and gives the maps between. ``norm=None``
-    leaves out the norm after the convolution, for pre-activation.
+        * ``"projection"``: option B, a 1×1 convolution with norm if the shape changes, otherwise
+          the identity;
+        * ``"projection_all"``: option C, a 1×1 convolution with norm in every block;
+        * ``"projection_channels"``: a 1×1 convolution with norm if the number of channels
+          changes; if only the resolution changes, every ``stride``-th pixel, as in Keras's V2;
+        * ``"average_pool"``: as ``"projection"``, with the stride in a 2×2 average pool before
+          the convolution (ResNet-D, arXiv:1812.01187, section 4.1);
+        * ``"zero_pad"``: option A, without parameters: every ``stride``-th pixel, and zeros for
+          the new channels;
+        * ``"none"``: no shortcut (a plain network); returns ``None``.
+      features: output channels.
+      stride: stride of the block.
+      dilations: before and after the block; they differ if dilation replaces the block's stride.
+        The shortcut then has the same parameters and computes the maps at the full resolution.
+      conv: factory of the convolution.
+      norm: factory of the norm after the convolution; ``None``: no norm, for pre-activation.
     """
 
     kind: str
@@ -60,6 +64,7 @@ class Shortcut(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array | None:
+        """Return the shortcut of the block input ``x``."""
         if self.kind not in SHORTCUTS:
             raise ValueError(f"unknown shortcut {self.kind!r}; valid are {', '.join(SHORTCUTS)}")
         if self.kind == "none":
@@ -74,7 +79,7 @@ class Shortcut(nn.Module):
             "zero_pad": False,
         }[self.kind]
         if not projects:
-            return self._thin_and_pad(x)
+            return self._subsample_and_pad(x)
         stride = self.stride
         if self.kind == "average_pool" and strides:
             x, stride = average_pool(x, stride, before), 1
@@ -82,22 +87,22 @@ class Shortcut(nn.Module):
         x = self.conv(self.features, 1, stride, normalized=normalized, name="conv")(x)
         return self.norm(name="norm")(x, use_running_average=not train) if normalized else x
 
-    def _thin_and_pad(self, x: jax.Array) -> jax.Array:
-        """Every ``stride``-th pixel, zeros for new channels: the identity where none changes."""
+    def _subsample_and_pad(self, x: jax.Array) -> jax.Array:
+        """Take every ``stride``-th pixel and add channels of zeros."""
         new = self.features - x.shape[-1]
         if new < 0:
             raise ValueError(
-                f"a zero_pad shortcut cannot narrow {x.shape[-1]} channels to {self.features};"
+                f"a zero_pad shortcut cannot reduce {x.shape[-1]} channels to {self.features};"
                 " use shortcut='projection'"
             )
         x = x[:, :: self.stride, :: self.stride, :]
-        # Half on either side, as the CIFAR nets are commonly built; where the zeros
-        # stand makes no difference to what the block can express.
+        # Half on either side, as in common CIFAR implementations; their position does not change
+        # which functions the block can represent.
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
 
 
 def average_pool(x: jax.Array, stride: int, dilation: int = 1) -> jax.Array:
-    """2×2 means of pixels ``dilation`` apart; at the right and lower edge of those that exist."""
+    """Return 2×2 means of pixels ``dilation`` apart, at the edges only of existing pixels."""
 
     def total(x: jax.Array) -> jax.Array:
         length = dilation + 1
@@ -116,32 +121,32 @@ def average_pool(x: jax.Array, stride: int, dilation: int = 1) -> jax.Array:
 
 
 class Block(nn.Module):
-    """What all blocks share; a subclass names its convolutions.
+    """Base class of the blocks; a subclass defines the convolutions of F.
 
-    Takes ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), expansion * width)``.
-    Running statistics are in the ``batch_stats`` collection, which is updated where
-    ``train`` is true and it is mutable. Where ``train`` is true and ``dropout`` or
-    ``drop_path`` is not 0, apply needs ``rngs={"dropout": key}``.
+    Maps ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), expansion * width)``.
+    With ``train=True`` the running statistics in ``batch_stats`` are updated if the collection is
+    mutable, and apply needs ``rngs={"dropout": key}`` if ``dropout`` or ``drop_path`` is not 0.
 
     Attributes:
       width: channels inside the block, before ``width_multiplier``.
-      stride: of the block.
-      dilations: of a 3×3 before and after the block's stride; they differ where dilation
-        takes the place of a stride (arXiv:1606.00915, section 3.1).
-      groups: of the block's one 3×3 between others (ResNeXt's cardinality,
-        arXiv:1611.05431, section 3); a bottleneck's only.
-      width_multiplier: factor on the channels inside the block, not on those of its output.
-      stride_conv: where a bottleneck has its stride: ``"3x3"`` or the first ``"1x1"``.
+      stride: stride of the block.
+      dilations: dilation of a 3×3 before and after the block's stride; they differ if dilation
+        replaces the stride (arXiv:1606.00915, section 3.1).
+      groups: groups of a bottleneck's 3×3 (ResNeXt's cardinality, arXiv:1611.05431, section 3).
+      width_multiplier: factor on the channels inside the block, not on its output channels.
+      stride_conv: convolution of a bottleneck that has the stride: ``"3x3"`` or ``"1x1"`` (the
+        first).
       shortcut: see :class:`Shortcut`.
       preactivation: norm and ReLU before each convolution instead of after it.
-      activate_shortcut: with ``preactivation``, the shortcut takes what the first
-        convolution takes, and not the block's bare input.
+      activate_shortcut: with ``preactivation``, apply the shortcut after norm and ReLU instead of
+        to the raw block input.
       se_ratio: hidden width of squeeze-and-excitation as a fraction of the channels; 0: none.
       dropout: rate before the last convolution (arXiv:1605.07146, section 2.4).
-      drop_path: rate at which an example passes by the shortcut alone (arXiv:1603.09382).
-      zero_init_last: start F at zero, so that the block begins as its shortcut: the last
-        norm's scale (arXiv:1706.02677, section 5.1), or the last kernel with ``preactivation``.
-      conv, norm: factories of the layers.
+      drop_path: rate at which F is dropped per example (arXiv:1603.09382).
+      zero_init_last: initialize F to zero, so that the block is its shortcut: by the last norm's
+        scale (arXiv:1706.02677, section 5.1), with ``preactivation`` by the last kernel.
+      conv: factory of the convolutions.
+      norm: factory of the norms.
     """
 
     width: int
@@ -161,11 +166,12 @@ class Block(nn.Module):
     norm: Layer = batch_norm
 
     def convolutions(self) -> list[dict[str, Any]]:
-        """The arguments of the convolutions of F, in order."""
+        """Return the arguments of the convolutions of F, in order."""
         raise NotImplementedError
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Return the block's output for ``x``."""
         if self.preactivation:
             return self._norm_relu_conv(x, train)
         return self._conv_norm_relu(x, train)
@@ -179,7 +185,7 @@ class Block(nn.Module):
             y = self.conv(**layer, name=f"conv{i}")(y)
             y = self.norm(scale_init=scale, name=f"norm{i}")(y, use_running_average=not train)
             y = y if last else ops.relu(y)
-        return ops.relu_of_sum(self._add(y, self._around(x, train, self.norm), train))
+        return ops.relu_of_sum(self._add(y, self._shortcut(x, train, self.norm), train))
 
     def _norm_relu_conv(self, x: jax.Array, train: bool) -> jax.Array:
         layers, y = self.convolutions(), x
@@ -189,13 +195,13 @@ class Block(nn.Module):
             norm = self.norm(after_conv=i > 1, name=f"norm{i}")
             y = ops.relu(norm(y, use_running_average=not train))
             if i == 1:
-                around = self._around(y if self.activate_shortcut else x, train, norm=None)
+                shortcut = self._shortcut(y if self.activate_shortcut else x, train, norm=None)
             y = self._drop(y, train) if last else y
             y = self.conv(**layer, normalized=not last, kernel_init=kernel, name=f"conv{i}")(y)
-        return self._add(y, around, train)
+        return self._add(y, shortcut, train)
 
-    def _around(self, x: jax.Array, train: bool, norm: Layer | None) -> jax.Array | None:
-        around = Shortcut(
+    def _shortcut(self, x: jax.Array, train: bool, norm: Layer | None) -> jax.Array | None:
+        shortcut = Shortcut(
             self.shortcut,
             features=self.width * self.expansion,
             stride=self.stride,
@@ -204,29 +210,30 @@ class Block(nn.Module):
             norm=norm,
             name="shortcut",
         )
-        return around(x, train)
+        return shortcut(x, train)
 
     def _drop(self, y: jax.Array, train: bool) -> jax.Array:
         return nn.Dropout(self.dropout, deterministic=not train)(y)
 
-    def _add(self, y: jax.Array, around: jax.Array | None, train: bool) -> jax.Array:
+    def _add(self, y: jax.Array, shortcut: jax.Array | None, train: bool) -> jax.Array:
         if self.se_ratio:
             y = SqueezeExcite(self.se_ratio, y.dtype, name="se")(y)
-        if around is None:
+        if shortcut is None:
             return y
         per_example = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
-        return around + per_example(y)
+        return shortcut + per_example(y)
 
 
 class ResidualBlock(Block):
-    """Two 3×3 convolutions (arXiv:1512.03385, figure 5 left), stride in the first.
+    """Two 3×3 convolutions (arXiv:1512.03385, figure 5 left), with the stride in the first.
 
-    Shapes and fields as in :class:`Block`, with ``expansion`` 1.
+    Shapes and fields are those of :class:`Block`, with ``expansion`` 1.
     """
 
     expansion = 1
 
     def convolutions(self) -> list[dict[str, Any]]:
+        """Return the arguments of the two convolutions."""
         before, after = self.dilations
         inner = self.width * self.width_multiplier
         return [
@@ -236,15 +243,16 @@ class ResidualBlock(Block):
 
 
 class BottleneckBlock(Block):
-    """1×1, 3×3, 1×1 convolutions, the last four times wider (figure 5 right).
+    """1×1, 3×3, 1×1 convolutions, the last four times wider (arXiv:1512.03385, figure 5 right).
 
-    Shapes and fields as in :class:`Block`, with ``expansion`` 4. The stride is in the 3×3,
+    Shapes and fields are those of :class:`Block`, with ``expansion`` 4. The stride is in the 3×3,
     as in torchvision, or in the first 1×1, as in the paper.
     """
 
     expansion = 4
 
     def convolutions(self) -> list[dict[str, Any]]:
+        """Return the arguments of the three convolutions."""
         inner, (before, after) = self.width * self.width_multiplier, self.dilations
         if self.stride_conv == "1x1":
             first, middle = dict(stride=self.stride), dict(dilation=after)

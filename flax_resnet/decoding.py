@@ -1,4 +1,4 @@
-"""From encoded images to uint8 pixels, on the host. Needs OpenCV and Pillow."""
+"""Decoding of images to uint8 pixels on the host. Needs OpenCV and Pillow."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import io
 import os
 import struct
 
-# A file that claims more pixels than photographs have is an attack or damaged. OpenCV, which
-# gives memory to all that a file claims, decodes no more than 50 megapixels; Pillow, after a look
-# at the claim, more than that. OpenCV reads both of these when it is imported.
-MAX_PIXELS = 178_956_970  # Pillow's own limit
+# A file whose header claims more pixels than any photograph is an attack or damaged. OpenCV, which
+# allocates whatever the header claims, decodes at most 50 megapixels; larger images are decoded by
+# Pillow after a check of the header. OpenCV reads both variables when it is imported.
+MAX_PIXELS = 178_956_970  # Pillow's default limit
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "50000000")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # BadImage tells what cannot be decoded
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # ImageDecodeError reports the reason
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -21,18 +21,19 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageDecodeError(ValueError):
-    """Bytes that are no readable image, and why."""
+    """The bytes are not a readable image; the message gives the reason."""
 
 
 def decode_rgb(encoded: bytes) -> np.ndarray:
-    """Decodes JPEG, PNG, WebP, BMP, GIF (its first frame), TIFF to uint8 RGB ``(H, W, 3)``.
+    """Decode JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF to uint8 RGB ``(H, W, 3)``.
 
-    Upright, whatever its EXIF orientation; grey images get three equal channels, palettes
-    their colours, 16-bit values their upper 8 bits, CMYK becomes RGB, and transparency is left
-    out. What the bytes are is told by themselves, not by a name.
+    The format is detected from the content. The EXIF orientation is applied; gray images get
+    three equal channels, palette images their colors, and 16-bit values are reduced to their upper
+    8 bits; CMYK is converted to RGB, and transparency is ignored.
 
-    Raises BadImage for bytes that are no image, are cut short, or claim more than
-    ``MAX_PIXELS``, or so many that they cannot hold them.
+    Raises:
+      ImageDecodeError: if the bytes are no image, are truncated, or claim more than
+        ``MAX_PIXELS`` or more pixels than their length can encode.
     """
     pixels = None
     if encoded.startswith(PNG):
@@ -40,22 +41,26 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     if encoded:
         try:
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:  # too many pixels; Pillow says how many
+        except cv2.error:  # too many pixels; Pillow reports how many
             pass
     if pixels is not None:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     try:
         return _decode_with_pillow(encoded)
-    except Exception as error:  # Pillow raises many kinds
+    except Exception as error:  # Pillow raises many types
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known format" if unknown else str(error) or type(error).__name__
+        reason = "unknown format" if unknown else str(error) or type(error).__name__
         raise ImageDecodeError(
-            f"{len(encoded):,} bytes that are no readable image: {reason}"
+            f"{len(encoded):,} bytes are not a readable image: {reason}"
         ) from error
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
-    """A file as :func:`decode_rgb` gives it. Raises BadImage, which names the file."""
+    """Decode a file; see :func:`decode_rgb`.
+
+    Raises:
+      ImageDecodeError: if it cannot be read or decoded; the message names the file.
+    """
     try:
         with open(path, "rb") as file:
             return decode_rgb(file.read())
@@ -65,43 +70,41 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _check_png(encoded: bytes) -> None:
-    """Raises BadImage for a PNG that claims more than its bytes hold.
+    """Raise ImageDecodeError if a PNG claims more data than it holds.
 
-    OpenCV gives memory, up to gigabytes, to the length that a damaged header or chunk claims,
-    before it finds that out.
+    OpenCV would allocate up to gigabytes for the length in a damaged header or chunk before it
+    notices.
     """
     if len(encoded) >= 26:
-        width, height, depth, colour = struct.unpack(">IIBB", encoded[16:26])
-        channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
-        # Deflate shortens to a 1,032nd at most.
+        width, height, depth, color = struct.unpack(">IIBB", encoded[16:26])
+        channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color, 1)
+        # Deflate compresses by a factor of at most 1,032.
         if width * height * channels * depth / 8 > 1032 * len(encoded):
             raise ImageDecodeError(
-                f"{len(encoded):,} bytes of PNG that claim {width}×{height} pixels"
+                f"{len(encoded):,} bytes of PNG cannot hold the claimed {width}×{height} pixels"
             )
-    place, kind = len(PNG), b""
-    while kind != b"IEND":
-        if place + 12 > len(encoded):
-            raise ImageDecodeError(f"{len(encoded):,} bytes of PNG, cut short or damaged")
-        length, kind = struct.unpack_from(">I4s", encoded, place)
-        place += 12 + length  # a length, a kind, so many bytes and a checksum
-    if place > len(encoded):
-        raise ImageDecodeError(f"{len(encoded):,} bytes of PNG, cut short or damaged")
+    offset, kind = len(PNG), b""
+    while kind != b"IEND" and offset + 12 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, offset)
+        offset += 12 + length  # length, type, data and checksum
+    if kind != b"IEND" or offset > len(encoded):
+        raise ImageDecodeError(f"{len(encoded):,} bytes of PNG are truncated or damaged")
 
 
 def _decode_with_pillow(encoded: bytes) -> np.ndarray:
-    """Decodes the formats that OpenCV lacks, and names what is wrong with a file."""
+    """Decode formats that OpenCV does not support, or raise an error with the reason."""
     with Image.open(io.BytesIO(encoded)) as image:
         pixels = image.width * image.height
-        # Even one colour all over takes a byte for some hundred pixels.
+        # Even an image of one color needs a byte for several hundred pixels.
         if pixels > MAX_PIXELS or pixels > max(4_000_000, 1000 * len(encoded)):
-            raise ValueError(f"it claims {image.width}×{image.height} pixels")
+            raise ValueError(f"it claims to have {image.width}×{image.height} pixels")
         return pillow_to_rgb(image)
 
 
 def pillow_to_rgb(image: Image.Image) -> np.ndarray:
-    """An image of Pillow's as :func:`decode_rgb` gives its file."""
+    """Convert a Pillow image to what :func:`decode_rgb` returns for its file."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # which convert would cut off at 255
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode.startswith("I;16"):  # convert would clip it at 255
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Grad-CAM: which part of an image speaks for a class (Selvaraju et al. 2017, arXiv:1610.02391)."""
+"""Grad-CAM: evidence for a class by image region (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from flax_resnet.resnet import ResNet
 def gradcam(
     model: ResNet, variables: Any, images: Any, classes: Any = None, *, stage: int | None = None
 ) -> jax.Array:
-    """Maps float32 ``(N, H, W)`` in 0…1: high where the image speaks for the class.
+    """Return heat maps, float32 ``(N, H, W)`` in 0…1, high in regions that support the class.
 
-    The channels of a stage's map are summed with the mean gradients of the class's logit with
-    respect to them as weights; what is negative, and so speaks for other classes, becomes 0
-    (section 3, equations 1 and 2). The map is scaled by its maximum, and enlarged bilinearly
-    to the image. Where nothing speaks for the class it is 0 all over.
+    The channels of a stage's map are summed, weighted by the mean gradient of the class's logit
+    with respect to each; negative values, which support other classes, become 0 (section 3,
+    equations 1 and 2). The map is divided by its maximum and resized bilinearly to the image. It
+    is all zeros if nothing supports the class.
 
     Args:
-      model: with a head.
+      model: a network with a head.
       variables: its ``{"params", "batch_stats"}``.
       images: normalized float images ``(N, H, W, C)``.
-      classes: one for all images, or ``(N,)``; by default those with the highest logits.
-      stage: whose map, from 1; by default the last. Early ones are finer and tell less. Of a
-        pre-activation net the last stage's is the activated map that is pooled, others' are
-        the bare sums.
+      classes: one class for all images, or ``(N,)``; default: those with the highest logits.
+      stage: number of the stage, from 1; default: the last. Maps of early stages have a higher
+        resolution and are less class-specific. In a pre-activation network the last stage's map is
+        taken after norm and ReLU; the other maps are the raw sums.
 
-    Raises ValueError for a net without a head, and for a stage or class that it has not.
+    Raises:
+      ValueError: if the network has no head, or no such stage or class.
     """
     if not model.num_classes:
-        raise ValueError("Grad-CAM is of a class's logit; a net with num_classes=0 has none")
+        raise ValueError("Grad-CAM needs class logits; a network with num_classes=0 has none")
     stages = len(model.stage_sizes)
     stage = stages if stage is None else stage
     if stage not in range(1, stages + 1):
@@ -50,7 +51,7 @@ def gradcam(
         ):
             raise ValueError(f"classes must be 0 to {model.num_classes - 1}, not {classes}")
         classes = np.broadcast_to(classes, len(images)).astype(np.int32)
-    # Sequences may be lists, which jit cannot tell apart.
+    # Sequences may be lists, which are not hashable as jit requires.
     model = model.clone(stage_sizes=tuple(model.stage_sizes), frozen=tuple(model.frozen))
     return _maps(model, variables, images, classes, stage)
 
@@ -65,16 +66,16 @@ def _maps(
     else:
         maps = model.apply(variables, images, method="endpoints")[f"stage{stage}"]
 
-    def logits_of(maps: jax.Array) -> jax.Array:
+    def compute_logits(maps: jax.Array) -> jax.Array:
         if last:
             return model.apply(variables, maps, method="forward_head")
-        return _logits_with(model, variables, images, stage, maps)
+        return _logits_from_stage(model, variables, images, stage, maps)
 
-    logits, pull = jax.vjp(logits_of, maps)
+    logits, vjp = jax.vjp(compute_logits, maps)
     if classes is None:
         classes = logits.argmax(axis=1)
-    # An image's logits follow from its own map alone, so one gradient serves all.
-    (gradients,) = pull(jax.nn.one_hot(classes, model.num_classes, dtype=logits.dtype))
+    # An image's logits depend only on its own map, so one gradient serves all images.
+    (gradients,) = vjp(jax.nn.one_hot(classes, model.num_classes, dtype=logits.dtype))
     weights = gradients.astype(jnp.float32).mean(axis=(1, 2), keepdims=True)
     heat = jax.nn.relu((weights * maps.astype(jnp.float32)).sum(axis=-1))
     highest = heat.max(axis=(1, 2), keepdims=True)
@@ -82,10 +83,10 @@ def _maps(
     return jax.image.resize(heat, (len(heat), *images.shape[1:3]), "linear")
 
 
-def _logits_with(
+def _logits_from_stage(
     model: ResNet, variables: Any, images: jax.Array, stage: int, maps: jax.Array
 ) -> jax.Array:
-    """The logits where the stage gives ``maps``, which is the way to differentiate by them."""
+    """Return the logits with the stage's output replaced by ``maps``, to differentiate by these."""
     block = f"stage{stage}_block{model.stage_sizes[stage - 1]}"
 
     def replace(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
@@ -98,8 +99,8 @@ def _logits_with(
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The uint8 image ``(H, W, 3)`` with a map ``(H, W)`` in 0…1 over it, from yellow to red."""
+    """Overlay a uint8 image ``(H, W, 3)`` with a heat map ``(H, W)`` in 0…1, yellow to red."""
     heat = np.clip(heat, 0, 1)[..., None]
-    colours = np.concatenate([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)], -1)
-    share = 0.65 * heat
-    return np.rint((1 - share) * image + share * colours).astype(np.uint8)
+    colors = np.concatenate([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)], -1)
+    alpha = 0.65 * heat
+    return np.rint((1 - alpha) * image + alpha * colors).astype(np.uint8)

@@ -45,6 +45,7 @@ class VarianceScaling:
     distribution: str
 
     def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
+        """Return a kernel ``(…, in, out)`` of JAX's random numbers."""
         init = nn.initializers.variance_scaling(self.scale, self.mode, self.distribution)
         return init(key, shape, dtype)
 

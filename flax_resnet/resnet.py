@@ -1,17 +1,17 @@
-"""ResNet: a stem, stages of blocks, and a head, each set by a field.
+"""ResNet: a stem, stages of blocks, and a head, configured by fields.
 
-Names of the parameters, from the images to the logits; ``{n}`` counts from 1:
+Parameter names, from the images to the logits; ``{n}`` counts from 1:
 
-* ``stem_conv``, ``stem_norm``; in a stem of several convolutions ``stem_conv{n}``, ``stem_norm{n}``
-* ``stage{n}_block{n}/conv{n}`` and ``norm{n}``, the norm that follows the convolution, or
-  precedes it in a pre-activation net (whose last stem convolution no norm follows)
+* ``stem_conv``, ``stem_norm``; ``stem_conv{n}``, ``stem_norm{n}`` in a stem of several convolutions
+* ``stage{n}_block{n}/conv{n}`` and ``norm{n}``, the norm after the convolution, or before it in a
+  pre-activation network (whose last stem convolution has no norm)
 * ``stage{n}_block{n}/se/reduce`` and ``se/expand``: squeeze-and-excitation
-* ``stage{n}_block{n}/shortcut/conv`` and ``norm``; no norm in a pre-activation net
-* ``final_norm``: before the pooling of a pre-activation net
+* ``stage{n}_block{n}/shortcut/conv`` and ``norm``; no norm in a pre-activation network
+* ``final_norm``: before the pooling of a pre-activation network
 * ``head``
 
-Convolutions and ``head`` hold ``kernel`` (H, W, in, out) or (in, out) and ``bias`` where they
-have one, norms ``scale`` and ``bias``; batch norm keeps ``mean`` and ``var`` in ``batch_stats``.
+Convolutions and ``head`` have ``kernel`` (H, W, in, out) or (in, out) and optionally ``bias``,
+norms ``scale`` and ``bias``; batch norm keeps ``mean`` and ``var`` in ``batch_stats``.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ from flax_resnet.layers import (
 
 
 class Stem(NamedTuple):
-    """Convolutions as (kernel, stride, share of the stem's width), and a 3×3/2 max-pool or not."""
+    """Convolutions as (kernel, stride, fraction of the stem's width), and an optional max-pool.
+
+    The max-pool is 3×3 with stride 2.
+    """
 
     convolutions: Sequence[tuple[int, int, float]]
     pool: bool
 
     @property
     def stride(self) -> int:
-        """Image pixels to one of the stem's map."""
+        """Ratio of image to stem resolution."""
         total = 2 if self.pool else 1
         for _, stride, _ in self.convolutions:
             total *= stride
@@ -57,8 +60,8 @@ STEMS = {
     # He et al. 2015 (arXiv:1512.03385), table 1; section 4.2 for CIFAR.
     "imagenet": Stem([(7, 2, 1)], pool=True),
     "cifar": Stem([(3, 1, 1)], pool=False),
-    # ResNet-C (arXiv:1812.01187, section 4.1); ResNet-RS has a convolution for the
-    # pool (arXiv:2103.07579, section 4.3).
+    # ResNet-C (arXiv:1812.01187, section 4.1); ResNet-RS replaces the pool by a convolution
+    # (arXiv:2103.07579, section 4.3).
     "deep": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)], pool=True),
     "deep_conv": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1), (3, 2, 1)], pool=False),
 }
@@ -67,14 +70,14 @@ NORMS = ("batch", "group", "folded")
 
 
 class FeatureInfo(NamedTuple):
-    """What a map is: image pixels to one of its pixels, and its channels."""
+    """Stride, the ratio of image to feature-map resolution, and channels of a feature map."""
 
     stride: int
     channels: int
 
 
 class BlockSpec(NamedTuple):
-    """Where a block stands: its stage and index, both from 0, and what it does to the map."""
+    """A block's stage and index in it, both from 0, its stride and its dilations."""
 
     stage: int
     index: int
@@ -83,48 +86,54 @@ class BlockSpec(NamedTuple):
 
 
 class ResNet(nn.Module):
-    """A residual network (He et al. 2015, arXiv:1512.03385). Fields are checked at once.
+    """A residual network (He et al. 2015, arXiv:1512.03385).
+
+    Fields are validated on construction.
 
     Attributes:
-      stage_sizes: blocks in each stage.
+      stage_sizes: number of blocks in each stage.
       block: ``"residual"`` (two 3×3) or ``"bottleneck"`` (1×1, 3×3, 1×1).
-      width: channels inside the first stage's blocks; doubles with every stage.
-      width_multiplier: factor on the channels inside a block, not on those of its output: 2
-        in wide_resnet50_2.
-      groups: of a bottleneck's 3×3 (ResNeXt, arXiv:1611.05431).
-      stem: ``"imagenet"``, 7×7 stride 2 and a 3×3 stride 2 max-pool; ``"cifar"``, 3×3
-        stride 1 without a pool, for small images; ``"deep"``, three 3×3 for the 7×7;
-        ``"deep_conv"``, as deep, with a 3×3 stride 2 convolution for the pool.
-      stem_width: channels of the stem; ``None`` for ``width``.
+      width: channels inside the blocks of the first stage; doubles with every stage.
+      width_multiplier: factor on the channels inside a block, not on its output channels: 2 in
+        wide_resnet50_2.
+      groups: groups of a bottleneck's 3×3 convolution (ResNeXt, arXiv:1611.05431).
+      stem: ``"imagenet"``: 7×7 with stride 2 and a 3×3 max-pool with stride 2; ``"cifar"``: 3×3
+        with stride 1 and no pool, for small images; ``"deep"``: three 3×3 convolutions instead of
+        the 7×7; ``"deep_conv"``: as ``"deep"``, with a 3×3 convolution with stride 2 instead of
+        the pool.
+      stem_width: channels of the stem; default: ``width``.
       shortcut: see :class:`flax_resnet.blocks.Shortcut`.
-      stride_conv: where a bottleneck has its stride: ``"3x3"`` or the first ``"1x1"``.
-      stride_block: which block halves the map: the ``"first"`` of every stage but the first,
-        or the ``"last"`` of every stage but the last.
-      output_stride: the most image pixels to one of a map; further strides become dilation
-        (arXiv:1606.00915, section 3.1), with the same parameters. ``None``: no limit.
-      preactivation: norm and ReLU before each convolution (He et al. 2016,
-        arXiv:1603.05027): none after the stem, and a last norm before the pooling. Each
-        stage's first shortcut takes the activated map, the others the bare one.
+      stride_conv: convolution of a bottleneck that has the stride: ``"3x3"`` or ``"1x1"`` (the
+        first).
+      stride_block: block with stride 2: the ``"first"`` of every stage but the first, or the
+        ``"last"`` of every stage but the last.
+      output_stride: maximum ratio of input to feature-map resolution; further strides are
+        replaced by dilation (arXiv:1606.00915, section 3.1), with the same parameters. ``None``:
+        no limit.
+      preactivation: norm and ReLU before each convolution (He et al. 2016, arXiv:1603.05027):
+        none after the stem, and a final norm before the pooling. The first shortcut of each
+        stage is applied after norm and ReLU; the others use the raw block input.
       se_ratio: hidden width of squeeze-and-excitation as a fraction of the channels
-        (arXiv:1709.01507); 0 for none.
-      norm: ``"batch"``, or ``"group"`` of 32 groups (arXiv:1803.08494); ``"folded"``, for
-        evaluation alone, see :func:`flax_resnet.fold_batch_norm`.
+        (arXiv:1709.01507); 0: no squeeze-and-excitation.
+      norm: ``"batch"``, or ``"group"`` with 32 groups (arXiv:1803.08494); ``"folded"`` is for
+        evaluation only, see :func:`flax_resnet.fold_batch_norm`.
       norm_epsilon: added to the variance in every norm.
-      norm_momentum: of the running statistics; PyTorch's 1 - momentum.
-      conv_bias: which convolutions have one; see :func:`flax_resnet.layers.conv`.
+      norm_momentum: weight of the old running statistics; 1 - momentum in PyTorch.
+      conv_bias: which convolutions have a bias; see :func:`flax_resnet.layers.conv`.
       weight_standardization: see :func:`flax_resnet.layers.standardize`.
-      num_classes: outputs of the linear head; 0 for none: pooled features.
-      dropout: rate before the head.
-      block_dropout: rate before each block's last convolution (arXiv:1605.07146, section 2.4).
-      drop_path: stochastic depth's rate at the last block (Huang et al. 2016,
-        arXiv:1603.09382, section 3); falls linearly to 0 at the first, as in timm.
-      zero_init_last: start every block as its shortcut.
+      num_classes: outputs of the linear head; 0: no head, the output is the pooled features.
+      dropout: dropout rate before the head.
+      block_dropout: dropout rate before each block's last convolution (arXiv:1605.07146,
+        section 2.4).
+      drop_path: stochastic depth rate of the last block (Huang et al. 2016, arXiv:1603.09382,
+        section 3); decreases linearly to 0 at the first, as in timm.
+      zero_init_last: initialize every block as its shortcut.
       frozen: modules (``stem_norm``, ``stage1_block1``, ``final_norm``, …) that compute in
-        training as in evaluation: running statistics are used and kept, nothing drops out.
-        For fine-tuning; keeping their parameters is up to the optimiser.
-      dtype: computation's type. Parameters, batch statistics and logits are float32.
-      axis_name: the mapped axis over which batch statistics are averaged; ``None``
-        computes them on each device for itself.
+        training as in evaluation: with running statistics, which are not updated, and without
+        dropout. For fine-tuning; the optimizer must keep their parameters.
+      dtype: dtype of the computation. Parameters, batch statistics and logits are float32.
+      axis_name: mapped axis over which batch statistics are averaged (synchronized batch norm);
+        ``None``: each device has its own.
     """
 
     stage_sizes: Sequence[int]
@@ -169,13 +178,13 @@ class ResNet(nn.Module):
                 raise ValueError(
                     f"unknown {field} {getattr(self, field)!r}; valid are {', '.join(valid)}"
                 )
-        whole = {"num_classes": 0, "width": 1, "width_multiplier": 1, "groups": 1}
+        minimums = {"num_classes": 0, "width": 1, "width_multiplier": 1, "groups": 1}
         if self.stem_width is not None:
-            whole["stem_width"] = 2  # a deep stem begins with half of it
-        for field, least in whole.items():
+            minimums["stem_width"] = 2  # a deep stem begins with half of it
+        for field, minimum in minimums.items():
             value = getattr(self, field)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{field} must be a whole number from {least} on, not {value!r}")
+            if not isinstance(value, int) or value < minimum:
+                raise ValueError(f"{field} must be an integer of at least {minimum}, not {value!r}")
         for field in ("dropout", "block_dropout", "drop_path", "se_ratio", "norm_momentum"):
             value = getattr(self, field)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
@@ -186,25 +195,24 @@ class ResNet(nn.Module):
         if not (isinstance(sizes, Sequence) and sizes) or not all(
             isinstance(blocks, int) and blocks > 0 for blocks in sizes
         ):
-            raise ValueError(f"stage_sizes must name one block or more a stage, not {sizes!r}")
+            raise ValueError(f"stage_sizes must be positive integers, one per stage, not {sizes!r}")
         strides = [STEMS[self.stem].stride * 2**stage for stage in range(len(self.stage_sizes))]
         if self.output_stride not in (None, *strides):
             valid = ", ".join(map(str, strides))
             raise ValueError(f"unknown output_stride {self.output_stride}; valid are {valid}")
         if self.groups > 1 and self.block == "residual":
-            raise ValueError("groups is for block='bottleneck'; a residual block has no groups")
+            raise ValueError("groups needs block='bottleneck'; a residual block has no groups")
         if self.width * self.width_multiplier % self.groups:
             raise ValueError(
-                f"groups={self.groups} must divide the {self.width * self.width_multiplier} channels"
-                " inside the first stage's blocks, width * width_multiplier"
+                f"groups={self.groups} must divide width * width_multiplier, the"
+                f" {self.width * self.width_multiplier} channels inside the first stage's blocks"
             )
         narrowest = min(self.width, self._stem_width)
         if self.norm == "group" and narrowest % 32:
-            raise ValueError(
-                f"norm='group' has 32 groups, which do not divide {narrowest} channels"
-            )
+            raise ValueError(f"norm='group' has 32 groups, which must divide {narrowest} channels")
 
     def setup(self):
+        """Create the layers after the blocks."""
         if self.preactivation:
             self.final_norm = self._norm_layer()(after_conv=False)
         if self.num_classes:
@@ -212,91 +220,98 @@ class ResNet(nn.Module):
         self.head_dropout = nn.Dropout(self.dropout)
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Gives float32 logits ``(N, num_classes)`` for float images ``(N, H, W, C)``.
+        """Return float32 logits ``(N, num_classes)`` for float images ``(N, H, W, C)``.
 
-        Without classes it gives the pooled features ``(N, channels)``. With ``train=True``
-        batch norm uses the batch's own statistics and updates the running ones: apply with
-        ``mutable=["batch_stats"]``, and with ``rngs={"dropout": key}`` if anything drops out.
+        With ``num_classes=0`` these are the pooled features ``(N, channels)``. With ``train=True``
+        batch norm uses batch statistics and updates the running ones: apply with
+        ``mutable=["batch_stats"]``, and with ``rngs={"dropout": key}`` if a dropout or drop path
+        rate is not 0.
         """
         return self.forward_head(self.forward_features(images, train), train)
 
     def forward_features(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """The map that is pooled: the last stage's, of a pre-activation net after norm and ReLU."""
+        """Return the map before pooling ``(N, H, W, channels)``.
+
+        It is the last stage's; in a pre-activation network after norm and ReLU.
+        """
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
-            learns = train and "final_norm" not in self.frozen
-            x = ops.relu(self.final_norm(x, use_running_average=not learns))
+            trainable = train and "final_norm" not in self.frozen
+            x = ops.relu(self.final_norm(x, use_running_average=not trainable))
         return x
 
     def forward_head(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """What the net gives for its :meth:`forward_features` ``(N, H, W, channels)``."""
+        """Return the output for a map ``(N, H, W, channels)`` of :meth:`forward_features`."""
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = self.head_dropout(x, deterministic=not train)
         return self.head(x) if self.num_classes else x
 
     @nn.compact
     def endpoints(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """Gives the maps after the stem and after each stage: ``stem``, ``stage1``, …
+        """Return the maps after the stem and each stage, as ``{"stem", "stage1", …}``.
 
         For ``(N, H, W, C)`` images they are ``(N, H / stride, W / stride, channels)``, rounded
         up, with the strides and channels of ``feature_info``; ``stem`` is after the max-pool.
-        Detection and segmentation heads take these. Maps are of the computation's ``dtype``;
-        those of a pre-activation net are the bare sums, before the next norm.
+        Detection and segmentation heads use these maps. They have the computation's ``dtype``;
+        in a pre-activation network they are the raw sums before the next norm.
         """
         if images.ndim != 4:
             raise ValueError(f"images must be (N, H, W, C), not of shape {images.shape}")
         if train and self.norm == "folded":
             raise ValueError(
-                "a network whose batch norm is folded into its convolutions has no norm to train"
-                " with; train the one it was made of"
+                "a network with folded batch norm cannot be trained; train the original network"
             )
         x = self._stem(images.astype(self.dtype), train)
         maps = {"stem": x}
-        for place in self.places():
-            block = self._block(place)
+        for spec in self.block_specs():
+            block = self._block(spec)
             x = block(x, train and block.name not in self.frozen)
-            maps[f"stage{place.stage + 1}"] = x
+            maps[f"stage{spec.stage + 1}"] = x
         return maps
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         stem, width = STEMS[self.stem], self._stem_width
-        for i, (kernel, stride, share) in enumerate(stem.convolutions, 1):
+        for i, (kernel, stride, fraction) in enumerate(stem.convolutions, 1):
             number = str(i) if len(stem.convolutions) > 1 else ""
             normalized = not self.preactivation or i < len(stem.convolutions)
             x = self._conv_layer()(
-                int(width * share), kernel, stride, normalized=normalized, name=f"stem_conv{number}"
+                int(width * fraction),
+                kernel,
+                stride,
+                normalized=normalized,
+                name=f"stem_conv{number}",
             )(x)
             if normalized:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
-                learns = train and norm.name not in self.frozen
-                x = ops.relu(norm(x, use_running_average=not learns))
+                trainable = train and norm.name not in self.frozen
+                x = ops.relu(norm(x, use_running_average=not trainable))
         if not stem.pool:
             return x
         if self.preactivation:
-            # Zeros around the map, as Keras and BiT have it; behind a ReLU any border does.
+            # Pad with zeros, as Keras and BiT do; after a ReLU the padding value does not matter.
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             return ops.max_pool(x, padding=0)
         return ops.max_pool(x, padding=1)
 
-    def _block(self, place: BlockSpec) -> nn.Module:
-        number = sum(self.stage_sizes[: place.stage]) + place.index
+    def _block(self, spec: BlockSpec) -> nn.Module:
+        number = sum(self.stage_sizes[: spec.stage]) + spec.index
         return BLOCKS[self.block](
-            width=self.width * 2**place.stage,
-            stride=place.stride,
-            dilations=place.dilations,
+            width=self.width * 2**spec.stage,
+            stride=spec.stride,
+            dilations=spec.dilations,
             width_multiplier=self.width_multiplier,
             groups=self.groups,
             stride_conv=self.stride_conv,
             shortcut=self.shortcut,
             preactivation=self.preactivation,
-            activate_shortcut=place.index == 0,
+            activate_shortcut=spec.index == 0,
             se_ratio=self.se_ratio,
             dropout=self.block_dropout,
             drop_path=self.drop_path * number / max(1, sum(self.stage_sizes) - 1),
             zero_init_last=self.zero_init_last,
             conv=self._conv_layer(),
             norm=self._norm_layer(),
-            name=f"stage{place.stage + 1}_block{place.index + 1}",
+            name=f"stage{spec.stage + 1}_block{spec.index + 1}",
         )
 
     @property
@@ -323,8 +338,8 @@ class ResNet(nn.Module):
         )
 
     @nn.nowrap
-    def places(self) -> Iterator[BlockSpec]:
-        """The blocks in order."""
+    def block_specs(self) -> Iterator[BlockSpec]:
+        """Yield the specifications of all blocks in order."""
         total, dilation = STEMS[self.stem].stride, 1
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
@@ -342,11 +357,11 @@ class ResNet(nn.Module):
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
-        """Stride and channels of each of ``endpoints``' maps."""
+        """Stride and channels of each map of :meth:`endpoints`."""
         total = STEMS[self.stem].stride
         info = {"stem": FeatureInfo(total, self._stem_width)}
-        for place in self.places():
-            total *= place.stride
-            channels = self.width * 2**place.stage * BLOCKS[self.block].expansion
-            info[f"stage{place.stage + 1}"] = FeatureInfo(total, channels)
+        for spec in self.block_specs():
+            total *= spec.stride
+            channels = self.width * 2**spec.stage * BLOCKS[self.block].expansion
+            info[f"stage{spec.stage + 1}"] = FeatureInfo(total, channels)
         return info

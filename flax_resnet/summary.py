@@ -1,4 +1,4 @@
-"""A network's table: per stage its layers, output, blocks, parameters and multiply-adds.
+"""Table of a network: layers, output, blocks, parameters and multiply-adds of each stage.
 
 python -m flax_resnet.summary resnet101 --image-size 224
 """
@@ -20,29 +20,29 @@ from flax_resnet.variants import create_model
 
 
 class Row(NamedTuple):
-    """One stage, as in He et al. 2015 (arXiv:1512.03385), table 1."""
+    """A stage, as in table 1 of He et al. 2015 (arXiv:1512.03385)."""
 
     stage: str
     layers: str
-    output: tuple[int, ...]  # (H, W, C); (C,) of the head
+    output: tuple[int, ...]  # (H, W, C); (C,) for the head
     blocks: int
     parameters: int
     multiply_adds: int
 
 
 class Summary(NamedTuple):
-    """The stages' rows, from the stem to the head; ``str`` prints them with their totals."""
+    """The rows of all stages, from the stem to the head; ``str`` returns the table with totals."""
 
     rows: tuple[Row, ...]
 
     @property
     def parameters(self) -> int:
-        """Values in ``params``; running statistics do not count."""
+        """Number of values in ``params``, without running statistics."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def multiply_adds(self) -> int:
-        """Of convolutions and linear layers, for one image."""
+        """Multiply-adds of convolutions and linear layers, for one image."""
         return sum(row.multiply_adds for row in self.rows)
 
     def __str__(self) -> str:
@@ -68,12 +68,12 @@ class Summary(NamedTuple):
 
 
 def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: int = 3) -> Summary:
-    """Counts what each stage holds and does for one image, without computing anything.
+    """Count the parameters and the multiply-adds per image of each stage, by abstract evaluation.
 
     Args:
       model: the network.
-      image_size: of a square image, or ``(H, W)``.
-      channels: of the image.
+      image_size: side of a square image, or ``(H, W)``.
+      channels: channels of the image.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width, channels) < 1:
@@ -109,14 +109,14 @@ def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: 
 
 
 def _stage(layer: str) -> str:
-    """The row that a layer's name belongs to."""
+    """Return the stage to which a layer belongs by its name."""
     if layer.startswith("stage"):
         return layer.split("_")[0]
     return "stem" if layer.startswith("stem") else "head"
 
 
 def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[tuple]]:
-    """Each stage's output shape; each layer's path and the shapes of its kernel and output."""
+    """Return output shapes by stage, and each layer's path, kernel shape and output shape."""
     maps, layers = {}, []
 
     def record(next_function, args, kwargs, context):
@@ -134,7 +134,7 @@ def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[tup
 
 
 def _describe(model: ResNet, stage: str, params) -> str:
-    """A row's layers in words: kernels and channels, those of a block in brackets."""
+    """Describe a row's layers: kernel sizes and channels, those of a block in brackets."""
 
     def convolutions(module, prefix):
         kernels = [module[name]["kernel"].shape for name in sorted(module) if prefix in name]
@@ -146,21 +146,21 @@ def _describe(model: ResNet, stage: str, params) -> str:
     if stage == "head":
         return "average pool" + (f"; linear, {model.num_classes}" if model.num_classes else "")
     blocks = model.stage_sizes[int(stage.removeprefix("stage")) - 1]
-    inside = convolutions(params[f"{stage}_block1"], "conv")
+    layers = convolutions(params[f"{stage}_block1"], "conv")
     if model.groups > 1:
-        inside[1] += f", {model.groups} groups"
-    return f"[{'; '.join(inside)}] × {blocks}"
+        layers[1] += f", {model.groups} groups"
+    return f"[{'; '.join(layers)}] × {blocks}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table of the network that the command line names."""
+    """Print the table of the network given on the command line."""
     parser = argparse.ArgumentParser(
         prog=program("summary"),
-        description="Prints a network's stages, parameters and multiply-adds.",
+        description="Print the stages, parameters and multiply-adds of a network.",
     )
-    parser.add_argument("model", help="a name that flax_resnet.list_models() gives")
+    parser.add_argument("model", help="one of flax_resnet.list_models()")
     parser.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
-    parser.add_argument("--num-classes", type=int, help="default: the model's own")
+    parser.add_argument("--num-classes", type=int, help="default: the model's")
     flags = parser.parse_args(arguments)
     fields = {} if flags.num_classes is None else {"num_classes": flags.num_classes}
     try:

@@ -1,4 +1,4 @@
-"""The table of named networks: a variant is a line that sets ResNet's fields."""
+"""Table of named networks: a variant is one line of fields of :class:`ResNet`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _IMAGENET: dict[str, Fields] = {
     "resnet152": dict(stage_sizes=(3, 8, 36, 3)),
 }
 
-# Keras Applications: the paper's stride in the first 1×1, and pre-activation nets whose
-# stages halve the map in their last block.
+# Keras Applications: the stride in the first 1×1, as in the paper, and pre-activation networks
+# with the stride in the last block of a stage.
 _KERAS: Fields = dict(norm_epsilon=1.001e-5, norm_momentum=0.99)
 _V1: Fields = dict(stride_conv="1x1") | _KERAS
 _V2: Fields = _KERAS | dict(
@@ -30,7 +30,7 @@ _V2: Fields = _KERAS | dict(
     conv_bias="unnormalized",
 )
 
-# Xie et al. 2016 (arXiv:1611.05431), table 1: 32 groups of 4 channels each are 128, twice
+# Xie et al. 2016 (arXiv:1611.05431), table 1: 32 groups of 4 channels are 128 channels, twice
 # the width. Zagoruyko & Komodakis 2016 (arXiv:1605.07146), section 3.
 _WIDER: dict[str, Fields] = {
     "resnext50_32x4d": _IMAGENET["resnet50"] | dict(groups=32, width_multiplier=2),
@@ -58,7 +58,7 @@ _TWEAKED: dict[str, Fields] = {
 
 
 def _cifar(depth: int) -> Fields:
-    """arXiv:1512.03385, section 4.2: 6n + 2 layers, 16-32-64 channels, parameterless shortcuts."""
+    """Return 6n + 2 layers, 16-32-64 channels, parameterless shortcuts (arXiv:1512.03385, 4.2)."""
     return dict(
         stage_sizes=((depth - 2) // 6,) * 3,
         block="residual",
@@ -70,16 +70,16 @@ def _cifar(depth: int) -> Fields:
 
 
 def _cifar_bottleneck(depth: int) -> Fields:
-    """arXiv:1603.05027, section 4.1: 9n + 2 layers, a bottleneck for two 3×3, projections."""
+    """Return 9n + 2 layers, with bottlenecks and projections (arXiv:1603.05027, section 4.1)."""
     return _cifar(depth) | dict(
         stage_sizes=((depth - 2) // 9,) * 3, block="bottleneck", shortcut="projection"
     )
 
 
-def _wide(depth: int, times: int) -> Fields:
-    """arXiv:1605.07146, table 1: 6n + 4 layers, ``times`` as wide as the CIFAR nets."""
+def _wide(depth: int, factor: int) -> Fields:
+    """Return 6n + 4 layers, ``factor`` times as wide (arXiv:1605.07146, table 1)."""
     return _cifar(depth - 2) | dict(
-        width=16 * times, stem_width=16, preactivation=True, shortcut="projection"
+        width=16 * factor, stem_width=16, preactivation=True, shortcut="projection"
     )
 
 
@@ -108,19 +108,22 @@ _SHORTCUT_LETTERS = {"A": "zero_pad", "B": "projection", "C": "projection_all"}
 
 
 def list_models() -> list[str]:
-    """Names that :func:`create_model` takes, in the order of the table."""
+    """Return the valid names of :func:`create_model`, in the order of the table."""
     return list(VARIANTS)
 
 
 def create_model(name: str, **fields: Any) -> ResNet:
-    """Makes the named network; ``fields`` override any field of :class:`ResNet`.
-
-    ``shortcut`` may also be the paper's letter ``"A"``, ``"B"`` or ``"C"``
-    (arXiv:1512.03385, section 3.3).
+    """Return the named network.
 
     >>> create_model("resnet50", num_classes=10, shortcut="zero_pad")
 
-    Raises ValueError for an unknown name, field or value, naming what is valid.
+    Args:
+      name: one of :func:`list_models`.
+      **fields: override any field of :class:`ResNet`. ``shortcut`` may also be one of the paper's
+        options ``"A"``, ``"B"`` and ``"C"`` (arXiv:1512.03385, section 3.3).
+
+    Raises:
+      ValueError: for an unknown name, field or value; the message lists the valid ones.
     """
     if name not in VARIANTS:
         close = difflib.get_close_matches(str(name), VARIANTS, n=1)
@@ -137,11 +140,11 @@ def create_model(name: str, **fields: Any) -> ResNet:
 
 
 def feature_info(name: str, **fields: Any) -> dict[str, FeatureInfo]:
-    """Stride and channels of each map that ``endpoints`` gives for the named network.
+    """Return stride and channels of each map of the named network's ``endpoints``.
+
+    Takes the arguments of :func:`create_model`.
 
     >>> feature_info("resnet50", output_stride=16)["stage4"]
-    Feature(stride=16, channels=2048)
-
-    Raises as :func:`create_model`.
+    FeatureInfo(stride=16, channels=2048)
     """
     return create_model(name, **fields).feature_info

@@ -1,4 +1,4 @@
-"""What benchmarks/hlo.py counts in a program that XLA compiled."""
+"""Memory traffic that benchmarks/hlo.py counts in a compiled program."""
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ def compiled(function, *arguments):
     return jax.jit(function).lower(*arguments).compile().as_text()
 
 
-def test_operands_and_results_count_once():
+def test_operands_and_results_are_counted_once():
     x, y = jnp.ones((64, 32)), jnp.ones(32, jnp.bfloat16)
     (kernel,) = hlo.kernels(compiled(lambda x, y: (x * x + y).astype(jnp.int8), x, y))
     assert (kernel.read, kernel.written) == (4 * 64 * 32 + 2 * 32, 64 * 32)
 
 
-def test_a_library_gets_its_workspace_for_nothing():
-    """As on a GPU: a convolution that is a call and gives a tuple, and a norm's statistics."""
+def test_library_workspace_is_not_counted():
+    """As on a GPU: a convolution as custom call with a tuple result, and a norm's statistics."""
     text = """HloModule jit_step, is_scheduled=true
 
 %fused_reduce (p: bf16[4,8,8,64]) -> (f32[64], bf16[4,8,8,64]) {
@@ -43,7 +43,7 @@ ENTRY %main (x: bf16[4,8,8,32], w: bf16[64,3,3,32]) -> bf16[4,8,8,64] {
     ]
 
 
-def test_sizes_of_types():
+def test_sizes_of_dtypes():
     assert hlo.size("(bf16[8,4]{1,0}, u8[100]{0}, pred[3], f32[])", workspace=False) == 64 + 3 + 4
     assert hlo.size("(bf16[8,4]{1,0}, u8[100]{0})") == 164
     for dtype in ("s4", "f8e4m3fn", "token"):
@@ -51,7 +51,7 @@ def test_sizes_of_types():
             hlo.size(f"{dtype}[2]")
 
 
-def test_loops_are_refused():
+def test_loops_are_rejected():
     text = compiled(lambda x: jax.lax.while_loop(lambda x: x < 9, lambda x: x * x + x, x), 1.5)
     with pytest.raises(ValueError, match="cannot count"):
         hlo.kernels(text)

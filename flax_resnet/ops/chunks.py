@@ -1,4 +1,4 @@
-"""Work on a batch of images part by part, so that what lies between stays in the cache."""
+"""Computation on a batch in chunks, so that intermediate results stay in the CPU's cache."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ import jax.numpy as jnp
 from jax import lax
 
 
-class Bytes(NamedTuple):
-    """Of the images of a part, on one core and on several.
+class MaxBytes(NamedTuple):
+    """Maximum bytes of a chunk's images, on one core and on several.
 
-    Several cores share each operation and wait for each other at its end, so for them parts that
-    leave the cache can be better than many ends. Measured on one core and on two.
+    Several cores share each operation and wait for each other at its end, so larger chunks that
+    leave the cache can be faster than more synchronization. Measured on one core and on two.
     """
 
     one_core: int
     several: int
 
 
-def count(x: jax.Array, most: Bytes) -> int:
-    """How many parts of the batch are done one after another: at most one an image."""
+def count(x: jax.Array, limit: MaxBytes) -> int:
+    """Return the number of chunks of the batch, at most one per image."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    most_bytes = most.one_core if cores == 1 else most.several
-    return min(len(x), -(-x.size * x.dtype.itemsize // most_bytes))
+    max_bytes = limit.one_core if cores == 1 else limit.several
+    return min(len(x), -(-x.size * x.dtype.itemsize // max_bytes))
 
 
-def split(x: jax.Array, parts: int) -> jax.Array:
-    """``(parts, N / parts, H, W, C)``, filled up with images of zeros."""
-    each = -(-len(x) // parts)
-    x = jnp.pad(x, ((0, parts * each - len(x)), (0, 0), (0, 0), (0, 0)))
-    return x.reshape(parts, each, *x.shape[1:])
+def split(x: jax.Array, chunks: int) -> jax.Array:
+    """Return ``(chunks, N / chunks, H, W, C)``, padded with images of zeros."""
+    size = -(-len(x) // chunks)
+    x = jnp.pad(x, ((0, chunks * size - len(x)), (0, 0), (0, 0), (0, 0)))
+    return x.reshape(chunks, size, *x.shape[1:])
 
 
-def over(function: Callable[[jax.Array], jax.Array], x: jax.Array, most: Bytes) -> jax.Array:
-    """``function(x)`` of ``(N, H, W, C)``, in parts of ``most``, at least an image each."""
-    parts = count(x, most)
-    if parts <= 1:
+def map_chunks(
+    function: Callable[[jax.Array], jax.Array], x: jax.Array, limit: MaxBytes
+) -> jax.Array:
+    """Return ``function(x)`` of ``(N, H, W, C)``, computed in chunks of at least one image."""
+    chunks = count(x, limit)
+    if chunks <= 1:
         return function(x)
-    y = lax.map(function, split(x, parts))
+    y = lax.map(function, split(x, chunks))
     return y.reshape(-1, *y.shape[2:])[: len(x)]

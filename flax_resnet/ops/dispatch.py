@@ -1,14 +1,4 @@
-"""Which form of an operation a backend runs fastest, each form equal to XLA's own.
-
-:func:`conv_general_dilated`, :func:`max_pool`, :func:`relu` and :func:`relu_of_sum` are what the
-networks call, and batch norm asks :func:`uses_custom_gradient`. The choice is made when a function is
-traced. On CPUs convolutions and pooling in float32 take, by their shapes, the forms of
-:mod:`~flax_resnet.ops.winograd`, :mod:`~flax_resnet.ops.narrow`, :mod:`~flax_resnet.ops.im2col`,
-:mod:`~flax_resnet.ops.pooling` and this module (measured by ``benchmarks/train_step.py`` and
-``conv_layers.py``). On GPUs batch norm, pooling and the ReLU after a sum take gradients that read
-and write less memory (counted by ``benchmarks/memory_traffic.py``). Elsewhere, and inside
-:func:`use_xla_ops`, all is XLA's own.
-"""
+"""Choice of the fastest implementation per backend, dtype and shape; see the package."""
 
 from __future__ import annotations
 
@@ -24,70 +14,78 @@ from jax import lax
 
 from flax_resnet.ops import im2col, narrow, pooling, winograd
 
-# Where the forms of 3×3 convolutions and the time to compile them pay: channels on either side,
-# pixels of all images, and multiply-adds of the layer.
-_MOST_NARROW, _LEAST_WINOGRAD = 16, 32
-_LEAST_PIXELS, _LEAST_WORK = 128, 5e7
-# Pixels of a map that XLA convolves slowly in a batch of any size; large ones go to Winograd.
-_SMALL_MAP = 4
-_NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-_GROUPED = 32  # channels of the dense convolutions that take a grouped one's place
+# Limits within which the 3×3 implementations are worth their compilation time: input and output
+# channels, pixels of the whole batch, and multiply-adds of the layer.
+MAX_NARROW_CHANNELS, MIN_WINOGRAD_CHANNELS = 16, 32
+MIN_PIXELS, MIN_MULTIPLY_ADDS = 128, 5e7
+# Pixels of a map that XLA convolves slowly at any batch size; with enough channels and images it
+# is Winograd's.
+SMALL_MAP_PIXELS = 4
+# Channels of the dense convolutions that replace a grouped one.
+GROUPED_CHANNELS = 32
+NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
-FORMS = ("cpu", "gpu", "tpu", "plain")
-# Part of JAX's caches' key: what was traced outside is traced anew inside.
-_forms = jax.make_user_context("")
+BACKENDS = ("cpu", "gpu", "tpu", "plain")
+# Part of the key of JAX's caches: functions are traced again inside the context.
+_forced_backend = jax.make_user_context("")
 
 
 def use_xla_ops() -> contextlib.AbstractContextManager:
-    """Within ``with plain():`` whatever is called uses XLA's own operations, on every backend.
+    """Use XLA's own operations on every backend while the returned context is active.
 
-    To compare with, for forward-mode derivatives (``jax.jvp``: most fast forms know reverse mode
-    alone), and for what another backend than the one that traces will run. The ReLU alone has,
-    where it runs, the form of that backend.
+    For comparisons, for forward-mode derivatives (``jax.jvp``; most custom implementations support
+    only reverse mode), and for programs that run on another backend than the one that traces them.
+    Only the ReLU is still specific to the platform on which the program runs.
     """
-    return _forms("plain")
+    return _forced_backend("plain")
 
 
 def use_backend(backend: str) -> contextlib.AbstractContextManager:
-    """Within it whatever is called takes the forms of ``"cpu"``, ``"gpu"`` or ``"tpu"``.
+    """Use the implementations for the given backend while the returned context is active.
 
-    To compile for a backend that is not here, and to measure forms where they are not the default.
-    ``"plain"`` is :func:`use_xla_ops`; other names raise ValueError.
+    To compile for a backend that is not available, and to measure implementations that are not
+    the default.
+
+    Args:
+      backend: ``"cpu"``, ``"gpu"``, ``"tpu"``, or ``"plain"``, which is :func:`use_xla_ops`.
+
+    Raises:
+      ValueError: for other names.
     """
-    if backend not in FORMS:
-        raise ValueError(
-            f"there are no forms of {backend!r}; there are those of {', '.join(FORMS)}"
-        )
-    return _forms(backend)
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; valid are {', '.join(BACKENDS)}")
+    return _forced_backend(backend)
 
 
 def _backend() -> str:
-    return _forms.value or jax.default_backend()
+    return _forced_backend.value or jax.default_backend()
 
 
 def uses_custom_gradient(x: jax.Array) -> bool:
-    """Whether norm and pooling of ``x`` take their hand-written gradients as GPUs do.
+    """Return whether batch norm and pooling of ``x`` use their custom gradients (on GPUs).
 
-    They read and write less memory. On CPUs norm's gains nothing, and a TPU's compiler expects to
-    take longer (benchmarks/RESULTS.md).
+    These read and write less memory. On CPUs batch norm's custom gradient is not faster, and on
+    TPUs the compiler estimates that they take longer (benchmarks/RESULTS.md).
     """
-    return _backend() == "gpu" and _ordinary(x)
+    return _backend() == "gpu" and _supports_custom_gradient(x)
 
 
-def _fast(*arrays: jax.Array) -> bool:
-    """Whether the forms for CPUs are taken: in float32, where they were measured."""
+def _uses_cpu_ops(*arrays: jax.Array) -> bool:
+    """Return whether to use the CPU implementations, which were measured in float32 only."""
     return _backend() == "cpu" and all(
-        array.dtype == jnp.float32 and _ordinary(array) for array in arrays
+        array.dtype == jnp.float32 and _supports_custom_gradient(array) for array in arrays
     )
 
 
-def _ordinary(array: jax.Array) -> bool:
-    """Neither of a shape that ``jax.export`` leaves open, nor in a ``jax.shard_map`` that keeps
-    account of what varies over its axes, as hand-written gradients do not.
+def _supports_custom_gradient(array: jax.Array) -> bool:
+    """Return False for symbolic shapes (``jax.export``) and device-varying values.
+
+    The custom gradients do not track the axes over which values vary in a ``jax.shard_map`` with
+    ``check_vma=True``.
     """
     kind = jax.typeof(array)
-    account = getattr(kind, "manual_axis_type", None)  # called vma in other releases of JAX
-    varies = bool(getattr(account, "varying", None) or getattr(kind, "vma", None))
+    axis_type = getattr(kind, "manual_axis_type", None)  # called vma in other releases of JAX
+    varies = bool(getattr(axis_type, "varying", None) or getattr(kind, "vma", None))
     return not varies and all(isinstance(size, int) for size in array.shape)
 
 
@@ -102,7 +100,7 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> jax.Array:
-    """``jax.lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=…)``."""
+    """Compute ``jax.lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=…)``."""
 
     def direct(lhs, rhs, groups=1, padding=padding):
         return lax.conv_general_dilated(
@@ -117,13 +115,13 @@ def conv_general_dilated(
             precision=precision,
         )
 
-    images = lhs.ndim == rhs.ndim == 4 and dimension_numbers == _NHWC
+    images = lhs.ndim == rhs.ndim == 4 and dimension_numbers == NHWC
     explicit = not isinstance(padding, str) and precision is None
-    if not (images and explicit and _fast(lhs, rhs)):
+    if not (images and explicit and _uses_cpu_ops(lhs, rhs)):
         return direct(lhs, rhs, feature_group_count)
     undilated = all(set(dilation or (1,)) == {1} for dilation in (lhs_dilation, rhs_dilation))
     if feature_group_count > 1:
-        # Winograd's many products, for each piece, would take long to compile.
+        # Winograd's many products for each dense convolution would take long to compile.
         piece = partial(_direct_or_patches, direct, window_strides, padding)
         return _grouped(piece if undilated else direct, lhs, rhs, feature_group_count)
     return _dense(direct, window_strides, padding, lhs, rhs) if undilated else direct(lhs, rhs)
@@ -136,112 +134,114 @@ def _dense(
     x: jax.Array,
     kernel: jax.Array,
 ) -> jax.Array:
-    """A convolution without groups or dilation in the form that its shape asks for."""
+    """Compute a convolution without groups or dilation by the implementation for its shape."""
     kernel, padding = im2col.without_padding(x, kernel, strides, padding)
     unpadded = tuple(padding) == ((0, 0), (0, 0))
     if kernel.shape[:2] == (1, 1) and unpadded:
         return _conv1x1(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
     same = tuple(strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
-    if kernel.shape[:2] == (3, 3) and same and _worth_it(x, kernel):
-        if max(kernel.shape[2:]) <= _MOST_NARROW:
+    if kernel.shape[:2] == (3, 3) and same and _is_worth_compiling(x, kernel):
+        if max(kernel.shape[2:]) <= MAX_NARROW_CHANNELS:
             return narrow.conv3x3(x, kernel)
-        if min(kernel.shape[2:]) >= _LEAST_WINOGRAD:
+        if min(kernel.shape[2:]) >= MIN_WINOGRAD_CHANNELS:
             return winograd.conv3x3(x, kernel)
     return _direct_or_patches(direct, strides, padding, x, kernel)
 
 
 def _direct_or_patches(direct, strides, padding, x: jax.Array, kernel: jax.Array) -> jax.Array:
     pixels = math.prod(im2col.output_size(x, kernel, strides, padding))
-    if 0 < len(x) * pixels < _LEAST_PIXELS or 0 < pixels <= _SMALL_MAP:
+    if 0 < len(x) * pixels < MIN_PIXELS or 0 < pixels <= SMALL_MAP_PIXELS:
         return im2col.conv(x, kernel, strides, padding)
     return direct(x, kernel, padding=padding)
 
 
-def _worth_it(x: jax.Array, kernel: jax.Array) -> bool:
+def _is_worth_compiling(x: jax.Array, kernel: jax.Array) -> bool:
     pixels = math.prod(x.shape[:3])
-    return pixels >= _LEAST_PIXELS and pixels * kernel.size >= _LEAST_WORK
+    return pixels >= MIN_PIXELS and pixels * kernel.size >= MIN_MULTIPLY_ADDS
 
 
 @jax.custom_vjp
 def _conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``(N, H, W, C)`` times ``(C, K)``.
+    """Multiply ``(N, H, W, C)`` by ``(C, K)``.
 
-    XLA:CPU's gradient by a convolution's 1×1 kernel takes three times as long as this product.
+    XLA:CPU's kernel gradient of a 1×1 convolution takes three times as long as this product's.
     """
     return x @ kernel
 
 
 def _conv1x1_backward(saved, gradient):
     x, kernel = saved
-    # Without the barrier XLA computes the gradient anew, transposed, on its way into the product.
+    # Without the barrier XLA recomputes the gradient, transposed, while reading it for the product.
     gradient = lax.optimization_barrier(gradient)
-    by_kernel = winograd.transposed_times(*(a.reshape(-1, a.shape[-1]) for a in (x, gradient)))
-    return lax.dot_general(gradient, kernel, (((3,), (1,)), ((), ()))), by_kernel
+    kernel_gradient = winograd.transposed_times(
+        *(a.reshape(-1, a.shape[-1]) for a in (x, gradient))
+    )
+    return lax.dot_general(gradient, kernel, (((3,), (1,)), ((), ()))), kernel_gradient
 
 
 _conv1x1.defvjp(lambda x, kernel: (_conv1x1(x, kernel), (x, kernel)), _conv1x1_backward)
 
 
 def _grouped(dense, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
-    """A grouped convolution as dense ones of a few groups each, whose kernels are mostly zero.
+    """Compute a grouped convolution as dense ones of several groups each.
 
-    XLA:CPU's own takes ten times as long, and its gradient by the kernel hundreds of times. What
-    is not finite in one group spreads to those beside it.
+    Their kernels are block-diagonal. XLA:CPU's grouped convolution takes ten times as long, and its
+    kernel gradient hundreds of times. Values that are not finite spread to the other groups
+    of the same dense convolution.
     """
-    height, width, inputs, channels = kernel.shape  # of a group; of all
+    height, width, inputs, channels = kernel.shape  # per group; in total
     outputs = channels // groups
-    together = max(
-        n for n in range(1, groups + 1) if groups % n == 0 and n * inputs <= max(_GROUPED, inputs)
-    )
+    limit = max(GROUPED_CHANNELS, inputs)
+    together = max(n for n in range(1, groups + 1) if groups % n == 0 and n * inputs <= limit)
     parts = groups // together
     kernel = kernel.reshape(height, width, inputs, parts, together, outputs)
-    same = jnp.eye(together, dtype=kernel.dtype)
-    kernels = jnp.einsum("hwipgo,fg->phwfigo", kernel, same)
+    diagonal = jnp.eye(together, dtype=kernel.dtype)
+    kernels = jnp.einsum("hwipgo,fg->phwfigo", kernel, diagonal)
     kernels = kernels.reshape(parts, height, width, together * inputs, together * outputs)
     pairs = zip(jnp.split(x, parts, axis=-1), kernels, strict=True)
     return jnp.concatenate([dense(piece, kernel) for piece, kernel in pairs], axis=-1)
 
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
-    """3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 of the least number."""
-    few_passes = _fast(x) or uses_custom_gradient(x)
-    return (pooling.max_pool_first if few_passes else pooling.max_pool)(x, padding)
+    """Return the 3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 pixels."""
+    custom = _uses_cpu_ops(x) or uses_custom_gradient(x)
+    return (pooling.max_pool_custom_gradient if custom else pooling.max_pool)(x, padding)
 
 
 def relu(x: jax.Array) -> jax.Array:
-    """Rectified linear unit; its gradient at 0 is 0.
+    """Return the rectified linear unit; its gradient at 0 is 0.
 
-    On CPUs a choice and not ``max(x, 0)``: XLA:CPU takes a maximum with a constant for so cheap
-    that it computes it again in every kernel that reads it, and with it the sum before it, back
-    through the shortcuts of block after block. Without that a ResNet-20 trains 1.3 times as fast,
-    and the deepest networks compile in minutes. A maximum is what cuDNN's convolutions have in
-    them, with a bias and the shortcut, as they are where batch norm is folded.
+    On CPUs this is a select instead of ``max(x, 0)``: XLA:CPU considers a maximum with a constant
+    so cheap that it recomputes it in every kernel that reads it, together with the sum before it,
+    back through the shortcuts of all preceding blocks. With the select a ResNet-20 trains 1.3 times
+    as fast, and the deepest networks compile in minutes. On GPUs cuDNN fuses a maximum, the bias
+    and the shortcut into convolutions when batch norm is folded.
     """
-    if _forms.value == "plain":
-        return lax.platform_dependent(x, cpu=_choice, default=jax.nn.relu)
-    return _choice(x) if _backend() == "cpu" else jax.nn.relu(x)
+    if _forced_backend.value == "plain":
+        return lax.platform_dependent(x, cpu=_relu_by_select, default=jax.nn.relu)
+    return _relu_by_select(x) if _backend() == "cpu" else jax.nn.relu(x)
 
 
-def _choice(x: jax.Array) -> jax.Array:
+def _relu_by_select(x: jax.Array) -> jax.Array:
     return jnp.where(x <= 0, 0, x)
 
 
 def relu_of_sum(x: jax.Array) -> jax.Array:
-    """:func:`relu` of ``F(x) + shortcut(x)``."""
-    return _relu_by_result(x) if _backend() == "gpu" else relu(x)
+    """Return :func:`relu` of ``F(x) + shortcut(x)``."""
+    return _relu_with_output_gradient(x) if _backend() == "gpu" else relu(x)
 
 
 @jax.custom_jvp
-def _relu_by_result(x: jax.Array) -> jax.Array:
-    """The gradient asks the result, which the next block keeps anyway, where it is 0.
+def _relu_with_output_gradient(x: jax.Array) -> jax.Array:
+    """Compute the gradient from the output, which the next block keeps in memory anyway.
 
-    Asked of ``x`` it would add F and the shortcut again, and read both: which XLA also did if
-    asked whether the result is greater than 0, where ``x`` is.
+    A gradient computed from ``x`` would read F and the shortcut and add them again. XLA does the
+    same for the condition ``y > 0``, which it rewrites to ``x > 0``; hence ``y <= 0``.
     """
     return relu(x)
 
 
-@_relu_by_result.defjvp
+@_relu_with_output_gradient.defjvp
 def _relu_tangent(primals, tangents):
-    y = _relu_by_result(*primals)
+    y = _relu_with_output_gradient(*primals)
     return y, jnp.where(y <= 0, 0, *tangents)

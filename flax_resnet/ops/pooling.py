@@ -1,4 +1,8 @@
-"""Max-pooling whose gradient takes few passes."""
+"""Max-pooling with a custom gradient, used on CPUs (float32) and GPUs.
+
+XLA's own gradient carries the position of every pixel through the windows, which takes a CPU about
+ten times as long, and scatters on GPUs. The custom one finds the maximum in the map again.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,19 @@ from jax import lax
 
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
-    """3×3, stride 2, of ``(N, H, W, C)``; ``padding`` 0 or 1 on every side."""
+    """Return the 3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 pixels."""
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_pool_first(x: jax.Array, padding: int) -> jax.Array:
-    """:func:`max_pool`, whose gradient goes to the first of a window's greatest, as XLA has it.
-
-    XLA's own form carries every pixel's place through the windows, which takes a CPU about ten
-    times as long, and scatters on GPUs. This one looks for the greatest in the map again.
-    """
+def max_pool_custom_gradient(x: jax.Array, padding: int) -> jax.Array:
+    """Return :func:`max_pool`; the gradient goes to each window's first maximum, as in XLA."""
     return max_pool(x, padding)
 
 
 def _forward(x: jax.Array, padding: int):
-    # Without the barrier XLA may compute the map anew to look in it, and, where it rounds that
-    # otherwise, not find the greatest, whose gradient would be lost.
+    # Without the barrier XLA may recompute the map for the search, and if it rounds differently,
+    # not find the maximum, whose gradient would be lost.
     x = lax.optimization_barrier(x)
     y = max_pool(x, padding)
     return y, (x, y)
@@ -38,7 +38,7 @@ def _backward(padding: int, saved, gradient: jax.Array):
     sides = (padding, padding)
     padded = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=-jnp.inf)
     rows, columns = y.shape[1:3]
-    free = jnp.ones(y.shape, bool)  # windows that have not found their greatest yet
+    free = jnp.ones(y.shape, bool)  # windows whose maximum is not found yet
     taps = []
     for i in range(3):
         taps.append([])
@@ -47,17 +47,17 @@ def _backward(padding: int, saved, gradient: jax.Array):
             first = free & (value == y)
             free &= ~first
             taps[-1].append(jnp.where(first, gradient, 0))
-    by_row = [_interleave(*row, 2, x.shape[2], padding) for row in taps]
-    return (_interleave(*by_row, 1, x.shape[1], padding),)
+    rows_of_pixels = [_interleave(*row, 2, x.shape[2], padding) for row in taps]
+    return (_interleave(*rows_of_pixels, 1, x.shape[1], padding),)
 
 
-max_pool_first.defvjp(_forward, _backward)
+max_pool_custom_gradient.defvjp(_forward, _backward)
 
 
 def _interleave(
     first: jax.Array, middle: jax.Array, last: jax.Array, axis: int, size: int, padding: int
 ) -> jax.Array:
-    """Adds what windows send to their three places into a row of ``size`` pixels.
+    """Add the gradients of the windows' three positions into a row of ``size`` pixels.
 
     Window n covers pixels 2n - padding to 2n - padding + 2: its last is the next one's first.
     """

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of weight files."""
+"""Fixtures for the tests of weight files."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.flax_resnet.weights.weight_files import SMALL
 
 @pytest.fixture
 def saved(tmp_path):
-    """SMALL's variables, and their file in torchvision's names."""
+    """Variables of SMALL, and a file of them in torchvision's layout."""
     variables = randomized(SMALL)
     save_weights(variables, tmp_path / "small.safetensors", model=SMALL)
     return variables, tmp_path / "small.safetensors"

@@ -1,4 +1,4 @@
-"""Keras's networks beside ours: names, small relatives of them, and weights into them."""
+"""Keras's networks: name rules, small networks of the same blocks, and loading of our weights."""
 
 import importlib
 from unittest import mock
@@ -20,20 +20,20 @@ _COMMON = [
 ]
 RULES = {
     1: [*_COMMON, (r"_norm$", "_bn")],
-    # Norms precede the convolutions that they are numbered by in ours.
+    # Our norms have the number of the convolution that follows them.
     2: [*_COMMON, (r"_1_norm$", "_preact_bn"), (r"_(\d)_norm$", one_less("_<1>_bn"))],
 }
 NAMES = {1: "resnet50_v1", 2: "resnet50v2"}
 
 
 def published(name):
-    """Keras's net of that name, its weights to be loaded, and ours with its redundant biases."""
+    """Return Keras's network with zero weights, ours with its redundant biases, and name rules."""
     keras = peer("keras")
 
-    def nothing(self, shape, dtype=None):  # to draw what is not used takes most of the time
+    def zeros(self, shape, dtype=None):  # random weights that are not used take most of the time
         return np.zeros(shape, dtype or "float32")
 
-    with mock.patch.object(keras.initializers.VarianceScaling, "__call__", nothing):
+    with mock.patch.object(keras.initializers.VarianceScaling, "__call__", zeros):
         net = getattr(keras.applications, name)(
             weights=None, input_shape=(64, 64, 3), classifier_activation=None
         )
@@ -43,15 +43,15 @@ def published(name):
 
 
 def small_net(version, stage_sizes=(2, 2), width=32, size=64, classes=5):
-    """A small net of Keras's own blocks."""
+    """Return a small network of Keras's own blocks."""
     peer("keras")
     resnet = importlib.import_module("keras.src.applications.resnet")
     stack = getattr(resnet, f"stack_residual_blocks_v{version}")
-    still = 0 if version == 1 else len(stage_sizes) - 1  # the stage that does not halve the map
+    unstrided = 0 if version == 1 else len(stage_sizes) - 1  # the stage without a stride
 
     def stages(x):
         for i, blocks in enumerate(stage_sizes):
-            stride = 1 if i == still else 2
+            stride = 1 if i == unstrided else 2
             x = stack(x, width * 2**i, blocks, stride1=stride, name=f"conv{i + 2}")
         return x
 
@@ -68,13 +68,13 @@ def small_net(version, stage_sizes=(2, 2), width=32, size=64, classes=5):
 
 
 def small_model(version, stage_sizes=(2, 2), width=32, classes=5, **fields):
-    """Our network of the same fields."""
+    """Return our network with the same fields."""
     fields = dict(width=width, stem_width=64, num_classes=classes) | fields
     return create_model(NAMES[version], stage_sizes=stage_sizes, **fields)
 
 
 def named_variables(net):
-    """``{(layer's name, our name of the leaf): the peer's variable}``."""
+    """Return ``{(layer's name, our name of the leaf): the peer's variable}``."""
     names = {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
     return {
         (layer.name, names.get(variable.name, variable.name)): variable
@@ -84,7 +84,7 @@ def named_variables(net):
 
 
 def as_theirs(variables, rules):
-    """Our variables under the keys of :func:`named_variables`."""
+    """Return our variables under the keys of :func:`named_variables`."""
     return {
         (module, leaf): value
         for module, leaves in translate(variables, rules).items()

@@ -1,6 +1,6 @@
-"""Other people's networks: importing them, giving them our weights, comparing numbers.
+"""Other libraries' networks: import, loading of our weights, comparison of numbers.
 
-Nothing is downloaded: the peers get our random parameters and batch-norm statistics.
+Nothing is downloaded: the peers get our random parameters and batch norm statistics.
 """
 
 import functools
@@ -17,18 +17,18 @@ from flax_resnet import init_variables
 
 LEARNING_RATE = 0.1
 
-# A gradient here is compiled for seconds and runs for a tenth of one.
+# A gradient here compiles for seconds and runs for a tenth of a second.
 jit = functools.partial(jax.jit, compiler_options={"xla_llvm_disable_expensive_passes": True})
 
 
 def peer(name):
-    """Imports another library's module; skips the test where it is not installed."""
+    """Import another library's module; skip the test if it is not installed."""
     library = name.partition(".")[0]
     if library == "keras":
         os.environ["KERAS_BACKEND"] = "jax"
         if pytest.importorskip("keras").backend.backend() != "jax":
             pytest.skip("keras was imported with another backend than JAX")
-    # transformers imports torchvision where it finds it.
+    # transformers imports torchvision if it is installed.
     if library in ("timm", "torchvision", "transformers"):
         pytest.importorskip("torch")
         if importlib.util.find_spec("torchvision"):
@@ -38,10 +38,10 @@ def peer(name):
 
 @functools.cache
 def import_torchvision():
-    """Imports torchvision even where its compiled operators are of another PyTorch build.
+    """Import torchvision even if its compiled operators are for another PyTorch build.
 
-    They are then absent, and the import ends at the first whose name it asks for: it is
-    declared, and the import tried again. What is returned keeps the names declared.
+    The operators are then missing, and the import fails at the first one that it registers: declare
+    it and try again. The returned object keeps the declarations alive.
     """
     torch = importlib.import_module("torch")
     operators = torch.library.Library("torchvision", "FRAGMENT")
@@ -50,23 +50,23 @@ def import_torchvision():
             importlib.import_module("torchvision")
             return operators
         except RuntimeError as error:
-            absent = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if not absent:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if not missing:
                 raise
-            operators.define(f"{absent[1]}(Tensor x) -> Tensor")
+            operators.define(f"{missing[1]}(Tensor x) -> Tensor")
 
 
 # Values ------------------------------------------------------------------------------------
 
 
 def randomized(model, size=32, channels=3):
-    """Variables in which every leaf matters: no unit scales, no zero biases or means."""
+    """Return variables in which every leaf matters: no unit scales, no zero biases or means."""
     rng = np.random.default_rng(0)
-    spread = {"scale": (0.5, 1.0), "var": (0.5, 1.5), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2)}
+    ranges = {"scale": (0.5, 1.0), "var": (0.5, 1.5), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2)}
 
     def draw(path, leaf):
-        if (kind := path[-1].key) in spread:
-            return rng.uniform(*spread[kind], leaf.shape).astype(np.float32)
+        if (kind := path[-1].key) in ranges:
+            return rng.uniform(*ranges[kind], leaf.shape).astype(np.float32)
         return leaf
 
     variables = init_variables(model, 0, (size, size, channels))
@@ -82,7 +82,7 @@ def to_float64(tree):
 
 
 def assert_close(ours, theirs, what):
-    """Within 1e-4 of the scale of ``theirs``, everywhere."""
+    """Assert a maximum difference of 1e-4 of the maximum of ``theirs``."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, what
     assert np.isfinite(theirs).all() and theirs.std() > 1e-3, what
@@ -91,17 +91,17 @@ def assert_close(ours, theirs, what):
 
 
 def assert_same(ours, theirs):
-    """Bit by bit."""
+    """Assert equality bit by bit."""
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def assert_close_in_norm(ours, theirs, what, tolerance=1e-6):
-    """Within a share of the length of ``theirs``, or of 1e-3 where that vanishes.
+    """Assert a difference within ``tolerance`` of the norm of ``theirs``, or of 1e-3 if less.
 
-    For gradients, which are not continuous: a ReLU's input that is zero within rounding passes
-    on one side alone, and one such value changes a small network's gradient by up to 1e-2. In
-    float64 none is that near to zero. Our pooled features are float32 even then, and 3e-7 was
-    seen. Gradients vanish for biases that a later batch norm takes away.
+    For gradients, which are not continuous: a ReLU's input that is zero within rounding is active
+    on one side only, and one such value changes a small network's gradient by up to 1e-2. In
+    float64 no input is that close to zero. Our pooled features are float32 even then; 3e-7 was
+    measured. Gradients vanish for biases that a following batch norm removes.
     """
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, what
@@ -113,7 +113,7 @@ def assert_close_in_norm(ours, theirs, what, tolerance=1e-6):
 
 
 def evaluate(model, variables, images):
-    """The endpoints' maps and the logits, of one pass."""
+    """Return the maps of the endpoints and the logits of one forward pass."""
     logits, state = model.apply(
         variables,
         images,
@@ -125,7 +125,7 @@ def evaluate(model, variables, images):
 
 
 def logit_weights(model, batch=2):
-    """What the logits are summed by to compare the gradient of one number."""
+    """Return random weights of the logits, to compare the gradient of their sum."""
     return np.random.default_rng(2).standard_normal((batch, model.num_classes))
 
 
@@ -144,7 +144,7 @@ def cross_entropy(logits, labels):
 
 
 def sgd_step(model, variables, images, labels):
-    """The variables after one step, and the loss's gradient with respect to the images."""
+    """Return the variables after one step, and the loss's gradient with respect to the images."""
 
     @jit
     def step(variables, images):
@@ -165,7 +165,7 @@ def sgd_step(model, variables, images, labels):
 
 
 def translate(variables, rules):
-    """``{peer's module name: {our leaf: value}}`` by regular expressions on our module paths."""
+    """Return ``{peer's module: {our leaf: value}}`` by regular expressions on our module paths."""
     modules = {}
     for collection in variables.values():
         for path, value in jax.tree_util.tree_flatten_with_path(collection)[0]:
@@ -178,7 +178,7 @@ def translate(variables, rules):
 
 
 def one_less(template):
-    """A replacement in which ``<1>`` is the first group's number less one, and so on."""
+    """Return a replacement in which ``<1>`` is the first group's number minus one, and so on."""
     return lambda match: re.sub(
         r"<(\d)>", lambda group: str(int(match[int(group[1])]) - 1), match.expand(template)
     )

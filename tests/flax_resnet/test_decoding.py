@@ -1,4 +1,4 @@
-"""Decoding and the evaluation's crop, on the host."""
+"""Image decoding and the evaluation's center crop."""
 
 import struct
 import threading
@@ -18,28 +18,28 @@ FORMATS = every_format()
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_upright_rgb(name):
-    encoded, expected, most = FORMATS[name]
+def test_every_format_decodes_to_upright_rgb(name):
+    encoded, expected, tolerance = FORMATS[name]
     pixels = decode_rgb(encoded)
     assert pixels.dtype == np.uint8 and pixels.shape == expected.shape
-    assert abs(pixels.astype(int) - expected).max() <= most
+    assert abs(pixels.astype(int) - expected).max() <= tolerance
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_pillow_alone_gives_the_same(name):
-    """What OpenCV cannot read, or an older OpenCV, comes out alike."""
-    encoded, expected, most = FORMATS[name]
-    assert abs(decoding._decode_with_pillow(encoded).astype(int) - expected).max() <= most
+def test_pillow_fallback_decodes_every_format(name):
+    """The result does not depend on OpenCV's support of a format."""
+    encoded, expected, tolerance = FORMATS[name]
+    assert abs(decoding._decode_with_pillow(encoded).astype(int) - expected).max() <= tolerance
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0\x00\x10JFIF"])
-def test_bytes_that_are_no_image_are_refused(data):
+def test_bytes_that_are_not_an_image_are_rejected(data):
     with pytest.raises(ImageDecodeError, match=f"{len(data)} bytes"):
         decode_rgb(data)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 30), (31, 7), (100, 64), (5, 5)])
-def test_centre_crop_keeps_the_middle(shape):
+def test_center_crop_keeps_the_center(shape):
     image = np.zeros((*shape, 3), np.uint8)
     image[shape[0] // 4 : -(shape[0] // 4), shape[1] // 4 : -(shape[1] // 4)] = 255
     crop = center_crop(image, size=8, resize=10)
@@ -49,7 +49,7 @@ def test_centre_crop_keeps_the_middle(shape):
     assert abs(crop.astype(int) - flipped[:, ::-1]).max() <= 130  # within one pixel
 
 
-def test_shrinking_averages_instead_of_aliasing():
+def test_downscaling_is_antialiased():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     crop = center_crop(stripes, 8, 8)
@@ -58,24 +58,26 @@ def test_shrinking_averages_instead_of_aliasing():
 
 @pytest.mark.parametrize("shape", [(300, 451), (451, 300), (97, 97), (40, 400), (60, 91)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_centre_crop_is_resizing_and_cropping(shape, interpolation):
-    """As torchvision does it: resize the whole picture by Pillow, then cut out the middle."""
+def test_center_crop_equals_resizing_and_cropping(shape, interpolation):
+    """As in torchvision: resize the whole image with Pillow, then crop the center."""
     picture = photograph(3, *shape)
     size, resize = 64, 73
     shorter = min(shape)
     new = [int(resize * side / shorter) for side in shape]
-    how = Image.Resampling[interpolation.upper()]
-    whole = Image.fromarray(picture).resize(new[::-1], how)
+    resampling = Image.Resampling[interpolation.upper()]
+    whole = Image.fromarray(picture).resize(new[::-1], resampling)
     top, left = (round((side - size) / 2) for side in new)
     expected = np.asarray(whole)[top : top + size, left : left + size]
     crop = center_crop(picture, size, resize, interpolation)
     assert abs(crop.astype(int) - expected).max() <= 1
 
 
-def test_a_ribbon_costs_no_more_memory_than_another_picture():
+def test_extreme_aspect_ratio_is_cropped_cheaply():
     start = time.monotonic()
-    ribbon = np.zeros((2, 100_000, 3), np.uint8)  # 12.8 million pixels wide when it is 256 high
-    assert center_crop(ribbon, 224, 256).shape == (224, 224, 3)
+    wide = np.zeros(
+        (2, 100_000, 3), np.uint8
+    )  # resized to a height of 256 it would be 12.8 million pixels wide
+    assert center_crop(wide, 224, 256).shape == (224, 224, 3)
     assert time.monotonic() - start < 2
 
 
@@ -96,33 +98,33 @@ def memory():
         return int(file.read().split()[1]) * 4096
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_decoded():
-    most, done = [0], threading.Event()
+def test_decompression_bomb_is_rejected_before_decoding():
+    peak, done = [0], threading.Event()
 
     def watch():
         while not done.wait(0.001):
-            most[0] = max(most[0], memory())
+            peak[0] = max(peak[0], memory())
 
     watcher = threading.Thread(target=watch)
     before = memory()
     watcher.start()
-    with pytest.raises(ImageDecodeError, match="claim 30000×30000"):
+    with pytest.raises(ImageDecodeError, match="cannot hold the claimed 30000×30000 pixels"):
         decode_rgb(png_header(30_000, 30_000))
     done.set()
     watcher.join()
-    assert most[0] - before < 100e6
+    assert peak[0] - before < 100e6
 
 
 def test_large_photographs_are_decoded():
-    """More pixels than OpenCV may decode here, but plausible ones."""
+    """With more pixels than OpenCV's limit."""
     wide = np.zeros((6000, 9000, 3), np.uint8)
     wide[:, ::2] = np.random.default_rng(0).integers(0, 256, (6000, 1, 3), np.uint8)
     assert decode_rgb(encode(wide, "JPEG", quality=30)).shape == (6000, 9000, 3)
 
 
-def test_thousands_of_damaged_files_end_in_an_image_or_one_error():
+def test_damaged_files_decode_or_raise_image_decode_error():
     rng = np.random.default_rng(0)
-    outcomes = {"image": 0, "refused": 0}
+    outcomes = {"image": 0, "rejected": 0}
     for round_ in range(12):
         for encoded, *_ in FORMATS.values():
             broken = bytearray(encoded)
@@ -130,8 +132,8 @@ def test_thousands_of_damaged_files_end_in_an_image_or_one_error():
             if kind == 0:
                 broken = broken[: rng.integers(len(broken))]
             elif kind == 1:
-                for place in rng.integers(0, len(broken), rng.integers(1, 20)):
-                    broken[place] ^= 1 << rng.integers(8)
+                for offset in rng.integers(0, len(broken), rng.integers(1, 20)):
+                    broken[offset] ^= 1 << rng.integers(8)
             elif kind == 2:
                 broken[: rng.integers(1, 40)] = rng.bytes(8)
             else:
@@ -143,13 +145,13 @@ def test_thousands_of_damaged_files_end_in_an_image_or_one_error():
                 outcomes["image"] += 1
             except ImageDecodeError as error:
                 assert "\n" not in str(error)
-                outcomes["refused"] += 1
+                outcomes["rejected"] += 1
     assert min(outcomes.values()) > 20
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "bmp", "gif", "cmyk.jpeg"])
-def test_a_truncated_file_is_refused(name):
+def test_truncated_file_is_rejected(name):
     encoded = FORMATS[name][0]
-    for share in (0.3, 0.6, 0.9):
+    for fraction in (0.3, 0.6, 0.9):
         with pytest.raises(ImageDecodeError):
-            decode_rgb(encoded[: int(share * len(encoded))])
+            decode_rgb(encoded[: int(fraction * len(encoded))])

@@ -1,4 +1,4 @@
-"""What each field of ResNet does, on small networks."""
+"""The effect of each field of ResNet, on small networks."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def random_images(size=16, batch=2, channels=3):
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_feature_info_tells_the_endpoints(name):
+def test_feature_info_matches_endpoints(name):
     model = create_model(name, stage_sizes=(1, 2, 1))
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -45,7 +45,7 @@ def test_feature_info_of_a_name():
     assert list(info) == ["stem", "stage1", "stage2", "stage3", "stage4"]
     assert [feature.stride for feature in info.values()] == [4, 4, 8, 16, 32]
     assert info["stage4"].channels == 2048
-    # Keras's V2 halves the map in a stage's last block.
+    # Keras's V2 has the stride in a stage's last block.
     assert [feature.stride for feature in feature_info("resnet50v2").values()] == [4, 8, 16, 32, 32]
 
 
@@ -58,8 +58,8 @@ def test_feature_info_of_a_name():
         dict(shortcut="average_pool"),
     ],
 )
-def test_dilated_maps_hold_the_strided_ones(fields):
-    """Dilation computes in between what the strided network computes (à trous)."""
+def test_dilated_maps_contain_the_strided_ones(fields):
+    """Dilation also computes the positions that the strided network skips (à trous)."""
     model = ResNet((1, 2, 1), width=8, stem="cifar", num_classes=0, **fields)
     variables = init_variables(model, 0, (32, 32, 3))
     images = random_images(32)
@@ -73,7 +73,7 @@ def test_dilated_maps_hold_the_strided_ones(fields):
             np.testing.assert_allclose(maps[stage][:, ::step, ::step], strided[stage], atol=2e-4)
 
 
-def test_without_classes_it_gives_pooled_features():
+def test_without_classes_the_output_is_the_pooled_features():
     model = create_model("resnet20", num_classes=0)
     variables = init_variables(model, 0, (16, 16, 3))
     assert "head" not in variables["params"]
@@ -85,10 +85,10 @@ def test_without_classes_it_gives_pooled_features():
 
 @pytest.mark.parametrize(
     ("letter", "shortcut", "parameters"),
-    # Section 3.3: A has no parameters, B projects thrice, C in all 16 blocks.
+    # Section 3.3: A has no parameters, B has three projections, C has one in all 16 blocks.
     [("A", "zero_pad", 0), ("B", "projection", 3), ("C", "projection_all", 16)],
 )
-def test_the_papers_letters_of_shortcuts(letter, shortcut, parameters):
+def test_shortcut_options_of_the_paper(letter, shortcut, parameters):
     model = create_model("resnet34", shortcut=letter)
     assert model.shortcut == shortcut
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -96,42 +96,42 @@ def test_the_papers_letters_of_shortcuts(letter, shortcut, parameters):
     assert sum("shortcut" in block for block in blocks) == parameters
 
 
-def test_average_pool_shortcut_takes_the_edge_of_odd_maps():
+def test_average_pool_shortcut_at_the_edge_of_odd_maps():
     shortcut = Shortcut("average_pool", features=1, stride=2, norm=None)
     x = jnp.arange(9.0).reshape(1, 3, 3, 1)
     variables = {"params": {"conv": {"kernel": jnp.ones((1, 1, 1, 1))}}}
-    # The last column and row have fewer pixels, and are the means of those.
+    # The windows of the last column and row have fewer pixels.
     np.testing.assert_allclose(shortcut.apply(variables, x)[0, ..., 0], [[2, 3.5], [6.5, 8]])
 
 
-def test_keras_v2_shortcut_thins_where_only_the_stride_changes():
+def test_projection_channels_subsamples_if_only_the_stride_changes():
     shortcut = Shortcut("projection_channels", features=3, stride=2)
     x = random_images(5)
     np.testing.assert_array_equal(shortcut.apply({}, x), x[:, ::2, ::2])
 
 
 @pytest.mark.parametrize("preactivation", [False, True])
-def test_plain_nets_have_no_way_around(preactivation):
+def test_plain_networks_have_no_shortcut(preactivation):
     model = create_model("plain20", preactivation=preactivation, zero_init_last=True)
     variables = init_variables(model, 0, (16, 16, 3))
     maps = model.apply(variables, random_images(), method="endpoints")
     assert not maps["stage1"].any()
 
 
-def test_preactivation_shortcuts_carry_bare_maps_but_the_first():
-    """arXiv:1603.05027, section 3: the first unit activates before it splits."""
+def test_first_preactivation_shortcut_is_activated():
+    """arXiv:1603.05027, section 3: the first unit is activated before both branches."""
     model = ResNet(
         (2,), "residual", 8, stem="cifar", preactivation=True, zero_init_last=True, num_classes=0
     )
     variables = init_variables(model, 0, (8, 8, 3))
     maps = model.apply(variables, random_images(8), method="endpoints")
-    # All F start at zero; the second block adds nothing and takes nothing away.
+    # All F are zero, so the second block is the identity.
     assert maps["stem"].min() < 0
     np.testing.assert_allclose(maps["stage1"], jax.nn.relu(maps["stem"]), atol=1e-4)
 
 
 @pytest.mark.parametrize("preactivation", [False, True])
-def test_stochastic_depth_leaves_out_whole_blocks_of_single_examples(preactivation):
+def test_stochastic_depth_drops_blocks_per_example(preactivation):
     fields = dict(block="residual", width=8, stem="cifar", preactivation=preactivation)
     model = ResNet((2,), num_classes=0, drop_path=0.5, **fields)
     variables = init_variables(model, 0, (8, 8, 3))
@@ -148,7 +148,7 @@ def test_stochastic_depth_leaves_out_whole_blocks_of_single_examples(preactivati
         )
         return maps["stage1"]
 
-    # The first block's rate is 0, the second's 0.5: kept blocks count twice.
+    # The first block's rate is 0, the second's 0.5: a kept F is multiplied by 2.
     always = stage(model.clone(drop_path=0.0))
     first = stage(model.clone(drop_path=0.0, stage_sizes=(1,)))
     kept = stage(model)
@@ -161,7 +161,7 @@ def test_stochastic_depth_leaves_out_whole_blocks_of_single_examples(preactivati
 
 
 @pytest.mark.parametrize("field", ["dropout", "block_dropout"])
-def test_dropout_works_in_training_only_and_follows_its_key(field):
+def test_dropout_is_used_in_training_only_and_depends_on_its_key(field):
     model = create_model("wrn16_8", width=16, num_classes=4, **{field: 0.3})
     variables = init_variables(model, 0, (8, 8, 3))
 
@@ -183,7 +183,7 @@ def test_dropout_works_in_training_only_and_follows_its_key(field):
     )
 
 
-def test_group_norm_has_no_statistics_and_the_same_answer_in_training():
+def test_group_norm_has_no_statistics_and_the_same_output_in_training():
     model = ResNet((1,), width=32, norm="group", num_classes=4)
     variables = init_variables(model, 0, (32, 32, 3))
     assert set(variables) == {"params"}
@@ -193,7 +193,7 @@ def test_group_norm_has_no_statistics_and_the_same_answer_in_training():
     np.testing.assert_array_equal(trained, model.apply(variables, images))
 
 
-def test_weight_standardization_ignores_scale_and_mean_of_the_weights():
+def test_weight_standardization_removes_mean_and_scale_of_the_weights():
     model = ResNet((1,), width=8, weight_standardization=True, num_classes=4)
     variables = init_variables(model, 0, (32, 32, 3))
     images = random_images(32)
@@ -207,11 +207,11 @@ def test_weight_standardization_ignores_scale_and_mean_of_the_weights():
     )
 
 
-def test_squeeze_and_excitation_scales_channels_by_a_gate():
+def test_squeeze_and_excitation_gates_channels():
     model = ResNet((1,), "residual", 16, stem="cifar", se_ratio=0.25, num_classes=0)
     variables = init_variables(model, 0, (8, 8, 3))
     se = variables["params"]["stage1_block1"]["se"]
-    assert se["reduce"]["kernel"].shape == (16, 8)  # a quarter, but 8 at least
+    assert se["reduce"]["kernel"].shape == (16, 8)  # a quarter, but at least 8
     shut = jax.tree.map(np.copy, variables)
     shut["params"]["stage1_block1"]["se"]["expand"]["bias"][:] = -100.0
     maps = model.apply(shut, random_images(8), method="endpoints")

@@ -1,4 +1,4 @@
-"""Folding batch norm into the convolutions changes no logits."""
+"""Folding batch norm into the convolutions does not change the logits."""
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,13 @@ NETS = {
 
 
 def norms(params):
-    """The names of modules that are called norms."""
+    """Return the names of the norms."""
     paths = jax.tree_util.tree_leaves_with_path(params)
     return {path[-2].key for path, _ in paths if "norm" in path[-2].key}
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_folded_net_gives_the_same_logits(name):
+def test_folded_network_has_the_same_logits(name):
     network, fields = NETS[name]
     model = create_model(network, **SMALL | fields)
     variables = randomized(model)
@@ -39,23 +39,23 @@ def test_the_folded_net_gives_the_same_logits(name):
     assert set(weights) == {"params"}
     for leaf in jax.tree.leaves(weights):
         assert isinstance(leaf, np.ndarray) and leaf.dtype == np.float32
-    found = folded.apply(weights, images)
+    folded_logits = folded.apply(weights, images)
     assert np.std(logits) > 1e-2
-    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
+    np.testing.assert_allclose(folded_logits, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
     assert norms(weights["params"]) == ({"norm1", "final_norm"} if model.preactivation else set())
     expected = jax.eval_shape(folded.init, jax.random.key(0), images)
     assert jax.tree.map(np.shape, weights) == jax.tree.map(np.shape, expected)
 
 
-def test_group_norm_stays():
+def test_network_with_group_norm_is_returned_unchanged():
     model = create_model("resnet50_gn", num_classes=5, stage_sizes=(1,), width=32)
     variables = randomized(model)
     folded, weights = fold_batch_norm(model, variables)
     assert folded == model and weights.keys() == variables.keys()
 
 
-def test_a_folded_network_does_not_train():
+def test_folded_network_cannot_be_trained():
     model = create_model("resnet20", norm="folded")
     images = jnp.zeros((1, 8, 8, 3))
-    with pytest.raises(ValueError, match="train the one it was made of"):
+    with pytest.raises(ValueError, match="cannot be trained; train the original network"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=True))

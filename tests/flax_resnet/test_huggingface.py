@@ -1,4 +1,4 @@
-"""The networks against Hugging Face's: the same numbers from the same weights."""
+"""Our networks against Hugging Face's: the same results from the same weights."""
 
 import pytest
 
@@ -27,13 +27,13 @@ ENDPOINTS = ["resnet.embedder", *(f"resnet.encoder.stages.{i}" for i in range(4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50_v1"])
-def test_evaluates_alike(name):
+def test_evaluation_matches(name):
     model = create_model(name, norm_epsilon=1e-5)
     check_evaluation(hugging_face_net(model), model, RULES, ENDPOINTS)
 
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet50", "resnet50_v1"])
-def test_multiply_adds_are_what_pytorch_counts(name):
+def test_multiply_adds_match_pytorch(name):
     torch = peer("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,12 +45,12 @@ def test_multiply_adds_are_what_pytorch_counts(name):
 
 
 @pytest.mark.parametrize(("block", "stride_conv"), [("residual", "3x3"), ("bottleneck", "1x1")])
-def test_takes_the_same_sgd_step(block, stride_conv):
-    """The bottleneck with its stride in the 3×3 does so beside timm's."""
+def test_sgd_step_matches(block, stride_conv):
+    """The bottleneck with the stride in the 3×3 is compared with timm's."""
     model = ResNet((2, 1), block=block, width=8, stride_conv=stride_conv, num_classes=4)
     check_sgd_step(hugging_face_net(model), model, RULES)
 
 
-def test_images_have_the_same_gradient():
+def test_image_gradient_matches():
     model = ResNet((1, 2), width=8, num_classes=4)
     check_images_gradient(hugging_face_net(model), model, RULES, size=32)

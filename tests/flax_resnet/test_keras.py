@@ -1,4 +1,4 @@
-"""The networks against Keras's: the same numbers from the same weights."""
+"""Our networks against Keras's: the same results from the same weights."""
 
 import functools
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.peer
 
 @pytest.fixture
 def float64():
-    """Keras and JAX compute in float64; see ``assert_close_in_norm``."""
+    """Make Keras and JAX compute in float64; see ``assert_close_in_norm``."""
     config = peer("keras").config
 
     def compute_in(dtype):
@@ -44,7 +44,7 @@ def float64():
 
 @functools.cache
 def small_pair(version):
-    """A small net of Keras, ours with its redundant biases, and the same variables in both."""
+    """Return a small Keras network, ours with its redundant biases, and variables of both."""
     fields = dict(version=version, stage_sizes={1: (1, 2), 2: (2, 2)}[version], width=8)
     net = keras_nets.small_net(size=32, **fields)
     biases = {1: "all", 2: "unnormalized"}[version]
@@ -57,7 +57,7 @@ def small_pair(version):
 @pytest.mark.parametrize(
     "name", ["ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2"]
 )
-def test_evaluates_alike(name):
+def test_evaluation_matches(name):
     keras = peer("keras")
     net, model, rules = keras_nets.published(name)
     variables, images = randomized(model, 64), random_images(64)
@@ -74,7 +74,7 @@ def test_evaluates_alike(name):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_images_have_the_same_gradient(float64, version):
+def test_image_gradient_matches(float64, version):
     net, model, variables = small_pair(version)
     images, weights = to_float64(random_images(32)), logit_weights(model)
     theirs = jit(jax.grad(lambda images: jnp.sum(net(images) * weights)))(images)
@@ -82,11 +82,11 @@ def test_images_have_the_same_gradient(float64, version):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_takes_the_same_sgd_step(float64, version):
-    """Every parameter's and statistic's change, and the gradient of the images.
+def test_sgd_step_matches(float64, version):
+    """Compare the change of all parameters and statistics, and the gradient of the images.
 
-    Keras's batch norm computes in float32 even here: 1e-5 of a change was seen, where the
-    change is little (a running statistic's) or none (that of a bias before a norm).
+    Keras's batch norm computes in float32 even here: relative differences of 1e-5 were measured for
+    small changes (of running statistics) and zero changes (of biases before a norm).
     """
     net, model, variables = small_pair(version)
     images, labels = to_float64(random_images(32, 8)), np.arange(8) % model.num_classes
@@ -97,9 +97,9 @@ def test_takes_the_same_sgd_step(float64, version):
             logits, updates = net.stateless_call(trainable, statistics, images, training=True)
             return cross_entropy(logits, labels), updates
 
-        (gradient, of_images), updates = jax.grad(loss, (0, 1), has_aux=True)(trainable, images)
+        (gradient, images_grad), updates = jax.grad(loss, (0, 1), has_aux=True)(trainable, images)
         stepped = [p - LEARNING_RATE * g for p, g in zip(trainable, gradient, strict=True)]
-        return stepped + updates, of_images
+        return stepped + updates, images_grad
 
     changing = [*net.trainable_variables, *net.non_trainable_variables]
     before = [np.asarray(variable.value) for variable in changing]

@@ -1,4 +1,4 @@
-"""The networks: sizes, maps, types, and errors."""
+"""Named networks: parameter counts, maps, dtypes, initialization and errors."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +12,11 @@ from flax import linen as nn
 from flax_resnet import ResNet, create_model, init_variables, list_models
 from flax_resnet.layers import VarianceScaling, conv, he_normal
 
-# torchvision's counts for 1,000 classes, timm's and Keras's where only they have the network;
-# for CIFAR those of the papers' re-implementations. No other library has resnet18v2, resnet34v2,
-# the ImageNet plain nets and the zero-padded resnet110v2: theirs are derived, from resnet18's
-# less its projections' norms, plus biases and the last norm, and from the residual nets' less
-# the projections.
+# torchvision's counts for 1,000 classes, timm's or Keras's for networks that only they have; for
+# CIFAR those of implementations of the papers. No other library has resnet18v2, resnet34v2, the
+# ImageNet plain networks and the zero-padded resnet110v2: their counts are derived from resnet18's
+# minus its projections' norms, plus biases and the final norm, and from the residual networks'
+# minus the projections.
 PARAMETERS = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -85,9 +85,9 @@ def abstract_variables(model, size=32):
 
 
 def count(model, leaf=""):
-    """Values in ``params``, or only those of the leaves so called.
+    """Return the number of values in ``params``, or in the leaves with the given name.
 
-    Every further block of a stage has as many, so that the deepest need not be built.
+    All further blocks of a stage have the same number, so the deepest networks need not be built.
     """
     *_, blocks = model.stage_sizes
     if blocks > 20 and set(model.stage_sizes) == {blocks}:
@@ -103,17 +103,17 @@ def test_parameter_counts(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_counts_are_the_papers(name):
+def test_parameter_counts_match_papers(name):
     digits = len(PUBLISHED[name].partition(".")[2])
     assert f"{PARAMETERS[name] / 1e6:.{digits}f}" == PUBLISHED[name]
 
 
-def test_the_deepest_networks_published_count_leaves_out_the_norms():
-    """arXiv:1603.05027 has 10.2 million for ResNet-1001: 10.18, and 10.33 with the norms'."""
+def test_published_count_of_resnet1001_excludes_norms():
+    """arXiv:1603.05027 has 10.2 million for ResNet-1001: 10.18, and 10.33 with norms."""
     assert round(count(create_model("resnet1001v2"), "kernel") / 1e6, 1) == 10.2
 
 
-def test_every_listed_model_has_a_count():
+def test_every_listed_model_has_an_expected_count():
     assert set(list_models()) == set(PARAMETERS)
 
 
@@ -128,8 +128,8 @@ def test_every_listed_model_has_a_count():
         ("resnet152v2", 60_380_648),
     ],
 )
-def test_counts_of_keras_with_running_statistics(name, count):
-    # Keras's v1 has biases before batch norm, which do nothing; ours only on request.
+def test_counts_with_running_statistics_match_keras(name, count):
+    # Keras's v1 has biases before batch norm, which have no effect; in ours they are optional.
     biases = dict(conv_bias="all") if name.endswith("_v1") else {}
     variables = abstract_variables(create_model(name, **biases))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == count
@@ -139,7 +139,7 @@ def test_counts_of_keras_with_running_statistics(name, count):
     ("name", "size", "strides"),
     [("resnet50", 224, (4, 4, 8, 16, 32)), ("resnet20", 32, (1, 1, 2, 4))],
 )
-def test_endpoints_have_the_papers_sizes(name, size, strides):
+def test_endpoints_have_the_sizes_of_the_paper(name, size, strides):
     model = create_model(name)
     variables = abstract_variables(model)
     images = jnp.zeros((4, size, size, 3))
@@ -159,7 +159,7 @@ def test_any_image_size_channels_and_classes():
     assert logits.shape == (2, 7)
 
 
-def test_training_updates_running_statistics_by_a_tenth():
+def test_training_updates_running_statistics_with_momentum():
     model = create_model("resnet20", stage_sizes=(1,))
     variables = init_variables(model, 0, (8, 8, 3))
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
@@ -179,7 +179,7 @@ def test_training_updates_running_statistics_by_a_tenth():
     )
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_float32():
+def test_bfloat16_computes_maps_in_bfloat16_and_logits_in_float32():
     model = create_model("resnet20", stage_sizes=(1, 1), dtype=jnp.bfloat16)
     variables = init_variables(model, 0, (8, 8, 3))
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
@@ -188,17 +188,17 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_float32():
     assert logits.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.float32)}
     assert {leaf.dtype for leaf in maps.values()} == {jnp.dtype(jnp.bfloat16)}
-    plain = model.clone(dtype=jnp.float32)
-    plain, _ = plain.apply(variables, images, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(logits, plain, atol=0.1)
+    reference = model.clone(dtype=jnp.float32)
+    reference, _ = reference.apply(variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(logits, reference, atol=0.1)
 
 
-def test_zero_pad_shortcut_passes_every_second_pixel_between_zero_channels():
+def test_zero_pad_shortcut_subsamples_and_pads_channels():
     model = create_model("resnet20", stage_sizes=(2, 1), zero_init_last=True)
     variables = init_variables(model, 0, (8, 8, 3))
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     maps = model.apply(variables, images, method="endpoints")
-    # Every block starts as its shortcut, so stage 2 is stage 1, thinned and padded.
+    # Every block is its shortcut, so stage 2 is stage 1, subsampled and padded.
     np.testing.assert_array_equal(maps["stage1"], maps["stem"])
     np.testing.assert_array_equal(maps["stage2"][..., 8:24], maps["stem"][:, ::2, ::2])
     assert not maps["stage2"][..., :8].any() and not maps["stage2"][..., 24:].any()
@@ -286,23 +286,29 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet50", output_stride=2), "valid are 4, 8, 16, 32"),
         (lambda: create_model("resnet50", groups=3), "groups=3 must divide the 64"),
         (lambda: create_model("resnet18", groups=2), "residual block has no groups"),
-        (lambda: create_model("resnet20", norm="group"), "32 groups.* 16 channels"),
+        (
+            lambda: create_model("resnet20", norm="group"),
+            "32 groups, which must divide 16 channels",
+        ),
         (lambda: create_model("resnet50", drop_path=1.0), r"drop_path must be in \[0, 1\)"),
         (lambda: ResNet(()), "stage_sizes"),
         (lambda: create_model("resnet50", stage_sizes=5), "stage_sizes.*not 5"),
-        (lambda: create_model("resnet50", width=1.5), "width must be a whole number.*1.5"),
+        (
+            lambda: create_model("resnet50", width=1.5),
+            "width must be an integer of at least 1, not 1.5",
+        ),
         (lambda: create_model("resnet50", num_classes="5"), "num_classes.*not '5'"),
         (lambda: create_model("resnet50", stem_width=0), "stem_width.*not 0"),
         (lambda: create_model("resnet50", se_ratio=-1), "se_ratio must be in"),
         (lambda: create_model("resnet50", norm_epsilon=-1), "norm_epsilon must be positive"),
     ],
 )
-def test_wrong_arguments_name_what_is_valid(make, message):
+def test_errors_list_the_valid_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_images_without_a_batch_axis_are_refused():
+def test_images_without_a_batch_axis_are_rejected():
     model = create_model("resnet20")
     with pytest.raises(ValueError, match=r"\(N, H, W, C\).*\(32, 32, 3\)"):
         model.init(jax.random.key(0), jnp.zeros((32, 32, 3)))

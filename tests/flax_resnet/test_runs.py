@@ -109,7 +109,7 @@ def test_explain_defaults_to_the_predicted_classes(run, test_images):
         (np.zeros((8, 8, 3), np.float32), "uint8"),
         (np.zeros((8, 8, 5), np.uint8), r"\(8, 8, 5\)"),
         ("no such.png", "no such.png: No such file"),
-        (__file__, "test_runs.py: .* no readable image"),
+        (__file__, "test_runs.py: .* not a readable image: unknown format"),
         (3, "a list of these, not a value of int"),
         (None, "not a value of NoneType"),
         (b"a.png", "not a value of bytes"),

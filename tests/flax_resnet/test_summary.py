@@ -1,4 +1,4 @@
-"""The table of a network's stages, and its command."""
+"""The table of a network's stages and its command."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ from flax_resnet import create_model, summarize
 from flax_resnet.summary import main
 
 
-# arXiv:1512.03385, table 1, where up to 34 layers no shortcut has parameters, and the stride is
-# in the 1×1; torchvision's documentation.
+# arXiv:1512.03385, table 1: shortcuts without parameters up to 34 layers, the stride in the 1×1;
+# torchvision's documentation.
 @pytest.mark.parametrize(
     ("name", "fields", "published"),
     [
@@ -22,14 +22,14 @@ from flax_resnet.summary import main
         ("resnet50", {}, "4.09"),
     ],
 )
-def test_multiply_adds_are_the_published(name, fields, published):
+def test_multiply_adds_match_publications(name, fields, published):
     billions = summarize(create_model(name, **fields), 224).multiply_adds / 1e9
     digits = len(published.partition(".")[2])
     assert f"{billions:.{digits}f}" == published
 
 
-def test_the_papers_multiply_adds_of_50_layers_are_cut_not_rounded():
-    """It says 3.8 billion; PyTorch counts these 3.86 too, in the comparison with its networks."""
+def test_multiply_adds_of_50_layers_are_truncated_in_the_paper():
+    """The paper has 3.8 billion; PyTorch's counter, too, gives 3.86 (test_huggingface)."""
     assert summarize(create_model("resnet50_v1"), 224).multiply_adds == 3_857_973_248
 
 
@@ -64,7 +64,7 @@ def test_layers_in_words(name, stage, layers):
     assert rows[stage].layers == layers
 
 
-def test_counts_by_hand():
+def test_counts_match_manual_calculation():
     model = create_model("resnet20", stage_sizes=(1,), num_classes=0, se_ratio=0.5)
     stem, stage, head = summarize(model, (4, 6), channels=1).rows
     assert (stem.output, stem.parameters, stem.multiply_adds) == ((4, 6, 16), 9 * 16 + 32, 9 * 384)
@@ -83,7 +83,7 @@ def test_command_prints_the_table(capsys):
 
 
 @pytest.mark.parametrize("arguments", [["resnet5"], ["resnet50", "--image-size", "0"]])
-def test_command_refuses_in_one_line(arguments, capsys):
+def test_command_rejects_invalid_arguments_in_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2

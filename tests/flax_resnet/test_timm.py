@@ -1,4 +1,4 @@
-"""The networks against timm's: the same numbers from the same weights."""
+"""Our networks against timm's: the same results from the same weights."""
 
 import functools
 import importlib
@@ -31,7 +31,7 @@ RULES = [
     (r"se/reduce", "se.fc1"),
     (r"se/expand", "se.fc2"),
 ]
-# An average pool comes first in these shortcuts.
+# These shortcuts begin with an average pool.
 RULES_D = [(r"shortcut/conv", "downsample.1"), (r"shortcut/norm", "downsample.2"), *RULES]
 ENDPOINTS = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
 
@@ -45,12 +45,12 @@ RULES_BIT = [
 ENDPOINTS_BIT = ["stem", *(f"stages.{i}" for i in range(4))]
 
 
-def rules_of(name):
+def name_rules(name):
     return RULES_D if name in ("resnet50d", "resnetrs50") else RULES
 
 
 def small_bit():
-    """A small relative of resnetv2_50x1_bit, by timm and here."""
+    """Return small versions of resnetv2_50x1_bit, timm's and ours."""
     peer("timm")
     layers, resnetv2 = map(importlib.import_module, ("timm.layers", "timm.models.resnetv2"))
     net = resnetv2.ResNetV2(
@@ -59,7 +59,7 @@ def small_bit():
         num_classes=4,
         stem_chs=32,
         stem_type="fixed",
-        # As in its published relatives; 1e-6 elsewhere, which gradients show.
+        # As in the published networks; the default 1e-6 changes gradients measurably.
         conv_layer=functools.partial(layers.StdConv2d, eps=1e-8),
     )
     return net, create_model("resnetv2_50x1_bit", stage_sizes=(1, 2), width=32, num_classes=4)
@@ -78,14 +78,14 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_evaluates_alike(name):
-    """Of two blocks at most in a stage; the whole depth is compared with other libraries'."""
+def test_evaluation_matches(name):
+    """With at most two blocks per stage; other libraries' networks cover the full depth."""
     net = torch_net("timm", name, layers=(1, 2, 1, 1))
     model = create_model(name, stage_sizes=(1, 2, 1, 1))
-    check_evaluation(net, model, rules_of(name), ENDPOINTS)
+    check_evaluation(net, model, name_rules(name), ENDPOINTS)
 
 
-def test_big_transfer_evaluates_alike():
+def test_big_transfer_evaluation_matches():
     name = "resnetv2_50x1_bit"
     net = torch_net("timm", name, num_classes=1000)
     check_evaluation(net, create_model(name), RULES_BIT, ENDPOINTS_BIT)
@@ -94,17 +94,19 @@ def test_big_transfer_evaluates_alike():
 @pytest.mark.parametrize(
     ("name", "output_stride"), [("resnet18", 8), ("resnet50", 8), ("resnet50", 16)]
 )
-def test_dilates_alike(name, output_stride):
+def test_dilation_matches(name, output_stride):
     depth = (1, 1, 2, 2)
     net = torch_net("timm", name, layers=depth, output_stride=output_stride)
     model = create_model(name, stage_sizes=depth, output_stride=output_stride)
-    _, *theirs = net.feature_info  # before the max-pool, the others after each stage
+    _, *theirs = (
+        net.feature_info
+    )  # the first is before the max-pool, the others are after each stage
     _, *ours = model.feature_info.values()
     assert ours == [(info["reduction"], info["num_chs"]) for info in theirs]
     check_evaluation(net, model, RULES, ENDPOINTS)
 
 
-def test_takes_the_same_sgd_step():
+def test_sgd_step_matches():
     """With groups, squeeze-and-excitation, a deep stem and average-pooling shortcuts."""
     depth, width = (1,) * 4, 16
     channels = tuple(width * 2**i for i in range(4))
@@ -115,9 +117,9 @@ def test_takes_the_same_sgd_step():
     check_sgd_step(net, model, RULES_D, size=64)
 
 
-def test_takes_the_same_sgd_step_with_standardized_weights():
+def test_sgd_step_matches_with_weight_standardization():
     check_sgd_step(*small_bit(), RULES_BIT)
 
 
-def test_images_have_the_same_gradient():
+def test_image_gradient_matches():
     check_images_gradient(*small_bit(), RULES_BIT, size=32)

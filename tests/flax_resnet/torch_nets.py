@@ -1,4 +1,4 @@
-"""PyTorch's networks beside ours: the same weights in, the same numbers out."""
+"""PyTorch's networks compared with ours: same weights, same results."""
 
 import importlib
 
@@ -23,7 +23,7 @@ from tests.flax_resnet.peers import (
 
 
 def torch_net(library, name, **options):
-    """A net of timm or torchvision by its name, with its own random weights."""
+    """Return a network of timm or torchvision with its own random weights."""
     module = peer(library)
     if library == "timm":
         return module.create_model(name, pretrained=False, **options)
@@ -31,7 +31,7 @@ def torch_net(library, name, **options):
 
 
 def hugging_face_net(model):
-    """Hugging Face's network for the fields of ours."""
+    """Return Hugging Face's network for the fields of ours."""
     transformers = peer("transformers")
     config = transformers.ResNetConfig(
         embedding_size=model.width,
@@ -50,7 +50,7 @@ def torch_logits(net, images):
 
 
 def randomize(net, seed=0):
-    """Every weight and statistic of a PyTorch net random, and the logits of a sane scale."""
+    """Randomize all weights and statistics of a PyTorch network, with logits of moderate scale."""
     torch = peer("torch")
     generator = torch.Generator().manual_seed(seed)
 
@@ -74,7 +74,7 @@ def to_torch(images):
 
 
 def evaluated(net, images):
-    """The logits of a net that is not training."""
+    """Return the logits of a network in evaluation mode."""
     with peer("torch").no_grad():
         return torch_logits(net, to_torch(images)).numpy()
 
@@ -84,7 +84,7 @@ def from_torch(images):
 
 
 def torch_state(variables, rules, net):
-    """Our variables as a state dict of ``net``, which names every entry's shape."""
+    """Return our variables as a state dict with the names and shapes of ``net``."""
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     state = {}
@@ -107,25 +107,25 @@ def load(net, variables, rules):
 
 
 def check_evaluation(net, model, rules, endpoints, size=64):
-    """Logits, and the maps that the modules called ``endpoints`` give."""
+    """Compare logits, and maps with the outputs of the modules named ``endpoints``."""
     variables, images = randomized(model, size), random_images(size)
     maps, logits = evaluate(model, variables, images)
 
     load(net.eval(), variables, rules)
-    seen = {}
+    outputs = {}
     for name in endpoints:
         net.get_submodule(name).register_forward_hook(
-            lambda module, args, output, name=name: seen.update({name: output})
+            lambda module, args, output, name=name: outputs.update({name: output})
         )
     with peer("torch").no_grad():
         their_logits = torch_logits(net, to_torch(images))
     assert_close(logits, their_logits, "logits")
     for ours, name in zip(maps, endpoints, strict=True):
-        assert_close(ours, from_torch(seen[name]), name)
+        assert_close(ours, from_torch(outputs[name]), name)
 
 
 def check_images_gradient(net, model, rules, size=64):
-    """The gradient of an evaluated network with respect to its images, in float64."""
+    """Compare the gradient in evaluation mode with respect to the images, in float64."""
     with jax.enable_x64(True):
         variables = to_float64(randomized(model, size))
         images = to_float64(random_images(size))
@@ -139,9 +139,9 @@ def check_images_gradient(net, model, rules, size=64):
 
 
 def check_sgd_step(net, model, rules, size=32, batch=8):
-    """Every parameter's and statistic's change in one training step, in float64.
+    """Compare the change of every parameter and statistic in one training step, in float64.
 
-    Also the gradient with respect to the images.
+    The gradient with respect to the images is compared, too.
     """
     torch = peer("torch")
     labels = np.arange(batch) % model.num_classes

@@ -1,4 +1,4 @@
-"""Batch norm's own gradient against that of JAX, with linen's batch norm."""
+"""Batch norm and its custom gradient against linen's batch norm with JAX's gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def draw(*shape, seed):
 
 
 def run(module, x, params, axis_name=None):
-    """Map and new statistics, and the gradients of a sum of all of them with random weights."""
+    """Output and new statistics, and the gradients of their sum with random weights."""
     layer = module(**FIELDS, axis_name=axis_name, dtype=x.dtype)
     statistics = {"mean": jnp.ones(3), "var": jnp.full(3, 2.0)}
 
@@ -50,8 +50,8 @@ def assert_close(ours, theirs, within):
         assert np.abs(a - b).max() <= within * np.abs(b).max()
 
 
-def assert_as_linen(computed):
-    """``computed(module)`` of both forms of ours equals that of linen's batch norm."""
+def assert_matches_linen(computed):
+    """Both implementations give the same ``computed(module)`` as linen's batch norm."""
     theirs = computed(nn.BatchNorm)
     assert_close(computed(BatchNorm), theirs, 1e-5)
     with ops.use_backend("gpu"):
@@ -59,7 +59,7 @@ def assert_as_linen(computed):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_equals_linen(x, params, devices):
+def test_matches_linen(x, params, devices):
     axis = "batch" if devices > 1 else None
 
     def mapped(module):
@@ -70,12 +70,12 @@ def test_equals_linen(x, params, devices):
             return jax.jit(one, compiler_options=AS_SHIPPED)(x)
         return jax.pmap(one, axis_name=axis)(x.reshape(devices, -1, *x.shape[1:]))
 
-    assert_as_linen(mapped)
+    assert_matches_linen(mapped)
 
 
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_inside_shard_map(x, params, check_vma):
-    """Statistics are those of both devices, and so are the gradients."""
+    """Statistics and gradients are those of both devices."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("batch",))
 
     def mapped(module):
@@ -85,11 +85,11 @@ def test_inside_shard_map(x, params, check_vma):
         specs = dict(in_specs=PartitionSpec("batch"), out_specs=PartitionSpec("batch"))
         return jax.jit(jax.shard_map(one, mesh=mesh, check_vma=check_vma, **specs))(x)
 
-    assert_as_linen(mapped)
+    assert_matches_linen(mapped)
 
 
 def test_inside_checkpoint(x, params):
-    """The forward pass is computed anew for the gradient."""
+    """The gradient recomputes the forward pass."""
 
     def again(module):
         layer, statistics = module(**FIELDS), {"mean": jnp.ones(3), "var": jnp.ones(3)}
@@ -105,73 +105,74 @@ def test_inside_checkpoint(x, params):
 
         return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(x, params)
 
-    assert_as_linen(again)
+    assert_matches_linen(again)
 
 
 def test_under_vmap(x, params):
-    """Each of the mapped batches has statistics of its own, or with an axis those of all."""
+    """Each mapped batch has its own statistics, or with an axis name those of all."""
     batches = x.reshape(2, -1, *x.shape[1:])
     for axis in (None, "batch"):
-        assert_as_linen(
+        assert_matches_linen(
             lambda module, axis=axis: jax.jit(
                 jax.vmap(lambda x: run(module, x, params, axis), axis_name="batch")
             )(batches)
         )
 
 
-def test_is_taken_in_training_on_gpus(x, params):
+def test_custom_gradient_is_used_in_training_on_gpus(x, params):
     layer, statistics = BatchNorm(**FIELDS), {"mean": jnp.ones(3), "var": jnp.ones(3)}
     variables = {"params": params, "batch_stats": statistics}
 
-    def taken(x, evaluates=False):
+    def is_custom(x, evaluates=False):
         def apply(x):
             return layer.apply(variables, x, evaluates, mutable=["batch_stats"])
 
         return "custom_vjp_call" in str(jax.make_jaxpr(apply)(x))
 
-    assert not taken(x)
+    assert not is_custom(x)
     with ops.use_backend("gpu"):
-        assert taken(x) and taken(x.astype(jnp.bfloat16)) and not taken(x, evaluates=True)
+        assert is_custom(x) and is_custom(x.astype(jnp.bfloat16))
+        assert not is_custom(x, evaluates=True)
 
 
-def test_bfloat16_keeps_its_type_and_computes_in_float32(x, params):
+def test_bfloat16_input_computes_in_float32(x, params):
     low = x.astype(jnp.bfloat16)
     with ops.use_backend("gpu"):
         ours = run(BatchNorm, low, params)
     assert ours[0][1][0].dtype == jnp.bfloat16
     assert ours[0][1][1]["batch_stats"]["mean"].dtype == jnp.float32
-    # Of the map and of the images' gradient half a unit in the last place of bfloat16 is left.
+    # The output and the input gradient are rounded to half a unit in bfloat16's last place.
     assert_close(ours[1], run(nn.BatchNorm, low.astype(jnp.float32), params)[1], 2**-7)
 
 
-def test_means_far_from_zero_cost_no_digits(params):
-    """Against the exact gradients: there E[x²] - mean² and its gradient are what loses them."""
+def test_means_far_from_zero_lose_no_precision(params):
+    """Against exact gradients: E[x²] - mean² and its gradient lose digits there."""
     x = draw(64, 16, 16, 3, seed=1) + jnp.array([0.0, 100.0, -100.0])
     weights = draw(*x.shape, seed=2)
 
-    def total(normalise, x, params):
-        return (normalise(x, params) * weights).sum()
+    def total(normalize, x, params):
+        return (normalize(x, params) * weights).sum()
 
     def ours(x, params):
         return batch_norm(x, params["scale"], params["bias"], 1e-5)[0]
 
     def exact(x, params):
-        centred = x - x.mean((0, 1, 2))
-        variance = (centred**2).mean((0, 1, 2))
-        return centred / jnp.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
+        centered = x - x.mean((0, 1, 2))
+        variance = (centered**2).mean((0, 1, 2))
+        return centered / jnp.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
 
     def gradients(function, *arguments):
-        of_both = jax.grad(lambda *arguments: total(function, *arguments), (0, 1))
-        return jax.jit(of_both, compiler_options=AS_SHIPPED)(*arguments)
+        gradient = jax.grad(lambda *arguments: total(function, *arguments), (0, 1))
+        return jax.jit(gradient, compiler_options=AS_SHIPPED)(*arguments)
 
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (x, params))
         reference = gradients(exact, *wide)
-    # float32's variance itself is off by 1e4 roundings, and all gradients with it.
+    # The float32 variance itself is off by 1e4 roundings, and with it all gradients.
     assert_close(gradients(ours, x, params), reference, 1e-3)
 
 
-def test_asks_for_the_mode_as_linen_does(x):
+def test_requires_the_mode_as_linen_does(x):
     for module in (BatchNorm, nn.BatchNorm):
         with pytest.raises(ValueError, match="use_running_average"):
             module().init(jax.random.key(0), x)
@@ -179,14 +180,14 @@ def test_asks_for_the_mode_as_linen_does(x):
             module(use_running_average=True).init(jax.random.key(0), x, True)
 
 
-def test_bfloat16_parameters_get_gradients_of_their_type(x, params):
+def test_bfloat16_parameters_have_bfloat16_gradients(x, params):
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     with ops.use_backend("gpu"):
         _, gradients = run(BatchNorm, x, low)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients[1]))
 
 
-def test_evaluates_as_linen(x, params):
+def test_evaluation_matches_linen(x, params):
     statistics = {"mean": jnp.array([3.0, -1, 0]), "var": jnp.array([0.5, 1, 2])}
     variables = {"params": params, "batch_stats": statistics}
     evaluated = [module(**FIELDS).apply(variables, x, True) for module in (BatchNorm, nn.BatchNorm)]

@@ -1,4 +1,4 @@
-"""The forms of CPUs and GPUs against XLA's own: values and gradients."""
+"""Values and gradients of the CPU and GPU implementations against XLA's own."""
 
 import functools
 
@@ -14,7 +14,7 @@ from flax_resnet.ops import chunks, dispatch, im2col, narrow, winograd
 from flax_resnet.ops.norm import BatchNorm
 from tests.flags import AS_SHIPPED
 
-# Both sides round: their difference is a few roundings of the sums' length.
+# Both sides round: they differ by a few float32 roundings of the sums.
 CLOSE = 1e-5
 
 
@@ -23,14 +23,14 @@ def draw(*shape, seed=0):
 
 
 def distance(ours, plain):
-    """The largest of the leaves' distances, each in units of the plain one's norm."""
+    """The largest distance of two leaves, relative to the norm of the plain one."""
     norm = jnp.linalg.norm
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True)
     return max(float(norm((a - b).ravel()) / norm(b.ravel())) for a, b in pairs)
 
 
 def value_and_gradients(function, *arguments):
-    """Of a sum with random weights, so that each output's gradient differs."""
+    """The value, and gradients of a sum with random weights: each output's differs."""
 
     def total(*arguments):
         y = function(*arguments)
@@ -54,7 +54,7 @@ def conv(x, kernel, stride=1, pad=None, groups=1):
         kernel,
         (stride, stride),
         ((pad, pad), (pad, pad)),
-        dimension_numbers=dispatch._NHWC,
+        dimension_numbers=dispatch.NHWC,
         feature_group_count=groups,
     )
 
@@ -72,14 +72,14 @@ def conv(x, kernel, stride=1, pad=None, groups=1):
         (None, (2, 32, 32, 64), (3, 3, 64, 64), 2),
     ],
 )
-def test_shapes_get_their_form(monkeypatch, form, x, kernel, stride):
-    taken = []
+def test_shape_selects_the_implementation(monkeypatch, form, x, kernel, stride):
+    called = []
     for module, name in ((winograd, "conv3x3"), (narrow, "conv3x3"), (im2col, "conv")):
         function = getattr(module, name)
-        note = functools.partial(lambda f, *arguments: taken.append(f) or f(*arguments), function)
-        monkeypatch.setattr(module, name, note)
+        record = functools.partial(lambda f, *args: called.append(f) or f(*args), function)
+        monkeypatch.setattr(module, name, record)
     jax.eval_shape(lambda x, kernel: conv(x, kernel, stride), *map(jnp.empty, (x, kernel)))
-    assert taken[:1] == ([form] if form else [])
+    assert called[:1] == ([form] if form else [])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_shapes_get_their_form(monkeypatch, form, x, kernel, stride):
         pytest.param((2, 6, 6, 10), (3, 3, 2, 15), 1, 5, id="5 groups"),
     ],
 )
-def test_convolution_equals_plain(x, kernel, stride, groups):
+def test_convolution_matches_xla(x, kernel, stride, groups):
     arguments = draw(*x), draw(*kernel, seed=1)
     fast, plain = both(lambda x, kernel: conv(x, kernel, stride, groups=groups), *arguments)
     assert fast[0].shape == plain[0].shape
@@ -111,8 +111,8 @@ def test_convolution_equals_plain(x, kernel, stride, groups):
 @pytest.mark.parametrize("shape", [(4, 8, 8), (6, 7, 9), (5, 1, 4), (7, 3, 3)])
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("form", [winograd, narrow], ids=["winograd", "narrow"])
-def test_3x3_of_any_size_in_any_parts(monkeypatch, shape, parts, form):
-    monkeypatch.setattr(chunks, "count", lambda x, most: parts)
+def test_3x3_of_any_size_in_any_number_of_chunks(monkeypatch, shape, parts, form):
+    monkeypatch.setattr(chunks, "count", lambda x, limit: parts)
     x, kernel = draw(*shape, 5), draw(3, 3, 5, 3, seed=1)
     ours = value_and_gradients(form.conv3x3, x, kernel)
     with ops.use_xla_ops():
@@ -120,8 +120,8 @@ def test_3x3_of_any_size_in_any_parts(monkeypatch, shape, parts, form):
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_any_convolution_of_linen(padding):
-    images = draw(2, 2, 5, 3)  # VALID: not a single place for the kernel
+def test_any_linen_convolution(padding):
+    images = draw(2, 2, 5, 3)  # VALID: an empty output
     layer = nn.Conv(4, (3, 3), padding=padding, conv_general_dilated=ops.conv_general_dilated)
     y, variables = layer.init_with_output(jax.random.key(0), images)
     with ops.use_xla_ops():
@@ -130,7 +130,7 @@ def test_any_convolution_of_linen(padding):
     assert line.init_with_output(jax.random.key(0), images[0])[0].shape == (2, 5, 4)
 
 
-def test_gradients_within_a_shard_map_that_keeps_account():
+def test_gradients_inside_shard_map_with_check_vma():
     x, kernel = draw(8, 16, 16, 64), draw(3, 3, 64, 64, seed=1)
 
     def loss(kernel, x):
@@ -145,8 +145,8 @@ def test_gradients_within_a_shard_map_that_keeps_account():
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5), (3, 4)])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_max_pool_equals_plain_where_pixels_tie(size, padding):
-    # Few values, and half of them zeros as behind a ReLU: nearly every window has several greatest.
+def test_max_pool_matches_xla_with_ties(size, padding):
+    # Few values, half of them zeros as after a ReLU: nearly every window has several maxima.
     x = jnp.maximum(jnp.round(draw(3, *size, 4)), 0)
     (y, gradients), (plain_y, plain_gradients) = both(lambda x: ops.max_pool(x, padding), x)
     np.testing.assert_array_equal(y, plain_y)
@@ -154,8 +154,8 @@ def test_max_pool_equals_plain_where_pixels_tie(size, padding):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
-def test_network_equals_plain(monkeypatch, name):
-    # Without kinks: an input within a rounding of zero would turn on one side and not the other.
+def test_network_matches_xla(monkeypatch, name):
+    # Smooth instead of ReLU: an input within rounding of zero would be active on one side only.
     monkeypatch.setattr(ops, "relu", jax.nn.softplus)
     model = create_model(name, num_classes=10, stage_sizes=(1,))
     images = draw(8, 64, 64, 3)
@@ -176,8 +176,8 @@ def test_network_equals_plain(monkeypatch, name):
     [({}, [8, 1, 2]), ({"preactivation": True}, [7, 1, 0])],
     ids=["v1", "v2"],
 )
-def test_network_with_the_forms_of_gpus_equals_plain(fields, counts):
-    """In float64, where roundings are too small to bring an input across the ReLU's kink."""
+def test_network_with_gpu_implementations_matches_xla(fields, counts):
+    """In float64, where rounding is too small to move an input across zero before a ReLU."""
     with jax.enable_x64(True):
         model = create_model(
             "resnet50", num_classes=10, stage_sizes=(2,), width=8, dtype=jnp.float64, **fields
@@ -193,8 +193,8 @@ def test_network_with_the_forms_of_gpus_equals_plain(fields, counts):
 
         with ops.use_backend("gpu"):
             jaxpr = str(jax.make_jaxpr(run)(variables["params"], images))
-            forms = ("batch_norm", "max_pool_first", "_relu_by_result")
-            assert [jaxpr.count(f"name={form}\n") for form in forms] == counts
+            functions = ("batch_norm", "max_pool_custom_gradient", "_relu_with_output_gradient")
+            assert [jaxpr.count(f"name={name}\n") for name in functions] == counts
             ours = value_and_gradients(run, variables["params"], images)
         with ops.use_xla_ops():
             theirs = value_and_gradients(run, variables["params"], images)
@@ -208,8 +208,8 @@ def normalized(x):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_no_window_loses_its_gradient(backend, dtype):
-    """Though XLA may compute what is pooled anew, and round it otherwise, to find it again."""
+def test_every_pooling_window_passes_its_gradient(backend, dtype):
+    """Even if XLA recomputes the pooled map with other rounding to find the maxima."""
     x = draw(2, 8, 8, 4).astype(dtype)
 
     def total(shift):
@@ -221,8 +221,8 @@ def test_no_window_loses_its_gradient(backend, dtype):
 
 
 @pytest.mark.parametrize("function", [normalized, ops.relu_of_sum, lambda x: ops.max_pool(x, 1)])
-def test_gradients_of_gpus_have_derivatives(function):
-    """A product of the Hessian and a vector, forward over reverse."""
+def test_gpu_gradients_are_differentiable(function):
+    """Hessian-vector product, forward over reverse."""
     x, vector = draw(2, 8, 8, 4), draw(2, 8, 8, 4, seed=1)
 
     def product():
@@ -235,7 +235,7 @@ def test_gradients_of_gpus_have_derivatives(function):
         assert distance(ours, product()) < CLOSE
 
 
-def test_fast_forms_are_taken_in_float32_alone():
+def test_cpu_implementations_are_for_float32_only():
     def convolves(dtype):
         x, kernel = jnp.ones((2, 8, 8, 6), dtype), jnp.ones((1, 1, 6, 4), dtype)
         return "conv_general_dilated" in str(jax.make_jaxpr(conv)(x, kernel))
@@ -247,19 +247,19 @@ def test_fast_forms_are_taken_in_float32_alone():
     assert not convolves(jnp.float32)
 
 
-def test_names_of_backends_are_checked():
-    with pytest.raises(ValueError, match="no forms of 'cuda'; there are those of cpu, gpu"):
+def test_unknown_backend_is_rejected():
+    with pytest.raises(ValueError, match="unknown backend 'cuda'; valid are cpu, gpu"):
         ops.use_backend("cuda")
 
 
-def test_the_relu_of_gpus_knows_forward_mode():
+def test_gpu_relu_supports_forward_mode():
     x = draw(2, 3)
     with ops.use_backend("gpu"):
         _, tangent = jax.jvp(ops.relu_of_sum, (x,), (x,))
     np.testing.assert_array_equal(tangent, jax.nn.relu(x))
 
 
-def test_plain_knows_forward_mode():
+def test_xla_ops_support_forward_mode():
     x, kernel = draw(2, 8, 8, 6), draw(1, 1, 6, 4, seed=1)
     with ops.use_xla_ops():
         _, tangent = jax.jvp(lambda x: conv(x, kernel), (x,), (x,))
@@ -267,8 +267,8 @@ def test_plain_knows_forward_mode():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_open_shapes_are_exported(backend):
-    """With their gradients: of the height, too, which the hand-written ones do not take."""
+def test_symbolic_shapes_are_exported(backend):
+    """With gradients and a symbolic height, which the custom gradients do not support."""
     kernel = draw(3, 3, 64, 64)
     count, height = jax.export.symbolic_shape("N, 2*H")
     images = jax.ShapeDtypeStruct((count, height, 16, 64), jnp.float32)

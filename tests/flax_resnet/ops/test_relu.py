@@ -1,4 +1,4 @@
-"""Our ReLU: jax.nn.relu's values, in the form that a backend computes fastest."""
+"""The backend-specific ReLU against jax.nn.relu."""
 
 import re
 
@@ -13,18 +13,18 @@ from flax_resnet import ResNet, init_variables, ops
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backend", ["cpu", "gpu", "plain"])
 @pytest.mark.parametrize("relu", [ops.relu, ops.relu_of_sum])
-def test_relu_gives_jaxs_values_and_gradients(relu, backend, dtype):
+def test_values_and_gradients_match_jax(relu, backend, dtype):
     x = jnp.array([-np.inf, -2, -1e-30, -0.0, 0, 1e-30, 3, np.inf, np.nan], dtype)
     with ops.use_backend(backend):
         assert relu(x).dtype == dtype
         values = [np.asarray(f(x), np.float32) for f in (relu, jax.nn.relu)]
         np.testing.assert_array_equal(*values)  # NaN stays NaN
-        # Of NaN there is none, which the forms tell apart.
+        # The implementations differ in the gradient at NaN.
         slopes = [np.asarray(jax.vmap(jax.grad(f))(x[:-1])) for f in (relu, jax.nn.relu)]
         np.testing.assert_array_equal(*slopes)
 
 
-def test_each_platform_of_an_export_has_its_form():
+def test_export_has_the_implementation_of_each_platform():
     def text(*platforms):
         with ops.use_xla_ops():
             exported = jax.export.export(jax.jit(ops.relu), platforms=platforms)(jnp.ones(3))
@@ -37,7 +37,7 @@ def test_each_platform_of_an_export_has_its_form():
 
 
 def test_no_kernel_reads_the_maps_of_many_blocks():
-    """With a maximum for the ReLU, 16 blocks compile to kernels of some 90 operands."""
+    """With a maximum as ReLU, 16 blocks compile to kernels with about 90 operands."""
     model = ResNet((16,), block="residual", width=8, stem="cifar", num_classes=2)
     variables, images = init_variables(model, 0, (4, 4, 3)), jnp.ones((2, 4, 4, 3))
 
