@@ -1,12 +1,10 @@
-"""python -m train.main --config FILE [--workdir DIR] [--config.KEY=VALUE …]"""
+"""Train or resume: python -m train.main --config FILE [--workdir DIR] [--config.KEY=VALUE …]."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
-
-import ml_collections
 
 from train.config import loading
 from train.runtime import distributed
@@ -18,21 +16,22 @@ from train.runtime.cli import (
     set_up,
     split_overrides,
 )
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.signals import STOPPED, StopRequest
 
 
-def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict, str]:
-    """The flags, the whole configuration and the workdir. Raises UsageError."""
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict, str]:
+    """Return the flags, the complete configuration and the workdir; raise UsageError."""
     parser = Parser(
         "train.main",
-        description="Trains what a config says, or continues it: the same command resumes.",
-        epilog="keys of a config, their defaults and meanings:\n" + loading.describe(),
+        description="Train a model as configured. The same command resumes an interrupted run.",
+        epilog="configuration keys, their defaults and meanings:\n" + loading.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_flag(parser)
     parser.add_argument(
-        "--workdir", metavar="DIR", help="where the run lives; default: runs/NAME of the config"
+        "--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file"
     )
     distributed.add_flags(parser)
     others, overrides = split_overrides(arguments)
@@ -40,28 +39,29 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     config = loading.load_config(flags.config, overrides)
     workdir = chosen_workdir(flags.workdir, flags.config, config)
     if config.smoke and distributed.wanted(flags):
-        raise UsageError("config.smoke=True is for one process")
+        raise UsageError("config.smoke=True runs in a single process only")
     return flags, config, workdir
 
 
 def main() -> int:
+    """Run the command; return the exit status."""
     flags, config, workdir = parse(sys.argv[1:])
     set_up(config)
     distributed.connect(flags)
     return distributed.run(lambda: run(config, workdir))
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> int:
-    """Trains, once the processes have found each other."""
+def run(config: ConfigDict, workdir: str) -> int:
+    """Train, after all processes are connected; return the exit status."""
     with StopRequest() as stop:
-        # Only now what takes a second to import: a typing error is told at once.
+        # Imported late, since it takes a second: usage errors appear at once.
         from train.loop import Interrupted, train
         from train.workdir.metrics_log import to_json
 
         try:
             result = train(config, workdir, stop)
         except Interrupted as interrupted:
-            print(f"stopped by {interrupted}; the same command continues", file=sys.stderr)
+            print(f"stopped by {interrupted}; run the same command to resume", file=sys.stderr)
             return STOPPED
     if distributed.is_primary():
         print(to_json(result), flush=True)

@@ -1,7 +1,7 @@
-"""The smoke form of a recipe: two small steps, on any machine and without its data.
+"""Smoke runs of recipes: two small steps, on any machine and without the recipe's data.
 
-For seeing that a recipe works at all before it gets a day on eight GPUs. What it learns in
-two steps says nothing.
+They show that a recipe works before it gets a day on eight GPUs; the model learns nothing in two
+steps.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ from collections.abc import Callable, Set
 from typing import Any
 
 import jax
-import ml_collections
 
 from flax_resnet.runs import model_from_config
 from train.config.access import flatten, set_key
 from train.data.digits import TRAIN_IMAGES
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
 STEPS = 2
-IMAGES = 16  # in a step, for each part of an accumulated batch
+IMAGES = 16  # per micro-batch
 SIZE = 32
 WIDTH = 8
 
 Put = Callable[[str, Any], None]
 
 
-def shrink(config: ml_collections.ConfigDict, chosen: Set[str] = frozenset()) -> None:
-    """Gives ``config`` its smoke form in place.
+def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
+    """Change ``config`` into a smoke run in place.
 
-    Augmentation, loss, optimiser, moving average and freezing stay as they are, and so does
-    the schedule, which moves with the length of the run.
+    Augmentation, loss, optimizer, moving average and freezing do not change; the schedule is
+    scaled to the length of the run.
 
     Args:
-      config: a whole configuration, already checked.
-      chosen: keys that keep their values, such as ``"batch_size"``. The data stay where
-        ``"dataset.name"`` is among them, or ``"dataset.data_dir"`` of a folder of pictures; else
-        the digits take their place.
+      config: a complete configuration, already checked.
+      chosen: keys that keep their values, for example ``"batch_size"``. The digits replace the
+        data unless it includes ``"dataset.name"``, or ``"dataset.data_dir"`` for a folder of
+        images.
 
-    Raises UsageError for a model that cannot be made.
+    Raises:
+      UsageError: the model is invalid.
     """
 
     def put(name: str, value: Any) -> None:
         if name not in chosen:
             set_key(config, name, value)
 
-    # Of each device's share, parts are computed one by one, and mixing pairs the images.
+    # Each micro-batch on each device needs an even number of images, since mixup pairs them.
     images = math.lcm(IMAGES, 2 * jax.device_count()) * config.grad_accum_steps
     put("batch_size", math.lcm(images, config.augment.repeated_aug))
     _shrink_time(config, put, chosen)
@@ -57,8 +58,8 @@ def shrink(config: ml_collections.ConfigDict, chosen: Set[str] = frozenset()) ->
     _shrink_model(config, put)
 
 
-def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Set[str]) -> None:
-    """Two steps, an epoch of the data here, in which all happens that does in the run."""
+def _shrink_time(config: ConfigDict, put: Put, chosen: Set[str]) -> None:
+    """Two steps, which are one epoch here, with everything that happens during a real run."""
     steps, epochs, schedule = config.num_steps, config.num_epochs, config.schedule
     put("num_steps", 0 if "num_epochs" in chosen else STEPS)
     put("eval.every_epochs", 0.0)
@@ -69,10 +70,10 @@ def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Set[str]) 
         put("schedule.warmup_steps", 1)
         put("schedule.max_warmup_fraction", 0.5)
     if chosen & {"num_epochs", "num_steps"}:
-        return  # what is in epochs and steps is as long as the run
+        return  # values in epochs and steps keep their meaning
     if steps:
-        falls = (min(step * STEPS // steps, STEPS - 1) for step in schedule.milestone_steps)
-        put("schedule.milestone_steps", tuple(falls))
+        milestones = (min(step * STEPS // steps, STEPS - 1) for step in schedule.milestone_steps)
+        put("schedule.milestone_steps", tuple(milestones))
     elif epochs:
         put(
             "schedule.milestone_epochs",
@@ -84,32 +85,32 @@ def _shrink_time(config: ml_collections.ConfigDict, put: Put, chosen: Set[str]) 
         )
 
 
-def _shrink_images(config: ml_collections.ConfigDict, put: Put) -> None:
+def _shrink_images(config: ConfigDict, put: Put) -> None:
     dataset, size = config.dataset, config.dataset.image_size
     put("dataset.image_size", min(size, SIZE))
     factor = dataset.image_size / size
     put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
 
 
-def _replace_data(config: ml_collections.ConfigDict, put: Put) -> None:
+def _replace_data(config: ConfigDict, put: Put) -> None:
     dataset = config.dataset
     if dataset.name != "digits":
-        # The folder of pictures is not one to prepare the digits in.
+        # Do not prepare the digits in the folder of the recipe's data.
         dataset.name, dataset.data_dir = "digits", ""
     put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
     put("dataset.eval_split", f"test[:{2 * IMAGES}]")
     put("model.num_classes", 0)
 
 
-def _shrink_model(config: ml_collections.ConfigDict, put: Put) -> None:
+def _shrink_model(config: ConfigDict, put: Put) -> None:
     if os.path.exists(os.path.expanduser(config.init_from)):
-        return  # weights of the whole net
+        return  # the file holds the weights of the complete network
     put("init_from", "")
     try:
         model = model_from_config(flatten(config), num_classes=10)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
     put("model.stage_sizes", (1,) * len(model.stage_sizes))
-    # Groups divide the channels inside a block; group norm has 32.
+    # Groups must divide the channels inside a block; group norm has 32 groups.
     groups = model.groups // math.gcd(model.groups, model.width_multiplier)
     put("model.width", 32 if model.norm == "group" else math.lcm(WIDTH, groups))

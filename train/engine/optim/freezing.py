@@ -1,4 +1,4 @@
-"""Which modules of a net keep their parameters and statistics."""
+"""Selection of the modules that keep their parameters and batch statistics."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ BACKBONE = "backbone"
 
 
 def frozen_modules(patterns: str, modules: Iterable[str]) -> tuple[str, ...]:
-    """The ``modules`` that ``config.freeze`` names, sorted.
+    """Return the modules that ``config.freeze`` selects, sorted.
 
     Args:
-      patterns: names with ``*``, ``?`` and ``[12]``, with commas between them, such as
-        ``"stem*,stage[12]*"``; ``"backbone"`` is all but the head.
-      modules: of the net: ``stem_conv``, ``stem_norm``, ``stage1_block1``, …, ``head``.
+      patterns: comma-separated names with ``*``, ``?`` and ``[12]``, for example
+        ``"stem*,stage[12]*"``; ``"backbone"`` is everything except the head.
+      modules: the network's: ``stem_conv``, ``stem_norm``, ``stage1_block1``, …, ``head``.
 
-    Raises UsageError for a pattern that names nothing, and where nothing is left to train.
+    Raises:
+      UsageError: a pattern matches nothing, or nothing is left to train.
     """
     modules = sorted(modules)
     frozen: set[str] = set()
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         if pattern == BACKBONE:
-            named = [name for name in modules if name != "head"]
+            matches = [name for name in modules if name != "head"]
         else:
-            named = fnmatch.filter(modules, pattern)
-        if not named:
+            matches = fnmatch.filter(modules, pattern)
+        if not matches:
             close = fnmatch.filter(modules, f"{pattern}*")
-            hint = f"{pattern + '*'!r} names" if close else "there are"
-            told = ", ".join(close or modules)
-            raise UsageError(f"config.freeze: {pattern!r} names no module; {hint} {told}")
-        frozen.update(named)
+            hint = f"{pattern + '*'!r} matches" if close else "there are"
+            names = ", ".join(close or modules)
+            raise UsageError(f"config.freeze: {pattern!r} matches no module; {hint} {names}")
+        frozen.update(matches)
     if frozen.issuperset(modules):
         raise UsageError(f"config.freeze={patterns!r} leaves nothing to train")
     return tuple(sorted(frozen))

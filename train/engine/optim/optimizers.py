@@ -1,4 +1,4 @@
-"""Optimisers, put together from Optax's parts."""
+"""Optimizers, composed of Optax transformations."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ import optax
 from train.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    import ml_collections
+    from train.runtime.config_dict import ConfigDict
 
-DECOUPLED = ("adamw", "lamb")  # optimizers whose weight decay is not part of the gradient
+DECOUPLED = ("adamw", "lamb")  # weight decay is not part of the gradient
 
 
-def make_optimizer(
-    optimizer: ml_collections.ConfigDict, schedule: optax.Schedule
-) -> optax.GradientTransformation:
-    """The optimiser of ``config.optimizer``, for any part of a network's ``params``.
+def make_optimizer(optimizer: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Build the optimizer of ``config.optimizer``, for any part of a network's ``params``.
 
-    Each is a chain of what happens to the gradient before it is added to the parameters:
-
-    * ``sgd``: PyTorch's; momentum is neither damped nor corrected.
+    * ``sgd``: as in PyTorch; momentum without dampening.
     * ``adam``: Kingma and Ba 2014, arXiv:1412.6980; with ``nesterov`` Dozat's NAdam.
-    * ``adamw``: the same with decoupled decay, Loshchilov and Hutter 2017, arXiv:1711.05101.
-      As in PyTorch and Optax, this decay is multiplied by the learning rate.
-    * ``lars``: You et al. 2017, arXiv:1708.03888, algorithm 1: the learning rate goes into the
-      momentum. Optax's divides by the length of gradient and decay together, where the paper adds
-      their lengths; late in a run, where the two nearly cancel, its steps grow long.
+    * ``adamw``: Adam with decoupled weight decay, Loshchilov and Hutter 2017, arXiv:1711.05101.
+      As in PyTorch and Optax, the decay is multiplied by the learning rate.
+    * ``lars``: You et al. 2017, arXiv:1708.03888, algorithm 1: the learning rate is part of the
+      momentum. Optax's LARS divides by the norm of the sum of gradient and decay, while the paper
+      adds their norms; late in a run the two nearly cancel, and Optax's steps grow long.
     * ``lamb``: You et al. 2019, arXiv:1904.00962.
 
-    LARS and LAMB adapt the rate of kernels alone; norms and biases go at the global one, as in
-    their authors' code. Raises UsageError for keys that exclude each other.
+    LARS and LAMB adapt only the learning rate of kernels; norms and biases use the global one, as
+    in their authors' code.
+
+    Raises:
+      UsageError: keys exclude each other.
     """
     _check(optimizer)
     decay = weight_decay(optimizer)
@@ -56,8 +55,8 @@ def make_optimizer(
     return optax.chain(clip, *chains[optimizer.name], scale_backbone(optimizer.backbone_lr_scale))
 
 
-def weight_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Adds ``weight_decay`` times the parameters, of kernels alone unless ``decay_norm_and_bias``."""
+def weight_decay(optimizer: ConfigDict) -> optax.GradientTransformation:
+    """Add the weight decay of kernels, with ``decay_norm_and_bias`` of all parameters."""
     if not optimizer.weight_decay:
         return optax.identity()
     return optax.add_decayed_weights(
@@ -65,10 +64,10 @@ def weight_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransfor
     )
 
 
-def lars_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Adds the decay d·w to each gradient g, and multiplies a kernel's sum by LARS's local rate.
+def lars_decay(optimizer: ConfigDict) -> optax.GradientTransformation:
+    """Add the weight decay d·w to each gradient g, and scale kernels by LARS's local rate.
 
-    That is ``trust_coefficient`` · |w| / (|g| + d |w|), and 1 where g or w is zero.
+    The local rate is ``trust_coefficient`` · |w| / (|g| + d |w|), and 1 if g or w is zero.
     """
     trust, decay = optimizer.trust_coefficient, optimizer.weight_decay
 
@@ -76,32 +75,32 @@ def lars_decay(optimizer: ml_collections.ConfigDict) -> optax.GradientTransforma
         is_kernel = parameter.ndim > 1
         if not is_kernel:
             return gradient + decay * parameter if optimizer.decay_norm_and_bias else gradient
-        length, own = jnp.linalg.norm(parameter.ravel()), jnp.linalg.norm(gradient.ravel())
-        local = trust * length / (own + decay * length)
+        w_norm, g_norm = jnp.linalg.norm(parameter.ravel()), jnp.linalg.norm(gradient.ravel())
+        local = trust * w_norm / (g_norm + decay * w_norm)
         decayed = gradient + decay * parameter
-        return decayed * jnp.where((length > 0) & (own > 0), local, 1.0)
+        return decayed * jnp.where((w_norm > 0) & (g_norm > 0), local, 1.0)
 
     return optax.stateless(lambda gradients, params: jax.tree.map(update, gradients, params))
 
 
 def scale_backbone(factor: float) -> optax.GradientTransformation:
-    """Multiplies the update of everything but the head; holds no memory."""
+    """Scale the updates of everything except the head; adds no state."""
     if factor == 1:
         return optax.identity()
     return optax.masked(optax.scale(factor), backbone)
 
 
 def kernels(params: Any) -> Any:
-    """True for kernels, False for all biases and the norms' scales."""
+    """Return a mask that is True for kernels, and False for biases and norms."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def backbone(params: Any) -> Any:
-    """True for all but what is in the module ``head``."""
+    """Return a mask that is True for everything outside the module ``head``."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != "head", params)
 
 
-def _check(optimizer: ml_collections.ConfigDict) -> None:
+def _check(optimizer: ConfigDict) -> None:
     if optimizer.name in ("sgd", "lars") and optimizer.nesterov and not optimizer.momentum:
         raise UsageError(
             "config.optimizer.nesterov=True needs momentum, but config.optimizer.momentum is 0"

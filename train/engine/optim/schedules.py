@@ -1,4 +1,4 @@
-"""Learning-rate schedules, from Optax, and what is told of them."""
+"""Learning-rate schedules from Optax, with their description and warnings."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from train.runtime.errors import UsageError
 from train.runtime.formatting import pluralize
 
 if TYPE_CHECKING:
-    import ml_collections
+    from train.runtime.config_dict import ConfigDict
 
-# One cycle starts at a 25th of its height and ends at a 10,000th of that start, as PyTorch's.
+# As in PyTorch, one cycle starts at 1/25 of its peak, and ends at 1/10,000 of that.
 CYCLE_START = 1 / 25
 CYCLE_END = CYCLE_START / 1e4
 
 
 def make_schedule(
-    schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int, batch_size: int
+    schedule: ConfigDict, steps_per_epoch: int, num_steps: int, batch_size: int
 ) -> optax.Schedule:
-    """Learning rate as a function of the step, from ``config.schedule``.
+    """Build the learning rate as a function of the step, from ``config.schedule``.
 
-    A linear warm-up, then what ``schedule.name`` says. Steps and epochs are counted from the
-    start of the run, warm-up included. Raises UsageError for keys that exclude each other.
+    A linear warm-up is followed by the schedule ``schedule.name``. Steps and epochs are counted
+    from the start of the run, including the warm-up.
+
+    Raises:
+      UsageError: keys exclude each other.
     """
     peak = peak_rate(schedule, batch_size)
     warmup = warmup_steps(schedule, steps_per_epoch, num_steps)
@@ -41,33 +44,32 @@ def make_schedule(
     else:
         after = optax.constant_schedule(peak)
     if warmup:
-        # Step 0 already learns: the rate rises over steps 1 … warmup.
+        # Step 0 already has a learning rate above zero, and step warmup − 1 the peak.
         rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
         after = optax.join_schedules([rise, after], [warmup])
-    if schedule.name == "step":  # a fall within the warm-up counts, too
-        share = falls(boundaries, schedule.gamma)
-        return lambda step: after(step) * share(step)
+    if schedule.name == "step":  # milestones within the warm-up count as well
+        decay = step_decay(boundaries, schedule.gamma)
+        return lambda step: after(step) * decay(step)
     return after
 
 
-def falls(boundaries: Sequence[int], factor: float) -> optax.Schedule:
-    """1, times ``factor`` from each boundary on; twice where two are the same step."""
+def step_decay(boundaries: Sequence[int], gamma: float) -> optax.Schedule:
+    """Return 1, multiplied by ``gamma`` at each boundary; repeated boundaries count repeatedly."""
     factors: dict[int, float] = {}
     for boundary in boundaries:
-        factors[boundary] = factors.get(boundary, 1.0) * factor
+        factors[boundary] = factors.get(boundary, 1.0) * gamma
     return optax.piecewise_constant_schedule(1.0, factors)
 
 
-def one_cycle(peak: float, num_steps: int, rise: float) -> optax.Schedule:
-    """Smith and Topin's one cycle (arXiv:1708.07120), in the form of PyTorch's OneCycleLR.
+def one_cycle(peak: float, num_steps: int, pct_start: float) -> optax.Schedule:
+    """Return Smith and Topin's one cycle (arXiv:1708.07120) in the form of PyTorch's OneCycleLR.
 
-    The rate alone: momentum, which PyTorch cycles by default, stays as it is.
-
-    A half cosine up over the share ``rise`` of the run and one down to almost nothing, which
-    the last step has. Optax's own cycle would reach its end one step after the run.
+    A half cosine rises over the fraction ``pct_start`` of the run, and another one falls to
+    almost zero at the last step; Optax's own cycle would end one step after the run. Only the
+    learning rate is cycled, not the momentum, which PyTorch cycles by default.
     """
     last = num_steps - 1
-    top = rise * num_steps - 1  # need not be whole
+    top = pct_start * num_steps - 1  # not necessarily an integer
     if top <= 0:
         return optax.cosine_decay_schedule(peak, max(1, last), CYCLE_END)
     up = optax.cosine_decay_schedule(peak * CYCLE_START, top, alpha=1 / CYCLE_START)
@@ -75,62 +77,57 @@ def one_cycle(peak: float, num_steps: int, rise: float) -> optax.Schedule:
     return optax.join_schedules([up, down], [top])
 
 
-def peak_rate(schedule: ml_collections.ConfigDict, batch_size: int) -> float:
-    """The highest learning rate: on request linear in the batch (Goyal et al. 2017,
-    arXiv:1706.02677, section 2.1).
+def peak_rate(schedule: ConfigDict, batch_size: int) -> float:
+    """Return the peak learning rate.
+
+    With ``base_batch_size`` it is linear in the batch size (Goyal et al. 2017, arXiv:1706.02677,
+    section 2.1).
     """
     if schedule.base_batch_size:
         return schedule.learning_rate * batch_size / schedule.base_batch_size
     return schedule.learning_rate
 
 
-def asked_warmup(schedule: ml_collections.ConfigDict, steps_per_epoch: int) -> int:
-    """Steps of warm-up that the configuration asks for, however short the run."""
+def configured_warmup_steps(schedule: ConfigDict, steps_per_epoch: int) -> int:
+    """Return the configured length of the warm-up, regardless of the length of the run."""
     if schedule.warmup_epochs and schedule.warmup_steps:
         raise UsageError(
             f"config.schedule.warmup_epochs={schedule.warmup_epochs:g} and"
             f" config.schedule.warmup_steps={schedule.warmup_steps} are both set; set one to 0"
         )
-    asked = schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
-    if asked and schedule.name == "one_cycle":
+    steps = schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
+    if steps and schedule.name == "one_cycle":
         raise UsageError(
-            "config.schedule.name='one_cycle' rises by itself, over pct_start of the run;"
-            " set config.schedule.warmup_epochs and warmup_steps to 0"
+            "config.schedule.name='one_cycle' includes its own warm-up, schedule.pct_start; set"
+            " config.schedule.warmup_epochs and warmup_steps to 0"
         )
-    return asked
+    return steps
 
 
-def warmup_steps(schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int) -> int:
-    """Steps of warm-up: a short run must reach the height of the rate, and learn there."""
-    return min(
-        asked_warmup(schedule, steps_per_epoch), round(schedule.max_warmup_fraction * num_steps)
-    )
+def warmup_steps(schedule: ConfigDict, steps_per_epoch: int, num_steps: int) -> int:
+    """Return the length of the warm-up, shortened so that a short run trains at the peak too."""
+    longest = round(schedule.max_warmup_fraction * num_steps)
+    return min(configured_warmup_steps(schedule, steps_per_epoch), longest)
 
 
-def step_boundaries(
-    schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int
-) -> list[int]:
-    """The steps from which on 'step' lowers the rate."""
+def step_boundaries(schedule: ConfigDict, steps_per_epoch: int, num_steps: int) -> list[int]:
+    """Return the steps at which 'step' lowers the learning rate."""
     if schedule.milestone_epochs and schedule.milestone_steps:
         raise UsageError(
             f"config.schedule.milestone_epochs={tuple(schedule.milestone_epochs)} and"
-            f" config.schedule.milestone_steps={tuple(schedule.milestone_steps)} are both set; set one to ()"
+            f" config.schedule.milestone_steps={tuple(schedule.milestone_steps)} are both set; set"
+            " one to ()"
         )
     if schedule.milestone_steps:
         return list(schedule.milestone_steps)
     if schedule.milestone_epochs:
         return [round(epoch * steps_per_epoch) for epoch in schedule.milestone_epochs]
-    scaled = [round(share * num_steps) for share in schedule.milestones]
-    return [step for step in scaled if 0 < step < num_steps]
+    steps = [round(fraction * num_steps) for fraction in schedule.milestones]
+    return [step for step in steps if 0 < step < num_steps]
 
 
-# What is told ------------------------------------------------------------------------------
-
-
-def describe(
-    schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int, batch_size: int
-) -> str:
-    """A sentence on the height of the rate and how it gets there and down."""
+def describe(schedule: ConfigDict, steps_per_epoch: int, num_steps: int, batch_size: int) -> str:
+    """Return a sentence about the peak learning rate, the warm-up and the schedule."""
     text = f"{schedule.learning_rate:.4g}"
     if schedule.base_batch_size:
         peak = peak_rate(schedule, batch_size)
@@ -145,30 +142,27 @@ def describe(
     return f"{text}, {schedule.name.replace('_', ' ')}"
 
 
-def warnings(
-    schedule: ml_collections.ConfigDict, steps_per_epoch: int, num_steps: int
-) -> list[str]:
-    """What of the schedule does not fit the length of the run."""
-    found = []
-    asked = asked_warmup(schedule, steps_per_epoch)
+def warnings(schedule: ConfigDict, steps_per_epoch: int, num_steps: int) -> list[str]:
+    """Return a message for everything in the schedule that does not fit the run's length."""
+    messages = []
+    configured = configured_warmup_steps(schedule, steps_per_epoch)
     warmup = warmup_steps(schedule, steps_per_epoch, num_steps)
-    if warmup < asked:
-        takes = f"it takes {warmup:,}" if warmup else "there is none"
-        found.append(
-            f"a warm-up of {pluralize(asked, 'step')} is too long for a run of {num_steps:,}:"
-            f" {takes}, since it may be {schedule.max_warmup_fraction:.0%} of the run at most"
+    if warmup < configured:
+        messages.append(
+            f"warm-up shortened from {configured:,} to {pluralize(warmup, 'step')}, at most"
+            f" {schedule.max_warmup_fraction:.0%} of a run of {num_steps:,}"
             " (schedule.max_warmup_fraction)"
         )
     if schedule.name == "step":
         boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)
         if late := [step for step in boundaries if step >= num_steps]:
-            found.append(
-                f"the learning rate should fall at step {late[0]:,}, but the run ends after"
+            messages.append(
+                f"the learning rate is to decay at step {late[0]:,}, but the run ends after"
                 f" {num_steps:,}"
             )
         if early := [step for step in boundaries if step < warmup]:
-            found.append(
-                f"the learning rate should fall at step {early[0]:,}, but the warm-up ends after"
-                f" {warmup:,}: it never reaches its height"
+            messages.append(
+                f"the learning rate is to decay at step {early[0]:,}, but the warm-up ends after"
+                f" {warmup:,}: it never reaches its peak"
             )
-    return found
+    return messages

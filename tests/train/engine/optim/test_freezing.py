@@ -1,4 +1,4 @@
-"""Which modules the patterns of config.freeze name."""
+"""Modules selected by the patterns of config.freeze."""
 
 import pytest
 
@@ -18,18 +18,18 @@ MODULES = ["stem_conv", "stem_norm", "stage1_block1", "stage1_block2", "stage2_b
         ("head", ["head"]),
     ],
 )
-def test_patterns_name_modules(patterns, frozen):
+def test_patterns_select_modules(patterns, frozen):
     assert frozen_modules(patterns, MODULES) == tuple(frozen)
 
 
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        ("stem*,stage5*", r"'stage5\*' names no module; there are head, stage1_block1"),
+        ("stem*,stage5*", r"'stage5\*' matches no module; there are head, stage1_block1"),
         ("*", r"config.freeze='\*' leaves nothing to train"),
         ("backbone,head", "leaves nothing to train"),
     ],
 )
-def test_patterns_that_cannot_be_meant(patterns, message):
+def test_impossible_patterns_are_usage_errors(patterns, message):
     with pytest.raises(UsageError, match=message):
         frozen_modules(patterns, MODULES)

@@ -30,7 +30,7 @@ def rates(count=100, **keys):
 
 
 @pytest.mark.parametrize("keys", [{"warmup_epochs": 2.0}, {"warmup_steps": 20}])
-def test_cosine_rises_over_the_warm_up_and_falls_to_zero(keys):
+def test_cosine_with_warm_up(keys):
     rate = make(name="cosine", learning_rate=0.4, **keys)
     np.testing.assert_allclose(rate(0), 0.4 / 20, rtol=1e-6)
     np.testing.assert_allclose(rate(9), 0.4 * 10 / 20, rtol=1e-6)
@@ -42,7 +42,7 @@ def test_cosine_rises_over_the_warm_up_and_falls_to_zero(keys):
 
 
 @pytest.mark.parametrize("warmup", [0, 20])
-def test_polynomial_falls_by_its_power_to_its_end(warmup):
+def test_polynomial_with_power_and_end(warmup):
     rate = make(
         name="polynomial", learning_rate=2.0, power=2.0, end_lr_fraction=0.1, warmup_steps=warmup
     )
@@ -53,7 +53,7 @@ def test_polynomial_falls_by_its_power_to_its_end(warmup):
     np.testing.assert_allclose([line(0), line(25), line(99)], [1, 0.75, 0.01], rtol=1e-4)
 
 
-def test_steps_fall_at_epochs_or_steps_of_the_run_whatever_the_warm_up():
+def test_milestones_count_from_the_start_of_the_run():
     for keys in ({}, {"warmup_epochs": 2.0}):
         for boundaries in ({"milestone_epochs": (3, 5.5)}, {"milestone_steps": (30, 55)}):
             rate = make(name="step", learning_rate=1.0, gamma=0.1, **keys, **boundaries)
@@ -61,7 +61,7 @@ def test_steps_fall_at_epochs_or_steps_of_the_run_whatever_the_warm_up():
             np.testing.assert_allclose(values, [1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
 
 
-def test_steps_that_are_not_set_scale_with_the_run():
+def test_default_milestones_scale_with_the_run():
     for epochs in (90, 9):
         rate = make(10, 10 * epochs, name="step", learning_rate=1.0)
         for share, before in ((3 / 9, 1), (6 / 9, 0.1), (8 / 9, 0.01)):
@@ -70,17 +70,17 @@ def test_steps_that_are_not_set_scale_with_the_run():
             np.testing.assert_allclose(values, [before, 0.1 * before], rtol=1e-5)
 
 
-def test_two_falls_at_one_step_count_twice():
+def test_repeated_milestone_counts_twice():
     rate = make(name="step", learning_rate=1.0, milestone_epochs=(3.0, 3.01))
     np.testing.assert_allclose([rate(29), rate(30)], [1, 0.01], rtol=1e-5)
 
 
-def test_constant_stays():
+def test_constant():
     rate = make(name="constant", learning_rate=0.3)
     assert {round(float(rate(step)), 6) for step in (0, 50, 99, 1000)} == {0.3}
 
 
-def test_one_cycle_has_its_height_and_ends():
+def test_one_cycle_reaches_peak_and_end():
     values = rates(name="one_cycle", learning_rate=0.5)
     np.testing.assert_allclose(values[0], 0.5 / 25, rtol=1e-5)
     assert values.argmax() == 29
@@ -91,7 +91,7 @@ def test_one_cycle_has_its_height_and_ends():
         assert np.isfinite(values).all() and 0.1 < values.max() <= 0.5
 
 
-def test_the_rate_is_scaled_with_the_batch_on_request_alone():
+def test_linear_scaling_only_with_base_batch_size():
     keys = {"name": "constant", "learning_rate": 0.1}
     np.testing.assert_allclose(make(batch_size=1024, **keys)(0), 0.1, rtol=1e-6)
     np.testing.assert_allclose(
@@ -105,7 +105,7 @@ def test_the_rate_is_scaled_with_the_batch_on_request_alone():
 # Short runs --------------------------------------------------------------------------------
 
 
-def test_a_warm_up_too_long_for_the_run_is_cut():
+def test_warm_up_is_shortened_in_a_short_run():
     for name in ("constant", "step", "cosine", "polynomial"):
         for count in (1, 2, 5, 40):
             values = rates(count, name=name, learning_rate=0.3, warmup_epochs=5.0)
@@ -119,7 +119,7 @@ def test_a_warm_up_too_long_for_the_run_is_cut():
     np.testing.assert_allclose(values[:21], np.minimum(1, np.arange(1, 22) / 20), rtol=1e-5)
 
 
-def test_a_fall_within_the_warm_up_counts_at_once():
+def test_milestone_within_the_warm_up_takes_effect():
     keys = {"milestone_steps": (10, 50), "warmup_steps": 20, "gamma": 0.1}
     values = rates(100, name="step", learning_rate=1.0, **keys)
     steps = np.arange(100)
@@ -127,39 +127,39 @@ def test_a_fall_within_the_warm_up_counts_at_once():
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
-def test_shares_of_the_run_can_be_chosen():
+def test_milestones_as_fractions_of_the_run():
     values = rates(40, name="step", learning_rate=1.0, milestones=(0.5, 0.75))
     np.testing.assert_allclose(np.asarray(values)[[19, 20, 29, 30]], [1, 0.1, 0.1, 0.01], rtol=1e-5)
 
 
-def test_what_does_not_fit_the_run_is_told():
-    def told(num_steps, **keys):
+def test_warnings_of_a_schedule_that_does_not_fit_the_run():
+    def warnings(num_steps, **keys):
         return schedules.warnings(schedule_keys(**keys), 10, num_steps)
 
-    assert told(200, warmup_epochs=5.0) == []
-    [warning] = told(40, warmup_epochs=5.0)
-    assert "50 steps is too long for a run of 40: it takes 10, since it may be 25%" in warning
-    [warning] = told(1, warmup_epochs=5.0)
-    assert "50 steps is too long for a run of 1: there is none" in warning
-    assert told(5, name="step") == []
-    [warning] = told(30, name="step", milestone_epochs=(2.0, 9.0))
+    assert warnings(200, warmup_epochs=5.0) == []
+    [warning] = warnings(40, warmup_epochs=5.0)
+    assert "shortened from 50 to 10 steps, at most 25% of a run of 40" in warning
+    [warning] = warnings(1, warmup_epochs=5.0)
+    assert "shortened from 50 to 0 steps, at most 25% of a run of 1" in warning
+    assert warnings(5, name="step") == []
+    [warning] = warnings(30, name="step", milestone_epochs=(2.0, 9.0))
     assert "at step 90, but the run ends after 30" in warning
-    [warning] = told(30, name="step", milestone_steps=(32000, 48000))
+    [warning] = warnings(30, name="step", milestone_steps=(32000, 48000))
     assert "at step 32,000" in warning
-    [warning] = told(100, name="step", milestone_steps=(10, 50), warmup_steps=20)
+    [warning] = warnings(100, name="step", milestone_steps=(10, 50), warmup_steps=20)
     assert "at step 10, but the warm-up ends after 20" in warning
-    assert told(30, name="cosine", milestone_epochs=(2.0, 9.0)) == []
+    assert warnings(30, name="cosine", milestone_epochs=(2.0, 9.0)) == []
 
 
-def test_the_reader_is_told_the_rate():
-    def told(**keys):
+def test_description_of_the_schedule():
+    def describe(**keys):
         return schedules.describe(schedule_keys(learning_rate=0.1, **keys), 10, 100, 1024)
 
-    assert told() == "0.1, cosine"
-    assert told(base_batch_size=256, warmup_steps=20) == (
+    assert describe() == "0.1, cosine"
+    assert describe(base_batch_size=256, warmup_steps=20) == (
         "0.1 for 256 images, so 0.4 for 1,024 after a warm-up of 20 steps, cosine"
     )
-    assert told(name="step") == "0.1, times 0.1 at steps 33, 67, 89"
+    assert describe(name="step") == "0.1, times 0.1 at steps 33, 67, 89"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_the_reader_is_told_the_rate():
             {"milestone_epochs": (1.0,), "milestone_steps": (5,)},
             r"milestone_epochs=\(1.0,\) and config.schedule.milestone_steps=\(5,\) are both set",
         ),
-        ({"name": "one_cycle", "warmup_epochs": 1.0}, "'one_cycle' rises by itself"),
+        ({"name": "one_cycle", "warmup_epochs": 1.0}, "'one_cycle' includes its own warm-up"),
     ],
 )
 def test_keys_that_exclude_each_other(keys, message):
