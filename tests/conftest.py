@@ -1,4 +1,4 @@
-"""Shared by all tests: four virtual devices, one compilation cache, one copy of the digits."""
+"""Shared by all tests: four virtual devices, a compilation cache, the prepared digits."""
 
 import atexit
 import os
@@ -8,15 +8,15 @@ import tempfile
 
 from tests.flags import xla_flags
 
-# Before JAX is imported. The caches serve pytest's workers and the processes that tests start, too,
-# and nothing goes into the developer's own.
+# Before JAX is imported. The caches are shared by pytest's workers and the processes that tests
+# start, and are separate from the developer's own.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-os.environ["MPLCONFIGDIR"] = os.environ["XDG_CACHE_HOME"] + "/matplotlib"  # its list of fonts
+os.environ["MPLCONFIGDIR"] = os.environ["XDG_CACHE_HOME"] + "/matplotlib"  # font cache
 os.environ["XLA_FLAGS"] = xla_flags(4)
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["HF_HUB_OFFLINE"] = "1"  # tests ask no hub, which without a network takes 20 s
+os.environ["HF_HUB_OFFLINE"] = "1"  # without a network a request would take 20 s
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["XDG_CACHE_HOME"] + "/compiled")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
@@ -31,13 +31,13 @@ from pathlib import Path
 
 import pytest
 
-gc.set_threshold(50_000)  # tracing makes many small objects, and few cycles: a tenth of its time
+gc.set_threshold(50_000)  # tracing makes many objects but few cycles; saves 10 % of its time
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "configs/resnet20_digits.py"
 
-# The files that take longest, the longest first; two workers then end at about the same time.
-LONGEST = (
+# The slowest test files, slowest first, so that two workers finish at about the same time.
+SLOWEST = (
     "distributed",
     "recipes",
     "ops",
@@ -52,23 +52,25 @@ LONGEST = (
 
 
 def pytest_configure():
-    there = {path.stem.removeprefix("test_") for path in Path(__file__).parent.rglob("test_*.py")}
-    if not there.issuperset(LONGEST):
-        stale = ", ".join(sorted({*LONGEST} - there))
-        raise pytest.UsageError(f"LONGEST in tests/conftest.py has names of no file: {stale}")
+    existing = {
+        path.stem.removeprefix("test_") for path in Path(__file__).parent.rglob("test_*.py")
+    }
+    if not existing.issuperset(SLOWEST):
+        stale = ", ".join(sorted({*SLOWEST} - existing))
+        raise pytest.UsageError(f"SLOWEST in tests/conftest.py names missing files: {stale}")
 
 
 def pytest_collection_modifyitems(items):
-    names = [f"test_{name}" for name in LONGEST]
+    names = [f"test_{name}" for name in SLOWEST]
 
-    def place(item):
+    def position(item):
         return names.index(item.path.stem) if item.path.stem in names else len(names)
 
-    items.sort(key=place)  # which keeps the order of the others, and that within a file
+    items.sort(key=position)  # stable: otherwise the order does not change
 
 
 def free_port():
-    """A port of localhost that nobody has."""
+    """Return a free port of localhost."""
     with contextlib.closing(socket.socket()) as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]
@@ -76,13 +78,13 @@ def free_port():
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A folder in which the digits are prepared on first use."""
+    """The folder in which the digits are prepared on first use."""
     return str(tmp_path_factory.mktemp("tfds"))
 
 
 @pytest.fixture
 def digits_config(data_dir):
-    """The digits' recipe, at 8×8 pixels and for three steps."""
+    """The digits recipe with images of 8×8 pixels and three steps."""
     from train.config.loading import load_config
 
     config = load_config(str(ROOT / DIGITS))
@@ -94,7 +96,7 @@ def digits_config(data_dir):
 
 @contextlib.contextmanager
 def as_a_process():
-    """Puts back what a command sets for its process."""
+    """Restore whatever a command changes in its process."""
     import absl.logging
 
     argv, hook, environ = sys.argv, sys.unraisablehook, os.environ.copy()
@@ -112,14 +114,14 @@ def as_a_process():
         os.environ.update(environ)
 
 
-def command_of(module):
-    """The ``main`` of a command's module or package."""
+def command_main(module):
+    """Return the ``main`` of a command's module or package."""
     package = importlib.util.find_spec(module).submodule_search_locations is not None
     return importlib.import_module(f"{module}.__main__" if package else module).main
 
 
 class Commands:
-    """Runs the project's commands as processes, as users do."""
+    """Runs the project's commands as users do."""
 
     root = ROOT
 
@@ -133,16 +135,15 @@ class Commands:
         return subprocess.Popen(command, env=env, cwd=cwd, text=True, **pipes)
 
     def run(self, module, *arguments, **kwargs):
-        """Runs to the end; gives the process with ``returncode``, ``stdout``, ``stderr``."""
+        """Run to the end; return the process with ``returncode``, ``stdout``, ``stderr``."""
         process = self.start(module, *arguments, **kwargs)
         stdout, stderr = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def call(self, module, *arguments):
-        """As :meth:`run`, in this process and on its four devices, which saves the imports.
+        """Like :meth:`run`, but in this process with its four devices, which saves imports.
 
-        For commands that train nothing; the way of a signal or an exit status through a real
-        process is for :meth:`run`.
+        For commands that do not train. Signals and the exit status of a process need :meth:`run`.
         """
         from train.runtime.cli import run_command
 
@@ -150,7 +151,7 @@ class Commands:
         with as_a_process(), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             sys.argv = [module, *map(str, arguments)]
             try:
-                run_command(command_of(module))
+                run_command(command_main(module))
             except SystemExit as ended:
                 status = ended.code
         texts = []
@@ -160,7 +161,7 @@ class Commands:
         return subprocess.CompletedProcess([module, *arguments], status, *texts)
 
     def digits(self, workdir, *overrides):
-        """The arguments that train on the digits in ``workdir``."""
+        """Return the arguments for training on the digits in ``workdir``."""
         return (
             *("--config", DIGITS, "--workdir", workdir),
             f"--config.dataset.data_dir={self.data_dir}",
@@ -175,7 +176,7 @@ def commands(data_dir):
 
 @pytest.fixture(scope="session")
 def digits_run(data_dir, tmp_path_factory):
-    """A workdir to be read: two epochs of a narrow net on the digits, with a moving average."""
+    """A read-only workdir: two epochs of a small network on the digits, with EMA."""
     from train.config.loading import load_config
     from train.loop import train
     from train.runtime.signals import StopRequest

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import command_of
+from tests.conftest import command_main
 
 ROOT = Path(__file__).parent.parent
 
@@ -180,7 +180,7 @@ class Calls:
 
     def command(self, module, arguments):
         """Run a command's ``main`` as if it had been typed."""
-        main = command_of(module)
+        main = command_main(module)
         self.monkeypatch.setattr("sys.argv", [module, *arguments])
         assert main() in (0, None), (module, arguments)
 

@@ -1,4 +1,4 @@
-"""The commands as users run them: real processes, real data, real checkpoints."""
+"""The commands as users run them: real processes, data and checkpoints."""
 
 import json
 import os
@@ -22,14 +22,14 @@ def last_json(process):
 
 
 def initial_state(path):
-    """The leaves that a run begins with, by name."""
+    """Return the leaves of the state before the first step, by name."""
     config = run_files.read_config(str(path))
     step_config = make_step_config(config, make_model(config, 10), 1, 1)
     return named(create_state(step_config, (8, 8, 3)))
 
 
 def final_state(path, step="last"):
-    """A checkpoint's leaves, by name."""
+    """Return the leaves of a checkpoint, by name."""
     config = run_files.read_config(str(path))
     step_config = make_step_config(config, make_model(config, 10), 1, 1)
     template = abstract_state(step_config, (8, 8, 3))
@@ -41,19 +41,19 @@ def named(state):
     return {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in leaves}
 
 
-def wait_until(process, happens):
-    """Returns once ``happens()`` is true of the running process."""
+def wait_until(process, condition):
+    """Wait until ``condition()`` is true while the process runs."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if happens():
+        if condition():
             return
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.002)
-    raise AssertionError("it did not happen within 300 s")
+    raise AssertionError("timed out after 300 s")
 
 
 def has_done(path, step):
-    """Whether metrics of ``step`` or a later one are written."""
+    """Return a condition: metrics of ``step`` or a later step are written."""
     return lambda: any(row["step"] >= step for row in read_rows(str(path)))
 
 
@@ -63,20 +63,20 @@ SHORT = (
     "--config.num_epochs=3",
     "--config.eval.every_epochs=1",
     "--config.checkpoint.every_epochs=1",
-    "--config.log.every_steps=4",  # which the steps of an epoch are no multiple of
+    "--config.log.every_steps=4",  # does not divide the 22 steps of an epoch
 )
 
 
 @pytest.fixture(scope="module")
 def run(commands, tmp_path_factory):
-    """Three epochs on the digits: the workdir and the process that trained them."""
+    """Three epochs on the digits: the workdir and the finished process."""
     path = tmp_path_factory.mktemp("runs") / "digits"
     process = commands.run("train.main", *commands.digits(path, *SHORT))
     assert process.returncode == 0, process.stderr
     return path, process
 
 
-def test_the_last_line_is_the_final_evaluation(run):
+def test_last_line_is_the_final_evaluation(run):
     path, process = run
     result = last_json(process)
     assert list(result) == ["split", "examples", "top1", "top5", "loss", "step"]
@@ -85,18 +85,18 @@ def test_the_last_line_is_the_final_evaluation(run):
     assert read_rows(str(path))[-1]["eval/top1"] == result["top1"]
 
 
-def test_the_reader_is_told_what_was_found_and_what_is_going_on(run):
+def test_console_output(run):
     out = run[1].stdout
     assert "digits, 1,437 training and 360 evaluation images of 8×8, 10 classes" in out
     assert "resnet20, 75,290 parameters, float32, on 1 cpu device, 64 images each" in out
-    assert "66 steps of 64 images, 22 an epoch, 3 epochs" in out
-    assert "an epoch leaves out 29 images (2.0%)" in out
+    assert "66 steps of 64 images, 22 per epoch, 3 epochs" in out
+    assert "each epoch leaves out 29 images (2.0%)" in out
     assert "compiling…" in out and "left\n" in out and "images/s" in out
     assert "0.1 after a warm-up of 16 steps, cosine" in out
-    assert "a warm-up of 110 steps is too long for a run of 66: it takes 16, since" in out
+    assert "warning: warm-up shortened from 110 to 16 steps, at most 25% of a run of 66" in out
 
 
-def test_the_workdir_describes_itself(run):
+def test_workdir_files(run):
     path = run[0]
     described = json.loads((path / "run.json").read_text())
     assert described["class_names"] == [str(digit) for digit in range(10)]
@@ -117,7 +117,9 @@ def test_the_workdir_describes_itself(run):
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_evaluate_prints_what_training_printed(run, commands, tmp_path, monkeypatch, devices):
+def test_evaluate_reproduces_the_evaluation_of_training(
+    run, commands, tmp_path, monkeypatch, devices
+):
     path, process = run
     trained = last_json(process)
     monkeypatch.chdir(tmp_path)
@@ -132,7 +134,7 @@ def test_evaluate_prints_what_training_printed(run, commands, tmp_path, monkeypa
     assert evaluated == {key: value for key, value in trained.items() if key != "loss"}
 
 
-def test_evaluate_a_chosen_step(run, commands):
+def test_evaluate_a_given_step(run, commands):
     path, _ = run
     rows = {row["step"]: row for row in read_rows(str(path))}
     best = max((row["eval/top1"], step) for step, row in rows.items() if "eval/top1" in row)[1]
@@ -142,7 +144,7 @@ def test_evaluate_a_chosen_step(run, commands):
     assert result["step"] == 22 and result["top1"] == rows[22]["eval/top1"]
 
 
-def test_the_same_command_on_a_finished_run_evaluates_it(run, commands):
+def test_same_command_on_a_finished_run_evaluates_it(run, commands):
     path, process = run
     before = final_state(path)
     rows = read_rows(str(path))
@@ -154,8 +156,8 @@ def test_the_same_command_on_a_finished_run_evaluates_it(run, commands):
     assert all((after == before[name]).all() for name, after in final_state(path).items())
 
 
-def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path):
-    number = signal.SIGTERM  # test_torture.py has others
+def test_signal_saves_and_exits_with_75(run, commands, tmp_path):
+    number = signal.SIGTERM  # test_torture.py covers others
     path = tmp_path / "stopped"
     arguments = commands.digits(path, *SHORT, "--config.checkpoint.every_epochs=0")
     process = commands.start("train.main", *arguments)
@@ -168,7 +170,7 @@ def test_a_signal_saves_and_ends_with_75(run, commands, tmp_path):
     assert saved and f"after step {saved[-1]}" in stderr
 
 
-def test_a_signal_before_the_first_step_ends_with_75_too(commands, tmp_path):
+def test_signal_before_the_first_step_exits_with_75(commands, tmp_path):
     process = commands.start("train.main", *commands.digits(tmp_path / "run", *SHORT))
     wait_until(process, (tmp_path / "run").exists)
     process.send_signal(signal.SIGTERM)
@@ -189,7 +191,7 @@ def test_another_configuration_in_the_same_workdir_is_refused(run, commands):
     assert after == before
 
 
-def test_relative_folders_are_found_again_from_elsewhere(run, commands, tmp_path):
+def test_relative_folders_are_resolved(run, commands, tmp_path):
     config = commands.root / "configs" / "resnet20_digits.py"
     shutil.copytree(commands.data_dir, tmp_path / "däta dir")
     flags = ("--config.dataset.data_dir=däta dir", "--config.num_steps=2", *SHORT[:2])
@@ -202,17 +204,19 @@ def test_relative_folders_are_found_again_from_elsewhere(run, commands, tmp_path
     assert not (tmp_path / "däta dir" / "däta dir").exists()
 
 
-def test_keys_that_change_nothing_learned_may_differ(run, commands):
-    """And ``run.json`` is written anew where it is lost."""
+def test_neutral_keys_may_differ(run, commands):
+    """Also, a damaged ``run.json`` is rewritten."""
     path, process = run
-    described = (path / "run.json").read_text()
-    (path / "run.json").write_text(described[:100])
-    one_line(commands.call("train.evaluate", "--workdir", path), 1, "run.json", "train.main writes")
+    description = (path / "run.json").read_text()
+    (path / "run.json").write_text(description[:100])
+    one_line(
+        commands.call("train.evaluate", "--workdir", path), 1, "run.json", "train.main rewrites"
+    )
     overrides = (*SHORT, "--config.checkpoint.max_to_keep=7", "--config.parallel=shard_map")
     again = commands.run("train.main", *commands.digits(path, *overrides))
     assert again.returncode == 0, again.stderr
     assert last_json(again)["top1"] == last_json(process)["top1"]
-    assert "run.json" in again.stdout and (path / "run.json").read_text() == described
+    assert "run.json" in again.stdout and (path / "run.json").read_text() == description
 
 
 def test_four_devices_train(commands, tmp_path):
@@ -247,29 +251,29 @@ def one_line(process, status, *words):
         (["--config.dataset.train_split=trian"], ["no images in the split 'trian'", "train"]),
     ],
 )
-def test_wrong_usage_is_told_in_one_line(commands, tmp_path, arguments, words):
-    """The first of them by a process of its own, as it is with all."""
+def test_usage_errors_are_one_line(commands, tmp_path, arguments, words):
+    """The first one runs as a process, as a user would run it."""
     start = commands.run if "optimzer" in arguments[0] else commands.call
     process = start("train.main", *commands.digits(tmp_path / "run", *arguments))
     one_line(process, 2, *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_that_the_devices_do_not_divide(commands, tmp_path):
+def test_batch_must_divide_among_devices(commands, tmp_path):
     arguments = commands.digits(tmp_path / "run", "--config.batch_size=66")
     one_line(commands.call("train.main", *arguments), 2, "66", "4 devices", "64")
 
 
-def test_a_missing_config(commands):
+def test_missing_config_file(commands):
     process = commands.run("train.main", "--config", "configs/resnet20_digit.py")
     one_line(process, 2, "configs/resnet20_digit.py", "resnet20_digits.py")
 
 
-def test_no_config(commands):
+def test_config_flag_is_required(commands):
     one_line(commands.run("train.main"), 2, "--config")
 
 
-def test_imagenet_without_its_data(commands, tmp_path):
+def test_missing_imagenet_data(commands, tmp_path):
     began = time.monotonic()
     process = commands.call(
         *("train.main", "--config", "configs/resnet50_imagenet.py", "--workdir", tmp_path / "run"),
@@ -280,19 +284,19 @@ def test_imagenet_without_its_data(commands, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_that_cannot_be_written(commands, tmp_path):
+def test_unwritable_workdir(commands, tmp_path):
     (tmp_path / "file").write_text("")
     arguments = commands.digits(tmp_path / "file" / "run", "--config.num_steps=1")
     one_line(commands.call("train.main", *arguments), 1, "cannot write", str(tmp_path / "file"))
 
 
-def test_evaluate_where_there_is_no_run(commands, tmp_path):
+def test_evaluate_without_a_run(commands, tmp_path):
     process = commands.call("train.evaluate", "--workdir", tmp_path)
     one_line(process, 1, "holds no run", "config.json")
     assert os.listdir(tmp_path) == []
 
 
-def test_evaluate_a_step_that_does_not_exist(run, commands):
+def test_evaluate_a_missing_step(run, commands):
     process = commands.call("train.evaluate", "--workdir", run[0], "--step", "23")
     one_line(process, 2, "no step 23", "22, 44, 66")
     process = commands.call("train.evaluate", "--workdir", run[0], "--step", "newest")

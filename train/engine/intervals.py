@@ -64,7 +64,7 @@ class Intervals:
     def epoch(self, step: int) -> float:
         """Return the number of epochs after ``step`` steps.
 
-        With repeated augmentation each image counts as often as it is repeated.
+        With repeated augmentation an image counts once per repetition.
         """
         return step / self.steps_per_epoch
 

@@ -1,4 +1,4 @@
-"""Losses, ranks and one whole step, each against a computation of its own."""
+"""Training and evaluation steps against independent computations."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ from train.tasks.classification import make_loss
 MODEL = ResNet((1, 1), block="residual", width=8, stem="cifar", num_classes=7)
 
 
-def make_task(**fields):
+def make_step_config(**fields):
     schedule = optax.constant_schedule(0.1)
     settings = dict(
         model=MODEL,
@@ -42,7 +42,7 @@ def batch():
 
 
 def run_step(step_config, batch, devices=1, kind=Pmap, count=1, start=0):
-    """Train steps; gives the state before, the state after and the last metrics."""
+    """Train ``count`` steps; return the states before and after, and the last metrics."""
     devices = kind(jax.local_devices()[:devices])
     before = create_state(step_config, (12, 12, 3)).replace(step=np.int32(start))
     step = devices.train(lambda state, data, batch: train_step(step_config, state, batch))
@@ -52,22 +52,22 @@ def run_step(step_config, batch, devices=1, kind=Pmap, count=1, start=0):
     return before, devices.fetch(state), devices.fetch(metrics)
 
 
-def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
+def test_step_is_the_optax_update_of_the_mean_loss(batch):
     augment = Augment(hflip=True, pad_crop=2)
-    step_config = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    step_config = make_step_config(augment=augment, loss=make_loss("cross_entropy", 0.1))
     before, after, metrics = run_step(step_config, batch, start=7)
     images = np.asarray(augment(batch["image"], example_keys(0, 7, jnp.arange(16))))
     assert not np.array_equal(images, batch["image"])
     images = (images / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], 7), 0.1)
 
-    def loss_of(params):
+    def loss_fn(params):
         variables = {"params": params, "batch_stats": before.batch_stats}
         logits, updates = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
         losses = optax.softmax_cross_entropy(logits, targets)
         return losses.mean(), (logits, updates["batch_stats"])
 
-    (loss, (logits, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    (loss, (logits, stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(before.params)
     assert after.step == 8
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     assert metrics["top1"] == np.mean(logits.argmax(1) == batch["label"])
@@ -81,9 +81,9 @@ def test_one_step_is_optaxs_update_of_the_mean_loss(batch):
     jax.tree.map(close, after.batch_stats, stats)
 
 
-def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
+def test_mixed_images_use_the_mixture_of_both_labels(batch):
     augment = Augment(hflip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
-    step_config = make_task(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    step_config = make_step_config(augment=augment, loss=make_loss("cross_entropy", 0.1))
     before, after, metrics = run_step(step_config, batch, start=8)
     keys = example_keys(0, 8, jnp.arange(16))
     images, targets = jax.jit(augment.batch)(batch["image"], batch["label"], keys)
@@ -93,16 +93,16 @@ def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
         jax.nn.one_hot(batch["label"][np.arange(16) ^ 1], 7),
     )
     share = targets.weight[:, None]
-    assert (share != 0.5).all()  # or either label is right
+    assert (share != 0.5).all()  # otherwise either label is correct
     soft = share * own + (1 - share) * other
 
-    def loss_of(params):
+    def loss_fn(params):
         variables = {"params": params, "batch_stats": before.batch_stats}
         logits, _ = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
         losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, 0.1))
         return losses.mean(), logits
 
-    (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    (loss, logits), gradients = jax.value_and_grad(loss_fn, has_aux=True)(before.params)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     assert metrics["top1"] == np.mean(logits.argmax(1) == soft.argmax(1))
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, gradients)
@@ -110,12 +110,12 @@ def test_mixed_images_are_learnt_with_the_mixture_of_both_labels(batch):
     jax.tree.map(close, after.params, expected)
 
 
-def test_devices_average_gradients_statistics_and_metrics(batch):
-    """With statistics over all devices, four devices learn what one learns."""
+def test_gradients_statistics_and_metrics_are_averaged_over_devices(batch):
+    """With synchronized batch norm, four devices learn the same as one."""
     model = MODEL.clone(axis_name=AXIS)
     mix = Mixup(mixup=0.5, cutmix=1.0)
     augment = Augment(hflip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
-    step_config = make_task(model=model, augment=augment)
+    step_config = make_step_config(model=model, augment=augment)
     _, one, metrics_one = run_step(step_config, batch, devices=1, count=3)
     _, four, metrics_four = run_step(step_config, batch, devices=4, count=3)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
@@ -123,9 +123,9 @@ def test_devices_average_gradients_statistics_and_metrics(batch):
     jax.tree.map(close, metrics_one, metrics_four)
 
 
-def test_shard_map_learns_what_pmap_learns(batch):
-    """Each repeats its own bits; between them the compiler fuses differently (last bits)."""
-    step_config = make_task(augment=Augment(hflip=True, pad_crop=2))
+def test_shard_map_matches_pmap(batch):
+    """Each is deterministic; the last bits differ, since the compiler fuses differently."""
+    step_config = make_step_config(augment=Augment(hflip=True, pad_crop=2))
     _, by_pmap, _ = run_step(step_config, batch, 4, Pmap, count=3)
     _, again, _ = run_step(step_config, batch, 4, Pmap, count=3)
     _, by_shard_map, _ = run_step(step_config, batch, 4, ShardMap, count=3)
@@ -133,8 +133,8 @@ def test_shard_map_learns_what_pmap_learns(batch):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), by_pmap, by_shard_map)
 
 
-def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
-    step_config = make_task()
+def test_local_batch_statistics_are_averaged_over_devices(batch):
+    step_config = make_step_config()
     before, after, _ = run_step(step_config, batch, devices=4)
     quarters = [{name: array[i : i + 4] for name, array in batch.items()} for i in range(0, 16, 4)]
     each = [run_step(step_config, quarter)[1].batch_stats for quarter in quarters]
@@ -144,15 +144,15 @@ def test_local_statistics_are_averaged_so_that_devices_stay_equal(batch):
     assert before.batch_stats["stem_norm"]["mean"].sum() == 0
 
 
-def test_eval_counts_valid_examples_alone(batch):
-    step_config = make_task()
+def test_evaluation_counts_only_valid_examples(batch):
+    step_config = make_step_config()
     state = create_state(step_config, (12, 12, 3))
     valid = np.arange(16) < 11
     images = (batch["image"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = np.asarray(MODEL.apply(variables, jnp.float32(images)))[:11]
     labels = batch["label"][:11]
-    place = (-logits).argsort(axis=1).argsort(axis=1)[np.arange(11), labels]
+    rank = (-logits).argsort(axis=1).argsort(axis=1)[np.arange(11), labels]
     losses = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), labels)
 
     for count in (1, 4):
@@ -161,8 +161,8 @@ def test_eval_counts_valid_examples_alone(batch):
         batches = devices.split(batch | {"valid": valid, "bad": ~valid})
         sums = devices.fetch(step(devices.replicate(state), {}, batches))
         assert sums["examples"] == 11
-        assert sums["top1"] == (place < 1).sum()
-        assert sums["top5"] == (place < 5).sum()
+        assert sums["top1"] == (rank < 1).sum()
+        assert sums["top5"] == (rank < 5).sum()
         np.testing.assert_allclose(sums["loss"], losses.sum(), rtol=1e-5)
 
 
@@ -173,7 +173,8 @@ def test_steps_need_no_data_library():
     code = (
         "import sys; sys.modules |= dict.fromkeys("
         "['tensorflow_datasets', 'grain', 'ml_collections', 'orbax', 'cv2'], None);"
-        "import flax_resnet, train.engine.step, train.engine.devices; import train.engine.optim.optimizers, train.data.augment.pipeline"
+        "import flax_resnet, train.engine.step, train.engine.devices;"
+        "import train.engine.optim.optimizers, train.data.augment.pipeline"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -183,17 +184,17 @@ def test_steps_need_no_data_library():
 GROUPS = MODEL.clone(width=32, norm="group")
 
 
-def test_a_batch_in_parts_learns_what_it_learns_at_once(batch):
-    """Without batch statistics, which each part has of its own."""
+def test_gradient_accumulation_matches_the_whole_batch(batch):
+    """With group norm: batch statistics would be those of each micro-batch."""
     augment = Augment(hflip=True, mix=Mixup(mixup=1.0))
     runs = [
         run_step(
-            make_task(model=GROUPS, augment=augment, grad_accum_steps=parts),
+            make_step_config(model=GROUPS, augment=augment, grad_accum_steps=steps),
             batch,
             devices,
             count=2,
         )
-        for parts, devices in ((1, 1), (4, 1), (2, 2))
+        for steps, devices in ((1, 1), (4, 1), (2, 2))
     ]
     _, whole, whole_metrics = runs[0]
     for _, after, metrics in runs[1:]:
@@ -202,22 +203,22 @@ def test_a_batch_in_parts_learns_what_it_learns_at_once(batch):
         jax.tree.map(close, metrics, whole_metrics)
 
 
-def test_parts_in_a_loop_are_parts_written_out(batch, monkeypatch):
-    """As on GPU and TPU, with running statistics that go from part to part."""
-    step_config = make_task(grad_accum_steps=2)
-    _, out, _ = run_step(step_config, batch)
+def test_scanned_and_unrolled_micro_batches_match(batch, monkeypatch):
+    """The loop is scanned on GPU and TPU; running statistics pass through all micro-batches."""
+    step_config = make_step_config(grad_accum_steps=2)
+    _, unrolled, _ = run_step(step_config, batch)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    _, loop, _ = run_step(step_config, batch)
+    _, scanned, _ = run_step(step_config, batch)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        (out.params, out.batch_stats),
-        (loop.params, loop.batch_stats),
+        (unrolled.params, unrolled.batch_stats),
+        (scanned.params, scanned.batch_stats),
     )
 
 
-def test_parts_of_a_batch_have_their_own_statistics(batch):
-    """Gradients are the mean of the parts', running statistics go from part to part."""
-    step_config = make_task(grad_accum_steps=2)
+def test_micro_batches_have_their_own_statistics(batch):
+    """Gradients are averaged; running statistics pass from one micro-batch to the next."""
+    step_config = make_step_config(grad_accum_steps=2)
     before, after, _ = run_step(step_config, batch)
     images = (jnp.float32(batch["image"]) / 255 - jnp.float32([0.5, 0.4, 0.3])) / jnp.float32(
         [0.2, 0.3, 0.4]
@@ -245,8 +246,8 @@ def test_parts_of_a_batch_have_their_own_statistics(batch):
     )
 
 
-def test_the_moving_average_is_its_closed_form(batch):
-    step_config = make_task(ema_decay=0.15)  # less than the 2 / 11 of step 2
+def test_ema_matches_its_closed_form(batch):
+    step_config = make_step_config(ema_decay=0.15)  # less than the 2 / 11 of step 2
     states = [run_step(step_config, batch, count=count)[1] for count in (1, 2, 3)]
     before = create_state(step_config, (12, 12, 3))
     average = {"params": before.params, "batch_stats": before.batch_stats}
@@ -257,15 +258,15 @@ def test_the_moving_average_is_its_closed_form(batch):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.ema, average
         )
-    assert run_step(make_task(), batch)[1].ema == {}
+    assert run_step(make_step_config(), batch)[1].ema == {}
 
 
-def test_evaluation_takes_the_moving_average_or_not(batch):
-    _, state, _ = run_step(make_task(ema_decay=0.9), batch, count=3)
+def test_evaluation_uses_the_ema_or_the_raw_weights(batch):
+    _, state, _ = run_step(make_step_config(ema_decay=0.9), batch, count=3)
     batch = batch | {"valid": np.ones(16, bool), "bad": np.zeros(16, bool)}
     losses = {}
     for ema in (True, False):
-        step_config = make_task(ema_decay=0.9, evaluate_ema=ema)
+        step_config = make_step_config(ema_decay=0.9, evaluate_ema=ema)
         devices = Pmap(jax.local_devices()[:1])
         step = devices.evaluate(
             lambda s, data, batch, step_config=step_config: eval_step(step_config, s, batch)
@@ -280,17 +281,17 @@ def test_evaluation_takes_the_moving_average_or_not(batch):
     assert losses[True] != losses[False]
 
 
-def test_frozen_modules_keep_every_bit_and_cost_no_optimizer_memory(batch):
-    """On three devices, whose mean of equal numbers may round."""
+def test_frozen_modules_keep_every_bit_and_have_no_optimizer_state(batch):
+    """On three devices, since their mean of equal numbers may round."""
     batch = {name: array[:15] for name, array in batch.items()}
     frozen = ("stage1_block1", "stem_conv", "stem_norm")
     model = MODEL.clone(frozen=frozen)
     rng = np.random.default_rng(0)
     variables = init_variables(model, 0, (12, 12, 3))
-    variables = jax.tree.map(  # numbers with all their bits
+    variables = jax.tree.map(  # numbers that use all bits of the mantissa
         lambda leaf: (leaf + rng.uniform(0.1, 0.2, leaf.shape)).astype(np.float32), variables
     )
-    step_config = make_task(model=model, frozen=frozen, ema_decay=0.5)
+    step_config = make_step_config(model=model, frozen=frozen, ema_decay=0.5)
     devices = Pmap(jax.local_devices()[:3])
     state = create_state(step_config, (12, 12, 3), variables)
     momentum = jax.tree_util.tree_leaves_with_path(state.opt_state)
@@ -312,8 +313,8 @@ def test_frozen_modules_keep_every_bit_and_cost_no_optimizer_memory(batch):
                 assert all(same) if name in frozen else not any(same), (collection, name)
 
 
-def test_frozen_modules_train_as_they_evaluate(batch):
-    """Their running statistics, not the batch's, normalise what they pass on."""
+def test_frozen_batch_norm_uses_running_statistics(batch):
+    """Frozen modules compute the same in training and in evaluation."""
     frozen = ("stage1_block1", "stem_conv", "stem_norm")
     images = jnp.float32(batch["image"]) / 255
     variables = init_variables(MODEL, 0, (12, 12, 3))
@@ -327,19 +328,19 @@ def test_frozen_modules_train_as_they_evaluate(batch):
     assert not any(jax.tree.leaves(same["stage2_block1"]))
 
 
-def test_stochastic_depth_and_dropout_draw_anew_each_step(batch):
-    step_config = make_task(model=MODEL.clone(drop_path=0.5, dropout=0.5))
+def test_dropout_and_stochastic_depth_depend_on_the_step(batch):
+    step_config = make_step_config(model=MODEL.clone(drop_path=0.5, dropout=0.5))
     losses = []
     for start in (0, 1, 1):
         losses.append(float(run_step(step_config, batch, start=start)[2]["loss"]))
     assert losses[0] != losses[1] and losses[1] == losses[2]
 
 
-def test_a_skipped_step_changes_nothing_but_its_place_in_the_schedule(batch):
+def test_skipped_step_only_advances_step_and_schedule(batch):
     def broken(logits, targets):
         return logits.sum(-1) * jnp.nan
 
-    step_config = make_task(
+    step_config = make_step_config(
         loss=broken, skip_nonfinite=True, optimizer=optax.sgd(lambda count: 0.1 / (1 + count), 0.9)
     )
     before, after, metrics = run_step(step_config, batch, count=2)

@@ -1,4 +1,4 @@
-"""Losses against Optax's and closed forms."""
+"""Losses and ranks against Optax and closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from train.tasks.classification import (
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_cross_entropy_with_smoothing_is_that_of_the_smoothed_target(smoothing):
+def test_cross_entropy_with_label_smoothing(smoothing):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(5, 4)) * 3
     labels = np.array([0, 3, 1, 1, 2])
@@ -29,7 +29,7 @@ def test_cross_entropy_with_smoothing_is_that_of_the_smoothed_target(smoothing):
     np.testing.assert_allclose(ours, -(target * np.log(p)).sum(1), rtol=1e-5)
 
 
-def test_rank_is_the_labels_place_with_ties_to_the_lower_class_and_nan_never_right():
+def test_label_rank_with_ties_and_nan():
     nan = np.nan
     logits = jnp.array([[1, 3, 2], [1, 3, 2], [5, 5, 5], [5, 5, 5], [nan, nan, nan], [1, nan, 0]])
     labels = jnp.array([1, 0, 0, 2, 0, 0])
@@ -39,7 +39,7 @@ def test_rank_is_the_labels_place_with_ties_to_the_lower_class_and_nan_never_rig
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_loss_is_that_of_explicit_soft_targets(smoothing):
+def test_mixed_cross_entropy_equals_that_of_soft_targets(smoothing):
     rng = np.random.default_rng(0)
     logits = jnp.float32(rng.normal(size=(6, 5)) * 3)
     label, other = jnp.array([0, 1, 2, 3, 4, 4]), jnp.array([1, 0, 3, 2, 4, 4])
@@ -48,30 +48,30 @@ def test_loss_is_that_of_explicit_soft_targets(smoothing):
         other, 5
     )
     expected = optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, smoothing))
-    got = mixed_cross_entropy(logits, Targets(label, other, weight), smoothing)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    result = mixed_cross_entropy(logits, Targets(label, other, weight), smoothing)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
     assert Targets(label, other, weight).dominant().tolist() == [0, 1, 3, 2, 4, 4]
     pure = mixed_cross_entropy(logits, Targets(label), smoothing)
     np.testing.assert_allclose(pure, cross_entropy(logits, label, smoothing))
     assert Targets(label).dominant() is label
 
 
-def test_the_binary_loss_smooths_before_the_threshold():
-    """As timm does, and so it matters where a share is close to the threshold."""
+def test_binary_cross_entropy_smooths_before_the_threshold():
+    """As timm does; it matters for weights close to the threshold."""
     logits = jnp.float32(np.random.default_rng(0).normal(size=(3, 5)))
     label, other = jnp.array([0, 1, 2]), jnp.array([3, 4, 2])
     weight = jnp.float32([0.9, 0.6, 1.0])
     hard = np.zeros((3, 5), np.float32)
     hard[[0, 1, 1, 2], [0, 1, 4, 2]] = 1  # 0.8 * 0.1 + 0.04 is below 0.15
     expected = optax.sigmoid_binary_cross_entropy(logits, hard).mean(1)
-    got = binary_cross_entropy(logits, Targets(label, other, weight), 0.2, 0.15)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    result = binary_cross_entropy(logits, Targets(label, other, weight), 0.2, 0.15)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
     # 0.8 * 0.12 + 0.04 = 0.136 is above 0.13; unsmoothed, 0.12 would not be.
     targets = Targets(label[:1], other[:1], jnp.float32([0.88]))
-    got = binary_cross_entropy(logits[:1], targets, 0.2, 0.13)
+    result = binary_cross_entropy(logits[:1], targets, 0.2, 0.13)
     hard[0, 3] = 1
     expected = optax.sigmoid_binary_cross_entropy(logits[:1], hard[:1]).mean(1)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 def mixed():
@@ -80,7 +80,7 @@ def mixed():
     return logits, Targets(label, other, jnp.float32([0.9, 0.15, 0.4, 0.5]))
 
 
-def test_binary_cross_entropy_takes_labels_by_their_share():
+def test_binary_cross_entropy_of_weighted_labels():
     logits, targets = mixed()
     soft = np.zeros((4, 5))
     for row, (label, other, weight) in enumerate(zip(*map(np.asarray, targets), strict=True)):
@@ -89,11 +89,11 @@ def test_binary_cross_entropy_takes_labels_by_their_share():
     for smoothing in (0.0, 0.1):
         smooth = optax.smooth_labels(jnp.float32(soft), smoothing)
         expected = optax.sigmoid_binary_cross_entropy(logits, smooth).mean(axis=1)
-        got = binary_cross_entropy(logits, targets, smoothing)
-        np.testing.assert_allclose(got, expected, rtol=1e-5)
+        result = binary_cross_entropy(logits, targets, smoothing)
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
-def test_with_a_threshold_both_labels_are_wholly_there():
+def test_threshold_makes_targets_binary():
     logits, targets = mixed()
     loss = make_loss("binary_cross_entropy", threshold=0.2)
     hard = np.zeros((4, 5))
@@ -103,6 +103,6 @@ def test_with_a_threshold_both_labels_are_wholly_there():
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
-def test_guessing_is_the_loss_of_zeros(name):
+def test_chance_loss_is_the_loss_of_zero_logits(name):
     losses = make_loss(name)(jnp.zeros((6, 6)), Targets(jnp.arange(6)))
     assert float(losses.mean()) == pytest.approx(chance_loss(name, 6), rel=1e-5)
