@@ -1,4 +1,4 @@
-"""Optimisers against the papers' formulas; test_optimizers_peers.py has PyTorch's."""
+"""Optimizers against the papers' formulas; test_optimizers_peers.py compares with PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +20,24 @@ SHAPES = {
 }
 
 
-def keys_of(**keys):
+def optimizer_config(**keys):
     optimizer = default_config().optimizer
     optimizer.update({"weight_decay": DECAY} | keys)
     return optimizer
 
 
-def draw(seed):
+def random_params(seed):
     rng = np.random.default_rng(seed)
     return {m: {n: rng.normal(size=s) for n, s in leaves.items()} for m, leaves in SHAPES.items()}
 
 
 def train(params, steps=4, scale=1.0, schedule=lambda step: RATE, **keys):
-    """The parameters after steps with random gradients, and the optimiser's state, in float64."""
+    """Take steps with random gradients in float64; return the parameters and the state."""
     with jax.enable_x64(True):
-        optimizer = make_optimizer(keys_of(**keys), schedule)
+        optimizer = make_optimizer(optimizer_config(**keys), schedule)
         state = optimizer.init(params)
         for step in range(1, steps + 1):
-            gradients = jax.tree.map(lambda g: scale * g, draw(step))
+            gradients = jax.tree.map(lambda g: scale * g, random_params(step))
             gradients = {module: gradients[module] for module in params}
             updates, state = optimizer.update(gradients, state, params)
             params = jax.tree.map(np.add, params, updates)
@@ -45,21 +45,21 @@ def train(params, steps=4, scale=1.0, schedule=lambda step: RATE, **keys):
 
 
 def check(update, **keys):
-    """Compares :func:`train` with a formula.
+    """Compare :func:`train` with a formula.
 
-    ``update(w, gradient, memory, t, decay, adapts)`` gives what is taken from the leaf ``w`` in
-    step t = 1, 2, …, of which ``memory`` is a dictionary to keep what it likes in; ``decay`` is
-    the leaf's and ``adapts`` says whether LARS and LAMB adapt its rate.
+    ``update(w, gradient, memory, t, decay, adapts)`` returns what step t = 1, 2, … subtracts from
+    the leaf ``w``. ``memory`` is a dictionary for its state, ``decay`` the weight decay of the
+    leaf, and ``adapts`` whether LARS and LAMB adapt its learning rate.
     """
-    found, _ = train(draw(0), **keys)
+    result, _ = train(random_params(0), **keys)
     for module, leaves in SHAPES.items():
         for name in leaves:
-            w, memory = draw(0)[module][name], {}
+            w, memory = random_params(0)[module][name], {}
             kernel = name == "kernel"
             decay = DECAY if kernel or keys.get("decay_norm_and_bias") else 0.0
             for t in range(1, 5):
-                w = w - update(w, draw(t)[module][name], memory, t, decay, kernel)
-            np.testing.assert_allclose(found[module][name], w, rtol=1e-6, err_msg=name)
+                w = w - update(w, random_params(t)[module][name], memory, t, decay, kernel)
+            np.testing.assert_allclose(result[module][name], w, rtol=1e-6, err_msg=name)
 
 
 def length(x):
@@ -81,7 +81,7 @@ def adam(g, memory, t, b1=0.9, b2=0.999, epsilon=1e-8, nesterov=False):
 
 @pytest.mark.parametrize("decay_norm_and_bias", [False, True])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_is_the_textbooks(nesterov, decay_norm_and_bias):
+def test_sgd_with_momentum(nesterov, decay_norm_and_bias):
     def update(w, g, memory, t, decay, adapts):
         g = g + decay * w
         v = memory["v"] = 0.8 * memory.get("v", 0.0) + g
@@ -91,14 +91,14 @@ def test_sgd_is_the_textbooks(nesterov, decay_norm_and_bias):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_adam_is_kingmas_with_an_l2_penalty_or_dozats(nesterov):
+def test_adam_and_nadam_with_coupled_decay(nesterov):
     def update(w, g, memory, t, decay, adapts):
         return RATE * adam(g + decay * w, memory, t, nesterov=nesterov)
 
     check(update, name="adam", nesterov=nesterov)
 
 
-def test_adamw_decays_beside_the_gradient():
+def test_adamw_with_decoupled_decay():
     def update(w, g, memory, t, decay, adapts):
         return RATE * (adam(g, memory, t, 0.7, 0.9, 1e-3) + decay * w)
 
@@ -106,7 +106,7 @@ def test_adamw_decays_beside_the_gradient():
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, DECAY])
-def test_lars_is_the_papers(weight_decay):
+def test_lars_matches_the_paper(weight_decay):
     """Algorithm 1 of arXiv:1708.03888."""
 
     def update(w, g, memory, t, decay, adapts):
@@ -118,96 +118,97 @@ def test_lars_is_the_papers(weight_decay):
     check(update, name="lars", momentum=0.8, trust_coefficient=0.02, weight_decay=weight_decay)
 
 
-@pytest.mark.parametrize("kind", ["auto", "coupled"])
-def test_lamb_is_the_papers(kind):
+def test_lamb_matches_the_paper():
     """Algorithm 2 of arXiv:1904.00962, with the identity as φ."""
 
     def update(w, g, memory, t, decay, adapts):
-        if kind == "coupled":
-            g, decay = g + decay * w, 0.0
         r = adam(g, memory, t) + decay * w
         return RATE * (length(w) / length(r) if adapts else 1.0) * r
 
-    check(update, name="lamb", decay=kind)
+    check(update, name="lamb")
 
 
 @pytest.mark.parametrize("name", ["lars", "lamb"])
-def test_what_starts_at_zero_learns(name):
-    params = jax.tree.map(np.zeros_like, draw(0))
-    found, _ = train(params, name=name)
-    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(found))
+def test_parameters_at_zero_are_updated(name):
+    params = jax.tree.map(np.zeros_like, random_params(0))
+    result, _ = train(params, name=name)
+    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(result))
 
 
-def test_optaxs_own_optimizers_do_the_same():
+def test_matches_optax_optimizers():
     same = {
         "sgd": optax.sgd(RATE, 0.9),
         "adam": optax.adam(RATE),
         "adamw": optax.adamw(RATE, weight_decay=DECAY, mask=optimizers.kernels),
-        # Without decay; with it Optax departs from the paper.
+        # Without decay, since Optax differs from the paper with it.
         "lars": optax.lars(RATE, 0.0, trust_ratio_mask=optimizers.kernels),
     }
     for name, theirs in same.items():
         keys = {} if name == "adamw" else {"weight_decay": 0.0}
-        found, _ = train(draw(0), name=name, **keys)
+        result, _ = train(random_params(0), name=name, **keys)
         with jax.enable_x64(True):
-            params = draw(0)
+            params = random_params(0)
             state = theirs.init(params)
             for step in range(1, 5):
-                updates, state = theirs.update(draw(step), state, params)
+                updates, state = theirs.update(random_params(step), state, params)
                 params = jax.tree.map(np.add, params, updates)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), result, params)
 
 
-def test_the_schedule_is_followed():
-    found, _ = train(draw(0), momentum=0.0, weight_decay=0.0, schedule=lambda step: 0.1 * step)
-    expected = draw(0)["head"]["bias"]
+def test_schedule_is_applied():
+    result, _ = train(
+        random_params(0), momentum=0.0, weight_decay=0.0, schedule=lambda step: 0.1 * step
+    )
+    expected = random_params(0)["head"]["bias"]
     for t in (1, 2, 3, 4):
-        expected = expected - 0.1 * (t - 1) * draw(t)["head"]["bias"]
-    np.testing.assert_allclose(found["head"]["bias"], expected, rtol=1e-6)
+        expected = expected - 0.1 * (t - 1) * random_params(t)["head"]["bias"]
+    np.testing.assert_allclose(result["head"]["bias"], expected, rtol=1e-6)
 
 
-# Clipping and the backbone's rate ----------------------------------------------------------
+# Clipping and the backbone's learning rate --------------------------------------------------
 
 
-def test_gradients_are_clipped_by_the_length_of_all_together():
+def test_gradients_are_clipped_by_global_norm():
     plain = {"momentum": 0.0, "weight_decay": 0.0, "steps": 1}
-    whole = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(draw(1))))
+    whole = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(random_params(1))))
     for limit, factor in ((0.5, 0.5 / whole), (1.01 * whole, 1.0), (0.0, 1.0)):
-        found, _ = train(draw(0), grad_clip_norm=limit, **plain)
+        result, _ = train(random_params(0), grad_clip_norm=limit, **plain)
         for module, name in (("stem", "kernel"), ("head", "bias")):
-            expected = draw(0)[module][name] - RATE * factor * draw(1)[module][name]
-            np.testing.assert_allclose(found[module][name], expected, rtol=1e-9)
+            expected = (
+                random_params(0)[module][name] - RATE * factor * random_params(1)[module][name]
+            )
+            np.testing.assert_allclose(result[module][name], expected, rtol=1e-9)
 
 
-def test_decay_is_not_clipped():
-    found, _ = train(draw(0), grad_clip_norm=1e-9, momentum=0.0, steps=1)
-    expected = draw(0)["stem"]["kernel"] * (1 - RATE * DECAY)
-    np.testing.assert_allclose(found["stem"]["kernel"], expected, rtol=1e-6)
+def test_weight_decay_is_not_clipped():
+    result, _ = train(random_params(0), grad_clip_norm=1e-9, momentum=0.0, steps=1)
+    expected = random_params(0)["stem"]["kernel"] * (1 - RATE * DECAY)
+    np.testing.assert_allclose(result["stem"]["kernel"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars", "lamb"])
-def test_the_backbones_rate_is_that_of_a_run_at_that_rate(name):
-    found, state = train(draw(0), name=name, backbone_lr_scale=0.1)
-    slow, _ = train(draw(0), name=name, schedule=lambda step: 0.1 * RATE)
-    usual, usual_state = train(draw(0), name=name)
+def test_backbone_lr_scale_equals_a_run_at_that_rate(name):
+    result, state = train(random_params(0), name=name, backbone_lr_scale=0.1)
+    slow, _ = train(random_params(0), name=name, schedule=lambda step: 0.1 * RATE)
+    usual, usual_state = train(random_params(0), name=name)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9),
-        found,
+        result,
         {"stem": slow["stem"], "head": usual["head"]},
     )
     size, usual_size = (sum(x.size for x in jax.tree.leaves(s)) for s in (state, usual_state))
-    assert size == usual_size  # it costs no memory
+    assert size == usual_size  # no additional state
 
 
-# What it is made for -----------------------------------------------------------------------
+# Parameters of networks ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars", "lamb"])
-def test_a_part_of_the_parameters_trains_as_it_does_in_the_whole(name):
+def test_part_of_the_parameters_trains_as_in_the_whole(name):
     keys = {"name": name, "backbone_lr_scale": 0.5}
-    whole, _ = train(draw(0), **keys)
+    whole, _ = train(random_params(0), **keys)
     for module in SHAPES:
-        part, state = train({module: draw(0)[module]}, **keys)
+        part, state = train({module: random_params(0)[module]}, **keys)
         jax.tree.map(np.testing.assert_array_equal, part, {module: whole[module]})
         slots = {"sgd": 1, "lars": 1}.get(name, 2)  # momentum; Adam's two
         taken = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
@@ -218,14 +219,14 @@ def test_a_part_of_the_parameters_trains_as_it_does_in_the_whole(name):
 @pytest.mark.parametrize(
     "name", ["resnet18", "seresnet50", "resnet20", "resnet50v2", "resnetv2_50x1_bit"]
 )
-def test_a_networks_kernels_decay_and_nothing_else(name):
+def test_only_kernels_of_a_network_decay(name):
     model = create_model(name, num_classes=10)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     decays = jax.tree_util.tree_leaves_with_path(optimizers.kernels(params))
     assert {path[-1].key for path, decayed in decays if decayed} == {"kernel"}
     assert {path[-1].key for path, decayed in decays if not decayed} == {"scale", "bias"}
-    # The head is the one Dense with that name; all else is backbone.
+    # Everything outside the module named head is backbone.
     slow = jax.tree_util.tree_leaves_with_path(optimizers.backbone(params))
     fast = [jax.tree_util.keystr(path) for path, backbone in slow if not backbone]
     assert fast == ["['head']['bias']", "['head']['kernel']"]
@@ -237,7 +238,7 @@ def test_a_networks_kernels_decay_and_nothing_else(name):
         ({"nesterov": True, "momentum": 0.0}, "nesterov=True needs momentum"),
     ],
 )
-def test_keys_that_exclude_each_other(keys, message):
+def test_conflicting_keys_are_usage_errors(keys, message):
     with pytest.raises(UsageError, match=message) as error:
-        make_optimizer(keys_of(**keys), lambda step: RATE)
+        make_optimizer(optimizer_config(**keys), lambda step: RATE)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Schedules and optimisers against PyTorch's."""
+"""Schedules and optimizers against PyTorch."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def torch():
 
 
 def our_rates(count, **keys):
-    """The rates of ``count`` steps, from keys as in ``config.schedule``."""
+    """Return the learning rates of ``count`` steps, from keys of ``config.schedule``."""
     schedule = SimpleNamespace(
         **{
             "base_batch_size": 0,
@@ -45,21 +45,21 @@ def our_rates(count, **keys):
 def their_rates(torch, name, count, learning_rate, **keys):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)
     scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **keys)
-    found = []
+    result = []
     for step in range(count):
-        found.append(optimizer.param_groups[0]["lr"])
+        result.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         if step < count - 1:
             scheduler.step()
-    return found
+    return result
 
 
 @pytest.mark.parametrize("count", [4, 20, 333])
-@pytest.mark.parametrize("rise", [0.3, 0.42])
-def test_one_cycle(torch, count, rise):
-    keys = {"max_lr": 0.7, "total_steps": count, "pct_start": rise}
+@pytest.mark.parametrize("pct_start", [0.3, 0.42])
+def test_one_cycle(torch, count, pct_start):
+    keys = {"max_lr": 0.7, "total_steps": count, "pct_start": pct_start}
     theirs = their_rates(torch, "OneCycleLR", count, 0.1, **keys)
-    ours = our_rates(count, name="one_cycle", learning_rate=0.7, pct_start=rise)
+    ours = our_rates(count, name="one_cycle", learning_rate=0.7, pct_start=pct_start)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
@@ -67,7 +67,8 @@ def test_one_cycle(torch, count, rise):
     ("ours", "name", "theirs"),
     [
         ({"name": "cosine"}, "CosineAnnealingLR", {"T_max": 100}),
-        ({"name": "cosine", "end_lr_fraction": 0.25}, "CosineAnnealingLR", {"T_max": 100, "eta_min": 0.1}),
+        ({"name": "cosine", "end_lr_fraction": 0.25}, "CosineAnnealingLR",
+         {"T_max": 100, "eta_min": 0.1}),
         ({"name": "polynomial"}, "LinearLR",
          {"total_iters": 100, "start_factor": 1.0, "end_factor": 0.0}),
         ({"name": "polynomial", "power": 2.0}, "PolynomialLR", {"total_iters": 100, "power": 2.0}),
@@ -79,17 +80,17 @@ def test_one_cycle(torch, count, rise):
 )  # fmt: skip
 def test_schedules(torch, ours, name, theirs):
     expected = their_rates(torch, name, 100, 0.4, **theirs)
-    found = our_rates(100, learning_rate=0.4, **ours)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+    result = our_rates(100, learning_rate=0.4, **ours)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-7)
 
 
-# Optimisers --------------------------------------------------------------------------------
+# Optimizers --------------------------------------------------------------------------------
 
 SHAPES = {"stem": {"kernel": (3, 4), "bias": (4,)}, "head": {"kernel": (4, 2), "bias": (2,)}}
 PATHS = [(module, leaf) for module, leaves in SHAPES.items() for leaf in leaves]
 
 
-def draw(seed):
+def random_params(seed):
     rng = np.random.default_rng(seed)
     return {m: {n: rng.normal(size=s) for n, s in leaves.items()} for m, leaves in SHAPES.items()}
 
@@ -117,7 +118,7 @@ def test_optimizers(torch, ours, name, theirs):
         | {"trust_coefficient": 0.001, "grad_clip_norm": 0.0, "backbone_lr_scale": 1.0}
         | ours
     )
-    params = draw(0)
+    params = random_params(0)
     tensors = {(m, n): torch.tensor(params[m][n], requires_grad=True) for m, n in PATHS}
     groups = [
         {
@@ -133,7 +134,7 @@ def test_optimizers(torch, ours, name, theirs):
         transform = make_optimizer(keys, lambda step: rate)
         state = transform.init(params)
         for step in range(1, 5):
-            gradients = draw(step)
+            gradients = random_params(step)
             updates, state = transform.update(gradients, state, params)
             params = jax.tree.map(np.add, params, updates)
             for (module, leaf), tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Schedules against closed forms; test_optimizers_peers.py has PyTorch's."""
+"""Schedules against closed forms; test_optimizers_peers.py compares with PyTorch."""
 
 import math
 
@@ -22,7 +22,7 @@ def make(steps_per_epoch=10, num_steps=100, batch_size=64, **keys):
 
 
 def rates(count=100, **keys):
-    """The learning rates of all steps of a run."""
+    """Return the learning rates of all steps of a run."""
     return jax.vmap(make(num_steps=count, **keys))(np.arange(count))
 
 
@@ -176,7 +176,7 @@ def test_description_of_the_schedule():
         ({"name": "one_cycle", "warmup_epochs": 1.0}, "'one_cycle' includes its own warm-up"),
     ],
 )
-def test_keys_that_exclude_each_other(keys, message):
+def test_conflicting_keys_are_usage_errors(keys, message):
     with pytest.raises(UsageError, match=message) as error:
         make(**keys)
     assert "\n" not in str(error.value)
