@@ -1,10 +1,10 @@
-"""TrivialAugment and RandAugment: operations drawn at random from one table, on the device.
+"""TrivialAugment and RandAugment on the device.
 
-An image goes through one operation a layer, but a batch needs all of them, and a device works on
-a batch at once. So each layer makes three passes over every image, in which an image whose
-operation is another kind stays as it is: one affine resampling for the five geometric
-operations, one look-up of levels for those that treat each pixel alike, and one blend.
-A pass costs little beside a network's step, and branches would run all the same.
+Each image has one random operation at a time, but a batch needs all of them, and a device
+processes a batch at once. Each round therefore computes three results for every image and
+selects one: an affine resampling for the five geometric operations, a table lookup for the
+pointwise operations, and a blend for the others. That costs little compared with a network's
+step, and vectorized branches would all run anyway.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ TABLES = ("identity", "brightness", "contrast", "posterize", "solarize", "autoco
 BLENDS = ("color", "sharpness")
 OPERATIONS = GEOMETRY + TABLES + BLENDS
 
-MAGNITUDES = 31  # 0 … 30, the strongest
-DRAWS = 4  # random numbers an image takes in each layer
+MAGNITUDES = 31  # 0…30
+DRAWS = 4  # random numbers per image and operation
 
 
 @dataclass(frozen=True)
 class Space:
-    """What the strongest magnitude does; torchvision's numbers for both policies.
+    """The effect of the largest magnitude, as in torchvision.
 
-    ``shear`` is a slope; ``translate`` is in pixels, or with ``relative`` in widths and heights;
-    ``rotate`` in degrees; ``enhance`` is how far brightness, contrast, colour and sharpness go
-    from a factor of 1; ``posterize`` counts bits that go.
+    Attributes:
+      shear: slope.
+      translate: pixels, or a fraction of width or height if ``relative``.
+      relative: whether ``translate`` is a fraction.
+      rotate: degrees.
+      enhance: change of the factor of brightness, contrast, color and sharpness from 1.
+      posterize: number of bits removed.
     """
 
     shear: float
@@ -42,27 +46,30 @@ class Space:
     posterize: int
 
 
-# The wide space of Müller and Hutter 2021, arXiv:2103.10158.
+# The wide space of TrivialAugment (Müller and Hutter 2021, arXiv:2103.10158).
 WIDE = Space(0.99, 32.0, False, 135.0, 0.99, 6)
-# Cubuk et al. 2019, arXiv:1909.13719. The 150 pixels are those of its 331-pixel images.
+# RandAugment (Cubuk et al. 2019, arXiv:1909.13719), whose 150 pixels are of images of 331.
 NARROW = Space(0.3, 150 / 331, True, 30.0, 0.9, 4)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """``layers`` operations, all equally likely, one after another.
+    """A sequence of random operations, all equally likely.
 
-    Of ``magnitude`` 0…30, or, where it is None, a random one each time; each is done with
-    ``probability``.
+    Attributes:
+      space: the effect of the largest magnitude.
+      num_ops: number of operations per image.
+      magnitude: 0…30; None: a random one for each operation.
+      probability: probability of applying each operation.
     """
 
     space: Space
-    layers: int
+    num_ops: int
     magnitude: int | None
     probability: float = 1.0
 
     def __call__(self, image: jax.Array, draws: jax.Array) -> jax.Array:
-        """Does one layer to one uint8 ``(H, W, 3)`` image, by ``draws`` ``(4,)`` in 0…1."""
+        """Apply one operation to an image, uint8 ``(H, W, 3)``; ``draws`` are uniform ``(4,)``."""
         operation, magnitude, sign, apply = draws
         operation = jnp.floor(operation * len(OPERATIONS))
         identity = OPERATIONS.index("identity")
@@ -72,32 +79,37 @@ class Policy:
         else:
             magnitude = self.magnitude
         sign = jnp.where(sign < 0.5, -1.0, 1.0)
-        return operate(self.space, image, operation, magnitude / (MAGNITUDES - 1), sign)
+        return apply_operation(self.space, image, operation, magnitude / (MAGNITUDES - 1), sign)
 
 
 def trivial_augment() -> Policy:
-    """One operation an image, of random strength."""
-    return Policy(WIDE, layers=1, magnitude=None)
+    """Return TrivialAugment: one operation per image, of random magnitude."""
+    return Policy(WIDE, num_ops=1, magnitude=None)
 
 
-def rand_augment(layers: int, magnitude: int, probability: float = 1.0) -> Policy:
-    """``layers`` operations of the same ``magnitude``, 0…30, each done with ``probability``."""
-    return Policy(NARROW, layers, magnitude, probability)
+def rand_augment(num_ops: int, magnitude: int, probability: float = 1.0) -> Policy:
+    """Return RandAugment: ``num_ops`` operations of ``magnitude`` 0…30, see :class:`Policy`."""
+    return Policy(NARROW, num_ops, magnitude, probability)
 
 
-def operate(
+def apply_operation(
     space: Space, image: jax.Array, operation: jax.Array, strength: jax.Array, sign: jax.Array
 ) -> jax.Array:
-    """``OPERATIONS[operation]`` on one image, of ``strength`` 0…1 and ``sign`` −1 or 1.
+    """Apply ``OPERATIONS[operation]`` to an image, uint8 ``(H, W, 3)``.
 
-    Each of the three passes reads ``image`` itself, so that none waits for another.
+    Args:
+      space: the effect of the largest magnitude.
+      image: the image.
+      operation: index into ``OPERATIONS``.
+      strength: magnitude as a fraction of the largest, 0…1.
+      sign: direction, −1 or 1.
     """
 
     def chosen(name: str) -> jax.Array:
         return operation == OPERATIONS.index(name)
 
-    blended = _blended(space, image, chosen, strength * sign)
-    looked_up = image_ops.look_up(image, _table(space, image, chosen, strength, sign))
+    blended = _blend(space, image, chosen, strength * sign)
+    looked_up = image_ops.apply_table(image, _table(space, image, chosen, strength, sign))
     moved = image_ops.resample(image, _matrix(space, image.shape, chosen, strength * sign))
     first_table, first_blend = len(GEOMETRY), len(GEOMETRY) + len(TABLES)
     rest = jnp.where(operation < first_blend, looked_up, blended)
@@ -109,7 +121,7 @@ def _matrix(space, shape, chosen, amount):
     share_x, share_y = (width, height) if space.relative else (1, 1)
 
     def move(name, share):
-        # Whole pixels; the picture shifts, and is not blurred.
+        # Whole pixels, so that the image is not blurred.
         return jnp.where(chosen(name), jnp.trunc(amount * (space.translate * share)), 0)
 
     return image_ops.affine(
@@ -125,26 +137,26 @@ def _matrix(space, shape, chosen, amount):
 
 def _table(space, image, chosen, strength, sign):
     counts = image_ops.histogram(image)
-    mean = (counts * image_ops.levels()).sum(0) / counts.sum(0)
+    mean = (counts * image_ops.identity_table()).sum(0) / counts.sum(0)
     factor = 1 + strength * sign * space.enhance
     tables = {
-        "identity": image_ops.levels(),
-        "brightness": image_ops.blend(image_ops.levels(), 0.0, factor),
-        "contrast": image_ops.blend(image_ops.levels(), image_ops.gray(mean), factor),
-        "posterize": image_ops.posterized(jnp.round(strength * space.posterize).astype(int)),
-        "solarize": image_ops.solarized(255 * (1 - strength)),
-        "autocontrast": image_ops.autocontrasted(counts),
-        "equalize": image_ops.equalized(counts),
+        "identity": image_ops.identity_table(),
+        "brightness": image_ops.blend(image_ops.identity_table(), 0.0, factor),
+        "contrast": image_ops.blend(image_ops.identity_table(), image_ops.gray(mean), factor),
+        "posterize": image_ops.posterize_table(jnp.round(strength * space.posterize).astype(int)),
+        "solarize": image_ops.solarize_table(255 * (1 - strength)),
+        "autocontrast": image_ops.autocontrast_table(counts),
+        "equalize": image_ops.equalize_table(counts),
     }
     tables = jnp.stack(
         [jnp.broadcast_to(tables[name], counts.shape).astype(jnp.uint8) for name in TABLES]
     )
-    # A choice by product, which is exact with levels: the CPU's compiler would compute one
-    # by jnp.where again for each pixel that looks it up.
+    # Selected by a product, which is exact for levels: XLA:CPU would compute jnp.where again for
+    # each pixel that reads the table.
     weights = jnp.array([chosen(name) for name in TABLES], jnp.float32)
     return jnp.einsum("t,tlc->lc", weights, tables.astype(jnp.float32)).astype(jnp.uint8)
 
 
-def _blended(space, image, chosen, amount):
-    other = jnp.where(chosen("color"), image_ops.gray(image), image_ops.smoothed(image))
+def _blend(space, image, chosen, amount):
+    other = jnp.where(chosen("color"), image_ops.gray(image), image_ops.smooth(image))
     return image_ops.blend(image, other, 1 + amount * space.enhance).astype(jnp.uint8)

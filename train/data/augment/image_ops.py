@@ -1,7 +1,7 @@
-"""What a device does to one uint8 image ``(H, W, 3)``: resampling, tables of levels, blends.
+"""Operations on one uint8 image ``(H, W, 3)``: resampling, lookup tables and blends.
 
-Each operation is the one of the same name in Pillow and torchvision. Levels run from 0 to 255;
-results that fall between two of them are cut off downwards where those libraries do so.
+Each is equivalent to the operation of the same name in Pillow and torchvision. Levels are 0…255;
+results between two levels are rounded down where those libraries do so.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-_GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601: what red, green and blue add to a gray
+_GRAY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
 
 
 def resample(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """The image under an affine map, bilinearly; what comes from outside is black.
+    """Resample an image bilinearly under an affine map, with black outside the image.
 
-    ``matrix`` float ``(2, 3)`` takes a place ``(x, y, 1)`` of the result, in pixels from the
-    upper left corner of the picture, to where in ``image`` its colour lies.
+    Args:
+      image: uint8 ``(H, W, 3)``.
+      matrix: float ``(2, 3)``, maps a position ``(x, y, 1)`` in the result to one in ``image``,
+        in pixels from the upper left corner.
     """
     height, width, _ = image.shape
-    y, x = jnp.mgrid[:height, :width] + 0.5  # centres of the pixels
+    y, x = jnp.mgrid[:height, :width] + 0.5  # centers of the pixels
     (xx, xy, x0), (yx, yy, y0) = matrix
     x, y = xx * x + xy * y + x0 - 0.5, yx * x + yy * y + y0 - 0.5
     left, top = jnp.floor(x), jnp.floor(y)
     right_share, lower_share = (x - left)[..., None], (y - top)[..., None]
 
-    framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))  # what lies outside, once
+    framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))  # one black pixel on each side
     left, top = left.astype(int) + 1, top.astype(int) + 1
 
     def row(y):
@@ -50,10 +52,16 @@ def affine(
     move_y: jax.Array | float = 0.0,
     turn: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """The matrix for :func:`resample` of one of these; all zero give the identity, exactly.
+    """Return the matrix of one transformation for :func:`resample`; exactly the identity for 0.
 
-    Shears leave the upper left corner where it is; moves are in pixels, right and down; turns
-    in degrees about the centre, counterclockwise.
+    Args:
+      height: height of the image in pixels.
+      width: width of the image in pixels.
+      shear_x: slope of a horizontal shear that keeps the upper left corner in place.
+      shear_y: slope of a vertical shear.
+      move_x: pixels to the right.
+      move_y: pixels down.
+      turn: degrees counterclockwise about the center.
     """
     turn = jnp.deg2rad(turn)
     cos, sin = jnp.cos(turn), jnp.sin(turn)
@@ -66,63 +74,64 @@ def affine(
     )
 
 
-def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
-    """Replaces level v of channel c by ``table[v, c]``, uint8 ``(256, C)``."""
+def apply_table(image: jax.Array, table: jax.Array) -> jax.Array:
+    """Replace level v of channel c by ``table[v, c]``; the table is uint8 ``(256, C)``."""
     return table[image.astype(int), jnp.arange(image.shape[-1])]
 
 
-def levels() -> jax.Array:
-    """The table that changes nothing, float32 ``(256, 1)``."""
+def identity_table() -> jax.Array:
+    """Return the table that changes nothing, float32 ``(256, 1)``."""
     return jnp.arange(256.0)[:, None]
 
 
-def posterized(dropped_bits: jax.Array) -> jax.Array:
-    """A table ``(256, 1)`` that sets the lowest bits to zero."""
+def posterize_table(dropped_bits: jax.Array) -> jax.Array:
+    """Return a table ``(256, 1)`` that sets the lowest bits to zero."""
     return jnp.arange(256)[:, None] >> dropped_bits << dropped_bits
 
 
-def solarized(threshold: jax.Array) -> jax.Array:
-    """A table ``(256, 1)`` that inverts the levels from ``threshold`` on."""
-    return jnp.where(levels() >= threshold, 255 - levels(), levels())
+def solarize_table(threshold: jax.Array) -> jax.Array:
+    """Return a table ``(256, 1)`` that inverts levels of at least ``threshold``."""
+    return jnp.where(identity_table() >= threshold, 255 - identity_table(), identity_table())
 
 
 def histogram(image: jax.Array) -> jax.Array:
-    """How many pixels have each level, int ``(256, C)``."""
+    """Return the number of pixels of each level, int ``(256, C)``."""
     channels = image.shape[-1]
-    places = image.astype(int), jnp.arange(channels)
-    return jnp.zeros((256, channels), int).at[places].add(1)
+    index = image.astype(int), jnp.arange(channels)
+    return jnp.zeros((256, channels), int).at[index].add(1)
 
 
-def autocontrasted(counts: jax.Array) -> jax.Array:
-    """The table ``(256, C)`` that stretches the levels of a histogram over all of 0…255."""
+def autocontrast_table(counts: jax.Array) -> jax.Array:
+    """Return the table ``(256, C)`` that stretches the levels of a histogram to 0…255."""
     low, high = _lowest(counts), 255 - _lowest(counts[::-1])
-    stretched = jnp.clip((levels() - low) * (255 / jnp.maximum(high - low, 1)), 0, 255)
-    return jnp.where(high > low, stretched, levels())
+    stretched = jnp.clip((identity_table() - low) * (255 / jnp.maximum(high - low, 1)), 0, 255)
+    return jnp.where(high > low, stretched, identity_table())
 
 
 def _lowest(counts):
     return (counts > 0).argmax(axis=0)
 
 
-def equalized(counts: jax.Array) -> jax.Array:
-    """The table ``(256, C)`` that gives every level of a histogram about as many pixels."""
-    upto = jnp.cumsum(counts, axis=0)
-    total = upto[-1]
-    # Of the levels up to which all pixels lie, only the highest that occurs has any itself.
-    highest = jnp.where(upto == total, counts, 0).max(axis=0)
+def equalize_table(counts: jax.Array) -> jax.Array:
+    """Return the table ``(256, C)`` that makes a histogram about uniform."""
+    cumulative = jnp.cumsum(counts, axis=0)
+    total = cumulative[-1]
+    # Number of pixels of the highest level: later levels have the same cumulative count, but no
+    # pixels.
+    highest = jnp.where(cumulative == total, counts, 0).max(axis=0)
     step = (total - highest) // 255
-    even = jnp.clip((upto - counts + step // 2) // jnp.maximum(step, 1), 0, 255)
+    even = jnp.clip((cumulative - counts + step // 2) // jnp.maximum(step, 1), 0, 255)
     return jnp.where(step > 0, even, jnp.arange(256)[:, None])
 
 
 def gray(image: jax.Array) -> jax.Array:
-    """Luma ``(…, 1)`` of colours ``(…, 3)``, float32."""
+    """Return the luma ``(…, 1)`` of RGB colors ``(…, 3)``, float32."""
     red, green, blue = (image[..., i : i + 1].astype(jnp.float32) for i in range(3))
     return _GRAY[0] * red + _GRAY[1] * green + _GRAY[2] * blue
 
 
-def smoothed(image: jax.Array) -> jax.Array:
-    """Means over 3×3 pixels, the middle one counted five times; the outermost stay. Float32."""
+def smooth(image: jax.Array) -> jax.Array:
+    """Return means over 3×3 pixels with weight 5 for the center, except at the border; float32."""
     height, width, _ = image.shape
     whole = image.astype(jnp.float32)
     framed = jnp.pad(whole, ((1, 1), (1, 1), (0, 0)))
@@ -132,14 +141,14 @@ def smoothed(image: jax.Array) -> jax.Array:
 
 
 def blend(image: jax.Array, other: jax.Array | float, factor: jax.Array) -> jax.Array:
-    """``factor`` of the image, the rest of ``other``; beyond 1 away from it. Float32, 0…255."""
+    """Return ``factor * image + (1 - factor) * other``, clipped to 0…255, float32."""
     image = image.astype(jnp.float32)
-    # In this form a factor of 1, and an other that is equal, leave the image as it is exactly.
+    # In this form, a factor of 1 and an equal ``other`` leave the image exactly unchanged.
     return jnp.clip(image + (factor - 1) * (image - other), 0, 255)
 
 
 def shift_hue(image: jax.Array, turns: jax.Array) -> jax.Array:
-    """Turns the hue of HSV by ``turns`` of the whole circle. Float32 ``(H, W, 3)`` in and out."""
+    """Shift the HSV hue of an image, float32 ``(H, W, 3)``, by ``turns`` of the color circle."""
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     high, low = image.max(-1), image.min(-1)
     chroma = high - low
@@ -165,21 +174,21 @@ def box(
     rows: jax.Array | int,
     columns: jax.Array | int,
 ) -> jax.Array:
-    """True inside a box, bool ``(height, width, 1)``; what juts out is cut off."""
+    """Return the mask of a box, clipped to the image, bool ``(height, width, 1)``."""
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     return (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)
 
 
-def apart(function: Callable, images: jax.Array, draws: jax.Array) -> jax.Array:
-    """``function(images, draws)``, computed once however many times the result is read.
+def compute_once(function: Callable, images: jax.Array, draws: jax.Array) -> jax.Array:
+    """Return ``function(images, draws)``, computed once however often the result is read.
 
-    XLA:CPU would fuse a whole chain of operations into each of its readers: into the four pixels
-    that a resampling reads for each of its own, say, and so on for what these read. It does not
-    look into a branch, even of a condition that always holds. (It drops barriers.)
+    XLA:CPU would fuse a chain of operations into each of its consumers, such as into each of the
+    four pixels that a resampling reads for one of its own. It does not fuse across a branch, even
+    if the condition always holds. (It removes optimization barriers.)
     """
 
     def branch(images, draws):
-        holds = draws.ravel()[0] < 2  # draws are in 0…1, which the compiler doesn't know
+        holds = draws.ravel()[0] < 2  # always true: draws are in 0…1
         return jax.lax.cond(holds, function, lambda images, draws: images, images, draws)
 
     return jax.lax.platform_dependent(images, draws, cpu=branch, default=function)

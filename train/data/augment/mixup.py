@@ -1,14 +1,14 @@
-"""Mixup and CutMix: two images become one, and its target belongs to both labels.
+"""Mixup and CutMix: combine two images into one, whose target is a mixture of both labels.
 
-Neighbours mix: example 2j of the global batch with example 2j + 1, each with the other, by one
-draw for both. timm (``mode="pair"``) mixes example i with the one as far from the batch's end;
-in a shuffled batch that is the same in distribution, but it pairs examples of different devices
-or, if each device turns its own share around, different examples on each number of devices.
-Neighbours are on one device whenever its share of the batch is even, so nothing is exchanged,
-and the mixed batch is a function of seed and step alone.
+Neighbors are mixed: examples 2j and 2j + 1 of the global batch, each with the other and with the
+same random numbers. timm (``mode="pair"``) mixes example i with the example at the same distance
+from the end of the batch. In a shuffled batch the distribution is the same, but that pairs
+examples of different devices or, if each device reverses its own share, different examples for
+each number of devices. Neighbors are on one device whenever its share of the batch is even, so
+devices exchange nothing, and the mixed batch depends only on seed and step.
 
-Each pair draws for itself, where timm's default draws once a batch. An example's
-distribution is the same; a batch holds the whole range of mixtures and not one.
+Each pair has its own random numbers; timm's default samples once per batch. The distribution of
+an example is the same; a batch covers the whole range of mixtures instead of one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from train.runtime.errors import UsageError
 
 
 class Targets(NamedTuple):
-    """What a batch shows: ``label`` int ``(N,)``, and of mixed images two labels.
+    """The targets of a batch.
 
-    ``weight`` ``(N,)`` is the share of ``label``, what is left that of ``other`` ``(N,)``;
-    both are None where nothing is mixed.
+    Attributes:
+      label: int ``(N,)``.
+      other: the second label of mixed images, int ``(N,)``; None without mixing.
+      weight: the share of ``label`` ``(N,)``; the rest is that of ``other``. None without mixing.
     """
 
     label: jax.Array
@@ -37,7 +39,7 @@ class Targets(NamedTuple):
     weight: jax.Array | None = None
 
     def dominant(self) -> jax.Array:
-        """Labels ``(N,)`` with the larger share: what a right answer names."""
+        """Return the labels ``(N,)`` with the larger share, which count as correct."""
         if self.other is None:
             return self.label
         return jnp.where(self.weight < 0.5, self.other, self.label)
@@ -45,10 +47,13 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixup:
-    """Mixup (arXiv:1710.09412) with ``mixup`` > 0, CutMix (arXiv:1905.04899) with ``cutmix`` > 0.
+    """Mixup (Zhang et al. 2017, arXiv:1710.09412) and CutMix (Yun et al. 2019, arXiv:1905.04899).
 
-    Both numbers are the α of Beta(α, α), from which the share of the one image is drawn.
-    ``probability`` is that of mixing at all, ``switch`` that of CutMix where both are on.
+    Attributes:
+      mixup: α of the Beta(α, α) distribution of an image's share in mixup; 0: off.
+      cutmix: α of that distribution in CutMix; 0: off.
+      probability: probability of mixing a pair.
+      switch: probability of CutMix if both are on.
     """
 
     mixup: float = 0.0
@@ -64,30 +69,39 @@ class Mixup:
     def __call__(
         self, images: jax.Array, labels: jax.Array, draws: jax.Array
     ) -> tuple[jax.Array, Targets]:
-        """Mixes uint8 ``(N, H, W, C)`` by ``draws`` ``(N, 5)`` in 0…1; of a pair the first counts.
+        """Mix a batch of images.
 
-        Raises UsageError where N is odd.
+        Args:
+          images: uint8 ``(N, H, W, C)``.
+          labels: int ``(N,)``.
+          draws: uniform random numbers ``(N, 5)``; a pair uses those of its first example.
+
+        Returns:
+          The mixed images and their targets.
+
+        Raises:
+          UsageError: N is odd.
         """
         check_even(len(images))
         weights = jax.vmap(lambda draw: self._weights(images.shape[1:3], draw))(draws[::2])
         weights = jnp.repeat(weights, 2, axis=0)  # (N, H, W, 1)
-        own, partner = images.astype(jnp.float32), swapped(images).astype(jnp.float32)
+        own, partner = images.astype(jnp.float32), swap_pairs(images).astype(jnp.float32)
         mixed = jnp.round(partner + weights * (own - partner)).astype(jnp.uint8)
-        return mixed, Targets(labels, swapped(labels), weights.mean((1, 2, 3)))
+        return mixed, Targets(labels, swap_pairs(labels), weights.mean((1, 2, 3)))
 
     def _weights(self, size: tuple[int, int], draws: jax.Array) -> jax.Array:
-        """The share of an example's own image in each pixel of a pair, ``(H, W, 1)``.
+        """Return the weight of an example's own image in each pixel, ``(H, W, 1)``.
 
-        The label's share is the mean of these: with CutMix, what is left outside the box.
+        The share of its label is the mean: with CutMix, the area outside the box.
         """
         apply, switch, share, y, x = draws
         height, width = size
         uniform = jnp.ones((height, width, 1))
         mixup = uniform * beta(self.mixup, share) if self.mixup else uniform
         if self.cutmix:
-            # A box of the rest's area around any pixel; what juts out is lost.
+            # A box with the area of the other image, centered at any pixel and clipped.
             side = jnp.sqrt(1 - beta(self.cutmix, share))
-            # As the authors' code has it: the same whole pixels to both sides of the middle.
+            # As in the authors' code: the same number of whole pixels on both sides of the center.
             rows, columns = (2 * jnp.floor(jnp.trunc(n * side) / 2) for n in (height, width))
             top = jnp.floor(height * y) - rows / 2
             left = jnp.floor(width * x) - columns / 2
@@ -98,24 +112,24 @@ class Mixup:
 
 
 def check_even(count: int) -> None:
-    """Raises UsageError where ``count`` examples, a device's share, can't be paired."""
+    """Raise UsageError if ``count`` examples, a device's share of the batch, cannot be paired."""
     if count % 2:
         raise UsageError(
-            f"mixup and cutmix pair neighbours, and a device's share of the batch, {count},"
+            f"mixup and cutmix pair neighbors, but a device's share of the batch, {count},"
             " is odd; choose a batch_size that is an even multiple of the number of devices"
         )
 
 
-def swapped(array: jax.Array) -> jax.Array:
-    """``array`` ``(N, …)`` with each two neighbours, 2j and 2j + 1, exchanged."""
+def swap_pairs(array: jax.Array) -> jax.Array:
+    """Return ``array`` ``(N, …)`` with neighbors 2j and 2j + 1 exchanged."""
     pairs = array.reshape(len(array) // 2, 2, *array.shape[1:])
     return pairs[:, ::-1].reshape(array.shape)
 
 
 def beta(alpha: float, draw: jax.Array) -> jax.Array:
-    """A draw of Beta(α, α) from one in 0…1, by a table of quantiles.
+    """Transform a uniform random number into one of Beta(α, α), by a table of quantiles.
 
-    Exact at 1,025 points and straight between them: no rejection loop to compile or to run.
+    Exact at 1,025 points and linear in between; avoids compiling and running a rejection loop.
     """
     points = 1024
     table = scipy.special.betaincinv(alpha, alpha, np.linspace(0, 1, points + 1))

@@ -1,7 +1,7 @@
-"""Augmentation and normalisation inside the jitted step: uint8 images in, floats out.
+"""Augmentation inside the jitted step, of uint8 images.
 
-Every example draws from its own key, so that what happens to it does not depend on how
-the batch is spread over devices. Images stay uint8 until they are normalised.
+Every example has its own random key, so its augmentation does not depend on the distribution of
+the batch over devices. Images stay uint8 until the step normalizes them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from train.data.augment.auto_augment import DRAWS as POLICY_DRAWS
 from train.data.augment.auto_augment import Policy
 from train.data.augment.mixup import Mixup, Targets
 
-# How many random numbers each part takes. All have their places in one vector, so that what
-# one does to an example does not depend on which others are on.
+# Number of random numbers of each augmentation. All have a fixed position in one vector, so that
+# the effect of one does not depend on which others are enabled.
 _DRAWS = {
     "flip": 1,
     "shift": 2,
@@ -33,12 +33,23 @@ _DRAWS = {
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to training images, in this order; the ``augment.*`` keys.
+    """Augmentation of training images, applied in the order of the attributes.
 
-    ``color_jitter`` says how far brightness, contrast and saturation may go from 1, and the hue
-    from 0; ``cutout`` is the side of a square, ``erasing`` a probability, with the range of the
-    box's share of the image and of its height over its width. Boxes are filled with ``fill``:
-    the mean colour is zero once it is normalised.
+    Attributes:
+      pad_crop: maximum shift in pixels, down and across, of a random crop after zero padding
+        (He et al. 2015, arXiv:1512.03385, section 4.2); 0: off.
+      hflip: whether to flip horizontally with probability 0.5.
+      vflip: whether to flip vertically with probability 0.5.
+      policy: TrivialAugment or RandAugment; None: off.
+      color_jitter: maximum change of the factors of brightness, contrast and saturation from 1,
+        and of the hue from 0; see :func:`color_jitter`.
+      cutout: side in pixels of a filled square (DeVries and Taylor 2017, arXiv:1708.04552);
+        0: off.
+      random_erasing: probability of filling a box (Zhong et al. 2017, arXiv:1708.04896).
+      random_erasing_scale: range of its area fraction.
+      random_erasing_ratio: range of its aspect ratio, height to width.
+      mix: mixup and CutMix.
+      fill: RGB color of both kinds of boxes; the mean color becomes 0 when normalized.
     """
 
     pad_crop: int = 0
@@ -54,24 +65,35 @@ class Augment:
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, images: jax.Array, keys: jax.Array) -> jax.Array:
-        """Augments uint8 ``(N, H, W, 3)`` images, one key each; same shape and type."""
+        """Augment images, uint8 ``(N, H, W, 3)``, with one key each ``(N,)``, without targets."""
         return self.batch(images, jnp.zeros(len(images), int), keys)[0]
 
     def batch(
         self, images: jax.Array, labels: jax.Array, keys: jax.Array
     ) -> tuple[jax.Array, Targets]:
-        """As above, with the targets that the images of ``labels`` ``(N,)`` then have."""
+        """Augment images and compute their targets.
+
+        Args:
+          images: uint8 ``(N, H, W, 3)``.
+          labels: int ``(N,)``.
+          keys: random keys ``(N,)``, see :func:`example_keys`.
+
+        Returns:
+          The images, of the same shape and type, and their targets.
+        """
         if not (self._changes_images() or self.mix):
             return images, Targets(labels)
-        draws = self._draw(keys)
-        images = jax.vmap(self._place)(images, draws)
+        draws = self._sample(keys)
+        images = jax.vmap(self._shift_and_flip)(images, draws)
         if self.policy:
-            for layer in range(self.policy.layers):
-                images = image_ops.apart(jax.vmap(self.policy), images, draws["policy"][:, layer])
+            for i in range(self.policy.num_ops):
+                images = image_ops.compute_once(
+                    jax.vmap(self.policy), images, draws["policy"][:, i]
+                )
         if any(self.color_jitter):
             jitter = jax.vmap(lambda image, draws: color_jitter(image, self.color_jitter, draws))
-            images = image_ops.apart(jitter, images, draws["jitter"])
-        images = jax.vmap(self._blank)(images, draws)
+            images = image_ops.compute_once(jitter, images, draws["jitter"])
+        images = jax.vmap(self._fill_boxes)(images, draws)
         if self.mix:
             return self.mix(images, labels, draws["mix"])
         return images, Targets(labels)
@@ -82,18 +104,18 @@ class Augment:
             geometry or self.policy or any(self.color_jitter) or self.cutout or self.random_erasing
         )
 
-    def _draw(self, keys: jax.Array) -> dict[str, jax.Array]:
-        """Uniform numbers ``(N, n)`` by name, the policy's ``(N, layers, 4)``."""
-        # One draw an image: compiling threefry costs most of a second a draw on CPUs.
+    def _sample(self, keys: jax.Array) -> dict[str, jax.Array]:
+        """Return uniform random numbers ``(N, n)`` by name, ``(N, num_ops, 4)`` for ``policy``."""
+        # One call per image: on CPUs, each call of threefry takes most of a second to compile.
         counts = list(_DRAWS.values())
-        layers = self.policy.layers if self.policy else 0
-        total = sum(counts) + layers * POLICY_DRAWS
+        num_ops = self.policy.num_ops if self.policy else 0
+        total = sum(counts) + num_ops * POLICY_DRAWS
         draws = jax.vmap(lambda key: jax.random.uniform(key, (total,)))(keys)
         *parts, rest = jnp.split(draws, np.cumsum(counts), axis=1)
-        policy = rest.reshape(len(keys), layers, POLICY_DRAWS)
+        policy = rest.reshape(len(keys), num_ops, POLICY_DRAWS)
         return dict(zip(_DRAWS, parts, strict=True)) | {"policy": policy}
 
-    def _place(self, image: jax.Array, draws: dict[str, jax.Array]) -> jax.Array:
+    def _shift_and_flip(self, image: jax.Array, draws: dict[str, jax.Array]) -> jax.Array:
         if self.pad_crop:
             image = pad_crop(image, self.pad_crop, draws["shift"])
         if self.hflip:
@@ -102,7 +124,7 @@ class Augment:
             image = jnp.where(draws["vertical"] < 0.5, image[::-1], image)
         return image
 
-    def _blank(self, image: jax.Array, draws: dict[str, jax.Array]) -> jax.Array:
+    def _fill_boxes(self, image: jax.Array, draws: dict[str, jax.Array]) -> jax.Array:
         fill = jnp.array(self.fill, jnp.uint8)
         if self.cutout:
             image = jnp.where(cutout_box(image.shape, self.cutout, draws["cutout"]), fill, image)
@@ -116,7 +138,7 @@ class Augment:
 
 
 def pad_crop(image: jax.Array, pad: int, draws: jax.Array) -> jax.Array:
-    """Shifts by −pad … pad down and across, each as likely; the border is black."""
+    """Shift an image by −pad…pad pixels down and across, uniformly; the border is black."""
     padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     down, across = (draws * (2 * pad + 1)).astype(int)
     return jax.lax.dynamic_slice(padded, (down, across, 0), image.shape)
@@ -125,10 +147,15 @@ def pad_crop(image: jax.Array, pad: int, draws: jax.Array) -> jax.Array:
 def color_jitter(
     image: jax.Array, reach: tuple[float, float, float, float], draws: jax.Array
 ) -> jax.Array:
-    """Brightness, contrast, saturation and hue at random, as torchvision's ``ColorJitter``.
+    """Change brightness, contrast, saturation and hue, like torchvision's ``ColorJitter``.
 
-    In this order always, where torchvision draws one: the first three commute except where
-    levels are clipped.
+    Always in this order, which torchvision randomizes; the first three commute except for
+    clipping.
+
+    Args:
+      image: uint8 ``(H, W, 3)``.
+      reach: maximum change of the first three factors from 1, and of the hue from 0, in turns.
+      draws: uniform random numbers ``(4,)``.
     """
     brightness, contrast, saturation, hue = reach
     low = [max(0.0, 1 - reach) for reach in (brightness, contrast, saturation)] + [-hue]
@@ -148,7 +175,7 @@ def color_jitter(
 
 
 def cutout_box(shape: tuple[int, ...], side: int, draws: jax.Array) -> jax.Array:
-    """A square around any pixel, cut off at the border (DeVries and Taylor, arXiv:1708.04552)."""
+    """Return the mask ``(H, W, 1)`` of a square centered at any pixel, clipped at the border."""
     height, width, _ = shape
     top, left = jnp.floor(draws * jnp.array([height, width])) - side // 2
     return image_ops.box(height, width, top, left, side, side)
@@ -160,10 +187,14 @@ def erasing_box(
     aspect: tuple[float, float],
     draws: Sequence[jax.Array],
 ) -> jax.Array:
-    """A box anywhere within the image (Zhong et al. 2017, arXiv:1708.04896).
+    """Return the mask ``(H, W, 1)`` of a box anywhere inside the image.
 
-    Its share of the image is uniform in ``area``, its height over its width log-uniform in
-    that part of ``aspect`` with which it fits: torchvision draws both again until it does.
+    Args:
+      shape: ``(H, W, C)`` of the image.
+      area: range of the area fraction, sampled uniformly.
+      aspect: range of the aspect ratio, height to width, sampled log-uniformly from the values
+        for which the box fits; torchvision samples both again until it fits.
+      draws: uniform random numbers ``(4,)``.
     """
     height, width, _ = shape
     share, ratio, y, x = draws
@@ -178,6 +209,6 @@ def erasing_box(
 
 
 def example_keys(seed: int, step: jax.Array, position: jax.Array) -> jax.Array:
-    """Keys ``(N,)`` of the examples at ``position`` ``(N,)`` of the global batch ``step``."""
+    """Return keys ``(N,)`` for the examples at ``position`` ``(N,)`` of global batch ``step``."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(lambda place: jax.random.fold_in(key, place))(position)

@@ -1,4 +1,4 @@
-"""The policies' operations against Pillow's, and how often each of them is drawn."""
+"""The operations of the policies against Pillow's, and their frequencies."""
 
 from functools import partial
 
@@ -13,18 +13,18 @@ from train.data.augment.auto_augment import (
     NARROW,
     OPERATIONS,
     WIDE,
-    operate,
+    apply_operation,
     rand_augment,
     trivial_augment,
 )
 from train.data.augment.pipeline import Augment, example_keys
 
 HEIGHT, WIDTH = 16, 24
-operate = partial(jax.jit, static_argnums=0)(operate)
+operate = partial(jax.jit, static_argnums=0)(apply_operation)
 
 
 def photo():
-    """Smooth in places, noisy in others."""
+    """An image with smooth and noisy regions."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     smooth = np.stack([8 * x + y, 90 + 60 * np.sin(x / 3 + y / 2), 4 * y + 20], -1)
@@ -47,7 +47,7 @@ ENHANCERS = {
 
 
 @pytest.mark.parametrize("name", ENHANCERS)
-def test_enhancements_are_pillows(name):
+def test_enhancements_match_pillow(name):
     for space, reach in ((WIDE, 0.99), (NARROW, 0.9)):
         for strength, sign in ((0, 1), (0.2, 1), (0.7, -1), (1, 1), (1, -1)):
             enhancer = ENHANCERS[name](Image.fromarray(photo()))
@@ -56,7 +56,7 @@ def test_enhancements_are_pillows(name):
             np.testing.assert_allclose(ours(space, name, strength, sign), theirs, atol=1)
 
 
-def test_posterize_solarize_autocontrast_and_equalize_are_pillows():
+def test_posterize_solarize_autocontrast_and_equalize_match_pillow():
     image = Image.fromarray(photo())
     for strength in (0, 0.3, 0.6, 1):
         theirs = ImageOps.posterize(image, 8 - round(6 * strength))
@@ -81,8 +81,8 @@ def test_images_of_one_or_two_levels(name):
         np.testing.assert_array_equal(ours(WIDE, name, 0.5, image=image), theirs)
 
 
-def affine_of(space, name, strength, sign):
-    """Pillow's six numbers: from a place in the result to the place in the image."""
+def pillow_affine(space, name, strength, sign):
+    """Pillow's six coefficients, from a position in the result to one in the image."""
     reach = {"shear": space.shear, "rotate": space.rotate}.get(name.split("_")[0])
     if name.startswith("translate"):
         size = WIDTH if name.endswith("x") else HEIGHT
@@ -102,10 +102,10 @@ def affine_of(space, name, strength, sign):
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
-def test_geometry_is_pillows(name):
+def test_geometric_operations_match_pillow(name):
     for space in (WIDE, NARROW):
         for strength, sign in ((0, 1), (0.13, 1), (0.5, -1), (1, 1), (1, -1)):
-            a, b, c, d, e, f = affine_of(space, name, strength, sign)
+            a, b, c, d, e, f = pillow_affine(space, name, strength, sign)
             image = Image.fromarray(photo())
             theirs = image.transform(
                 image.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
@@ -114,7 +114,7 @@ def test_geometry_is_pillows(name):
             y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
             source = np.stack([a * x + b * y + c, d * x + e * y + f])
             size = np.array([WIDTH, HEIGHT])[:, None, None]
-            # Between the outermost pixels' centres and the black, Pillow does not blend.
+            # Pillow does not blend between the outermost pixel centers and the black outside.
             inside = ((source > 0.6) & (source < size - 0.6)).all(0)
             outside = ((source < -0.6) | (source > size + 0.6)).any(0)
             assert (inside | outside).mean() > 0.8
@@ -123,8 +123,8 @@ def test_geometry_is_pillows(name):
 
 
 @pytest.mark.parametrize("degrees", [30, 135, -135])
-def test_turning_is_pillows(degrees):
-    """Counterclockwise about the centre; off the border, where Pillow doesn't blend with black."""
+def test_rotation_matches_pillow(degrees):
+    """Counterclockwise about the center; without the border, where Pillow does not blend."""
     image = Image.fromarray(photo())
     theirs = np.asarray(image.rotate(degrees, Image.Resampling.BILINEAR))
     white = Image.new("L", image.size, 255)
@@ -140,7 +140,7 @@ def test_turning_is_pillows(degrees):
     [(trivial_augment(), np.arange(31) / 30), (rand_augment(1, 12), [12 / 30])],
     ids=["trivial", "rand"],
 )
-def test_every_operation_is_drawn_as_often(policy, strengths):
+def test_all_operations_are_equally_frequent(policy, strengths):
     count, image = 4000, photo()
     outcomes = [
         (name, ours(policy.space, name, strength, sign).astype(np.int16))
@@ -149,41 +149,41 @@ def test_every_operation_is_drawn_as_often(policy, strengths):
         for sign in (-1.0, 1.0)
     ]
     names, results = np.array([name for name, _ in outcomes]), np.stack([r for _, r in outcomes])
-    # Which operations give (but for rounding) each outcome: weak ones leave the image as it is.
+    # Operations with (up to rounding) each outcome: weak ones leave the image unchanged.
     near = lambda result: (np.abs(results - result).max((1, 2, 3)) <= 1).nonzero()[0]  # noqa: E731
-    told = np.array([len(set(names[near(result)])) == 1 for result in results])
+    unique = np.array([len(set(names[near(result)])) == 1 for result in results])
 
     images = np.broadcast_to(image, (count, *image.shape))
     keys = example_keys(0, 0, jnp.arange(count))
-    drawn = np.asarray(jax.jit(Augment(policy=policy))(images, keys)).astype(np.int16)
-    seen, counts = np.unique(drawn, axis=0, return_counts=True)
-    matches = [near(result) for result in seen]
+    results_of_policy = np.asarray(jax.jit(Augment(policy=policy))(images, keys)).astype(np.int16)
+    distinct, counts = np.unique(results_of_policy, axis=0, return_counts=True)
+    matches = [near(result) for result in distinct]
     assert min(map(len, matches)) > 0
     for name in OPERATIONS:
-        expected = count / len(OPERATIONS) * told[names == name].mean()
+        expected = count / len(OPERATIONS) * unique[names == name].mean()
         whole = [set(names[match]) == {name} for match in matches]
         assert abs(counts[whole].sum() - expected) <= 4.5 * np.sqrt(expected), name
         assert expected > 100 or name == "identity"
-    # All strengths, with both signs; a few are missing by chance.
+    # All strengths with both signs, except for a few by chance.
     turns = set(np.concatenate(matches)) & set((names == "rotate").nonzero()[0])
     assert len(turns) > 0.9 * 2 * len(strengths)
 
 
-def test_layers_come_one_after_another():
+def test_operations_are_applied_in_sequence():
     count = 1000
     images = np.broadcast_to(photo(), (count, HEIGHT, WIDTH, 3))
     keys = example_keys(0, 0, jnp.arange(count))
     out = np.asarray(jax.jit(Augment(policy=rand_augment(2, 30)))(images, keys))
-    # An image stays where both layers draw the identity, or the second undoes the first.
+    # An image is unchanged if both operations are the identity, or the second undoes the first.
     assert 1 / 14**2 / 4 < (out == photo()).all((1, 2, 3)).mean() < 0.03
-    # Solarized first and posterized then, to give just one of many pairs.
+    # Solarize and then posterize, as one of many pairs.
     first = ours(NARROW, "solarize", 1.0).astype(np.uint8)
     both = ours(NARROW, "posterize", 1.0, image=first)
     assert 1 <= (out == both).all((1, 2, 3)).sum() < 20
 
 
-def test_operations_are_left_out_by_their_probability():
-    """Which only says whether: what is done is what is done without it."""
+def test_operations_are_applied_with_their_probability():
+    """The probability decides only whether an operation is applied, not which one."""
     count = 2000
     images = np.broadcast_to(photo(), (count, HEIGHT, WIDTH, 3))
     keys = example_keys(0, 0, jnp.arange(count))

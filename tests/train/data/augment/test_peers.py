@@ -1,4 +1,4 @@
-"""The policies and the colour jitter against torchvision's, magnitude by magnitude."""
+"""The policies and color jitter against torchvision's, for each magnitude."""
 
 from functools import partial
 
@@ -61,7 +61,7 @@ def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
         table = policy._augmentation_space(31, (HEIGHT, WIDTH))
     assert set(table) == set(NAMES.values())
     assert set(NAMES) == set(auto_augment.OPERATIONS)
-    operate = jax.jit(partial(auto_augment.operate, space))
+    operate = jax.jit(partial(auto_augment.apply_operation, space))
     image = photo()
     for name, theirs in NAMES.items():
         magnitudes, signed = table[theirs]
@@ -83,10 +83,10 @@ def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
                     assert (off > 0).mean() < 0.03, (name, level, sign)
 
 
-def test_policies_draw_the_defaults_of_torchvision(transforms):
+def test_policies_have_the_defaults_of_torchvision(transforms):
     theirs = transforms.RandAugment()
     ours = auto_augment.rand_augment(2, 9)
-    assert (ours.layers, ours.magnitude) == (theirs.num_ops, theirs.magnitude)
+    assert (ours.num_ops, ours.magnitude) == (theirs.num_ops, theirs.magnitude)
     assert theirs.num_magnitude_bins == auto_augment.MAGNITUDES
     assert transforms.TrivialAugmentWide().num_magnitude_bins == auto_augment.MAGNITUDES
 

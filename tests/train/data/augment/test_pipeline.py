@@ -1,4 +1,4 @@
-"""Augmentation: what it may do to an image, and that it follows seed, step and place."""
+"""Augmentation: its effects, and that they depend on seed, step and position only."""
 
 import colorsys
 
@@ -30,7 +30,7 @@ EVERYTHING = Augment(
 
 
 def numbered(count, size=6):
-    """Images whose pixels are all different and none is black."""
+    """Images whose pixels are all different and not black."""
     pixels = np.arange(1, size * size * 3 + 1, dtype=np.uint8).reshape(1, size, size, 3)
     return np.repeat(pixels, count, axis=0)
 
@@ -40,22 +40,22 @@ def noise(count, size=12, seed=0):
 
 
 def augmented(augment, images):
-    """The images as step 0 of seed 0 sees them."""
+    """The images augmented as in step 0 with seed 0."""
     keys = example_keys(0, 0, jnp.arange(len(images)))
     return np.asarray(jax.jit(augment)(images, keys))
 
 
-@pytest.mark.parametrize("name, axis", [("flip", 2), ("vflip", 1)])
-def test_flips_mirror_about_half_of_the_images_and_leave_the_rest(name, axis):
+@pytest.mark.parametrize("name, axis", [("hflip", 2), ("vflip", 1)])
+def test_flips_mirror_about_half_of_the_images(name, axis):
     images = numbered(400)
     out = augmented(Augment(**{name: True}), images)
-    mirrored = (out == np.hflip(images, axis)).all((1, 2, 3))
+    mirrored = (out == np.flip(images, axis)).all((1, 2, 3))
     kept = (out == images).all((1, 2, 3))
     assert (mirrored ^ kept).all()
     assert 150 < mirrored.sum() < 250
 
 
-def test_pad_crop_shifts_evenly_in_both_directions():
+def test_pad_crop_shifts_uniformly_in_both_directions():
     images = numbered(1800)
     out = augmented(Augment(pad_crop=1), images)
     padded = np.pad(images[0], ((1, 1), (1, 1), (0, 0)))
@@ -66,7 +66,7 @@ def test_pad_crop_shifts_evenly_in_both_directions():
 
 
 def blanked(augment, count=3000, shape=(20, 30)):
-    """Where black images became the fill; bool ``(N, H, W)``. Nothing else may happen."""
+    """Pixels of black images that were filled, bool ``(N, H, W)``; the others must stay black."""
     out = augmented(augment, np.zeros((count, *shape, 3), np.uint8))
     inside = (out == augment.fill).all(-1)
     assert (inside | (out == 0).all(-1)).all()
@@ -74,18 +74,18 @@ def blanked(augment, count=3000, shape=(20, 30)):
 
 
 def bounds(inside):
-    """Heights and widths of the boxes in ``(N, H, W)``, which are full, and nothing else."""
+    """Heights and widths of the boxes in ``(N, H, W)``, one filled rectangle per image."""
     rows, columns = inside.any(2), inside.any(1)
     np.testing.assert_array_equal(inside, rows[:, :, None] & columns[:, None, :])
-    for line in (rows, columns):  # in one piece
+    for line in (rows, columns):  # contiguous
         assert (np.diff(line.astype(int), axis=1, prepend=0) == 1).sum(1).max() <= 1
     return rows.sum(1), columns.sum(1)
 
 
-def test_cutout_blanks_a_square_around_any_pixel():
+def test_cutout_fills_a_square_around_any_pixel():
     inside = blanked(Augment(cutout=5, fill=(1, 2, 3)))
     heights, widths = bounds(inside)
-    # Around pixel y of H it covers rows y − 2 … y + 2, as far as there are any.
+    # Around pixel y it covers rows y − 2…y + 2, clipped to 0…H − 1.
     for got, size in ((heights, 20), (widths, 30)):
         expected = [min(size, y + 3) - max(0, y - 2) for y in range(size)]
         values, counts = np.unique(got, return_counts=True)
@@ -95,7 +95,7 @@ def test_cutout_blanks_a_square_around_any_pixel():
     assert inside.any(0).all()
 
 
-def test_erasing_draws_probability_area_aspect_and_place():
+def test_random_erasing_has_its_probability_area_aspect_ratio_and_position():
     augment = Augment(
         random_erasing=0.4,
         random_erasing_scale=(0.1, 0.3),
@@ -108,7 +108,7 @@ def test_erasing_draws_probability_area_aspect_and_place():
     assert 0.37 < hit.mean() < 0.43
     heights, widths = heights[hit], widths[hit]
     areas = heights * widths / 2400
-    # Sides are whole pixels, so areas are off by some.
+    # Sides are whole pixels, so areas are approximate.
     assert 0.09 < areas.min() < 0.11 and 0.29 < areas.max() < 0.31
     np.testing.assert_allclose(np.quantile(areas, [0.25, 0.5, 0.75]), [0.15, 0.2, 0.25], atol=0.01)
     aspects = np.log2(heights / widths)
@@ -117,7 +117,7 @@ def test_erasing_draws_probability_area_aspect_and_place():
     covered = inside[hit].mean(0)
     np.testing.assert_allclose(covered, covered[::-1], atol=0.06)
     np.testing.assert_allclose(covered, covered[:, ::-1], atol=0.06)
-    assert covered[20, 30] > 4 * covered[0, 0] > 0  # few boxes hold a corner
+    assert covered[20, 30] > 4 * covered[0, 0] > 0  # few boxes cover a corner
 
 
 def test_an_erased_box_is_never_larger_than_the_image():
@@ -134,7 +134,7 @@ def jittered(image, reach, draws):
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.3, 1.0])
-def test_color_jitter_changes_what_pillows_enhancers_change(draw):
+def test_color_jitter_matches_pillows_enhancers(draw):
     image = noise(1)[0]
     enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
     for place, enhancer in enumerate(enhancers):
@@ -142,11 +142,11 @@ def test_color_jitter_changes_what_pillows_enhancers_change(draw):
         reach[place] = 0.6
         ours = jittered(image, tuple(reach), np.full(4, draw))
         theirs = np.asarray(enhancer(Image.fromarray(image)).enhance(0.4 + 1.2 * draw))
-        # Pillow cuts off where the jitter, which rounds once at the end, rounds.
+        # Pillow rounds down; color jitter rounds once at the end.
         np.testing.assert_allclose(ours.astype(int), theirs, atol=1)
 
 
-def test_color_jitter_turns_the_hue():
+def test_color_jitter_shifts_the_hue():
     image = noise(1)[0]
     image[0, 0] = 77, 77, 77
     ours = jittered(image, (0, 0, 0, 0.5), np.full(4, 0.2))  # −0.3 of the circle
@@ -159,26 +159,26 @@ def test_color_jitter_turns_the_hue():
     np.testing.assert_allclose(ours, theirs, atol=0.51)
 
 
-def test_color_jitter_keeps_to_its_ranges():
+def test_color_jitter_stays_in_its_ranges():
     gray = np.full((2000, 2, 2, 3), 100, np.uint8)
     out = augmented(Augment(color_jitter=(0.5, 0, 0, 0)), gray)[:, 0, 0, 0]
     np.testing.assert_allclose(np.quantile(out, [0, 0.5, 1]), [50, 100, 150], atol=2)
-    # Brighter than three times would be needed for more, darker than black there is not.
+    # A factor of 2 does not clip here, and a factor of 0 is black.
     out = augmented(Augment(color_jitter=(1.0, 0, 0, 0)), gray)[:, 0, 0, 0]
     np.testing.assert_allclose(np.quantile(out, [0, 0.5, 1]), [0, 100, 200], atol=4)
 
 
 def one_step(seed=0, step=3, places=range(16)):
-    """Everything, to the examples at ``places`` of a batch of 16: images, labels and weights."""
+    """Images, labels and weights of the examples at ``places`` of a batch of 16."""
     places = np.array(places)
     keys = example_keys(seed, step, jnp.asarray(places))
     out = jax.jit(EVERYTHING.batch)(noise(16)[places], np.arange(16)[places], keys)
     return jax.tree.leaves(jax.device_get(out))
 
 
-def test_an_example_depends_on_seed_step_and_place_alone():
+def test_an_example_depends_on_seed_step_and_position_only():
     whole = one_step()
-    for start in range(0, 16, 4):  # a quarter of the batch, alone
+    for start in range(0, 16, 4):  # a quarter of the batch by itself
         for expected, got in zip(whole, one_step(places=range(start, start + 4)), strict=True):
             np.testing.assert_array_equal(got, expected[start : start + 4])
     assert not np.array_equal(whole[0], one_step(seed=1)[0])
@@ -186,7 +186,7 @@ def test_an_example_depends_on_seed_step_and_place_alone():
     assert len(np.unique(whole[0], axis=0)) == 16
 
 
-def test_devices_share_one_batch():
+def test_augmentation_does_not_depend_on_the_number_of_devices():
     def batch(images, labels):
         places = jax.lax.axis_index("batch") * 4 + jnp.arange(4)
         return EVERYTHING.batch(images, labels, example_keys(0, 3, places))
@@ -197,7 +197,7 @@ def test_devices_share_one_batch():
         np.testing.assert_array_equal(got.reshape(expected.shape), expected)
 
 
-def test_one_part_draws_the_same_whatever_else_is_on():
+def test_an_augmentation_does_not_depend_on_the_others_enabled():
     images = numbered(64)
     plain = augmented(Augment(hflip=True, pad_crop=2), images)
     with_box = augmented(Augment(hflip=True, pad_crop=2, cutout=1), images)
@@ -207,7 +207,7 @@ def test_one_part_draws_the_same_whatever_else_is_on():
     np.testing.assert_array_equal(box, pure)
 
 
-def test_boxes_come_after_the_colours():
+def test_boxes_are_filled_after_color_jitter():
     augment = Augment(color_jitter=(1, 1, 1, 0.5), cutout=12, fill=(10, 20, 30))
     out = augmented(augment, noise(64))
     assert ((out == augment.fill).all(-1).sum((1, 2)) >= 36).all()  # a quarter at least
@@ -220,7 +220,7 @@ def test_normalize():
     np.testing.assert_allclose(normalize(images, mean, std), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_defaults_change_nothing():
     images, labels = numbered(4), np.arange(4)
     keys = jax.random.split(jax.random.key(0), 4)
     assert Augment()(images, keys) is images
@@ -229,7 +229,7 @@ def test_nothing_asked_for_changes_nothing():
     assert make_augment(default_config()) == Augment(fill=(124, 116, 104))
 
 
-def test_config_reaches_every_field():
+def test_all_fields_are_configurable():
     config = default_config()
     given = dict(pad_crop=2, hflip=True, vflip=True, color_jitter=(0.1, 0.2, 0.3, 0.4))
     given |= dict(
@@ -259,10 +259,10 @@ def test_config_reaches_every_field():
         ("augment.rand_magnitude", 31, "at most 30"),
         ("augment.color_jitter", (0.4, 0.4, 0.4), "4 numbers"),
         ("augment.color_jitter", (0.4, 0.4, 0.4, 0.6), "hue, 0.6, must be at most 0.5"),
-        ("augment.random_erasing_scale", (0.5, 0.1), "rising"),
+        ("augment.random_erasing_scale", (0.5, 0.1), "ascending order"),
     ],
 )
-def test_config_refuses_what_makes_no_sense(key, value, message):
+def test_invalid_values_are_errors(key, value, message):
     config = default_config()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UsageError, match=message):
