@@ -95,7 +95,7 @@ def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, An
         raise RunLoadError(f"cannot read the checkpoint {step_folder}: {error}") from error
     if checkpoint is None:
         raise RunLoadError(f"cannot read the checkpoint {step_folder}: the folder holds none")
-    file = read_checkpoint(checkpoint, average=ema)
+    file = read_checkpoint(checkpoint, use_ema=ema)
     leaves = {}
     for leaf, shape in leaf_shapes(model).items():
         tensor = file.tensors.get("/".join(leaf))

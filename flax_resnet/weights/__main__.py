@@ -1,6 +1,6 @@
-"""Looks into weight files and converts them: ``python -m flax_resnet.weights --help``.
+"""Inspect and convert weight files.
 
-Exit status: 0 done; 1 an error, told in one line; 2 wrong usage.
+Exit status: 0 on success, 1 on an error (printed as one line), 2 on wrong usage.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from collections.abc import Sequence
 from flax_resnet.program import program
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import read_file
+from flax_resnet.weights.layouts import SAVED, detect_layout
 from flax_resnet.weights.loading import count_classes, guess_models, read_weights
-from flax_resnet.weights.names import SAVED, recognise
-from flax_resnet.weights.saving import save_variables
+from flax_resnet.weights.saving import save_weights
 from flax_resnet.weights.tensors import WeightsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit status."""
+    """Run a command and return its exit status."""
     parser = argparse.ArgumentParser(prog=program("weights"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="inspect|convert")
-    look = commands.add_parser("inspect", help="what a weight file holds, and for which network")
-    look.add_argument("file", metavar="FILE", help="a weight file or checkpoint directory")
-    look.add_argument("--tensors", action="store_true", help="list every tensor")
-    turn = commands.add_parser("convert", help="write weights under another library's names")
-    turn.add_argument("source", metavar="IN", help="a weight file or checkpoint directory")
-    turn.add_argument("target", metavar="OUT", help="the .safetensors file to write")
-    turn.add_argument("--layout", choices=SAVED, required=True, help="whose names to write")
-    turn.add_argument("--model", metavar="NAME", help="the network, where it cannot be told")
+    command = commands.add_parser("inspect", help="print the content and the network of a file")
+    command.add_argument("source", metavar="FILE", help="a weight file or checkpoint directory")
+    command.add_argument("--tensors", action="store_true", help="list all tensors")
+    command = commands.add_parser("convert", help="write weights under another library's names")
+    command.add_argument("source", metavar="IN", help="a weight file or checkpoint directory")
+    command.add_argument("target", metavar="OUT", help="the .safetensors file to write")
+    command.add_argument("--layout", choices=SAVED, required=True, help="the library of the names")
+    command.add_argument("--model", metavar="NAME", help="the network; required if several fit")
     args = parser.parse_args(argv)
     try:
         if args.command == "inspect":
-            inspect(args.file, args.tensors)
+            inspect(args.source, args.tensors)
         else:
             convert(args.source, args.target, args.layout, args.model)
     except (ValueError, OSError) as error:
@@ -44,24 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def inspect(path: str, list_tensors: bool = False) -> None:
-    """Prints a file's format, layout, network, classes, size, and on request its tensors."""
+    """Print a file's format, layout, network, classes and size, and optionally its tensors."""
     file = read_file(path)
-    found = recognise(file.tensors)
+    detected = detect_layout(file.tensors)
     values = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
     types = sorted({str(tensor.dtype) for tensor in file.tensors.values()})
     rows = {
         "file": path,
         "format": file.format,
         "tensors": f"{len(file.tensors):,} with {values:,} values of {', '.join(types)}",
-        "layout": "not recognised",
+        "layout": "not recognized",
     }
-    if found:
-        fitting = guess_models(file, found)
-        rows["layout"] = found.name
-        rows["blocks"] = "-".join(map(str, found.stage_sizes))
-        rows["network"] = " or ".join(fitting) or "none that has a name here"
+    if detected:
+        fitting = guess_models(file, detected)
+        rows["layout"] = detected.name
+        rows["blocks"] = "-".join(map(str, detected.stage_sizes))
+        rows["network"] = " or ".join(fitting) or "not a named model"
         if fitting:
-            classes = count_classes(create_model(fitting[0]), file, found)
+            classes = count_classes(create_model(fitting[0]), file, detected)
             rows["classes"] = "no head" if classes is None else f"{classes:,}"
     rows |= {f"({key})": value for key, value in file.metadata.items()}
     for key, value in rows.items():
@@ -73,25 +73,27 @@ def inspect(path: str, list_tensors: bool = False) -> None:
 
 
 def convert(source: str, target: str, layout: str, model: str | None = None) -> None:
-    """Reads ``source`` and writes it to ``target`` in ``layout``; prints what became of it."""
+    """Read ``source``, write it to ``target`` in ``layout`` and print the report."""
     model = model or _only_model(source)
     variables, report = read_weights(model, source)
     head = variables["params"].get("head")
     classes = 0 if head is None else head["bias"].shape[0]
-    save_variables(variables, target, create_model(model, num_classes=classes), layout)
+    network = create_model(model, num_classes=classes)
+    save_weights(variables, target, model=network, layout=layout)
     print(report)
     print(f"wrote {target}: {model}, {classes:,} classes, {layout} names")
 
 
 def _only_model(source: str) -> str:
+    """Return the only model that fits the file, or the one in the file's metadata."""
     file = read_file(source)
-    found = recognise(file.tensors)
-    fitting = guess_models(file, found) if found else []
+    detected = detect_layout(file.tensors)
+    fitting = guess_models(file, detected) if detected else []
     if file.metadata.get("model") in fitting:
         return file.metadata["model"]
     if len(fitting) != 1:
-        names = " or ".join(fitting) or "no named network"
-        raise WeightsError(f"{source} fits {names}; tell which with --model NAME")
+        names = " or ".join(fitting) or "no named model"
+        raise WeightsError(f"{source} fits {names}; choose the network with --model NAME")
     return fitting[0]
 
 

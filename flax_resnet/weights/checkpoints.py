@@ -1,13 +1,14 @@
-"""This project's own checkpoints, which Orbax wrote.
+"""Read the trainer's own checkpoints, written by Orbax.
 
-A run keeps them in ``WORKDIR/checkpoints/STEP/default``, a tree with ``params`` and
-``batch_stats`` beside the optimizer's state, which is not read here. Where the run kept a moving
-average of both, ``ema``, that is what is read unless told otherwise. Tensors come
-out as ``params/stage1_block1/conv1/kernel``.
+A run keeps them in ``WORKDIR/checkpoints/STEP/default``: a tree with ``params``,
+``batch_stats`` and the optimizer state, which is not read here. If the run maintained an
+exponential moving average (EMA) of both, ``ema``, that is read by default. Tensors are named
+like ``params/stage1_block1/conv1/kernel``.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_resnet.weights import manifest
+from flax_resnet.weights import leaves, manifest
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, wrap_read_errors
 
 FOLDER = "checkpoints"
@@ -24,42 +25,51 @@ _COLLECTIONS = ("params", "batch_stats")
 
 
 def steps_in(folder: str | os.PathLike[str]) -> list[int]:
-    """The steps that a folder of checkpoints has, in order; none where it is not there."""
+    """Return the steps in a checkpoint folder, ascending; empty if it does not exist."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    # Of names such as 0099 and ² int() or isdigit() takes some, and none is what a step has.
+    # int() accepts 0099 and isdigit() accepts ²; neither is the name of a step.
     return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def best_in(folder: str | os.PathLike[str]) -> tuple[int, float] | None:
-    """The step of the best top-1 and that top-1, if any was evaluated; of equals the last."""
-    top1s = [
-        (manifest.read_metrics(os.path.join(folder, str(s))).get("top1"), s)
-        for s in steps_in(folder)
-    ]
-    top1, step = max((pair for pair in top1s if pair[0] is not None), default=(0.0, None))
+    """Return the step with the best top-1 accuracy (ties: the latest) and that accuracy.
+
+    None if no step was evaluated.
+    """
+    metrics = {s: manifest.read_metrics(os.path.join(folder, str(s))) for s in steps_in(folder)}
+    top1s = [(values["top1"], s) for s, values in metrics.items() if values.get("top1") is not None]
+    top1, step = max(top1s, default=(0.0, None))
     return None if step is None else (step, top1)
 
 
 def check_step(folder: str | os.PathLike[str], step: int) -> bool:
-    """Whether a step has to be sealed. Raises OSError or ValueError where it is not, as it was.
+    """Verify a step by its manifest and return whether it must have one.
 
-    Where nothing until there is sealed, something else wrote it; it is as good as it can be read.
+    If neither this step nor an earlier one has a manifest, another program wrote them, and
+    nothing is verified.
+
+    Raises:
+      OSError, ValueError: the step does not match its manifest, or has none but must have.
     """
-    paths = [os.path.join(folder, str(other)) for other in steps_in(folder) if other <= step]
-    sealed = any(map(manifest.exists, paths))
-    if sealed:
+    earlier = [os.path.join(folder, str(other)) for other in steps_in(folder) if other <= step]
+    required = any(map(manifest.exists, earlier))
+    if required:
         manifest.verify(os.path.join(folder, str(step)))
-    return sealed
+    return required
 
 
-def check_tree(tree: Path) -> None:
-    """Raises WeightsError where what :func:`find_checkpoint` found is not as it was sealed."""
+def verify_checkpoint(tree: Path) -> None:
+    """Verify the result of :func:`find_checkpoint` by the manifest of its step.
+
+    Raises:
+      WeightsError: it does not match.
+    """
     step = Path(os.path.abspath(tree))
     step = step.parent if step.name == "default" else step
     try:
         if step.name in map(str, steps_in(step.parent)):
             check_step(step.parent, int(step.name))
-        elif manifest.exists(step):  # a copy by another name
+        elif manifest.exists(step):  # a copy with another name
             manifest.verify(step)
     except (OSError, ValueError) as error:
         raise WeightsError(
@@ -68,10 +78,13 @@ def check_tree(tree: Path) -> None:
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The directory of the tree itself in ``path``: a workdir, its checkpoints, a step or item.
+    """Return the directory of the last step's tree, or None if there is no checkpoint.
 
-    Of several steps the last. None where there is no checkpoint; WeightsError where the last step
-    was sealed and has no tree any more.
+    Args:
+      path: a workdir, its checkpoint folder, a step or the tree itself.
+
+    Raises:
+      WeightsError: the last step has a manifest but no tree.
     """
     for place in (path, path / "default"):
         if (place / "_METADATA").exists():
@@ -79,20 +92,25 @@ def find_checkpoint(path: Path) -> Path | None:
     for parent in (path / FOLDER, path):
         for step in reversed(steps_in(parent)):
             folder = parent / str(step)
-            if (found := find_checkpoint(folder)) is not None:
-                return found
-            if manifest.exists(str(folder)):
+            if (tree := find_checkpoint(folder)) is not None:
+                return tree
+            if manifest.exists(folder):
                 raise WeightsError(
                     f"{folder} is damaged: it has no tree; name another step's folder"
                 )
     return None
 
 
-def read_checkpoint(path: Path, average: bool | None = None) -> WeightFile:
-    """Reads the tree that :func:`find_checkpoint` found.
+def read_checkpoint(path: Path, use_ema: bool | None = None) -> WeightFile:
+    """Read the tree at ``path``, the result of :func:`find_checkpoint`.
 
-    ``average`` says whether to read the moving average; by default where there is one. Raises
-    WeightsError where Orbax is missing or the tree has no ``params``, or no average and is to.
+    Args:
+      path: the directory of the tree.
+      use_ema: whether to read the EMA of the weights; by default, if there is one.
+
+    Raises:
+      WeightsError: Orbax is not installed, the tree is damaged, or it has no ``params`` or not
+        the EMA.
     """
     try:
         import orbax.checkpoint as ocp
@@ -102,44 +120,47 @@ def read_checkpoint(path: Path, average: bool | None = None) -> WeightFile:
     reader = ocp.PyTreeCheckpointer()
     with wrap_read_errors(str(path)):
         tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
-        averaged = tree.get("ema") or {}
-        if average and not averaged:
-            raise WeightsError(f"{path} has no moving average: its run kept none")
-        average = bool(averaged) if average is None else average
-        source = averaged if average else tree
-        wanted = {name: source[name] for name in _COLLECTIONS if source.get(name)}
-    if "params" not in wanted:
+        ema = tree.get("ema") or {}
+        if use_ema and not ema:
+            raise WeightsError(f"{path} has no EMA of the weights: its run kept none")
+        use_ema = bool(ema) if use_ema is None else use_ema
+        source = ema if use_ema else tree
+        collections = {name: source[name] for name in _COLLECTIONS if source.get(name)}
+    if "params" not in collections:
         raise WeightsError(f"{path} has no 'params'; it has {', '.join(map(str, tree)) or 'none'}")
-    item = {"ema": wanted} if average else wanted
-    restored: dict[str, Any] = {}
+    item = {"ema": collections} if use_ema else collections
+    restored: dict[leaves.Path, Any] = {}
 
-    def read(keys: tuple[str, ...]) -> np.ndarray:
+    def read(leaf: leaves.Path) -> np.ndarray:
         if not restored:
             args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
             request = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
             tree = reader.restore(path, args=request)
-            restored.update(tree["ema"] if average else tree)
-        value: Any = restored
-        for key in keys:
-            value = value[key]
-        return np.asarray(value)
+            restored.update(leaves.flatten(tree["ema"] if use_ema else tree))
+        return np.asarray(restored[leaf])
 
-    tensors = {}
-    for keypath, leaf in jax.tree_util.tree_flatten_with_path(wanted)[0]:
-        keys = tuple(entry.key for entry in keypath)
-        tensors["/".join(keys)] = Tensor(
-            tuple(leaf.shape), np.dtype(leaf.dtype), lambda keys=keys: read(keys)
+    tensors = {
+        "/".join(leaf): Tensor(
+            tuple(array.shape), np.dtype(array.dtype), functools.partial(read, leaf)
         )
-    what = "the moving average in " if average else ""
-    notes = (f"read {what}{path}",)
-    return WeightFile("Orbax checkpoint", tensors, _described(path), notes)
+        for leaf, array in leaves.flatten(collections).items()
+    }
+    info = read_run_info(path)
+    return WeightFile(
+        "Orbax checkpoint",
+        tensors,
+        {"model": str(info["model"])} if "model" in info else {},
+        (f"read {'the EMA of the weights in ' if use_ema else ''}{path}",),
+    )
 
 
-def _described(path: Path) -> dict[str, str]:
-    """The network's name where the run beside the checkpoint tells it."""
-    for folder in list(path.parents)[:3]:  # WORKDIR/checkpoints/STEP/default
+def read_run_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return ``run.json`` of the workdir that ``path`` is or belongs to; empty if there is none."""
+    path = Path(os.path.abspath(path))
+    for folder in (path, *list(path.parents)[:3]):  # WORKDIR/checkpoints/STEP/default
         try:
-            return {"model": str(json.loads((folder / "run.json").read_text("utf-8"))["model"])}
-        except (OSError, ValueError, KeyError, TypeError):
+            info = json.loads((folder / "run.json").read_text("utf-8"))
+        except (OSError, ValueError):
             continue
+        return info if isinstance(info, dict) else {}
     return {}

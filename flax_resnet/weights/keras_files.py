@@ -1,8 +1,8 @@
-"""Keras's ``.h5``, ``.weights.h5`` and ``.keras`` files, read by h5py.
+"""Read Keras's ``.h5``, ``.weights.h5`` and ``.keras`` files with h5py.
 
-Tensors come out as ``LAYER/VARIABLE``: ``conv2_block1_1_conv/kernel``,
+Tensors are named ``LAYER/VARIABLE``: ``conv2_block1_1_conv/kernel``,
 ``conv2_block1_1_bn/moving_mean``. ``.weights.h5`` numbers its groups by class
-(``conv2d_1``) and its variables by position; the layer's own name is an attribute.
+(``conv2d_1``) and its variables by position; the layer's name is an attribute.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from flax_resnet.resnet import ResNet
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
-# Keras's batch norm divides by sqrt(var + 1.001e-5) in its ResNets.
+# Batch norm in Keras's ResNets divides by sqrt(var + 1.001e-5).
 KERAS_EPSILON = 1.001e-5
 
-# What the files that Keras publishes call the last layer, from before its renaming.
+# The old name of the last layer, which Keras's published files still have.
 _OLD_NAMES = {"probs": "predictions"}
 
 _NUMBERED = {
@@ -32,10 +32,11 @@ _NUMBERED = {
 
 
 def read_keras(path: Path) -> WeightFile:
-    """Reads an HDF5 file of Keras 2 or 3, or a ``.keras`` archive.
+    """Read an HDF5 file of Keras 2 or 3, or a ``.keras`` archive.
 
-    Raises WeightsError where h5py is missing or the file refers to another, and what
-    zipfile and h5py raise where it is damaged.
+    Raises:
+      WeightsError: h5py is not installed, or the file refers to another file.
+      Exception: the file is damaged; whatever zipfile and h5py raise.
     """
     try:
         import h5py
@@ -47,7 +48,7 @@ def read_keras(path: Path) -> WeightFile:
     kind = "Keras HDF5"
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            # Keras never compresses; a compressed entry could unfold to any size.
+            # Keras never compresses, and a compressed entry could expand to any size.
             if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
                 raise WeightsError(f"{path} is compressed, which Keras never does: save it again")
             source, kind = io.BytesIO(archive.read("model.weights.h5")), "Keras archive"
@@ -62,14 +63,15 @@ def read_keras(path: Path) -> WeightFile:
         if name is not None:
             tensors[name] = Tensor(tuple(node.shape), node.dtype, lambda: node[()])
 
-    # Open while any tensor may still be read: the datasets hold on to it.
+    # The datasets keep the file open as long as tensors may be read.
     h5py.File(source, "r").visititems(visit)
     return WeightFile(kind, tensors)
 
 
 def _name(dataset: Any) -> str | None:
+    """Return ``LAYER/VARIABLE``, or None if the dataset is not a variable of a layer in use."""
     parent, _, variable = dataset.name.rpartition("/")
-    if not parent.endswith("/vars"):  # as Keras 2 wrote it: …/LAYER/kernel:0
+    if not parent.endswith("/vars"):  # Keras 2: …/LAYER/kernel:0
         layer = parent.rpartition("/")[2]
         return f"{_OLD_NAMES.get(layer, layer)}/{variable.partition(':')[0]}"
     group = dataset.parent
@@ -81,12 +83,12 @@ def _name(dataset: Any) -> str | None:
 
 
 def fold(tensors: dict[str, Tensor], model: ResNet) -> dict[str, Tensor]:
-    """Takes a convolution's bias into the batch norm that follows it.
+    """Fold convolution biases and Keras's epsilon into the batch norms that follow.
 
-    ``norm(conv(x) + b)`` with mean ``m`` equals ``norm(conv(x))`` with mean ``m - b``. The
-    norm of ``NAME_conv`` is ``NAME_bn``; where there is none (the pre-activation nets' stem,
-    shortcuts and last convolutions) the bias stays, as it does for a network that has biases
-    everywhere. Keras's epsilon, where it differs from the network's, goes into the variance.
+    ``norm(conv(x) + b)`` with mean ``m`` equals ``norm(conv(x))`` with mean ``m - b``. The norm
+    of ``NAME_conv`` is ``NAME_bn``. Without one (stem, shortcuts and last convolutions of
+    pre-activation networks) the bias is kept, as for networks with biases everywhere. The
+    variance absorbs the difference between Keras's epsilon and the network's.
     """
     folded = dict(tensors)
     for name, tensor in tensors.items():
@@ -106,8 +108,8 @@ def _changed(tensor: Tensor, change: Callable[[np.ndarray], np.ndarray]) -> Tens
     return Tensor(tensor.shape, tensor.dtype, lambda: change(tensor.read()))
 
 
-def strides_fit(model: ResNet) -> bool:
-    """Whether the network halves its maps where Keras's do, of which the names tell nothing."""
+def strides_match(model: ResNet) -> bool:
+    """Return whether the network downsamples where Keras's do, which names do not show."""
     if model.preactivation:
         return model.stride_block == "last"
     return model.stride_block == "first" and (

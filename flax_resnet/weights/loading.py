@@ -1,8 +1,9 @@
-"""Foreign tensors to our variables."""
+"""Load the tensors of a weight file into a network's variables."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,29 +16,73 @@ from flax_resnet.resnet import ResNet
 from flax_resnet.variants import VARIANTS, create_model
 from flax_resnet.weights import keras_files
 from flax_resnet.weights.files import read_file
-from flax_resnet.weights.leaves import Path, flat, leaf_shapes, title
-from flax_resnet.weights.names import (
+from flax_resnet.weights.layouts import (
     HUGGINGFACE,
     KERAS,
     TIMM,
     DetectedLayout,
     Layout,
-    recognise,
-    unnamed_fields,
+    detect_layout,
+    metadata_fields,
 )
-from flax_resnet.weights.report import Report, some
+from flax_resnet.weights.leaves import STEMS, Path, describe_model, flatten, leaf_shapes
+from flax_resnet.weights.report import Report, first_names
 from flax_resnet.weights.tensors import (
     Tensor,
     WeightFile,
     WeightsError,
     is_float,
-    shortened,
+    truncate,
     wrap_read_errors,
 )
 
+_log = logging.getLogger(__name__)
+
 _HEAD = "head"
-_MOST_CLASSES = 1_000_000
-_MOST_CHANNELS = 10_000
+_MAX_CLASSES = 1_000_000
+_MAX_CHANNELS = 10_000
+
+
+def load_weights(
+    model: str | ResNet,
+    path: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    strict: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Load a weight file or checkpoint into the variables of a network.
+
+    The format is recognized by the file's content and the layout by its tensor names:
+    torchvision, timm or Hugging Face Transformers in ``.safetensors`` or ``.pth``/``.pt``/
+    ``.bin``, Keras Applications in ``.h5``/``.weights.h5``/``.keras``, the names of this library
+    in ``.npz``. A directory may be an Orbax checkpoint or a workdir, whose last step is read.
+
+    The report on loaded, skipped, missing and mismatched tensors is logged, as a warning unless
+    it is complete; :func:`read_weights` returns it. The stem gets as many image channels as it
+    has in the file.
+
+    Args:
+      model: a name in :func:`flax_resnet.list_models`, or a network.
+      path: the file or directory.
+      num_classes: number of classes of the head, by default that of the network, or of the file
+        if ``model`` is a name. If the file has another number or no head, the head is newly
+        initialized. 0 omits it.
+      strict: reject a file that lacks any tensor of the stem and blocks or has additional ones.
+        Otherwise, whatever fits is loaded and the rest is newly initialized.
+      seed: seed of newly initialized leaves, as in :func:`flax_resnet.init_variables`.
+
+    Returns:
+      ``{"params", "batch_stats"}`` as float32 NumPy arrays.
+
+    Raises:
+      WeightsError: the file is missing, empty, truncated, damaged, of an unknown format or
+        another network, would run code, or has values that are not finite or not floating
+        point. The message has one line that says what to do.
+    """
+    variables, report = read_weights(model, path, num_classes=num_classes, strict=strict, seed=seed)
+    _log.log(logging.INFO if report.complete else logging.WARNING, "%s", report)
+    return variables
 
 
 def read_weights(
@@ -48,152 +93,161 @@ def read_weights(
     strict: bool = True,
     seed: int = 0,
 ) -> tuple[dict[str, Any], Report]:
-    """Reads ``path`` as :func:`flax_resnet.load_weights` does; gives the report too."""
+    """Load a file like :func:`load_weights`, and return the variables and the report."""
     file = read_file(path)
-    found = recognise(file.tensors)
-    if found is None:
+    detected = detect_layout(file.tensors)
+    if detected is None:
         raise WeightsError(
             f"{path} has no layer names of torchvision, timm, Hugging Face, Keras or flax-resnet:"
-            f" its {len(file.tensors)} tensors are {some(file.tensors)}"
+            f" its {len(file.tensors)} tensors are {first_names(file.tensors)}"
         )
-    network = _network(model, num_classes, file, found)
-    tensors = _plain_tensors(file, found, network)
-    channels = _channels(network, found.layout, tensors)
-    expected = leaf_shapes(network, channels)
-    fitting, report = _match(network, file, found, tensors, expected, str(path))
-    if strict and (problems := _problems(network, report, found)):
-        raise _wrong_network(str(path), model, file, found, problems)
+    network = _network(model, num_classes, file, detected)
+    tensors = _network_tensors(file, detected, network)
+    channels = _image_channels(network, detected.layout, tensors)
+    shapes = leaf_shapes(network, channels)
+    sources, report = _match(network, file, detected, tensors, shapes, str(path))
+    if strict and (problems := _problems(network, report, detected)):
+        fitting = " or ".join(guess_models(file, detected))
+        fits = f"it fits {fitting}: use that model" if fitting else "no named model fits"
+        raise WeightsError(
+            f"{path} does not match {describe_model(model)}: {'; '.join(problems)}. Its stages have"
+            f" {'-'.join(map(str, detected.stage_sizes))} blocks; {fits}. In Python, strict=False"
+            " loads whatever fits"
+        )
     variables = {
-        leaf: _values(tensors[name], leaf, expected[leaf], found.layout, f"{path}: {name}")
-        for leaf, name in fitting.items()
+        leaf: _values(tensors[name], leaf, shapes[leaf], detected.layout, f"{path}: {name}")
+        for leaf, name in sources.items()
     }
-    fresh = (*report.missing, *(name for name, *_ in report.mismatched))
-    if fresh:
-        drawn = flat(init_variables(network, seed, (64, 64, channels)))
-        variables |= {path: drawn[path] for path in expected if "/".join(path) in fresh}
-    return unflatten_dict({path: variables[path] for path in expected}), report
+    if len(variables) < len(shapes):
+        initial = flatten(init_variables(network, seed, (64, 64, channels)))
+        variables = {leaf: variables.get(leaf, initial[leaf]) for leaf in shapes}
+    return unflatten_dict(variables), report
 
 
-def guess_models(file: WeightFile, found: DetectedLayout) -> list[str]:
-    """The named networks that the file's tensors fit exactly, but for the head's classes.
+def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
+    """Return the named models that fit the file's tensors except for the number of classes.
 
-    Of several, those that the file hardly means are left out.
+    Models with doubts in the report are included only if all have some.
     """
     fitting = []
     for name, row in VARIANTS.items():
-        if tuple(row["stage_sizes"]) != found.stage_sizes:
+        if tuple(row["stage_sizes"]) != detected.stage_sizes:
             continue
-        network = _network(name, None, file, found)
-        tensors = _plain_tensors(file, found, network)
-        expected = leaf_shapes(network, _channels(network, found.layout, tensors))
-        _, report = _match(network, file, found, tensors, expected, "")
-        if not _problems(network, report, found):
+        network = _network(name, None, file, detected)
+        tensors = _network_tensors(file, detected, network)
+        shapes = leaf_shapes(network, _image_channels(network, detected.layout, tensors))
+        _, report = _match(network, file, detected, tensors, shapes, "")
+        if not _problems(network, report, detected):
             fitting.append((name, report.doubts))
     return [name for name, doubts in fitting if not doubts] or [name for name, _ in fitting]
 
 
-def count_classes(model: ResNet, file: WeightFile, found: DetectedLayout) -> int | None:
-    """The classes of the file's head, where the network has it; None where it has none."""
-    name = found.layout.tensor(model, ("params", _HEAD, "bias"))
-    shape = next((t.shape for n, t in file.tensors.items() if found.plain(n) == name), ())
+def count_classes(model: ResNet, file: WeightFile, detected: DetectedLayout) -> int | None:
+    """Return the number of classes of the file's head, or None if it has no head."""
+    name = detected.layout.tensor_name(model, ("params", _HEAD, "bias"))
+    shape = next((t.shape for n, t in file.tensors.items() if detected.strip_prefix(n) == name), ())
     if len(shape) != 1 or not shape[0]:
         return None
-    return _sane(shape[0], _MOST_CLASSES, "classes")
+    return _limited(shape[0], _MAX_CLASSES, "classes")
 
 
-def _sane(number: int, most: int, what: str) -> int:
-    """Refuses what a damaged file claims before memory is given to it."""
-    if number > most:
-        raise WeightsError(f"the file claims {number:,} {what}, more than {most:,}: it is damaged")
+def _limited(number: int, maximum: int, unit: str) -> int:
+    """Reject an excessive number in a damaged file before memory is allocated for it."""
+    if number > maximum:
+        raise WeightsError(
+            f"the file claims {number:,} {unit}, more than {maximum:,}: it is damaged"
+        )
     return number
 
 
-def _plain_tensors(file: WeightFile, found: DetectedLayout, model: ResNet) -> dict[str, Tensor]:
-    tensors = {found.plain(name): tensor for name, tensor in file.tensors.items()}
-    return keras_files.fold(tensors, model) if found.layout is KERAS else tensors
+def _network_tensors(
+    file: WeightFile, detected: DetectedLayout, model: ResNet
+) -> dict[str, Tensor]:
+    """Return the file's tensors without name prefixes, and Keras's with our norm semantics."""
+    tensors = {detected.strip_prefix(name): tensor for name, tensor in file.tensors.items()}
+    return keras_files.fold(tensors, model) if detected.layout is KERAS else tensors
 
 
 def _network(
-    model: str | ResNet, num_classes: int | None, file: WeightFile, found: DetectedLayout
+    model: str | ResNet, num_classes: int | None, file: WeightFile, detected: DetectedLayout
 ) -> ResNet:
-    """The network to fill: of a name, with the file's number of classes unless told."""
+    """Return the network to load into; a name gets the file's number of classes by default."""
     network = create_model(model) if isinstance(model, str) else model
     if isinstance(model, str) and num_classes is None:
-        num_classes = count_classes(network, file, found)
+        num_classes = count_classes(network, file, detected)
     return network if num_classes is None else network.clone(num_classes=num_classes)
 
 
-def _channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int:
-    """The image channels that the file's stem takes; 3 where it cannot be told."""
-    for stem in ("stem_conv", "stem_conv1"):
-        tensor = tensors.get(layout.tensor(model, ("params", stem, "kernel")) or "")
+def _image_channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int:
+    """Return the image channels of the file's stem, or 3 if it has no stem."""
+    for stem in STEMS:
+        tensor = tensors.get(layout.tensor_name(model, ("params", stem, "kernel")) or "")
         if tensor is not None and len(tensor.shape) == 4:
             channels = tensor.shape[1 if layout.torch else 2]
-            return _sane(channels, _MOST_CHANNELS, "image channels")
+            return _limited(channels, _MAX_CHANNELS, "image channels")
     return 3
 
 
 def _match(
     model: ResNet,
     file: WeightFile,
-    found: DetectedLayout,
+    detected: DetectedLayout,
     tensors: Mapping[str, Tensor],
-    expected: Mapping[Path, tuple[int, ...]],
+    shapes: Mapping[Path, tuple[int, ...]],
     path: str,
 ) -> tuple[dict[Path, str], Report]:
-    """Which tensor fills which leaf, by name and shape; no values are read."""
-    fitting: dict[Path, str] = {}
+    """Return the tensor name for each leaf, by name and shape; no values are read."""
+    sources: dict[Path, str] = {}
     missing, mismatched, used = [], [], set()
-    for leaf, shape in expected.items():
-        name = found.layout.tensor(model, leaf)
+    for leaf, shape in shapes.items():
+        name = detected.layout.tensor_name(model, leaf)
         used.add(name)
         if name is None or name not in tensors:
             missing.append("/".join(leaf))
             continue
         theirs = tensors[name].shape
-        if _is_torch_kernel(found.layout, leaf):
+        if _is_torch_kernel(detected.layout, leaf):
             theirs = _shape_from_torch(theirs, shape)
         if theirs == shape:
-            fitting[leaf] = name
+            sources[leaf] = name
         else:
             mismatched.append(("/".join(leaf), theirs, shape))
-    # How often PyTorch's norms were updated; nothing here has a use for it.
-    counter = "num_batches_tracked"
+    counter = "num_batches_tracked"  # PyTorch's count of norm updates, unused here
     report = Report(
         path=path,
         format=file.format,
-        layout=found.name,
-        loaded=tuple("/".join(leaf) for leaf in fitting),
+        layout=detected.name,
+        loaded=tuple("/".join(leaf) for leaf in sources),
         skipped=tuple(n for n in tensors if n not in used and not n.endswith(counter)),
         missing=tuple(missing),
         mismatched=tuple(mismatched),
         notes=file.notes,
-        doubts=_doubts(model, file, found),
+        doubts=_doubts(model, file, detected),
     )
-    return fitting, report
+    return sources, report
 
 
-def _doubts(model: ResNet, file: WeightFile, found: DetectedLayout) -> tuple[str, ...]:
-    """What the names cannot tell, but a file of this layout hardly means."""
-    if "layout" in file.metadata:  # saved here
-        ours, theirs = unnamed_fields(model), _saved_fields(file)
+def _doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tuple[str, ...]:
+    """Return differences from the file's probable network that its tensors' names do not show."""
+    if "layout" in file.metadata:  # written by save_weights
+        ours, theirs = metadata_fields(model), _saved_fields(file)
         return tuple(
-            f"the file is of a network with {field}={shortened(repr(theirs[field]))}, this one has"
+            f"the file is from a network with {field}={truncate(repr(theirs[field]))}, this one has"
             f" {ours[field]!r}: its logits will differ"
             for field in ours
             if field in theirs and theirs[field] != ours[field]
         )
     in_1x1 = model.block == "bottleneck" and model.stride_conv == "1x1"
-    if found.layout in (TIMM, HUGGINGFACE) and in_1x1 and not model.preactivation:
+    if detected.layout in (TIMM, HUGGINGFACE) and in_1x1 and not model.preactivation:
         return (
-            "torchvision, timm and Hugging Face have a bottleneck's stride in the 3×3, this network"
-            " in the first 1×1: for their weights take one with stride_conv='3x3'",
+            "torchvision, timm and Hugging Face have the stride of a bottleneck in its 3×3"
+            " convolution, this network in the first 1×1: use stride_conv='3x3' for their weights",
         )
     return ()
 
 
 def _saved_fields(file: WeightFile) -> dict[str, Any]:
-    """What save_weights wrote of the network; empty where it did not, or wrote no such thing."""
+    """Return the network's fields that save_weights wrote; empty if absent or invalid."""
     try:
         fields = json.loads(file.metadata.get("fields", "{}"))
     except (ValueError, RecursionError):
@@ -201,43 +255,31 @@ def _saved_fields(file: WeightFile) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _problems(model: ResNet, report: Report, found: DetectedLayout) -> list[str]:
-    """Why the file is another network's; empty where all but the head fits, and all is used."""
-    if found.layout is KERAS and not keras_files.strides_fit(model):
-        return ["Keras halves the maps elsewhere, so that its weights would give other logits"]
+def _problems(model: ResNet, report: Report, detected: DetectedLayout) -> list[str]:
+    """Return why the file belongs to another network; empty if all but the head matches."""
+    if detected.layout is KERAS and not keras_files.strides_match(model):
+        return ["Keras's network downsamples elsewhere, so its weights would give other logits"]
     missing = [name for name in report.missing if name.split("/")[1] != _HEAD]
     shapes = [
-        f"{name} is {theirs}, not {ours}"
+        f"{name} has {theirs}, not {ours}"
         for name, theirs, ours in report.mismatched
         if name.split("/")[1] != _HEAD or theirs[:-1] != ours[:-1]
     ]
-    left = [name for name in report.skipped if found.in_network(name)]
+    skipped = [name for name in report.skipped if detected.in_network(name)]
     return [
-        f"{len(names)} {what} ({some(names)})"
-        for what, names in (
+        f"{len(names)} {problem} ({first_names(names)})"
+        for problem, names in (
             ("leaves are missing", missing),
             ("shapes differ", shapes),
-            ("tensors have no place", left),
+            ("tensors are not in the network", skipped),
         )
         if names
     ]
 
 
-def _wrong_network(
-    path: str, model: str | ResNet, file: WeightFile, found: DetectedLayout, problems: list[str]
-) -> WeightsError:
-    fitting = " or ".join(guess_models(file, found))
-    fits = f"{fitting} fits: name that one" if fitting else "no network that has a name here fits"
-    return WeightsError(
-        f"{path} is not of {title(model)}: {'; '.join(problems)}. Its stages have"
-        f" {'-'.join(map(str, found.stage_sizes))} blocks; {fits}. In Python, strict=False takes"
-        " what can be taken"
-    )
-
-
 def _shape_from_torch(theirs: tuple[int, ...], ours: tuple[int, ...]) -> tuple[int, ...]:
     if len(theirs) == 4 and len(ours) == 2 and theirs[2:] == (1, 1):
-        theirs = theirs[:2]  # a 1×1 convolution over one pixel is a linear layer
+        theirs = theirs[:2]  # a 1×1 convolution of one pixel is a linear layer
     if len(theirs) == 4:
         return (*theirs[2:], theirs[1], theirs[0])
     return theirs[::-1]
@@ -248,15 +290,15 @@ def _is_torch_kernel(layout: Layout, leaf: Path) -> bool:
 
 
 def _values(
-    tensor: Tensor, leaf: Path, shape: tuple[int, ...], layout: Layout, where: str
+    tensor: Tensor, leaf: Path, shape: tuple[int, ...], layout: Layout, source: str
 ) -> np.ndarray:
-    """Copies a tensor whose shape is known to fit into a float32 array of our order."""
+    """Return a matching tensor's values as a new float32 array with our axis order."""
     if not is_float(tensor.dtype):
         raise WeightsError(
-            f"{where} is {tensor.dtype}, not floating point; quantised weights must be"
-            " turned back to float32 first"
+            f"{source} is {tensor.dtype}, not floating point; convert quantized weights to float32"
+            " first"
         )
-    with wrap_read_errors(where):
+    with wrap_read_errors(source):
         array = tensor.read()
     if _is_torch_kernel(layout, leaf):
         linear = len(shape) == 2
@@ -267,10 +309,10 @@ def _values(
     if not finite.all():
         first = np.unravel_index(np.argmin(finite), shape)
         raise WeightsError(
-            f"{where} has {int((~finite).sum())} of {values.size} values that are not finite,"
-            f" the first {values[first]} at {tuple(map(int, first))} in our order of axes;"
-            " the run that wrote it diverged, or the file is damaged: take an earlier checkpoint"
+            f"{source}: {int((~finite).sum())} of {values.size} values are not finite, the first"
+            f" {values[first]} at {tuple(map(int, first))} in our axis order; training diverged or"
+            " the file is damaged: use an earlier checkpoint"
         )
     if leaf[-1] == "var" and values.size and values.min() < 0:
-        raise WeightsError(f"{where} is a variance, but holds {values.min()}; the file is damaged")
+        raise WeightsError(f"{source} is a variance but has {values.min()}; the file is damaged")
     return values

@@ -1,10 +1,10 @@
-"""PyTorch's ``.pth`` / ``.pt`` / ``.bin`` files, read without PyTorch and without running code.
+"""Read PyTorch's ``.pth``/``.pt``/``.bin`` files without PyTorch and without running code.
 
-``torch.save`` writes a zip archive: ``data.pkl`` describes the objects, ``data/KEY`` holds
-the raw values of each storage (https://docs.pytorch.org/docs/stable/notes/serialization.html).
-A pickle is a program for a small stack machine, and Python's own machine imports and calls
-whatever the program names. The machine here knows only the instructions that state dicts
-need, imports nothing, and gives the few names it knows a fixed meaning of its own.
+``torch.save`` writes a zip archive: ``data.pkl`` describes the objects, and ``data/KEY`` has the
+raw values of each storage (https://docs.pytorch.org/docs/stable/notes/serialization.html).
+A pickle is a program for a stack machine, and Python's interpreter of it imports and calls
+whatever the program names. The interpreter here supports only the instructions that state dicts
+need, imports nothing, and maps a fixed set of names to its own functions.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from flax_resnet.weights.tensors import (
     Tensor,
     WeightFile,
     WeightsError,
-    is_sane_shape,
-    shortened,
+    is_valid_shape,
+    truncate,
 )
 
 _STORAGE_DTYPES = {
@@ -42,13 +42,13 @@ _STORAGE_DTYPES = {
     "BoolStorage": np.dtype(np.bool_),
 }
 
-# Where training scripts put the state dict, in the order of preference.
+# Keys under which training scripts save the state dict, in order of preference.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-    """A name that the pickle refers to; never imported."""
+    """A name that the pickle refers to; it is never imported."""
 
     name: str
 
@@ -68,21 +68,21 @@ class _View:
 
 
 class _Ignored(dict):
-    """Stands for an object that holds no weights, such as the script's arguments."""
+    """A placeholder for objects without weights, such as the script's arguments."""
 
 
 def _rebuild_tensor(args: tuple) -> _View:
     storage, offset, shape, strides = args[:4]
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise ValueError("a tensor without a storage")
-    if not is_sane_shape(shape, offset) or not is_sane_shape(strides):
-        raise ValueError("a tensor of more than 32 axes, or with a size outside 0 … 2**48")
+    if not is_valid_shape(shape, offset) or not is_valid_shape(strides):
+        raise ValueError("a tensor with more than 32 axes, or with a size outside 0 … 2**48")
     return _View(storage, offset, tuple(shape), tuple(strides))
 
 
 _CALLS: dict[str, Callable[[tuple], Any]] = (
     {
-        "collections.OrderedDict": lambda args: {},  # its items follow by SETITEMS
+        "collections.OrderedDict": lambda args: {},  # SETITEMS adds the items
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
         "torch._utils._rebuild_tensor": _rebuild_tensor,
         "torch._utils._rebuild_parameter": lambda args: args[0],
@@ -112,7 +112,7 @@ _CALLS: dict[str, Callable[[tuple], Any]] = (
     )
 )
 
-# Names that only stand in the arguments of those calls.
+# Names in the arguments of these calls.
 _NAMES = (
     set(_CALLS)
     | {f"torch.{storage}" for storage in _STORAGE_DTYPES}
@@ -124,11 +124,12 @@ _NAMES = (
 
 
 def read_torch(path: Path) -> WeightFile:
-    """Reads a zip archive of ``torch.save``.
+    """Read a zip archive of ``torch.save``.
 
-    Raises WeightsError for an archive that is TorchScript, refers to anything but tensors
-    and plain containers, or claims more values than it has, and what zipfile and pickletools
-    raise for one that is damaged.
+    Raises:
+      WeightsError: the archive is TorchScript, refers to anything but tensors and plain
+        containers, or claims more values than it has.
+      Exception: the archive is damaged; whatever zipfile and pickletools raise.
     """
     archive = zipfile.ZipFile(path)
     program = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -142,13 +143,13 @@ def read_torch(path: Path) -> WeightFile:
         state, notes = _state_dict(_interpret(_entry(archive, program)))
     except _Refused as error:
         raise WeightsError(
-            f"{path} refers to {error}, which no weights need: refused, and nothing was run."
+            f"{path} refers to {error}, which weights do not need: refused, and nothing was run."
             " Save plain tensors, torch.save(model.state_dict(), OUT), or use .safetensors"
         ) from None
     if not state:
         raise WeightsError(
-            f"{path} holds no tensors by name, nor under {', '.join(_WRAPPERS)}; save"
-            " model.state_dict()"
+            f"{path} has no named tensors, neither directly nor under {', '.join(_WRAPPERS)};"
+            " save model.state_dict()"
         )
     big_endian = (
         f"{folder}byteorder" in archive.namelist()
@@ -160,20 +161,20 @@ def read_torch(path: Path) -> WeightFile:
 
 
 class _Refused(Exception):
-    pass
+    """The pickle refers to something that weights do not need."""
 
 
 def _size(archive: zipfile.ZipFile, name: str) -> int:
-    # torch.save never compresses; a compressed entry could unfold to any size.
+    # torch.save never compresses, and a compressed entry could expand to any size.
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
         raise WeightsError(
-            f"{archive.filename} has the compressed entry {shortened(name)}, which torch.save"
-            " never writes"
+            f"{archive.filename} has a compressed entry {truncate(name)}, which torch.save never"
+            " writes"
         )
     stored = min(info.compress_size, os.path.getsize(str(archive.filename)))
     if info.file_size != stored:
-        raise _false_size(archive, name, stored)
+        raise _size_mismatch(archive, name, stored)
     return info.file_size
 
 
@@ -181,24 +182,24 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     size = _size(archive, name)
     raw = archive.read(name)
     if len(raw) != size:
-        raise _false_size(archive, name, len(raw))
+        raise _size_mismatch(archive, name, len(raw))
     return raw
 
 
-def _false_size(archive: zipfile.ZipFile, name: str, found: int) -> WeightsError:
+def _size_mismatch(archive: zipfile.ZipFile, name: str, actual: int) -> WeightsError:
     return WeightsError(
-        f"{archive.filename} is damaged: its entry {shortened(name)} claims"
-        f" {archive.getinfo(name).file_size:,} bytes and has {found:,}; fetch or save it again"
+        f"{archive.filename} is damaged: its entry {truncate(name)} claims"
+        f" {archive.getinfo(name).file_size:,} bytes but has {actual:,}; download or save it again"
     )
 
 
 class _Storages:
-    """The archive's raw values, each storage read once however many tensors share it."""
+    """The archive's storages, each read once even if several tensors share it."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, folder: str, big_endian: bool):
         self._path, self._archive, self._folder = path, archive, folder
         self._big_endian = big_endian
-        self._read: dict[_Storage, np.ndarray] = {}
+        self._cache: dict[_Storage, np.ndarray] = {}
 
     def tensor(self, name: str, view: _View) -> Tensor:
         entry = f"{self._folder}data/{view.storage.key}"
@@ -206,55 +207,49 @@ class _Storages:
             available = _size(self._archive, entry) // view.storage.dtype.itemsize
         except KeyError:
             raise WeightsError(
-                f"{self._path} lacks the values of {shortened(name)} ({shortened(entry)})"
+                f"{self._path} lacks the values of {truncate(name)} ({truncate(entry)})"
             ) from None
         values = math.prod(view.shape)
         if values and any(
             n > 1 and not stride for n, stride in zip(view.shape, view.strides, strict=True)
         ):
             raise WeightsError(
-                f"{self._path}: {shortened(name)} is an expanded view; save it with .contiguous()"
+                f"{self._path}: {truncate(name)} is an expanded view; save it with .contiguous()"
             )
-        needed = max(_end(view), values)  # one value may not stand for many
+        needed = max(_end(view), values)  # overlapping strides may not multiply values
         if values and needed > available:
-            shape = shortened(str(view.shape))
             raise WeightsError(
-                f"{self._path}: {shortened(name)} of shape {shape} needs"
-                f" {shortened(f'{needed:,}')} values, its storage has {available:,}; the file is"
+                f"{self._path}: {truncate(name)} of shape {truncate(str(view.shape))} needs"
+                f" {truncate(f'{needed:,}')} values, its storage has {available:,}; the file is"
                 " damaged"
             )
         return Tensor(view.shape, view.storage.dtype, lambda: self._values(entry, view))
 
     def _values(self, entry: str, view: _View) -> np.ndarray:
-        storage = view.storage
-        if storage not in self._read:
-            raw = _entry(self._archive, entry)
-            size = storage.dtype.itemsize
-            values = np.frombuffer(raw, f"u{size}", count=len(raw) // size)
-            self._read[storage] = (values.byteswap() if self._big_endian else values).view(
-                storage.dtype
-            )
-        values = self._read[storage]
+        storage, size = view.storage, view.storage.dtype.itemsize
         if not math.prod(view.shape):
             return np.empty(view.shape, storage.dtype)
-        if _end(view) > values.size:  # else the view would read memory that is not the file's
-            raise WeightsError(
-                f"{self._path} is damaged: {shortened(entry)} has {values.size:,} values of the"
-                f" {_end(view):,} that a tensor needs"
-            )
-        strides = [stride * storage.dtype.itemsize for stride in view.strides]
+        if storage not in self._cache:
+            raw = _entry(self._archive, entry)
+            values = np.frombuffer(raw, f"u{size}", count=len(raw) // size)
+            values = values.byteswap() if self._big_endian else values
+            self._cache[storage] = values.view(storage.dtype)
+        values = self._cache[storage]
+        strides = [stride * size for stride in view.strides]
+        # tensor() has compared the view's end with the entry's size, which _entry() enforces.
         return np.lib.stride_tricks.as_strided(
             values[view.offset :], view.shape, strides, writeable=False
         )
 
 
 def _end(view: _View) -> int:
-    """How many values of its storage a view that is not empty reaches over."""
+    """Return one past the last value in the storage that a non-empty view refers to."""
     steps = zip(view.shape, view.strides, strict=True)
     return view.offset + sum((n - 1) * stride for n, stride in steps) + 1
 
 
 def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str, ...]]:
+    """Return the named tensors, at most ``depth`` wrappers deep, and notes on the wrappers."""
     if isinstance(root, dict):
         tensors = {k: v for k, v in root.items() if isinstance(k, str) and isinstance(v, _View)}
         if tensors:
@@ -264,14 +259,14 @@ def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str,
                 tensors, notes = _state_dict(root[key], depth - 1)
                 if not tensors:
                     continue
-                others = ", ".join(sorted(str(k) for k in root if k != key))
-                others = shortened(others, 200)
-                return tensors, (f"read {key!r}" + (f", left {others}" if others else ""), *notes)
+                others = truncate(", ".join(sorted(str(k) for k in root if k != key)), 200)
+                ignored = f", ignored {others}" if others else ""
+                return tensors, (f"read {key!r}{ignored}", *notes)
     return {}, ()
 
 
 def _call(function: Any, args: Any) -> Any:
-    # Never printed in full: nested tuples that share their parts print at exponential length.
+    # Not printed in full: printing nested tuples that share parts takes exponential time.
     if not isinstance(function, _Name):
         raise _Refused(f"a call of a {type(function).__name__}")
     if function.name not in _CALLS:
@@ -287,15 +282,31 @@ def _persistent(identity: Any) -> _Storage:
     return _Storage(dtype, key)
 
 
+# Instructions that push a new object, and those that push their argument.
+_LITERALS: dict[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_SET": _Ignored,
+    "EMPTY_TUPLE": tuple,
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+}
+_ARGUMENTS = (
+    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES"
+    " BINSTRING SHORT_BINSTRING"
+).split()
+
+
 def _interpret(program: bytes) -> Any:
-    """Runs the stack machine over the instructions that ``pickletools`` decodes."""
+    """Execute the supported instructions of a pickle, decoded by ``pickletools``."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
 
     def name(text: str) -> _Name:
         if text not in _NAMES:
-            raise _Refused(repr(shortened(text)))
+            raise _Refused(repr(truncate(text)))
         return _Name(text)
 
     def since_mark() -> list[Any]:
@@ -314,7 +325,7 @@ def _interpret(program: bytes) -> Any:
     def fill(target: Any, items: list[Any]) -> None:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(target, dict) or not isinstance(key, str | int | float | None):
-                raise ValueError("a dictionary key that is no name or number")
+                raise ValueError("a dictionary key that is neither a string nor a number")
             target[key] = value
 
     for opcode, arg, _ in pickletools.genops(program):
@@ -335,14 +346,8 @@ def _interpret(program: bytes) -> Any:
                 stack.append(_call(*pop(2)))
             case "BUILD":  # attributes, such as a state dict's version numbers
                 pop(1)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_SET":
-                stack.append(_Ignored())
-            case "EMPTY_TUPLE":
-                stack.append(())
+            case literal if literal in _LITERALS:
+                stack.append(_LITERALS[literal]())
             case "TUPLE":
                 stack.append(tuple(since_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -361,15 +366,7 @@ def _interpret(program: bytes) -> Any:
                 memo[len(memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[arg])
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode.name == "NEWTRUE")
-            case (
-                "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE"
-                | "SHORT_BINUNICODE" | "BINBYTES" | "SHORT_BINBYTES" | "BINSTRING"
-                | "SHORT_BINSTRING"
-            ):  # fmt: skip
+            case literal if literal in _ARGUMENTS:
                 stack.append(arg)
             case other:
                 raise _Refused(f"the pickle instruction {other}")

@@ -1,27 +1,28 @@
-"""What became of each tensor of a file and of each leaf of the network."""
+"""The report on loading a file: tensors loaded, skipped, missing and mismatched."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
 
-from flax_resnet.weights.tensors import shortened
+from flax_resnet.weights.tensors import truncate
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of a file's tensors and of the network's leaves; ``str`` tells it in words.
+    """The outcome of loading a file into a network; ``str`` gives a readable summary.
 
     Attributes:
       path: the file.
       format: its format, such as ``safetensors``.
-      layout: whose names it has, such as ``torchvision``.
-      loaded: leaves of the network that came from the file.
+      layout: the library whose tensor names it has, such as ``torchvision``.
+      loaded: leaves of the network loaded from the file.
       skipped: tensors of the file that the network has no place for.
-      missing: leaves that the file lacks; drawn afresh.
-      mismatched: leaves whose shape differs in the file, with its and our shape; drawn afresh.
+      missing: leaves that are not in the file; newly initialized.
+      mismatched: leaves with another shape in the file, with the file's and the network's
+        shape; newly initialized.
       notes: remarks on the file.
-      doubts: why the network may compute other logits than the file's origin did.
+      doubts: reasons why the network may compute different logits than the file's original.
     """
 
     path: str
@@ -36,27 +37,27 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was drawn afresh or left out, and nothing is in doubt."""
+        """Whether nothing was initialized or skipped, and there are no doubts."""
         return not (self.skipped or self.missing or self.mismatched or self.doubts)
 
     def __str__(self) -> str:
         lines = [
             f"{self.path} ({self.format}, {self.layout} names): {len(self.loaded)} tensors loaded,"
             f" {len(self.skipped)} skipped, {len(self.missing)} missing,"
-            f" {len(self.mismatched)} of another shape"
+            f" {len(self.mismatched)} mismatched"
         ]
         if self.skipped:
-            lines.append(f"  skipped, no place in the network: {some(self.skipped)}")
+            lines.append(f"  skipped, not in the network: {first_names(self.skipped)}")
         if self.missing:
-            lines.append(f"  missing, drawn afresh: {some(self.missing)}")
+            lines.append(f"  missing, newly initialized: {first_names(self.missing)}")
         if self.mismatched:
             shapes = [f"{name} {theirs} for {ours}" for name, theirs, ours in self.mismatched]
-            lines.append(f"  of another shape, drawn afresh: {some(shapes)}")
+            lines.append(f"  shape mismatch, newly initialized: {first_names(shapes)}")
         return "\n".join(lines + [f"  {note}" for note in (*self.notes, *self.doubts)])
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
+def first_names(names: Iterable[str], count: int = 3) -> str:
+    """Return the first ``count`` names, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(shortened(name, 160) for name in names[:most]) + more
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(truncate(name, 160) for name in names[:count]) + more

@@ -1,4 +1,4 @@
-"""Our variables under another library's names."""
+"""Write variables under another library's tensor names."""
 
 from __future__ import annotations
 
@@ -9,38 +9,59 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
+from flax_resnet.files import write_atomically
 from flax_resnet.resnet import ResNet
 from flax_resnet.variants import create_model
-from flax_resnet.weights.files import write_safetensors
-from flax_resnet.weights.leaves import Path, flat, leaf_shapes, stem_kernel, title
-from flax_resnet.weights.names import SAVED, unnamed_fields, unshared_fields
-from flax_resnet.weights.report import some
+from flax_resnet.weights.layouts import SAVED, metadata_fields, unsupported_fields
+from flax_resnet.weights.leaves import Path, describe_model, flatten, leaf_shapes, stem_kernel
+from flax_resnet.weights.report import first_names
 from flax_resnet.weights.tensors import WeightsError, is_float
 
 _log = logging.getLogger(__name__)
 
 
-def save_variables(
-    variables: Mapping[str, Any], path: str | os.PathLike[str], model: str | ResNet, layout: str
+def save_weights(
+    variables: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    model: str | ResNet,
+    layout: str = "torchvision",
 ) -> None:
-    """See :func:`flax_resnet.save_weights`."""
+    """Write variables to a ``.safetensors`` file under another library's names, in float32.
+
+    The write is atomic. PyTorch loads the file by
+    ``net.load_state_dict(safetensors.torch.load_file(path), strict=True)``. A warning is logged
+    if the layout's library has no network with the same fields. The file's metadata has the
+    fields that its names do not show, which :func:`load_weights` compares.
+
+    Args:
+      variables: ``{"params", "batch_stats"}`` of one device, not replicated.
+      path: the file; must end in ``.safetensors``.
+      model: the name or network that the variables belong to.
+      layout: ``"torchvision"``, ``"timm"``, ``"huggingface"``, or ``"flax"`` for the names of
+        this library.
+
+    Raises:
+      WeightsError: the variables do not match the network or are not finite, the layout has no
+        name for one of its layers, or the file cannot be written.
+    """
     if layout not in SAVED:
         raise WeightsError(f"unknown layout {layout!r}; valid are {', '.join(SAVED)}")
     if not str(path).endswith(".safetensors"):
         raise WeightsError(f"weights are saved as .safetensors, not as {path}")
-    leaves = {p: _saveable(p, v) for p, v in flat(variables).items()}
+    leaves = {p: _checked(p, v) for p, v in flatten(variables).items()}
     stem = stem_kernel(leaves)
     if stem is None or leaves[stem].ndim != 4:
         raise WeightsError(
             "save_weights needs variables as {'params': …, 'batch_stats': …} of one device, with"
             " params/stem_conv/kernel of shape (H, W, in, out)"
         )
-    head = leaves.get(("params", "head", "kernel"))
-    if isinstance(model, str):
-        network = create_model(model, **({} if head is None else {"num_classes": head.shape[-1]}))
-    else:
-        network = model
+    network = model
+    if isinstance(network, str):
+        head = leaves.get(("params", "head", "kernel"))
+        network = create_model(network, **({} if head is None else {"num_classes": head.shape[-1]}))
     expected = leaf_shapes(network, leaves[stem].shape[2])
     wrong = [
         f"{'/'.join(p)} {leaves[p].shape if p in leaves else 'missing'} for {expected.get(p)}"
@@ -48,40 +69,42 @@ def save_variables(
         if p not in leaves or leaves[p].shape != expected.get(p)
     ]
     if wrong:
-        raise WeightsError(f"the variables are not those of {title(model)}: {some(wrong)}")
+        raise WeightsError(
+            f"the variables do not match {describe_model(model)}: {first_names(wrong)}"
+        )
     target = SAVED[layout]
     arrays = {}
     for leaf, value in leaves.items():
-        name = target.saved(network, leaf)
+        name = target.file_name(network, leaf)
         if target.torch and leaf[-1] == "kernel":
-            value = _to_torch(value)
+            value = np.ascontiguousarray(value.transpose((3, 2, 0, 1) if value.ndim == 4 else None))
             if target.is_pointwise(network, leaf):
                 value = value[..., None, None]
         arrays[name] = value
-        if name.endswith(".running_var"):  # PyTorch counts its steps too; evaluation ignores it
+        if name.endswith(".running_var"):  # required by strict=True; unused in evaluation
             counter = name.removesuffix("running_var") + "num_batches_tracked"
             arrays[counter] = np.zeros((), np.int64)
     metadata = {"format": "pt" if target.torch else "flax", "layout": layout}
-    metadata["fields"] = json.dumps(unnamed_fields(network))
+    metadata["fields"] = json.dumps(metadata_fields(network))
     if isinstance(model, str):
         metadata["model"] = model
-    if unshared := unshared_fields(target, network):
+    if unsupported := unsupported_fields(target, network):
         _log.warning(
-            "%s: no network of %s has %s, so that one with these names gives other logits or"
-            " cannot take them",
+            "%s: no network of %s has %s, so one with these names gives different logits or cannot"
+            " load them",
             path,
             layout,
-            ", ".join(unshared),
+            ", ".join(unsupported),
         )
-    write_safetensors(path, arrays, metadata)
+    try:
+        # Not safetensors' save_file: its files are readable only by their owner.
+        write_atomically(os.fspath(path), save(arrays, metadata))
+    except OSError as error:
+        raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _to_torch(kernel: np.ndarray) -> np.ndarray:
-    order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-    return np.ascontiguousarray(kernel.transpose(order))
-
-
-def _saveable(path: Path, value: Any) -> np.ndarray:
+def _checked(path: Path, value: Any) -> np.ndarray:
+    """Return a leaf as a contiguous float32 array."""
     array = np.asarray(value)
     if not is_float(array.dtype):
         raise WeightsError(f"{'/'.join(path)} is {array.dtype}, not floating point")

@@ -201,7 +201,7 @@ def test_init_from_a_corrupt_checkpoint_is_refused(small, digits_run, tmp_path):
     [
         ("runs/../nowhere.pth", "there is no file or folder 'runs/../nowhere.pth'"),
         ("train/typo", "there is no file or folder 'train/typo'"),  # train/ is a folder here
-        ("resnet20.a1_in1k", "no such file or folder; as a hub's id"),
+        ("resnet20.a1_in1k", "no such file or folder; as a hub id"),
         ("LICENSE", "config.init_from='LICENSE'"),
     ],
 )
@@ -232,7 +232,7 @@ def test_head_that_cannot_be_kept_is_an_error(small, tmp_path):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=7)
     save_weights(init_variables(model, 5, (8, 8, 3)), tmp_path / "w.safetensors", model=model)
     small.update(init_from=str(tmp_path / "w.safetensors"), init_head="keep")
-    with pytest.raises(UsageError, match="has no head of 10 classes"):
+    with pytest.raises(UsageError, match="has no head with 10 classes"):
         loop.train(small, str(tmp_path / "run"), StopRequest())
 
 

@@ -1,8 +1,7 @@
-"""The weights that a run begins with."""
+"""The initial weights of a run, from ``config.init_from``."""
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -10,6 +9,7 @@ import ml_collections
 
 from flax_resnet import ResNet, init_variables
 from flax_resnet.weights import WeightsError, hub, read_weights
+from flax_resnet.weights.checkpoints import read_run_info
 from train.runtime.errors import RunError, UsageError
 
 
@@ -19,13 +19,18 @@ def initial_variables(
     image_shape: tuple[int, int, int],
     class_names: tuple[str, ...],
 ) -> dict[str, Any] | None:
-    """The model's collections from ``config.init_from``; None where it names nothing.
+    """Load the model's variables from ``config.init_from`` and print the report.
 
-    The head is drawn afresh, from ``config.seed``, where the weights' has another number of
-    classes, or is a run's that learned other ones than ``class_names``, or
-    ``config.init_head`` says so. Prints what was taken. Raises RunError, in one line, where
-    there are no such weights, or they are damaged or another network's, and UsageError where
-    their head cannot be kept.
+    The head is newly initialized, from ``config.seed``, if the weights have another number of
+    classes, if they are from a run with other classes than ``class_names``, or if
+    ``config.init_head`` requires it.
+
+    Returns:
+      The variables, or None if ``config.init_from`` is empty.
+
+    Raises:
+      RunError: the weights do not exist, are damaged or belong to another network.
+      UsageError: ``config.init_head`` is ``"keep"``, but the head does not match.
     """
     source = config.init_from
     if not source:
@@ -33,57 +38,45 @@ def initial_variables(
     path = os.path.expanduser(source)
     try:
         if not os.path.exists(path):
-            path = _fetched(source)
+            path = _download(source)
         variables, report = read_weights(model, path, seed=config.seed)
     except WeightsError as error:
         raise RunError(f"config.init_from={source!r}: {error}") from error
-    lost = [name for name, *_ in report.mismatched] + list(report.missing)
-    if config.init_head == "keep" and any("/head/" in name for name in lost):
+    initialized = [name for name, *_ in report.mismatched] + list(report.missing)
+    if config.init_head == "keep" and any("/head/" in name for name in initialized):
         raise UsageError(
-            f"config.init_head='keep', but {source!r} has no head of {model.num_classes} classes;"
-            " 'auto' draws a new one"
+            f"config.init_head='keep', but {source!r} has no head with {model.num_classes} classes;"
+            " 'auto' initializes a new one"
         )
     _check_channels(variables["params"], image_shape[-1], source)
     print(f"weights: {report}", flush=True)
     fresh = config.init_head == "fresh"
-    if config.init_head == "auto" and _learned(path) not in (None, list(class_names)):
-        fresh = True
+    if config.init_head == "auto":
+        fresh = read_run_info(path).get("class_names") not in (None, list(class_names))
     if fresh and "head" in variables["params"]:
-        drawn = init_variables(model, config.seed, image_shape)
-        variables["params"]["head"] = drawn["params"]["head"]
-        print("  the head is drawn afresh", flush=True)
+        initial = init_variables(model, config.seed, image_shape)
+        variables["params"]["head"] = initial["params"]["head"]
+        print("  the head is newly initialized", flush=True)
     return variables
 
 
-def _check_channels(params: Any, channels: int, source: str) -> None:
-    first = min(name for name in params if name.startswith("stem_conv"))  # of three, or the one
-    found = params[first]["kernel"].shape[-2]
-    if found != channels:
+def _check_channels(params: Any, expected: int, source: str) -> None:
+    stem = min(name for name in params if name.startswith("stem_conv"))  # the first, or the only
+    channels = params[stem]["kernel"].shape[-2]
+    if channels != expected:
         raise RunError(
-            f"config.init_from={source!r} is of a net for images of {found} channels; the images"
-            f" here have {channels}"
+            f"config.init_from={source!r} is a network for images with {channels} channels; the"
+            f" images here have {expected}"
         )
 
 
-def _fetched(source: str) -> str | os.PathLike[str]:
+def _download(source: str) -> str | os.PathLike[str]:
     ending = os.path.splitext(source)[1]
-    files = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".npz")
-    is_path = source.startswith((".", "/", "~")) or source.count("/") > 1 or ending in files
+    endings = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".npz")
+    is_path = source.startswith((".", "/", "~")) or source.count("/") > 1 or ending in endings
     if is_path or os.path.isdir(source.partition("/")[0]):
         raise RunError(f"config.init_from: there is no file or folder {source!r}")
     try:
-        return hub.fetch(source)
+        return hub.download(source)
     except WeightsError as error:
-        raise WeightsError(f"there is no such file or folder; as a hub's id: {error}") from error
-
-
-def _learned(path: str | os.PathLike[str]) -> list[str] | None:
-    """The classes of the run whose workdir this is, or is in; None where that is not known."""
-    folder = os.path.abspath(path)
-    for _ in range(4):  # WORKDIR/checkpoints/STEP/default
-        try:
-            with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:
-                return json.load(file)["class_names"]
-        except (OSError, ValueError, KeyError, TypeError):
-            folder = os.path.dirname(folder)
-    return None
+        raise WeightsError(f"there is no such file or folder; as a hub id: {error}") from error

@@ -1,4 +1,4 @@
-"""What ``convert`` does where a file fits several networks."""
+"""Test the choice of the network by the convert command, and the warnings of saving."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.flax_resnet.weights.weight_files import flat
 
 @pytest.fixture
 def nameless(tmp_path):
-    """A file in torchvision's names that was not written here, as far as it tells."""
+    """Return a function that writes a model's variables without metadata."""
 
     def make(name):
         variables = init_variables(create_model(name, num_classes=3), 0, (32, 32, 3))
@@ -20,13 +20,13 @@ def nameless(tmp_path):
     return make
 
 
-def test_convert_asks_which_network_where_several_fit(nameless, tmp_path, capsys):
+def test_convert_requires_model_if_several_fit(nameless, tmp_path, capsys):
     variables, source = nameless("plain20")
     target = tmp_path / "out.safetensors"
     arguments = ["convert", str(source), str(target), "--layout", "torchvision"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert "fits resnet20 or plain20; tell which with --model" in error
+    assert "fits resnet20 or plain20; choose the network with --model" in error
     assert not target.exists()
     assert main([*arguments, "--model", "plain20"]) == 0
     assert "plain20, 3 classes" in capsys.readouterr().out
@@ -36,7 +36,7 @@ def test_convert_asks_which_network_where_several_fit(nameless, tmp_path, capsys
     )
 
 
-def test_torch_names_mean_the_network_with_the_stride_in_the_3x3(tmp_path, capsys):
+def test_torch_names_imply_the_stride_in_the_3x3_convolution(tmp_path, capsys):
     model = create_model("resnet50", num_classes=3)
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     save_weights(init_variables(model, 0, (32, 32, 3)), source, model=model)
@@ -44,7 +44,7 @@ def test_torch_names_mean_the_network_with_the_stride_in_the_3x3(tmp_path, capsy
     assert "resnet50, 3 classes" in capsys.readouterr().out
 
 
-def test_saving_group_norm_in_torchvisions_names_warns(tmp_path, caplog):
+def test_saving_group_norm_in_torchvision_names_warns(tmp_path, caplog):
     model = create_model("resnet50_gn", stage_sizes=(1, 1), width=32, num_classes=3)
     variables = init_variables(model, 0, (32, 32, 3))
     for layout, warns in (("torchvision", True), ("timm", False)):

@@ -1,4 +1,4 @@
-"""Weights of Keras's networks, out of every kind of file that Keras writes."""
+"""Test loading the weights of Keras networks from every file format that Keras writes."""
 
 import jax
 import numpy as np
@@ -31,17 +31,17 @@ def save(net, path):
 
 @pytest.fixture(scope="module", params=[1, 2])
 def version(request):
-    """Of the network: Keras has the two of the two papers."""
+    """The version of the network: Keras has ResNets and pre-activation ResNets (v2)."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def net(version):
-    """A small net with every weight and statistic random."""
+    """A small network with all weights and statistics random."""
     return randomize(small_net(version))
 
 
-def test_files_give_the_same_logits(version, net, tmp_path):
+def test_all_formats_give_the_same_logits(version, net, tmp_path):
     peer("h5py")
     model, images = small_model(version), random_images()
     apply = jax.jit(model.apply)
@@ -57,7 +57,7 @@ def test_files_give_the_same_logits(version, net, tmp_path):
             load_weights(model, path)
 
 
-def test_blocks_of_two_digits_keep_their_order(version, tmp_path):
+def test_blocks_with_two_digit_numbers_are_in_order(version, tmp_path):
     """``conv3_block10`` comes before ``conv3_block2`` in an HDF5 file."""
     peer("h5py")
     fields = dict(version=version, stage_sizes=(2, 11), width=4)
@@ -73,7 +73,7 @@ def test_blocks_of_two_digits_keep_their_order(version, tmp_path):
             np.testing.assert_array_equal(ours[key], kernel, str(key))
 
 
-def test_another_epsilon_and_stride_than_keras(version, net, tmp_path):
+def test_other_epsilon_is_folded_and_other_stride_is_rejected(version, net, tmp_path):
     net.save(tmp_path / "w.keras")
     same = load_weights(small_model(version), tmp_path / "w.keras")
     other = load_weights(small_model(version, norm_epsilon=1e-3), tmp_path / "w.keras")
@@ -81,12 +81,12 @@ def test_another_epsilon_and_stride_than_keras(version, net, tmp_path):
     for key in norm:
         same, other = same[key], other[key]
     np.testing.assert_allclose(same + 1.001e-5, other + 1e-3, rtol=1e-6)
-    wrong = {1: dict(stride_conv="3x3"), 2: dict(stride_block="first")}[version]
-    with pytest.raises(WeightsError, match="Keras halves the maps elsewhere"):
-        load_weights(small_model(version, **wrong), tmp_path / "w.keras")
+    other_stride = {1: dict(stride_conv="3x3"), 2: dict(stride_block="first")}[version]
+    with pytest.raises(WeightsError, match="Keras's network downsamples elsewhere"):
+        load_weights(small_model(version, **other_stride), tmp_path / "w.keras")
 
 
-def test_a_keras_net_inside_another_is_found(version, net, tmp_path):
+def test_nested_keras_model_is_loaded(version, net, tmp_path):
     keras, h5py = peer("keras"), peer("h5py")
     outer = keras.Sequential(
         [
@@ -95,7 +95,7 @@ def test_a_keras_net_inside_another_is_found(version, net, tmp_path):
         ]
     )
     outer.compile("adam")
-    outer.optimizer.build(outer.trainable_variables)  # its state is in the files too
+    outer.optimizer.build(outer.trainable_variables)  # its state is saved in the files too
     outer.save(tmp_path / "w.keras")
     outer.save(tmp_path / "w.h5")
     model = small_model(version)

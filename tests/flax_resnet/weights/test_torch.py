@@ -1,4 +1,4 @@
-"""Weights of PyTorch's networks in and out, with the same logits."""
+"""Test that weights of PyTorch networks load and save with the same logits."""
 
 import functools
 import importlib
@@ -20,8 +20,8 @@ def logits_of(model, variables, images):
     return jax.jit(model.apply)(variables, images)
 
 
-def check_in_and_out(make, model, layout, path):
-    """A net's file gives its logits here, and a file from here gives them to another net."""
+def check_round_trip(make, model, layout, path):
+    """Load a PyTorch network's file, save it again, and compare logits at both ends."""
     safetensors = peer("safetensors.torch")
     net, images = randomize(make()), random_images()
     safetensors.save_file(net.state_dict(), path)
@@ -37,7 +37,7 @@ def check_in_and_out(make, model, layout, path):
     return net, variables, report
 
 
-def test_torchvision_and_timm_nets_go_in_and_out_with_the_same_logits(tmp_path):
+def test_torchvision_and_timm_round_trip_gives_the_same_logits(tmp_path):
     torch, safetensors = peer("torch"), peer("safetensors.torch")
     make = functools.partial(torch_net, name="resnet18", num_classes=11)
     net, images = randomize(make("torchvision")), random_images()
@@ -68,7 +68,7 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("library", "name"), PUBLISHED)
-def test_every_tensor_of_a_published_net_has_its_name_and_shape(library, name, tmp_path):
+def test_published_models_have_the_same_names_and_shapes(library, name, tmp_path):
     torch, safetensors = peer("torch"), peer("safetensors")
     with torch.device("meta"):
         state = torch_net(library, name, num_classes=1000).state_dict()
@@ -84,7 +84,7 @@ def test_every_tensor_of_a_published_net_has_its_name_and_shape(library, name, t
 
 
 VARIANTS = {
-    "groups and squeeze": (
+    "groups and squeeze-excitation": (
         dict(cardinality=4, base_width=32, block_args=dict(attn_layer="se")),
         dict(groups=4, width_multiplier=2, se_ratio=1 / 16, stem_width=64),
     ),
@@ -105,10 +105,10 @@ def test_timm_variants_give_the_same_logits(theirs, fields, tmp_path):
         return resnet.ResNet(resnet.Bottleneck, (1, 1, 1, 1), 7, channels=channels, **theirs)
 
     model = ResNet((1, 1, 1, 1), width=32, num_classes=7, **fields)
-    check_in_and_out(make, model, "timm", tmp_path / "w.safetensors")
+    check_round_trip(make, model, "timm", tmp_path / "w.safetensors")
 
 
-def test_big_transfer_goes_in_and_out_of_timm_and_hugging_face(tmp_path):
+def test_big_transfer_round_trip_through_timm_and_hugging_face(tmp_path):
     transformers, _ = peer("transformers"), peer("timm")
     timm = importlib.import_module("timm.models.resnetv2")
     model = create_model("resnetv2_50x1_bit", stage_sizes=(1, 2), width=32, num_classes=7)
@@ -123,15 +123,15 @@ def test_big_transfer_goes_in_and_out_of_timm_and_hugging_face(tmp_path):
         "huggingface": lambda: transformers.BitForImageClassification(config),
     }
     for layout, make in nets.items():
-        *_, report = check_in_and_out(make, model, layout, tmp_path / "w.safetensors")
+        *_, report = check_round_trip(make, model, layout, tmp_path / "w.safetensors")
         assert report.layout == layout
 
 
 @pytest.mark.parametrize("block", ["residual", "bottleneck"])
-def test_hugging_face_nets_go_in_and_out_with_the_same_logits(block, tmp_path):
+def test_hugging_face_round_trip_gives_the_same_logits(block, tmp_path):
     model = ResNet((1, 2), block=block, width=8, num_classes=11)
     make = functools.partial(hugging_face_net, model)
-    net, variables, _ = check_in_and_out(make, model, "huggingface", tmp_path / "w.safetensors")
+    net, variables, _ = check_round_trip(make, model, "huggingface", tmp_path / "w.safetensors")
 
     net.save_pretrained(tmp_path / "whole")
     net.resnet.save_pretrained(tmp_path / "backbone")
@@ -141,7 +141,7 @@ def test_hugging_face_nets_go_in_and_out_with_the_same_logits(block, tmp_path):
     assert_same(backbone["batch_stats"], variables["batch_stats"])
 
 
-def test_safetensors_reads_what_is_written_here(tmp_path):
+def test_saved_files_have_torch_tensors_and_metadata(tmp_path):
     numpy_side = peer("safetensors.numpy")
     safetensors = peer("safetensors")
     model = create_model("resnet20")

@@ -1,4 +1,4 @@
-"""Files as torch.save and safetensors write them: checkpoints, types, damage."""
+"""Test checkpoints, types and damaged files written by torch.save and safetensors."""
 
 import argparse
 import collections
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.peer
 
 @pytest.fixture(scope="module")
 def small():
-    """A small PyTorch net's state, and its fields here."""
+    """The state dict of a small PyTorch network, and our network for it."""
     model = ResNet((1, 2), width=8, num_classes=11)
     return randomize(hugging_face_net(model)).state_dict(), model
 
@@ -52,7 +52,7 @@ def wrappers(state):
             "best": np.float64(71.5),
             "curve": np.arange(3.0),
             "milestones": collections.Counter([30, 60]),
-            "seen": {1, 2},
+            "epochs": {1, 2},
             "started": datetime.datetime(2026, 1, 1),
             "path": pathlib.PosixPath("runs"),
             "type": torch.float16,
@@ -72,7 +72,7 @@ def wrappers(state):
     "kind",
     "plain ordered state_dict model extras module parameters view non-contiguous shared".split(),
 )
-def test_checkpoints_of_every_shape_are_read(kind, small, tmp_path):
+def test_state_dicts_are_found_in_all_wrappers(kind, small, tmp_path):
     state, model = small
     expected = reference(state, model, tmp_path / "reference.safetensors")
     for protocol in (2, 4):
@@ -84,7 +84,7 @@ def test_checkpoints_of_every_shape_are_read(kind, small, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
-def test_torch_types_become_float32(dtype, small, tmp_path):
+def test_torch_types_are_converted_to_float32(dtype, small, tmp_path):
     torch = peer("torch")
     state, model = small
     cast = {
@@ -96,7 +96,7 @@ def test_torch_types_become_float32(dtype, small, tmp_path):
     assert_same(variables, reference(back, model, tmp_path / "r"))
 
 
-def test_whole_modules_and_the_old_format_are_refused(small, tmp_path):
+def test_pickled_modules_and_the_old_format_are_rejected(small, tmp_path):
     torch = peer("torch")
     state, model = small
     with pytest.raises(WeightsError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict\(\)"):
@@ -107,7 +107,7 @@ def test_whole_modules_and_the_old_format_are_refused(small, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.99])
-def test_truncated_torch_files_end_in_one_error(keep, small, tmp_path):
+def test_truncated_torch_files_raise_weights_error(keep, small, tmp_path):
     state, model = small
     path = saved_with_torch(state, tmp_path / "w.pth")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
@@ -115,7 +115,7 @@ def test_truncated_torch_files_end_in_one_error(keep, small, tmp_path):
         load_weights(model, path)
 
 
-def test_a_changed_byte_in_a_torch_file_is_found(small, tmp_path):
+def test_flipped_byte_in_a_torch_file_is_detected(small, tmp_path):
     state, model = small
     path = saved_with_torch(state, tmp_path / "w.pth")
     raw = bytearray(path.read_bytes())
@@ -125,7 +125,7 @@ def test_a_changed_byte_in_a_torch_file_is_found(small, tmp_path):
         load_weights(model, path)
 
 
-def test_bfloat16_in_safetensors(small, tmp_path):
+def test_bfloat16_safetensors_are_read(small, tmp_path):
     torch, safetensors = peer("torch"), peer("safetensors.torch")
     state, model = small
     cast = {n: t.bfloat16() if t.is_floating_point() else t for n, t in state.items()}

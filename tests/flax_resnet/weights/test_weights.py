@@ -1,4 +1,4 @@
-"""Weights in and out of the networks, and the commands."""
+"""Test loading, saving, and the commands inspect and convert."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ def test_round_trip_is_bit_exact(model, layout, tmp_path):
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
-def test_a_name_takes_the_files_classes_and_a_network_its_own(tmp_path):
+def test_model_name_gets_the_number_of_classes_of_the_file(tmp_path):
     model = create_model("resnet20", num_classes=7)
     variables = randomized(model)
     path = tmp_path / "w.safetensors"
@@ -53,19 +53,19 @@ def test_a_name_takes_the_files_classes_and_a_network_its_own(tmp_path):
     assert load_weights(other, path)["params"]["head"]["kernel"].shape == (64, 4)
 
 
-def test_another_number_of_classes_draws_the_head_afresh(saved, caplog):
+def test_other_number_of_classes_initializes_a_new_head(saved, caplog):
     variables, path = saved
     with caplog.at_level(logging.INFO, "flax_resnet.weights"):
         loaded = load_weights(SMALL, path, num_classes=9, seed=3)
-    drawn = init_variables(SMALL.clone(num_classes=9), 3, (64, 64, 3))
-    assert_same(loaded["params"].pop("head"), drawn["params"]["head"])
+    initial = init_variables(SMALL.clone(num_classes=9), 3, (64, 64, 3))
+    assert_same(loaded["params"].pop("head"), initial["params"]["head"])
     variables["params"].pop("head")
     assert_same(loaded, variables)
     assert caplog.records[0].levelname == "WARNING"
     assert "params/head/kernel (32, 5) for (32, 9)" in caplog.text.replace("64", "32")
 
 
-def test_without_classes_the_head_is_left_out(saved):
+def test_zero_classes_omit_the_head(saved):
     variables, path = saved
     loaded, report = read_weights(SMALL, path, num_classes=0)
     assert report.skipped == ("fc.bias", "fc.weight") and not report.missing
@@ -73,7 +73,7 @@ def test_without_classes_the_head_is_left_out(saved):
     assert_same(loaded, variables)
 
 
-def test_a_backbone_without_head_is_reported(saved, tmp_path):
+def test_missing_head_is_reported(saved, tmp_path):
     variables, _ = saved
     leaves = {name: leaf for name, leaf in flat(variables).items() if "head" not in name}
     np.savez(tmp_path / "w.npz", **leaves, **{"projector/kernel": np.zeros(3)})
@@ -84,7 +84,7 @@ def test_a_backbone_without_head_is_reported(saved, tmp_path):
     assert_same(loaded["batch_stats"], variables["batch_stats"])
 
 
-def test_strict_off_takes_what_fits(saved):
+def test_non_strict_loads_whatever_fits(saved):
     variables, path = saved
     deeper = ResNet((1, 3), block="bottleneck", width=8, num_classes=5)
     with pytest.raises(WeightsError, match=r"leaves are missing.*stages have 1-2 blocks"):
@@ -93,23 +93,24 @@ def test_strict_off_takes_what_fits(saved):
     fresh = loaded["params"].pop("stage2_block3")
     loaded["batch_stats"].pop("stage2_block3")
     assert_same(loaded, variables)
-    drawn = init_variables(deeper, 0, (64, 64, 3))["params"]["stage2_block3"]
-    assert_same(fresh, drawn)
+    initial = init_variables(deeper, 0, (64, 64, 3))["params"]["stage2_block3"]
+    assert_same(fresh, initial)
     assert len(report.missing) == 15
 
 
-def test_a_deeper_networks_file_is_refused_though_all_names_are_found(tmp_path):
+def test_deeper_networks_file_is_rejected(tmp_path):
     save_weights(randomized(create_model("resnet32")), tmp_path / "w.safetensors", model="resnet32")
     with pytest.raises(
-        WeightsError, match=r"not of resnet20: .* have no place .*layer1\.3.* 5-5-5.*resnet32 fits"
+        WeightsError,
+        match=r"not match resnet20: .* not in the network .*layer1\.3.* 5-5-5.*fits resnet32",
     ):
         load_weights("resnet20", tmp_path / "w.safetensors")
 
 
-def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
-    first, second = (ResNet((1, 1), width=8, stride_conv=where) for where in ("3x3", "1x1"))
+def test_other_stride_than_torchvision_is_reported_as_doubt(tmp_path):
+    first, second = (ResNet((1, 1), width=8, stride_conv=conv) for conv in ("3x3", "1x1"))
     path = tmp_path / "w.safetensors"
-    frozen = freeze(jax.tree.map(jnp.asarray, randomized(first)))  # as older Flax has them
+    frozen = freeze(jax.tree.map(jnp.asarray, randomized(first)))  # as in older Flax versions
     save_weights(frozen, path, model=first)
     assert read_weights(first, path)[1].complete
     assert "a network with stride_conv='3x3', this one has '1x1'" in str(
@@ -138,7 +139,7 @@ def test_torchvisions_weights_in_a_net_of_another_stride_are_doubted(tmp_path):
         ({"norm_epsilon": 1e-3}, "torchvision timm huggingface"),
     ],
 )
-def test_saving_warns_of_fields_that_the_library_lacks(fields, layouts, tmp_path, caplog):
+def test_saving_warns_about_unsupported_fields(fields, layouts, tmp_path, caplog):
     model = ResNet((1, 1), width=8, **fields)
     variables = randomized(model)
     for layout in ("torchvision", "timm", "huggingface", "flax"):
@@ -155,21 +156,21 @@ def test_saving_warns_of_fields_that_the_library_lacks(fields, layouts, tmp_path
             assert f"a network with {name}={value!r}" in str(report)
 
 
-def test_layouts_refuse_what_their_library_has_no_name_for(tmp_path):
+def test_layouts_reject_layers_without_a_name(tmp_path):
     for name, layout in (("resnet50d", "torchvision"), ("seresnet50", "huggingface")):
         model = create_model(name, stage_sizes=(1, 1), width=16)
         with pytest.raises(WeightsError, match=f"the {layout} layout has no name for s.*timm"):
             save_weights(randomized(model), tmp_path / "w.safetensors", model=model, layout=layout)
 
 
-def test_wrappers_prefixes_are_seen_through(saved, tmp_path):
+def test_wrapper_prefixes_are_stripped(saved, tmp_path):
     variables, _ = saved
     np.savez(tmp_path / "w.npz", **{f"module/{n}": leaf for n, leaf in flat(variables).items()})
     assert_same(load_weights(SMALL, tmp_path / "w.npz"), variables)
 
 
-@pytest.mark.parametrize("where", ["", "checkpoints", "checkpoints/12", "checkpoints/12/default"])
-def test_a_runs_checkpoint_is_read_without_its_optimizer(where, tmp_path):
+@pytest.mark.parametrize("folder", ["", "checkpoints", "checkpoints/12", "checkpoints/12/default"])
+def test_checkpoints_are_read_without_the_optimizer_state(folder, tmp_path):
     ocp = pytest.importorskip("orbax.checkpoint")
     variables = randomized(SMALL)
     for step, scale in ((3, 0), (12, 1)):
@@ -177,25 +178,25 @@ def test_a_runs_checkpoint_is_read_without_its_optimizer(where, tmp_path):
         state |= {"step": step, "opt_state": (jnp.zeros(3), None)}
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(tmp_path / "checkpoints" / str(step) / "default", state)
-    loaded, report = read_weights(SMALL, tmp_path / where)
+    loaded, report = read_weights(SMALL, tmp_path / folder)
     assert_same(loaded, variables)
     assert report.complete and "12/default" in str(report)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_of_a_run_with_a_moving_average_that_is_read(kept, tmp_path):
+@pytest.mark.parametrize("has_ema", [True, False])
+def test_ema_weights_are_read_if_present(has_ema, tmp_path):
     ocp = pytest.importorskip("orbax.checkpoint")
     variables = randomized(SMALL)
-    state = jax.tree.map(lambda leaf: leaf * 0, variables) if kept else dict(variables)
-    state |= {"ema": variables if kept else {}, "step": 3}
+    state = jax.tree.map(lambda leaf: leaf * 0, variables) if has_ema else dict(variables)
+    state |= {"ema": variables if has_ema else {}, "step": 3}
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "checkpoints/3/default", state)
     loaded, report = read_weights(SMALL, tmp_path)
     assert_same(loaded, variables)
-    assert report.complete and ("the moving average in" in str(report)) == kept
+    assert report.complete and ("read the EMA of the weights in" in str(report)) == has_ema
 
 
-def test_a_downloaded_repository_is_read(saved):
+def test_downloaded_repositories_are_read(saved):
     variables, path = saved
     path.rename(path.with_name("model.safetensors"))
     assert_same(load_weights(SMALL, path.parent), variables)
@@ -205,7 +206,7 @@ def test_a_downloaded_repository_is_read(saved):
     ("change", "arguments", "message"),
     [
         (lambda v: v, {"layout": "caffe"}, "'caffe'; valid are torchvision, timm"),
-        (lambda v: v, {"model": "resnet18"}, r"not those of resnet18: .*and \d+ more"),
+        (lambda v: v, {"model": "resnet18"}, r"not match resnet18: .*and \d+ more"),
         (lambda v: v, {"path": "w.pth"}, r"saved as \.safetensors"),
         (lambda v: v["params"], {}, "need"),
         (lambda v: jax.tree.map(lambda a: a[None], v), {}, "one device"),
@@ -214,7 +215,7 @@ def test_a_downloaded_repository_is_read(saved):
         (lambda v: v, {"path": "nowhere/w.safetensors"}, "cannot write .*No such file"),
     ],
 )
-def test_what_cannot_be_saved_leaves_no_file(change, arguments, message, tmp_path):
+def test_failed_save_leaves_no_file(change, arguments, message, tmp_path):
     arguments = {"model": SMALL, "path": "w.safetensors"} | arguments
     path = tmp_path / arguments.pop("path")
     with pytest.raises(WeightsError, match=message):
@@ -222,7 +223,7 @@ def test_what_cannot_be_saved_leaves_no_file(change, arguments, message, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-def test_a_save_that_fails_keeps_the_old_file(saved, monkeypatch):
+def test_failed_save_keeps_the_existing_file(saved, monkeypatch):
     variables, path = saved
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
@@ -244,7 +245,7 @@ def test_inspect_and_convert(tmp_path, capsys):
     assert_same(load_weights("resnet20", target), variables)
 
 
-def test_commands_end_with_one_line_and_their_status(tmp_path):
+def test_command_errors_are_one_line_with_exit_status(tmp_path):
     run = [sys.executable, "-m", "flax_resnet.weights"]
     failed = subprocess.run([*run, "inspect", str(tmp_path)], capture_output=True, text=True)
     assert failed.returncode == 1 and failed.stderr.count("\n") == 1
@@ -254,8 +255,9 @@ def test_commands_end_with_one_line_and_their_status(tmp_path):
     assert usage.value.code == 2
 
 
-def test_importing_asks_for_no_optional_package():
-    code = "import flax_resnet, sys; print([m for m in sys.modules if m.split('.')[0] in "
-    code += "('torch', 'h5py', 'safetensors', 'huggingface_hub', 'train', 'keras')])"
+def test_import_loads_no_optional_package():
+    code = "from flax_resnet import load_pretrained, save_weights; import sys; "
+    code += "print([m for m in sys.modules if m.split('.')[0] in "
+    code += "('torch', 'h5py', 'huggingface_hub', 'train', 'keras')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -1,4 +1,4 @@
-"""Weight files written by hand, and what the tests of them share."""
+"""Safetensors files written without the library, and helpers of the weight tests."""
 
 import json
 
@@ -15,7 +15,7 @@ def flat(variables):
 
 
 def write_safetensors(path, tensors):
-    """The format by hand: (type, shape, bytes) by name."""
+    """Write a file from {name: (type, shape, bytes)}, without any validation."""
     table, offset = {}, 0
     for name, (kind, shape, raw) in tensors.items():
         table[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + len(raw)]}
@@ -26,7 +26,7 @@ def write_safetensors(path, tensors):
 
 
 def tensors_of(path):
-    """What write_safetensors takes, from a file."""
+    """Read a file as write_safetensors takes it."""
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     table, values = json.loads(raw[8 : 8 + length]), raw[8 + length :]

@@ -1,10 +1,10 @@
-"""What each layout calls our modules: one table a layout, for every variant.
+"""Tensor names of each library: one table per layout maps our modules to its names.
 
-A key is a module's path here, with ``block`` for ``stageS_blockB`` and ``#`` for a number;
-an exact key comes before one with ``#``. In the value stand ``{s}`` and ``{b}`` for the
-block's stage and index, ``{i}`` for the module's own number, all counted from 1, and
-``{s0}``, ``{b0}``, ``{i0}`` counted from 0 (``{s1}`` from 2). The names are those that the
-published checkpoints of each library have.
+A key is the path of our module, with ``block`` for ``stageS_blockB`` and ``#`` for a number;
+an exact key takes precedence over one with ``#``. In a value, ``{s}`` and ``{b}`` are the
+block's stage and index and ``{i}`` the module's own number, all counted from 1; ``{s0}``,
+``{b0}`` and ``{i0}`` are counted from 0, ``{s1}`` from 2. The names are those in the published
+checkpoints of each library.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TIMM = _TORCHVISION | {
     "block/se/expand": "layer{s}.{b0}.se.fc2",
 }
 
-# The pool stands in the sequence before the convolution.
+# The pool precedes the convolution in the sequence.
 _TIMM_AVERAGE_POOL = _TIMM | {
     "block/shortcut/conv": "layer{s}.{b0}.downsample.1",
     "block/shortcut/norm": "layer{s}.{b0}.downsample.2",
@@ -66,7 +66,7 @@ _HUGGINGFACE = {
     "head": "classifier.1",
 }
 
-# Its pre-activation nets are those of Big Transfer.
+# Hugging Face's pre-activation networks are those of Big Transfer (BiT).
 _HUGGINGFACE_BIT = {
     "stem_conv": "embedder.convolution",
     "block/conv#": "encoder.stages.{s0}.layers.{b0}.conv{i}",
@@ -86,7 +86,7 @@ _KERAS = {
     "head": "predictions",
 }
 
-# A norm before a convolution has the number of the convolution that it follows.
+# A norm has the number of the convolution before it.
 _KERAS_PREACTIVATION = _KERAS | {
     "block/norm1": "conv{s1}_block{b}_preact_bn",
     "block/norm#": "conv{s1}_block{b}_{i0}_bn",
@@ -101,7 +101,7 @@ def _timm(model: ResNet) -> dict[str, str]:
 
 
 def _torchvision(model: ResNet) -> dict[str, str]:
-    # An average pool before a shortcut's convolution would move its number: timm's alone.
+    # Only timm has an average pool in the shortcut, which shifts the convolution's number.
     plain = not model.preactivation and model.shortcut != "average_pool"
     return _TORCHVISION if plain else {}
 
@@ -122,19 +122,17 @@ _TORCH_LEAVES = {
     "var": "running_var",
 }
 
-_KERAS_LEAVES = {"kernel": "kernel", "scale": "gamma", "mean": "moving_mean"} | {
-    "var": "moving_variance"
-}
+_KERAS_LEAVES = {"scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A library's way to name tensors and order their axes.
+    """A library's tensor names and axis order.
 
     Attributes:
-      name: as in ``save_weights(layout=…)``.
-      modules: the table for a network; the empty one where the names are our own.
-      blocks: finds a block's stage and index in a tensor's name.
+      name: the value of ``save_weights(layout=…)``.
+      modules: returns the table for a network; empty if the names are our own.
+      blocks: matches a block's stage and index in a tensor's name.
       torch: whether kernels are (out, in, height, width) and (out, in).
     """
 
@@ -143,8 +141,8 @@ class Layout:
     blocks: re.Pattern[str]
     torch: bool = True
 
-    def tensor(self, model: ResNet, path: Path) -> str | None:
-        """The name of our leaf, as in a bare backbone; None where the layout has none."""
+    def tensor_name(self, model: ResNet, path: Path) -> str | None:
+        """Return the name of our leaf without a model prefix, or None if the layout has none."""
         _, *modules, leaf = path
         if self.name == "flax":
             return "/".join(path)
@@ -164,23 +162,24 @@ class Layout:
         variable = "beta" if leaf == "bias" and "norm" in modules[-1] else leaf
         return f"{template.format(**fields)}/{_KERAS_LEAVES.get(variable, variable)}"
 
-    def saved(self, model: ResNet, path: Path) -> str:
-        """The name of our leaf in a whole model's file.
+    def file_name(self, model: ResNet, path: Path) -> str:
+        """Return the name of our leaf in the file of a complete model.
 
-        Raises WeightsError where the layout has none.
+        Raises:
+          WeightsError: the layout has no name for the leaf.
         """
-        name = self.tensor(model, path)
+        name = self.tensor_name(model, path)
         if name is None:
             raise WeightsError(
                 f"the {self.name} layout has no name for {'/'.join(path[1:])} of this network;"
-                f" save with another of {', '.join(SAVED)}"
+                f" save with another layout of {', '.join(SAVED)}"
             )
         if self.name == "huggingface" and path[1] != "head":
             return ("bit." if model.preactivation else "resnet.") + name
         return name
 
     def is_pointwise(self, model: ResNet, path: Path) -> bool:
-        """Whether a linear kernel of ours is a 1×1 convolution's in this layout."""
+        """Return whether our linear kernel is a 1×1 convolution in this layout."""
         head = model.preactivation and path[1] == "head"
         return self.name == "timm" and path[-1] == "kernel" and (head or "se" in path)
 
@@ -206,13 +205,13 @@ _TIMM_ONLY = re.compile(r"\bse\.fc|\bconv1\.\d|\bdownsample\.2|\bstages\.")
 
 @dataclasses.dataclass(frozen=True)
 class DetectedLayout:
-    """A file's layout, and how many blocks each stage has in it.
+    """The layout and the number of blocks per stage of a file.
 
     Attributes:
-      layout: reads the file: timm's for torchvision's too, whose names it extends.
-      name: what to call the layout.
+      layout: the layout to read with: timm's also for torchvision, whose names it extends.
+      name: the layout's name for messages.
       stage_sizes: blocks in each stage.
-      prefix: what a wrapper put before the blocks' names.
+      prefix: a wrapper's prefix of the block names, such as ``module.``.
     """
 
     layout: Layout
@@ -220,10 +219,10 @@ class DetectedLayout:
     stage_sizes: tuple[int, ...]
     prefix: str
 
-    def plain(self, name: str) -> str:
-        """A tensor's name without wrappers' prefixes, such as ``module.`` or ``backbone.``.
+    def strip_prefix(self, name: str) -> str:
+        """Return a tensor's name without the wrappers' prefixes.
 
-        The head may stand further out than the blocks: ``model.fc`` beside
+        The head may have fewer of them than the blocks: ``model.fc`` and
         ``model.backbone.layer1``.
         """
         steps = re.findall(r"[^./]*[./]", self.prefix)
@@ -233,56 +232,61 @@ class DetectedLayout:
         return name
 
     def in_network(self, name: str) -> bool:
-        """Whether a plain name is one of the stem or a block, so not to be left out."""
+        """Return whether a name without prefix is in the stem or a block, so must be loaded."""
         return bool(self.layout.blocks.match(name) or _STEM.match(name))
 
 
-# What names and shapes do not tell of a network; save_weights writes it into the file.
-_UNNAMED = ("stride_conv", "stride_block", "shortcut", "preactivation", "norm_epsilon")
-_UNNAMED += ("weight_standardization", "stem", "norm")
+# Fields that names and shapes do not show; save_weights writes them to the file's metadata.
+_METADATA_FIELDS = ("stride_conv", "stride_block", "shortcut", "preactivation", "norm_epsilon")
+_METADATA_FIELDS += ("weight_standardization", "stem", "norm")
 
 
-def unnamed_fields(model: ResNet) -> dict[str, Any]:
-    """The network's fields that its tensors' names do not show, as far as they matter to it."""
-    matters = {"stride_conv": model.block == "bottleneck"}
-    return {field: getattr(model, field) for field in _UNNAMED if matters.get(field, True)}
+def metadata_fields(model: ResNet) -> dict[str, Any]:
+    """Return the fields that affect this network but do not show in its tensors' names."""
+    fields = {field: getattr(model, field) for field in _METADATA_FIELDS}
+    if model.block != "bottleneck":
+        del fields["stride_conv"]
+    return fields
 
 
-def unshared_fields(layout: Layout, model: ResNet) -> list[str]:
-    """The fields, as ``name=value``, that no network of the layout's library has so."""
+def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:
+    """Return the fields, as ``name=value``, that no network of the layout's library has."""
     if layout is FLAX:
         return []
-    shared: dict[str, tuple[Any, ...]] = {
+    supported: dict[str, tuple[Any, ...]] = {
         "stride_conv": ("3x3",),
         "stride_block": ("first",),
         "shortcut": ("projection",),
         "norm_epsilon": (1e-5,),
         "stem": ("imagenet",),
-        "norm": ("group",) if model.preactivation else ("batch",),  # BiT's, and all others
+        "norm": ("group",) if model.preactivation else ("batch",),  # BiT, all others
     }
     if layout is TIMM:
-        shared |= {"norm": ("batch", "group")}
-        shared |= {"shortcut": ("projection", "average_pool")}
-        shared |= {"stem": ("imagenet", "deep", "deep_conv")}
+        supported |= {"norm": ("batch", "group")}
+        supported |= {"shortcut": ("projection", "average_pool")}
+        supported |= {"stem": ("imagenet", "deep", "deep_conv")}
     if layout is HUGGINGFACE:
-        shared.pop("stride_conv")  # its downsample_in_bottleneck sets it
-    fields = unnamed_fields(model)
-    return [f"{k}={fields[k]!r}" for k in shared if k in fields and fields[k] not in shared[k]]
+        del supported["stride_conv"]  # its downsample_in_bottleneck sets it
+    return [
+        f"{field}={value!r}"
+        for field, value in metadata_fields(model).items()
+        if value not in supported.get(field, (value,))
+    ]
 
 
-def recognise(names: Iterable[str]) -> DetectedLayout | None:
-    """Finds the layout whose blocks the tensors' names name; None where none does."""
+def detect_layout(names: Iterable[str]) -> DetectedLayout | None:
+    """Return the layout whose block names occur in ``names``, or None."""
     names = list(names)
     for layout in (TIMM, HUGGINGFACE, KERAS, FLAX):
-        found = [(name, match) for name in names if (match := layout.blocks.search(name))]
-        if not found:
+        matches = [(name, match) for name in names if (match := layout.blocks.search(name))]
+        if not matches:
             continue
-        blocks = {tuple(int(n) for n in match.groups() if n) for _, match in found}
+        blocks = {tuple(int(n) for n in match.groups() if n) for _, match in matches}
         stages = sorted({stage for stage, _ in blocks})
         sizes = tuple(sum(s == stage for s, _ in blocks) for stage in stages)
-        called = layout.name
+        display_name = layout.name
         if layout is TIMM and not any(_TIMM_ONLY.search(name) for name in names):
-            called = TORCHVISION.name
-        name, match = found[0]
-        return DetectedLayout(layout, called, sizes, name[: match.start()])
+            display_name = TORCHVISION.name
+        name, match = matches[0]
+        return DetectedLayout(layout, display_name, sizes, name[: match.start()])
     return None
