@@ -1,4 +1,4 @@
-"""For tests of what may not be read or written, which root may."""
+"""Run a block without root's permission to read and write everything."""
 
 import contextlib
 import os
@@ -8,10 +8,10 @@ NOBODY = 65534
 
 @contextlib.contextmanager
 def unprivileged(folder):
-    """Does the block in ``folder``, as a user that others' modes are for where it would be root."""
+    """Run the block in ``folder``, as an unprivileged user if the tests run as root."""
     before, root = os.getcwd(), os.geteuid() == 0
     folder.chmod(0o755)
-    os.chdir(folder)  # those above it may be the user's own
+    os.chdir(folder)  # its parents may be closed to that user
     if root:
         os.seteuid(NOBODY)
     try:

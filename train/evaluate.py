@@ -44,7 +44,7 @@ def main() -> int:
     distributed.add_flags(parser)
     flags = parser.parse_args()
     distributed.connect(flags)
-    return distributed.run(lambda: run(flags))
+    return distributed.run_collectively(lambda: run(flags))
 
 
 def run(flags: argparse.Namespace) -> int:

@@ -168,7 +168,7 @@ class Loop:
         self.input_wait_reported = False
 
         with distributed.raise_if_any_failed():
-            process = distributed.place()[0]
+            process = distributed.process_index()
             corrupt_records = CorruptRecords(experiment.workdir, console.warn, process)
             train_data = train_loader.load(corrupt_records).cached
             eval_data = eval_loader.load(corrupt_records).cached

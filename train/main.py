@@ -11,9 +11,9 @@ from train.runtime import distributed
 from train.runtime.cli import (
     Parser,
     add_config_flag,
-    chosen_workdir,
+    configure_jax,
+    resolve_workdir,
     run_command,
-    set_up,
     split_overrides,
 )
 from train.runtime.config_dict import ConfigDict
@@ -37,8 +37,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict, str
     others, overrides = split_overrides(arguments)
     flags = parser.parse_args(others)
     config = loading.load_config(flags.config, overrides)
-    workdir = chosen_workdir(flags.workdir, flags.config, config)
-    if config.smoke and distributed.wanted(flags):
+    workdir = resolve_workdir(flags.workdir, flags.config, config)
+    if config.smoke and distributed.is_multiprocess(flags):
         raise UsageError("config.smoke=True runs in a single process only")
     return flags, config, workdir
 
@@ -46,9 +46,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict, str
 def main() -> int:
     """Run the command; return the exit status."""
     flags, config, workdir = parse(sys.argv[1:])
-    set_up(config)
+    configure_jax(config)
     distributed.connect(flags)
-    return distributed.run(lambda: run(config, workdir))
+    return distributed.run_collectively(lambda: run(config, workdir))
 
 
 def run(config: ConfigDict, workdir: str) -> int:

@@ -21,8 +21,8 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from train.runtime.compilation_cache import user_cache
 from train.runtime.errors import RunError
+from train.runtime.files import user_cache_dir
 
 HEADER = 12  # bytes of the length and its CRC
 FOOTER = 4  # bytes of the data's CRC
@@ -260,7 +260,7 @@ def masked_crc(data: np.ndarray) -> np.ndarray:
 
 def cache_folder() -> str:
     """Return the directory of the cached offsets; any file in it may be deleted."""
-    return user_cache("tfrecord")
+    return user_cache_dir("tfrecord")
 
 
 def _cache_path(path: str) -> str:

@@ -208,7 +208,7 @@ def evaluate_run(
             raise UsageError(f"the run in {path!r} has no moving average: its ema.decay is 0")
         config.eval.use_ema = config.eval.use_ema if ema is None else ema
         name = other.apply(config.dataset)
-        shard = ProcessShard(*distributed.place())
+        shard = ProcessShard(distributed.process_index(), distributed.process_count())
         loader = DataLoader(config, name, training=False, shard=shard)
         check_data(path, loader, other_data=other.is_other_dataset)
         model = make_model(config, len(loader.source.class_names))
@@ -217,7 +217,7 @@ def evaluate_run(
     check_same_in_all_processes(config, loader)
 
     def warn(text: str) -> None:
-        process = "" if distributed.is_primary() else f" of process {distributed.place()[0]}"
+        process = "" if distributed.is_primary() else f" of process {distributed.process_index()}"
         print(f"warning{process}: {text}", file=sys.stderr, flush=True)
 
     with distributed.raise_if_any_failed():

@@ -114,7 +114,7 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
     batch_sizes = make_batch_sizes(config, len(devices))
-    shard = ProcessShard(*distributed.place())
+    shard = ProcessShard(distributed.process_index(), distributed.process_count())
     train_loader = DataLoader(config, config.dataset.train_split, training=True, shard=shard)
     eval_loader = DataLoader(
         config,

@@ -12,9 +12,9 @@ from train.config import loading
 from train.runtime.cli import (
     Parser,
     add_config_flag,
-    chosen_workdir,
+    configure_jax,
+    resolve_workdir,
     run_command,
-    set_up,
     split_overrides,
 )
 
@@ -35,9 +35,9 @@ def main() -> int:
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
     config = loading.load_config(flags.config, overrides)
-    workdir = chosen_workdir(flags.workdir, flags.config, config)
+    workdir = resolve_workdir(flags.workdir, flags.config, config)
     output = flags.output or workdir.rstrip("/") + "_plan"
-    set_up(config)
+    configure_jax(config)
     return run(argparse.Namespace(config=config, workdir=workdir, output=output))
 
 

@@ -40,7 +40,7 @@ class Console:
         if self.is_primary:
             self.info(f"warning: {text}")
         else:
-            self._print(f"warning of process {distributed.place()[0]}: {text}")
+            self._print(f"warning of process {distributed.process_index()}: {text}")
 
     def compiling(self) -> None:
         """The first step is about to start, and takes longer than all others."""

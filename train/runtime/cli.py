@@ -1,4 +1,4 @@
-"""What all commands share: how they end, and what they keep quiet about."""
+"""What all commands share: flags, exit status, and one-line errors."""
 
 from __future__ import annotations
 
@@ -54,54 +54,65 @@ def add_config_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(command: Callable[[], int | None]) -> None:
-    """Runs a command and exits: 0 done, 1 an error, 2 wrong usage, or what it returns.
+    """Run a command and exit: 0 done, 1 an error, 2 wrong usage, or the status it returns.
 
-    Errors that are meant for people are told in one line; others keep their traceback.
+    Expected errors are printed in one line; others keep their traceback.
     """
     host.keep_freed_memory()
-    # Libraries' notices are no news to who runs the command; their errors arrive as ours.
-    # On CPU XLA's errors, too: where it loads a compiled program, it takes what that was tuned for,
-    # such as +prefer-no-gather, for features that the processor lacks (openxla/xla#44565).
-    level = "2" if host.has_accelerator() else "3"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
-    compilation_cache.keep()
-    import absl.logging
-
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that its cache cannot be written
-    sys.unraisablehook = _without_closed_loops
+    _silence_libraries()
+    compilation_cache.configure()
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
     try:
-        with interruptible(_interrupted):
+        with interruptible(_exit_interrupted):
             status = command() or 0
-    except UsageError as error:
+    except (UsageError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1
+        status = 2 if isinstance(error, UsageError) else 1
     except PermissionError as error:
         if error.filename is None:
             raise
-        advice = "change its permissions, or name another place"
+        advice = "change its permissions, or choose another place"
         print(f"error: no permission for {error.filename!r}; {advice}", file=sys.stderr)
         status = 1
-    except BrokenPipeError:  # whoever read the output, such as head, has gone
+    except BrokenPipeError:  # the reader of the output, such as head, is gone
         discard_output()
         status = 1
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        _interrupted()
+        _exit_interrupted()
     sys.stdout.flush()
     sys.exit(status)
 
 
+def _silence_libraries() -> None:
+    """Hide log messages of libraries; their errors are raised as exceptions."""
+    import absl.logging
+
+    # On CPU also XLA's errors: when it loads a compiled program, it takes tuning options such as
+    # +prefer-no-gather for features that the processor lacks (openxla/xla#44565).
+    level = "2" if host.has_accelerator() else "3"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its cache may be read-only
+    sys.unraisablehook = _ignore_closed_loops
+
+
+def _ignore_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
+    """Ignore reads and writes of TensorStore that end after Orbax gave up on one of them.
+
+    The error itself is raised as an exception.
+    """
+    is_closed_loop = str(unraisable.exc_value) == "Event loop is closed"
+    if not (unraisable.exc_type is RuntimeError and is_closed_loop):
+        sys.__unraisablehook__(unraisable)
+
+
 def _open_streams() -> None:
-    """Where whoever started the command closed them, nothing else must get their numbers."""
+    """Open the standard streams that the caller closed, so that no file gets their numbers."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
@@ -109,11 +120,12 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
-def _interrupted() -> None:
-    """Ends the process at once: XLA's threads may still compute, and the interpreter's orderly end
-    takes away what they use, now and then with a segmentation fault.
+def _exit_interrupted() -> None:
+    """Exit at once with status 130.
 
-    Another thread, or a signal's handler, may call it: it waits for no stream that others hold.
+    XLA's threads may still compute, and the interpreter's orderly exit removes what they use, with
+    an occasional segmentation fault. Another thread or a signal handler may call this function, so
+    it waits for no stream that others hold.
     """
     with contextlib.suppress(OSError):
         os.write(2, b"error: interrupted\n")
@@ -122,64 +134,67 @@ def _interrupted() -> None:
     os._exit(130)
 
 
-def _without_closed_loops(what: sys.UnraisableHookArgs) -> None:
-    """Keeps quiet of reads and writes that end after Orbax has given up on one of them, which
-    TensorStore's threads tell one by one; the error itself comes as an exception.
-    """
-    if not (what.exc_type is RuntimeError and str(what.exc_value) == "Event loop is closed"):
-        sys.__unraisablehook__(what)
-
-
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Separates ``--config.KEY=VALUE`` and ``--config.KEY VALUE`` from other arguments."""
+    """Separate ``--config.KEY=VALUE`` and ``--config.KEY VALUE`` from other arguments.
+
+    Returns:
+      The other arguments, and the ``(key, value)`` pairs.
+
+    Raises:
+      UsageError: a key has no value.
+    """
     others: list[str] = []
     overrides: list[tuple[str, str]] = []
-    rest = iter(arguments)
-    for argument in rest:
+    remaining = iter(arguments)
+    for argument in remaining:
         if not argument.startswith("--config."):
             others.append(argument)
             continue
         key, equals, value = argument.removeprefix("--config.").partition("=")
         if not equals:
-            value = next(rest, None)
+            value = next(remaining, None)
             if value is None or value.startswith("--"):
                 raise UsageError(f"--config.{key} needs a value: --config.{key}=VALUE")
         overrides.append((key, value))
     return others, overrides
 
 
-def chosen_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigDict) -> str:
-    """``--workdir``, or without it ``runs/NAME`` of the recipe's file; UsageError for ``""``."""
-    if flag is not None and not flag:
-        raise UsageError("--workdir is empty; leave it out for runs/NAME, or name a folder")
+def resolve_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigDict) -> str:
+    """Return ``--workdir`` or its default, ``runs/NAME`` with the name of the recipe's file.
+
+    Raises:
+      UsageError: the flag is empty.
+    """
+    if flag == "":
+        raise UsageError("--workdir is empty; omit it for runs/NAME, or give a folder")
     name = os.path.splitext(os.path.basename(recipe))[0]
-    name += "_smoke" if config.smoke else ""  # never in the place of the run
+    name += "_smoke" if config.smoke else ""  # never in the workdir of the run
     return flag or os.path.join("runs", name)
 
 
-def set_up(config: ml_collections.ConfigDict) -> None:
-    """Does what a configuration asks of JAX and XLA themselves, before JAX looks for devices."""
+def configure_jax(config: ml_collections.ConfigDict) -> None:
+    """Apply the keys for JAX and XLA. Call it before JAX initializes its devices."""
     if config.compilation_cache != "auto":
-        compilation_cache.keep(config.compilation_cache)
+        compilation_cache.configure(config.compilation_cache)
     if config.deterministic:
         host.use_deterministic_ops()
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that choose a run, one of its checkpoints, and which weights of that."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
+    """Add the flags that choose a run, its checkpoint, and the weights in it."""
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="workdir of the run")
     parser.add_argument(
-        "--step", default="last", metavar="last|best|N", help="which checkpoint; default: last"
+        "--step", default="last", metavar="last|best|N", help="checkpoint to load; default: last"
     )
     parser.add_argument(
         "--weights",
         choices=("ema", "raw"),
-        help="the moving average or the weights themselves; default: as eval.use_ema says",
+        help="moving average or raw weights; default: by eval.use_ema of the run",
     )
 
 
 def parse_step(text: str) -> int | str:
-    """The value of ``--step``. Raises UsageError where it is none."""
+    """Return the value of ``--step``; raise UsageError if it is invalid."""
     if text in ("last", "best"):
         return text
     if not (text.isascii() and text.isdigit()):
@@ -188,7 +203,12 @@ def parse_step(text: str) -> int | str:
 
 
 def load_trained_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
-    """:func:`flax_resnet.load_run`, with the commands' errors."""
+    """Call :func:`flax_resnet.load_run` with the errors of commands.
+
+    Raises:
+      UsageError: the run lacks the step or weights.
+      RunError: the run cannot be loaded.
+    """
     from flax_resnet import load_run
     from flax_resnet.runs import RequestError
     from flax_resnet.weights import WeightsError

@@ -1,7 +1,8 @@
-"""Several processes as one run: how they find each other, agree, and end together.
+"""Multi-process runs: connect the processes, exchange values, and end them together.
 
-Each process has its own devices, and its share of every batch; the first one writes. All go
-through the same steps at the same time, so what one decides alone would leave the others waiting.
+Each process has its own devices and an equal share of every global batch; process 0 writes files
+and prints. All processes execute the same steps at the same time, so a decision that only one of
+them made would leave the others waiting.
 """
 
 from __future__ import annotations
@@ -10,142 +11,252 @@ import argparse
 import collections
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from train.runtime import compilation_cache, rendezvous
+from train.runtime import compilation_cache
 from train.runtime.errors import RunError, UsageError
-from train.runtime.host import has_accelerator
-from train.runtime.signals import StopRequest, ending_at_once
+from train.runtime.host import bind_error, has_accelerator, is_loopback
+from train.runtime.signals import StopRequest
 
-# A process that is gone without a word is missed after this; most are at once.
-HEARTBEAT_SECONDS = 60
 CONNECT_SECONDS = 300
-# What tells, in an error of JAX, that others are the cause.
-_OF_OTHERS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "heartbeat", "onnect")
+HEARTBEAT_SECONDS = 60  # until a process that vanished is missed; most are missed at once
+PORT_SECONDS = 3  # to wait for a port in use: process 0 of an earlier run exits last
+_QUIET_SECONDS = 2  # before a line reports that this process waits
+# Parts of JAX's error messages when another process is the cause.
+_PEER_ERRORS = (
+    "Gloo",
+    "NCCL",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "heartbeat",
+    "onnect",
+)
 
-_connected = False  # asking JAX would make it look for devices
-_own: int | None = None  # this process's number, once it is known
-_status: int | None = None  # to leave with, once all is done
+# Kept here, since asking JAX would make it look for devices.
+_connected = False
+_process_id: int | None = None
+_exit_status: int | None = None  # once the work of all processes is done
+
+
+# Flags and launchers -------------------------------------------------------------------------
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that :func:`connect` takes."""
+    """Add the flags that :func:`connect` uses."""
     group = parser.add_argument_group(
-        "several processes",
-        "Under SLURM, Open MPI 4, in indexed Kubernetes jobs and on TPU pods of GKE nothing is"
+        "multi-process runs",
+        "Under SLURM, Open MPI 4, in indexed Kubernetes jobs and on TPU pods of GKE no flags are"
         " needed; elsewhere give each process all three.",
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process_id", type=int, metavar="I", help="which this is, from 0")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--num_processes", type=int, metavar="N", help="number of processes")
+    group.add_argument("--process_id", type=int, metavar="I", help="number of this one, from 0")
 
 
-def connect(flags: argparse.Namespace) -> None:
-    """Joins the other processes, by flags or by what the launcher says; alone, does nothing.
+def is_multiprocess(flags: argparse.Namespace) -> bool:
+    """Return whether flags or launcher make this one of several processes.
 
-    To be called before JAX looks for devices. Raises UsageError for flags that make no sense and
-    RunError where the others do not come.
+    Raises:
+      UsageError: the flags are incomplete or invalid.
     """
-    if not wanted(flags):
-        return
-    if flags.coordinator is None:
-        given = {"local_device_ids": _all_devices(os.environ)}
-    else:
-        given = {
-            "coordinator_address": flags.coordinator,
-            "num_processes": flags.num_processes,
-            "process_id": flags.process_id,
-            "cluster_detection_method": "deactivate",  # or JAX would share out the devices
-        }
-    if has_accelerator():
-        compilation_cache.not_of_several()
-    import jax
-
-    global _connected, _own
-    _own = flags.process_id
-    # The launcher may end all for one that ends; stopping is told among the processes by the
-    # steps themselves, for any signal and not SIGTERM alone.
-    jax.config.update("jax_enable_preemption_service", False)
-    if flags.coordinator is not None:  # launchers choose an address of their own
-        with ending_at_once("while waiting for the other processes"):
-            rendezvous.meet(
-                flags.coordinator, flags.num_processes, flags.process_id, CONNECT_SECONDS
-            )
-    _die_with_a_word()
-    try:
-        with ending_at_once():
-            jax.distributed.initialize(
-                **given,
-                initialization_timeout=CONNECT_SECONDS,
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            )
-            _own = jax.process_index()  # finds the devices of all, and so waits for all
-        _connected = jax.process_count() > 1
-        _check_devices(jax.devices())
-    except RunError:
-        raise
-    except Exception as error:  # of JAX, of a launcher's own library
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise RunError(
-            f"cannot join the other processes, for which this one waits {CONNECT_SECONDS} s:"
-            f" {text[:300]}"
-        ) from error
-
-
-def wanted(flags: argparse.Namespace) -> bool:
-    """Whether flags or launcher say that this is one of several. Raises UsageError as above."""
     if (flags.coordinator, flags.num_processes, flags.process_id) != (None, None, None):
         _check_flags(flags)
         return True
-    return launched_with_others(os.environ)
+    return is_launched_with_others(os.environ)
 
 
-def launched_with_others(env: Mapping[str, str]) -> bool:
-    """Whether a launcher that JAX knows started this process as one of several."""
+def is_launched_with_others(env: Mapping[str, str]) -> bool:
+    """Return whether a launcher that JAX supports started this process as one of several."""
 
-    def count(name: str) -> int:
+    def number(name: str) -> int:
         return int(env[name]) if env.get(name, "").isdigit() else 1
 
-    if "SLURM_STEP_NODELIST" in env and "SLURM_PROCID" in env:  # by srun, not in its script
-        return process_count("SLURM_NTASKS") > 1
+    if "SLURM_STEP_NODELIST" in env and "SLURM_PROCID" in env:  # in srun, not in its batch script
+        return number("SLURM_NTASKS") > 1
     if "OMPI_MCA_orte_hnp_uri" in env:
-        return process_count("OMPI_COMM_WORLD_SIZE") > 1
+        return number("OMPI_COMM_WORLD_SIZE") > 1
     if "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env:
         return True
     return "," in env.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in env
 
 
-def is_primary() -> bool:
-    """Whether this process is the one that writes and speaks."""
+def _check_flags(flags: argparse.Namespace) -> None:
+    if None in (flags.coordinator, flags.num_processes, flags.process_id):
+        raise UsageError("--coordinator, --num_processes and --process_id must be given together")
+    if flags.num_processes < 1:
+        raise UsageError(f"--num_processes must be at least 1, not {flags.num_processes}")
+    if not 0 <= flags.process_id < flags.num_processes:
+        raise UsageError(
+            f"--process_id must be 0 to {flags.num_processes - 1}, not {flags.process_id}"
+        )
+    host, _, port = flags.coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(
+            f"--coordinator must be HOST:PORT, such as node0:29500, not {flags.coordinator!r}"
+        )
+
+
+def _local_device_ids(env: Mapping[str, str]) -> list[int] | None:
+    """Return all GPUs for the only task of a SLURM node; JAX by itself would use one per task."""
+    is_only_task = env.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0] == "1"
+    visible = env.get("CUDA_VISIBLE_DEVICES", "")
+    return list(range(len(visible.split(",")))) if is_only_task and visible else None
+
+
+# Connecting ----------------------------------------------------------------------------------
+
+
+def connect(flags: argparse.Namespace) -> None:
+    """Connect to the other processes, given by flags or launcher; a single process does nothing.
+
+    Call it before JAX initializes its devices. The process exits with status 1 and one line if
+    the others do not connect within ``CONNECT_SECONDS``.
+
+    Raises:
+      UsageError: the flags are incomplete or invalid.
+      RunError: the processes cannot be connected, or do not belong together.
+    """
+    if not is_multiprocess(flags):
+        return
+    settings: dict[str, Any] = {"local_device_ids": _local_device_ids(os.environ)}
+    if flags.coordinator is not None:
+        loopback = is_loopback(_split_address(flags.coordinator)[0])
+        settings = {
+            "coordinator_address": flags.coordinator,
+            "num_processes": flags.num_processes,
+            "process_id": flags.process_id,
+            "coordinator_bind_address": flags.coordinator if loopback else None,
+            "cluster_detection_method": "deactivate",  # or JAX would divide the devices
+        }
+        if flags.process_id == 0:
+            _check_port(flags.coordinator)
+    if has_accelerator():
+        compilation_cache.disable_default()
     import jax
 
-    return jax.process_index() == 0
+    global _connected, _process_id
+    _process_id = flags.process_id
+    # Preemption is agreed on in the steps, for any signal; JAX's service handles only SIGTERM,
+    # and a launcher may end all processes after one has ended.
+    jax.config.update("jax_enable_preemption_service", False)
+    _handle_abort()
+    done = threading.Event()
+    threading.Thread(target=_limit_waiting, args=(flags, done), daemon=True).start()
+    try:
+        jax.distributed.initialize(
+            **settings,
+            # Longer than ours: JAX aborts with a stack trace.
+            initialization_timeout=CONNECT_SECONDS + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+        _process_id = jax.process_index()  # waits for the devices of all processes
+        _connected = jax.process_count() > 1
+    except Exception as error:  # from JAX or a launcher's library
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunError(f"cannot connect to the other processes: {reason[:300]}") from error
+    finally:
+        done.set()
+    if flags.coordinator is not None:
+        assert_equal("--num_processes", flags.num_processes)
+    _check_device_counts(jax.devices())
+
+
+def _check_port(address: str) -> None:
+    """Raise RunError if the coordinator cannot listen at ``address``.
+
+    JAX does not check: its coordinator shares a port with that of another run, whose processes
+    would meet there, and crashes with a segmentation fault at a port of another program.
+    """
+    host, port = _split_address(address)
+    deadline = time.monotonic() + PORT_SECONDS
+    while error := bind_error(host if is_loopback(host) else None, port):
+        in_use = error.errno == errno.EADDRINUSE
+        if not in_use or time.monotonic() > deadline:
+            reason = "is already in use" if in_use else f"cannot be opened ({error.strerror})"
+            raise RunError(f"port {port} of {host} {reason}; choose another for --coordinator")
+        time.sleep(0.1)
+
+
+def _split_address(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _limit_waiting(flags: argparse.Namespace, done: threading.Event) -> None:
+    """Report that this process waits for others, and exit if ``done`` is not set in time.
+
+    It runs in a thread, since nothing interrupts JAX's wait.
+    """
+    if not done.wait(_QUIET_SECONDS):
+        text = f"waiting up to {CONNECT_SECONDS:g} s for {_describe_missing(flags)}"
+        print(text, file=sys.stderr, flush=True)
+    if not done.wait(CONNECT_SECONDS - _QUIET_SECONDS):
+        missing = _describe_missing(flags)
+        if not done.is_set():
+            _exit(f"error: timed out after {CONNECT_SECONDS:g} s waiting for {missing}")
+
+
+def _describe_missing(flags: argparse.Namespace) -> str:
+    """Return which processes this one waits for, as far as it can know."""
+    if flags.coordinator is None:
+        return "the other processes of the launcher"
+    place, last = f"at {flags.coordinator}", flags.num_processes - 1
+    if flags.process_id == 0:
+        return f"{'process 1' if last == 1 else f'one or more of processes 1 to {last}'} {place}"
+    try:
+        socket.create_connection(_split_address(flags.coordinator), timeout=5).close()
+    except OSError as error:
+        return f"process 0 {place} ({error.strerror or error})"
+    others = "process 0" if last == 1 else "the other processes"
+    return f"{others} {place} (the port is open; does it belong to another program?)"
+
+
+def _check_device_counts(devices: Sequence[Any]) -> None:
+    """Raise RunError unless all processes have the same number of devices."""
+    counts = collections.Counter(device.process_index for device in devices)
+    for process, number in sorted(counts.items()):
+        if number != counts[0]:
+            raise RunError(
+                f"processes 0 and {process} must have the same number of devices, but have"
+                f" {counts[0]} and {number}"
+            )
+
+
+# Exchanging values ---------------------------------------------------------------------------
+
+
+def is_primary() -> bool:
+    """Return whether this is process 0, which writes files and prints."""
+    return process_index() == 0
+
+
+def process_index() -> int:
+    """Return the number of this process, from 0."""
+    import jax
+
+    return jax.process_index()
 
 
 def process_count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     import jax
 
     return jax.process_count()
 
 
-def place() -> tuple[int, int]:
-    """Which of how many this process is."""
-    import jax
-
-    return jax.process_index(), jax.process_count()
-
-
 def allgather(value: Any) -> list[Any]:
-    """What each process gives, JSON can hold, in the processes' order. All must call it."""
+    """Return the JSON-serializable values of all processes, by process; all must call it."""
     if process_count() == 1:
         return [value]
     import numpy as np
@@ -163,41 +274,43 @@ def allgather(value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def raise_if_any_failed() -> Iterator[None]:
-    """Ends its block in all processes with an error where it does in one."""
+    """Raise an error in all processes if the block raises UsageError or RunError in any."""
     error: UsageError | RunError | None = None
     try:
         yield
     except (UsageError, RunError) as raised:
         error = raised
-    others = allgather(None if error is None else f"{type(error).__name__}: {error}")
+    failures = allgather(None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error
-    for process, text in enumerate(others):
-        if text is not None:
-            raise RunError(f"process {process} ended: {text}")
+    for process, failure in enumerate(failures):
+        if failure is not None:
+            raise RunError(f"process {process} failed: {failure}")
 
 
-def assert_equal(what: str, value: Any) -> None:
-    """Raises RunError in all processes where one has another value than the first."""
+def assert_equal(name: str, value: Any) -> None:
+    """Raise RunError in all processes unless all have the same value as process 0."""
     first, *others = allgather(value)
     for process, other in enumerate(others, 1):
         if other == first:
             continue
-        if isinstance(first, dict) and isinstance(other, dict):  # tell what differs alone
-            names = [name for name in first | other if first.get(name) != other.get(name)]
-            first, other = ({name: d.get(name) for name in names} for d in (first, other))
+        if isinstance(first, dict) and isinstance(other, dict):  # show only the differences
+            keys = [key for key in first | other if first.get(key) != other.get(key)]
+            first, other = ({key: d.get(key) for key in keys} for d in (first, other))
         raise RunError(
-            f"processes 0 and {process} have to have the same {what}, but differ: {first} against"
-            f" {other}"
+            f"processes 0 and {process} must have the same {name}, but differ: {first} and {other}"
         )
 
 
-def run(command: Callable[[], int]) -> int:
-    """Runs a command in this process, and ends it together with the others.
+# Ending --------------------------------------------------------------------------------------
 
-    What JAX raises where another process has gone in mid-step is told in a line. After an error
-    the process ends at once: leaving in good order would wait for the others, which wait for
-    this one. Gives the command's status where there are no others.
+
+def run_collectively(command: Callable[[], int]) -> int:
+    """Run a command in this process and end it together with the others.
+
+    JAX's error after another process is lost becomes one line. After an error the process exits
+    at once: an orderly exit would wait for the others, which wait for this one. With a single
+    process, return the command's status.
     """
     if not _connected:
         return command()
@@ -207,30 +320,30 @@ def run(command: Callable[[], int]) -> int:
         status = command()
         allgather("done")
     except (UsageError, RunError) as error:
-        _end(f"error: {error}", status=2 if isinstance(error, UsageError) else 1)
+        _exit(f"error: {error}", status=2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        _end("error: interrupted", status=130)
+        _exit("error: interrupted", status=130)
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())
-        if any(word in reason for word in _OF_OTHERS):
-            _end(f"error: {_lost()} ({reason[:200]})")
-        _end(f"error: process {_place()} cannot go on: {reason[:400]}")
+        if any(word in reason for word in _PEER_ERRORS):
+            _exit(f"error: {_lost_message()} ({reason[:200]})")
+        _exit(f"error: process {_describe_self()} cannot continue: {reason[:400]}")
     except BaseException:
         traceback.print_exc()
-        _end(f"error: process {_place()} ended in an unforeseen way")
-    _leave(status)
+        _exit(f"error: process {_describe_self()} ended with an unexpected error")
+    _exit_successfully(status)
 
 
-def _leave(status: int) -> NoReturn:
-    """Ends a process whose work is done, as all others' is.
+def _exit_successfully(status: int) -> NoReturn:
+    """Exit after all processes have finished.
 
-    Not by jax.distributed.shutdown(), which keeps Python's lock while it waits for the others: one
-    that dies meanwhile would leave this one hanging. The first process, which the others are
-    connected to, goes last; one that is slower than that ends by the handler for abort().
+    Not by jax.distributed.shutdown(), which holds the GIL while it waits for the others: if one
+    of them died meanwhile, this process would hang. Process 0, which the others are connected to,
+    exits last; a process that is even slower exits in the handler of abort().
     """
-    global _status
-    _status = status
-    for number in StopRequest.SIGNALS:  # of a launcher that ends all once one has ended
+    global _exit_status
+    _exit_status = status
+    for number in StopRequest.SIGNALS:  # of a launcher that ends all processes after the first
         signal.signal(number, signal.SIG_IGN)
     if is_primary():
         time.sleep(1)
@@ -239,72 +352,45 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _end(text: str, status: int = 1) -> NoReturn:
+def _exit(text: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)
     os._exit(status)
 
 
-def _lost() -> str:
+def _lost_message() -> str:
     return (
-        f"process {_place()} lost another one, which ended or cannot be reached; see what that"
-        " said. What is saved stays, and the same command continues"
+        f"process {_describe_self()} lost the connection to another process, which ended, cannot"
+        " be reached or was started twice; see its output. Checkpoints are kept, and the same"
+        " command resumes"
     )
 
 
-def _place() -> str:
-    # Not by asking JAX, which might look for devices, and wait for those who are lost.
-    return f"{'?' if _own is None else _own} on {socket.gethostname()}"
+def _describe_self() -> str:
+    # Not by asking JAX, which might initialize its devices and wait for lost processes.
+    return f"{'?' if _process_id is None else _process_id} on {socket.gethostname()}"
 
 
-def _die_with_a_word() -> None:
-    """Turns JAX's abort, where the others are lost, into a line and status 1.
+def _handle_abort() -> None:
+    """Turn JAX's abort(), which follows the loss of another process, into one line and status 1.
 
-    JAX's own threads call it once the heartbeats stop, and at once where process 0 is gone, which
-    leaves no way for an exception: abort() ends a process right after its signal handler,
-    which Python would run later. So the handler is a C function, which ctypes makes.
+    Threads of JAX call it when heartbeats stop, and at once if process 0 is gone; no exception
+    is raised. abort() ends the process right after its signal handler, and Python would run a
+    handler of its own later, so the handler is a C function made by ctypes.
     """
 
-    def abort(_: int) -> None:
-        if _status is not None:
-            os._exit(_status)
-        _end(f"error: {_lost()}")
+    def handle(_: int) -> None:
+        if _exit_status is not None:
+            os._exit(_exit_status)
+        if _connected:
+            _exit(f"error: {_lost_message()}")
+        _exit(
+            f"error: process {_describe_self()} cannot connect to the other processes; is"
+            " --process_id unique, and --num_processes the same in all? See JAX's error above"
+        )
 
-    global _on_abort  # ctypes does not keep it alive
-    _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(abort)
+    global _abort_handler  # ctypes does not keep a reference
+    _abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     c = ctypes.CDLL(None)
     c.signal.argtypes, c.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
-    c.signal(signal.SIGABRT, ctypes.cast(_on_abort, ctypes.c_void_p))
-
-
-def _check_devices(devices: Sequence[Any]) -> None:
-    counts = collections.Counter(device.process_index for device in devices)
-    for process, number in sorted(counts.items()):
-        if number != counts[0]:
-            raise RunError(
-                f"processes 0 and {process} have to have the same number of devices, but have"
-                f" {counts[0]} and {number}"
-            )
-
-
-def _check_flags(flags: argparse.Namespace) -> None:
-    if None in (flags.coordinator, flags.num_processes, flags.process_id):
-        raise UsageError("--coordinator, --num_processes and --process_id come together")
-    if flags.num_processes < 1:
-        raise UsageError(f"--num_processes must be at least 1, not {flags.num_processes}")
-    if not 0 <= flags.process_id < flags.num_processes:
-        raise UsageError(
-            f"--process_id must be 0 to {flags.num_processes - 1}, not {flags.process_id}"
-        )
-    host, _, port = flags.coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(
-            f"--coordinator must be HOST:PORT, such as node0:29500, not {flags.coordinator!r}"
-        )
-
-
-def _all_devices(env: Mapping[str, str]) -> list[int] | None:
-    """All GPUs for the only task of a node; JAX would give it one, as where each GPU has a task."""
-    alone = env.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0] == "1"
-    visible = env.get("CUDA_VISIBLE_DEVICES", "")
-    return list(range(len(visible.split(",")))) if alone and visible else None
+    c.signal(signal.SIGABRT, ctypes.cast(_abort_handler, ctypes.c_void_p))

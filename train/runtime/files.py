@@ -1,4 +1,4 @@
-"""Files that are whole or not there whenever the process dies, and locks that die with it."""
+"""Write errors, file locks and sizes, independent of what the files hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from train.runtime.errors import RunError
 
-ROOT = Path(__file__).absolute().parents[2]  # of the packages, which lie side by side
+ROOT = Path(__file__).absolute().parents[2]  # contains the packages
 
 try:
     import fcntl
@@ -18,30 +18,54 @@ except ImportError:  # Windows
     fcntl = None
 
 
+def user_cache_dir(*parts: str) -> str:
+    """Return a path in this project's folder of the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "flax_resnet", *parts)
+
+
+def directory_size(folder: str) -> int:
+    """Return the total size in bytes of all files below ``folder``."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # deleted in the meantime
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
+
+
 @contextlib.contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Makes a RunError, in one line, of what the file system says against writing ``what``."""
+def writing(name: str) -> Iterator[None]:
+    """Turn an OSError of the block into a one-line RunError that ``name`` cannot be written."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write {what}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {name}: {error.strerror or error}") from error
 
 
-def check_writable(folder: str, what: str) -> None:
-    """Raises RunError unless ``folder`` may be written, or made where it is not there.
+def check_writable(folder: str, name: str) -> None:
+    """Raise RunError unless ``folder`` is writable or can be created.
 
-    So that what takes long does not come to nothing at its end. ``what`` is what will be written.
+    Long commands call it first, so that their result is not lost at the end. It creates nothing.
+
+    Args:
+      folder: the folder to check.
+      name: the file to write, for the message.
     """
-    above = os.path.abspath(folder)
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
-    if not os.path.isdir(above) or not os.access(above, os.W_OK):
-        reason = "is not a folder" if not os.path.isdir(above) else "cannot be written"
-        raise RunError(f"cannot write {what}: {above!r} {reason}")
+    existing = os.path.abspath(folder)
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
+        reason = "cannot be written" if os.path.isdir(existing) else "is not a folder"
+        raise RunError(f"cannot write {name}: {existing!r} {reason}")
 
 
 def append_line(path: str, line: str) -> None:
-    """Adds a line to a text file, whose last one a kill may have cut short. Raises RunError."""
+    """Append a line to a text file, whose last line may lack its end after a kill.
+
+    Raises:
+      RunError: the file cannot be written.
+    """
     with writing(path), open(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
@@ -50,14 +74,18 @@ def append_line(path: str, line: str) -> None:
 
 
 class Locked(Exception):
-    """Another process holds the lock; the text says which."""
+    """Another process holds the lock; the text names it."""
 
 
 @contextlib.contextmanager
 def locked(path: str) -> Iterator[bool]:
-    """Holds a lock, a file that goes with its process. False where the file system has no locks.
+    """Hold a lock, which the system releases when the process ends.
 
-    Raises Locked, with who holds it, where another process does.
+    Yields:
+      False if the file system has no locks, else True.
+
+    Raises:
+      Locked: another process holds the lock.
     """
     while True:
         with open(path, "a+", encoding="utf-8") as file:
@@ -71,7 +99,7 @@ def locked(path: str) -> Iterator[bool]:
             except OSError:  # some network file systems
                 yield False
                 return
-            if not _is_at(file.fileno(), path):  # its last holder removed it meanwhile
+            if not _is_at(file.fileno(), path):  # removed by its previous holder
                 continue
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -89,13 +117,3 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def directory_size(folder: str) -> int:
-    """Return the total size in bytes of all files below ``folder``."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):  # deleted in the meantime
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total

@@ -14,7 +14,7 @@ MAX_CAPTION = 40  # characters of a class name above an image
 
 
 def one_line(text: str) -> str:
-    """Return the text with control characters escaped as in Python, such as ``\\n``.
+    r"""Return the text with control characters escaped as in Python, such as ``\n``.
 
     Names of classes and files may contain any character.
     """

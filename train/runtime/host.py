@@ -1,11 +1,14 @@
-"""Processor cores, the C library's allocator and XLA's flags on this machine."""
+"""This machine: cores, accelerators, memory allocator, XLA's flags and network ports."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib.metadata
 import importlib.util
+import ipaddress
 import os
+import socket
 import sys
 
 # Parameters of mallopt, from glibc's malloc.h.
@@ -59,3 +62,24 @@ def use_deterministic_ops() -> None:
     names = [flag.partition("=")[0] for flag in flags]
     flags += [flag for flag in _DETERMINISTIC if flag.partition("=")[0] not in names]
     os.environ["XLA_FLAGS"] = " ".join(flags)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach the host name or address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bind_error(host: str | None, port: int) -> OSError | None:
+    """Try to listen at all addresses of ``host`` (None: of this machine) and return the error."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, *_, address in addresses:
+        try:
+            socket.create_server(address[:2], family=family).close()
+        except OSError as error:
+            # IPv6 can be known to the system, but disabled.
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                return error
+    return None

@@ -1,25 +1,23 @@
-"""Stopping a run from outside without losing what it has learned."""
+"""Signals: stop a run after saving, and end other commands on Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-STOPPED = 75  # the exit status that asks schedulers to start the command again
+STOPPED = 75  # exit status after a stop: schedulers then start the command again
 
 
 class StopRequest:
-    """True once SIGTERM, SIGINT or SIGUSR1 came; a second one ends the process at once.
+    """A flag that SIGTERM, SIGINT and SIGUSR1 set; a second signal ends the process at once.
 
-    Tells of it, since a step that compiles may take long to end. A context manager: the handlers
-    that were there before are put back. A signal that the process ignores stays ignored, as
-    shells have it for what runs in the background of a script.
+    A context manager that restores the previous handlers. Ignored signals stay ignored: shells
+    ignore SIGINT for background jobs of a script.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -31,100 +29,77 @@ class StopRequest:
         return self.signal is not None
 
     def __enter__(self) -> StopRequest:
-        heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._note) for number in heard}
+        handled = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _) -> None:
+    def _handle(self, number: int, _) -> None:
         self.signal = signal.Signals(number)
-        for again in self._before:
-            signal.signal(again, signal.SIG_DFL)
-        told = f"{self.signal.name}: stops after this step; a second signal ends it at once\n"
+        for other in self._previous:
+            signal.signal(other, signal.SIG_DFL)
+        # The step may still be compiling. Not by print(), which the signal may have interrupted.
+        text = f"{self.signal.name}: stopping after this step; a second signal exits at once\n"
         with contextlib.suppress(OSError):
-            os.write(2, told.encode())  # since print() may be what was interrupted
-
-
-@contextlib.contextmanager
-def ending_at_once(doing: str = "") -> Iterator[None]:
-    """SIGTERM and SIGINT end the process in this block, which has nothing to save.
-
-    ``doing`` is told. Without it the system ends the process, which is for calls that wait
-    outside of Python, where no handler of its would run.
-    """
-
-    def end(number: int, _) -> None:
-        print(f"error: {signal.Signals(number).name} {doing}", file=sys.stderr, flush=True)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    handler = end if doing else signal.SIG_DFL
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            os.write(2, text.encode())
 
 
 @contextlib.contextmanager
 def interruptible(leave: Callable[[], None], seconds: float = 5.0) -> Iterator[None]:
-    """SIGINT ends this block, as KeyboardInterrupt, whatever it arrives in.
+    """Make SIGINT end the block with KeyboardInterrupt, wherever it arrives.
 
-    Python alone would lose it in a callback, such as JAX's of each garbage collection, where
-    exceptions are told and dropped: here it comes again a moment later. Some libraries drop it,
-    and while XLA compiles no handler runs: where the block has not ended after ``seconds``,
-    ``leave`` is called, in another thread, to end the process. It is called at once in an import,
-    of which some end in a crash otherwise. A process that ignores SIGINT goes on doing so.
+    If the block has not ended after ``seconds``, ``leave`` is called in another thread, to end the
+    process: no Python handler runs while XLA compiles, and some libraries drop the exception.
+    Python also drops it in callbacks, such as JAX's of each garbage collection; here the signal
+    is then repeated. During an import ``leave`` is called at once: some crash when interrupted.
+    A process that ignores SIGINT continues to do so.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     ended = threading.Event()
 
-    def hear(_: int, frame: FrameType | None) -> None:
+    def handle(_: int, frame: FrameType | None) -> None:
         while frame is not None:
             if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
                 leave()
             frame = frame.f_back
         raise KeyboardInterrupt
 
-    def resend() -> None:
+    def repeat_dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            previous_hook(unraisable)
+        else:
+            threading.Timer(0.05, repeat).start()
+
+    def repeat() -> None:
         if not ended.is_set():
             os.kill(os.getpid(), signal.SIGINT)
 
-    def again(what: sys.UnraisableHookArgs) -> None:
-        if what.exc_type is not KeyboardInterrupt:
-            before_hook(what)
-            return
-        timer = threading.Timer(0.05, resend)
-        timer.daemon = True
-        timer.start()
-
     def watch() -> None:
-        while number := arrived.recv(1):
-            ours = number[0] == signal.SIGINT and signal.getsignal(signal.SIGINT) is hear
+        while number := os.read(reader, 1):
+            ours = number[0] == signal.SIGINT and signal.getsignal(signal.SIGINT) is handle
             if ours and not ended.wait(seconds):
                 leave()
 
-    arrived, written = socket.socketpair()
-    written.setblocking(False)  # as the interpreter asks, which writes there what arrives
-    with arrived, written:
-        watcher = threading.Thread(target=watch, name="interrupts", daemon=True)
-        watcher.start()
-        before_hook, sys.unraisablehook = sys.unraisablehook, again
-        before_descriptor = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, hear)
-        try:
-            yield
-        finally:
-            ended.set()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.set_wakeup_fd(before_descriptor)
-            sys.unraisablehook = before_hook
-            written.close()
-            watcher.join()
+    # The interpreter writes the number of each signal here as it arrives.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    previous_hook, sys.unraisablehook = sys.unraisablehook, repeat_dropped
+    previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.set_wakeup_fd(previous_writer)
+        sys.unraisablehook = previous_hook
+        os.close(writer)
+        watcher.join()
+        os.close(reader)

@@ -1,4 +1,4 @@
-"""train.main, but waits for a shared workdir no longer than a second."""
+"""train.main, but with a timeout of one second for a shared workdir."""
 
 from train.main import main
 from train.runtime.cli import run_command

@@ -1,11 +1,13 @@
-"""Runs of several processes on one machine: real ones, which are stopped, killed and go on."""
+"""Tests of multi-process runs on one machine, which are stopped, killed and resumed."""
 
 import csv
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +16,12 @@ from flax_resnet.weights import manifest
 from tests.conftest import ROOT, free_port
 from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
 from train.data.sampler import ProcessShard
-from train.runtime import distributed, rendezvous
+from train.runtime import distributed
 from train.runtime.cli import Parser
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import UsageError
 from train.workdir.run_files import read_sessions, saved_steps
 
-# A batch that 1, 2 and 3 devices divide, and batch statistics of all of it.
+# Batches divisible by 1, 2 and 3 devices, and batch statistics over the global batch.
 TINY = (
     "--config.dataset.image_size=8",
     "--config.model.stage_sizes=1,1",
@@ -38,7 +40,7 @@ SECONDS_TO_END = 120
 
 @pytest.fixture(scope="module")
 def start_all(commands):
-    """Starts as many processes as there are lists of arguments; ends them all at the end."""
+    """Start one process for each list of arguments; kill them at the end."""
     started = []
 
     def start(*arguments, module="tests.without_report"):
@@ -57,7 +59,7 @@ def start_all(commands):
 
 
 def ended(run, seconds=SECONDS_TO_END):
-    """``(status, stdout, stderr)`` of all, once they have ended by themselves."""
+    """Wait for the processes to exit; return ``(status, stdout, stderr)`` of each."""
     deadline = time.monotonic() + seconds
     results = []
     for process in run:
@@ -68,13 +70,14 @@ def ended(run, seconds=SECONDS_TO_END):
 
 @pytest.fixture(scope="module")
 def story(commands, start_all, tmp_path_factory):
-    """A run on 2 processes, the first killed; again, stopped; on 3, the last killed; on 1; on 3.
+    """One run in five sessions, and undisturbed runs to compare it with.
 
-    Those on 3 are by shard_map.
+    On 2 processes, the first killed; on 2, stopped; on 3, the last killed; on 1, stopped; on 3 to
+    the end. Those on 3 use shard_map.
 
-    Gives its workdir, that of a single process's run undisturbed, and each part's ``ended``. In
-    ``two`` beside them are the states of 2 processes at the step where they were stopped: of this
-    run, and of one undisturbed.
+    Returns its workdir, that of an undisturbed run of a single process, and the results of each
+    session by name. ``two`` holds two states of 2 processes at the step where they were stopped:
+    of this run, and of an undisturbed one.
     """
     path = tmp_path_factory.mktemp("runs") / "together"
     alone, two = path.parent / "alone", path.parent / "two"
@@ -122,7 +125,7 @@ def story(commands, start_all, tmp_path_factory):
     one.send_signal(signal.SIGTERM)
     parts["one"] = ended([one])
 
-    parts["done"] = ended(start_all(*[shard_map] * 3, module="train.main"))  # which draws
+    parts["done"] = ended(start_all(*[shard_map] * 3, module="train.main"))
     return path, alone, parts
 
 
@@ -136,27 +139,27 @@ def test_a_signal_to_one_stops_all_at_the_same_step(story):
 
 
 @pytest.mark.parametrize("part", ["0 of 2 killed", "2 of 3 killed"])
-def test_where_one_is_killed_the_others_end_with_a_word(story, part):
+def test_if_a_process_is_killed_the_others_exit_with_a_message(story, part):
     for status, _, stderr in story[2][part]:
         assert status == 1, stderr
-        assert "lost another one" in stderr.splitlines()[-1], stderr
+        assert "lost the connection to another process" in stderr.splitlines()[-1], stderr
         assert "Traceback" not in stderr
 
 
-def test_two_that_were_killed_and_go_on_as_two_have_the_bits_of_two_undisturbed(story):
+def test_a_run_resumed_on_two_processes_is_bit_identical_to_an_undisturbed_one(story):
     one, other = story[2]["two"]
     assert one[".step"] == other[".step"] == story[2]["stopped at"] > 10
     assert one.keys() == other.keys()
     assert [name for name in one if not np.array_equal(one[name], other[name])] == []
 
 
-def test_it_goes_on_with_other_processes_and_ends_as_one_alone_does(story, commands):
+def test_a_run_resumed_on_other_numbers_of_processes_matches_a_single_process(story, commands):
     path, alone, parts = story
     assert [status for status, _, _ in parts["done"]] == [0, 0, 0], parts["done"]
     assert parts["one"][0][0] == 75, parts["one"]
     assert [session["processes"] for session in read_sessions(path)] == [2, 2, 3, 1, 3]
     one, other = final_state(path), final_state(alone)
-    # Rounding that grows over eighty steps, against how far they went.
+    # Rounding errors grow over eighty steps: relative to the distance from the start.
     learned = [name for name in other if name.startswith(".params")]
     start = initial_state(alone)
 
@@ -166,7 +169,7 @@ def test_it_goes_on_with_other_processes_and_ends_as_one_alone_does(story, comma
     assert length((one, other)) <= 0.02 * length((other, start))
 
 
-def test_the_first_speaks_and_counts_every_example_once(story, commands):
+def test_only_process_0_prints_and_each_example_is_evaluated_once(story, commands):
     path, _, parts = story
     (_, first, _), *others = parts["done"]
     result = json.loads(first.splitlines()[-1])
@@ -181,7 +184,7 @@ def test_the_first_speaks_and_counts_every_example_once(story, commands):
     assert again["top1"] == result["top1"] and again["examples"] == 360
 
 
-def test_evaluation_takes_several_processes(story, start_all):
+def test_evaluation_runs_on_two_processes(story, start_all):
     path, _, parts = story
     file = path / "predictions.csv"
     one = ("--workdir", path, "--predictions", file)
@@ -192,9 +195,10 @@ def test_evaluation_takes_several_processes(story, start_all):
     result = json.loads(stdout.splitlines()[-1])
     assert result["examples"] == 360 and "{" not in silent
     with open(file, newline="") as rows:
-        told = list(csv.DictReader(rows))
-    assert [row["image"] for row in told] == [f"record {i}" for i in range(360)]
-    assert sum(row["predicted"] == row["label"] for row in told) / 360 == result["top1"]
+        predictions = list(csv.DictReader(rows))
+    assert [row["image"] for row in predictions] == [f"record {i}" for i in range(360)]
+    correct = sum(row["predicted"] == row["label"] for row in predictions)
+    assert correct / 360 == result["top1"]
     assert result["top1"] == json.loads(parts["done"][0][1].splitlines()[-1])["top1"]
 
 
@@ -203,13 +207,13 @@ def test_evaluation_takes_several_processes(story, start_all):
     [
         (
             ["--config.seed=1"],
-            ["have to have the same configuration", "{'seed': 0}", "{'seed': 1}"],
+            ["must have the same configuration", "{'seed': 0}", "{'seed': 1}"],
         ),
         (["--workdir", "OTHER"], ["is not the one that process 0 sees"]),
         (["--config.dataset.data_dir=OTHER"], ["OTHER"]),
     ],
 )
-def test_processes_that_are_not_alike_are_told(own, words, start_all, commands, tmp_path):
+def test_processes_that_differ_exit_with_an_error(own, words, start_all, commands, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "sklearn_digits").write_text("no folder, so that nothing can be prepared here")
@@ -225,56 +229,161 @@ def test_processes_that_are_not_alike_are_told(own, words, start_all, commands, 
         assert "Traceback" not in stderr
 
 
-def test_newcomers_at_its_port_harm_no_run_and_one_lost_while_the_other_rests_does(monkeypatch):
-    """The abort of JAX's threads comes while the other process does something else."""
-    monkeypatch.setattr(rendezvous, "PATIENCE_SECONDS", 0.3)
-    script = (
-        "import argparse, sys, time\n"
-        "from train import processes\n"
-        "processes.HEARTBEAT_SECONDS = 10\n"
-        "processes._check_devices = lambda devices: print('together', flush=True)\n"
-        "port, own = sys.argv[1], int(sys.argv[2])\n"
-        "flags = dict(coordinator='localhost:' + port, num_processes=2, process_id=own)\n"
-        "processes.connect(argparse.Namespace(**flags))\n"
-        "time.sleep(200)\n"
-    )
-    port = str(free_port())
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    run = [
-        subprocess.Popen([sys.executable, "-c", script, port, own], **pipes) for own in ("0", "1")
-    ]
-    try:
-        for process in run:
-            assert process.stdout.readline() == "together\n", process.communicate()
-        for own in (0, 1):
-            with pytest.raises(RunError, match=f"port {port} of localhost is in use"):
-                rendezvous.meet(f"localhost:{port}", 2, own, seconds=30)
-        time.sleep(0.5)
-        assert [process.poll() for process in run] == [None, None]
-        run[0].kill()
-        [(status, _, stderr)] = ended(run[1:])
-        assert status == 1 and "process 1 on" in stderr.splitlines()[-1], stderr
-        assert "lost another one" in stderr.splitlines()[-1]
-    finally:
-        for process in run:
+class Peers:
+    """Processes that only connect and wait, with short timeouts."""
+
+    def __init__(self):
+        self.started = []
+
+    def start(self, address, count, process, seconds=60):
+        script = (
+            "import argparse, sys, time\n"
+            "from train.runtime import cli, distributed, signals\n"
+            f"distributed.CONNECT_SECONDS, distributed.HEARTBEAT_SECONDS = {seconds}, 10\n"
+            "distributed._QUIET_SECONDS = distributed.PORT_SECONDS = 0.5\n"
+            f"flags = dict(coordinator={address!r}, num_processes={count}, process_id={process})\n"
+            "def main():\n"
+            "    distributed.connect(argparse.Namespace(**flags))\n"
+            "    print('ready', flush=True)\n"
+            "    time.sleep(200)\n"
+            "cli.run_command(main)\n"
+        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+        self.started.append(subprocess.Popen([sys.executable, "-c", script], **pipes))
+        return self.started[-1]
+
+    def connected(self, process):
+        lines = iter(process.stdout.readline, "")
+        return any(line == "ready\n" for line in lines)
+
+    def kill(self):
+        for process in self.started:
             process.kill()
             process.communicate()
 
 
-# Without starting any ----------------------------------------------------------------------
+@pytest.fixture
+def peers():
+    peers = Peers()
+    yield peers
+    peers.kill()
+
+
+def error_line(process, status=1):
+    """Return the last line of stderr of a process that exits with ``status`` and an error."""
+    [(code, stdout, stderr)] = ended([process])
+    last = stderr.splitlines()[-1]
+    assert code == status and last.startswith("error: ") and "Traceback" not in stderr, stderr
+    assert "ready\n" not in stdout
+    return last
+
+
+def test_missing_processes_are_reported_after_the_timeout(peers):
+    address = f"localhost:{free_port()}"
+    zero, two = (peers.start(address, 3, process, seconds=6) for process in (0, 2))
+    other = f"localhost:{free_port()}"
+    one = peers.start(other, 2, 1, seconds=4)
+    expected = (
+        f"error: timed out after 6 s waiting for one or more of processes 1 to 2 at {address}"
+    )
+    assert error_line(zero) == expected
+    assert "timed out after 6 s waiting for" in error_line(two)
+    assert error_line(one) == (
+        f"error: timed out after 4 s waiting for process 0 at {other} (Connection refused)"
+    )
+
+
+def test_a_port_of_another_program_ends_all_processes_with_a_message(peers):
+    with socket.create_server(("127.0.0.1", 0)) as program:
+        port = program.getsockname()[1]
+        zero, one = (peers.start(f"127.0.0.1:{port}", 2, i, seconds=5) for i in (0, 1))
+        message = f"error: port {port} of 127.0.0.1 is already in use; choose another for"
+        assert error_line(zero) == f"{message} --coordinator"
+        assert "process 0" in (last := error_line(one)) and "belong to another program" in last
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_that_waits(peers, number):
+    address = f"localhost:{free_port()}"
+    process = peers.start(address, 3, 0)
+    waiting = f"waiting up to 60 s for one or more of processes 1 to 2 at {address}\n"
+    assert process.stderr.readline() == waiting
+    process.send_signal(number)
+    [(status, _, stderr)] = ended([process], seconds=20)
+    if number == signal.SIGINT:
+        assert (status, stderr) == (130, "error: interrupted\n")
+    else:
+        assert status == -number
+
+
+def test_a_process_number_used_twice_is_reported(peers):
+    address = f"localhost:{free_port()}"
+    run = [peers.start(address, 3, process, seconds=20) for process in (0, 1, 1)]
+    wait_until(run[0], lambda: any(process.poll() is not None for process in run[1:]))
+    [first] = [process for process in run[1:] if process.poll() is not None]
+    assert "is --process_id unique" in error_line(first)
+
+
+def test_different_numbers_of_processes_are_reported(peers):
+    address = f"localhost:{free_port()}"
+    run = [peers.start(address, count, process) for process, count in enumerate((2, 3))]
+    for process in run:
+        assert "must have the same --num_processes, but differ: 2 and 3" in error_line(process)
+    address = f"localhost:{free_port()}"
+    zero, two = peers.start(address, 2, 0, seconds=20), peers.start(address, 3, 2)
+    assert "--num_processes the same in all" in error_line(two)
+    assert "timed out after 20 s waiting for process 1" in error_line(zero)
+
+
+def test_a_second_start_of_process_0_leaves_the_run_alone(peers):
+    address = f"localhost:{free_port()}"
+    run = [peers.start(address, 2, process) for process in (0, 1)]
+    assert all(peers.connected(process) for process in run)
+    assert "is already in use" in error_line(peers.start(address, 2, 0))
+    time.sleep(0.5)
+    assert [process.poll() for process in run] == [None, None]
+
+
+def test_an_idle_process_exits_when_another_is_lost(peers):
+    """JAX's threads abort while the process does something else."""
+    address = f"localhost:{free_port()}"
+    run = [peers.start(address, 2, process) for process in (0, 1)]
+    assert all(peers.connected(process) for process in run)
+    run[0].kill()
+    last = error_line(run[1])
+    assert "process 1 on" in last and "lost the connection to another process" in last
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_loopback_coordinator_listens_only_there(peers):
+    port = free_port()
+    run = [peers.start(f"localhost:{port}", 2, process) for process in (0, 1)]
+    assert all(peers.connected(process) for process in run)
+    listening = set()
+    for family, file in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        for line in Path("/proc/net", file).read_text().splitlines()[1:]:
+            address, number = line.split()[1].split(":")
+            if int(number, 16) == port and line.split()[3] == "0A":
+                words = bytes.fromhex(address)
+                packed = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                listening.add(socket.inet_ntop(family, packed))
+    assert listening and listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+# Without other processes ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--num_processes", "2"], "come together"),
+        (["--num_processes", "2"], "must be given together"),
         (["--coordinator", "a:1", "--num_processes", "0", "--process_id", "0"], "at least 1"),
         (["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"], "0 to 1, not 2"),
         (["--coordinator", "a", "--num_processes", "2", "--process_id", "1"], "HOST:PORT"),
         (["--coordinator", "a:x", "--num_processes", "2", "--process_id", "1"], "HOST:PORT"),
     ],
 )
-def test_flags_that_make_no_sense(given, message):
+def test_invalid_flags_are_usage_errors(given, message):
     parser = Parser()
     distributed.add_flags(parser)
     with pytest.raises(UsageError, match=message):
@@ -290,7 +399,7 @@ SRUN = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "1", "SLURM_NTASKS":
         ({}, False),
         (SRUN, True),
         (SRUN | {"SLURM_NTASKS": "1"}, False),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, False),  # the script around srun
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, False),  # the batch script around srun
         ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://x:1", "OMPI_COMM_WORLD_SIZE": "4"}, True),
         ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://x:1", "OMPI_COMM_WORLD_SIZE": "1"}, False),
         ({"KUBERNETES_SERVICE_HOST": "x", "JOB_COMPLETION_INDEX": "0"}, True),
@@ -299,19 +408,19 @@ SRUN = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "1", "SLURM_NTASKS":
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
     ],
 )
-def test_launchers_are_known_by_what_they_set(env, several):
-    assert distributed.launched_with_others(env) == several
+def test_launchers_are_detected_by_their_environment_variables(env, several):
+    assert distributed.is_launched_with_others(env) == several
 
 
 @pytest.mark.parametrize(
     ("tasks", "visible", "devices"),
     [("1(x2)", "0,1,2,3", [0, 1, 2, 3]), ("4(x2)", "0,1,2,3", None), ("1", "", None)],
 )
-def test_the_only_task_of_a_node_has_all_its_gpus(tasks, visible, devices):
+def test_the_only_task_of_a_node_uses_all_its_gpus(tasks, visible, devices):
     env = {"SLURM_STEP_TASKS_PER_NODE": tasks, "CUDA_VISIBLE_DEVICES": visible}
-    assert distributed._all_devices(env) == devices
+    assert distributed._local_device_ids(env) == devices
 
 
-def test_shares_make_up_the_batch_in_order():
+def test_process_shards_cover_the_batch_in_order():
     places = [place for process in range(3) for place in ProcessShard(process, 3).positions(48)]
     assert places == list(range(48))

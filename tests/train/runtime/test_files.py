@@ -1,20 +1,20 @@
-"""Files that are whole or not there."""
+"""Tests of atomic writes."""
 
 import pytest
 
 from flax_resnet.files import make_atomically
 
 
-def test_what_was_stopped_half_way_leaves_nothing(tmp_path):
-    place = tmp_path / "file"
-    place.write_text("before")
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
 
-    def stopped(beside):
-        with open(beside, "w") as file:
+    def stopped(temporary):
+        with open(temporary, "w") as file:
             file.write("half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_atomically(str(place), stopped)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert place.read_text() == "before"
+        make_atomically(str(path), stopped)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "before"

@@ -1,4 +1,4 @@
-"""How commands end and are ended: signals, closed streams, and what may not be read."""
+"""How commands end: by signals, with closed streams, and without permission to read."""
 
 import gc
 import hashlib
@@ -13,11 +13,11 @@ import pytest
 
 from tests.unprivileged import unprivileged
 from train.runtime.cli import run_command
-from train.runtime.signals import StopRequest, ending_at_once, interruptible
+from train.runtime.signals import StopRequest, interruptible
 
 
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)
-def test_a_signal_asks_to_stop_and_a_second_one_ends_the_process(number):
+def test_a_signal_requests_a_stop_and_a_second_one_ends_the_process(number):
     code = (
         "import os, time; from train.runtime.signals import StopRequest\n"
         "with StopRequest() as stop:\n"
@@ -30,32 +30,23 @@ def test_a_signal_asks_to_stop_and_a_second_one_ends_the_process(number):
     assert process.returncode == -number
 
 
-def test_signal_handlers_are_put_back():
+def test_signal_handlers_are_restored():
     before = [signal.getsignal(number) for number in StopRequest.SIGNALS]
     with StopRequest() as stop:
         assert not stop
     assert [signal.getsignal(number) for number in StopRequest.SIGNALS] == before
 
 
-def test_where_no_handler_could_run_signals_are_the_systems():
-    """As in JAX's wait for other processes, which is outside of Python."""
-    before = signal.getsignal(signal.SIGINT)
-    with ending_at_once():
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == before
-
-
 @pytest.fixture
 def interrupt():
-    """Sends this process SIGINT, which Python hears as usual."""
+    """Send SIGINT to this process, with Python's default handler."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield lambda: os.kill(os.getpid(), signal.SIGINT)
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupt_in_a_callback_is_not_lost(interrupt):
-    """As in JAX's of each garbage collection, where Python drops exceptions."""
+def test_an_interrupt_in_a_callback_is_repeated(interrupt):
+    """As in JAX's callback of each garbage collection, where Python drops exceptions."""
     phases = []
 
     def callback(phase, _):
@@ -76,26 +67,26 @@ def test_an_interrupt_in_a_callback_is_not_lost(interrupt):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_ends_what_does_not_come_back_to_python(interrupt):
+def test_an_interrupt_ends_a_call_that_does_not_return_to_python(interrupt):
     left = threading.Event()
     with pytest.raises(KeyboardInterrupt), interruptible(leave=left.set, seconds=0.05):
         threading.Timer(0.1, interrupt).start()
-        while not left.is_set():  # without Python's lock, as XLA compiles
+        while not left.is_set():  # without the GIL, as XLA compiles
             hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)
     assert left.is_set()
 
 
-def test_what_may_not_be_read_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+def test_a_missing_permission_is_reported_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     (tmp_path / "closed").mkdir(mode=0)
     with unprivileged(tmp_path), pytest.raises(SystemExit) as ended:
         run_command(lambda: os.listdir("closed"))
     assert ended.value.code == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: no permission for 'closed'; change")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: no permission for 'closed'; change")
 
 
-def test_an_interrupt_ends_an_import_at_once(interrupt, tmp_path, monkeypatch):
+def test_an_interrupt_during_an_import_ends_the_process_at_once(interrupt, tmp_path, monkeypatch):
     (tmp_path / "interrupted.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)"
     )
@@ -110,14 +101,14 @@ def test_an_interrupt_ends_an_import_at_once(interrupt, tmp_path, monkeypatch):
     assert not left.is_set()
 
 
-def test_a_command_runs_without_the_streams_that_its_caller_closed(commands):
+def test_commands_run_with_closed_standard_streams(commands):
     for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
         command = f"exec {sys.executable} -m train.compare --help {closed}"
         process = subprocess.run(command, shell=True, cwd=commands.root, capture_output=True)
         assert process.returncode == 0, process.stderr
 
 
-def test_what_the_process_ignores_stops_no_run(monkeypatch):
+def test_ignored_signals_stop_no_run(monkeypatch):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
