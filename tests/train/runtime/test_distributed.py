@@ -384,7 +384,7 @@ def test_a_loopback_coordinator_listens_only_there(peers):
     ],
 )
 def test_invalid_flags_are_usage_errors(given, message):
-    parser = Parser()
+    parser = Parser("train.main")
     distributed.add_flags(parser)
     with pytest.raises(UsageError, match=message):
         distributed.connect(parser.parse_args(given))
