@@ -240,7 +240,7 @@ def one_line(process, status, *words):
     ("arguments", "words"),
     [
         (["--config.optimzer.name=adam"], ["config.optimzer.name", "config.optimizer.name"]),
-        (["--config.batch_size=big"], ["config.batch_size", "whole number", "'big'"]),
+        (["--config.batch_size=big"], ["config.batch_size", "an integer", "'big'"]),
         (["--config.batch_size"], ["needs a value"]),
         (["--config.augment.hflip", "--config.seed=1"], ["config.augment.hflip needs a value"]),
         (["--workdir", ""], ["--workdir is empty"]),
