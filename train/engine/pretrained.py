@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import ml_collections
-
 from flax_resnet import ResNet, init_variables
 from flax_resnet.weights import WeightsError, hub, read_weights
 from flax_resnet.weights.checkpoints import read_run_info
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 
 
 def initial_variables(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     model: ResNet,
     image_shape: tuple[int, int, int],
     class_names: tuple[str, ...],

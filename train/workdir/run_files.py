@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import ml_collections
-
 from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
 from train.config import loading
 from train.data.loader import DataLoader
 from train.data.source import DataSource
 from train.runtime import distributed
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import Locked, append_line, check_writable, locked, writing
 from train.runtime.formatting import join_names
@@ -36,7 +35,7 @@ _SESSION_KEYS = {
 _VISIBLE_SECONDS = 30  # time that network file systems may take to show a new file
 
 
-def check(path: str, config: ml_collections.ConfigDict) -> bool:
+def check(path: str, config: ConfigDict) -> bool:
     """Check that ``config`` may be trained in the folder, without changing anything.
 
     Returns:
@@ -83,7 +82,7 @@ def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def create(path: str, config: ml_collections.ConfigDict) -> None:
+def create(path: str, config: ConfigDict) -> None:
     """Create the folder and write ``config.json``; raise RunError if that fails."""
     with writing(f"the workdir {path!r}"):
         os.makedirs(path, exist_ok=True)
@@ -91,7 +90,7 @@ def create(path: str, config: ml_collections.ConfigDict) -> None:
         write_atomically(_config_file(path), loading.to_json(config))
 
 
-def read_config(path: str) -> ml_collections.ConfigDict:
+def read_config(path: str) -> ConfigDict:
     """Return the configuration of the run in ``path``; raise RunError if there is none."""
     file_path = _config_file(path)
     advice = "restore the file, or train in another --workdir"
@@ -178,7 +177,7 @@ def read_sessions(path: str) -> list[dict[str, Any]]:
 
 
 def describe(
-    path: str, config: ml_collections.ConfigDict, train_loader: DataLoader, eval_loader: DataLoader
+    path: str, config: ConfigDict, train_loader: DataLoader, eval_loader: DataLoader
 ) -> None:
     """Write ``run.json``: whatever prediction needs, and the versions of the software."""
     description = {
