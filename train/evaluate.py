@@ -1,4 +1,4 @@
-"""python -m train.evaluate --workdir DIR [--step last|best|N] [--split NAME] [--tta flip] […]"""
+"""Evaluate a run: python -m train.evaluate --workdir DIR [--step last|best|N] […]."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from train.runtime.errors import RunError, UsageError, warn
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     parser = Parser(
         "train.evaluate",
-        description="Evaluates a run's checkpoint on its evaluation split, every image once. The"
-        " last line is a JSON object.",
+        description="Evaluate a checkpoint of a run on its evaluation split; every image counts"
+        " exactly once. The last line of the output is a JSON object.",
     )
     add_checkpoint_flags(parser)
-    parser.add_argument("--split", default="", help="other images of the run's data, as in config")
+    parser.add_argument("--split", default="", help="another split of the run's data set")
     parser.add_argument(
         "--dataset",
         default="",
         metavar="NAME",
-        help="other data with the same classes: digits, folder or tfds:NAME",
+        help="another data set with the same classes: digits, folder or tfds:NAME",
     )
-    parser.add_argument("--data_dir", default="", metavar="DIR", help="where these lie")
+    parser.add_argument("--data_dir", default="", metavar="DIR", help="folder of that data set")
     parser.add_argument(
         "--tta",
         choices=("flip",),
         default="",
-        help="take the mean of the logits of each image and its mirror image",
+        help="test-time augmentation: average the logits of each image and its mirror image",
     )
     parser.add_argument(
         "--predictions",
         metavar="FILE",
-        help="write what was said of each image: .csv, or .npz with all probabilities",
+        help="write the prediction of each image: .csv, or .npz with all probabilities",
     )
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="where evaluation.json and pictures go; default: evaluation/ in the workdir",
+        help="folder of evaluation.json, charts and report; default: in the workdir",
     )
     distributed.add_flags(parser)
     flags = parser.parse_args()
@@ -48,12 +49,12 @@ def main() -> int:
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Evaluates, once the processes have found each other."""
+    """Evaluate, after all processes have connected."""
     step = parse_step(flags.step)
     if flags.output == "":
-        raise UsageError("--output is empty; leave it out, or name a folder")
+        raise UsageError("--output is empty; omit it, or name a folder")
     if flags.output and os.path.exists(flags.output) and not os.path.isdir(flags.output):
-        raise UsageError(f"--output must name a folder, and {flags.output!r} is a file")
+        raise UsageError(f"--output must be a folder, but {flags.output!r} is a file")
 
     from train.data.tfds_source import resolve_data_dir
     from train.engine import predictions
@@ -64,7 +65,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.predictions is not None:
         predictions.check_predictions_path(flags.predictions)
     with distributed.raise_if_any_failed():
-        if distributed.is_primary():  # which writes
+        if distributed.is_primary():  # only this process writes
             if flags.output:
                 check_writable(flags.output, flags.output)
             if flags.predictions:
@@ -75,40 +76,39 @@ def run(flags: argparse.Namespace) -> int:
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep)
     if distributed.is_primary():
-        tell(flags, evaluated)
+        report(flags, evaluated)
         print(to_json(evaluated.result), flush=True)
     return 0
 
 
-def tell(flags: argparse.Namespace, evaluated) -> None:
-    """Prints the summary, and writes what there is to be written."""
+def report(flags: argparse.Namespace, evaluated) -> None:
+    """Print the summary, and write predictions, results and the report."""
     from train.engine import predictions
     from train.reporting import evaluation_results, run_report
     from train.runtime.files import writing
 
-    scores = evaluation_results.score_of(evaluated)
-    print(evaluation_results.summary(evaluated, scores), flush=True)
+    metrics = evaluation_results.evaluation_metrics(evaluated)
+    print(evaluation_results.summary(evaluated, metrics), flush=True)
     if flags.predictions is not None:
-        predictions.write_predictions(
-            flags.predictions, evaluated.predictions, evaluated.loader.source
-        )
+        source = evaluated.loader.source
+        predictions.write_predictions(flags.predictions, evaluated.predictions, source)
         print(f"predictions  {flags.predictions}")
-    folder = flags.output or evaluation_results.folder_of(flags.workdir, evaluated)
+    folder = flags.output or evaluation_results.default_folder(flags.workdir, evaluated)
+    report_file = os.path.join(flags.output or flags.workdir, run_report.FILE)
     try:
-        written = evaluation_results.write(folder, evaluated, scores, warn)
-        with writing(os.path.join(flags.output or flags.workdir, run_report.FILE)):
+        written = evaluation_results.write_results(folder, evaluated, metrics, warn)
+        with writing(report_file):
             parts = run_report.add_evaluation(run_report.read_parts(flags.workdir), evaluated)
             if flags.output is None:
                 run_report.write_parts(flags.workdir, parts)
-            run_report.write(flags.workdir, flags.output or "", parts)
+            run_report.write_report(flags.workdir, flags.output or "", parts)
     except RunError as error:
         if flags.output is not None:
             raise
-        # A run that may only be read can be evaluated all the same.
-        warn(f"{error}; --output takes another folder")
+        warn(f"{error}; choose another folder with --output")  # of a read-only workdir
         return
     print(f"written      {os.path.join(folder, '')} {' '.join(written)}")
-    print(f"report       {os.path.join(flags.output or flags.workdir, run_report.FILE)}")
+    print(f"report       {report_file}")
 
 
 if __name__ == "__main__":

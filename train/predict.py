@@ -1,12 +1,13 @@
-"""python -m train.predict --workdir DIR IMAGE_OR_FOLDER… [--topk N] [--json|--csv] [--explain D]"""
+"""Classify images: python -m train.predict --workdir DIR IMAGE_OR_FOLDER… […]."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from train.runtime.cli import (
@@ -17,19 +18,20 @@ from train.runtime.cli import (
     run_command,
 )
 from train.runtime.errors import RunError, UsageError
-from train.runtime.formatting import one_line, truncate
+from train.runtime.formatting import format_percent, one_line, pluralize, truncate
 
-if TYPE_CHECKING:  # the others import JAX, which takes a second
+if TYPE_CHECKING:  # importing JAX takes a second
     import numpy as np
 
     from flax_resnet.runs import Run
 
-MOST_TOGETHER = 32
-_LONGEST_STEM = 200  # bytes
+MAX_BATCH_SIZE = 32
+CSV_HEADER = ("file", "rank", "class", "probability", "error")
+_MAX_STEM_BYTES = 200
 
 
-class Answer(NamedTuple):
-    """What is said of one file: ``(class, probability)``, the most probable first, or an error."""
+class Prediction(NamedTuple):
+    """The most probable classes of a file as ``(class, probability)``, or an error."""
 
     file: str
     classes: list[tuple[str, float]]
@@ -37,85 +39,95 @@ class Answer(NamedTuple):
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     parser = Parser(
         "train.predict",
-        description="Says what a run's network sees in pictures.",
-        epilog="A file that cannot be read is named and passed over; the status is then 1.",
+        description="Classify images with a trained run.",
+        epilog="Files that cannot be read are reported and skipped; the exit status is then 1.",
     )
     add_checkpoint_flags(parser)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders at any depth"
+        "images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files and folders, with subfolders"
     )
     parser.add_argument(
-        "--topk", type=int, default=5, metavar="N", help="classes to tell of each; default: 5"
+        "--topk", type=int, default=5, metavar="N", help="classes per image; default: 5"
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a JSON object a line")
-    form.add_argument("--csv", action="store_true", help="file,rank,class,probability,error")
+    form.add_argument("--json", action="store_true", help="print one JSON object per line")
+    form.add_argument("--csv", action="store_true", help=f"print {','.join(CSV_HEADER)}")
     parser.add_argument(
         "--explain",
         metavar="DIR",
-        help="write a picture of each there that shows what speaks for its class (Grad-CAM)",
+        help="write Grad-CAM maps there: the regions that support the most probable class",
     )
-    # Also where flags stand between the files.
-    flags = parser.parse_intermixed_args()
+    flags = parser.parse_intermixed_args()  # flags may stand between the files
     if flags.topk < 1:
         raise UsageError(f"--topk must be at least 1, not {flags.topk}")
     step = parse_step(flags.step)
     files = find_files(flags.images, flags.explain)
 
-    run = load_trained_run(flags.workdir, step, flags.weights, min(MOST_TOGETHER, len(files)))
-    tell = {(True, False): as_json, (False, True): as_csv}.get((flags.json, flags.csv), as_text)()
-    bad = 0
+    run = load_trained_run(flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)))
+    to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
+    failed = 0
     with Bar(len(files)) as bar:
-        for answer in answers(run, files, flags.topk, flags.explain):
-            if answer.error is not None:
-                bad += 1
-                bar.say(one_line(f"error: {answer.error}"), sys.stderr)
-            for line in tell(answer):
-                bar.say(line, sys.stdout)
+        if flags.csv:
+            bar.print(csv_row(CSV_HEADER), sys.stdout)
+        for prediction in predict_files(run, files, flags.topk, flags.explain):
+            if prediction.error is not None:
+                failed += 1
+                bar.print(one_line(f"error: {prediction.error}"), sys.stderr)
+            for line in to_lines(prediction):
+                bar.print(line, sys.stdout)
             bar.update()
-    if bad:
-        pictures = "picture" if len(files) == 1 else "pictures"
-        print(f"error: {bad} of {len(files)} {pictures} failed", file=sys.stderr)
-    return 1 if bad else 0
+    if failed:
+        print(f"error: {failed} of {pluralize(len(files), 'image')} failed", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def find_files(places: Sequence[str], explain: str | None = None) -> list[str]:
-    """The files that are named, and the pictures in the folders that are; each once.
+def find_files(paths: Sequence[str], explain: str | None = None) -> list[str]:
+    """Return the given files, and the images in the given folders; each once.
 
-    What was written to ``explain`` is passed over. Raises RunError for a folder without any
-    pictures, and UsageError for one that has none but there.
+    Images in the folder ``explain`` are skipped, because the command writes its own there.
+
+    Raises:
+      RunError: a folder has no images or cannot be listed.
+      UsageError: all images of a folder are in ``explain``.
     """
     from train.data.image_folder import list_images
 
-    own = None if explain is None else os.path.join(os.path.abspath(explain), "")
+    explain_prefix = None if explain is None else os.path.join(os.path.abspath(explain), "")
     files: dict[str, None] = {}
-    for place in places:
-        if not os.path.isdir(place):
-            files[place] = None  # whatever is wrong with it shows when it is read
+    for path in paths:
+        if not os.path.isdir(path):
+            files[path] = None  # if it cannot be read, that is reported later
             continue
         try:
-            found = sorted(list_images(place, dangling=True))
+            images = sorted(list_images(path, dangling=True))
         except OSError as error:
             raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
-        others = [f for f in found if own is None or not os.path.abspath(f).startswith(own)]
-        if found and not others:
-            raise UsageError(
-                f"all pictures in {place!r} lie in the folder of --explain, whose own are passed"
-                " over; name another for --explain"
-            )
-        found = others
-        if not found:
-            raise RunError(f"{place!r} has no pictures; files count by the ending of their names")
-        files |= dict.fromkeys(found)
+        if not images:
+            raise RunError(f"{path!r} has no images, by the extensions of its files")
+        if explain_prefix is not None:
+            images = [f for f in images if not os.path.abspath(f).startswith(explain_prefix)]
+            if not images:
+                raise UsageError(
+                    f"all images in {path!r} are in the folder of --explain, which is skipped;"
+                    " choose another folder for --explain"
+                )
+        files |= dict.fromkeys(images)
     return list(files)
 
 
-def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> Iterator[Answer]:
-    """What the run says of each file, in order. Files are decoded ahead, in threads.
+def predict_files(
+    run: Run, files: Sequence[str], topk: int, explain: str | None
+) -> Iterator[Prediction]:
+    """Yield the predictions of files in order. Files are decoded ahead, in threads.
 
-    Where ``explain`` names a folder a picture of each is written there.
+    Args:
+      run: the trained run.
+      files: image files.
+      topk: number of classes.
+      explain: folder for Grad-CAM images; None for none.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -130,7 +142,7 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
         except ValueError as error:
             return str(error)
 
-    pictures = None if explain is None else Explanations(explain)
+    explanations = None if explain is None else Explanations(explain)
     chunks = [files[i : i + run.batch_size] for i in range(0, len(files), run.batch_size)]
     with (
         ThreadPoolExecutor(core_count() + 2) as pool,
@@ -139,45 +151,45 @@ def answers(run: Run, files: Sequence[str], topk: int, explain: str | None) -> I
         for chunk, squares in decoded:
             good = [square for square in squares if not isinstance(square, str)]
             if good:
-                # Filled up, or for a lone one another program would be compiled.
+                # Pad to the full batch size; a partial batch would trigger another compilation.
                 stacked = np.resize(np.stack(good), (run.batch_size, *good[0].shape))
                 logits = run.logits(stacked, prepared=True)
                 probabilities = np.asarray(run.probabilities(logits))
                 heats = [None] * run.batch_size
-                if pictures is not None:
+                if explanations is not None:
                     heats = run.explain(stacked, logits.argmax(axis=1), prepared=True)
-                told = zip(logits, probabilities, heats, strict=True)
+                results = zip(logits, probabilities, heats, strict=True)
             for file, square in zip(chunk, squares, strict=True):
                 if isinstance(square, str):
-                    yield Answer(file, [], square)
+                    yield Prediction(file, [], square)
                     continue
-                of_file, probable, heat = next(told)
-                if not np.isfinite(probable).all():
-                    yield Answer(file, [], f"{file}: the network gives what is no number")
+                file_logits, file_probabilities, heat = next(results)
+                if not np.isfinite(file_probabilities).all():
+                    yield Prediction(file, [], f"{file}: the output of the network is not finite")
                     continue
-                classes = most_probable(run, of_file, probable, topk)
+                classes = most_probable(run, file_logits, file_probabilities, topk)
                 try:
-                    if pictures is not None:
-                        pictures.write(file, square, heat, classes)
+                    if explanations is not None:
+                        explanations.write(file, square, heat, classes)
                 except RunError as error:
-                    yield Answer(file, [], f"{file}: {error}")
+                    yield Prediction(file, [], f"{file}: {error}")
                     continue
-                yield Answer(file, classes)
+                yield Prediction(file, classes)
 
 
 def most_probable(
     run: Run, logits: np.ndarray, probabilities: np.ndarray, topk: int
 ) -> list[tuple[str, float]]:
-    """The ``topk`` most probable classes, at most as many as there are; of equals the first.
+    """Return the ``topk`` most probable classes, or all if there are fewer.
 
-    By the logits, since of several sigmoids that round to 1 each would be as good.
+    They are ordered by their logits, because several sigmoids may round to 1.
     """
     order = (-logits).argsort(kind="stable")[: min(topk, len(run.class_names))]
     return [(run.class_name(index), float(probabilities[index])) for index in order]
 
 
 class Explanations:
-    """Grad-CAM's pictures in a folder, each called as its file."""
+    """A folder of Grad-CAM images with the names of the classified files."""
 
     def __init__(self, folder: str):
         from train.runtime.files import writing
@@ -190,89 +202,78 @@ class Explanations:
     def write(
         self, file: str, square: np.ndarray, heat: np.ndarray, classes: list[tuple[str, float]]
     ) -> None:
-        """Writes one; of files with the same name the later ones get a number."""
+        """Write an image; further files of the same name get a number."""
         from train.reporting.plots import draw_explanation
         from train.runtime.files import writing
 
         stem = os.path.splitext(os.path.basename(file))[0]
-        # A name may have 255 bytes, with the number, the ending and what is added while writing.
+        # A name has at most 255 bytes, with the number, extension and suffix of a partial file.
         encoded = os.fsencode(stem)
-        if len(encoded) > _LONGEST_STEM:
-            stem = encoded[:_LONGEST_STEM].decode("utf-8", "ignore")
+        if len(encoded) > _MAX_STEM_BYTES:
+            stem = encoded[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
         name, number = stem, 1
         while name.casefold() in self._names:
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name.casefold())
-        told = ", ".join(f"{truncate(c, 30)} {probability:.1%}" for c, probability in classes[:2])
-        called = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
-        place = os.path.join(self._folder, f"{name}.png")
-        with writing(place):
-            draw_explanation(place, square, heat, f"{truncate(called, 50)}\n{told}")
+        title = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
+        best = ", ".join(f"{truncate(c, 30)} {format_percent(share)}" for c, share in classes[:2])
+        path = os.path.join(self._folder, f"{name}.png")
+        with writing(path):
+            draw_explanation(path, square, heat, f"{truncate(title, 50)}\n{best}")
 
 
-def as_text() -> Callable[[Answer], list[str]]:
-    """A line a file, for people."""
-
-    def tell(answer: Answer) -> list[str]:
-        told = ", ".join(f"{name} {probability:.1%}" for name, probability in answer.classes)
-        return [] if answer.error is not None else [one_line(f"{answer.file}: {told}")]
-
-    return tell
+def text_lines(prediction: Prediction) -> list[str]:
+    """Return one line of text, or none for an error."""
+    if prediction.error is not None:
+        return []
+    classes = ", ".join(f"{name} {format_percent(share)}" for name, share in prediction.classes)
+    return [one_line(f"{prediction.file}: {classes}")]
 
 
-def as_json() -> Callable[[Answer], list[str]]:
-    """A JSON object a line and file: ``file`` and ``classes``, or ``error``."""
-
-    def tell(answer: Answer) -> list[str]:
-        row: dict[str, Any] = {"file": answer.file}
-        if answer.error is not None:
-            row["error"] = answer.error
-        else:
-            row["classes"] = [{"class": name, "probability": p} for name, p in answer.classes]
-        return [json.dumps(row, ensure_ascii=False, allow_nan=False)]
-
-    return tell
+def json_lines(prediction: Prediction) -> list[str]:
+    """Return one line with a JSON object: ``file`` and ``classes``, or ``file`` and ``error``."""
+    row: dict[str, Any] = {"file": prediction.file}
+    if prediction.error is not None:
+        row["error"] = prediction.error
+    else:
+        row["classes"] = [{"class": name, "probability": p} for name, p in prediction.classes]
+    return [json.dumps(row, ensure_ascii=False, allow_nan=False)]
 
 
-def as_csv() -> Callable[[Answer], list[str]]:
-    """A header, and a row a file and class."""
-    lines: list[str] = []
+def csv_lines(prediction: Prediction) -> list[str]:
+    """Return one CSV row per class, or one with the error."""
+    if prediction.error is not None:
+        return [csv_row((prediction.file, "", "", "", prediction.error))]
+    return [
+        csv_row((prediction.file, rank, name, f"{probability:.7g}", ""))
+        for rank, (name, probability) in enumerate(prediction.classes, 1)
+    ]
 
-    class Lines:
-        write = staticmethod(lines.append)
 
-    # With "" Python 3.11 would not put what has a line end of its own between quotes.
-    writer = csv.writer(Lines, lineterminator="\n")
-    writer.writerow(("file", "rank", "class", "probability", "error"))
-
-    def tell(answer: Answer) -> list[str]:
-        for rank, (name, probability) in enumerate(answer.classes, 1):
-            writer.writerow((answer.file, rank, name, f"{probability:.7g}", ""))
-        if answer.error is not None:
-            writer.writerow((answer.file, "", "", "", answer.error))
-        told = [line.removesuffix("\n") for line in lines]
-        lines.clear()
-        return told
-
-    return tell
+def csv_row(fields: Sequence[object]) -> str:
+    """Return a CSV row without its line end."""
+    buffer = io.StringIO(newline="")
+    # With lineterminator="" Python 3.11 would not quote fields that contain line breaks.
+    csv.writer(buffer, lineterminator="\n").writerow(fields)
+    return buffer.getvalue().removesuffix("\n")
 
 
 class Bar:
-    """A progress bar on a terminal, where there is more than a batch to do."""
+    """A progress bar on a terminal, if there is more than one batch."""
 
     def __init__(self, files: int):
         import tqdm
 
-        hidden = files <= MOST_TOGETHER or not sys.stderr.isatty()
+        hidden = files <= MAX_BATCH_SIZE or not sys.stderr.isatty()
         self._bar = tqdm.tqdm(total=files, unit=" images", leave=False, disable=hidden)
 
-    def say(self, line: str, file: Any) -> None:
-        """Prints a line above the bar."""
+    def print(self, line: str, file: Any) -> None:
+        """Print a line above the bar."""
         self._bar.write(line, file=file)
 
     def update(self) -> None:
-        """One more is done."""
+        """Advance by one file."""
         self._bar.update()
 
     def __enter__(self) -> Bar:

@@ -1,4 +1,4 @@
-"""python -m train.statistics --config FILE [--config.KEY=VALUE …]"""
+"""Image statistics: python -m train.statistics --config RECIPE [--config.KEY=VALUE …]."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from train.runtime.cli import Parser, add_config_flag, run_command, split_overri
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     parser = Parser(
         "train.statistics",
-        description="Measures the mean and deviation of a config's training images, and prints"
-        " them as lines for the config.",
+        description="Compute the mean and standard deviation of a configuration's training images"
+        " per channel, and print them as lines for a recipe.",
     )
     add_config_flag(parser)
     arguments, overrides = split_overrides(sys.argv[1:])
@@ -27,25 +28,25 @@ def main() -> int:
 
     config.dataset.data_dir = data_dir(config.dataset)
     config.loader.cache_on_device = "never"
-    split = DataLoader(config, config.dataset.train_split, training=False)
-    split.load(CorruptRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
-    count, mean, std = channel_statistics(split)
-    print(f"# {count:,} images of {split.source.name} {split.source.split}")
+    loader = DataLoader(config, config.dataset.train_split, training=False)
+    loader.load(CorruptRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
+    count, mean, std = channel_statistics(loader)
+    print(f"# {count:,} images of {loader.source.name} {loader.source.split}")
     for name, values in (("mean", mean), ("std", std)):
         print(f"config.dataset.{name} = ({', '.join(f'{value:.4f}' for value in values)})")
     return 0
 
 
-def channel_statistics(split) -> tuple[int, np.ndarray, np.ndarray]:
-    """Number of images that count, and mean and deviation of red, green, blue in 0…1.
+def channel_statistics(loader) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return the number of valid images, and mean and standard deviation of R, G, B in 0…1.
 
-    Over all pixels of the centre crops.
+    They are taken over all pixels of the center crops.
     """
     total, squares, pixels, count = np.zeros(3), np.zeros(3), 0, 0
-    for batch in split.eval_batches(64):
+    for batch in loader.eval_batches(64):
         count += int(batch["valid"].sum())
         images = batch["image"][batch["valid"]].reshape(-1, 3)
-        # Sums of whole numbers are exact, whatever the size of the data.
+        # Sums of integers are exact for any number of images.
         total += images.sum(axis=0, dtype=np.int64)
         squares += np.square(images, dtype=np.int64).sum(axis=0)
         pixels += len(images)

@@ -1,8 +1,9 @@
-"""train.evaluate: what it says of every example, on these data and others."""
+"""train.evaluate: results, predictions, and evaluation on other data."""
 
 import csv
 import json
 import shutil
+import xml.etree.ElementTree as ElementTree
 
 import cv2
 import numpy as np
@@ -17,16 +18,20 @@ from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 
 
+def percent(share):
+    return f"{100 * share:.2f} %"
+
+
 @pytest.fixture
 def command(digits_run, monkeypatch, capsys):
-    """Runs the command in this process, of four devices; gives its last line and the rest."""
+    """Run the command in this process, on four devices; return the JSON line and the summary."""
 
     def run(*arguments, path=digits_run):
         given = ["train.evaluate", "--workdir", path, *map(str, arguments)]
         monkeypatch.setattr("sys.argv", given)
         assert evaluate.main() == 0
-        *told, last = capsys.readouterr().out.splitlines()
-        return json.loads(last), "\n".join(told)
+        *summary, last = capsys.readouterr().out.splitlines()
+        return json.loads(last), "\n".join(summary)
 
     return run
 
@@ -37,7 +42,7 @@ def source(digits_run):
 
 
 def save_digits(source, folder, names=range(10)):
-    """The test images as a folder of PNGs, a folder a class."""
+    """Save the test images as PNGs, in a folder per class."""
     for index in range(len(source)):
         image, label = source.decode(index)
         place = folder / str(names[label])
@@ -45,34 +50,36 @@ def save_digits(source, folder, names=range(10)):
         cv2.imwrite(str(place / f"{index}.png"), image)
 
 
-def test_it_tells_the_run_and_writes_beside_it(command, digits_run, tmp_path):
+def test_results_are_printed_and_written_to_the_workdir(command, digits_run, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(digits_run, path)
-    result, told = command(path=str(path))
+    result, summary = command(path=str(path))
     assert list(result) == ["split", "examples", "top1", "top5", "loss", "step"]
     [row] = [row for row in read_rows(digits_run) if row["step"] == 44 and "eval/top1" in row]
-    assert result["top1"] == row["eval/top1"] and f"{result['top1']:.2%}" in told
+    assert result["top1"] == row["eval/top1"] and percent(result["top1"]) in summary
     folder = path / "evaluation" / "44_test_ema"
     written = json.loads((folder / "evaluation.json").read_text())
     assert result.items() <= written.items() and written["weights"] == "ema"
     low, high = written["top1_interval"]
-    assert low < result["top1"] < high and f"{low:.2%} to {high:.2%}" in told
+    assert low < result["top1"] < high and f"{percent(low)} to {percent(high)}" in summary
     assert sum(one["examples"] for one in written["classes"]) == 360
-    right = sum(one["examples"] * one["accuracy"] for one in written["classes"])
-    assert right / 360 == pytest.approx(result["top1"])
+    correct = sum(one["examples"] * one["recall"] for one in written["classes"])
+    assert correct / 360 == pytest.approx(result["top1"])
     assert np.trace(written["confusion"]) / 360 == pytest.approx(result["top1"])
     assert sum(one["examples"] for one in written["reliability"]) == 360
-    assert f"{written['expected_calibration_error']:.2%}" in told
-    sure = [one["confidence"] for one in written["most_confident_mistakes"]]
-    assert sure == sorted(sure, reverse=True) and len(sure) == min(24, round(360 - right))
-    for name in ("confusion.png", "reliability.png", "mistakes.png"):
-        with Image.open(folder / name) as picture:
-            assert picture.width > 300
+    assert percent(written["expected_calibration_error"]) in summary
+    confidences = [one["confidence"] for one in written["most_confident_mistakes"]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert len(confidences) == min(24, round(360 - correct))
+    counts = ElementTree.parse(folder / "confusion.svg").findall(".//*[@class='count']")
+    assert sum(int(count.text) for count in counts) == 360
+    texts = (folder / "reliability.svg").read_text()
+    assert f"ECE {percent(written['expected_calibration_error'])}" in texts
+    with Image.open(folder / "mistakes.png") as image:
+        assert image.width > 300
 
 
-def test_what_each_image_is_said_to_be_is_what_the_run_says_of_it(
-    command, digits_run, source, tmp_path
-):
+def test_written_predictions_match_the_run(command, digits_run, source, tmp_path):
     result, _ = command("--predictions", tmp_path / "p.npz", "--output", tmp_path)
     images = np.stack([source.decode(i)[0] for i in range(360)])
     labels = [source[i][1] for i in range(360)]
@@ -88,12 +95,12 @@ def test_what_each_image_is_said_to_be_is_what_the_run_says_of_it(
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [f"record {i}" for i in range(360)]
     assert [row["label"] for row in rows] == [str(label) for label in labels]
-    told = [float(row["probability"]) for row in rows]
-    np.testing.assert_allclose(told, expected.max(axis=1), atol=1e-5)
+    probabilities = [float(row["probability"]) for row in rows]
+    np.testing.assert_allclose(probabilities, expected.max(axis=1), atol=1e-5)
     assert sum(int(row["place"]) <= 5 for row in rows) / 360 == result["top5"]
 
 
-def test_flipped_images_are_asked_about_too(command, digits_run, source, tmp_path):
+def test_tta_flip_averages_logits_with_mirror_images(command, digits_run, source, tmp_path):
     result, _ = command("--tta", "flip", "--predictions", tmp_path / "p.npz", "--output", tmp_path)
     assert result["tta"] == "flip" and result["examples"] == 360
     run = load_run(digits_run)
@@ -123,13 +130,13 @@ def test_other_data_with_the_same_classes(command, source, tmp_path):
         assert mistake["image"].startswith(f"{mistake['label']}/")
 
 
-def test_data_with_other_classes_are_refused(command, source, tmp_path):
+def test_data_with_other_classes_is_rejected(command, source, tmp_path):
     save_digits(source, tmp_path / "digits", names=[*range(9), "nine"])
     with pytest.raises(RunError, match="unknown: nine; missing: 9"):
         command("--dataset", "folder", "--data_dir", tmp_path / "digits")
 
 
-def test_what_cannot_be_evaluated_is_told_before_it_takes_time(command, tmp_path):
+def test_invalid_arguments_are_rejected_before_evaluation(command, tmp_path):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "folder.csv"
     folder.mkdir()

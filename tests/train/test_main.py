@@ -93,7 +93,7 @@ def test_console_output(run):
     assert "each epoch leaves out 29 images (2.0%)" in out
     assert "compiling…" in out and "left\n" in out and "images/s" in out
     assert "0.1 after a warm-up of 16 steps, cosine" in out
-    assert "warning: warm-up shortened from 110 to 16 steps, at most 25% of a run of 66" in out
+    assert "note: warm-up shortened from 110 to 16 steps, at most 25% of a run of 66" in out
 
 
 def test_workdir_files(run):
@@ -103,8 +103,8 @@ def test_workdir_files(run):
     assert described["preprocessing"]["image_size"] == 8
     assert described["versions"]["jax"]
     assert json.loads((path / "config.json").read_text())["num_epochs"] == 3
-    for picture in ("curves.png", "samples.png"):
-        assert (path / picture).read_bytes().startswith(b"\x89PNG")
+    assert (path / "curves.svg").read_text().startswith("<svg")
+    assert (path / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert list((path / "tensorboard").glob("events*"))
     rows = read_rows(str(path))
     assert [row["step"] for row in rows] == sorted([*range(4, 67, 4), 22, 66])

@@ -1,4 +1,4 @@
-"""python -m train.compare RUN… [--output FILE]"""
+"""Compare runs: python -m train.compare RUN… [--output FILE]."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from train.runtime.errors import RunError, UsageError, warn
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     parser = Parser(
         "train.compare",
-        description="Compares runs: a table here, and a page with curves and the keys that differ."
-        " Runs that differ in their seed only are told together, mean ± sample deviation.",
+        description="Compare runs: print their results and the keys that differ, and write a page"
+        " with their curves. Runs that differ only in the seed are summarized as mean ± sample"
+        " standard deviation.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="the runs' folders")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="workdirs of the runs")
     parser.add_argument(
-        "--output", default="compare.html", metavar="FILE", help="default: compare.html"
+        "--output", default="compare.html", metavar="FILE", help="page; default: compare.html"
     )
     flags = parser.parse_args()
     if not flags.output.endswith((".html", ".htm")):
-        raise UsageError(f"--output must name an .html file, not {flags.output!r}")
+        raise UsageError(f"--output must be an .html file, not {flags.output!r}")
     return compare(flags.runs, flags.output)
 
 
 def compare(paths: list[str], output: str) -> int:
-    """Compares those that can be read; 1 where another was named."""
+    """Compare all readable runs; return 1 if another one was given."""
     from train.compare import comparison
 
     runs, status = [], 0
@@ -38,9 +40,9 @@ def compare(paths: list[str], output: str) -> int:
             print(f"error: {error}", file=sys.stderr)
             status = 1
     if not runs:
-        raise RunError("none of these can be compared")
-    comparison.name_apart(runs)
-    comparison.remark_same_seeds(runs)
+        raise RunError("none of these runs can be compared")
+    comparison.disambiguate_names(runs)
+    comparison.mark_duplicates(runs)
     for run in runs:
         if run.remark:
             warn(f"{run.path!r} {run.remark}")

@@ -1,35 +1,43 @@
-"""Several runs side by side: results, curves, and the keys that differ."""
+"""Comparison of several runs: results, curves, and the keys that differ."""
 
 from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flax_resnet.files import write_atomically
 from train.config.access import flatten
 from train.config.keys import KEYS
-from train.reporting import curves, html_page, svg
-from train.reporting.run_report import state_of, value_text
+from train.reporting import curves, html_page
+from train.reporting.run_report import format_value, progress, throughput
 from train.runtime.errors import RunError
 from train.runtime.files import writing
+from train.runtime.formatting import format_percent
 from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
-_RESULTS = (  # key of metrics.jsonl, what it is, how it is told
-    ("eval/top1", "top-1", "{:.2%}"),
-    ("eval/top5", "top-5", "{:.2%}"),
-    ("eval/loss", "loss", "{:.4f}"),
+_RESULTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # key, title, format
+    ("eval/top1", "top-1", partial(format_percent, decimals=2)),
+    ("eval/top5", "top-5", partial(format_percent, decimals=2)),
+    ("eval/loss", "loss", "{:.4f}".format),
 )
 
 
 @dataclass
 class RunSummary:
-    """A run: ``values`` are its configuration's, ``name`` tells it from the others.
+    """One run.
 
-    ``remark`` says why it counts in no mean, such as that it has not finished; else it is empty.
+    Attributes:
+      path: workdir.
+      name: a name that no other run of the comparison has.
+      values: configuration, as ``{"group.key": value}``.
+      rows: rows of ``metrics.jsonl``.
+      step: last logged step.
+      remark: why the run is excluded from means, such as that it has not finished; else empty.
     """
 
     path: str
@@ -47,23 +55,21 @@ class RunSummary:
 
     @property
     def best(self) -> float | None:
-        """The best top-1 of all evaluations."""
+        """The best top-1 accuracy of all evaluations."""
         return max((row["eval/top1"] for row in evaluated_rows(self.rows)), default=None)
-
-    @property
-    def rate(self) -> float | None:
-        """Images per second, the median."""
-        rates = [row["images_per_second"] for row in self.rows if row.get("images_per_second")]
-        return statistics.median(rates) if rates else None
 
 
 def read(path: str) -> RunSummary:
-    """Reads a run. Raises RunError where ``path`` holds none, or one without metrics."""
+    """Read a run.
+
+    Raises:
+      RunError: there is no run in ``path``, or it has no metrics.
+    """
     values = flatten(run_files.read_config(path))
     rows = read_rows(path)
     if not rows:
-        raise RunError(f"{path!r} has told nothing yet: its metrics.jsonl has no rows")
-    step, total = state_of(rows, run_files.read_sessions(path))
+        raise RunError(f"{path!r} has not logged any metrics yet (metrics.jsonl is empty)")
+    step, total = progress(rows, run_files.read_sessions(path))
     remark = ""
     if total is not None and step < total:
         remark = f"has not finished: step {step:,} of {total:,}"
@@ -73,8 +79,8 @@ def read(path: str) -> RunSummary:
     return RunSummary(path, name, values, rows, step, remark)
 
 
-def name_apart(runs: Sequence[RunSummary]) -> None:
-    """Names runs by their whole paths where the folders' names are the same."""
+def disambiguate_names(runs: Sequence[RunSummary]) -> None:
+    """Name runs by their whole paths if their folders have the same name."""
     names = [run.name for run in runs]
     for run in runs:
         if names.count(run.name) > 1:
@@ -82,7 +88,7 @@ def name_apart(runs: Sequence[RunSummary]) -> None:
 
 
 def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
-    """Runs that learn the same but for their seed, together, in the order of the first ones."""
+    """Return groups of runs that differ only in the seed and in neutral keys."""
     groups: dict[tuple, list[RunSummary]] = {}
     for run in runs:
         same = tuple(
@@ -94,46 +100,48 @@ def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     return list(groups.values())
 
 
-def remark_same_seeds(runs: Sequence[RunSummary]) -> None:
-    """Leaves all but the first of finished runs that learn the same with the same seed, such as a
-    copy, out of the means: it would pass for another seed.
+def mark_duplicates(runs: Sequence[RunSummary]) -> None:
+    """Exclude from the means all but the first finished run of a configuration and seed.
+
+    A copy would count as another seed.
     """
     for group in grouped(runs):
         first: dict[int, RunSummary] = {}
         for run in group:
             if not run.remark and first.setdefault(run.values["seed"], run) is not run:
                 other = first[run.values["seed"]].name
-                run.remark = f"has the configuration and seed of {other!r}, and counts in no mean"
+                run.remark = (
+                    f"has the configuration and seed of {other!r} and is excluded from means"
+                )
 
 
 def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
-    """Keys that are not the same in all runs, with the value of each; those that change what is
-    learned come first.
-    """
-    found = [
-        (key.neutral, name, [run.values[name] for run in runs])
-        for name, key in KEYS.items()
+    """Return the keys that differ, with the value of each run; neutral keys come last."""
+    different = [
+        (name, [run.values[name] for run in runs])
+        for name in KEYS
         if len({run.values[name] for run in runs}) > 1
     ]
-    return [(name, values) for _, name, values in sorted(found, key=lambda one: one[0])]
+    return sorted(different, key=lambda one: KEYS[one[0]].neutral)
 
 
 def over_seeds(group: Sequence[RunSummary]) -> dict[str, tuple[float, float, int]]:
-    """Mean, sample deviation (n - 1) and number of each result, of runs that have finished.
+    """Return mean, sample standard deviation (n - 1) and number of each result of finished runs.
 
-    Empty where fewer than two have.
+    Results of fewer than two runs are omitted.
     """
-    done = [run.results for run in group if not run.remark]
-    found = {}
+    finished = [run.results for run in group if not run.remark]
+    statistics_by_key = {}
     for key, _, _ in _RESULTS:
-        values = [results[key] for results in done if results.get(key) is not None]
+        values = [results[key] for results in finished if results.get(key) is not None]
         if len(values) > 1:
-            found[key] = statistics.mean(values), statistics.stdev(values), len(values)
-    return found
+            mean, deviation = statistics.mean(values), statistics.stdev(values)
+            statistics_by_key[key] = mean, deviation, len(values)
+    return statistics_by_key
 
 
 def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a row a run."""
+    """Return titles, and one row per run."""
     keys = [result for result in _RESULTS if any(result[0] in run.results for run in runs)]
     head = ["run", "seed", "step", *(name for _, name, _ in keys), "best top-1", "images/s"]
     rows = [
@@ -141,9 +149,9 @@ def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]
             run.name,
             str(run.values["seed"]),
             f"{run.step:,}" + (" *" if run.remark else ""),
-            *(_told(run.results.get(key), form) for key, _, form in keys),
-            _told(run.best, "{:.2%}"),
-            _told(run.rate, "{:,.0f}"),
+            *(_cell(run.results.get(key), form) for key, _, form in keys),
+            _cell(run.best, partial(format_percent, decimals=2)),
+            _cell(throughput(run.rows), "{:,.0f}".format),
         ]
         for run in runs
     ]
@@ -151,37 +159,37 @@ def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]
 
 
 def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a row for each group of runs that differ in their seed only."""
+    """Return titles, and one row per group of runs that differ only in the seed."""
     scored = [(group, over_seeds(group)) for group in groups]
-    scored = [(group, found) for group, found in scored if found]
-    keys = [result for result in _RESULTS if any(result[0] in found for _, found in scored)]
+    scored = [(group, results) for group, results in scored if results]
+    keys = [result for result in _RESULTS if any(result[0] in results for _, results in scored)]
     rows = []
-    for group, found in scored:
+    for group, results in scored:
         cells = []
         for key, _, form in keys:
-            mean, deviation, _ = found.get(key, (None, None, 0))
-            cells.append("–" if mean is None else f"{form.format(mean)} ± {form.format(deviation)}")
+            mean, deviation, _ = results.get(key, (None, None, 0))
+            cells.append("–" if mean is None else f"{form(mean)} ± {form(deviation)}")
         names = ", ".join(run.name for run in group)
-        rows.append([names, str(max(n for _, _, n in found.values())), *cells])
+        rows.append([names, str(max(n for _, _, n in results.values())), *cells])
     return ["runs", "finished", *(name for _, name, _ in keys)], rows
 
 
-def _told(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+def _cell(value: float | None, form: Callable[[float], str]) -> str:
+    return "–" if value is None else form(value)
 
 
 def as_text(runs: Sequence[RunSummary]) -> str:
-    """Tables for the terminal."""
+    """Return the tables for the console."""
     parts = [_aligned(*results_table(runs))]
     if any(run.remark for run in runs):
-        parts.append("* not finished, never evaluated, or of a seed that is there already")
+        parts.append("* not finished, never evaluated, or a duplicate of another run")
     head, rows = seeds_table(grouped(runs))
     if rows:
-        parts += ["", "mean ± sample deviation over runs that differ in their seed only:"]
+        parts += ["", "mean ± sample standard deviation over runs that differ only in the seed:"]
         parts.append(_aligned(head, rows))
     differ = differences(runs)
     if differ:
-        rows = [[name, *(value_text(v) for v in values)] for name, values in differ]
+        rows = [[name, *map(format_value, values)] for name, values in differ]
         parts += ["", _aligned(["key", *(run.name for run in runs)], rows)]
     return "\n".join(parts)
 
@@ -196,55 +204,58 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write(output: str, runs: Sequence[RunSummary]) -> None:
-    """Writes the page. Raises RunError where it cannot be written."""
+    """Write the page.
+
+    Raises:
+      RunError: the file cannot be written.
+    """
     with writing(output):
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
         write_atomically(output, page(runs))
 
 
 def page(runs: Sequence[RunSummary]) -> str:
-    """The HTML; runs of a group share a colour where there are groups."""
+    """Return the HTML. If there are groups of seeds, the runs of a group share a color."""
     groups = grouped(runs)
     ordered = [run for group in groups for run in group]
     if len(groups) == 1 or len(groups) == len(runs):
-        colours = list(range(len(ordered)))
+        colors = list(range(len(ordered)))
     else:
-        colours = [i for i, group in enumerate(groups) for _ in group]
-    panels = curves.of_runs([r.name for r in ordered], colours, [r.rows for r in ordered])
-    figures = "".join(svg.figure(panel) for panel in panels)
+        colors = [i for i, group in enumerate(groups) for _ in group]
+    panels = curves.comparison_panels([r.name for r in ordered], colors, [r.rows for r in ordered])
     head, rows = seeds_table(groups)
     differ = [
-        (f"{name}\n{KEYS[name].meaning}", *(value_text(value) for value in values))
+        (f"{name}\n{KEYS[name].meaning}", *map(format_value, values))
         for name, values in differences(ordered)
     ]
-    lacking = "".join(
+    remarks = "".join(
         html_page.paragraph(f"* {run.name} {run.remark}.", "weak") for run in ordered if run.remark
     )
-    title = f"{len(runs)} runs compared" if len(runs) > 1 else f"{runs[0].name}"
+    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else f"{runs[0].name}"
     return html_page.page(
         f"{title} – flax-resnet",
         [
             f"<h1>{html_page.escape(title)}</h1>",
             html_page.section(
-                "Results", html_page.table(*results_table(ordered), "results"), lacking
+                "Results", html_page.table(*results_table(ordered), "results"), remarks
             ),
             html_page.section(
-                "Over seeds",
+                "Means over seeds",
                 html_page.paragraph(
-                    "Mean ± sample deviation of the last evaluation, over finished runs that differ"
-                    " in their seed only.",
+                    "Mean ± sample standard deviation of the last evaluation, over finished runs"
+                    " that differ only in the seed.",
                     "weak",
                 ),
                 html_page.table(head, rows, "means over seeds"),
             )
             if rows
             else "",
-            html_page.section("Curves", f'<div class="charts">{figures}</div>' if figures else ""),
+            html_page.section("Learning curves", html_page.charts(panels)),
             html_page.section(
-                "Configurations",
+                "Configuration differences",
                 html_page.table(["key", *(run.name for run in ordered)], differ, "keys that differ")
                 if differ
-                else html_page.paragraph("The same."),
+                else html_page.paragraph("none"),
             ),
         ],
     )

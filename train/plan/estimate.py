@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from flax_resnet import summarize
+from flax_resnet.files import write_atomically
 from train.data.datasets import open_source
 from train.data.tfds_source import data_dir
 from train.engine.devices import make_devices
@@ -28,9 +29,9 @@ from train.plan.dry_run import (
     largest_batch,
     mean_pixels,
 )
-from train.reporting import run_summary
+from train.reporting import curves, run_summary, svg
 from train.reporting.console import Console
-from train.reporting.plots import Plots, draw_schedule
+from train.reporting.plots import Plots
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import directory_size, writing
 from train.runtime.formatting import format_bytes, format_count, format_duration, pluralize
@@ -119,7 +120,8 @@ def planned(
     )
     console.info(f"found:   the data, in {config.dataset.data_dir}")
     console.info(f"rate:    {schedule_line(run)}")
-    pictures.draw("schedule.png", lambda path: draw_schedule(path, *schedule_points(run)))
+    panel = curves.schedule_panel(*schedule_points(run))
+    pictures.draw("schedule.svg", lambda path: write_atomically(path, svg.document([panel])))
     found |= {
         "parameters": summary.parameters,
         "multiply_adds": summary.multiply_adds,
@@ -148,7 +150,7 @@ def planned(
         check_disk(run.workdir, directory_size(scratch), config.checkpoint.max_to_keep, problems)
     tell_memory(console, run, needed, found, problems)
     tell_batch(console, run, needed, trial, found)
-    console.info(f"look at: {output}/schedule.png, {output}/samples.png")
+    console.info(f"look at: {output}/schedule.svg, {output}/samples.png")
 
 
 def tell_time(

@@ -1,4 +1,4 @@
-"""Progress on the console: lines, or a bar on a terminal."""
+"""Console output of a training run: lines, or a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -10,55 +10,56 @@ import tqdm
 
 from train.runtime import distributed
 from train.runtime.errors import discard_output, warn
-from train.runtime.formatting import format_clock
+from train.runtime.formatting import format_clock, format_percent
 from train.workdir.metrics_log import FILE
 
 
 class Console:
-    """A progress bar on a terminal; elsewhere a line every two seconds and an evaluation.
+    """A progress bar on a terminal; elsewhere a line every two seconds and for each evaluation.
 
-    Of several processes only the first one's is ``heard``; what others warn of is, all the same.
+    Only the primary process prints; of the others only warnings are printed.
     """
 
     SECONDS_BETWEEN_LINES = 2.0
 
     def __init__(self, num_steps: int, is_primary: bool = True):
         self.start, self.num_steps, self.is_primary = 0, num_steps, is_primary
-        self.began = time.monotonic()
-        self.told = 0.0
+        self.start_time = time.monotonic()
+        self.last_line_time = 0.0
         self.bar: tqdm.tqdm | None = None
-        self._unfinished = False  # whether a line still waits for its end
+        self._line_is_open = False
 
     def info(self, text: str) -> None:
-        """One line for the reader, above the bar if there is one."""
+        """Print a line, above the bar if there is one."""
         if self.is_primary:
             self._finish_line()
             self._print(text)
 
     def warn(self, text: str) -> None:
-        """One line that asks for attention."""
+        """Print a warning, with the process number if it is not the primary process."""
         if self.is_primary:
             self.info(f"warning: {text}")
         else:
             self._print(f"warning of process {distributed.process_index()}: {text}")
 
     def compiling(self) -> None:
-        """The first step is about to start, and takes longer than all others."""
+        """Announce the first step, which takes longer than all others."""
         if self.is_primary:
-            # Of several processes each may end at any moment, by a thread of JAX's, with a line.
-            self._unfinished = distributed.process_count() == 1
-            self._print("compiling…", end="" if self._unfinished else "\n")
-        self.began = time.monotonic()
+            # With several processes a thread of JAX may end any of them at any moment, with a
+            # line of its own.
+            self._line_is_open = distributed.process_count() == 1
+            self._print("compiling…", end="" if self._line_is_open else "\n")
+        self.start_time = time.monotonic()
 
     def compiled(self) -> None:
-        """The first step is done."""
+        """Report that the first step is done."""
         if self.is_primary:
-            start, self._unfinished = " " if self._unfinished else "compiling… ", False
-            self._print(f"{start}done in {time.monotonic() - self.began:.1f} s")
+            start, self._line_is_open = " " if self._line_is_open else "compiling… ", False
+            self._print(f"{start}done in {time.monotonic() - self.start_time:.1f} s")
 
     def start_clock(self, step: int) -> None:
-        """From ``step`` on steps are timed."""
-        self.began, self.start = time.monotonic(), step
+        """Start to time the steps after ``step``, and show the bar on a terminal."""
+        self.start_time, self.start = time.monotonic(), step
         if self.is_primary and sys.stderr.isatty():
             width = os.get_terminal_size(sys.stderr.fileno()).columns
             self.bar = tqdm.tqdm(
@@ -66,58 +67,59 @@ class Console:
                 initial=step,
                 unit="step",
                 dynamic_ncols=width > 0,
-                ncols=None if width else 80,  # terminals without a size say 0
+                ncols=None if width else 80,  # terminals without a size report 0
             )
 
     def progress(self, row: dict[str, float]) -> None:
-        """Shows a row of metrics and the time left for the whole run."""
+        """Show a row of metrics and the time left for the whole run."""
         if not self.is_primary:
             return
         step = row["step"]
         facts = {
             "epoch": f"{row['epoch']:.1f}",
             "loss": f"{row['train/loss']:.4g}",
-            "top1": f"{row['train/top1']:.1%}",
+            "top1": format_percent(row["train/top1"]),
         }
         if "eval/top1" in row:
-            facts["eval top1"] = f"{row['eval/top1']:.2%}"
+            facts["eval top1"] = format_percent(row["eval/top1"], 2)
         if "images_per_second" in row:
             facts["images/s"] = f"{row['images_per_second']:,.0f}"
         if "mfu" in row:
-            facts["MFU"] = f"{row['mfu']:.1%}"
+            facts["MFU"] = format_percent(row["mfu"])
         line = ", ".join(f"{name} {value}" for name, value in facts.items())
         line = f"step {step}/{self.num_steps}: {line}"
         if self.bar is not None:
             if "eval/top1" in row:
-                self.info(line)  # to stay when the bar moves on
+                self.info(line)  # stays visible when the bar moves on
             self.bar.set_postfix(facts, refresh=False)
             self.bar.update(step - self.bar.n)
             return
         now = time.monotonic()
-        if now - self.told < self.SECONDS_BETWEEN_LINES and "eval/top1" not in row:
+        if now - self.last_line_time < self.SECONDS_BETWEEN_LINES and "eval/top1" not in row:
             return
-        self.told = now
+        self.last_line_time = now
         done, left = step - self.start, self.num_steps - step
-        eta = f", {format_clock((now - self.began) / done * left)} left" if done and left else ""
-        self.info(line + eta)
+        if done and left:
+            line += f", {format_clock((now - self.start_time) / done * left)} left"
+        self.info(line)
 
     def __enter__(self) -> Console:
         return self
 
     def __exit__(self, *_) -> None:
-        """Ends the bar, or a line that an error cut short."""
+        """Close the bar, and end a line that an error cut short."""
         self._finish_line()
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
     def _finish_line(self) -> None:
-        if self._unfinished:
+        if self._line_is_open:
             self._print()
-            self._unfinished = False
+            self._line_is_open = False
 
     def _print(self, text: str = "", end: str = "\n") -> None:
-        """Who reads may go, or the file's disk be full; the run has more to lose, and goes on."""
+        """Print; a closed pipe or a full disk ends the output, but not the run."""
         try:
             if self.bar is not None:
                 self.bar.write(text, end=end)
@@ -126,4 +128,4 @@ class Console:
             sys.stdout.flush()
         except OSError as error:
             discard_output()
-            warn(f"no output any more ({error.strerror}): the run goes on, and {FILE} tells of it")
+            warn(f"console output failed ({error.strerror}): training continues, see {FILE}")

@@ -1,4 +1,4 @@
-"""What the curves of a run are, however they are drawn."""
+"""Contents of all line charts, independent of how they are drawn."""
 
 from __future__ import annotations
 
@@ -6,37 +6,55 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-MOST_POINTS = 300  # of a line; more are replaced by means of neighbours
+from train.reporting.classification_metrics import ReliabilityBin
+from train.runtime.formatting import format_percent
+
+MAX_POINTS = 300  # per line; longer ones are averaged over neighboring points
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: ``points`` are (x, y); with ``dots`` each is marked. ``colour`` counts from 0."""
+    """One line of (x, y) points. ``dots`` marks each point; ``color`` is an index from 0."""
 
     label: str
     points: list[tuple[float, float]]
-    colour: int = 0
+    color: int = 0
     dots: bool = False
 
 
 @dataclass(frozen=True)
+class Bars:
+    """Bars ``(left, right, height)``."""
+
+    label: str
+    bars: list[tuple[float, float, float]]
+    color: int = 0
+
+
+@dataclass(frozen=True)
 class Panel:
-    """Lines that share their axes.
+    """Lines and bars that share their axes.
 
     Attributes:
-      title: with the unit, where there is one.
-      series: at least one, none of them empty.
-      x: what the horizontal axis is.
-      low, high: ends of the vertical axis; None follows the lines.
-      percent: whether the values are shares.
+      title: title, with the unit if the values have one.
+      series: lines, none of them empty.
+      x: label of the horizontal axis.
+      y: label of the vertical axis; empty if the title is label enough.
+      low, high: limits of the vertical axis; None follows the values.
+      percent: whether to show the values as percentages.
+      log: whether the vertical axis is logarithmic, of 1 + y.
+      bars: bars behind the lines.
     """
 
     title: str
     series: list[Series]
     x: str = "epoch"
+    y: str = ""
     low: float | None = None
     high: float | None = None
     percent: bool = False
+    log: bool = False
+    bars: Bars | None = None
 
 
 @dataclass(frozen=True)
@@ -48,51 +66,75 @@ class _Curve:
     percent: bool = False
 
 
-_CURVES = (
+_RUN = (
     _Curve("loss (nats)", {"train": "train/loss", "eval": "eval/loss"}),
     _Curve("top-1 accuracy", {"train": "train/top1", "eval": "eval/top1"}, 0, 1, True),
     _Curve("learning rate", {"learning rate": "learning_rate"}, 0),
     _Curve("images per second", {"images per second": "images_per_second"}, 0),
     _Curve("share of time waiting for input", {"waiting": "input_wait_fraction"}, 0, 1, True),
 )
-_COMPARED = (
-    _Curve("evaluation: top-1 accuracy", {"": "eval/top1"}, None, None, True),
-    _Curve("evaluation: loss (nats)", {"": "eval/loss"}),
-    _Curve("training: top-1 accuracy", {"": "train/top1"}, None, None, True),
-    _Curve("training: loss (nats)", {"": "train/loss"}),
+_COMPARISON = (
+    _Curve("evaluation top-1 accuracy", {"": "eval/top1"}, None, None, True),
+    _Curve("evaluation loss (nats)", {"": "eval/loss"}),
+    _Curve("training top-1 accuracy", {"": "train/top1"}, None, None, True),
+    _Curve("training loss (nats)", {"": "train/loss"}),
     _Curve("learning rate", {"": "learning_rate"}, 0),
     _Curve("images per second", {"": "images_per_second"}, 0),
 )
 
 
-def of_run(rows: Sequence[dict[str, float]], x: str = "epoch") -> list[Panel]:
-    """The panels of one run, of its rows of ``metrics.jsonl``; those without a line are left out.
+def run_panels(rows: Sequence[dict[str, float]], x: str = "epoch") -> list[Panel]:
+    """Return the panels of one run; panels without any values are omitted.
 
-    ``x`` is ``"epoch"`` or ``"step"``.
+    Args:
+      rows: rows of ``metrics.jsonl``.
+      x: ``"epoch"`` or ``"step"``.
     """
 
     def lines(curve: _Curve) -> list[Series]:
         return [
-            Series(label, points_of(rows, key, x), index, key.startswith("eval/"))
+            Series(label, series_points(rows, key, x), index, key.startswith("eval/"))
             for index, (label, key) in enumerate(curve.keys.items())
         ]
 
-    return _panels(_CURVES, lines, x)
+    return _panels(_RUN, lines, x)
 
 
-def of_runs(
-    names: Sequence[str], colours: Sequence[int], rows: Sequence[Sequence[dict[str, float]]]
+def comparison_panels(
+    names: Sequence[str], colors: Sequence[int], rows: Sequence[Sequence[dict[str, float]]]
 ) -> list[Panel]:
-    """Panels over epochs with a line a run, of its name and colour."""
+    """Return panels over epochs with one line per run; names, colors and rows are per run."""
 
     def lines(curve: _Curve) -> list[Series]:
         (key,) = curve.keys.values()
         return [
-            Series(name, points_of(own, key, "epoch"), colour, key.startswith("eval/"))
-            for name, colour, own in zip(names, colours, rows, strict=True)
+            Series(name, series_points(own, key, "epoch"), color, key.startswith("eval/"))
+            for name, color, own in zip(names, colors, rows, strict=True)
         ]
 
-    return _panels(_COMPARED, lines, "epoch")
+    return _panels(_COMPARISON, lines, "epoch")
+
+
+def schedule_panel(epochs: Sequence[float], rates: Sequence[float]) -> Panel:
+    """Return the learning rate over the epochs."""
+    points = [(float(x), float(y)) for x, y in zip(epochs, rates, strict=True)]
+    return Panel("learning rate", [Series("learning rate", points)], low=0)
+
+
+def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel]:
+    """Return the reliability diagram (Guo et al. 2017, figure 1) and the images per bin."""
+    filled = [one for one in bins if one.examples]
+    lines = [Series("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], color=7)]
+    if filled:
+        means = [(one.confidence, one.accuracy) for one in filled]
+        lines.append(Series("accuracy at the mean confidence", means, color=1, dots=True))
+    accuracy = Bars("accuracy of the bin", [(b.low, b.high, b.accuracy) for b in bins])
+    counts = Bars("images", [(b.low, b.high, b.examples) for b in bins], color=7)
+    title = f"reliability diagram (ECE {format_percent(ece, 2)})"
+    return [
+        Panel(title, lines, "confidence", "accuracy", 0, 1, percent=True, bars=accuracy),
+        Panel("images per confidence bin", [], "confidence", "images", 0, log=True, bars=counts),
+    ]
 
 
 def _panels(
@@ -102,22 +144,23 @@ def _panels(
     for curve in curves:
         series = [line for line in lines(curve) if line.points]
         if series:
-            panels.append(Panel(curve.title, series, x, curve.low, curve.high, curve.percent))
+            limits = {"low": curve.low, "high": curve.high}
+            panels.append(Panel(curve.title, series, x, percent=curve.percent, **limits))
     return panels
 
 
-def points_of(
+def series_points(
     rows: Sequence[dict[str, float]], key: str, x: str = "epoch"
 ) -> list[tuple[float, float]]:
-    """The finite values of ``key`` over ``x``, at most :data:`MOST_POINTS`."""
+    """Return the finite values of ``key`` over ``x``, averaged down to :data:`MAX_POINTS`."""
     points = [
         (row[x], row[key])
         for row in rows
         if all(isinstance(row.get(name), (int, float)) for name in (x, key))
         and math.isfinite(row[key])
     ]
-    together = -(-len(points) // MOST_POINTS)
-    if together < 2:
+    size = -(-len(points) // MAX_POINTS)
+    if size < 2:
         return points
-    parts = (points[start : start + together] for start in range(0, len(points), together))
-    return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
+    chunks = (points[start : start + size] for start in range(0, len(points), size))
+    return [(chunk[-1][0], sum(y for _, y in chunk) / len(chunk)) for chunk in chunks]

@@ -1,4 +1,4 @@
-"""What evaluation tells beside its one line: a summary, ``evaluation.json`` and pictures."""
+"""Results of an evaluation: the console summary, ``evaluation.json``, charts and mistakes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ import numpy as np
 from flax_resnet.files import write_atomically
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
-from train.reporting import plots
-from train.reporting.classification_metrics import Scores, score
+from train.reporting import curves, html_page, svg
+from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
+from train.reporting.plots import Plots, draw_grid
 from train.runtime.files import writing
-from train.runtime.formatting import MAX_CAPTION, one_line, truncate
+from train.runtime.formatting import MAX_CAPTION, format_percent, one_line, truncate
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 
 FILE = "evaluation.json"
-MOST_CLASSES = 1000  # whose confusion matrix is written in full
-_TOLD = 5  # classes and confusions in the summary
+MAX_JSON_CLASSES = 1000  # classes of a confusion matrix that is written to FILE
+_SUMMARY_ITEMS = 5  # classes and confusions in the summary
 
 
-def score_of(evaluated: Evaluated) -> Scores:
-    """The scores of an evaluation's predictions."""
+def evaluation_metrics(evaluated: Evaluated) -> ClassificationMetrics:
+    """Return the metrics of the predictions of an evaluation."""
     names = list(evaluated.loader.source.class_names)
-    return score(evaluated.predictions, names, top5=len(names) >= MIN_TOP5_CLASSES)
+    return compute_metrics(evaluated.predictions, names, top5=len(names) >= MIN_TOP5_CLASSES)
 
 
-def folder_of(workdir: str, evaluated: Evaluated) -> str:
-    """Where an evaluation is kept unless told: another folder for what is another evaluation."""
+def default_folder(workdir: str, evaluated: Evaluated) -> str:
+    """Return the folder of the results without ``--output``; other evaluations get other ones."""
     result, config = evaluated.result, evaluated.config
     parts = [str(result["step"]), result["split"]]
     if "dataset" in result:
@@ -46,7 +47,7 @@ def folder_of(workdir: str, evaluated: Evaluated) -> str:
         parts.append(result["tta"])
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     if "dataset" in result or re.search(r"[^\w.-]", "".join(parts)):
-        # Nor may what only looks the same, such as two folders called photos, take its place.
+        # A hash separates evaluations of the same name, such as two folders called photos.
         place = config.dataset.data_dir if "dataset" in result else ""
         if place and "://" not in place:
             place = os.path.realpath(place)
@@ -55,112 +56,134 @@ def folder_of(workdir: str, evaluated: Evaluated) -> str:
     return os.path.join(workdir, "evaluation", name)
 
 
-def summary(evaluated: Evaluated, scores: Scores) -> str:
-    """A few lines for people."""
-    result, split = evaluated.result, evaluated.loader
-    source = f"{split.source.name} {split.source.split}"
-    flipped = ", with mirror images" if result.get("tta") == "flip" else ""
-    bad = f", {result['bad']} more unreadable" if "bad" in result else ""
-    average = ", moving average" if evaluated.weights == "ema" else ""
+def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
+    """Return the results in a few lines for the console."""
+    result, source = evaluated.result, evaluated.loader.source
     lines = [
-        f"{source}: {result['examples']:,} images{bad}; step {result['step']}{average}{flipped}",
-        f"top-1        {_share(result['top1'], scores.top1)}",
+        f"{source.name} {source.split}: {description(result, evaluated.weights)}",
+        f"top-1        {_accuracy(result['top1'], metrics.top1)}",
     ]
     if "top5" in result:
-        lines.append(f"top-5        {_share(result['top5'], scores.top5)}")
+        lines.append(f"top-5        {_accuracy(result['top5'], metrics.top5)}")
     lines += [
         f"loss         {result['loss']:.4f}",
-        f"calibration  {scores.confidence:.1%} sure on average and {result['top1']:.1%} right,"
-        f" expected calibration error {scores.ece:.2%}",
+        f"calibration  mean confidence {format_percent(metrics.confidence)}, accuracy"
+        f" {format_percent(result['top1'])}, expected calibration error (ECE)"
+        f" {format_percent(metrics.ece, 2)}",
     ]
-    imperfect = [one for one in scores.classes if one.examples and one.accuracy < 1]
+    imperfect = [one for one in metrics.classes if one.examples and one.recall < 1]
     if imperfect:
-        worst = sorted(imperfect, key=lambda one: one.accuracy)[:_TOLD]
-        told = ", ".join(f"{one_line(c.name)} {c.accuracy:.1%} of {c.examples:,}" for c in worst)
-        lines.append(f"worst        {told}")
-    if scores.confused:
-        told = ", ".join(
-            f"{one_line(c.label)} as {one_line(c.predicted)} ({c.examples:,})"
-            for c in scores.confused[:_TOLD]
+        worst = sorted(imperfect, key=lambda one: one.recall)[:_SUMMARY_ITEMS]
+        recalls = (
+            f"{one_line(c.name)} {format_percent(c.recall)} of {c.examples:,}" for c in worst
         )
-        lines.append(f"mistaken     {told}")
+        lines.append(f"worst recall {', '.join(recalls)}")
+    if metrics.confused:
+        confusions = (
+            f"{one_line(c.label)} → {one_line(c.predicted)} ({c.examples:,})"
+            for c in metrics.confused[:_SUMMARY_ITEMS]
+        )
+        lines.append(f"confusions   {', '.join(confusions)}")
     return "\n".join(lines)
 
 
-def _share(share: float, interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{share:7.2%}  (95 % interval {low:.2%} to {high:.2%})"
+def description(result: dict[str, Any], weights: str) -> str:
+    """Return the number of images, the step and the weights as text."""
+    corrupt = f" ({result['bad']:,} corrupt ones skipped)" if "bad" in result else ""
+    average = ", EMA weights" if weights == "ema" else ""
+    flip = ", averaged with mirror images" if result.get("tta") == "flip" else ""
+    return f"{result['examples']:,} images{corrupt}, step {result['step']:,}{average}{flip}"
 
 
-def write(
-    folder: str, evaluated: Evaluated, scores: Scores, warn: Callable[[str], None]
+def _accuracy(share: float, interval: tuple[float, float]) -> str:
+    low, high = (format_percent(end, 2) for end in interval)
+    return f"{format_percent(share, 2):>8}  95 % confidence interval (Wilson) {low} to {high}"
+
+
+def write_results(
+    folder: str, evaluated: Evaluated, metrics: ClassificationMetrics, warn: Callable[[str], None]
 ) -> list[str]:
-    """Writes ``evaluation.json`` and the pictures into ``folder``; gives their names.
+    """Write ``evaluation.json`` and the charts; return the names of the files.
 
-    A picture that cannot be drawn is worth a warning. Raises RunError where the folder cannot be
-    written.
+    An image that cannot be drawn is a warning.
+
+    Raises:
+      RunError: the folder cannot be written.
     """
-    predictions, outputs = evaluated.predictions, outputs_of(evaluated)
-    text = json.dumps(finite(as_json(evaluated, scores)), indent=1, allow_nan=False)
+    predictions, names = evaluated.predictions, output_labels(evaluated)
+    text = json.dumps(finite(to_dict(evaluated, metrics)), indent=1, allow_nan=False)
+
+    def draw_mistakes(path: str) -> None:
+        images = evaluated.loader.center_crops(predictions.record[metrics.mistakes])
+        captions = prediction_captions(predictions, metrics.mistakes, names)
+        draw_grid(path, images, captions, columns=6)
+
+    def draw_confusion(path: str) -> None:
+        counts, heat_map = confusion_cells(metrics.confusion)
+        write_atomically(path, svg.confusion_document(names, counts, heat_map))
+
+    def draw_reliability(path: str) -> None:
+        panels = curves.reliability_panels(metrics.bins, metrics.ece)
+        write_atomically(path, svg.document(panels))
+
+    drawings = {
+        "confusion.svg": draw_confusion,
+        "reliability.svg": draw_reliability,
+        "mistakes.png": draw_mistakes,
+    }
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
-
-        def path(name: str) -> str:
-            return os.path.join(folder, name)
-
-        write_atomically(path(FILE), text + "\n")
-
-        def draw_mistakes(place: str) -> None:
-            images = evaluated.loader.center_crops(predictions.record[scores.mistakes])
-            captions = captions_of(predictions, scores.mistakes, outputs)
-            plots.draw_grid(place, images, captions, columns=6)
-
-        drawings = {
-            "confusion.png": lambda p: plots.draw_confusion(p, scores.confusion, outputs),
-            "reliability.png": lambda p: plots.draw_reliability(p, scores.bins, scores.ece),
-            "mistakes.png": draw_mistakes,
-        }
+        write_atomically(os.path.join(folder, FILE), text + "\n")
         for name in drawings:
             with contextlib.suppress(FileNotFoundError):  # of an earlier evaluation
-                os.unlink(path(name))
-        pictures = plots.Plots(folder, warn)
+                os.unlink(os.path.join(folder, name))
+        plots = Plots(folder, warn)
         for name, draw in drawings.items():
-            if name != "mistakes.png" or len(scores.mistakes):
-                pictures.draw(name, draw)
-        written = [FILE, *(name for name in drawings if os.path.exists(path(name)))]
-    return written
+            if name != "mistakes.png" or len(metrics.mistakes):
+                plots.draw(name, draw)
+    return [FILE, *(name for name in drawings if os.path.exists(os.path.join(folder, name)))]
 
 
-def outputs_of(evaluated: Evaluated) -> list[str]:
-    """The classes' names; outputs beyond these have numbers."""
+def output_labels(evaluated: Evaluated) -> list[str]:
+    """Return a name for each output of the head; outputs beyond the classes are numbered."""
     return output_names(evaluated.loader.source.class_names, evaluated.predictions.outputs)
 
 
-def captions_of(predictions: Predictions, which: np.ndarray, names: list[str]) -> list[str]:
-    """What some images are, and what was said of them."""
+def prediction_captions(
+    predictions: Predictions, indices: np.ndarray, names: list[str]
+) -> list[str]:
+    """Return label, prediction and confidence of some images as text."""
     return [
-        f"is {truncate(names[predictions.label[i]], MAX_CAPTION)}\n"
-        f"→ {truncate(names[predictions.predicted[i]], MAX_CAPTION)}"
-        f" {predictions.confidence[i]:.0%}"
-        for i in which
+        f"true: {truncate(names[predictions.label[i]], MAX_CAPTION)}\n"
+        f"predicted: {truncate(names[predictions.predicted[i]], MAX_CAPTION)}"
+        f" ({format_percent(predictions.confidence[i], 0)})"
+        for i in indices
     ]
 
 
-def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:
-    """Everything as JSON can hold it."""
+def confusion_cells(matrix: np.ndarray) -> tuple[list[list[int]], str]:
+    """Return ``counts`` and ``heat_map`` of :func:`svg.confusion_matrix`; one of them is empty."""
+    if len(matrix) <= svg.MAX_CELLS:
+        return matrix.tolist(), ""
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    return [], html_page.heat_map_uri(shares)
+
+
+def to_dict(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str, Any]:
+    """Return all results, for JSON."""
     predictions, source = evaluated.predictions, evaluated.loader.source
-    names = outputs_of(evaluated)
+    names = output_labels(evaluated)
     content = dict(evaluated.result)
     content |= {"dataset": source.name, "weights": evaluated.weights}
-    content |= {"top1_interval": scores.top1}
-    if scores.top5 is not None:
-        content["top5_interval"] = scores.top5
+    content |= {"top1_interval": metrics.top1}
+    if metrics.top5 is not None:
+        content["top5_interval"] = metrics.top5
     content |= {
-        "expected_calibration_error": scores.ece,
-        "mean_confidence": scores.confidence,
-        "reliability": [one._asdict() for one in scores.bins],
-        "classes": [vars(one) for one in scores.classes],
-        "most_confused": [one._asdict() for one in scores.confused],
+        "expected_calibration_error": metrics.ece,
+        "mean_confidence": metrics.confidence,
+        "reliability": [one._asdict() for one in metrics.bins],
+        "classes": [vars(one) for one in metrics.classes],
+        "most_confused": [one._asdict() for one in metrics.confused],
         "most_confident_mistakes": [
             {
                 "image": source.record_name(int(predictions.record[i])),
@@ -168,9 +191,9 @@ def as_json(evaluated: Evaluated, scores: Scores) -> dict[str, Any]:
                 "predicted": names[predictions.predicted[i]],
                 "confidence": float(predictions.confidence[i]),
             }
-            for i in scores.mistakes
+            for i in metrics.mistakes
         ],
     }
-    if len(scores.confusion) <= MOST_CLASSES:
-        content["confusion"] = scores.confusion.tolist()
+    if len(metrics.confusion) <= MAX_JSON_CLASSES:
+        content["confusion"] = metrics.confusion.tolist()
     return content

@@ -1,112 +1,138 @@
-"""The part of ``report.html`` about an evaluation."""
+"""The section of ``report.html`` on an evaluation, and what ``report.json`` holds for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from train.engine.predictions import output_names
-from train.reporting import curves, html_page, svg
-from train.runtime.formatting import one_line, truncate
+import numpy as np
 
-_MOST_CLASSES = 25  # in the table of classes
+from train.engine.evaluation import Evaluated
+from train.engine.predictions import output_names
+from train.reporting import curves, evaluation_results, html_page, svg
+from train.reporting.classification_metrics import ReliabilityBin
+from train.runtime.formatting import format_percent, one_line
+
+NUM_EXPLAINED = 8  # images with Grad-CAM maps, half of them mistakes if there are enough
+PIXELATED_BELOW = 64  # pixels; smaller images are enlarged without smoothing
+_MAX_ROWS = 25  # of the table of classes
+
+
+def build_part(evaluated: Evaluated) -> dict[str, Any]:
+    """Return the content of :func:`section`, for JSON.
+
+    Grad-CAM maps of some images are included if the evaluation has its variables.
+    """
+    predictions = evaluated.predictions
+    names = evaluation_results.output_labels(evaluated)
+    metrics = evaluation_results.evaluation_metrics(evaluated)
+    part = evaluation_results.to_dict(evaluated, metrics)
+    part["outputs"] = predictions.outputs
+    part["small"] = evaluated.loader.image_shape[0] < PIXELATED_BELOW
+    _, heat_map = evaluation_results.confusion_cells(metrics.confusion)
+    if heat_map:
+        part["heat_map"] = heat_map
+        del part["confusion"]  # megabytes for a thousand classes
+
+    def cells(indices: np.ndarray, images: np.ndarray) -> list[dict[str, str]]:
+        captions = evaluation_results.prediction_captions(predictions, indices, names)
+        pairs = zip(images, captions, strict=True)
+        return [{"picture": html_page.image_uri(i), "caption": text} for i, text in pairs]
+
+    if len(metrics.mistakes):
+        records = predictions.record[metrics.mistakes]
+        squares = evaluated.loader.center_crops(records)
+        part["mistakes"] = cells(metrics.mistakes, squares)
+        for cell, mistake in zip(part["mistakes"], part["most_confident_mistakes"], strict=True):
+            cell["caption"] += f"\n{mistake['image']}"  # to find it, and to correct its label
+    if evaluated.variables is not None:
+        indices = choose_explained(evaluated, metrics.mistakes)
+        part["explained"] = cells(indices, gradcam_pairs(evaluated, indices))
+    return part
+
+
+def choose_explained(evaluated: Evaluated, mistakes: np.ndarray) -> np.ndarray:
+    """Return indices into the predictions: the most confident mistakes and correct predictions.
+
+    The correct ones are of as many classes as possible.
+    """
+    predictions = evaluated.predictions
+    correct = np.flatnonzero(predictions.right)
+    correct = correct[np.argsort(-predictions.confidence[correct], kind="stable")]
+    _, first = np.unique(predictions.label[correct], return_index=True)
+    first = np.sort(first)
+    correct = np.concatenate([correct[first], np.delete(correct, first)])
+    wrong = mistakes[: max(NUM_EXPLAINED // 2, NUM_EXPLAINED - len(correct))]
+    return np.concatenate([wrong, correct[: NUM_EXPLAINED - len(wrong)]]).astype(int)
+
+
+def gradcam_pairs(evaluated: Evaluated, indices: np.ndarray) -> np.ndarray:
+    """Return images beside their Grad-CAM maps of the predicted class, ``(N, S, 2 S, 3)``."""
+    from flax_resnet.gradcam import gradcam, overlay
+
+    records = evaluated.predictions.record[indices]
+    squares = evaluated.loader.center_crops(records)
+    padded = np.resize(squares, (NUM_EXPLAINED, *squares.shape[1:]))  # one compiled shape
+    classes = np.resize(evaluated.predictions.predicted[indices], NUM_EXPLAINED)
+    images = evaluated.loader.preprocessing.normalize(padded)
+    heats = np.asarray(gradcam(evaluated.model, evaluated.variables, images, classes))
+    return np.stack(
+        [np.hstack([i, overlay(i, heat)]) for i, heat in zip(squares, heats, strict=False)]
+    )
 
 
 def section(name: str, part: dict[str, Any]) -> str:
-    """The HTML of the evaluation ``name``; ``part`` is what the run's report kept of it."""
-    average = ", moving average of the weights" if part["weights"] == "ema" else ""
-    bad = f", {part['bad']} more unreadable" if "bad" in part else ""
-    flip = ", with mirror images" if part.get("tta") else ""
-    interval = "top-1 {:.2%} (95 % interval {:.2%} to {:.2%})".format(
-        part["top1"], *part["top1_interval"]
+    """Return the HTML of the evaluation ``name`` from the content of :func:`build_part`."""
+    classes = part["classes"]
+    low, high = (format_percent(end, 2) for end in part["top1_interval"])
+    ece = part["expected_calibration_error"]
+    facts = (
+        f"{part['dataset']} {part['split']}:"
+        f" {evaluation_results.description(part, part['weights'])}. Top-1 accuracy"
+        f" {format_percent(part['top1'], 2)}, 95 % confidence interval (Wilson) {low} to {high};"
+        f" loss {part['loss']:.4g}; mean confidence {format_percent(part['mean_confidence'])},"
+        f" expected calibration error (ECE) {format_percent(ece, 2)}."
     )
-    told = (
-        f"{part['dataset']} {part['split']}, step {part['step']:,}{average}{flip}:"
-        f" {part['examples']:,} images{bad}; {interval}; loss {part['loss']:.4g};"
-        f" {part['mean_confidence']:.1%} sure on average, expected calibration error"
-        f" {part['expected_calibration_error']:.2%}."
-    )
-    small = part["small"]
+    names = output_names([one["name"] for one in classes], part["outputs"])
+    matrix = svg.confusion_matrix(names, part.get("confusion", ()), part.get("heat_map", ""))
+    bins = [ReliabilityBin(**one) for one in part["reliability"]]
     grids = [
-        ("Where the network looks (Grad-CAM)", "explained"),
-        ("The most confident mistakes", "mistakes"),
+        ("Grad-CAM: image regions that support the prediction", "explained"),
+        ("Most confident mistakes", "mistakes"),
     ]
     return html_page.section(
         f"Evaluation: {name}",
-        html_page.paragraph(told),
-        "<h3>Confusion: classes in rows, answers in columns</h3>",
-        _confusion(part),
-        "<h3>Classes</h3>",
-        *_classes(part["classes"]),
+        html_page.paragraph(facts),
+        "<h3>Confusion matrix</h3>",
+        html_page.scrolling(matrix, "confusion matrix"),
+        "<h3>Per-class accuracy</h3>",
+        *_classes(classes),
         "<h3>Calibration</h3>",
-        f'<div class="charts">{svg.figure(_reliability(part), values=False)}</div>',
+        html_page.charts(curves.reliability_panels(bins, ece)),
         *(
-            f"<h3>{title}</h3>{html_page.cells(part[key], small, key == 'explained')}"
+            f"<h3>{title}</h3>{html_page.image_grid(part[key], part['small'], key == 'explained')}"
             for title, key in grids
             if part.get(key)
         ),
     )
 
 
-def _confusion(part: dict[str, Any]) -> str:
-    if "confusion" not in part:
-        return (
-            '<p class="weak">The darker, the more of a class; square roots, so that rare ones'
-            f' show.</p><img class="pixels" style="width:min(100%,36rem)" src="{part["heat_map"]}"'
-            ' alt="confusion matrix">'
-        )
-    counts = part["confusion"]
-    names = output_names([one["name"] for one in part["classes"]], len(counts))
-    head = "".join(f'<th scope="col">{html_page.escape(truncate(name, 14))}</th>' for name in names)
-    lines = []
-    for name, row in zip(names, counts, strict=True):
-        total = sum(row) or 1
-        cells = "".join(
-            f'<td style="background:rgba(var(--heat),{0.45 * n / total:.2f})">{n}</td>'
-            if n
-            else "<td></td>"
-            for n in row
-        )
-        lines.append(f'<tr><th scope="row">{html_page.escape(truncate(name, 20))}</th>{cells}</tr>')
-    inside = (
-        f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
-    return html_page.scrolling(inside, "confusion matrix")
-
-
 def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
-    """The worst classes, and the others on request."""
-    seen = sorted((c for c in classes if c["examples"]), key=lambda c: c["accuracy"])
+    """Return a table of the classes with the lowest recall, and one of the others, folded."""
+    present = sorted((c for c in classes if c["examples"]), key=lambda c: c["recall"])
     rows = [
         (
             one_line(one["name"]),
-            f"{one['accuracy']:.1%}",
-            "{:.1%} to {:.1%}".format(*one["interval"]),
-            "–" if one["precision"] is None else f"{one['precision']:.1%}",
+            format_percent(one["recall"]),
+            "{} to {}".format(*map(format_percent, one["recall_interval"])),
+            "–" if one["precision"] is None else format_percent(one["precision"]),
             f"{one['examples']:,}",
         )
-        for one in seen
+        for one in present
     ]
-    head = ("class", "found", "95 % interval", "right of those said", "images")
-    shown = [html_page.table(head, rows[:_MOST_CLASSES], "accuracy of each class, the worst first")]
-    if len(rows) > _MOST_CLASSES:
-        rest = html_page.table(head, rows[_MOST_CLASSES:], "accuracy of the other classes")
-        shown.append(html_page.folded(f"{len(rows) - _MOST_CLASSES:,} better classes", rest))
+    head = ("class", "recall", "95 % confidence interval", "precision", "images")
+    shown = [html_page.table(head, rows[:_MAX_ROWS], "per-class accuracy, lowest recall first")]
+    if len(rows) > _MAX_ROWS:
+        rest = html_page.table(head, rows[_MAX_ROWS:], "per-class accuracy of the other classes")
+        shown.append(html_page.folded(f"{len(rows) - _MAX_ROWS:,} more classes", rest))
     return shown
-
-
-def _reliability(part: dict[str, Any]) -> curves.Panel:
-    bins = [one for one in part["reliability"] if one["examples"]]
-    points = [(one["confidence"], one["accuracy"]) for one in bins]
-    return curves.Panel(
-        "how often answers of each confidence are right",
-        [
-            curves.Series("as sure as right", [(0.0, 0.0), (1.0, 1.0)], colour=7),
-            curves.Series("this network", points, dots=True),
-        ],
-        x="confidence",
-        low=0,
-        high=1,
-        percent=True,
-    )

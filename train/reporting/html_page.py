@@ -1,4 +1,4 @@
-"""Web pages of one file: style, charts and pictures inside, no script, nothing from elsewhere."""
+"""Self-contained HTML pages: style, charts and images inline, no scripts, no requests."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from train.data.images import encode_jpeg, encode_png, resize_area
+from train.reporting.curves import Panel
+from train.reporting.svg import DARK, LIGHT, STYLE, figure
 from train.runtime.formatting import one_line
 
-SIDE = 160  # of pictures, in pixels, at most
+MAX_SIDE = 160  # of images, in pixels
 
-_STYLE = """
-:root { color-scheme: light dark; --back: #fff; --card: #f5f6f8; --text: #1b1f24; --weak: #545d68;
-  --line: #d0d7de; --heat: 37,99,235; --link: #0a58ca; --c0: #0b62a8; --c1: #c2410c; --c2: #0f766e;
-  --c3: #9333a8; --c4: #8a5a00; --c5: #be185d; --c6: #4d7c0f; --c7: #475569; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171c; --card: #1e232a; --text: #e8ebef;
-  --weak: #a9b3bf; --line: #3b434d; --heat: 96,165,250; --link: #7db5ff; --c0: #6cb6ff;
-  --c1: #ff9d5c; --c2: #4fd1c5; --c3: #d7a0ff; --c4: #f2c94c; --c5: #ff8fb8; --c6: #a3d977;
-  --c7: #b0bccd; } }
+
+def _variables(palette: dict[str, str]) -> str:
+    return ":root { " + " ".join(f"--{name}: {color};" for name, color in palette.items()) + " }"
+
+
+_STYLE = f"""
+:root {{ color-scheme: light dark; }}
+{_variables(LIGHT)}
+@media (prefers-color-scheme: dark) {{ {_variables(DARK)} }}
+{STYLE}"""
+_STYLE += """\
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--back);
   color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -45,10 +50,7 @@ figcaption { font-weight: 600; }
 .pixels { image-rendering: pixelated; }
 img { max-width: 100%; height: auto; }
 svg { width: 100%; height: auto; display: block; }
-svg text { font-size: 11px; fill: var(--weak); }
-svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .axis { stroke: var(--weak); fill: none; }
-svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+.wide svg { width: auto; }
 .legend { list-style: none; margin: .2rem 0 0; padding: 0; font-size: .85rem;
   display: flex; flex-wrap: wrap; gap: .1rem 1rem; }
 .swatch { display: inline-block; width: 1.2rem; border-top: 3px solid; vertical-align: middle;
@@ -61,7 +63,6 @@ td.long { white-space: normal; min-width: 10rem; }
 th .note { display: block; font-weight: 400; color: var(--weak); white-space: normal;
   min-width: 9rem; max-width: 34rem; }
 thead th { color: var(--weak); font-weight: 600; }
-.matrix th, .matrix td { text-align: right; padding: .15rem .4rem; white-space: nowrap; }
 pre { background: var(--card); padding: .6rem .7rem; border-radius: .5rem; white-space: pre-wrap;
   margin: .4rem 0; }
 code, pre { font: .9em/1.5 ui-monospace, monospace; }
@@ -70,7 +71,7 @@ summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """A whole document; ``body`` is HTML, the title text."""
+    """Return a whole document. ``title`` is plain text, ``body`` HTML."""
     title = escape(title)
     text = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -78,28 +79,29 @@ def page(title: str, body: Sequence[str]) -> str:
         f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{_STYLE}</style>\n'
         "</head>\n<body>\n" + "\n".join(part for part in body if part) + "\n</body>\n</html>\n"
     )
-    # Names of files and classes may hold bytes that are no text.
+    # Names of files and classes may hold invalid bytes.
     return text.encode("utf-8", "replace").decode()
 
 
 def escape(text: str) -> str:
-    """For HTML; what would move the cursor or turn what follows is spelled, but line breaks."""
+    """Escape text for HTML, and control characters other than line breaks as in Python."""
     return html.escape("\n".join(map(one_line, text.split("\n"))))
 
 
 def section(title: str, *body: str) -> str:
-    """A section with its heading, or nothing where the body is empty."""
+    """Return a section with its heading, or nothing if the body is empty."""
     inside = "\n".join(part for part in body if part)
     return f"<section>\n<h2>{escape(title)}</h2>\n{inside}\n</section>" if inside else ""
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain text."""
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+def paragraph(text: str, css_class: str = "") -> str:
+    """Return a paragraph of plain text, with an optional CSS class."""
+    attribute = f' class="{css_class}"' if css_class else ""
+    return f"<p{attribute}>{escape(text)}</p>"
 
 
 def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
-    """Values in large letters, each with what it is above and a remark below."""
+    """Return large values from ``(name, value, remark)``, with the name above, the remark below."""
     cells = "".join(
         f"<div><span>{escape(name)}</span><b>{escape(value)}</b><span>{escape(remark)}</span></div>"
         for name, value, remark in facts
@@ -108,13 +110,13 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> str:
-    """A table of text that scrolls by itself where it is too wide.
+    """Return a table of plain text, which scrolls by itself if it is too wide.
 
-    What comes after a line break in a row's first cell is a note, and shown smaller.
+    Text after a line break in the first cell of a row is a note in smaller letters.
     """
     titles = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(
-        f'<tr><th scope="row">{_noted(str(row[0]))}</th>'
+        f'<tr><th scope="row">{_with_note(str(row[0]))}</th>'
         + "".join(f"<td{_long(str(cell))}>{escape(str(cell))}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
@@ -123,7 +125,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> 
     return scrolling(inside, label)
 
 
-def _noted(text: str) -> str:
+def _with_note(text: str) -> str:
     name, _, note = text.partition("\n")
     return escape(name) + (f'<span class="note">{escape(note)}</span>' if note else "")
 
@@ -133,48 +135,58 @@ def _long(text: str) -> str:
 
 
 def scrolling(inside: str, label: str) -> str:
-    """What may be wider than the page, reached by keyboard, too."""
+    """Wrap HTML that may be wider than the page; it also scrolls by keyboard."""
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
     )
 
 
 def folded(title: str, inside: str) -> str:
-    """What is shown on request."""
+    """Wrap HTML in a collapsed section."""
     return f"<details><summary>{escape(title)}</summary>\n{inside}\n</details>"
 
 
-def picture(image: np.ndarray) -> str:
-    """A uint8 RGB image ``(H, W, 3)`` as a data URI, small ones to the pixel."""
+def image_uri(image: np.ndarray) -> str:
+    """Return a uint8 RGB image ``(H, W, 3)`` as a data URI: small ones lossless, others reduced."""
     longer = max(image.shape[:2])
-    if longer > SIDE:
-        width, height = (max(1, round(side * SIDE / longer)) for side in image.shape[1::-1])
+    if longer > MAX_SIDE:
+        width, height = (max(1, round(side * MAX_SIDE / longer)) for side in image.shape[1::-1])
         image = resize_area(image, width, height)
     if longer > 64:
-        return _uri("jpeg", encode_jpeg(image, 85))
-    return _uri("png", encode_png(image))
+        return _data_uri("jpeg", encode_jpeg(image, 85))
+    return _data_uri("png", encode_png(image))
 
 
-def heat_map(shares: np.ndarray) -> str:
-    """Shares ``(H, W)`` in 0…1 as a data URI, a pixel each, from white to blue."""
+def heat_map_uri(shares: np.ndarray) -> str:
+    """Return shares ``(H, W)`` in 0…1 as a data URI, one pixel each, from white to blue."""
     blue, white = np.array([37, 99, 235]), np.array([255, 255, 255])
-    share = np.clip(shares, 0, 1)[..., None] ** 0.5  # or rare mistakes would not be seen
-    return _uri("png", encode_png(np.rint(white + share * (blue - white)).astype(np.uint8)))
+    share = np.clip(shares, 0, 1)[..., None] ** 0.5  # keeps rare confusions visible
+    return _data_uri("png", encode_png(np.rint(white + share * (blue - white)).astype(np.uint8)))
 
 
-def _uri(kind: str, encoded: bytes) -> str:
+def _data_uri(kind: str, encoded: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
 
 
-def cells(pictures: Sequence[dict[str, str]], small: bool, pairs: bool = False) -> str:
-    """A grid of ``{"picture": URI, "caption": text}``; ``small`` ones show their pixels, and
-    ``pairs`` are twice as wide as high.
+def charts(panels: Sequence[Panel]) -> str:
+    """Return charts side by side, or nothing without any."""
+    inside = "".join(map(figure, panels))
+    return f'<div class="charts">{inside}</div>' if inside else ""
+
+
+def image_grid(images: Sequence[dict[str, str]], pixelated: bool, pairs: bool = False) -> str:
+    """Return a grid of ``{"picture": URI, "caption": text}``.
+
+    Args:
+      images: data URIs with captions.
+      pixelated: whether to enlarge the images without smoothing.
+      pairs: whether the images are twice as wide as high.
     """
-    kind = ' class="pixels"' if small else ""
+    kind = ' class="pixels"' if pixelated else ""
     inside = "".join(
         f'<figure><img{kind} src="{escape(one["picture"])}"'
         f' alt="{escape(one["caption"].replace(chr(10), " "))}">'
         f"<figcaption>{escape(one['caption'])}</figcaption></figure>"
-        for one in pictures
+        for one in images
     )
     return f'<div class="cells{" pairs" * pairs}">{inside}</div>'

@@ -1,94 +1,100 @@
-"""What a run tells its reader before it starts, and what it warns of."""
+"""Print the run summary and configuration warnings before training starts."""
 
 from __future__ import annotations
 
 import jax
-import ml_collections
 
 from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
-from train.runtime.formatting import join_names, pluralize
+from train.runtime.config_dict import ConfigDict
+from train.runtime.formatting import format_percent, join_names, pluralize
 from train.workdir import run_files
+
+MIN_BATCH_NORM_IMAGES = 8  # fewer are a warning
+MAX_INPUT_WAIT = 0.05  # share of the time; more is input-bound
+MAX_CHANCE_LOSSES = 5  # an evaluation loss above this multiple of the chance loss is a warning
 
 
 def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
-    """Tells what was found and what will happen, and warns of what does not fit."""
+    """Print data, model, length and learning rate of a run, and warn of likely mistakes."""
     config, devices, intervals = run.config, run.devices, run.intervals
     train_loader, eval_loader, frozen = run.train_loader, run.eval_loader, run.step_config.frozen
     source = train_loader.source
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    learning = sum(leaf.size for leaf in jax.tree.leaves(trainable_params(state.params, frozen)))
-    learn = f" of which {learning:,} learn" if frozen else ""
+    parameters = _size(state.params)
+    trainable = f" ({_size(trainable_params(state.params, frozen)):,} trainable)" * bool(frozen)
     size = config.dataset.image_size
     sizes = ", ".join(map(str, train_loader.sizes.train_sizes))
-    trained_at = f" (training at {sizes})" if sizes else ""
-    kept = "in device memory" if train_loader.cached_on_device else "streamed"
+    train_sizes = f" (training at {sizes})" if sizes else ""
+    place = "in device memory" if train_loader.cached_on_device else "streamed"
     console.info(
         f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
-        f" evaluation images of {size}×{size}{trained_at}, {len(source.class_names)} classes"
-        f" ({join_names(source.class_names, 4)}), {kept}"
+        f" evaluation images of {size}×{size}{train_sizes}, {len(source.class_names)} classes"
+        f" ({join_names(source.class_names, 4)}), {place}"
     )
     console.info(
-        f"model:   {config.model.name}, {parameters:,} parameters{learn}, {config.model.dtype},"
+        f"model:   {config.model.name}, {parameters:,} parameters{trainable}, {config.model.dtype},"
         f" on {devices.describe()}, {run.batch_sizes.device} images each"
     )
     console.info(f"run:     {intervals.describe()}")
     rate = schedules.describe(
         config.schedule, intervals.steps_per_epoch, intervals.num_steps, run.batch_sizes.train
     )
-    console.info(f"rate:    {rate}")
-    where = "new" if not state.step else f"continues after step {int(state.step)}"
-    console.info(f"workdir: {run.workdir} ({where})")
+    console.info(f"lr:      {rate}")
+    start = "new" if not state.step else f"continues after step {int(state.step)}"
+    console.info(f"workdir: {run.workdir} ({start})")
     if config.smoke:
-        console.info("smoke:   to see that it runs; what it learns says nothing")
+        console.info("smoke:   a smoke test; its accuracy is meaningless")
     has_batch_norm = bool(state.batch_stats)
     for warning in config_warnings(config, intervals, run.batch_sizes, has_batch_norm):
-        console.warn(warning)
+        console.info(f"note: {warning}")
     images, sessions = run.batch_sizes.batch_norm, run_files.read_sessions(run.workdir)
     before = sessions[-1].get("batch_norm_images", images) if sessions else images
     if has_batch_norm and state.step and before != images:
         console.warn(
-            f"batch norm now sees {pluralize(images, 'image')} at once, before it saw"
-            f" {before:,}: the run goes on, but learns a little differently;"
-            " sync_batch_norm=True does not depend on the number of devices"
+            f"batch norm now averages over {pluralize(images, 'image')}, {before:,} before:"
+            " training continues, with slightly different results; sync_batch_norm=True does not"
+            " depend on the number of devices"
         )
 
 
+def _size(tree: object) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
 def config_warnings(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     intervals: Intervals,
     batch_sizes: BatchSizes,
     has_batch_norm: bool = True,
 ) -> list[str]:
-    """What is permitted and yet unlikely to be meant."""
+    """Return warnings about a valid configuration that is probably not intended."""
     if config.smoke:
         return []
-    found = schedules.warnings(config.schedule, intervals.steps_per_epoch, intervals.num_steps)
-    part, share = batch_sizes.micro, batch_sizes.batch_norm
-    if share < 8 and has_batch_norm:
-        found.append(
-            f"batch norm sees {pluralize(share, 'image')} at once"
-            + (f"; sync_batch_norm=True would use {part}" if share < part else "")
-            + ("; each part of accumulate has its own statistics" * (config.grad_accum_steps > 1))
+    warnings = schedules.warnings(config.schedule, intervals.steps_per_epoch, intervals.num_steps)
+    images, micro_batch = batch_sizes.batch_norm, batch_sizes.micro
+    if images < MIN_BATCH_NORM_IMAGES and has_batch_norm:
+        warnings.append(
+            f"batch norm averages over only {pluralize(images, 'image')}"
+            + f"; sync_batch_norm=True would use {micro_batch}" * (images < micro_batch)
+            + "; each of the grad_accum_steps has its own statistics"
+            * (config.grad_accum_steps > 1)
         )
-    found += [text for unused, text in _unused(config) if unused]
+    warnings += [text for is_ineffective, text in _ineffective_keys(config) if is_ineffective]
     epochs = intervals.epoch(intervals.num_steps)
     late = [epoch for epoch in config.dataset.train_size_epochs if epoch >= epochs]
     if late:
-        found.append(
-            f"images should change their size at epoch {late[0]:g}, but the run ends after"
-            f" {epochs:.4g}"
+        warnings.append(
+            f"dataset.train_size_epochs changes the image size at epoch {late[0]:g}, but the run"
+            f" ends after {epochs:.4g}"
         )
-    return found
+    return warnings
 
 
-def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
-    """What is asked for and has no effect, or hardly one that is meant."""
-    binary = config.loss == "binary_cross_entropy"
-    adam = config.optimizer.name in ("adam", "adamw", "lamb")
+def _ineffective_keys(config: ConfigDict) -> list[tuple[bool, str]]:
+    """Return conditions and warnings of keys with no or an unexpected effect."""
     return [
         (
             bool(config.schedule.milestone_epochs or config.schedule.milestone_steps)
@@ -97,7 +103,7 @@ def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
             f" schedule.name={config.schedule.name!r}",
         ),
         (
-            bool(config.bce_target_threshold) and not binary,
+            bool(config.bce_target_threshold) and config.loss != "binary_cross_entropy",
             "bce_target_threshold has no effect on loss='cross_entropy'",
         ),
         (
@@ -106,33 +112,41 @@ def _unused(config: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
         ),
         (
             bool(config.freeze) and not config.init_from,
-            f"freeze={config.freeze!r} without init_from keeps what was drawn at random",
+            f"freeze={config.freeze!r} without init_from keeps weights at their random"
+            " initialization",
         ),
         (
-            config.optimizer.nesterov and adam,
-            f"optimizer.nesterov=True makes '{config.optimizer.name}' Dozat's form of it, NAdam",
+            config.optimizer.nesterov and config.optimizer.name in ("adam", "adamw", "lamb"),
+            f"optimizer.nesterov=True turns '{config.optimizer.name}' into its NAdam form (Dozat)",
         ),
     ]
 
 
 def print_input_wait(console: Console, share: float, streams: bool) -> None:
-    """Says after the first epoch whether the devices or the images set the pace."""
-    if share < 0.05:
-        console.info(f"compute-bound: devices waited {share:.1%} of the time for images")
+    """Print whether the devices or the input pipeline limit the speed.
+
+    Args:
+      console: the console.
+      share: share of the time that the devices waited.
+      streams: whether images are streamed, not in device memory.
+    """
+    waited = f"devices waited {format_percent(share)} of the time"
+    if share < MAX_INPUT_WAIT:
+        console.info(f"input pipeline keeps up: {waited}")
     elif not streams:
-        console.info(f"devices waited {share:.0%} of the time for the next step: steps are short")
+        console.info(f"{waited} for the next step to be dispatched: the steps are short")
     else:
         console.info(
-            f"input-bound: devices waited {share:.0%} of the time for images, and would go"
-            f" {1 / max(1 - share, 1e-3):.3g} times as fast without. More cores or loader.workers"
-            " help; for TFDS data, so does train.prepare --resize"
+            f"input-bound: {waited} for images; without that, training would be"
+            f" {1 / max(1 - share, 1e-3):.3g} times as fast. More CPU cores or loader.workers help;"
+            " for TFDS data, so does train.prepare --resize"
         )
 
 
 def check_evaluation_loss(console: Console, loss: float, chance: float) -> None:
-    """Warns where an evaluation's loss is far worse than guessing's."""
-    if not loss <= 5 * chance:  # or not a number
+    """Warn if an evaluation loss is NaN or far above ``chance``, that of uniform guessing."""
+    if not loss <= MAX_CHANCE_LOSSES * chance:  # also if it is NaN
         console.warn(
-            f"the evaluation loss {loss:.4g} is far above {chance:.2g}, that of guessing; the"
-            " learning rate may be too high, or the running statistics not settled yet"
+            f"evaluation loss {loss:.4g} is far above {chance:.2g}, the loss of uniform guessing;"
+            " the learning rate may be too high, or the batch norm statistics have not settled yet"
         )

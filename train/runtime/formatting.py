@@ -66,3 +66,8 @@ def format_clock(seconds: float) -> str:
 def format_duration(seconds: float) -> str:
     """Return a duration with seconds below a minute: ``"2.4 s"``, ``"3:07"``, ``"1:03:07"``."""
     return f"{seconds:.2g} s" if seconds < 60 else format_clock(seconds)
+
+
+def format_percent(share: float, decimals: int = 1) -> str:
+    """Return a share of 1 as text: ``"97.8 %"``."""
+    return f"{100 * share:.{decimals}f} %"

@@ -59,7 +59,7 @@ def test_mfu_is_in_all_outputs(tmp_path, capsys):
     row["mfu"] = 0.4123
     with Console(10) as console:
         console.progress(row)
-    assert "MFU 41.2%" in capsys.readouterr().out
+    assert "MFU 41.2 %" in capsys.readouterr().out
     with MetricsLog(str(tmp_path), 0) as log:
         log.write(row)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["mfu"] == 0.4123

@@ -30,7 +30,7 @@ def test_a_plan_tells_what_the_run_needs_and_leaves_its_workdir_alone(small, tmp
     assert found["total_seconds"] > found["compile_seconds"] + 11 * found["step_seconds"]
     assert found["epoch_seconds"] > 21 * found["step_seconds"] > 0
     assert not workdir.exists()
-    assert sorted(os.listdir(output)) == ["samples.png", "schedule.png"]
+    assert sorted(os.listdir(output)) == ["samples.png", "schedule.svg"]
     told = capsys.readouterr().out
     for words in ("an epoch", "up to", "at the peak", "▁", "1,437 training", "1 evaluation and"):
         assert words in told

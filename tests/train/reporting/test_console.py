@@ -21,7 +21,7 @@ def test_plain_lines_are_rate_limited_except_evaluations(capsys):
             console.progress(row)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["step 10/100", "step 50/100", "step 100/100"]
-    assert "eval top1 25.00%" in lines[1] and "left" in lines[1] and "left" not in lines[2]
+    assert "eval top1 25.00 %" in lines[1] and "left" in lines[1] and "left" not in lines[2]
 
 
 def test_error_while_compiling_starts_a_new_line(capsys):
@@ -61,4 +61,4 @@ def test_run_continues_after_a_broken_pipe(has_bar, monkeypatch, capfd):
             console.compiling()
             console.compiled()
     [warning] = capfd.readouterr().err.splitlines()
-    assert "the run goes on" in warning and "Broken pipe" in warning
+    assert "training continues" in warning and "Broken pipe" in warning

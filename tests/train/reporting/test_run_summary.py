@@ -19,9 +19,9 @@ def test_warnings_of_a_configuration_that_does_not_fit():
         return run_summary.config_warnings(config, intervals, batch_sizes)
 
     first, second, third = warnings(num_devices=2)
-    assert "warm-up of 50 steps" in first and "run of 30: it takes 8" in first
+    assert "warm-up shortened from 50 to 8 steps" in first and "run of 30" in first
     assert "step 90" in second and "ends after 30" in second
-    assert "sees 5 images at once" in third
+    assert "averages over only 5 images" in third
     config.schedule.warmup_epochs, config.schedule.name = 0.5, "cosine"
     [unused] = warnings(num_devices=1)
     assert "milestone_epochs and milestone_steps have no effect on schedule.name='cosine'" in unused

@@ -11,7 +11,7 @@ from train.data.reader import CorruptRecord
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
 from train.reporting import plots
-from train.reporting.evaluation_results import captions_of, score_of, summary
+from train.reporting.evaluation_results import evaluation_metrics, prediction_captions, summary
 from train.runtime.formatting import (
     format_bytes,
     format_clock,
@@ -80,13 +80,13 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
     )
     result = {"split": "val", "examples": 2, "top1": 0.0, "loss": 1.0, "step": 3}
     evaluated = Evaluated(result, predictions, loader, config, "raw", None, None)
-    text = summary(evaluated, score_of(evaluated))
+    text = summary(evaluated, evaluation_metrics(evaluated))
     assert [line.split()[0] for line in text.split("\n")] == [
-        *("folder", "top-1", "loss", "calibration", "worst", "mistaken")
+        *("folder", "top-1", "loss", "calibration", "worst", "confusions")
     ]
-    assert "\r" not in text and r"a\rcat as dog\nhouse (1)" in text
-    [first, _] = captions_of(predictions, [0, 1], list(loader.source.class_names))
-    assert first == "is a\\rcat\n→ dog\\nhouse 75%"
+    assert "\r" not in text and r"a\rcat → dog\nhouse (1)" in text
+    [first, _] = prediction_captions(predictions, [0, 1], list(loader.source.class_names))
+    assert first == "true: a\\rcat\npredicted: dog\\nhouse (75 %)"
 
     warnings = []
     record = CorruptRecord(1, loader.source.record_name(1), "no")
@@ -96,8 +96,9 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
 
 def test_long_captions_are_not_cut(tmp_path):
     def picture(caption):
-        plots.draw_samples(str(tmp_path), np.zeros((2, 8, 8, 3), np.uint8), [caption, "cat"])
-        with Image.open(tmp_path / "samples.png") as image:
+        path = str(tmp_path / "samples.png")
+        plots.draw_grid(path, np.zeros((2, 8, 8, 3), np.uint8), [caption, "cat"])
+        with Image.open(path) as image:
             return np.asarray(image)
 
     name = "soft-coated wheaten terrier"

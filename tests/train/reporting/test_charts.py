@@ -1,0 +1,135 @@
+"""Charts as SVG and image grids as PNG, including hostile class names."""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from train.reporting import curves, html_page, plots, svg
+from train.reporting.classification_metrics import reliability_bins
+from train.reporting.run_report import LiveReport, write_curves
+from train.workdir.metrics_log import MetricsLog, read_rows
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parse(text):
+    """Return the root of an SVG file, and all its texts."""
+    root = ElementTree.fromstring(text)
+    assert root.tag == f"{SVG}svg" and "var(" not in text
+    return root, ["".join(element.itertext()) for element in root.iter(f"{SVG}text")]
+
+
+def with_class(root, name):
+    return [element for element in root.iter() if element.get("class") == name]
+
+
+def test_learning_curves_show_all_logged_metrics(tmp_path):
+    with MetricsLog(str(tmp_path), start=0) as log:
+        for step in range(1, 30):
+            log.write({"step": step, "train/loss": 3 / step, "train/top1": 0.1})
+    path = tmp_path / "curves.svg"
+    write_curves(str(path), read_rows(str(tmp_path)))
+    root, texts = parse(path.read_text())
+    assert len(with_class(root, "axis")) == 2
+    assert [e.text for e in with_class(root, "title")] == ["loss (nats)", "top-1 accuracy"]
+    assert texts.count("step") == 2 and "train 0.1034" in texts and "train 10 %" in texts
+    assert "100 %" in texts  # accuracy axes reach 1
+    with MetricsLog(str(tmp_path), start=29) as log:
+        row = {"eval/loss": 1.0, "eval/top1": 0.9, "learning_rate": 0.1}
+        log.write({"step": 30, **row, "images_per_second": 12500, "input_wait_fraction": 0.25})
+    write_curves(str(path), read_rows(str(tmp_path)))
+    root, texts = parse(path.read_text())
+    assert len(with_class(root, "axis")) == 5 and len(with_class(root, "line")) == 2 * 7
+    for legend in ("eval 1", "eval 90 %", "learning rate 0.1", "images per second 12,500"):
+        assert legend in texts
+    assert "waiting 25 %" in texts
+
+
+def test_charts_and_grids_survive_any_class_name_and_missing_folder(tmp_path):
+    warned = []
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    captions = ("$\\frac$", "cost_$5 and_$^", "$\\frac$")
+    plots.Plots(str(tmp_path), warned.append).draw_samples(lambda: (images, captions))
+    assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
+    LiveReport(str(tmp_path / "gone"), warned.append).update(force=True)
+    assert len(warned) == 2 and "cannot draw curves.svg: FileNotFoundError" in warned[0]
+    assert "cannot draw report.html: RunError" in warned[1]
+
+
+def test_confusion_matrix_shows_names_and_counts():
+    counts = np.array([[31, 2, 0], [0, 1234, 0], [1, 0, 7]])
+    names = ["<&\x1b\udcff", "狗", "a class with a very long name"]
+    root, texts = parse(svg.confusion_document(names, counts.tolist()))
+    cells = [(int(e.text), e[0].text) for e in with_class(root, "count")]
+    assert [count for count, _ in cells] == [31, 2, 1234, 1, 7]
+    assert cells[1][1] == "<&\\x1b? → 狗: 2"
+    assert texts.count("狗") == 2 and texts.count("a class with a very…") == 2
+    assert "label" in texts and "prediction" in texts
+    shares = [float(cell.get("fill-opacity")) for cell in with_class(root, "cell")[:5]]
+    assert shares == pytest.approx(0.45 * np.array([31 / 33, 2 / 33, 1, 1 / 8, 7 / 8]), abs=0.005)
+    width = float(root.get("width"))
+    for cell in with_class(root, "cell"):
+        assert float(cell.get("x")) + float(cell.get("width")) <= width
+
+
+@pytest.mark.parametrize(("size", "labels"), [(21, True), (60, True), (300, False)])
+def test_confusion_matrix_of_many_classes_is_a_heat_map(size, labels):
+    names = [f"class {i}" for i in range(size)]
+    uri = html_page.heat_map_uri(np.eye(size))
+    root, texts = parse(svg.confusion_document(names, heat_map=uri))
+    [image] = root.iter(f"{SVG}image")
+    assert image.get("href") == uri and not with_class(root, "count")
+    assert texts.count("class 7") == 2 * labels
+    assert any("square-root scale" in text for text in texts)
+
+
+def test_reliability_diagram_shows_accuracy_confidence_and_counts():
+    confidence = np.concatenate([np.full(1000, 0.95), np.full(10, 0.55)])
+    correct = np.concatenate([np.arange(1000) < 900, np.arange(10) < 8])
+    bins = reliability_bins(confidence, correct)
+    root, texts = parse(svg.document(curves.reliability_panels(bins, 0.0123)))
+    titles = [element.text for element in with_class(root, "title")]
+    assert titles == ["reliability diagram (ECE 1.23 %)", "images per confidence bin"]
+    assert texts.count("confidence") == 2 and "accuracy" in texts and "images" in texts
+    labels = [bar[0].text for bar in with_class(root, "bar")]
+    assert len(labels) == 2 * 15
+    assert "accuracy of the bin, confidence 0.5333 to 0.6: 80 %" in labels
+    assert "images, confidence 0.9333 to 1: 1,000" in labels
+    legend = ["perfect calibration", "accuracy at the mean confidence", "accuracy of the bin"]
+    assert set(legend) <= {text.strip() for text in texts}
+    dots = [dot[0].text for dot in root.iter(f"{SVG}circle")]
+    assert [dot.split("confidence ")[-1] for dot in dots] == ["0.55: 80 %", "0.95: 90 %"]
+    assert {"1", "10", "100", "1,000"} <= set(texts)  # logarithmic axis
+
+
+def test_reliability_diagram_without_any_finite_confidence():
+    bins = reliability_bins(np.full(3, np.nan), np.zeros(3, bool))
+    root, _ = parse(svg.document(curves.reliability_panels(bins, 0.0)))
+    assert len(with_class(root, "axis")) == 2
+
+
+def test_schedule_chart():
+    panel = curves.schedule_panel(np.linspace(0, 20, 1000), np.linspace(0.1, 0, 1000))
+    root, texts = parse(svg.document([panel]))
+    [line] = [line for line in with_class(root, "line") if line.get("d").count("L")]
+    assert line.get("d").count("L") == 999
+    assert {"learning rate", "epoch", "20", "0.1", "0"} <= set(texts)
+
+
+def test_long_curves_are_averaged_and_non_finite_values_omitted():
+    rows = [{"step": n, "epoch": n / 10, "train/loss": 1.0 + n % 2} for n in range(1000)]
+    [panel] = curves.run_panels([*rows, {"step": 1000, "epoch": 100.0, "train/loss": None}])
+    [line] = panel.series
+    assert len(line.points) == 250 and line.points[-1] == (99.9, 1.5)
+    assert curves.run_panels([{"step": 1, "epoch": 1.0, "train/loss": float("nan")}]) == []
+    # A single point is only visible as a dot.
+    assert "<circle" in svg.figure(curves.run_panels(rows[:1])[0])
+
+
+@pytest.mark.parametrize("low, high", ((0, 1), (0.02, 0.0201), (-3, 12500), (1e-9, 1e-8)))
+def test_ticks_are_round_and_within_the_axis(low, high):
+    ticks = svg.ticks(low, high)
+    assert 3 <= len(ticks) <= 7
+    assert min(ticks) >= low - 1e-12 and max(ticks) <= high * (1 + 1e-9)
+    assert all(float(f"{tick:.6g}") == pytest.approx(tick, abs=1e-15) for tick in ticks)
