@@ -29,6 +29,9 @@ html_show_copyright = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 
@@ -46,7 +49,9 @@ def config_sections() -> dict[str, list[str]]:
 
 def number(limit: float) -> str:
     """Return a limit as text, with powers of two above a million as powers."""
-    return f"{limit:g}" if limit <= 1e6 else f"2^{math.log2(limit):g}"
+    if limit <= 1e6:
+        return f"{limit:g}"
+    return "2" + f"{math.log2(limit):g}".translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def valid_values(key: Key) -> str:
@@ -96,5 +101,13 @@ def insert_config_tables(app, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- config tables -->", config_tables())
 
 
+def hide_flax_fields(app, what, name, obj, options, signature, return_annotation):
+    """Leave out the fields that Flax adds to every module's signature."""
+    if what == "class" and signature and ", parent: " in signature:
+        return signature.partition(", parent: ")[0] + ")", return_annotation
+    return None
+
+
 def setup(app) -> None:
+    app.connect("autodoc-process-signature", hide_flax_fields)
     app.connect("source-read", insert_config_tables)
