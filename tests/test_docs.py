@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import command_main
+from train.runtime.entry_point import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -171,12 +172,9 @@ class Calls:
             self.finished.add(text)
 
     def as_module(self, call):
-        """Return the call of the installed command as that of the module, with a recipe's path."""
-        _, command, *arguments = call
-        package = "flax_resnet" if command in ("weights", "summary") else "train"
-        module = "main" if command == "train" else command
-        recipes = {path.stem: f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
-        return ["python", "-m", f"{package}.{module}", *(recipes.get(a, a) for a in arguments)]
+        """Return a call of the installed command as a call of the module that it runs."""
+        module, _ = COMMANDS[call[1]]
+        return ["python", "-m", module.removesuffix(".__main__"), *call[2:]]
 
     def command(self, module, arguments):
         """Run a command's ``main`` as if it had been typed."""
@@ -194,7 +192,7 @@ class Calls:
     def pip(self, verb, *arguments):
         """The extras exist; .ci/run installs them, in a new environment."""
         assert verb == "install"
-        extras = re.findall(r"\.\[(.*)\]", " ".join(arguments))
+        extras = re.findall(r"[\w]+(?=[\w,]*\])", " ".join(arguments))
         for extra in extras:
             assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.M)
         assert extras or arguments[-1] == ".", arguments
