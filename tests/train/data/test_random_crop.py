@@ -11,8 +11,8 @@ from train.data import random_crop
 from train.data.random_crop import random_resized_crop
 
 
-def test_random_resized_crop_covers_the_scales_asked_for():
-    # Each pixel tells where it comes from, so the crop's box can be read off its corners.
+def test_random_resized_crop_covers_the_range_of_scales():
+    # Pixel values are positions, so the corners of the crop give its box.
     rows, columns = np.mgrid[:200, :200]
     image = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
     rng = np.random.default_rng(0)
@@ -26,14 +26,14 @@ def test_random_resized_crop_covers_the_scales_asked_for():
         assert 0.7 < width / height < 1.42
     assert 0.23 < min(areas) < 0.28 and 0.47 < max(areas) < 0.53
     assert 0.35 < np.mean(areas) < 0.40
-    # A shape that no box of the ratio fits: the largest centred one.
+    # No box of a valid ratio fits: the largest centered one.
     sliver = np.zeros((200, 10, 3), np.uint8)
     assert random_resized_crop(sliver, 8, rng, (0.9, 1.0)).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (130, 97), (300, 140), (511, 480)])
 def test_random_crops_shrink_without_aliasing(shape):
-    """Stripes of one pixel, which become moiré where pixels are left out."""
+    """Stripes of one pixel, which become moiré if pixels are skipped."""
     stripes = np.zeros((*shape, 3), np.uint8)
     stripes[:, ::2] = 255
     crop = random_resized_crop(stripes, 32, np.random.default_rng(0), (1.0, 1.0), (0.5, 2.0))
@@ -41,10 +41,10 @@ def test_random_crops_shrink_without_aliasing(shape):
     picture = photograph(5, *shape)
     whole = Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)
     crop = random_crop._resize(picture, 32)
-    assert abs(crop.astype(int) - np.asarray(whole)).mean() < 8  # an odd last row is left out
+    assert abs(crop.astype(int) - np.asarray(whole)).mean() < 8  # an odd last row is dropped
 
 
-def test_a_ribbon_takes_no_longer_than_another_picture():
+def test_an_extreme_aspect_ratio_takes_no_longer():
     start = time.monotonic()
     ribbon = np.zeros((2, 100_000, 3), np.uint8)
     rng = np.random.default_rng(0)
