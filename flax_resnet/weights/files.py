@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 from flax_resnet.weights.checkpoints import find_checkpoint, read_checkpoint, verify_checkpoint
 from flax_resnet.weights.keras_files import read_keras
 from flax_resnet.weights.pickles import read_torch
+from flax_resnet.weights.safetensors_files import read_safetensors
 from flax_resnet.weights.tensors import (
     BFLOAT16,
     REPOSITORY_FILES,
     Tensor,
     WeightFile,
     WeightsError,
-    is_valid_shape,
-    truncate,
     wrap_read_errors,
 )
 
 _SUPPORTED = ".safetensors, PyTorch .pth/.pt/.bin, Keras .h5/.weights.h5/.keras, .npz"
-
-# The types of safetensors that NumPy and ml_dtypes have.
-_SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
 
 
 def read_file(path: str | os.PathLike[str]) -> WeightFile:
@@ -104,7 +82,7 @@ def _read_content(path: Path) -> WeightFile:
             return _read_npz(path)
         raise WeightsError(f"{path} is a zip archive, but not from PyTorch, Keras or NumPy")
     if start[8:9] == b"{":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     if start[:1] == b"\x80":
         raise WeightsError(
             f"{path} is a bare pickle, PyTorch's format before 1.6; only its zip format can be read"
@@ -115,26 +93,6 @@ def _read_content(path: Path) -> WeightFile:
         f"{path} is not a supported weight file: it starts with {start[:8]!r}. Supported are"
         f" {_SUPPORTED}"
     )
-
-
-def _read_safetensors(path: Path) -> WeightFile:
-    file = safe_open(path, framework="numpy")
-    tensors = {}
-    for name in file.keys():
-        view = file.get_slice(name)
-        shape, code = tuple(view.get_shape()), view.get_dtype()
-        if not is_valid_shape(shape):
-            raise WeightsError(
-                f"{path} is damaged: {truncate(name)} has more than 32 axes or a size over 2**48"
-            )
-        if code not in _SAFETENSORS_DTYPES:
-            raise WeightsError(
-                f"{path}: {truncate(name)} has type {code}, which is not supported; save it as"
-                " float32"
-            )
-        dtype = np.dtype(_SAFETENSORS_DTYPES[code])
-        tensors[name] = Tensor(shape, dtype, functools.partial(file.get_tensor, name))
-    return WeightFile("safetensors", tensors, file.metadata() or {})
 
 
 def _read_npz(path: Path) -> WeightFile:

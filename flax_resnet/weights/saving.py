@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
-from flax_resnet.files import write_atomically
 from flax_resnet.resnet import ResNet
 from flax_resnet.variants import create_model
 from flax_resnet.weights.layouts import SAVED, metadata_fields, unsupported_fields
 from flax_resnet.weights.leaves import Path, describe_model, flatten, leaf_shapes, stem_kernel
 from flax_resnet.weights.report import first_names
+from flax_resnet.weights.safetensors_files import write_safetensors
 from flax_resnet.weights.tensors import WeightsError, is_float
 
 _log = logging.getLogger(__name__)
@@ -96,11 +95,7 @@ def save_weights(
             layout,
             ", ".join(unsupported),
         )
-    try:
-        # Not safetensors' save_file: its files are readable only by their owner.
-        write_atomically(os.fspath(path), save(arrays, metadata))
-    except OSError as error:
-        raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
+    write_safetensors(path, arrays, metadata)
 
 
 def _checked(path: Path, value: Any) -> np.ndarray:
