@@ -1,4 +1,4 @@
-"""python -m train.export --workdir DIR --format FORMAT --output FILE [--step] [--weights]"""
+"""Command: ``python -m train.export --workdir DIR --format FORMAT --output FILE``."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     parser = Parser(
         "train.export",
-        description="Writes a run's network as a file that other programs load, loads it again in"
-        " a process of its own, and compares the answers to real images. A model card that says"
-        " how to load it, and a JSON file with the classes, go beside it.",
-        epilog="stablehlo runs with jax alone, on cpu, cuda and tpu, from uint8 images to"
-        " probabilities; the others are weights (.safetensors) under the names of that library.",
+        description="Export the network of a run for other programs. The exported file is loaded in"
+        " a separate process and its outputs for real images are compared with the run's. A"
+        " model card with loading instructions and a JSON file of the classes are written beside"
+        " it.",
+        epilog="stablehlo: from uint8 images to probabilities on cpu, cuda and tpu; requires only"
+        " jax and flatbuffers. The other formats are weights (.safetensors) with the parameter"
+        " names of that library.",
     )
     add_checkpoint_flags(parser)
-    parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
-    parser.add_argument("--output", required=True, metavar="FILE", help="where to write it")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="file format")
+    parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
     flags = parser.parse_args()
     step = parse_step(flags.step)
 
-    # Nothing here is worth an accelerator, and some of these round to fewer digits.
+    # On the CPU: nothing here needs an accelerator, and some have a lower precision.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # Which networks a library has is told by export itself.
+    # export() reports itself which networks a library lacks.
     logging.getLogger("flax_resnet").setLevel(logging.ERROR)
     from train.export.exporting import check_output, export
 

@@ -1,4 +1,4 @@
-"""A run's network as a file for other programs, checked before it is there."""
+"""Export of a run's network, verified in a separate process before the file is published."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ from train.runtime.files import ROOT, writing
 from train.workdir import run_files
 
 CARD = "model_card.md"
-IMAGES = 8  # to check with, at most
-# Of probabilities; of logits as a share of the largest: libraries order their sums differently.
-MOST_OFF = {"probabilities": 1e-5, "logits": 1e-4}
-_SECONDS = 1200
+MAX_IMAGES = 8  # for the verification
+# Maximum difference: absolute for probabilities, relative to the largest for logits. Libraries sum
+# in different orders.
+TOLERANCES = {"probabilities": 1e-5, "logits": 1e-4}
+TIMEOUT_SECONDS = 1200
 
 
 def check_output(format: str, output: str) -> None:
-    """Raises UsageError or RunError where nothing could be written to ``output``."""
+    """Check that ``output`` is a valid file name for the format.
+
+    Raises:
+      UsageError: the name is not valid, or the folder belongs to a run.
+    """
     folder, name = os.path.split(os.path.abspath(output))
     if format != "stablehlo" and not name.endswith(".safetensors"):
         raise UsageError(f"--output of {format} must end in .safetensors, not be {output!r}")
@@ -46,17 +51,30 @@ def check_output(format: str, output: str) -> None:
     if os.path.isdir(output):
         raise UsageError(f"--output is a folder, {output!r}; name a file in it")
     if format == "huggingface" and os.path.exists(os.path.join(folder, "run.json")):
-        raise UsageError(f"{folder!r} is a run's, with a config.json of its own; choose another")
+        raise UsageError(
+            f"{folder!r} is a workdir with a config.json of its own; choose another folder"
+        )
 
 
 def export(run: Run, format: str, output: str) -> Iterator[str]:
-    """Writes ``output`` and what goes with it; yields what to tell, line by line.
+    """Write ``output`` and its companion files, and yield progress lines.
 
-    Everything is made in a folder beside it, loaded there by a process of its own as the model
-    card says, and moved to its place when it gives what the run does. Raises RunError where it
-    does not: then the file is ``output`` with ``.bad`` behind it.
+    All files are written to a temporary folder beside ``output``, loaded there by a separate
+    process with the code of the model card, and moved only if the outputs match the run's.
+
+    Args:
+      run: the run to export.
+      format: a key of ``WRITERS``.
+      output: path of the file.
+
+    Yields:
+      One line per step, for the console.
+
+    Raises:
+      RunError: the file cannot be written or loaded, or its outputs differ from the run's; in that
+        case it is kept as ``output`` with the suffix ``.bad``.
     """
-    # In float32, whatever it was trained in: what rounds coarsely cannot be compared.
+    # In float32 whatever the training precision: bfloat16 is too coarse to compare.
     run = dataclasses.replace(run, model=run.model.clone(dtype=jnp.float32, axis_name=None))
     folder, name = os.path.split(os.path.abspath(output))
     with writing(output):
@@ -69,86 +87,102 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
             except WeightsError as error:
                 raise RunError(f"cannot write {output!r}: {error}") from error
         yield f"wrote {name}, {os.path.getsize(os.path.join(staging, name)):,} bytes"
-        squares, real = real_squares(run)
-        kind = "images of the evaluation split" if real else "drawn images: its data are not here"
-        shown = loaders.for_format(run, format)
-        loader = loaders.usable(run, shown)
-        if loader.attach_metrics:
-            yield f"note: {loader.attach_metrics}"
-        off = difference(run, loader, staging, name, squares)
-        checked = (
-            f"probabilities differ by {off['probabilities']:.1e} at most in {len(squares)} {kind}"
+        images, real = verification_images(run)
+        kind = "images of the evaluation split" if real else "random images (no data available)"
+        card_loader = loaders.loader_for_format(run, format)
+        loader = loaders.importable_loader(run, card_loader)
+        if loader.note:
+            yield f"note: {loader.note}"
+        differences = max_differences(run, loader, staging, name, images)
+        result = (
+            f"maximum difference of the probabilities {differences['probabilities']:.1e} in"
+            f" {len(images)} {kind}"
         )
-        if not within(off):
+        if not within_tolerance(differences):
             bad = output + ".bad"
             os.replace(os.path.join(staging, name), bad)
             raise RunError(
-                f"{output!r}: {checked}, which is more than {MOST_OFF['probabilities']:g}; it was"
-                f" left as {bad!r}"
+                f"{output!r}: {result}, more than {TOLERANCES['probabilities']:g}; the file was"
+                f" kept as {bad!r}"
             )
-        yield f"loaded it with {loader.library} in another process: {checked}"
+        yield f"verified with {loader.library} in a separate process: {result}"
         with writing(output):
-            described = {
-                "class_names": [run.class_name(i) for i in range(run.model.num_classes)],
+            metadata = {
+                "class_names": [run.name_of(i) for i in range(run.model.num_classes)],
                 "preprocessing": dataclasses.asdict(run.preprocessing),
             }
-            card = model_card(run, shown, format, name, f"{checked}, loaded with {loader.library}")
-            _write(staging, f"{name}.json", json.dumps(described, indent=2, ensure_ascii=False))
-            _write(staging, CARD, card)
-            for made in sorted(os.listdir(staging), key=lambda made: made == name):
-                if made in (name, f"{name}.json", CARD, "config.json"):
-                    os.replace(os.path.join(staging, made), os.path.join(folder, made))
-        yield f"{os.path.join(folder, CARD)} says how to load it"
+            verified = f"{result}, loaded with {loader.library}"
+            card = model_card(run, card_loader, format, name, verified)
+            _write_text(staging, f"{name}.json", json.dumps(metadata, indent=2, ensure_ascii=False))
+            _write_text(staging, CARD, card)
+            # The exported file last, so that it never lacks its companions.
+            for file in sorted(os.listdir(staging), key=lambda file: file == name):
+                if file in (name, f"{name}.json", CARD, "config.json"):
+                    os.replace(os.path.join(staging, file), os.path.join(folder, file))
+        yield f"loading instructions: {os.path.join(folder, CARD)}"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def within(off: dict[str, float]) -> bool:
-    """Whether the differences are those of rounding; what is not a number is none."""
-    return all(value <= MOST_OFF[name] for name, value in off.items())
+def within_tolerance(differences: dict[str, float]) -> bool:
+    """Return whether all differences are rounding errors; False for NaN."""
+    return all(value <= TOLERANCES[name] for name, value in differences.items())
 
 
-def difference(
-    run: Run, loader: loaders.Loader, folder: str, name: str, squares: np.ndarray
+def max_differences(
+    run: Run, loader: loaders.Loader, folder: str, name: str, images: np.ndarray
 ) -> dict[str, float]:
-    """How far ``probabilities``, and ``logits`` where they are told, are from the run's at most.
+    """Return the maximum differences between the outputs of an exported file and the run's.
 
-    ``folder/name`` is loaded as ``loader`` says, by a process that has imported nothing else.
-    Raises RunError where that fails.
+    Args:
+      run: the run.
+      loader: code that loads ``folder/name``, executed in a new process.
+      folder: directory of the file.
+      name: name of the file.
+      images: uint8 ``(N, S, S, 3)``.
+
+    Returns:
+      ``probabilities`` (absolute) and, if the loader computes them, ``logits`` (relative).
+
+    Raises:
+      RunError: the file cannot be loaded or has outputs of another shape.
     """
-    logits = jax.jit(run.model.apply)(run.variables, run.preprocessing.normalize(squares))
-    wanted = {"probabilities": run.probabilities(logits), "logits": logits}
-    off: dict[str, float] = {}
-    # Several together, and one alone.
+    logits = jax.jit(run.model.apply)(run.variables, run.preprocessing.normalize(images))
+    expected = {"probabilities": run.probabilities(logits), "logits": logits}
+    differences: dict[str, float] = {}
+    # A batch of several images, and one of a single image.
     for part in (slice(0, -1), slice(-1, None)):
-        if not len(squares[part]):
+        if not len(images[part]):
             continue
-        np.save(os.path.join(folder, "images.npy"), squares[part])
-        for what, found in _answers(loader, folder, name).items():
-            reference = np.asarray(wanted[what][part])
-            if found.shape != reference.shape:
-                raise RunError(f"{name} gives {what} {found.shape} for {reference.shape}")
-            scale = 1.0 if what == "probabilities" else max(1.0, float(abs(reference).max()))
-            # Not max(), which may pass over what is not a number.
-            off[what] = float(np.max([off.get(what, 0.0), abs(found - reference).max() / scale]))
-    return off
+        np.save(os.path.join(folder, "images.npy"), images[part])
+        for output, values in _outputs_in_subprocess(loader, folder, name).items():
+            reference = np.asarray(expected[output][part])
+            if values.shape != reference.shape:
+                raise RunError(
+                    f"{name} returns {output} of shape {values.shape} instead of {reference.shape}"
+                )
+            scale = 1.0 if output == "probabilities" else max(1.0, float(abs(reference).max()))
+            # Not max(), which may ignore NaN.
+            difference = abs(values - reference).max() / scale
+            differences[output] = float(np.max([differences.get(output, 0.0), difference]))
+    return differences
 
 
-def _answers(loader: loaders.Loader, folder: str, name: str) -> dict[str, np.ndarray]:
-    """What a fresh process gives for ``images.npy``."""
+def _outputs_in_subprocess(loader: loaders.Loader, folder: str, name: str) -> dict[str, np.ndarray]:
+    """Return the outputs for ``images.npy`` that a new process computes."""
     script = "\n".join(
         [
             "import numpy as np",
             loader.code(name, 'images = np.load("images.npy")'),
             "import sys",
             *(f"assert {module!r} not in sys.modules" for module in loader.without),
-            'found = {"probabilities": probabilities}',
-            'found |= {"logits": logits} if "logits" in globals() else {}',
-            'np.savez("found.npz", **{key: np.asarray(value) for key, value in found.items()})',
+            'outputs = {"probabilities": probabilities}',
+            'outputs |= {"logits": logits} if "logits" in globals() else {}',
+            'np.savez("outputs.npz", **{key: np.asarray(value) for key, value in outputs.items()})',
         ]
     )
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    paths = [os.path.abspath(path) for path in given if path]  # "" would become this folder
+    paths = [os.path.abspath(path) for path in given if path]  # "" would mean the new process's cwd
     if not loader.without:
         paths.append(str(ROOT))
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
@@ -159,48 +193,48 @@ def _answers(loader: loaders.Loader, folder: str, name: str) -> dict[str, np.nda
             env=env,
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise RunError(
-            f"{name} was not loaded and computed with {loader.library} within {_SECONDS} s"
+            f"timed out after {TIMEOUT_SECONDS} s while verifying {name} with {loader.library}"
         ) from None
     if process.returncode:
-        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (process.stderr.strip().splitlines() or ["no error message"])[-1]
         raise RunError(f"{name} cannot be loaded with {loader.library}: {last}")
-    with np.load(os.path.join(folder, "found.npz")) as found:
-        return dict(found)
+    with np.load(os.path.join(folder, "outputs.npz")) as outputs:
+        return dict(outputs)
 
 
-def real_squares(run: Run) -> tuple[np.ndarray, bool]:
-    """The images to check with, uint8 ``(N, S, S, 3)``, and whether they are real.
+def verification_images(run: Run) -> tuple[np.ndarray, bool]:
+    """Return up to ``MAX_IMAGES`` different images, spread over the run's evaluation split.
 
-    Each is another one, from all over the run's evaluation split, and where that has fewer than
-    ``IMAGES`` they are all; drawn ones where its data are not here.
+    Returns:
+      uint8 images ``(N, S, S, 3)`` and whether they are real; random ones if the data are not
+      available on this machine.
     """
-    count = IMAGES
     try:
         dataset = run_files.read_config(run.path).dataset
         source = open_source(dataset, dataset.eval_split)
     except (RunError, UsageError):
-        return _drawn(run, count), False
+        return _random_images(run), False
     pixels = []
-    for index in np.unique(np.linspace(0, len(source) - 1, 4 * count).astype(int)):
+    for index in np.unique(np.linspace(0, len(source) - 1, 4 * MAX_IMAGES).astype(int)):
         try:
             pixels.append(source.decode(int(index))[0])
         except ImageDecodeError:
             continue
     if not pixels:
-        return _drawn(run, count), False
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, count).astype(int))
+        return _random_images(run), False
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, MAX_IMAGES).astype(int))
     return run.prepare([pixels[i] for i in chosen]), True
 
 
-def _drawn(run: Run, count: int) -> np.ndarray:
+def _random_images(run: Run) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return run.prepare(list(rng.integers(0, 256, (count, 64, 64, 3), np.uint8)))
+    return run.prepare(list(rng.integers(0, 256, (MAX_IMAGES, 64, 64, 3), np.uint8)))
 
 
-def _write(folder: str, name: str, text: str) -> None:
+def _write_text(folder: str, name: str, text: str) -> None:
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
         file.write(text + "\n")

@@ -1,9 +1,10 @@
-"""The formats that a run's network is written in."""
+"""Writers of the export formats."""
 
 from __future__ import annotations
 
 import json
 import os
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,9 +18,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write_stablehlo(run: Run, path: str) -> None:
-    """The network for any number of images: uint8 ``(N, S, S, 3)`` in, probabilities out.
+    """Write the network as StableHLO for cpu, cuda and tpu and any batch size.
 
-    With normalisation in it and batch norm folded away; for cpu, cuda and tpu.
+    The program takes uint8 images ``(N, S, S, 3)`` and returns probabilities; it includes the
+    normalization, and batch norm is folded into the convolutions.
     """
     model, variables = fold_batch_norm(run.model, jax.device_get(run.variables))
 
@@ -29,7 +31,7 @@ def write_stablehlo(run: Run, path: str) -> None:
     size = run.preprocessing.image_size
     shape = (*export.symbolic_shape("N"), size, size, 3)
     images = jax.ShapeDtypeStruct(shape, np.uint8)
-    with ops.use_xla_ops():  # what suits the CPU it is written on may not suit where it runs
+    with ops.use_xla_ops():  # the forms for this CPU may not suit the target
         exported = export.export(jax.jit(predict), platforms=PLATFORMS)(images)
     with open(path, "wb") as file:
         file.write(exported.serialize())
@@ -37,26 +39,22 @@ def write_stablehlo(run: Run, path: str) -> None:
         os.fsync(file.fileno())
 
 
-def write_torchvision(run: Run, path: str) -> None:
-    """Weights, see :func:`flax_resnet.save_weights`; likewise below."""
-    save_weights(run.variables, path, model=run.model, layout="torchvision")
-
-
-def write_timm(run: Run, path: str) -> None:
-    save_weights(run.variables, path, model=run.model, layout="timm")
+def write_weights(run: Run, path: str, layout: str) -> None:
+    """Write the weights in another library's layout; see :func:`flax_resnet.save_weights`."""
+    save_weights(run.variables, path, model=run.model, layout=layout)
 
 
 def write_huggingface(run: Run, path: str) -> None:
-    """With the ``config.json`` that transformers makes the network of, where it has it."""
-    save_weights(run.variables, path, model=run.model, layout="huggingface")
-    if is_transformers(run.model):
-        place = os.path.join(os.path.dirname(path), "config.json")
-        with open(place, "w", encoding="utf-8") as file:
+    """Write the weights, and ``config.json`` if transformers has the network."""
+    write_weights(run, path, "huggingface")
+    if matches_transformers(run.model):
+        config_path = os.path.join(os.path.dirname(path), "config.json")
+        with open(config_path, "w", encoding="utf-8") as file:
             json.dump(transformers_config(run), file, indent=2, ensure_ascii=False)
 
 
-def is_transformers(model: ResNet) -> bool:
-    """Whether transformers' ResNetForImageClassification computes what this network does."""
+def matches_transformers(model: ResNet) -> bool:
+    """Return whether transformers' ResNetForImageClassification can represent the network."""
     fields = {
         "stem": "imagenet",
         "shortcut": "projection",
@@ -76,7 +74,7 @@ def is_transformers(model: ResNet) -> bool:
 
 
 def transformers_config(run: Run) -> dict:
-    """The fields of transformers' ResNetConfig."""
+    """Return the fields of transformers' ResNetConfig."""
     model = run.model
     names = {index: run.class_name(index) for index in range(model.num_classes)}
     return {
@@ -97,7 +95,7 @@ def transformers_config(run: Run) -> dict:
 
 WRITERS = {
     "stablehlo": write_stablehlo,
-    "torchvision": write_torchvision,
-    "timm": write_timm,
+    "torchvision": partial(write_weights, layout="torchvision"),
+    "timm": partial(write_weights, layout="timm"),
     "huggingface": write_huggingface,
 }

@@ -1,4 +1,4 @@
-"""How an exported file is loaded: the code that the model card shows, and that checks the file."""
+"""Code that loads an exported file, for the model card and for the verification."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from flax_resnet import create_model
 from flax_resnet.resnet import ResNet
 from flax_resnet.runs import Run
-from train.export.formats import is_transformers
+from train.export.formats import matches_transformers
 
 _TORCHVISION = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -25,21 +25,23 @@ _IMPORTS = {
     "timm": ("timm", "safetensors.torch"),
     "transformers": ("transformers.models.resnet.modeling_resnet",),
 }
-# What tells nothing of evaluation in float32.
-_OF_TRAINING = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
-_OF_TRAINING += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
+# Fields that do not affect evaluation in float32.
+_TRAINING_FIELDS = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
+_TRAINING_FIELDS += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
 
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """Python that loads a file and gives ``probabilities``, and some ``logits``, of ``images``.
+    """Python code that loads a file and computes ``probabilities`` of ``images``.
+
+    Some also define ``logits``.
 
     Attributes:
-      library: what it needs.
-      code: ``(file's name, the line that makes images) -> Python``.
-      imports: modules that may not be there.
-      without: modules that it must do without.
-      note: why it is not the library that the format is for.
+      library: libraries that the code requires.
+      code: ``(file name, line that defines images) -> Python``.
+      imports: modules that may not be installed.
+      without: modules that the code must not import.
+      note: why it does not use the library that the format is intended for.
     """
 
     library: str
@@ -49,61 +51,67 @@ class Loader:
     note: str = ""
 
 
-def for_format(run: Run, format: str) -> Loader:
-    """The loader for what a run's network was written as, to be shown to people."""
+def loader_for_format(run: Run, format: str) -> Loader:
+    """Return the loader for a format, as the model card shows it."""
     if format == "stablehlo":
-        return Loader("jax and flatbuffers", _stablehlo)
+        return Loader("jax and flatbuffers", _stablehlo_code)
     library = {"huggingface": "transformers"}.get(format, format)
     name = run.config["model.name"]
     if format == "huggingface":
-        shared = is_transformers(run.model)
+        supported = matches_transformers(run.model)
     else:
         names = _TORCHVISION if format == "torchvision" else _TIMM
-        shared = name in names and not changed_fields(run.model, name)
-    if not shared:
-        return _own(run, f"{library} has no such network: in the model card flax_resnet loads it")
+        supported = name in names and not changed_fields(run.model, name)
+    if not supported:
+        note = f"{library} does not have this network; the model card loads it with flax_resnet"
+        return _flax_resnet_loader(run, note)
     imports = ("torch", *_IMPORTS[library])
-    return Loader(library, lambda file, images: _torch(run, library, file, images), imports)
+    return Loader(library, lambda file, images: _torch_code(run, library, file, images), imports)
 
 
-def usable(run: Run, loader: Loader) -> Loader:
-    """The loader itself, or this project's own where its library cannot be imported here."""
-    reason = _unusable(loader.imports)
+def importable_loader(run: Run, loader: Loader) -> Loader:
+    """Return ``loader``, or flax_resnet's own if its library cannot be imported here."""
+    reason = _import_error(loader.imports)
     if not reason:
         return loader
-    return _own(run, f"not checked with {loader.library}, which cannot be imported here: {reason}")
+    note = f"not verified with {loader.library}, which cannot be imported here: {reason}"
+    return _flax_resnet_loader(run, note)
 
 
-def _own(run: Run, note: str) -> Loader:
-    return Loader("flax_resnet", lambda file, images: _ours(run, file, images), (), (), note)
+def _flax_resnet_loader(run: Run, note: str) -> Loader:
+    def code(file: str, images: str) -> str:
+        return _flax_resnet_code(run, file, images)
+
+    return Loader("flax_resnet", code, (), (), note)
 
 
-def _unusable(imports: Sequence[str]) -> str:
-    """Why these cannot be imported, or ""; tried in another process, since they are large."""
+def _import_error(imports: Sequence[str]) -> str:
+    """Return why modules cannot be imported, or ""; tries it in a subprocess, as they are large."""
     for name in imports:
-        if importlib.util.find_spec(name.partition(".")[0]) is None:
-            return f"there is no {name.partition('.')[0]}"
+        package = name.partition(".")[0]
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
     if not imports:
         return ""
     command = [sys.executable, "-c", f"import {', '.join(imports)}"]
     process = subprocess.run(command, capture_output=True, text=True)
     if not process.returncode:
         return ""
-    return (process.stderr.strip().splitlines() or ["it ends at once"])[-1]
+    return (process.stderr.strip().splitlines() or ["no error message"])[-1]
 
 
 def changed_fields(model: ResNet, name: str) -> dict[str, Any]:
-    """The fields that the network has otherwise than the named one, as far as they matter."""
+    """Return the fields that differ from the named network and affect its outputs."""
     named = create_model(name)
     return {
         field.name: getattr(model, field.name)
         for field in dataclasses.fields(ResNet)
-        if field.name not in _OF_TRAINING
+        if field.name not in _TRAINING_FIELDS
         and getattr(model, field.name) != getattr(named, field.name)
     }
 
 
-def _stablehlo(file: str, images: str) -> str:
+def _stablehlo_code(file: str, images: str) -> str:
     return f"""\
 from jax import export
 
@@ -115,7 +123,7 @@ probabilities = predict(images)
 """
 
 
-def _torch(run: Run, library: str, file: str, images: str) -> str:
+def _torch_code(run: Run, library: str, file: str, images: str) -> str:
     name, classes = run.config["model.name"], run.model.num_classes
     load = [f"net.load_state_dict(load_file({file!r}))"]
     if library == "transformers":
@@ -128,7 +136,7 @@ def _torch(run: Run, library: str, file: str, images: str) -> str:
             if library == "torchvision"
             else f'timm.create_model("{name}", num_classes={classes})'
         )
-    squash = "sigmoid(logits)" if _is_binary(run) else "softmax(logits, dim=1)"
+    activation = "sigmoid(logits)" if _is_binary(run) else "softmax(logits, dim=1)"
     lines = [
         "import torch",
         imports,
@@ -142,28 +150,28 @@ def _torch(run: Run, library: str, file: str, images: str) -> str:
         "pixels = torch.tensor(images).permute(0, 3, 1, 2) / 255",
         "with torch.no_grad():",
         f"    logits = net((pixels - mean) / std){call}",
-        f"probabilities = torch.{squash}",
+        f"probabilities = torch.{activation}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _ours(run: Run, file: str, images: str) -> str:
+def _flax_resnet_code(run: Run, file: str, images: str) -> str:
     name = run.config["model.name"]
     fields = {"num_classes": run.model.num_classes} | changed_fields(run.model, name)
-    given = ", ".join(f"{field}={value!r}" for field, value in fields.items())
-    squash = "sigmoid" if _is_binary(run) else "softmax"
+    arguments = ", ".join(f"{field}={value!r}" for field, value in fields.items())
+    activation = "sigmoid" if _is_binary(run) else "softmax"
     return f"""\
 import jax
 from flax_resnet import create_model, load_weights
 from flax_resnet.preprocessing import normalize
 
-model = create_model("{name}", {given})
+model = create_model("{name}", {arguments})
 variables = load_weights(model, {file!r})
 
 {images}
 pixels = normalize(images, {run.preprocessing.mean}, {run.preprocessing.std})
 logits = jax.jit(model.apply)(variables, pixels)
-probabilities = jax.nn.{squash}(logits)
+probabilities = jax.nn.{activation}(logits)
 """
 
 

@@ -1,4 +1,4 @@
-"""The model card of an exported network, in Markdown: what it is, and how to load it."""
+"""The model card of an exported network, in Markdown."""
 
 from __future__ import annotations
 
@@ -14,39 +14,46 @@ from train.export.loaders import Loader
 from train.workdir import environment, run_files
 from train.workdir.metrics_log import read_rows
 
-_MOST_CLASSES = 50
+_MAX_CLASSES = 50
 
 
-def model_card(run: Run, loader: Loader, format: str, name: str, checked: str) -> str:
-    """The text that goes beside the exported file ``name``.
+def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) -> str:
+    """Return the text of the model card.
 
-    ``checked`` says what came of comparing the file with the run. Raises RunError where
-    ``run.json`` is damaged.
+    Args:
+      run: the exported run.
+      loader: code that loads the file.
+      format: export format.
+      name: name of the exported file.
+      verified: result of the comparison with the run.
+
+    Raises:
+      RunError: ``run.json`` is damaged.
     """
     size = run.preprocessing.image_size
     summary = summarize(run.model, size)
-    described = run_files.read_description(run.path)
-    called = os.path.basename(os.path.abspath(run.path))  # whatever it ends in
+    description = run_files.read_description(run.path)
+    run_name = os.path.basename(os.path.abspath(run.path))  # without a trailing slash
     return "\n".join(
         [
             f"# {run.config['model.name']}, {len(run.class_names)} classes",
             "",
-            f"`{name}` ({format}) is the network of the run `{called}` after"
-            f" step {run.step:,}{_weights(run)}. Made with flax-resnet."
-            f" Compared with the run: {checked}.",
+            f"`{name}` ({format}) contains the network of run `{run_name}` after"
+            f" step {run.step:,}{_weights(run)}. Exported with flax-resnet."
+            f" Comparison with the run: {verified}.",
             "",
             "## Network",
             "",
-            f"- {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds for an"
-            f" image of {size}×{size}",
-            "- takes RGB images of that size, and gives"
-            f" {'a probability' if _softmax(run) else 'the probability of each class for itself'}"
-            f" of {run.model.num_classes} classes",
+            f"- {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds per"
+            f" image of {size}×{size} pixels",
+            "- input: RGB images of that size",
+            f"- output: {'' if _uses_softmax(run) else 'independent '}probabilities of"
+            f" {run.model.num_classes} classes",
             "",
             "## Data",
             "",
             f"- `{run.config['dataset.name']}`, "
-            + ", ".join(f"{n:,} images in {split}" for split, n in described["images"].items()),
+            + ", ".join(f"{n:,} images in {split}" for split, n in description["images"].items()),
             f"- classes: {_classes(run)}; all in `{name}.json`, in the order of the outputs",
             "",
             "## Metrics",
@@ -56,14 +63,14 @@ def model_card(run: Run, loader: Loader, format: str, name: str, checked: str) -
             "## Preprocessing",
             "",
             f"Resize the shorter side to {run.preprocessing.resize} pixels"
-            f" ({run.preprocessing.interpolation}, antialiased), cut the middle {size}×{size}. Then"
+            f" ({run.preprocessing.interpolation}, antialiased), center-crop {size}×{size}, then"
             f" `(pixels / 255 - mean) / std` with mean {_numbers(run.preprocessing.mean)} and std"
             f" {_numbers(run.preprocessing.std)}"
-            + (": the file does that itself, and takes uint8." if format == "stablehlo" else "."),
+            + (": part of the exported file, which takes uint8." if format == "stablehlo" else "."),
             "",
             "## Load it",
             "",
-            f"With {loader.library}, Pillow and NumPy, in the folder of this file:",
+            f"Requires {loader.library}, Pillow and NumPy; run it in the folder of this file:",
             "",
             "```python",
             snippet(run, loader, name).rstrip(),
@@ -75,15 +82,16 @@ def model_card(run: Run, loader: Loader, format: str, name: str, checked: str) -
             "",
             "## Versions",
             "",
-            f"- trained with {_versions(described.get('versions', {}))}",
+            f"- trained with {_versions(description.get('versions', {}))}",
             f"- exported with {_versions(environment.versions())}",
         ]
     )
 
 
 def snippet(run: Run, loader: Loader, name: str) -> str:
-    """Python that says what ``picture.jpg`` shows, from the exported file alone."""
-    given = run.preprocessing
+    """Return Python code that classifies ``picture.jpg`` with the exported file."""
+    preprocessing = run.preprocessing
+    size = preprocessing.image_size
     return f'''\
 import json
 
@@ -92,17 +100,15 @@ from PIL import Image, ImageOps
 
 
 def prepare(path):
-    """The square of a picture that the network takes, uint8 ({given.image_size}, \
-{given.image_size}, 3)."""
+    """Return the network input of an image file, uint8 ({size}, {size}, 3)."""
     image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I;16"):  # which convert would cut off at 255
+    if image.mode.startswith("I;16"):  # convert() would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("RGB")
-    width, height = (int({given.resize} * side / min(image.size)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.{given.interpolation.upper()})
-    left, top = round((width - {given.image_size}) / 2), round((height - {given.image_size}) / 2)
-    return np.asarray(image.crop((left, top, left + {given.image_size}, \
-top + {given.image_size})))
+    width, height = (int({preprocessing.resize} * side / min(image.size)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.{preprocessing.interpolation.upper()})
+    left, top = round((width - {size}) / 2), round((height - {size}) / 2)
+    return np.asarray(image.crop((left, top, left + {size}, top + {size})))
 
 
 {loader.code(name, 'images = np.stack([prepare("picture.jpg")])')}
@@ -119,51 +125,56 @@ def _weights(run: Run) -> str:
     return ", the moving average of the weights" if run.weights == "ema" else ", the raw weights"
 
 
-def _softmax(run: Run) -> bool:
+def _uses_softmax(run: Run) -> bool:
     return run.config.get("loss") != "binary_cross_entropy"
 
 
 def _classes(run: Run) -> str:
-    names = [_markdown(name) for name in run.class_names[:_MOST_CLASSES]]
+    names = [_markdown(name) for name in run.class_names[:_MAX_CLASSES]]
     more = len(run.class_names) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def _markdown(name: str) -> str:
-    """A name as Markdown that shows it and means nothing else."""
+    """Return a name with all Markdown and HTML characters escaped."""
     escaped = html.escape(" ".join(name.split()), quote=False)
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", escaped)
 
 
 def _metrics(run: Run) -> list[str]:
-    """The evaluation of the exported weights, as the run wrote it down."""
+    """Return the logged evaluation of the exported weights."""
     evaluated = (
         "ema" if run.config.get("ema.decay") and run.config.get("eval.use_ema", True) else "raw"
     )
     if run.weights != evaluated:
-        return ["These weights were not evaluated in the run."]
+        return ["The run did not evaluate these weights."]
     rows = [row for row in read_rows(run.path) if row["step"] == run.step and "eval/top1" in row]
     if not rows:
-        return ["This step was not evaluated in the run."]
-    found = {name: value for name, value in rows[-1].items() if name.startswith("eval/")}
-    told = [f"- {name.removeprefix('eval/')}: {_number(value)}" for name, value in found.items()]
-    return [f"On the run's evaluation split, `{run.config['dataset.eval_split']}`:", "", *told]
+        return ["The run did not evaluate this step."]
+    metrics = [
+        f"- {name.removeprefix('eval/')}: {_number(value)}"
+        for name, value in rows[-1].items()
+        if name.startswith("eval/")
+    ]
+    return [f"On the evaluation split, `{run.config['dataset.eval_split']}`:", "", *metrics]
 
 
 def _number(value: float | None) -> str:
-    return "not a finite number" if value is None else f"{value:.4g}"
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _recipe(run: Run) -> list[str]:
-    """The configuration's keys that are not at their defaults and change what is learned."""
+    """Return the configuration keys that affect training and differ from their defaults."""
     return [
         f"- `{name}`: `{value!r}`"
         for name, value in run.config.items()
-        if name in KEYS and not KEYS[name].neutral and _plain(value) != _plain(KEYS[name].default)
+        if name in KEYS
+        and not KEYS[name].neutral
+        and _as_list(value) != _as_list(KEYS[name].default)
     ]
 
 
-def _plain(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 

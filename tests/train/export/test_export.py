@@ -1,4 +1,4 @@
-"""What train.export writes, loaded elsewhere."""
+"""Tests of train.export: the exported files are loaded by other programs."""
 
 import dataclasses
 import json
@@ -24,14 +24,14 @@ def run(digits_run):
 
 @pytest.fixture(scope="module")
 def squares(run):
-    images, real = exporting.real_squares(run)
+    images, real = exporting.verification_images(run)
     assert real and images.shape == (8, 8, 8, 3) and images.std() > 10
     return images
 
 
 @pytest.fixture(scope="module")
 def stablehlo(commands, digits_run, tmp_path_factory):
-    """The folder of an export by the command."""
+    """Export by the command and return the folder."""
     folder = tmp_path_factory.mktemp("export")
     process = commands.run(
         "train.export",
@@ -39,13 +39,13 @@ def stablehlo(commands, digits_run, tmp_path_factory):
         *("--output", folder / "digits.stablehlo"),
     )
     assert process.returncode == 0, process.stderr
-    assert "loaded it with jax" in process.stdout and "evaluation split" in process.stdout
+    assert "verified with jax" in process.stdout and "evaluation split" in process.stdout
     assert not process.stderr
     return folder
 
 
 def python(code, cwd):
-    """What a fresh process prints that sees neither this project nor its folder."""
+    """Return the output of a new process that does not see this project."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True
@@ -54,7 +54,7 @@ def python(code, cwd):
     return process.stdout
 
 
-def test_stablehlo_gives_the_same_with_nothing_but_jax(stablehlo, run, squares, tmp_path):
+def test_stablehlo_matches_the_run_and_requires_only_jax(stablehlo, run, squares, tmp_path):
     np.save(tmp_path / "images.npy", squares)
     file = stablehlo / "digits.stablehlo"
     code = f"""
@@ -62,18 +62,18 @@ import sys, numpy as np
 from jax import export
 exported = export.deserialize(bytearray(open({str(file)!r}, "rb").read()))
 images = np.load("images.npy")
-np.savez("found.npz", *[exported.call(part) for part in (images[:7], images[7:])])
+np.savez("outputs.npz", *[exported.call(part) for part in (images[:7], images[7:])])
 assert not {{"flax", "flax_resnet", "train", "orbax"}} & set(sys.modules)
 print(*exported.platforms)
 """
     assert python(code, tmp_path).split() == ["cpu", "cuda", "tpu"]
-    found = np.concatenate(list(np.load(tmp_path / "found.npz").values()))
-    wanted = run.predict(squares, prepared=True)
-    assert wanted.max() > 0.2
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    outputs = np.concatenate(list(np.load(tmp_path / "outputs.npz").values()))
+    expected = run.predict(squares, prepared=True)
+    assert expected.max() > 0.2
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
 
 
-def test_the_snippet_of_the_model_card_runs(stablehlo, run):
+def test_code_of_the_model_card_runs(stablehlo, run):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
         stablehlo / "picture.jpg", quality=100
@@ -81,28 +81,29 @@ def test_the_snippet_of_the_model_card_runs(stablehlo, run):
     card = (stablehlo / "model_card.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     name, probability = python(code, stablehlo).split()
-    wanted = run.predict(str(stablehlo / "picture.jpg"))[0]
-    assert name == run.class_names[wanted.argmax()]
-    assert float(probability) == pytest.approx(wanted.max(), abs=1e-4)
+    expected = run.predict(str(stablehlo / "picture.jpg"))[0]
+    assert name == run.class_names[expected.argmax()]
+    assert float(probability) == pytest.approx(expected.max(), abs=1e-4)
     for words in ("resnet20, 10 classes", "top1: 0.", "moving average", "1,437 images in train"):
         assert words in card
     assert run.config["dataset.data_dir"] not in card
-    described = json.loads((stablehlo / "digits.stablehlo.json").read_text())
-    assert described["class_names"] == list(run.class_names)
+    metadata = json.loads((stablehlo / "digits.stablehlo.json").read_text())
+    assert metadata["class_names"] == list(run.class_names)
 
 
-def test_weights_without_a_library_of_that_net_load_here(run, tmp_path):
-    place = tmp_path / "digits.safetensors"
-    told = "\n".join(exporting.export(run, "torchvision", str(place)))
-    assert "torchvision has no such network" in told and "loaded it with flax_resnet" in told
-    weights = load_weights(run.model, place)
+def test_network_unknown_to_the_library_is_loaded_with_flax_resnet(run, tmp_path):
+    path = tmp_path / "digits.safetensors"
+    output = "\n".join(exporting.export(run, "torchvision", str(path)))
+    assert "torchvision does not have this network" in output
+    assert "verified with flax_resnet" in output
+    weights = load_weights(run.model, path)
     kernel = weights["params"]["stem_conv"]["kernel"]
     np.testing.assert_array_equal(kernel, run.variables["params"]["stem_conv"]["kernel"])
 
 
-def test_a_file_that_answers_otherwise_is_an_error(run, tmp_path, monkeypatch):
+def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch):
     def write(run, path):
-        """The weights, one of which came out wrong."""
+        """Write the weights, one of them wrong."""
         head = dict(run.variables["params"]["head"])
         head["bias"] = np.asarray(head["bias"]) + np.eye(10, dtype=np.float32)[3]
         params = run.variables["params"] | {"head": head}
@@ -111,15 +112,15 @@ def test_a_file_that_answers_otherwise_is_an_error(run, tmp_path, monkeypatch):
 
     writer = exporting.WRITERS["torchvision"]
     monkeypatch.setitem(exporting.WRITERS, "torchvision", write)
-    place = tmp_path / "digits.safetensors"
-    with pytest.raises(RunError, match=r"more than 1e-05; it was left as .*\.bad"):
-        list(exporting.export(run, "torchvision", str(place)))
+    path = tmp_path / "digits.safetensors"
+    with pytest.raises(RunError, match=r"more than 1e-05; the file was kept as .*\.bad"):
+        list(exporting.export(run, "torchvision", str(path)))
     assert os.listdir(tmp_path) == ["digits.safetensors.bad"]
 
 
-def test_what_is_not_a_number_is_a_difference():
-    assert exporting.within({"probabilities": 1e-6, "logits": 1e-5})
-    assert not exporting.within({"probabilities": float("nan")})
+def test_nan_exceeds_the_tolerance():
+    assert exporting.within_tolerance({"probabilities": 1e-6, "logits": 1e-5})
+    assert not exporting.within_tolerance({"probabilities": float("nan")})
 
 
 @pytest.mark.parametrize(
@@ -130,19 +131,19 @@ def test_what_is_not_a_number_is_a_difference():
         ("stablehlo", ".", "is a folder"),
     ],
 )
-def test_outputs_that_make_no_sense_are_refused(format, output, error):
+def test_invalid_output_names_are_rejected(format, output, error):
     with pytest.raises(UsageError, match=error):
         exporting.check_output(format, output)
 
 
-def test_a_runs_own_config_is_not_written_over(digits_run):
+def test_config_of_a_workdir_is_not_overwritten(digits_run):
     with pytest.raises(UsageError, match=r"config\.json of its own"):
         exporting.check_output("huggingface", os.path.join(digits_run, "model.safetensors"))
 
 
 @pytest.fixture(scope="module")
 def resnet18(run):
-    """The run with a network that other libraries have, too."""
+    """Return the run with a network that other libraries have too."""
     model = create_model("resnet18", num_classes=10)
     config = run.config | {"model.name": "resnet18"}
     return dataclasses.replace(run, model=model, variables=randomized(model), config=config)
@@ -150,7 +151,7 @@ def resnet18(run):
 
 @pytest.mark.peer
 @pytest.mark.parametrize("format", ["torchvision", "timm", "huggingface"])
-def test_pytorch_gives_the_same_logits(resnet18, squares, tmp_path, monkeypatch, format):
+def test_pytorch_computes_the_same_logits(resnet18, squares, tmp_path, monkeypatch, format):
     peer({"huggingface": "transformers"}.get(format, format))
     peer("safetensors")
     file = tmp_path / "model.safetensors"
@@ -159,57 +160,59 @@ def test_pytorch_gives_the_same_logits(resnet18, squares, tmp_path, monkeypatch,
     np.save("images.npy", squares)
     operators = import_torchvision()
     library = {"huggingface": "transformers"}.get(format, format)
-    code = loaders._torch(resnet18, library, file.name, 'images = np.load("images.npy")')
-    found = {"np": np}
-    exec(code, found)
-    normalised = resnet18.preprocessing.normalize(squares)
-    wanted = np.asarray(resnet18.model.apply(resnet18.variables, normalised))
-    assert operators and wanted.std() > 0.1
-    np.testing.assert_allclose(found["logits"], wanted, rtol=0, atol=1e-4 * abs(wanted).max())
+    code = loaders._torch_code(resnet18, library, file.name, 'images = np.load("images.npy")')
+    namespace = {"np": np}
+    exec(code, namespace)
+    normalized = resnet18.preprocessing.normalize(squares)
+    expected = np.asarray(resnet18.model.apply(resnet18.variables, normalized))
+    assert operators and expected.std() > 0.1
     np.testing.assert_allclose(
-        found["probabilities"], resnet18.probabilities(wanted), rtol=0, atol=1e-5
+        namespace["logits"], expected, rtol=0, atol=1e-4 * abs(expected).max()
+    )
+    np.testing.assert_allclose(
+        namespace["probabilities"], resnet18.probabilities(expected), rtol=0, atol=1e-5
     )
 
 
-def test_the_card_gives_the_metrics_of_the_weights_that_were_evaluated(run, tmp_path):
+def test_model_card_has_metrics_only_of_evaluated_weights(run, tmp_path):
     row = {"step": run.step, "eval/top1": 0.5, "eval/loss": None}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
 
-    def metrics(weights, **config):
-        config = run.config | {key.replace("_", "."): value for key, value in config.items()}
-        asked = dataclasses.replace(run, path=str(tmp_path), weights=weights, config=config)
-        return "\n".join(model_card._metrics(asked))
+    def metrics(weights, decay, use_ema=True):
+        config = run.config | {"ema.decay": decay, "eval.use_ema": use_ema}
+        changed = dataclasses.replace(run, path=str(tmp_path), weights=weights, config=config)
+        return "\n".join(model_card._metrics(changed))
 
-    told = metrics("ema", ema_decay=0.9, eval_ema=True)
-    assert "top1: 0.5" in told and "loss: not a finite number" in told
-    assert metrics("raw", ema_decay=0) == metrics("raw", ema_decay=0.9, eval_ema=False) == told
-    for weights, averages in (("raw", True), ("ema", False)):
-        assert "not evaluated" in metrics(weights, ema_decay=0.9, eval_ema=averages)
+    text = metrics("ema", 0.9)
+    assert "top1: 0.5" in text and "loss: not finite" in text
+    assert metrics("raw", 0) == metrics("raw", 0.9, use_ema=False) == text
+    for weights, use_ema in (("raw", True), ("ema", False)):
+        assert "did not evaluate these weights" in metrics(weights, 0.9, use_ema)
 
 
-def test_any_name_of_a_file_and_of_a_class_fits_the_card(run):
+def test_model_card_escapes_file_and_class_names(run):
     name = 'it\'s "x"\\\n.safetensors'
-    own = loaders._own(run, "")
-    for loader in (own, loaders.Loader("jax", loaders._stablehlo)):
+    flax_resnet = loaders._flax_resnet_loader(run, "")
+    for loader in (flax_resnet, loaders.Loader("jax", loaders._stablehlo_code)):
         compile(model_card.snippet(run, loader, name), "card", "exec")
-    compile(loaders._torch(run, "timm", name, ""), "card", "exec")
-    asked = dataclasses.replace(run, class_names=("<b>a\nb</b>", "*c*_[d]|"))
-    assert model_card._classes(asked) == r"&lt;b&gt;a b&lt;/b&gt;, \*c\*\_\[d\]\|"
+    compile(loaders._torch_code(run, "timm", name, ""), "card", "exec")
+    changed = dataclasses.replace(run, class_names=("<b>a\nb</b>", "*c*_[d]|"))
+    assert model_card._classes(changed) == r"&lt;b&gt;a b&lt;/b&gt;, \*c\*\_\[d\]\|"
 
 
-def test_a_small_split_is_checked_with_each_image_once(run, digits_run, tmp_path):
+def test_small_split_is_verified_with_each_image_once(run, digits_run, tmp_path):
     with open(os.path.join(digits_run, "config.json"), encoding="utf-8") as file:
         config = json.load(file) | {"dataset.eval_split": "test[:3]"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    images, real = exporting.real_squares(dataclasses.replace(run, path=str(tmp_path)))
+    images, real = exporting.verification_images(dataclasses.replace(run, path=str(tmp_path)))
     assert real and len(images) == len(np.unique(images, axis=0)) == 3
 
 
-def test_the_process_that_checks_sees_no_other_folder_and_ends(tmp_path, monkeypatch):
+def test_verification_process_sees_no_other_folder_and_times_out(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep)
     code = f"import sys\nassert {os.getcwd()!r} not in sys.path\nprobabilities = [0.5]"
     loader = loaders.Loader("numpy", lambda file, images: code)
-    assert exporting._answers(loader, str(tmp_path), "x")["probabilities"] == [0.5]
-    monkeypatch.setattr(exporting, "_SECONDS", 0.001)
-    with pytest.raises(RunError, match="x was not loaded and computed with numpy within"):
-        exporting._answers(loader, str(tmp_path), "x")
+    assert exporting._outputs_in_subprocess(loader, str(tmp_path), "x")["probabilities"] == [0.5]
+    monkeypatch.setattr(exporting, "TIMEOUT_SECONDS", 0.001)
+    with pytest.raises(RunError, match=r"timed out after 0\.001 s while verifying x with numpy"):
+        exporting._outputs_in_subprocess(loader, str(tmp_path), "x")
