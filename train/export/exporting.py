@@ -108,7 +108,7 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
         yield f"verified with {loader.library} in a separate process: {result}"
         with writing(output):
             metadata = {
-                "class_names": [run.name_of(i) for i in range(run.model.num_classes)],
+                "class_names": [run.class_name(i) for i in range(run.model.num_classes)],
                 "preprocessing": dataclasses.asdict(run.preprocessing),
             }
             verified = f"{result}, loaded with {loader.library}"
