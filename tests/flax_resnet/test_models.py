@@ -284,7 +284,10 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet50", norm="layer"), "valid are batch, group, folded"),
         (lambda: create_model("resnet50", num_classes=-3), "num_classes.*not -3"),
         (lambda: create_model("resnet50", output_stride=2), "valid are 4, 8, 16, 32"),
-        (lambda: create_model("resnet50", groups=3), "groups=3 must divide the 64"),
+        (
+            lambda: create_model("resnet50", groups=3),
+            r"groups=3 must divide width \* width_multiplier, the 64 channels",
+        ),
         (lambda: create_model("resnet18", groups=2), "residual block has no groups"),
         (
             lambda: create_model("resnet20", norm="group"),
