@@ -49,7 +49,7 @@ def test_a_broken_file_is_reported_and_the_others_are_predicted(command, digits_
     rows = {row["file"]: row for row in map(json.loads, out.splitlines())}
     assert list(rows) == sorted(rows) and len(rows) == 7
     broken = rows.pop(str(pictures / "broken.png"))
-    assert "cut short" in broken["error"] and "classes" not in broken
+    assert "truncated" in broken["error"] and "classes" not in broken
     assert f"error: {pictures / 'broken.png'}: " in err
     assert "No such file" in rows.pop(str(pictures / "moved.png"))["error"]
     assert err.splitlines()[-1] == "error: 2 of 7 images failed"

@@ -37,7 +37,7 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
     def cells(indices: np.ndarray, images: np.ndarray) -> list[dict[str, str]]:
         captions = evaluation_results.prediction_captions(predictions, indices, names)
         pairs = zip(images, captions, strict=True)
-        return [{"picture": html_page.image_uri(i), "caption": text} for i, text in pairs]
+        return [{"image": html_page.image_uri(i), "caption": text} for i, text in pairs]
 
     if len(metrics.mistakes):
         records = predictions.record[metrics.mistakes]

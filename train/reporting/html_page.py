@@ -175,7 +175,7 @@ def charts(panels: Sequence[Panel]) -> str:
 
 
 def image_grid(images: Sequence[dict[str, str]], pixelated: bool, pairs: bool = False) -> str:
-    """Return a grid of ``{"picture": URI, "caption": text}``.
+    """Return a grid of ``{"image": URI, "caption": text}``.
 
     Args:
       images: data URIs with captions.
@@ -184,7 +184,7 @@ def image_grid(images: Sequence[dict[str, str]], pixelated: bool, pairs: bool = 
     """
     kind = ' class="pixels"' if pixelated else ""
     inside = "".join(
-        f'<figure><img{kind} src="{escape(one["picture"])}"'
+        f'<figure><img{kind} src="{escape(one["image"])}"'
         f' alt="{escape(one["caption"].replace(chr(10), " "))}">'
         f"<figcaption>{escape(one['caption'])}</figcaption></figure>"
         for one in images

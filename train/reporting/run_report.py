@@ -123,7 +123,7 @@ def samples_part(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
     pairs = zip(images[:NUM_SAMPLES], captions, strict=False)
     return {
         "small": images.shape[1] < evaluation_section.PIXELATED_BELOW,
-        "cells": [{"picture": html_page.image_uri(i), "caption": text} for i, text in pairs],
+        "cells": [{"image": html_page.image_uri(i), "caption": text} for i, text in pairs],
     }
 
 
