@@ -1,12 +1,10 @@
-"""python -m train.plan --config FILE [--workdir DIR] [--output DIR] [--config.KEY=VALUE …]"""
+"""Command: ``python -m train.plan --config FILE [--workdir DIR] [--output DIR]``."""
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import sys
-
-import ml_collections
 
 from train.config import loading
 from train.runtime.cli import (
@@ -20,17 +18,18 @@ from train.runtime.cli import (
 
 
 def main() -> int:
+    """Run the command and return its exit status: 1 if the run would fail."""
     parser = Parser(
         "train.plan",
-        description="Says what a run would need and what would fail, before hours are spent: does"
-        " its first steps elsewhere, and measures. Status 1 where it would fail.",
+        description="Estimate the memory, time and largest batch of a run by measuring its first"
+        " steps, and report what would fail. The exit status is 1 if the run would fail.",
     )
     add_config_flag(parser)
     parser.add_argument(
-        "--workdir", metavar="DIR", help="of the run, which stays as it is; default: as train.main"
+        "--workdir", metavar="DIR", help="workdir of the run, not changed; default: as train.main"
     )
     parser.add_argument(
-        "--output", metavar="DIR", help="for the pictures; default: the workdir's name and _plan"
+        "--output", metavar="DIR", help="folder of the images; default: the workdir's name + _plan"
     )
     arguments, overrides = split_overrides(sys.argv[1:])
     flags = parser.parse_args(arguments)
@@ -38,21 +37,13 @@ def main() -> int:
     workdir = resolve_workdir(flags.workdir, flags.config, config)
     output = flags.output or workdir.rstrip("/") + "_plan"
     configure_jax(config)
-    return run(argparse.Namespace(config=config, workdir=workdir, output=output))
+    from train.plan.estimate import plan  # imports JAX, which takes a second
 
-
-def run(flags: argparse.Namespace) -> int:
-    """Plans, and prints the plan as one line of JSON at the end."""
-    import json
-
-    from train.plan.estimate import plan
-
-    config: ml_collections.ConfigDict = flags.config
-    found = plan(config, flags.workdir, os.path.abspath(flags.output))
-    for problem in found["problems"]:
+    result = plan(config, workdir, os.path.abspath(output))
+    for problem in result["problems"]:
         print(f"error: would fail: {problem}", file=sys.stderr, flush=True)
-    print(json.dumps(found), flush=True)
-    return 1 if found["problems"] else 0
+    print(json.dumps(result), flush=True)
+    return 1 if result["problems"] else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The beginning of a run, elsewhere: its own loop for some steps, to see what these need.
+"""Measurements of the first steps of a run, in a temporary folder.
 
-Everything is the run's: its data, its compiled step, its evaluation and its saving. Only the
-folder is another one, and what was learned is thrown away.
+Data, compiled step, evaluation and checkpoints are those of the run; the trained weights are
+discarded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,249 +18,242 @@ import numpy as np
 from train.data.prefetch import Prefetcher
 from train.engine.experiment import Experiment
 from train.engine.step import TrainState
-from train.loop import Loop, first_images
+from train.loop import Loop
 from train.plan import memory
 from train.reporting.console import Console
-from train.reporting.plots import Plots
 from train.runtime.signals import StopRequest
 from train.workdir.checkpoints import Checkpoints
 
-WARM_UP = 2  # calls before the clock starts: batches that were made ahead, cold caches
-SECONDS = 6.0  # to time steps for
-MOST_STEPS = 400
-FEWEST_RESULTS = 3  # of an evaluation, to time it by
-MOST_SAVES = 3
-_PER_IMAGE = ("record", "image", "label")
+WARM_UP_CALLS = 2  # not timed: cold caches, and batches that were loaded ahead
+MAX_SECONDS = 6.0  # of a measurement
+MAX_STEPS = 400
+MIN_EVAL_STEPS = 3
+MAX_SAVES = 3
+# Batches that wait for the step, and those of steps in flight, which are not freed yet.
+BATCHES_IN_MEMORY = 7
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes. ``step`` is what the compiled step holds on each device, ``needed`` what the run
-    needs at its peak, of the host's memory on CPUs and of each device's elsewhere, ``limit``
-    what there is (None: not known).
+class MemoryUsage:
+    """Memory in bytes.
+
+    Attributes:
+      step_bytes: memory of the compiled step on each device.
+      needed_bytes: peak memory of the run: of the host on a CPU, otherwise of each device.
+      limit_bytes: available memory; None if unknown.
     """
 
-    step: int
-    needed: int
-    limit: int | None
+    step_bytes: int
+    needed_bytes: int
+    limit_bytes: int | None
 
     @property
     def fits(self) -> bool:
-        return self.limit is None or self.needed <= self.limit
+        """Whether the memory suffices, as far as known."""
+        return self.limit_bytes is None or self.needed_bytes <= self.limit_bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class Seconds:
-    """What was measured, in seconds.
+class Timings:
+    """Measured times in seconds.
 
-    ``step`` of the largest images, as the loop does it with its input; ``input`` of a batch
-    from the input pipeline alone, None where the data lie in memory or the run has too few
-    steps; ``evaluation`` of the whole
-    split; ``save`` of a checkpoint and ``save_held_up`` of the part of it that steps wait for.
+    Attributes:
+      step_seconds: a step of the largest images, including its input.
+      input_seconds: a batch of the input pipeline without training; None if the data are cached
+        on the device or the run has too few steps.
+      evaluation_seconds: an evaluation of the whole split, after compilation.
+      evaluation_compile_seconds: until the first step of an evaluation is compiled.
+      save_seconds: a checkpoint.
+      save_blocking_seconds: the part of a checkpoint during which no step can run.
     """
 
-    step: float
-    input: float | None
-    evaluation: float
-    save: float
-    save_held_up: float
-    compiling_evaluation: float
+    step_seconds: float
+    input_seconds: float | None
+    evaluation_seconds: float
+    evaluation_compile_seconds: float
+    save_seconds: float
+    save_blocking_seconds: float
 
 
 class DryRun:
-    """A run's loop in the folder ``scratch``; compiles the step. Call its methods in order.
+    """The loop of a run in the folder ``scratch``, with its training step compiled.
 
-    Raises what the run itself would raise.
+    Starts at the first of the steps with the largest images.
+
+    Args:
+      experiment: the run.
+      state: its first state, as host arrays.
+      scratch: temporary folder.
+      console: progress output.
+
+    Attributes:
+      load_seconds: time to load the data and the first batch.
+      compile_seconds: time to compile the training step.
     """
 
-    def __init__(self, run: Experiment, state: TrainState, scratch: str, console: Console):
-        self.run, self.scratch = dataclasses.replace(run, workdir=scratch), scratch
+    def __init__(self, experiment: Experiment, state: TrainState, scratch: str, console: Console):
+        self.experiment = dataclasses.replace(experiment, workdir=scratch)
         began = time.monotonic()
-        self.loop = Loop(self.run, state, None, console, None, StopRequest())
-        self.loop.start = max(self.loop.start, largest_images(run, self.loop.start))
-        self.batch = next(iter(self.loop.batches()))
-        self.loading = time.monotonic() - began
-        self._jitted, began = self.loop.train_step, time.monotonic()
-        self._compiled = self._compile(self.run.devices.split(self.batch))
-        self.compiling = time.monotonic() - began
-        self._held = memory.resident()
-        self._state = jax.tree.leaves(state)
+        self.loop = Loop(self.experiment, state, None, console, None, StopRequest())
+        self.loop.start += int(np.argmax(image_sizes(experiment, self.loop.start)))
+        self._batch = next(iter(self.loop.batches()))
+        self.load_seconds = time.monotonic() - began
+        self._jitted_step, began = self.loop.train_step, time.monotonic()
+        self.loop.train_step = self._compile(self._batch)
+        self.compile_seconds = time.monotonic() - began
+        self._step_memory = memory.step_memory(self.loop.train_step)
+        self._resident_bytes = memory.resident_memory()
+        self._state_bytes = memory.tree_bytes(state)
 
-    def memory(self) -> Memory:
-        """What the run needs at its peak, from what its step was compiled to, and from what
-        was held so far: the more, the later it is asked.
-        """
-        step, local = memory.of_step(self._compiled), self.run.devices.local
-        # Batches wait for the step, and those of steps in flight are not given back yet.
-        ahead = 7 * memory.of_arrays(self.batch) // len(local)
-        if self.run.devices.platform != "cpu":
-            held = (local[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
-            limit = memory.device_limit(local[0])
-            return Memory(step.total, max(step.total + ahead, held), limit)
-        # On a CPU all is the process's memory: what the libraries, the compiler and the arrays
-        # have taken, and to save, the state, which is copied twice and read back.
-        state = sum(np.prod(leaf.shape) * leaf.dtype.itemsize for leaf in self._state)
-        needed = self._held + len(local) * (step.besides + ahead) + 3 * int(state)
-        return Memory(step.total, max(needed, memory.peak()), memory.host_limit())
+    def memory(self) -> MemoryUsage:
+        """Return the peak memory, from the compiled step and from the peak measured so far."""
+        step, devices = self._step_memory, self.experiment.devices
+        local = devices.local
+        batches = BATCHES_IN_MEMORY * memory.tree_bytes(self._batch) // len(local)
+        if devices.platform != "cpu":
+            stats = local[0].memory_stats() or {}
+            needed = max(step.total + batches, stats.get("peak_bytes_in_use", 0))
+            return MemoryUsage(step.total, needed, stats.get("bytes_limit"))
+        # On a CPU everything is memory of the process: libraries, compiler and arrays are counted
+        # already; a checkpoint copies the state twice and reads it back.
+        needed = self._resident_bytes + len(local) * (step.other + batches) + 3 * self._state_bytes
+        return MemoryUsage(step.total, max(needed, memory.peak_memory()), memory.host_limit())
 
-    def other_step(self, batch_size: int) -> int:
-        """Bytes of the step that is compiled for another batch size, on each device."""
-        parts = {
-            name: np.resize(array, (batch_size, *array.shape[1:])) if name in _PER_IMAGE else array
-            for name, array in self.batch.items()
+    def step_bytes(self, batch_size: int) -> int:
+        """Return the memory of the step compiled for another batch size, on each device."""
+        batch = {
+            name: np.resize(array, (batch_size, *array.shape[1:]))
+            if name in ("record", "image", "label")
+            else array
+            for name, array in self._batch.items()
         }
-        return memory.of_step(self._compile(self.run.devices.split(parts))).total
+        return memory.step_memory(self._compile(batch)).total
 
-    def pictures(self, pictures: Plots) -> None:
-        """Draws the first images, as the run does."""
-        pictures.draw_samples(lambda: first_images(self.run))
+    def measure(self) -> Timings:
+        """Run some steps, part of an evaluation and some checkpoints, and return the times."""
+        loop, experiment = self.loop, self.experiment
+        loop.compiled_shapes = jax.tree.map(np.shape, experiment.devices.split(self._batch))
+        step = self._time_steps()
+        cached = experiment.train_loader.cached_on_device
+        feed = None if cached else self._time_input()
+        return Timings(step, feed, *self._time_evaluation(), *self._time_checkpoint())
 
-    def measure(self) -> Seconds:
-        """Does some steps, a part of an evaluation and a save, and gives their times."""
-        loop = self.loop
-        loop.train_step = self._compiled
-        loop.compiled_shapes = jax.tree.map(np.shape, self.run.devices.split(self.batch))
-        step = self._steps()
-        fed = None if self.run.train_loader.cached_on_device else self._input()
-        compiling, evaluation = self._evaluation()
-        left = range(loop.start + 1, loop.end + 1)
-        saves = sum(map(self.run.intervals.saves, left))
-        on_cpu = self.run.devices.platform == "cpu"
-        save, held_up = self._save(min(MOST_SAVES, saves) if on_cpu else 0)
-        return Seconds(step, fed, evaluation, save, held_up, compiling)
+    def _compile(self, batch: dict[str, np.ndarray]) -> Any:
+        loop, devices = self.loop, self.experiment.devices
+        arguments = (loop.state, loop.train_data, devices.split(batch), loop.stopping.flag())
+        return self._jitted_step.lower(*arguments).compile()
 
-    def _compile(self, batch: Any) -> Any:
-        loop = self.loop
-        return self._jitted.lower(
-            loop.state, loop.train_data, batch, loop.stopping.flag()
-        ).compile()
+    def _feed(self) -> Prefetcher:
+        return Prefetcher(self.loop.batches(), self.experiment.devices.split)
 
-    def _steps(self) -> float:
-        """Seconds a step, in the steady state."""
-        loop, done = self.loop, 0
-        left = loop.end - loop.start
-        calls = self.run.intervals.calls(loop.start, loop.steps_per_call)
-        warm_up = WARM_UP if left > 2 * WARM_UP * loop.steps_per_call else 0
-        with Prefetcher(loop.batches(), self.run.devices.split) as feed:
-            for call in itertools.islice(calls, warm_up):
+    def _calls(self) -> Iterator[range]:
+        return self.experiment.intervals.calls(self.loop.start, self.loop.steps_per_call)
+
+    def _time_steps(self) -> float:
+        loop, calls, count = self.loop, self._calls(), 0
+        few = loop.end - loop.start <= 2 * WARM_UP_CALLS * loop.steps_per_call
+        with self._feed() as feed:
+            for call in itertools.islice(calls, 0 if few else WARM_UP_CALLS):
                 loop.step(feed, call)
             jax.block_until_ready(loop.state)
             began = time.monotonic()
             for call in calls:
                 loop.step(feed, call)
-                done += len(call)
-                if time.monotonic() - began > SECONDS or done >= MOST_STEPS:
+                count += len(call)
+                if time.monotonic() - began > MAX_SECONDS or count >= MAX_STEPS:
                     break
             jax.block_until_ready(loop.state)
-            return (time.monotonic() - began) / done
+            return (time.monotonic() - began) / count
 
-    def _input(self) -> float | None:
-        """Seconds a batch, of the input pipeline alone; None where too few batches are left."""
-        with Prefetcher(self.loop.batches(), self.run.devices.split) as feed:
-            for _ in range(WARM_UP):
+    def _time_input(self) -> float | None:
+        count = 0
+        with self._feed() as feed:
+            for _ in range(WARM_UP_CALLS):
                 next(feed, None)
-            done, began = 0, time.monotonic()
-            for batch in feed:
+            began = time.monotonic()
+            for count, batch in enumerate(feed, 1):  # noqa: B007 (used after the loop)
                 jax.block_until_ready(batch)
-                done += 1
-                if time.monotonic() - began > SECONDS / 2:
+                if time.monotonic() - began > MAX_SECONDS / 2:
                     break
-            return (time.monotonic() - began) / done if done else None
+            return (time.monotonic() - began) / count if count else None
 
-    def _evaluation(self) -> tuple[float, float]:
-        """Seconds until the first batch is compiled, and of an evaluation after that."""
-        loop = self.loop
+    def _time_evaluation(self) -> tuple[float, float]:
+        """Return the times of a whole evaluation and of its compilation."""
+        loop, experiment = self.loop, self.experiment
         began = time.monotonic()
         loop.evaluate(loop.start, lambda _: True)
-        compiling, began = time.monotonic() - began, time.monotonic()
+        compile_seconds, began = time.monotonic() - began, time.monotonic()
         times: list[float] = []
 
-        def give_up(finished: Any) -> bool:
-            if finished is not None:
+        def give_up(result: Any) -> bool:
+            if result is not None:
                 times.append(time.monotonic() - began)
-            return len(times) >= FEWEST_RESULTS and times[-1] > SECONDS
+            return len(times) >= MIN_EVAL_STEPS and times[-1] > MAX_SECONDS
 
         if loop.evaluate(loop.start, give_up) is not None:
-            return compiling, time.monotonic() - began
-        batch = self.run.batch_sizes.eval
-        batches = -(-len(self.run.eval_loader) // batch)
-        return compiling, times[-1] / len(times) * batches
+            return time.monotonic() - began, compile_seconds
+        batches = -(-len(experiment.eval_loader) // experiment.batch_sizes.eval)
+        return times[-1] / len(times) * batches, compile_seconds
 
-    def _save(self, rounds: int) -> tuple[float, float]:
-        """Seconds of a save, and those in which no step can run.
+    def _time_checkpoint(self) -> tuple[float, float]:
+        """Return the times of a checkpoint and of its blocking part.
 
-        Then saves ``rounds`` times more, with a step beside each, as the run does: what saving
-        takes of a process's memory is not all given back, and adds up for some saves.
+        On a CPU more checkpoints follow, each beside a step as in the run: not all of their memory
+        is freed, and it accumulates over the first few.
         """
-        run, loop = self.run, self.loop
-        with (
-            Checkpoints(self.scratch, run.config.checkpoint.max_to_keep) as checkpoints,
-            Prefetcher(loop.batches(), run.devices.split) as feed,
-        ):
+        loop, experiment = self.loop, self.experiment
+        devices, intervals = experiment.devices, experiment.intervals
+        saves = sum(map(intervals.saves, range(loop.start + 1, loop.end + 1)))
+        repeats = min(MAX_SAVES, saves) if devices.platform == "cpu" else 0
+        keep = experiment.config.checkpoint.max_to_keep
+        with Checkpoints(experiment.workdir, keep) as checkpoints, self._feed() as feed:
             began = time.monotonic()
-            checkpoints.save(run.devices.fetch(loop.state))
-            held_up = time.monotonic() - began
+            checkpoints.save(devices.fetch(loop.state))
+            blocking = time.monotonic() - began
             checkpoints.wait()
-            whole = time.monotonic() - began
-            for number, call in enumerate(run.intervals.calls(loop.start, loop.steps_per_call)):
-                if number > rounds:
-                    break
+            seconds = time.monotonic() - began
+            for number, call in enumerate(itertools.islice(self._calls(), repeats + 1)):
                 loop.step(feed, call)
-                if number < rounds:
-                    checkpoints.save(run.devices.fetch(loop.state))
+                if number < repeats:
+                    checkpoints.save(devices.fetch(loop.state))
             jax.block_until_ready(loop.state)
-            return whole, held_up
+            return seconds, blocking
 
 
-def largest_images(run: Experiment, start: int) -> int:
-    """The first step from ``start`` on whose images are the largest of those to come."""
-    per_epoch, end = run.intervals.steps_per_epoch, run.intervals.num_steps
-
-    def size(step: int) -> int:
-        return run.train_loader.sizes.at(step / per_epoch)
-
-    if not run.train_loader.sizes.train_sizes or start >= end:
-        return start
-    return max(range(start, end), key=size)
+def image_sizes(experiment: Experiment, start: int) -> np.ndarray:
+    """Return the side of the training images in pixels at each step from ``start`` on."""
+    intervals, sizes = experiment.intervals, experiment.train_loader.sizes
+    steps = range(start, intervals.num_steps)
+    return np.array([sizes.at(step / intervals.steps_per_epoch) for step in steps])
 
 
-def mean_pixels(run: Experiment, start: int) -> float:
-    """Pixels of the images to come, as a mean share of the largest ones'."""
-    per_epoch, end = run.intervals.steps_per_epoch, run.intervals.num_steps
-    if not run.train_loader.sizes.train_sizes or start >= end:
-        return 1.0
-    sizes = [run.train_loader.sizes.at(step / per_epoch) for step in range(start, end)]
-    return float(np.mean(np.square(sizes)) / max(sizes) ** 2)
+def batch_size_multiple(experiment: Experiment) -> int:
+    """Return the number that every valid batch size is a multiple of."""
+    config = experiment.config
+    parts = len(experiment.devices) * config.grad_accum_steps
+    pairs = 2 if experiment.step_config.augment.mix else 1
+    return int(np.lcm(parts * pairs, config.augment.repeated_aug))
 
 
-def batches_between(run: Experiment) -> int:
-    """What a batch size has to be a multiple of."""
-    parts = len(run.devices) * run.config.grad_accum_steps
-    return int(
-        np.lcm(parts * (2 if run.step_config.augment.mix else 1), run.config.augment.repeated_aug)
-    )
+def largest_batch(dry_run: DryRun, usage: MemoryUsage) -> int | None:
+    """Return the largest batch size that should fit, linearly from the step at two batch sizes.
 
+    Args:
+      dry_run: the run with its compiled step.
+      usage: the memory of the configured batch size.
 
-def another_batch_size(run: Experiment) -> int:
-    """About half of the batch, or twice where it cannot be halved."""
-    unit, size = batches_between(run), run.batch_sizes.train
-    half = size // 2 // unit * unit
-    return half or 2 * size
-
-
-def largest_batch(run: Experiment, needed: Memory, other: Callable[[int], int]) -> int | None:
-    """The largest batch that fits the memory: a straight line through two batch sizes.
-
-    ``other`` gives the bytes of the step at another size, see :meth:`Trial.other_step`. None
-    where the limit is not known, or memory does not grow with the batch.
+    Returns:
+      The batch size; None if the limit is unknown or memory does not grow with the batch.
     """
-    if needed.limit is None:
+    if usage.limit_bytes is None:
         return None
-    size, unit = run.batch_sizes.train, batches_between(run)
-    second = another_batch_size(run)
-    slope = (needed.step - other(second)) / (size - second)
-    if run.devices.platform == "cpu":
-        slope *= len(run.devices.local)
+    experiment = dry_run.experiment
+    size, multiple = experiment.batch_sizes.train, batch_size_multiple(experiment)
+    other_size = size // 2 // multiple * multiple or 2 * size
+    slope = (usage.step_bytes - dry_run.step_bytes(other_size)) / (size - other_size)
+    if experiment.devices.platform == "cpu":  # all devices share the host's memory
+        slope *= len(experiment.devices.local)
     if slope <= 0:
         return None
-    return max(0, int(size + (needed.limit - needed.needed) / slope) // unit * unit)
+    spare = usage.limit_bytes - usage.needed_bytes
+    return max(0, int(size + spare / slope) // multiple * multiple)

@@ -1,8 +1,9 @@
-"""What a run would need and what would fail, told before it starts."""
+"""Estimate of a run's memory and time, and of everything that would fail, before it starts."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -11,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from flax_resnet import summarize
@@ -20,53 +20,61 @@ from train.data.datasets import open_source
 from train.data.tfds_source import data_dir
 from train.engine.devices import make_devices
 from train.engine.experiment import Experiment, build_experiment
-from train.loop import initial_state
-from train.plan.dry_run import (
-    DryRun,
-    Memory,
-    Seconds,
-    another_batch_size,
-    largest_batch,
-    mean_pixels,
-)
+from train.loop import first_images, initial_state
+from train.plan.dry_run import DryRun, MemoryUsage, Timings, image_sizes, largest_batch
 from train.reporting import curves, run_summary, svg
 from train.reporting.console import Console
 from train.reporting.plots import Plots
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import directory_size, writing
 from train.runtime.formatting import format_bytes, format_count, format_duration, pluralize
 from train.workdir import run_files
 
 BARS = "▁▂▃▄▅▆▇█"
+REDUCE_MEMORY = (
+    "choose a smaller config.batch_size, a larger config.grad_accum_steps, or"
+    " config.model.dtype=bfloat16"
+)
 
 
-def plan(config: ml_collections.ConfigDict, path: str, output: str) -> dict[str, Any]:
-    """Prints what a run of ``config`` in the workdir ``path`` would need, and gives it.
+def plan(config: ConfigDict, workdir: str, output: str) -> dict[str, Any]:
+    """Print and return an estimate of a run.
 
-    Writes pictures into the folder ``output``, and nothing elsewhere. ``problems`` in what it
-    gives are sentences that say what would fail, none where nothing would; the rest are counts,
-    bytes and seconds, as far as they were found out. Raises RunError where ``output`` cannot
-    be written.
+    Args:
+      config: the configuration.
+      workdir: the run's folder, which is only read.
+      output: folder for the images; nothing is written elsewhere.
+
+    Returns:
+      ``problems``, a list of sentences about what would fail, and as far as known: counts, bytes
+      and seconds.
+
+    Raises:
+      RunError: ``output`` cannot be written.
     """
     with writing(output):
         os.makedirs(output, exist_ok=True)
-        scratch = tempfile.mkdtemp(prefix="trial.", dir=output)
+        scratch = tempfile.mkdtemp(prefix="dry_run.", dir=output)
+    problems: list[str] = []
+    result: dict[str, Any] = {}
     try:
-        problems = told_by(checks(config, path))
-        found: dict[str, Any] = {}
+        for check in independent_checks(config, workdir):
+            with collect_error(problems):
+                check()
         if not problems:
-            with telling(problems):
-                planned(build_experiment(config, path), output, scratch, found, problems)
-        return found | {"problems": problems}
+            with collect_error(problems):
+                estimate(build_experiment(config, workdir), output, scratch, result, problems)
+        return result | {"problems": list(dict.fromkeys(problems))}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def checks(config: ml_collections.ConfigDict, path: str) -> list[Callable[[], Any]]:
-    """What is looked at by itself, so that more than the first problem is told."""
+def independent_checks(config: ConfigDict, workdir: str) -> list[Callable[[], Any]]:
+    """Return checks that do not depend on each other, so that all of their errors are reported."""
     config.dataset.data_dir = data_dir(config.dataset)
     return [
-        lambda: run_files.check(path, config),
+        lambda: run_files.check(workdir, config),
         lambda: make_devices(config.parallel).check_batch(
             config.batch_size, config.grad_accum_steps
         ),
@@ -75,18 +83,9 @@ def checks(config: ml_collections.ConfigDict, path: str) -> list[Callable[[], An
     ]
 
 
-def told_by(checks: list[Callable[[], Any]]) -> list[str]:
-    """What the checks raise, each said once."""
-    problems: list[str] = []
-    for check in checks:
-        with telling(problems):
-            check()
-    return list(dict.fromkeys(problems))
-
-
 @contextlib.contextmanager
-def telling(problems: list[str]) -> Iterator[None]:
-    """Adds an error that is meant for people to the problems."""
+def collect_error(problems: list[str]) -> Iterator[None]:
+    """Append an expected error, including lack of device memory, to ``problems``."""
     try:
         yield
     except (UsageError, RunError) as error:
@@ -94,35 +93,29 @@ def telling(problems: list[str]) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        problems.append(f"the device's memory is too small: {TOO_LARGE}")
+        problems.append(f"the device is out of memory: {REDUCE_MEMORY}")
 
 
-TOO_LARGE = (
-    "choose a smaller config.batch_size, more parts in config.grad_accum_steps, or"
-    " config.model.dtype=bfloat16"
-)
-
-
-def planned(
-    run: Experiment, output: str, scratch: str, found: dict[str, Any], problems: list[str]
+def estimate(
+    experiment: Experiment, output: str, scratch: str, result: dict[str, Any], problems: list[str]
 ) -> None:
-    """Tells of an opened run; fills ``found`` and ``problems`` as it goes."""
-    config, intervals = run.config, run.intervals
+    """Print the estimate of a run, and fill ``result`` and ``problems``."""
+    config, intervals = experiment.config, experiment.intervals
     console = Console(intervals.num_steps)
-    pictures = Plots(output, console.warn)
-    state = initial_state(run, None)
+    plots = Plots(output, console.warn)
+    state = initial_state(experiment, None)
     start = int(state.step)
-    run_summary.print_summary(console, run, state)
-    summary = summarize(run.model, config.dataset.image_size)
+    run_summary.print_summary(console, experiment, state)
+    summary = summarize(experiment.model, config.dataset.image_size)
     console.info(
-        f"net:     {summary.parameters:,} parameters, {format_count(summary.multiply_adds)}"
-        " multiply-adds an image"
+        f"model:   {summary.parameters:,} parameters, {format_count(summary.multiply_adds)}"
+        " multiply-adds per image"
     )
-    console.info(f"found:   the data, in {config.dataset.data_dir}")
-    console.info(f"rate:    {schedule_line(run)}")
-    panel = curves.schedule_panel(*schedule_points(run))
-    pictures.draw("schedule.svg", lambda path: write_atomically(path, svg.document([panel])))
-    found |= {
+    console.info(f"data in: {config.dataset.data_dir}")
+    console.info(f"lr plot: {schedule_line(experiment)}")
+    panel = curves.schedule_panel(*schedule_points(experiment))
+    plots.draw("schedule.svg", lambda path: write_atomically(path, svg.document([panel])))
+    result |= {
         "parameters": summary.parameters,
         "multiply_adds": summary.multiply_adds,
         "steps": intervals.num_steps,
@@ -131,139 +124,126 @@ def planned(
         "start": start,
         "data_dir": config.dataset.data_dir,
         "device": jax.devices()[0].device_kind,
-        "devices": len(run.devices),
+        "devices": len(experiment.devices),
     }
     if start >= intervals.num_steps:
-        console.info("nothing is left to do: the run is finished, and would only be evaluated")
+        console.info("the run is finished: training would only repeat the evaluation")
         return
 
     console.compiling()
-    trial = DryRun(run, state, scratch, console)
+    dry_run = DryRun(experiment, state, scratch, console)
     console.compiled()
-    found["compile_seconds"] = round(trial.compiling, 2)
-    needed = trial.memory()
-    if needed.fits:
-        trial.pictures(pictures)
-        seconds = trial.measure()
-        needed = trial.memory()
-        tell_time(console, run, trial, seconds, start, found)
-        check_disk(run.workdir, directory_size(scratch), config.checkpoint.max_to_keep, problems)
-    tell_memory(console, run, needed, found, problems)
-    tell_batch(console, run, needed, trial, found)
-    console.info(f"look at: {output}/schedule.svg, {output}/samples.png")
+    result["compile_seconds"] = round(dry_run.compile_seconds, 2)
+    usage = dry_run.memory()
+    if usage.fits:
+        plots.draw_samples(lambda: first_images(experiment))
+        timings = dry_run.measure()
+        usage = dry_run.memory()
+        result |= dataclasses.asdict(timings)
+        result |= print_time(console, experiment, dry_run, timings, start)
+        keep = config.checkpoint.max_to_keep
+        with collect_error(problems):
+            check_disk(experiment.workdir, directory_size(scratch), keep)
+    with collect_error(problems):
+        result |= dataclasses.asdict(usage)
+        print_memory(console, experiment, usage)
+    with collect_error([]):  # a larger batch that is out of memory is not a problem
+        result["largest_batch"] = largest = largest_batch(dry_run, usage)
+        if largest is not None:
+            images = experiment.sampler.num_records
+            all_images = f", more than the {images:,} training images" if largest > images else ""
+            console.info(
+                f"batch:   up to {largest:,} images should fit{all_images} (linear estimate, not"
+                " tried)"
+            )
+    console.info(f"images:  {output}/schedule.svg, {output}/samples.png")
 
 
-def tell_time(
-    console: Console,
-    run: Experiment,
-    trial: DryRun,
-    seconds: Seconds,
-    start: int,
-    found: dict[str, Any],
-) -> None:
-    """How long a step, an epoch and all that is left would take."""
-    intervals = run.intervals
-    left = range(start + 1, intervals.num_steps + 1)
-    evaluations = sum(map(intervals.evaluates, left))
-    saves = sum(map(intervals.saves, left))
-    # On CPUs the thread that saves takes its time from the steps.
-    on_cpu = run.devices.platform == "cpu"
-    save = seconds.save if on_cpu else seconds.save_held_up
-    step = max(seconds.step, seconds.input or 0.0) * mean_pixels(run, start)
-    loop = step * len(left) + seconds.evaluation * evaluations + save * saves
-    epoch = loop / len(left) * intervals.steps_per_epoch
-    total = trial.loading + trial.compiling + seconds.compiling_evaluation + loop
-    rate = run.batch_sizes.train / seconds.step
+def print_time(
+    console: Console, experiment: Experiment, dry_run: DryRun, timings: Timings, start: int
+) -> dict[str, float]:
+    """Print the speed, and return ``epoch_seconds`` and the ``total_seconds`` that remain."""
+    intervals, batch_size = experiment.intervals, experiment.batch_sizes.train
+    steps = range(start + 1, intervals.num_steps + 1)
+    evaluations, saves = (sum(map(f, steps)) for f in (intervals.evaluates, intervals.saves))
+    # On a CPU the thread that saves competes with the steps.
+    on_cpu = experiment.devices.platform == "cpu"
+    save = timings.save_seconds if on_cpu else timings.save_blocking_seconds
+    sizes = image_sizes(experiment, start)
+    step = max(timings.step_seconds, timings.input_seconds or 0.0)
+    step *= float(np.mean(np.square(sizes)) / max(sizes) ** 2)
+    loop = step * len(steps) + timings.evaluation_seconds * evaluations + save * saves
+    epoch = loop / len(steps) * intervals.steps_per_epoch
+    compilation = dry_run.compile_seconds + timings.evaluation_compile_seconds
+    total = dry_run.load_seconds + compilation + loop
     console.info(
-        f"speed:   {seconds.step:.3g} s a step, {rate:,.3g} images/s; an evaluation takes"
-        f" {seconds.evaluation:.2g} s, a checkpoint {seconds.save:.2g} s"
+        f"speed:   {timings.step_seconds:.3g} s per step,"
+        f" {batch_size / timings.step_seconds:,.3g} images/s;"
+        f" {timings.evaluation_seconds:.2g} s per evaluation,"
+        f" {timings.save_seconds:.2g} s per checkpoint"
     )
-    if seconds.input is not None:
-        alone = run.batch_sizes.train / seconds.input
-        bound = "the images" if seconds.input > 0.9 * seconds.step else "the devices"
+    if timings.input_seconds is not None:
+        input_bound = timings.input_seconds > 0.9 * timings.step_seconds
         console.info(
-            f"input:   {alone:,.3g} images/s are decoded where nothing else runs: {bound} set"
-            " the pace"
+            f"input:   {batch_size / timings.input_seconds:,.3g} images/s decoded without training;"
+            f" the {'input pipeline limits' if input_bound else 'devices limit'} the speed"
         )
     console.info(
-        f"time:    {format_duration(epoch)} an epoch, {format_duration(total)} in all, with"
+        f"time:    {format_duration(epoch)} per epoch, {format_duration(total)} in total, with"
         f" {pluralize(evaluations, 'evaluation')} and {pluralize(saves, 'checkpoint')}"
     )
-    found |= {
-        "step_seconds": seconds.step,
-        "input_seconds": seconds.input,
-        "evaluation_seconds": seconds.evaluation,
-        "save_seconds": seconds.save,
-        "epoch_seconds": epoch,
-        "total_seconds": total,
-    }
+    return {"epoch_seconds": epoch, "total_seconds": total}
 
 
-def tell_memory(
-    console: Console, run: Experiment, needed: Memory, found: dict[str, Any], problems: list[str]
-) -> None:
-    """What is needed and what there is."""
-    where = "of this machine's" if run.devices.platform == "cpu" else "of each device's"
-    there = "" if needed.limit is None else f"; there are {format_bytes(needed.limit)}"
+def print_memory(console: Console, experiment: Experiment, usage: MemoryUsage) -> None:
+    """Print the memory usage.
+
+    Raises:
+      RunError: it exceeds the limit.
+    """
+    kind = "host memory" if experiment.devices.platform == "cpu" else "memory per device"
+    limit = "unknown" if usage.limit_bytes is None else format_bytes(usage.limit_bytes)
+    needed = format_bytes(usage.needed_bytes)
     console.info(
-        f"memory:  {format_bytes(needed.needed)} {where} memory at the peak{there}; the compiled"
-        f" step alone holds {format_bytes(needed.step)}"
+        f"memory:  {needed} {kind} at the peak, {limit} available; compiled step"
+        f" {format_bytes(usage.step_bytes)}"
     )
-    found |= {
-        "step_bytes": needed.step,
-        "needed_bytes": needed.needed,
-        "limit_bytes": needed.limit,
-    }
-    if not needed.fits:
-        problems.append(
-            f"the run needs {format_bytes(needed.needed)} {where} memory, and there are"
-            f" {format_bytes(needed.limit)}: {TOO_LARGE}"
+    if not usage.fits:
+        raise RunError(f"the run needs {needed} {kind}, and {limit} are available: {REDUCE_MEMORY}")
+
+
+def check_disk(workdir: str, checkpoint_bytes: int, max_to_keep: int) -> None:
+    """Check the disk space for the latest checkpoints, the best, and one being written.
+
+    Raises:
+      RunError: there is not enough space.
+    """
+    parent = os.path.abspath(workdir)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    count = max(1, max_to_keep + 2 - len(run_files.saved_steps(workdir)))
+    needed, free = checkpoint_bytes * count, shutil.disk_usage(parent).free
+    if free < needed:
+        raise RunError(
+            f"checkpoints in {workdir!r} need {format_bytes(needed)} and the disk has"
+            f" {format_bytes(free)} free; free some space, or choose another --workdir or a"
+            " smaller config.checkpoint.max_to_keep"
         )
 
 
-def tell_batch(
-    console: Console, run: Experiment, needed: Memory, trial: DryRun, found: dict[str, Any]
-) -> None:
-    """The largest batch that fits, as far as a straight line tells."""
-    other = another_batch_size(run)
-    with telling([]):  # which would not fit
-        largest = largest_batch(run, needed, trial.other_step)
-        found["largest_batch"] = largest
-        if largest is None:
-            return
-        images = run.sampler.num_records
-        few = f", more than the {images:,} training images" if largest > images else ""
-        console.info(
-            f"batch:   up to {largest:,} images fit the memory{few} (a straight line through the"
-            f" steps compiled for {run.batch_sizes.train:,} and {other:,}; not tried)"
-        )
+def schedule_points(
+    experiment: Experiment, max_points: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return epochs and the learning rate at each, float32 ``(N,)``."""
+    num_steps, schedule = experiment.intervals.num_steps, experiment.step_config.schedule
+    steps = np.unique(np.linspace(0, num_steps - 1, max_points).astype(np.int32))
+    rates = jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))(steps)
+    return steps / experiment.intervals.steps_per_epoch, np.asarray(rates)
 
 
-def check_disk(path: str, checkpoint: int, keep: int, problems: list[str]) -> None:
-    """Whether the disk has room for the latest checkpoints, the best, and one that is written."""
-    above = os.path.abspath(path)
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
-    there = len(run_files.saved_steps(path))
-    wanted, free = checkpoint * max(1, keep + 2 - there), shutil.disk_usage(above).free
-    if free < wanted:
-        problems.append(
-            f"checkpoints in {path!r} need {format_bytes(wanted)} and the disk has"
-            f" {format_bytes(free)} free; make room, or choose another --workdir"
-            " or a smaller config.checkpoint.max_to_keep"
-        )
-
-
-def schedule_points(run: Experiment, most: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs, and the learning rate at each, float32 ``(N,)``."""
-    steps = np.unique(np.linspace(0, run.intervals.num_steps - 1, most).astype(np.int32))
-    rates = jax.vmap(lambda step: jnp.asarray(run.step_config.schedule(step), jnp.float32))(steps)
-    return steps / run.intervals.steps_per_epoch, np.asarray(rates)
-
-
-def schedule_line(run: Experiment, width: int = 40) -> str:
-    """The learning rate over the run in one line: ``▁▅█▇▅▃▁ from 0.01 up to 0.1, at last 0``."""
-    rates = schedule_points(run, width)[1]
-    top = rates.max() or 1.0
-    bars = "".join(BARS[round(float(rate / top) * (len(BARS) - 1))] for rate in rates)
-    return f"{bars} from {rates[0]:.3g} up to {rates.max():.3g}, at last {rates[-1]:.3g}"
+def schedule_line(experiment: Experiment, width: int = 40) -> str:
+    """Return the learning rates in one line: ``▁▅█▇▅▃▁ start 0.01, peak 0.1, end 0``."""
+    rates = schedule_points(experiment, width)[1]
+    peak = rates.max() or 1.0
+    bars = "".join(BARS[round(float(rate / peak) * (len(BARS) - 1))] for rate in rates)
+    return f"{bars} start {rates[0]:.3g}, peak {rates.max():.3g}, end {rates[-1]:.3g}"

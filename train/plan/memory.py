@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it a process and a compiled step take, in bytes."""
+"""Available memory, and memory usage of a process and of a compiled step, in bytes."""
 
 from __future__ import annotations
 
@@ -11,82 +11,83 @@ import jax
 
 from train.runtime.errors import RunError
 
-# Of control groups, version 2 and 1: limit, use, and what of this are files' contents in memory,
-# which give way.
-_GROUPS = (
+# Files of control groups, versions 2 and 1: limit, usage, statistics; and the statistics of the
+# page cache, which is part of the usage but is given up on demand.
+_CGROUPS = (
     (
-        *("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        *("/sys/fs/cgroup/memory.stat", ("inactive_file", "active_file")),
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory.current",
+        "/sys/fs/cgroup/memory.stat",
+        ("inactive_file", "active_file"),
     ),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        *("/sys/fs/cgroup/memory/memory.stat", ("total_inactive_file", "total_active_file")),
+        "/sys/fs/cgroup/memory/memory.stat",
+        ("total_inactive_file", "total_active_file"),
     ),
 )
 
 
-def resident() -> int:
-    """What this process holds now; on systems without /proc the most that it held."""
-    return _status("VmRSS") or peak()
+def resident_memory() -> int:
+    """Return the current memory of this process; without /proc its peak."""
+    return _kilobytes("/proc/self/status", "VmRSS") or peak_memory()
 
 
-def peak() -> int:
-    """The most that this process held."""
-    # The kernel's own figure counts what the parent held when it started this process, too.
-    found = _status("VmHWM")
-    if found:
-        return found
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+def peak_memory() -> int:
+    """Return the peak memory of this process."""
+    # ru_maxrss also counts the parent's memory at the time it started this process.
+    if peak := _kilobytes("/proc/self/status", "VmHWM"):
+        return peak
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024
 
 
 def host_limit() -> int | None:
-    """What this process could hold: its own, and what nobody else uses. None: not known."""
+    """Return the memory that this process can use, including its current; None if unknown."""
     available = _kilobytes("/proc/meminfo", "MemAvailable")
     if not available:
         return None
-    for limit, used, stat, cached in _GROUPS:
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-            held = _number(used) - _numbers(stat, cached)
-            available = min(available, _number(limit) - held)
-    return resident() + max(0, available)
+    for limit, usage, stat, page_cache in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", no limit
+            used = _number(usage) - _sum_of_lines(stat, page_cache)
+            available = min(available, _number(limit) - used)
+    return resident_memory() + max(0, available)
 
 
-def device_limit(device: jax.Device) -> int | None:
-    """What JAX may take of an accelerator's memory; on a CPU, or where unknown, None."""
-    return (device.memory_stats() or {}).get("bytes_limit")
+class StepMemory(NamedTuple):
+    """Memory of a compiled step on each device in bytes; donated arguments count once.
 
-
-class OfStep(NamedTuple):
-    """A compiled step's bytes on each device: its arguments, and what it needs besides, for
-    results and in between. What was donated counts once.
+    Attributes:
+      arguments: state, data and batch.
+      other: results and temporary arrays.
     """
 
     arguments: int
-    besides: int
+    other: int
 
     @property
     def total(self) -> int:
-        return self.arguments + self.besides
+        """All memory of the step."""
+        return self.arguments + self.other
 
 
-def of_step(compiled: Any) -> OfStep:
-    """What a compiled step holds while it runs. Raises RunError where the compiler won't say."""
-    told = compiled.memory_analysis()
-    if told is None:
-        raise RunError("the compiler does not tell how much memory the step needs")
-    results = told.output_size_in_bytes - told.alias_size_in_bytes
-    return OfStep(told.argument_size_in_bytes, results + told.temp_size_in_bytes)
+def step_memory(compiled: Any) -> StepMemory:
+    """Return the memory of a compiled step.
+
+    Raises:
+      RunError: the compiler does not report it.
+    """
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        raise RunError("the compiler does not report the memory usage of the step")
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return StepMemory(analysis.argument_size_in_bytes, results + analysis.temp_size_in_bytes)
 
 
-def of_arrays(tree: Any) -> int:
-    """What the arrays hold."""
+def tree_bytes(tree: Any) -> int:
+    """Return the size of all arrays of a tree."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-
-
-def _status(name: str) -> int:
-    return _kilobytes("/proc/self/status", name)
 
 
 def _kilobytes(path: str, name: str) -> int:
@@ -103,8 +104,7 @@ def _number(path: str) -> int:
         return int(file.read())
 
 
-def _numbers(path: str, names: tuple[str, ...]) -> int:
-    """The sum of the named lines' numbers; 0 where there is no such file."""
+def _sum_of_lines(path: str, names: tuple[str, ...]) -> int:
     with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
         lines = (line.split() for line in file)
         return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] in names)
