@@ -26,6 +26,7 @@ html_theme = "furo"
 html_title = f"flax-resnet {version}"
 html_show_sourcelink = False
 html_show_copyright = False
+html_use_index = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -101,13 +102,15 @@ def insert_config_tables(app, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- config tables -->", config_tables())
 
 
-def hide_flax_fields(app, what, name, obj, options, signature, return_annotation):
-    """Leave out the fields that Flax adds to every module's signature."""
-    if what == "class" and signature and ", parent: " in signature:
-        return signature.partition(", parent: ")[0] + ")", return_annotation
-    return None
+def shorten_signature(app, what, name, obj, options, signature, return_annotation):
+    """Leave out the fields that Flax adds to every module, and the modules of types."""
+    if what != "class" or not signature or ", parent: " not in signature:
+        return None
+    signature = signature.partition(", parent: ")[0] + ")"
+    signature = re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", signature)
+    return re.sub(r"~[\w.]*?(\w+)\b(?!\.)", r"\1", signature), return_annotation
 
 
 def setup(app) -> None:
-    app.connect("autodoc-process-signature", hide_flax_fields)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("source-read", insert_config_tables)
