@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import tqdm
+
 from train.runtime.cli import (
     Parser,
     add_checkpoint_flags,
@@ -69,15 +71,16 @@ def main() -> int:
     run = load_trained_run(flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)))
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
     failed = 0
-    with Bar(len(files)) as bar:
+    hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()
+    with tqdm.tqdm(total=len(files), unit=" images", leave=False, disable=hidden) as bar:
         if flags.csv:
-            bar.print(csv_row(CSV_HEADER), sys.stdout)
+            bar.write(csv_row(CSV_HEADER), sys.stdout)
         for prediction in predict_files(run, files, flags.topk, flags.explain):
             if prediction.error is not None:
                 failed += 1
-                bar.print(one_line(f"error: {prediction.error}"), sys.stderr)
+                bar.write(one_line(f"error: {prediction.error}"), sys.stderr)
             for line in to_lines(prediction):
-                bar.print(line, sys.stdout)
+                bar.write(line, sys.stdout)
             bar.update()
     if failed:
         print(f"error: {failed} of {pluralize(len(files), 'image')} failed", file=sys.stderr)
@@ -257,30 +260,6 @@ def csv_row(fields: Sequence[object]) -> str:
     # With lineterminator="" Python 3.11 would not quote fields that contain line breaks.
     csv.writer(buffer, lineterminator="\n").writerow(fields)
     return buffer.getvalue().removesuffix("\n")
-
-
-class Bar:
-    """A progress bar on a terminal, if there is more than one batch."""
-
-    def __init__(self, files: int):
-        import tqdm
-
-        hidden = files <= MAX_BATCH_SIZE or not sys.stderr.isatty()
-        self._bar = tqdm.tqdm(total=files, unit=" images", leave=False, disable=hidden)
-
-    def print(self, line: str, file: Any) -> None:
-        """Print a line above the bar."""
-        self._bar.write(line, file=file)
-
-    def update(self) -> None:
-        """Advance by one file."""
-        self._bar.update()
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._bar.close()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from train.reporting.classification_metrics import ReliabilityBin
 from train.runtime.formatting import format_percent
@@ -57,29 +58,23 @@ class Panel:
     bars: Bars | None = None
 
 
-@dataclass(frozen=True)
-class _Curve:
-    title: str
-    keys: dict[str, str] = field(default_factory=dict)  # label to key
-    low: float | None = None
-    high: float | None = None
-    percent: bool = False
-
-
-_RUN = (
-    _Curve("loss (nats)", {"train": "train/loss", "eval": "eval/loss"}),
-    _Curve("top-1 accuracy", {"train": "train/top1", "eval": "eval/top1"}, 0, 1, True),
-    _Curve("learning rate", {"learning rate": "learning_rate"}, 0),
-    _Curve("images per second", {"images per second": "images_per_second"}, 0),
-    _Curve("share of time waiting for input", {"waiting": "input_wait_fraction"}, 0, 1, True),
+# Title, keys of metrics.jsonl by label, and further fields of the panel.
+_Curve = tuple[str, dict[str, str], dict[str, Any]]
+_SHARE = {"low": 0, "high": 1, "percent": True}
+_RUN: tuple[_Curve, ...] = (
+    ("loss (nats)", {"train": "train/loss", "eval": "eval/loss"}, {}),
+    ("top-1 accuracy", {"train": "train/top1", "eval": "eval/top1"}, _SHARE),
+    ("learning rate", {"learning rate": "learning_rate"}, {"low": 0}),
+    ("images per second", {"images per second": "images_per_second"}, {"low": 0}),
+    ("share of time waiting for input", {"waiting": "input_wait_fraction"}, _SHARE),
 )
-_COMPARISON = (
-    _Curve("evaluation top-1 accuracy", {"": "eval/top1"}, None, None, True),
-    _Curve("evaluation loss (nats)", {"": "eval/loss"}),
-    _Curve("training top-1 accuracy", {"": "train/top1"}, None, None, True),
-    _Curve("training loss (nats)", {"": "train/loss"}),
-    _Curve("learning rate", {"": "learning_rate"}, 0),
-    _Curve("images per second", {"": "images_per_second"}, 0),
+_COMPARISON: tuple[_Curve, ...] = (
+    ("evaluation top-1 accuracy", {"": "eval/top1"}, {"percent": True}),
+    ("evaluation loss (nats)", {"": "eval/loss"}, {}),
+    ("training top-1 accuracy", {"": "train/top1"}, {"percent": True}),
+    ("training loss (nats)", {"": "train/loss"}, {}),
+    ("learning rate", {"": "learning_rate"}, {"low": 0}),
+    ("images per second", {"": "images_per_second"}, {"low": 0}),
 )
 
 
@@ -91,10 +86,10 @@ def run_panels(rows: Sequence[dict[str, float]], x: str = "epoch") -> list[Panel
       x: ``"epoch"`` or ``"step"``.
     """
 
-    def lines(curve: _Curve) -> list[Series]:
+    def lines(keys: dict[str, str]) -> list[Series]:
         return [
             Series(label, series_points(rows, key, x), index, key.startswith("eval/"))
-            for index, (label, key) in enumerate(curve.keys.items())
+            for index, (label, key) in enumerate(keys.items())
         ]
 
     return _panels(_RUN, lines, x)
@@ -105,8 +100,8 @@ def comparison_panels(
 ) -> list[Panel]:
     """Return panels over epochs with one line per run; names, colors and rows are per run."""
 
-    def lines(curve: _Curve) -> list[Series]:
-        (key,) = curve.keys.values()
+    def lines(keys: dict[str, str]) -> list[Series]:
+        (key,) = keys.values()
         return [
             Series(name, series_points(own, key, "epoch"), color, key.startswith("eval/"))
             for name, color, own in zip(names, colors, rows, strict=True)
@@ -138,14 +133,13 @@ def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel
 
 
 def _panels(
-    curves: Sequence[_Curve], lines: Callable[[_Curve], list[Series]], x: str
+    curves: Sequence[_Curve], lines: Callable[[dict[str, str]], list[Series]], x: str
 ) -> list[Panel]:
     panels = []
-    for curve in curves:
-        series = [line for line in lines(curve) if line.points]
+    for title, keys, options in curves:
+        series = [line for line in lines(keys) if line.points]
         if series:
-            limits = {"low": curve.low, "high": curve.high}
-            panels.append(Panel(curve.title, series, x, percent=curve.percent, **limits))
+            panels.append(Panel(title, series, x, **options))
     return panels
 
 
