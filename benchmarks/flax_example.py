@@ -1,7 +1,7 @@
-"""The ImageNet example of Flax as a side of the benchmarks: its own network and training step.
+"""Flax's ImageNet example as a side of the benchmarks, with its own network and training step.
 
-Not part of this project: clone https://github.com/google/flax and give its examples/imagenet. Of
-that models.py and train.py are enough, as in a folder that goes to another machine.
+Not part of this project: clone https://github.com/google/flax and pass its examples/imagenet. Only
+its models.py and train.py are needed.
 """
 
 from __future__ import annotations
@@ -15,27 +15,32 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-# What the example imports to read data, log and configure, in which its step has no part.
+# Imports of the example for data, logging and configuration, which its step does not need.
 _UNUSED = ("clu", "input_pipeline", "ml_collections", "tensorflow", "tensorflow_datasets")
 _NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200")
 
 
 def check(folder: str, name: str) -> None:
-    """Ends the program unless ``folder`` is the example's and has the network ``name``."""
+    """Exit unless ``folder`` is the example and has the network ``name``."""
     if not Path(folder, "train.py").is_file() or not Path(folder, "models.py").is_file():
         raise SystemExit(
             f"{folder} is not Flax's examples/imagenet: clone https://github.com/google/flax and"
-            " give that folder as --flax-example"
+            " pass that folder as --flax-example"
         )
     if name not in _NETWORKS:
         raise SystemExit(f"Flax's example has no {name}; it has {', '.join(_NETWORKS)}")
 
 
 def parts(folder: str, name: str, size: int, dtype: Any) -> tuple[Callable, Callable]:
-    """What makes the first state, and the step ``(state, batch) -> (state, metrics)``.
+    """Return a function that creates the state, and ``step(state, batch) -> (state, metrics)``.
 
-    ``name`` such as ``resnet50``; in float32, or in ``dtype`` without the example's scaling of
-    losses, which its float16 needs. The step runs inside an axis named ``batch``.
+    The step must run inside an axis named ``batch``.
+
+    Args:
+      folder: the example.
+      name: network, such as ``resnet50``.
+      size: image size in pixels.
+      dtype: compute type; without the example's loss scaling, which only its float16 needs.
     """
     import jax
 
@@ -44,17 +49,17 @@ def parts(folder: str, name: str, size: int, dtype: Any) -> tuple[Callable, Call
     model = network(num_classes=train.NUM_CLASSES, dtype=dtype)
     config = SimpleNamespace(half_precision=False, momentum=0.9)
 
-    def rate(step):
+    def learning_rate(step):
         return 0.01
 
     def create():
-        return train.create_train_state(jax.random.key(0), config, model, size, rate)
+        return train.create_train_state(jax.random.key(0), config, model, size, learning_rate)
 
-    return create, functools.partial(train.train_step, learning_rate_fn=rate)
+    return create, functools.partial(train.train_step, learning_rate_fn=learning_rate)
 
 
 def batch(count: int, size: int, dtype: Any) -> dict[str, Any]:
-    """Random images as the example's step takes them: floats, normalised."""
+    """Return random images as the example's step takes them: normalized floats."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -63,7 +68,7 @@ def batch(count: int, size: int, dtype: Any) -> dict[str, Any]:
 
 
 def make(folder: str, name: str, size: int, count: int, dtype: Any) -> Callable[[], Any]:
-    """A call of which does a step of ``count`` images and gives its metrics; see :func:`parts`."""
+    """Return a function that runs a step of ``count`` images and returns its metrics."""
     import jax
 
     create, step = parts(folder, name, size, dtype)
@@ -75,18 +80,18 @@ def make(folder: str, name: str, size: int, count: int, dtype: Any) -> Callable[
         devices=jax.local_devices()[:1],
     )
     data = jax.tree.map(lambda leaf: leaf[None], batch(count, size, dtype))
-    held = [create()]
+    state = [create()]
 
     def call():
-        held[0], metrics = run(held[0], data)
+        state[0], metrics = run(state[0], data)
         return metrics
 
     return call
 
 
 def _modules(folder: str):
-    """The example's ``models`` and ``train``."""
-    # First, since what is imported while modules are replaced is forgotten afterwards.
+    """Return the example's modules ``models`` and ``train``."""
+    # First, since modules imported while others are replaced are removed afterwards.
     for name in ("checkpoints", "common_utils", "dynamic_scale", "train_state"):
         importlib.import_module(f"flax.training.{name}")
     importlib.import_module("optax")
@@ -96,7 +101,7 @@ def _modules(folder: str):
 
 
 def _module(name: str, folder: str):
-    # Not by its name, which is that of this project's package.
+    # Under another name, since this project has a package of the same name.
     spec = importlib.util.spec_from_file_location(f"example_{name}", Path(folder, f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

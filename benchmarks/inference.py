@@ -1,16 +1,16 @@
-"""Images a second and latency of evaluation, ours against PyTorch's, in turn, each its own process.
+"""Inference throughput and latency compared with PyTorch, interleaved, in separate processes.
 
-    python benchmarks/inference.py --model resnet18 --stem small --size 32 --batch 32 --cores 1
+    python benchmarks/inference.py --model resnet18 --stem cifar --size 32 --batch 32 --cores 1
     python benchmarks/inference.py --model resnet50 --batch 1 8 64 256 --dtype bfloat16 \
         --peer torch torch-frozen torch-compiled
 
-Each call takes float images, normalised, that lie on the device, and gives logits: ours by jit,
-with batch norm folded into the convolutions (flax_resnet.fold_batch_norm); PyTorch's in eval() and
-torch.inference_mode, channels_last: as it is, frozen by torch.jit (which folds batch norm and
-fuses), or by torch.compile. In bfloat16 ours has weights of it, and PyTorch's, too. Calls are
-waited for, so the time of one is its latency. Prints images a second, median and 95th percentile
-of the latency, and the ratio round by round; on a CPU of which one core is used the ratio by the
-processor's time holds where others use that core, too.
+Each call maps normalized float images on the device to logits: ``ours`` with jit and batch norm
+folded into the convolutions (flax_resnet.fold_batch_norm); PyTorch in eval() and
+torch.inference_mode, channels_last: eager, frozen by torch.jit (which folds batch norm and fuses),
+or with torch.compile. In bfloat16 both have bfloat16 weights. Every call is waited for, so its time
+is the latency. Prints images per second, median and 95th percentile of the latency, and the ratio
+for each round; on one core of a CPU, the ratio of CPU times also holds if other processes use that
+core.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main():
     parser.add_argument("--size", type=sides.positive, default=224, help="pixels a side")
     parser.add_argument("--batch", type=sides.positive, nargs="+", default=[1, 32])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--seconds", type=float, default=3.0, help="timed, of a process and batch")
+    parser.add_argument("--seconds", type=float, default=3.0, help="timed, per process and batch")
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
     parser.add_argument("--rounds", type=sides.positive, default=5)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between rounds")
@@ -62,7 +62,7 @@ def main():
             first = statistics.median(run[batch]["first_s"] for run in runs)
             print(
                 f"batch {batch:3} {name:15} {sides.spread(rates)} images/s, {sides.spread(median)}"
-                f" ms a call, 95 % within {statistics.median(tail):.1f} ms, first {first:.1f} s"
+                f" ms per call, 95 % within {statistics.median(tail):.1f} ms, first {first:.1f} s"
             )
         for peer in flags.peer:
             pairs = list(zip(results["ours"], results[peer], strict=True))
@@ -70,12 +70,11 @@ def main():
                 sides.spread([b[batch][key] / a[batch][key] for a, b in pairs], ".2f")
                 for key in ("ms", "cpu_ms")
             )
-            print(f"batch {batch:3} ours to {peer}: {ratio}, by the processor's time {busy}")
+            print(f"batch {batch:3} speed relative to {peer}: {ratio}, in CPU time {busy}")
 
 
 def measure(call, flags) -> dict[str, float]:
-    """Milliseconds of a call, median and 95th percentile, and of the processor's time, mean; and
-    seconds of the first call."""
+    """Return latency (median, 95th percentile) and mean CPU time in ms, and the first call in s."""
     began = time.perf_counter()
     call()
     first = time.perf_counter() - began

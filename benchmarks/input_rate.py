@@ -1,15 +1,15 @@
-"""Images a second from JPEG files to uint8 training batches: ours, tf.data, PyTorch's DataLoader.
+"""Input pipelines in images per second: this trainer, tf.data and PyTorch's DataLoader.
 
     python benchmarks/input_rate.py [--rounds 5] [--tensorflow PYTHON] [--torch PYTHON]
 
-500×375 JPEGs cut from scikit-learn's two photographs, in a folder that the operating system has
-in memory; decode, random resized crop to 224, flip (ours flips on the device, and not here),
-batches of 64. Every side runs in a process of its own, bound to one core or to all, one side
-after another in every round. Printed are the medians over the rounds and what ours is to each.
+From JPEG files in the page cache (500×375, cropped from scikit-learn's two photographs) to uint8
+training batches of 64: decode, random-resized crop to 224, flip (except ours, which flips on the
+device). Every side runs in its own process, on one core or on all, interleaved. Prints the medians
+over the rounds and the ratios.
 
-``--tensorflow`` and ``--torch`` name interpreters that have these libraries (and Pillow); a side
-that cannot be imported there is left out. "smaller" is ours on the same pictures, re-encoded at a
-shorter side of 256 as ``train.prepare --resize`` does it.
+``--tensorflow`` and ``--torch`` name Python interpreters with these libraries (and Pillow); sides
+that cannot be imported are skipped. "ours, smaller" reads the same images re-encoded at a shorter
+side of 256, as by ``train.prepare --resize``.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NEEDS = {"tf.data": "tensorflow", "DataLoader": "torch"}
 
 
 def make_folder(root, shorter=None, count=256):
-    """Writes ``count`` JPEGs as train/{a,b}/N.jpg, and a few for evaluation."""
+    """Write ``count`` JPEGs as train/{a,b}/N.jpg, and a few for evaluation."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -39,13 +39,13 @@ def make_folder(root, shorter=None, count=256):
         height = width * 3 // 4
         left = int(rng.integers(photograph.width - width + 1))
         top = int(rng.integers(photograph.height - height + 1))
-        cut = photograph.resize((500, 375), box=(left, top, left + width, top + height))
+        image = photograph.resize((500, 375), box=(left, top, left + width, top + height))
         if shorter:
-            cut = cut.resize((round(500 * shorter / 375), shorter))
+            image = image.resize((round(500 * shorter / 375), shorter))
         for split in ("train", "val")[: 2 if i < 4 else 1]:
             folder = os.path.join(root, split, "ab"[i % 2])
             os.makedirs(folder, exist_ok=True)
-            cut.save(os.path.join(folder, f"{i}.jpg"), quality=95 if shorter else 90)
+            image.save(os.path.join(folder, f"{i}.jpg"), quality=95 if shorter else 90)
 
 
 def ours(root, cores, workers=0):
@@ -57,8 +57,8 @@ def ours(root, cores, workers=0):
     config.dataset.update(name="folder", data_dir=root, image_size=SIZE)
     config.augment.update(rrc_scale=SCALE, rrc_ratio=ASPECT)
     config.loader.workers = workers
-    split = DataLoader(config, "train", training=True).load()
-    return split.train_batches(EpochSampler(len(split), BATCH, 0), range(10**6))
+    loader = DataLoader(config, "train", training=True).load()
+    return loader.train_batches(EpochSampler(len(loader), BATCH, 0), range(10**6))
 
 
 def tf_data(root, cores):
@@ -97,7 +97,7 @@ def data_loader(root, cores):
     import torch
     from PIL import Image
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         def __init__(self):
             folder = os.path.join(root, "train")
             self.files = [e.path for label in os.scandir(folder) for e in os.scandir(label)]
@@ -126,7 +126,7 @@ def data_loader(root, cores):
 
     torch.set_num_threads(1)
     loader = torch.utils.data.DataLoader(
-        Pictures(), BATCH, shuffle=True, num_workers=cores, drop_last=True
+        Images(), BATCH, shuffle=True, num_workers=cores, drop_last=True
     )
     return iter(loader)
 
@@ -141,7 +141,7 @@ SIDES = {
 
 
 def measure(side, root, cores):
-    """Prints the rate of one side in this process."""
+    """Print the rate of one side in this process."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     batches = SIDES[side](root, cores)
     for _ in range(WARM_UP):
@@ -153,7 +153,7 @@ def measure(side, root, cores):
 
 
 def run(python, *arguments):
-    """The rate that a side prints; it is then ended with all that it started."""
+    """Return the rate that a side prints, and kill its process group."""
     env = os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [python, __file__, *map(str, arguments)]
     side = subprocess.Popen(
@@ -181,7 +181,7 @@ def main():
     for side in SIDES:
         check = [pythons.get(side, sys.executable), "-c", f"import {NEEDS.get(side, 'train')}"]
         if subprocess.run(check, capture_output=True).returncode:
-            print(f"{side}: left out, since {NEEDS.get(side)} cannot be imported")
+            print(f"{side}: skipped, {NEEDS.get(side)} cannot be imported")
         else:
             present.append(side)
     with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as smaller:
@@ -203,7 +203,7 @@ def main():
                 low, high = min(rates[side]), max(rates[side])
                 print(
                     f"  {side:16} {rate:6.0f} images/s ({low:.0f} to {high:.0f});"
-                    f" ours is {medians['ours'] / rate:.2f} times that",
+                    f" ours is {medians['ours'] / rate:.2f} times as fast",
                     flush=True,
                 )
 

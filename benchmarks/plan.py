@@ -1,11 +1,11 @@
-"""What train.plan predicts, beside what the run then shows: peak memory and time per epoch.
+"""Accuracy of train.plan: estimated and actual peak memory and time per epoch.
 
     python benchmarks/plan.py [--only NAME]
 
-Two configs on CPU: resnet20 on the digits, and resnet18 at 64 pixels on a folder of drawn
-pictures, batch 32, streamed. Memory is the most that the process of ``train.main`` held, as
-the kernel counts it; the time of an epoch is the median time between the lines of two
-evaluations, which has the steps, the evaluation and the saving in it.
+Two configurations on CPU: resnet20 on the digits, and resnet18 at 64 pixels on a folder of random
+images, batch 32, streamed. Memory is the peak of the process of ``train.main`` as counted by the
+kernel. The time of an epoch is the median time between two evaluations in the output, including
+steps, evaluation and checkpoint.
 """
 
 import argparse
@@ -26,37 +26,38 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def draw_pictures(folder, images=256, classes=4):
-    """Smooth pictures of 320×240 pixels in a folder a class; a quarter as many to evaluate."""
+def write_images(folder, images=256, classes=4):
+    """Write smooth 320×240 images, one folder per class, and a quarter as many for evaluation."""
     rng = np.random.default_rng(0)
     for split, count in (("train", images), ("val", images // 4)):
         for number in range(count):
-            place = Path(folder, split, f"class{number % classes}")
-            place.mkdir(parents=True, exist_ok=True)
+            label_folder = Path(folder, split, f"class{number % classes}")
+            label_folder.mkdir(parents=True, exist_ok=True)
             blobs = rng.integers(0, 256, (6, 8, 3), np.uint8)
-            picture = cv2.resize(blobs, (320, 240), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(place / f"{number}.jpg"), picture)
+            image = cv2.resize(blobs, (320, 240), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(label_folder / f"{number}.jpg"), image)
 
 
 def start(module, *arguments):
+    """Start a command of the trainer."""
     command = [sys.executable, "-u", "-m", module, *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def truth(arguments, workdir):
-    """Peak bytes, seconds of an epoch and of the whole run, as it shows them."""
-    began, evaluated = time.monotonic(), []
+def actual_run(arguments, workdir):
+    """Run the training and return its peak memory, time per epoch and total time."""
+    began, evaluations = time.monotonic(), []
     process = start("train.main", *arguments, "--workdir", workdir)
     for line in process.stdout:
         epoch = re.search(r"epoch ([\d.]+),.* eval top1", line)
         if epoch:
-            evaluated.append((time.monotonic(), float(epoch[1])))
+            evaluations.append((time.monotonic(), float(epoch[1])))
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"train.main ended with {status}")
+        raise SystemExit(f"train.main ended with status {status}")
     epochs = [
         (after - before) / (epoch - last)
-        for (before, last), (after, epoch) in itertools.pairwise(evaluated)
+        for (before, last), (after, epoch) in itertools.pairwise(evaluations)
     ]
     return {
         "needed_bytes": usage.ru_maxrss * 1024,
@@ -65,7 +66,8 @@ def truth(arguments, workdir):
     }
 
 
-def prediction(arguments, workdir):
+def estimated_run(arguments, workdir):
+    """Return the result of train.plan."""
     process = start("train.plan", *arguments, "--workdir", workdir)
     out, _ = process.communicate()
     print(out, end="", flush=True)
@@ -74,15 +76,15 @@ def prediction(arguments, workdir):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="one of the two")
+    parser.add_argument("--only", help="name of one of the two")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        draw_pictures(os.path.join(folder, "pictures"))
+        write_images(os.path.join(folder, "images"))
         configs = {
             "resnet20_digits": ["--config", "configs/resnet20_digits.py"],
             "resnet18_64px": [
                 *("--config", "configs/resnet18_folder.py"),
-                f"--config.dataset.data_dir={folder}/pictures",
+                f"--config.dataset.data_dir={folder}/images",
                 *("--config.dataset.image_size=64", "--config.batch_size=32"),
                 *("--config.num_epochs=6", "--config.eval.every_epochs=1"),
                 "--config.checkpoint.every_epochs=1",
@@ -92,18 +94,18 @@ def main():
             if flags.only not in (None, name):
                 continue
             load = os.getloadavg()[0]
-            told = prediction(arguments, os.path.join(folder, name))
-            found = truth(arguments, os.path.join(folder, name))
+            estimate = estimated_run(arguments, os.path.join(folder, name))
+            actual = actual_run(arguments, os.path.join(folder, name))
             print(f"{name}, load {load:.1f} before and {os.getloadavg()[0]:.1f} after:")
             for key, unit, scale in (
                 ("needed_bytes", "MB", 1e6),
                 ("epoch_seconds", "s", 1),
                 ("total_seconds", "s", 1),
             ):
-                predicted, shown = told[key] / scale, found[key] / scale
+                estimated, measured = estimate[key] / scale, actual[key] / scale
                 print(
-                    f"  {key}: predicted {predicted:.4g} {unit}, shown {shown:.4g} {unit}:"
-                    f" {predicted / shown - 1:+.1%}",
+                    f"  {key}: estimated {estimated:.4g} {unit}, actual {measured:.4g} {unit}:"
+                    f" {estimated / measured - 1:+.1%}",
                     flush=True,
                 )
 

@@ -1,4 +1,4 @@
-"""What the paired benchmarks share: sides run as processes in turn, and the table of both."""
+"""Helpers of paired benchmarks: interleaved processes of several sides, and their statistics."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ def interleave(
     cores: int,
     pause: float = 0.0,
 ):
-    """Runs ``script --side SIDE`` ``rounds`` times for each side, one after another, in turn.
+    """Run ``script --side SIDE`` for each side in turn, in ``rounds`` rounds.
 
-    Each process may use the last ``cores`` of this process's cores, and prints a JSON object as
-    its last line. Gives ``{side: [object, …]}``, and shows each as it comes.
-    ``pause`` seconds lie between rounds.
+    Args:
+      script: a program that prints a JSON object as its last line.
+      sides: values of ``--side``.
+      arguments: further arguments.
+      rounds: number of processes per side.
+      cores: each process uses the last ``cores`` of this process's cores; 0: all.
+      pause: seconds between rounds.
+
+    Returns:
+      ``{side: [object, …]}``.
     """
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -48,40 +55,39 @@ def interleave(
 
 
 def positive(text: str) -> int:
-    """A flag's number, of 1 at least."""
+    """Return the positive integer of a flag."""
     if (number := int(text)) < 1:
         raise ValueError
     return number
 
 
 def pin(cores: int) -> Callable[[], None] | None:
-    """What a new process calls to use the last ``cores`` of this one's alone; None for all."""
+    """Return a function that limits a new process to the last ``cores`` cores; None for all."""
     allowed = sorted(os.sched_getaffinity(0))[-cores:] if cores else None
     return (lambda: os.sched_setaffinity(0, allowed)) if allowed else None
 
 
 def ratios(results: dict[str, list[dict]], ours: str, peer: str, key: str) -> list[float]:
-    """``key`` of ours over the peer's, round by round."""
+    """Return the ratio of ``key``, ours to the peer's, for each round."""
     return [a[key] / b[key] for a, b in zip(results[ours], results[peer], strict=True)]
 
 
 def spread(values: Sequence[float], form: str = ".1f") -> str:
-    """Such as ``101.2 (99.8–103.0)``: the median, and the least and the most."""
-    middle, least, most = statistics.median(values), min(values), max(values)
-    return f"{middle:{form}} ({least:{form}}–{most:{form}})"
+    """Return median, minimum and maximum, such as ``101.2 (99.8–103.0)``."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
 
 
 def conditions(cores: int) -> str:
-    """The machine, its load and the versions that matter, in a line."""
+    """Return the machine, its load and the relevant versions in one line."""
     packages = []
     for name in ("jax", "jaxlib", "flax", "torch", "torchvision"):
         try:
             packages.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    of = f"{cores or 'all'} of {len(os.sched_getaffinity(0))} cores"
+    used = f"{cores or 'all'} of {len(os.sched_getaffinity(0))} cores"
     load = os.getloadavg()[0]
     return (
-        f"{platform.machine()}, {of}, load {load:.1f}, Python {platform.python_version()}, "
+        f"{platform.machine()}, {used}, load {load:.1f}, Python {platform.python_version()}, "
         + ", ".join(packages)
     )

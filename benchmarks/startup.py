@@ -2,12 +2,12 @@
 
     python benchmarks/startup.py [--config configs/resnet20_digits.py] [--rounds 5] [--cores 2]
 
-Cold is with an empty cache of compiled programs, warm with one that a run before left; both with
-the data prepared, as on any start but the first. Each start is the user's own command, a process
-that is ended once its first step is done; cold and warm in turn. The parts are times at which it
-says something: *open* until it tells of data and model (imports, opening the data, initial
-weights), *load* until it begins to compile (decoding the data, putting data and state on the
-devices), *step* until the first step is done (tracing, compiling or loading, the step itself).
+Cold: with an empty compilation cache; warm: with the cache of an earlier run; both with prepared
+data. Each start is the user's command in a process that ends after its first step; cold and warm
+alternate. The parts are delimited by console output: *open* until the summary of data and model
+(imports, opening the data, initial weights), *load* until compilation starts (decoding the data,
+transferring data and state to the devices), *step* until the first step is done (tracing, compiling
+or loading the compiled program, the step itself).
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ def main():
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between rounds")
     flags = parser.parse_args()
-    found = {"cold": [], "warm": []}
+    times = {"cold": [], "warm": []}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        start(flags, scratch)  # prepares the data, has the system read what is imported
+        start(flags, scratch)  # prepares the data and fills the page cache
         for number in range(1, flags.rounds + 1):
-            for kind, times in found.items():
+            for kind, starts in times.items():
                 if kind == "cold":
                     shutil.rmtree(scratch / "cache", ignore_errors=True)
-                times.append(start(flags, scratch))
-                told = ", ".join(f"{part} {value:.1f} s" for part, value in times[-1].items())
-                print(f"round {number} of {flags.rounds}, {kind}: {told}", flush=True)
+                starts.append(start(flags, scratch))
+                parts = ", ".join(f"{part} {value:.1f} s" for part, value in starts[-1].items())
+                print(f"round {number} of {flags.rounds}, {kind}: {parts}", flush=True)
             time.sleep(flags.pause)
     print(f"\n{flags.config}; {sides.conditions(flags.cores)}")
-    for kind, times in found.items():
+    for kind, starts in times.items():
         parts = ", ".join(
-            f"{part} {sides.spread([one[part] for one in times])}" for part in times[0]
+            f"{part} {sides.spread([one[part] for one in starts])}" for part in starts[0]
         )
         print(f"{kind}: {parts} s")
 
 
 def start(flags, scratch: Path) -> dict[str, float]:
-    """Seconds of each part of a start, and of all together, with what ``scratch`` holds."""
+    """Return the seconds of each part of a start and of all, using the caches in ``scratch``."""
     workdir = scratch / "run"
     shutil.rmtree(workdir, ignore_errors=True)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(sides.ROOT), os.environ.get("PYTHONPATH", "")]),
         "TFDS_DATA_DIR": str(scratch / "data"),
         "XDG_CACHE_HOME": str(scratch / "cache"),
-        # Its list of fonts, which it makes once, would lie there, too.
+        # Its list of fonts, created once, is in the cache directory too.
         "MPLCONFIGDIR": str(scratch / "matplotlib"),
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -78,16 +78,16 @@ def start(flags, scratch: Path) -> dict[str, float]:
         stderr=subprocess.DEVNULL,
         bufsize=0,
     )
-    said, at = b"", {}
+    output, at = b"", {}
     while len(at) < len(MARKS):
         part = process.stdout.read(4096)
         if not part:
-            raise SystemExit(f"it ended before its first step: {said.decode()}")
-        said += part
+            raise SystemExit(f"the run ended before its first step: {output.decode()}")
+        output += part
         for mark, words in MARKS.items():
-            if words in said:
+            if words in output:
                 at.setdefault(mark, time.perf_counter() - began)
-    # After the step the first images are drawn, and metrics written: let it end in good order.
+    # Let the run write its first images and metrics, and end in an orderly way.
     process.send_signal(signal.SIGTERM)
     process.communicate()
     parts = list(at)

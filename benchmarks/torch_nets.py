@@ -1,4 +1,4 @@
-"""PyTorch's side of the benchmarks: the same networks, by torchvision's blocks."""
+"""The same networks in PyTorch, built from torchvision's blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock  # noqa: E402
 
 
 def make(name: str, stem: str | None = None, num_classes: int = 1000) -> nn.Module:
-    """torchvision's network, or a CIFAR one of He et al. 2015, section 4.2."""
+    """Return torchvision's network, or a CIFAR network of He et al. 2015, section 4.2."""
     depth = name.removeprefix("resnet")
     if depth in ("20", "32", "44", "56", "110"):
         return CifarResNet((int(depth) - 2) // 6, num_classes)
@@ -25,7 +25,7 @@ def make(name: str, stem: str | None = None, num_classes: int = 1000) -> nn.Modu
 
 
 class ThinAndPad(nn.Module):
-    """Option A: every other pixel, and zeros for new channels."""
+    """Shortcut option A: every other pixel, and zeros for new channels."""
 
     def __init__(self, new: int):
         super().__init__()
@@ -36,7 +36,7 @@ class ThinAndPad(nn.Module):
 
 
 class CifarResNet(nn.Sequential):
-    """6n + 2 layers of 16, 32 and 64 channels, with parameterless shortcuts."""
+    """6n + 2 layers of 16, 32 and 64 channels with parameter-free shortcuts."""
 
     def __init__(self, blocks: int, num_classes: int = 10):
         layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]

@@ -1,12 +1,12 @@
-"""Interrupts a run again and again, in every way, and compares its end with an undisturbed one's.
+"""Interrupt a run repeatedly in many ways, and compare its result with an undisturbed run.
 
     python benchmarks/torture.py [--interruptions 50] [--seed 0]
 
-The same command each time, on the embedded digits: ended by SIGTERM, SIGINT, SIGUSR1 or SIGKILL at
-a random moment, killed while it saves, with the last checkpoint cut short or bytes of it flipped
-in between, and with a quota on the size of files that its checkpoints exceed, as a stand-in for a
-full disk. Prints how many of each, how many steps were done again, and what was lost, which must be
-nothing: the parameters at the end are the undisturbed run's, bit for bit.
+Always the same command, on the embedded digits: ended by SIGTERM, SIGINT, SIGUSR1 or SIGKILL at a
+random time, killed while saving, with the latest checkpoint truncated or bytes of it flipped in
+between, and with a file size limit below the size of a checkpoint, as a substitute for a full disk.
+Prints the number of each, the steps that were repeated, and everything that was lost, which must be
+nothing: the final parameters are bit-identical to those of the undisturbed run.
 """
 
 import argparse
@@ -40,8 +40,8 @@ KEYS = (
     "--config.ema.decay=0.9",
 )
 ENDINGS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL", "killed in a save", "disk full")
-DAMAGES = ("cut short", "bytes flipped")
-QUOTA = 50_000  # bytes a file; a checkpoint's largest has more
+DAMAGES = ("truncated", "bytes flipped")
+QUOTA = 50_000  # bytes per file; the largest file of a checkpoint exceeds it
 LIMITED = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
@@ -50,7 +50,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Torture:
-    """One workdir and the command that trains there."""
+    """A workdir and the command that trains in it."""
 
     def __init__(self, folder, name, steps=STEPS, keys=()):
         self.path = Path(folder, name)
@@ -96,7 +96,7 @@ class Torture:
 
 
 def interrupt(run, ending, rng):
-    """Starts the command and ends it so; gives its status, what it said, and whether it stepped."""
+    """Start the command and end it; return its status, its output, and whether it ran steps."""
     began = run.last_step()
     process = run.start(QUOTA if ending == "disk full" else None)
     stepped = False
@@ -116,9 +116,10 @@ def interrupt(run, ending, rng):
     return process.returncode, stdout + stderr, stepped
 
 
-def wait(process, happens, seconds=120):
+def wait(process, condition, seconds=120):
+    """Wait until a condition is true, the process ends, or time is up."""
     deadline = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < deadline and not happens():
+    while process.poll() is None and time.monotonic() < deadline and not condition():
         time.sleep(0.001)
 
 
@@ -128,15 +129,15 @@ def saving(run):
 
 
 def damage(run, how, rng):
-    """Damages the newest checkpoint where there is an older one to go back to."""
+    """Corrupt the newest checkpoint if there is an older one to restore."""
     if len(run.saved()) < 2:
         return False
-    # What is of importance to nobody may be damaged without being noticed.
-    spared = ("_CHECKPOINT_METADATA", "manifest.json")
-    files = [p for p in run.newest().rglob("*") if p.is_file() and p.name not in spared]
+    # Damage to files that nothing reads is not detected.
+    unused_files = ("_CHECKPOINT_METADATA", "manifest.json")
+    files = [p for p in run.newest().rglob("*") if p.is_file() and p.name not in unused_files]
     path = rng.choice([p for p in files if p.stat().st_size])
     content = bytearray(path.read_bytes())
-    if how == "cut short":
+    if how == "truncated":
         content = content[: rng.randrange(len(content))]
     else:
         for _ in range(rng.randrange(1, 4)):
@@ -146,7 +147,7 @@ def damage(run, how, rng):
 
 
 def state(run):
-    """The arrays of the last checkpoint, by name."""
+    """Return the arrays of the last checkpoint by name."""
     import orbax.checkpoint as ocp
 
     with ocp.CheckpointManager(
@@ -160,53 +161,64 @@ def state(run):
 
 
 def differing_evaluations(run, other):
-    """The steps whose evaluations are not the same in both runs."""
-    found = [
+    """Return the steps whose evaluations differ between two runs."""
+    losses = [
         {row["step"]: row["eval/loss"] for row in one.rows() if "eval/loss" in row}
         for one in (run, other)
     ]
-    return sorted(step for step in found[0] | found[1] if found[0].get(step) != found[1].get(step))
+    return sorted(
+        step for step in losses[0] | losses[1] if losses[0].get(step) != losses[1].get(step)
+    )
 
 
-def torture(folder, endings, seed, steps=STEPS, damages=0.3, tell=print, keys=()):
-    """Gives counts of what was done, steps that were done again, and what was lost, by name.
+def torture(folder, endings, seed, steps=STEPS, damages=0.3, report=print, keys=()):
+    """Interrupt a run and compare it with an undisturbed one.
 
-    ``damages`` is the probability of damaging the newest checkpoint after an interruption;
-    ``keys`` are of the configuration, in place of ``KEYS``' own.
+    Args:
+      folder: directory of both runs.
+      endings: interruptions, from ``ENDINGS``.
+      seed: of all random choices.
+      steps: length of the run.
+      damages: probability of corrupting the newest checkpoint after an interruption.
+      report: called with a line per interruption.
+      keys: configuration flags that override ``KEYS``.
+
+    Returns:
+      Counts of interruptions and damages, number of repeated steps, and descriptions of losses.
     """
     rng = random.Random(seed)
     run = Torture(folder, "tortured", steps, keys)
     undisturbed = Torture(folder, "undisturbed", steps, keys)
-    status, said = undisturbed.start().wait(), ""
+    status = undisturbed.start().wait()
     if status:
         raise SystemExit(f"the undisturbed run ended with {status}")
-    counts, again, lost = collections.Counter(), 0, []
+    counts, repeated, lost = collections.Counter(), 0, []
     for number, ending in enumerate(endings):
         if run.saved() and run.saved()[-1] == steps:
             break
         before = run.saved()
-        status, said, stepped = interrupt(run, ending, rng)
+        status, output, stepped = interrupt(run, ending, rng)
         counts[ending] += 1
         allowed = {"SIGKILL": (-9,), "killed in a save": (-9,), "disk full": (1,)}.get(
             ending,
-            (75,) if stepped else (75, -15, -2, -10, 130),  # before there are handlers
+            (75,) if stepped else (75, -15, -2, -10, 130),  # before handlers are installed
         )
         if status not in (*allowed, 0):
-            lost.append(f"{ending} ended with {status}: {said[-500:]}")
-        if "Traceback" in said and ending not in ("SIGINT",):
-            lost.append(f"{ending} ended with a traceback: {said[-800:]}")
+            lost.append(f"{ending} ended with {status}: {output[-500:]}")
+        if "Traceback" in output and ending not in ("SIGINT",):
+            lost.append(f"{ending} ended with a traceback: {output[-800:]}")
         after = run.saved()
         if before and (not after or after[-1] < before[-1]):
-            if "damaged" not in said:
+            if "damaged" not in output:
                 lost.append(f"after {ending} step {before[-1]} was gone: {run.saved()}")
-        again += max(0, run.last_step() - (run.saved() or [0])[-1])
+        repeated += max(0, run.last_step() - (run.saved() or [0])[-1])
         if rng.random() < damages:
             how = rng.choice(DAMAGES)
             if damage(run, how, rng):
                 counts[f"checkpoint {how}"] += 1
                 newest, older = run.saved()[-1], run.saved()[-2]
-                again += newest - older
-        tell(f"{number + 1:3}: {ending:16} status {status:3}, step {run.last_step()}", flush=True)
+                repeated += newest - older
+        report(f"{number + 1:3}: {ending:16} status {status:3}, step {run.last_step()}", flush=True)
     if counts.total() < len(endings):
         lost.append(f"the run ended after {counts.total()} interruptions; give it more steps")
     process = run.start()
@@ -217,7 +229,7 @@ def torture(folder, endings, seed, steps=STEPS, damages=0.3, tell=print, keys=()
         one, other = state(run), state(undisturbed)
         lost += [name for name in other if not np.array_equal(one.get(name), other[name])]
         lost += [f"evaluation at {step}" for step in differing_evaluations(run, undisturbed)]
-    return counts, again, lost
+    return counts, repeated, lost
 
 
 def main():
@@ -229,10 +241,10 @@ def main():
     endings = [ENDINGS[i % len(ENDINGS)] for i in range(flags.interruptions)]
     random.Random(flags.seed).shuffle(endings)
     with tempfile.TemporaryDirectory() as folder:
-        counts, again, lost = torture(folder, endings, flags.seed, flags.steps)
+        counts, repeated, lost = torture(folder, endings, flags.seed, flags.steps)
     for name, count in sorted(counts.items()):
         print(f"{count:4} × {name}")
-    print(f"{sum(counts.values())} interruptions and damages, {again} steps done again")
+    print(f"{sum(counts.values())} interruptions and damages, {repeated} repeated steps")
     print(f"lost: {len(lost)}", *lost, sep="\n  ")
     return 1 if lost else 0
 

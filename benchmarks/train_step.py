@@ -1,16 +1,16 @@
-"""Images a second of a whole training step, ours against a peer's, in turn, each its own process.
+"""Training step in images per second compared with peers, interleaved, in separate processes.
 
-    python benchmarks/train_step.py --model resnet18 --stem small --size 32 --batch 32 --cores 1
+    python benchmarks/train_step.py --model resnet18 --stem cifar --size 32 --batch 32 --cores 1
     python benchmarks/train_step.py --model resnet50 --size 224 --batch 256 --dtype bfloat16 \
         --peer torch torch-compiled flax-example ours-plain \
         --flax-example ../flax/examples/imagenet
 
-A step is forward, cross-entropy, backward, SGD with momentum and weight decay, and batch norm's
-update, on random images that lie on the device. Ours is the trainer's own step, from uint8 images
-and with pmap; the peers' take float images that are normalised already: PyTorch's channels_last,
-under autocast where the type is bfloat16, and that of Flax's ImageNet example as it is, with
-Nesterov's momentum and a decay in the loss. Prints images a second, the time to compile, peak
-memory and the share of the device's peak FLOP/s where it is known, and the ratio round by round.
+A step is the forward pass, cross-entropy, the backward pass, SGD with momentum and weight decay,
+and the update of batch norm, on random images on the device. ``ours`` is the trainer's own step,
+from uint8 images and with pmap; the peers take normalized float images: PyTorch channels_last, with
+autocast for bfloat16, and Flax's ImageNet example unchanged, with Nesterov momentum and weight
+decay in the loss. Prints images per second, compile time, peak memory, the share of the device's
+peak FLOP/s (MFU) if known, and the ratio for each round.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def main():
     parser.add_argument("--size", type=sides.positive, default=224, help="pixels a side")
     parser.add_argument("--batch", type=sides.positive, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--steps", type=sides.positive, default=10, help="timed steps of a process")
+    parser.add_argument("--steps", type=sides.positive, default=10, help="timed steps per process")
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
     parser.add_argument("--rounds", type=sides.positive, default=5)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=["torch"])
-    parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
+    parser.add_argument("--flax-example", help="folder of Flax's example; see flax_example.py")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.side:
@@ -51,7 +51,7 @@ def main():
         return
     if "flax-example" in flags.peer:
         if flags.stem or not flags.flax_example:
-            parser.error("--peer flax-example wants --flax-example FOLDER, and no --stem")
+            parser.error("--peer flax-example requires --flax-example FOLDER, without --stem")
         flax_example.check(flags.flax_example, flags.model)
     passed = ["--model", flags.model, "--size", flags.size, "--batch", flags.batch]
     passed += ["--dtype", flags.dtype, "--steps", flags.steps]
@@ -72,11 +72,11 @@ def main():
         print(line)
     for peer in flags.peer:
         ratio = sides.ratios(results, "ours", peer, "images_per_second")
-        print(f"ours to {peer}: {sides.spread(ratio, '.2f')}")
+        print(f"speed relative to {peer}: {sides.spread(ratio, '.2f')}")
 
 
 def timed(step, steps: int) -> list[float]:
-    """Seconds of each of ``steps`` calls; ``step`` returns when its work is done."""
+    """Return the seconds of each of ``steps`` calls; ``step`` waits for its result."""
     seconds = []
     for _ in range(steps):
         began = time.perf_counter()
@@ -86,10 +86,10 @@ def timed(step, steps: int) -> list[float]:
 
 
 def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
-    """The line of a side. On a CPU the peak is the process's, with its libraries."""
+    """Return the result of a side. On a CPU the peak is that of the process with libraries."""
     median = statistics.median(seconds)
     peak_bytes = peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    from train.engine import mfu  # imports JAX, which is no part of PyTorch's memory
+    from train.engine import mfu  # imports JAX, which must not count as memory of PyTorch
 
     peak = mfu.peak_flops(device, flags.dtype)
     return {
@@ -101,7 +101,7 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
 
 
 def ours(flags, forms=None):
-    """``forms`` are those of ops.forms_of; without, those that our backend takes by default."""
+    """Measure the trainer's step with operations for the backend ``forms``; None: the default."""
     from train.runtime import host
 
     host.keep_freed_memory()  # as train.main does
@@ -117,7 +117,7 @@ def ours(flags, forms=None):
             optax.trace(0.9),
             optax.scale_by_learning_rate(trainer.SCHEDULE),
         )
-        step_config = trainer.make_task(model, optimizer=optimizer)
+        step_config = trainer.make_step_config(model, optimizer=optimizer)
         step = trainer.Step(step_config, trainer.random_batch(flags.batch, flags.size))
         return measured_by_jax(flags, step, model)
 
@@ -147,7 +147,7 @@ def measured_by_jax(flags, step, model):
         compile_s,
         memory.get("peak_bytes_in_use"),
         device.device_kind,
-        # Two operations a multiply-add; backward is twice the forward.
+        # Two operations per multiply-add; the backward pass costs twice the forward pass.
         6 * summarize(model, flags.size).multiply_adds * flags.batch,
     )
 

@@ -1,6 +1,6 @@
-"""The trainer's own step as the benchmarks run it: on random images that lie on the device.
+"""The trainer's own step on random images that are on the device.
 
-Imports JAX, so import it where that may be: after what must come before JAX does.
+Imports JAX, so import it only after settings that must precede JAX.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SCHEDULE = optax.constant_schedule(0.01)
 
 
 def make_model(flags) -> ResNet:
-    """Of a benchmark's ``--model``, ``--dtype`` and, where it is given, ``--stem``."""
+    """Return the network of the flags ``--model``, ``--dtype`` and, if given, ``--stem``."""
     fields = {"stem": flags.stem} if flags.stem else {}
     return create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
 
 
-def make_task(model: ResNet, **fields) -> step.StepConfig:
-    """SGD with momentum and cross-entropy, without augmentation; ``fields`` replace Task's."""
+def make_step_config(model: ResNet, **fields) -> step.StepConfig:
+    """Return SGD with momentum and cross-entropy without augmentation; ``fields`` override."""
     settings = dict(
         model=model,
         optimizer=optax.sgd(SCHEDULE, 0.9),
@@ -42,15 +42,15 @@ def make_task(model: ResNet, **fields) -> step.StepConfig:
 
 
 def random_batch(count: int, size: int) -> dict[str, np.ndarray]:
-    """``image`` uint8 ``(count, size, size, 3)``, and ``label`` of ten classes, always the same."""
+    """Return fixed random ``image`` uint8 ``(count, size, size, 3)`` and ``label`` 0 to 9."""
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
     return {"image": images, "label": np.arange(count, dtype=np.int32) % 10}
 
 
 class Step:
-    """A task's step with a state and a batch of its own, on ``devices``; by default pmap on one.
+    """A training step with its own state and batch, on ``devices`` or by pmap on one.
 
-    Called, it does a step, waits until it is done and gives its metrics. The first call compiles.
+    A call runs one step, waits for it and returns its metrics. The first call compiles.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
-"""Memory traffic that benchmarks/hlo.py counts in a compiled program."""
+"""Memory traffic that benchmarks/studies/hlo.py counts in a compiled program."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import hlo
+from benchmarks.studies import hlo
 
 
 def compiled(function, *arguments):

@@ -29,7 +29,7 @@ def make_step_config(**fields):
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.3, 0.4),
     )
-    return trainer.make_task(**settings | fields)
+    return trainer.make_step_config(**settings | fields)
 
 
 @pytest.fixture(scope="module")

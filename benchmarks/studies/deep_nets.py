@@ -1,13 +1,17 @@
-"""Times building, initialising, compiling and stepping the deepest CIFAR networks.
+"""Time to initialize, compile and run a step of the deepest CIFAR networks.
 
-    python benchmarks/deep_nets.py [resnet1001v2 resnet1202 ...] [--batch-size 8]
+    python benchmarks/studies/deep_nets.py [resnet1001v2 resnet1202 ...] [--batch-size 8]
 
-Prints one line a network: seconds to draw the initial variables, to trace and to compile one
-SGD step at 32×32, and for one step after that.
+Prints one line per network: seconds to initialize the variables, to trace and to compile one SGD
+step at 32×32, and to run one step after that.
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,8 @@ from flax_resnet import create_model, init_variables
 
 
 def make_step(model, labels):
+    """Return a jitted SGD step ``(variables, images) -> (variables, loss)``."""
+
     def step(variables, images):
         def loss(params):
             logits, updates = model.apply(
@@ -31,16 +37,17 @@ def make_step(model, labels):
     return jax.jit(step, donate_argnums=0)
 
 
-def measure(name, batch_size):
+def measure(model_name, batch_size):
+    """Print the times of one network."""
     seconds = {}
 
-    def timed(what, function, *arguments):
+    def timed(name, function, *arguments):
         start = time.perf_counter()
         result = jax.block_until_ready(function(*arguments))
-        seconds[what] = time.perf_counter() - start
+        seconds[name] = time.perf_counter() - start
         return result
 
-    model = create_model(name)
+    model = create_model(model_name)
     images = jax.random.normal(jax.random.key(0), (batch_size, 32, 32, 3))
     variables = timed("init", init_variables, model, 0, (32, 32, 3))
     step = make_step(model, jnp.arange(batch_size) % model.num_classes)
@@ -48,8 +55,10 @@ def measure(name, batch_size):
     compiled = timed("compile", lowered.compile)
     variables, loss = compiled(variables, images)
     variables, _ = timed("step", compiled, variables, images)
-    figures = "  ".join(f"{what} {value:.1f} s" for what, value in seconds.items())
-    print(f"{name}  batch {batch_size}  {jax.devices()[0].platform}  {figures}  loss {loss:.3f}")
+    figures = "  ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
+    print(
+        f"{model_name}  batch {batch_size}  {jax.devices()[0].platform}  {figures}  loss {loss:.3f}"
+    )
 
 
 def main():

@@ -1,11 +1,11 @@
-"""Degradation, the reason for residual nets: deeper plain nets train worse, residual ones do not.
+"""Degradation: deeper plain networks train worse, residual networks do not.
 
-    python benchmarks/degradation.py [--depths 8 20 32 56] [--seeds 3] [--picture FILE.png]
+    python benchmarks/studies/degradation.py [--depths 8 20 32 56] [--seeds 3] [--picture FILE.png]
 
-The CIFAR nets of He et al. 2015 (arXiv:1512.03385, section 4.2), with and without shortcuts, on
-scikit-learn's digits at 8×8, all by the same recipe. Prints the training loss at the end (mean of
-the last epochs, with augmentation) and the test accuracy of each, and draws both over depth, as
-figure 6 of the paper does for CIFAR-10.
+The CIFAR networks of He et al. 2015 (arXiv:1512.03385, section 4.2), with and without shortcuts, on
+scikit-learn's digits at 8×8, all with the same recipe. Prints the final training loss (mean of the
+last epochs, with augmentation) and the test accuracy, and plots both over depth, as figure 6 of the
+paper does for CIFAR-10.
 """
 
 import argparse
@@ -14,8 +14,12 @@ import io
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from train.config.loading import default_config
 from train.loop import train
@@ -25,6 +29,7 @@ KINDS = {"plain": "none", "residual": "zero_pad"}
 
 
 def recipe(depth, shortcut, seed, epochs):
+    """Return the configuration of one run."""
     config = default_config()
     blocks = (depth - 2) // 6
     config.model.update(name="resnet20", stage_sizes=(blocks,) * 3, shortcut=shortcut)
@@ -38,7 +43,7 @@ def recipe(depth, shortcut, seed, epochs):
 
 
 def measure(depth, kind, seed, epochs):
-    """Training loss of the last tenth of the run, and test accuracy."""
+    """Return the training loss of the last tenth of the run, and the test accuracy."""
     config = recipe(depth, KINDS[kind], seed, epochs)
     with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(io.StringIO()):
         top1 = train(config, workdir, StopRequest())["top1"]
@@ -48,15 +53,16 @@ def measure(depth, kind, seed, epochs):
     return statistics.mean(r["train/loss"] for r in rows if r["step"] > 0.9 * last), top1
 
 
-def draw(found, depths, path):
+def draw(results, depths, path):
+    """Plot training loss and accuracy over depth."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=120)
-    for axis, place, title in zip(
+    for axis, index, title in zip(
         figure.subplots(1, 2), (0, 1), ("training loss (nats)", "test top-1"), strict=True
     ):
         for kind, style in (("plain", "o--"), ("residual", "o-")):
-            seeds = [[run[place] for run in found[kind, depth]] for depth in depths]
+            seeds = [[run[index] for run in results[kind, depth]] for depth in depths]
             axis.plot(depths, [statistics.mean(values) for values in seeds], style, label=kind)
             axis.fill_between(depths, [*map(min, seeds)], [*map(max, seeds)], alpha=0.15)
         axis.set(title=title, xlabel="layers", xticks=depths)
@@ -70,16 +76,16 @@ def main():
     parser.add_argument("--depths", type=int, nargs="+", default=[8, 20, 56])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=10)
-    parser.add_argument("--picture", metavar="FILE")
+    parser.add_argument("--picture", metavar="FILE", help="plot to write")
     flags = parser.parse_args()
     if wrong := [depth for depth in flags.depths if (depth - 2) % 6 or depth < 8]:
-        parser.error(f"depths are 6n + 2, from 8 on, not {wrong}")
-    found = {}
+        parser.error(f"depths must be 6n + 2 and at least 8, not {wrong}")
+    results = {}
     for depth in flags.depths:
         for kind in KINDS:
             start = time.monotonic()
             runs = [measure(depth, kind, seed, flags.epochs) for seed in range(flags.seeds)]
-            found[kind, depth] = runs
+            results[kind, depth] = runs
             losses, top1s = zip(*runs, strict=True)
             print(
                 f"{kind:8} {depth:2} layers: training loss {statistics.mean(losses):.4f}"
@@ -88,9 +94,9 @@ def main():
                 flush=True,
             )
             if flags.picture:
-                done = [d for d in flags.depths if ("residual", d) in found]
+                done = [d for d in flags.depths if ("residual", d) in results]
                 if done and kind == "residual":
-                    draw(found, done, flags.picture)
+                    draw(results, done, flags.picture)
 
 
 if __name__ == "__main__":

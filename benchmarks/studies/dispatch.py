@@ -1,9 +1,9 @@
-"""What pmap and shard_map cost a step on one device, beside plain jit: microseconds a call.
+"""Dispatch overhead of pmap and shard_map on one device compared with jit, in µs per call.
 
-    python benchmarks/dispatch.py [--rounds 7]
+    python benchmarks/studies/dispatch.py [--rounds 7]
 
-A training state of ResNet-50's structure with arrays of one number each, so that next to nothing is
-computed and what is left is the dispatch. Interleaved rounds of 200 calls, each waited for.
+The state has the structure of ResNet-50's train state with scalar arrays, so that the computation
+is negligible. Interleaved rounds of 200 calls; every call is waited for.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def main():
     flags = parser.parse_args()
     model = create_model("resnet50")
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    # Parameters, their momentum, and the statistics.
+    # Parameters, momentum and batch statistics.
     shapes = {"a": variables["params"], "b": variables["params"], "c": variables["batch_stats"]}
     state = jax.tree.map(lambda _: np.zeros((), np.float32), shapes)
 
@@ -50,21 +50,20 @@ def main():
         devices = kind(jax.local_devices()[:1])
         calls[name] = (devices.train(mapped), devices.replicate(state), devices.split(batch))
 
-    micros = {name: [] for name in calls}
+    times_us = {name: [] for name in calls}
     for number in range(flags.rounds + 1):
         for name, (step, held, batch) in calls.items():
             began = time.perf_counter()
             for _ in range(CALLS):
                 held, metrics = step(held, {}, batch)
                 jax.block_until_ready(metrics)
-            if number:  # the first one compiles
-                micros[name].append((time.perf_counter() - began) / CALLS * 1e6)
+            if number:  # the first round compiles
+                times_us[name].append((time.perf_counter() - began) / CALLS * 1e6)
             calls[name] = (step, held, batch)
     leaves = len(jax.tree.leaves(state))
-    for name, times in micros.items():
-        middle = statistics.median(times)
+    for name, times in times_us.items():
         spread = f"{min(times):.0f} to {max(times):.0f}"
-        print(f"{name:9} {middle:6.0f} µs a call ({spread}), {leaves} arrays in the state")
+        print(f"{name:9} {statistics.median(times):6.0f} µs per call ({spread}), {leaves} arrays")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""What a training step or inference moves through a GPU's memory, counted without a GPU.
+"""Memory traffic of a training step or inference on a GPU, counted without a GPU.
 
     pip install 'jax[cuda12]'
-    python benchmarks/memory_traffic.py --model resnet50 --batch 256 \
+    python benchmarks/studies/memory_traffic.py --model resnet50 --batch 256 \
         --sides gpu plain flax-example --flax-example ../flax/examples/imagenet
-    python benchmarks/memory_traffic.py --what inference --batch 64
+    python benchmarks/studies/memory_traffic.py --what inference --batch 64
     pip install 'jax[tpu]'
-    python benchmarks/memory_traffic.py --device v5e
+    python benchmarks/studies/memory_traffic.py --device v5e
 
-XLA compiles for a GPU that is only described: an H100, whose time is expected to go into memory in
-ResNets. Each kernel of the optimised program reads its operands and writes its results, which is
-counted. What caches keep from one kernel to the next is not known here, nor how fast a kernel is,
-so this tells forms apart, and does not replace a measurement. Kernels are chosen without trying
-them out (``xla_gpu_autotune_level=0``), and stand in no command buffers, that they can be counted.
-Of a TPU the compiler itself estimates cycles and bytes, in many minutes. Sides: ``gpu`` and
-``tpu``, what these get by default; ``plain``, the same network with XLA's own operations; ``cpu``,
-with a CPU's forms, in bfloat16 the ReLU's alone; ``flax-example``, Flax's ImageNet example.
+XLA compiles for a described GPU: an H100, on which ResNets are expected to be limited by memory
+bandwidth. Each kernel of the optimized program reads its operands and writes its results; these
+bytes are counted. Caching between kernels and the speed of kernels are not modeled, so this
+compares implementations and does not replace a measurement. Kernels are selected without autotuning
+(``xla_gpu_autotune_level=0``), and outside command buffers so that they can be counted. For a TPU
+the compiler itself estimates cycles and bytes, which takes many minutes. Sides: ``gpu`` and
+``tpu``, the defaults of these backends; ``plain``, the same network with XLA's own operations;
+``cpu``, with the CPU's implementations, in bfloat16 only of the ReLU; ``flax-example``, Flax's
+ImageNet example.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 
-from benchmarks import flax_example, hlo, sides, trainer
+from benchmarks import flax_example, sides, trainer
+from benchmarks.studies import hlo
 from flax_resnet import fold_batch_norm, init_variables, list_models, ops
 from train.engine.devices import ShardMap
 from train.engine.step import abstract_state, train_step
 
-# NVIDIA H100 SXM, in the form of XLA's GpuTargetConfigProto; from the maker's data sheets.
+# NVIDIA H100 SXM as XLA's GpuTargetConfigProto, from the data sheets.
 H100 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 }
@@ -68,7 +70,7 @@ def main():
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--device", choices=DEVICES, default="h100")
     parser.add_argument("--sides", nargs="+", choices=SIDES, help="default: the device's, plain")
-    parser.add_argument("--flax-example", help="the folder of Flax's example; see flax_example.py")
+    parser.add_argument("--flax-example", help="folder of Flax's example; see flax_example.py")
     parser.add_argument("--largest", type=int, default=0, help="kernels to list, largest first")
     flags = parser.parse_args()
     flags.sides = flags.sides or [{"h100": "gpu", "v5e": "tpu"}[flags.device], "plain"]
@@ -76,12 +78,14 @@ def main():
         parser.error(f"no --model {flags.model}; there are {', '.join(list_models())}")
     if "flax-example" in flags.sides:
         if flags.stem or flags.what != "step" or not flags.flax_example:
-            parser.error("flax-example wants --flax-example FOLDER, no --stem, and --what step")
+            parser.error(
+                "flax-example requires --flax-example FOLDER and --what step, without --stem"
+            )
         flax_example.check(flags.flax_example, flags.model)
-    jax.config.update("jax_platforms", "cpu")  # what is here; the GPU is described alone
+    jax.config.update("jax_platforms", "cpu")  # the GPU is only described
     devices = ShardMap(DEVICES[flags.device]().devices)
-    what = f"{flags.what} of {flags.model}, {flags.size} px, batch {flags.batch}, {flags.dtype}"
-    print(f"{what}; {devices.devices[0].device_kind}, described; {sides.conditions(0)}")
+    title = f"{flags.what} of {flags.model}, {flags.size} px, batch {flags.batch}, {flags.dtype}"
+    print(f"{title}; {devices.devices[0].device_kind}, described; {sides.conditions(0)}")
     for side in flags.sides:
         lowered = lower(flags, side, devices)
         if flags.device == "h100":
@@ -91,15 +95,17 @@ def main():
 
 
 def h100() -> topologies.TopologyDescription:
-    """One H100, described."""
+    """Return the description of one H100."""
     try:
         return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
     except NotImplementedError:
-        raise SystemExit("XLA's compiler for CUDA is missing: pip install 'jax[cuda12]'") from None
+        raise SystemExit(
+            "XLA's compiler for CUDA is not installed: pip install 'jax[cuda12]'"
+        ) from None
 
 
 def v5e() -> topologies.TopologyDescription:
-    """One TPU v5e, described."""
+    """Return the description of one TPU v5e."""
     try:
         return topologies.get_topology_desc("v5e:1x1x1", "tpu", chips_per_host_bounds=(1, 1, 1))
     except RuntimeError as error:
@@ -113,12 +119,12 @@ def lower(flags, side: str, devices: ShardMap) -> jax.stages.Lowered:
     if side == "flax-example":
         return lowered_example(flags, devices)
     with ops.use_backend(side):
-        what = lowered_step if flags.what == "step" else lowered_inference
-        return what(flags, trainer.make_model(flags), devices)
+        lowered = lowered_step if flags.what == "step" else lowered_inference
+        return lowered(flags, trainer.make_model(flags), devices)
 
 
 def lowered_step(flags, model, devices):
-    step_config = trainer.make_task(model)
+    step_config = trainer.make_step_config(model)
     state = abstract_state(step_config, (flags.size, flags.size, 3))
     batch = {
         "image": jax.ShapeDtypeStruct((flags.batch, flags.size, flags.size, 3), jnp.uint8),
@@ -129,7 +135,7 @@ def lowered_step(flags, model, devices):
 
 
 def lowered_inference(flags, model, devices):
-    """Weights and images of the type that is computed in, as ``inference.py`` has them."""
+    """Return inference with weights and images of the compute type, as in ``inference.py``."""
     shape = (flags.size, flags.size, 3)
     model, variables = fold_batch_norm(model, init_variables(model, 0, shape))
     images = np.zeros((flags.batch, *shape))
@@ -143,7 +149,7 @@ def lowered_inference(flags, model, devices):
 def lowered_example(flags, devices):
     create, step = flax_example.parts(flags.flax_example, flags.model, flags.size, flags.dtype)
     batch = jax.eval_shape(lambda: flax_example.batch(flags.batch, flags.size, flags.dtype))
-    # As evaluation is mapped, which keeps what it is given, as the example keeps its state.
+    # Mapped as an evaluation, which does not donate its arguments: nor does the example.
     run = devices.evaluate(lambda state, _, batch: step(state, batch))
     return run.lower(jax.eval_shape(create), {}, batch)
 
@@ -151,14 +157,14 @@ def lowered_example(flags, devices):
 def show_estimate(side: str, compiled: jax.stages.Compiled, flags) -> None:
     cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
     moved = compiled.cost_analysis()["bytes accessed"] / flags.batch
-    print(f"{side:14}{cycles / 1e6:.1f} million cycles, {moved / 1e6:.1f} MB an image", flush=True)
+    print(f"{side:14}{cycles / 1e6:.1f} million cycles, {moved / 1e6:.1f} MB per image", flush=True)
 
 
 def show(side: str, compiled: jax.stages.Compiled, flags) -> None:
-    """A line of all, one of each kind of kernels, and the memory that is held."""
+    """Print the total, each kind of kernel, and the memory usage."""
     kernels = hlo.kernels(compiled.as_text())
     total = sum(kernel.bytes for kernel in kernels)
-    print(f"{side:14}{len(kernels)} kernels, {total / flags.batch / 1e6:.1f} MB an image")
+    print(f"{side:14}{len(kernels)} kernels, {total / flags.batch / 1e6:.1f} MB per image")
     groups = defaultdict(list)
     for kernel in kernels:
         groups[group(kernel)].append(kernel.bytes)
@@ -174,14 +180,14 @@ def show(side: str, compiled: jax.stages.Compiled, flags) -> None:
 
 
 def group(kernel: hlo.Kernel) -> str:
-    """XLA names fusions by what they compute, and calls by the library."""
+    """Return the kind of a kernel: XLA names fusions by operation, and calls by library."""
     name = kernel.name
     if "conv" in kernel.kind or "gemm" in name or "matmul" in kernel.kind:
         return "convolutions and matrix products"
     if "scatter" in name or "reduce_window" in name:
         return "poolings"
     if "reduce" in name:
-        return "reductions, with what is fused into them"
+        return "reductions with fused operations"
     if "copy" in name or "transpose" in name:
         return "copies and transpositions"
     return "elementwise kernels"

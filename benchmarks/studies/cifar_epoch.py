@@ -1,14 +1,15 @@
-"""Seconds an epoch at CIFAR-10's size, ours against a PyTorch loop, in turn, each its own process.
+"""Seconds per epoch at CIFAR-10's size: the trainer's step and a PyTorch loop, interleaved.
 
-    python benchmarks/cifar_epoch.py --dtype bfloat16 --batch 512 --peer torch torch-resident
-    python benchmarks/cifar_epoch.py --model resnet20 --examples 1024 --cores 1 --rounds 1
+    python benchmarks/studies/cifar_epoch.py --dtype bfloat16 --batch 512 \
+        --peer torch torch-resident
+    python benchmarks/studies/cifar_epoch.py --model resnet20 --examples 1024 --cores 1 --rounds 1
 
-Random images, each moved by up to four pixels and mirrored by chance. Ours is the trainer's step
-with all images in device memory, and on GPUs and TPUs 32 steps in one dispatch, as loader.cache_on_device
-and steps_per_execution have it. PyTorch's ``torch`` is the usual loop: a DataLoader with workers
-that augment, pinned memory, channels_last, under autocast in bfloat16; ``torch-resident`` holds the
-images on the device and augments whole batches there. An epoch reads the loss once, at its end. The
-first one compiles and is not timed.
+Random images, each shifted by up to four pixels and flipped at random; each side in a process of
+its own. ``ours`` is the trainer's step with all images in device memory, and on GPU and TPU 32
+steps per dispatch, as with loader.cache_on_device and steps_per_execution. ``torch`` is the usual
+loop: a DataLoader whose workers augment, pinned memory, channels_last, autocast for bfloat16;
+``torch-resident`` keeps the images on the device and augments whole batches there. The loss is read
+once per epoch, at its end. The first epoch compiles and is not timed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import sides
 
@@ -36,16 +37,16 @@ def main():
     parser.add_argument("--examples", type=sides.positive, default=50_000)
     parser.add_argument("--batch", type=sides.positive, default=128)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--epochs", type=sides.positive, default=1, help="timed")
-    parser.add_argument("--workers", type=int, default=4, help="of PyTorch's DataLoader")
+    parser.add_argument("--epochs", type=sides.positive, default=1, help="timed epochs")
+    parser.add_argument("--workers", type=int, default=4, help="workers of PyTorch's DataLoader")
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
     parser.add_argument("--rounds", type=sides.positive, default=5)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=["torch"])
     parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    flags.examples -= flags.examples % flags.batch  # on both sides alike
+    flags.examples -= flags.examples % flags.batch  # the same on both sides
     if not flags.examples:
-        parser.error("--examples has to be --batch at least")
+        parser.error("--examples must be at least --batch")
     if flags.side:
         epoch = ours(flags) if flags.side == "ours" else torch_side(flags)
         epoch()
@@ -63,10 +64,10 @@ def main():
     print(f"\n{flags.model}, {flags.examples} images of {SIZE} px, batch {flags.batch}, ", end="")
     print(f"{flags.dtype}; {sides.conditions(flags.cores)}")
     for name, runs in results.items():
-        print(f"{name:15} {sides.spread([run['seconds'] for run in runs], '.2f')} s an epoch")
+        print(f"{name:15} {sides.spread([run['seconds'] for run in runs], '.2f')} s per epoch")
     for peer in flags.peer:
         ratio = sides.ratios(results, peer, "ours", "seconds")
-        print(f"ours to {peer}: {sides.spread(ratio, '.2f')} times as fast")
+        print(f"speed relative to {peer}: {sides.spread(ratio, '.2f')}")
 
 
 def ours(flags):
@@ -87,34 +88,39 @@ def ours(flags):
 
     dtype = jnp.dtype(flags.dtype)
     model = create_model(flags.model, num_classes=CLASSES, dtype=dtype, stem="cifar")
-    step_config = trainer.make_task(
+    step_config = trainer.make_step_config(
         model, augment=Augment(pad_crop=PAD, hflip=True), mean=MEAN, std=STD
     )
     devices = Pmap(jax.local_devices()[:1])
-    together = multi_step.steps_per_execution(0, devices.platform, cached_on_device=True)
+    steps_per_call = multi_step.steps_per_execution(0, devices.platform, cached_on_device=True)
     images = trainer.random_batch(flags.examples, SIZE)
     data = devices.replicate(images)
-    held = [devices.replicate(create_state(step_config, images["image"].shape[1:]))]
-    order = EpochSampler(flags.examples, flags.batch, 0)
+    state = [devices.replicate(create_state(step_config, images["image"].shape[1:]))]
+    sampler = EpochSampler(flags.examples, flags.batch, 0)
 
-    def step(state, data, batch):  # as train.loader.cache_on_device gathers, without OpenCV
+    def step(state, data, batch):  # as the trainer's loader gathers, without OpenCV
         chosen = {name: array[batch["record"]] for name, array in data.items()}
         return train_step(step_config, state, chosen)
 
-    train = devices.train(multi_step.run_steps(step) if together > 1 else step)
+    train = devices.train(multi_step.run_steps(step) if steps_per_call > 1 else step)
     count = flags.examples // flags.batch
     epochs = iter(range(0, 10**6, count))
 
     def epoch():
         first = next(epochs)
         last = first + count
-        if together > 1:
-            calls = [range(at, min(at + together, last)) for at in range(first, last, together)]
-            batches = multi_step.stack_batches(order, calls, ProcessShard(), together, 1)
+        if steps_per_call > 1:
+            calls = [
+                range(at, min(at + steps_per_call, last))
+                for at in range(first, last, steps_per_call)
+            ]
+            batches = multi_step.stack_batches(sampler, calls, ProcessShard(), steps_per_call, 1)
         else:
-            batches = ({"record": order[number].astype(np.int32)} for number in range(first, last))
+            batches = (
+                {"record": sampler[number].astype(np.int32)} for number in range(first, last)
+            )
         for batch in batches:
-            held[0], metrics = train(held[0], data, devices.split(batch))
+            state[0], metrics = train(state[0], data, devices.split(batch))
         return jax.device_get(metrics["loss"])
 
     return epoch
@@ -129,7 +135,7 @@ def torch_side(flags):
     device = torch.device("cuda" if cuda else "cpu")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True
-    net = torch_nets.make(flags.model, "small", CLASSES).to(
+    net = torch_nets.make(flags.model, "cifar", CLASSES).to(
         device, memory_format=torch.channels_last
     )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=cuda)
@@ -139,7 +145,9 @@ def torch_side(flags):
     labels = torch.arange(flags.examples) % CLASSES
     mean, std = (255 * torch.tensor(three, device=device)[:, None, None] for three in (MEAN, STD))
     resident = flags.side == "torch-resident"
-    feed = batches_on(device, images, labels, flags) if resident else loader(images, labels, flags)
+    feed = (
+        device_batches(device, images, labels, flags) if resident else loader(images, labels, flags)
+    )
 
     def epoch():
         for x, y in feed():
@@ -150,13 +158,13 @@ def torch_side(flags):
                 loss = torch.nn.functional.cross_entropy(net(x), y)
             loss.backward()
             optimizer.step()
-        return loss.item()  # which waits
+        return loss.item()  # waits for the device
 
     return epoch
 
 
 def loader(images, labels, flags):
-    """Batches of a DataLoader, whose workers augment image by image."""
+    """Return batches of a DataLoader whose workers augment each image."""
     import torch
 
     padded = torch.nn.functional.pad(images, (PAD,) * 4)
@@ -181,8 +189,8 @@ def loader(images, labels, flags):
     return lambda: feed
 
 
-def batches_on(device, images, labels, flags):
-    """Batches of what lies on the device, moved and mirrored there, each image for itself."""
+def device_batches(device, images, labels, flags):
+    """Return batches of images on the device, shifted and flipped there, each independently."""
     import torch
 
     padded = torch.nn.functional.pad(images, (PAD,) * 4).to(device)
@@ -195,8 +203,8 @@ def batches_on(device, images, labels, flags):
                 torch.randint(0, 2 * PAD + 1, (len(index), 1), device=device) + places
                 for _ in range(2)
             )
-            mirrored = torch.rand(len(index), 1, device=device) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)
+            flipped = torch.rand(len(index), 1, device=device) < 0.5
+            columns = torch.where(flipped, columns.flip(1), columns)
             chosen = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
             yield chosen.permute(0, 3, 1, 2), labels[index]
 

@@ -1,12 +1,11 @@
-"""Fine-tuning against training from scratch, on real data that need no download.
+"""Fine-tuning compared with training from scratch, on data that need no download.
 
-    python benchmarks/finetuning.py [--seeds 3] [--per-class 10]
+    python benchmarks/studies/finetuning.py [--seeds 3] [--per-class 10]
 
-A ResNet-20 learns the digits 0 to 4, is saved under torchvision's names, and begins with that
-file (``init_from``) to learn the digits 5 to 9 from a few examples of each: wholly, with its
-first stages frozen, and its head alone. Beside it the same from random weights. Every
-combination is evaluated on all test images of 5 to 9; printed are each seed's accuracies and
-the means.
+A ResNet-20 is trained on the digits 0 to 4 and saved with torchvision's parameter names. From that
+file (``init_from``) it is fine-tuned on a few images of each of the digits 5 to 9: all layers, with
+the first stages frozen, and only the head; and compared with random initial weights. All are
+evaluated on all test images of 5 to 9; prints the accuracies of each seed and their means.
 """
 
 import argparse
@@ -14,7 +13,11 @@ import contextlib
 import io
 import os
 import statistics
+import sys
 import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cv2
 import numpy as np
@@ -25,26 +28,26 @@ from train.config.loading import default_config
 from train.loop import train
 from train.runtime.signals import StopRequest
 
-TRAINED = 1437  # the last 360 are for testing
+NUM_TRAIN = 1437  # the last 360 are test images
 
 
 def make_folder(root, digits, per_class=None, seed=0):
-    """Writes ROOT/train/DIGIT/N.png and ROOT/val/DIGIT/N.png; training ones chosen by seed."""
+    """Write ROOT/train/DIGIT/N.png, selected by seed, and ROOT/val/DIGIT/N.png."""
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     rng = np.random.default_rng(seed)
     for digit in digits:
         numbers = np.flatnonzero(labels == digit)
-        chosen = rng.permutation(numbers[numbers < TRAINED])[:per_class]
-        for split, those in (("train", chosen), ("val", numbers[numbers >= TRAINED])):
+        chosen = rng.permutation(numbers[numbers < NUM_TRAIN])[:per_class]
+        for split, selected in (("train", chosen), ("val", numbers[numbers >= NUM_TRAIN])):
             folder = os.path.join(root, split, str(digit))
             os.makedirs(folder)
-            for number in those:
+            for number in selected:
                 cv2.imwrite(os.path.join(folder, f"{number}.png"), images[number])
 
 
 def learn(root, workdir, steps, batch_size, rate=0.05, **keys):
-    """Trains on a folder and gives the last evaluation's accuracy."""
+    """Train on a folder and return the accuracy of the last evaluation."""
     config = default_config()
     config.model.name = "resnet20"
     config.dataset.update(name="folder", data_dir=root, eval_split="val", image_size=16)
@@ -67,13 +70,13 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--pretraining-steps", type=int, default=300)
     flags = parser.parse_args()
-    ways = {
+    methods = {
         "from scratch": {},
         "fine-tuned": {"init_from": "", "rate": 0.03},
         "two stages frozen": {"init_from": "", "freeze": "stem*,stage[12]*"},
-        "head alone": {"init_from": "", "freeze": "backbone"},
+        "head only": {"init_from": "", "freeze": "backbone"},
     }
-    found = {way: [] for way in ways}
+    results = {method: [] for method in methods}
     with tempfile.TemporaryDirectory() as root:
         make_folder(f"{root}/first", range(5))
         top1 = learn(f"{root}/first", f"{root}/pretrained", flags.pretraining_steps, 64)
@@ -83,15 +86,17 @@ def main():
         for seed in range(flags.seeds):
             data = f"{root}/second{seed}"
             make_folder(data, range(5, 10), flags.per_class, seed)
-            for number, (way, keys) in enumerate(ways.items()):
+            for number, (method, keys) in enumerate(methods.items()):
                 keys = keys | ({"init_from": weights} if "init_from" in keys else {})
                 workdir = f"{root}/{seed}{number}"
-                size = 5 * flags.per_class  # all in every step
-                found[way].append(learn(data, workdir, flags.steps, size, seed=seed, **keys))
-            print(f"seed {seed}:", *(f"{way} {top1[-1]:.1%}," for way, top1 in found.items()))
-    print(f"5 to 9, from {flags.per_class} images of each, {flags.steps} steps, mean of seeds:")
-    for way, top1 in found.items():
-        print(f"  {way:24} {statistics.mean(top1):.1%} ({min(top1):.1%} to {max(top1):.1%})")
+                size = 5 * flags.per_class  # full batch
+                results[method].append(learn(data, workdir, flags.steps, size, seed=seed, **keys))
+            print(
+                f"seed {seed}:", *(f"{method} {top1[-1]:.1%}," for method, top1 in results.items())
+            )
+    print(f"5 to 9, {flags.per_class} images per class, {flags.steps} steps, mean of seeds:")
+    for method, top1 in results.items():
+        print(f"  {method:24} {statistics.mean(top1):.1%} ({min(top1):.1%} to {max(top1):.1%})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the kernels of a compiled program read and write, counted in the text of its HLO."""
+"""Memory traffic of the kernels of a compiled program, from the text of its HLO."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _BITS = re.compile(r"(?:bf|[sufc])(\d+)")
 _OPERAND = re.compile(r"%([\w.-]+)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
-# What names memory and moves none.
+# Operations without memory traffic.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 _ELSEWHERE = {"while", "conditional", "call"}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One launch: ``name``, ``kind`` ("fusion", "copy", a library's call, …) and bytes."""
+    """One kernel launch: name, kind ("fusion", "copy", a library call, …) and bytes."""
 
     name: str
     kind: str
@@ -32,38 +32,40 @@ class Kernel:
 
 
 def kernels(text: str) -> list[Kernel]:
-    """Of the entry computation of ``compiled.as_text()``, in order.
+    """Return the kernels of the entry computation of ``compiled.as_text()``, in order.
 
-    Each operand counts once and whole, each result once: memory's traffic where caches hold
-    nothing from one kernel to the next. A library's workspace (``u8``) does not count. What is not
-    understood is a ValueError: loops and conditionals, whose bodies stand elsewhere, and what is
-    begun by one instruction and ended by another.
+    Each operand and each result counts once and in full: the memory traffic if caches keep nothing
+    between kernels. Workspaces of libraries (``u8``) do not count.
+
+    Raises:
+      ValueError: the program has loops or conditionals, whose bodies are elsewhere, or asynchronous
+        instructions, or cannot be parsed.
     """
     entry = text[text.index("\nENTRY") + 1 :].splitlines()[1:]
     instructions = [_parts(line) for line in entry[: entry.index("}")]]
     types = {name: kind for name, kind, *_ in instructions}
-    found = []
-    for name, result, operation, operands, attributes in instructions:
+    result = []
+    for name, output, operation, operands, attributes in instructions:
         if operation in _ELSEWHERE or operation.endswith(("-start", "-done")):
-            raise ValueError(f"cannot count what {name} = {operation}(…) runs")
+            raise ValueError(f"cannot count the kernels inside {name} = {operation}(…)")
         if operation in _FREE:
             continue
         target = _TARGET.search(attributes or "")
         kind = target[1] if target else operation
         read = sum(size(types[operand]) for operand in set(_OPERAND.findall(operands)))
-        found.append(Kernel(name, kind, read, size(result, workspace=target is None)))
-    return found
+        result.append(Kernel(name, kind, read, size(output, workspace=target is None)))
+    return result
 
 
 def _parts(line: str) -> tuple[str, ...]:
-    """Name, type, operation, operands and attributes of an instruction."""
+    """Return name, type, operation, operands and attributes of an instruction."""
     if (match := _INSTRUCTION.match(line)) is None:
         raise ValueError(f"cannot read the instruction {line.strip()[:200]}")
     return match.groups()
 
 
 def size(kind: str, workspace: bool = True) -> int:
-    """Bytes of a type such as ``(bf16[8,4]{1,0}, u8[0]{0})``; with or without those of ``u8``."""
+    """Return the bytes of a type such as ``(bf16[8,4]{1,0}, u8[0]{0})``, or without ``u8``."""
     arrays = [array for array in _ARRAY.findall(kind) if workspace or array[0] != "u8"]
     return sum(
         _itemsize(dtype) * math.prod(int(length) for length in lengths.split(",") if length)
@@ -74,5 +76,5 @@ def size(kind: str, workspace: bool = True) -> int:
 def _itemsize(dtype: str) -> int:
     bits = 8 if dtype == "pred" else int((_BITS.fullmatch(dtype) or ["", "0"])[1])
     if bits == 0 or bits % 8:
-        raise ValueError(f"cannot tell the bytes of {dtype}")
+        raise ValueError(f"unknown size of {dtype}")
     return bits // 8

@@ -1,10 +1,10 @@
-"""What saving in the background costs: one save every 50 steps against none.
+"""Overhead of saving in the background: one checkpoint per 50 steps compared with none.
 
-    python benchmarks/checkpoint_cost.py [--rounds 5]
+    python benchmarks/studies/checkpoint_cost.py [--rounds 5]
 
-ResNet-18 with momentum at 32 pixels, batch 32, on one device; interleaved rounds of 50 steps, of
-which those that save hand the state to Checkpoints at their start, as the loop does, and end
-without waiting for it. Prints the medians, their ratio, and how long a save took in its thread.
+ResNet-18 with momentum at 32 pixels, batch 32, on one device; interleaved rounds of 50 steps.
+Rounds with a checkpoint start saving before their first step, as the loop does, and end without
+waiting for it. Prints the medians, their ratio, and the duration of a save in its thread.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 
@@ -33,10 +33,10 @@ def main():
     flags = parser.parse_args()
     host.keep_freed_memory()  # as train.main does
     model = create_model("resnet18", num_classes=10, stem="cifar")
-    step_config = trainer.make_task(model, augment=Augment(hflip=True))
+    step_config = trainer.make_step_config(model, augment=Augment(hflip=True))
     step = trainer.Step(step_config, trainer.random_batch(32, 32))
     step()
-    seconds = {"without": [], "with a save": []}
+    seconds = {"without": [], "with a checkpoint": []}
     saving = []
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder, max_to_keep=2) as checkpoints:
         for _ in range(flags.rounds):
@@ -57,9 +57,9 @@ def main():
     ratios = [with_ / without for without, with_ in zip(*seconds.values(), strict=True)]
     bytes_ = sum(leaf.nbytes for leaf in jax.tree.leaves(step.devices.fetch(step.state)))
     size = f"{bytes_ / 1e6:.0f} MB"
-    print(f"{STEPS} steps: {plain:.2f} s without, {saved:.2f} s with a save of {size}")
+    print(f"{STEPS} steps: {plain:.2f} s without, {saved:.2f} s with a checkpoint of {size}")
     spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    print(f"ratio of a round's two, median {statistics.median(ratios):.3f} ({spread})")
+    print(f"ratio within a round, median {statistics.median(ratios):.3f} ({spread})")
     print(f"a save took {statistics.median(saving):.2f} s in its thread")
 
 

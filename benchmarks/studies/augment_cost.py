@@ -1,11 +1,11 @@
-"""Times a training step with each augmentation, and with everything on, against the plain step.
+"""Training step with each augmentation, and with all, compared with no augmentation.
 
-    python benchmarks/augment_cost.py [TrivialAugment mixup …] [--rounds 15]
+    python benchmarks/studies/augment_cost.py [TrivialAugment mixup …] [--rounds 15]
         [--model resnet18] [--size 64] [--batch-size 32]
 
-Each way of training compiles its own step, which takes most of the time; names choose some. A
-round runs every step once; printed are the median over the rounds of a step's time over the
-plain step's in the same round, the median and the least time of a step, and the first step's.
+Each variant compiles its own step, which takes most of the time; names select variants. A round
+runs every step once. Prints the median over the rounds of the ratio to the plain step of the same
+round, the median and minimum time of a step, and the time of the first step.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 import numpy as np
@@ -30,34 +30,36 @@ PARTS = {
     "flip, pad-and-crop": dict(hflip=True, pad_crop=4),
     "vertical flip": dict(vflip=True),
     "TrivialAugment": dict(policy=trivial_augment()),
-    "RandAugment, 2 layers": dict(policy=rand_augment(2, 9)),
-    "colour jitter": dict(color_jitter=(0.4, 0.4, 0.4, 0.1)),
+    "RandAugment, 2 operations": dict(policy=rand_augment(2, 9)),
+    "color jitter": dict(color_jitter=(0.4, 0.4, 0.4, 0.1)),
     "cutout": dict(cutout=16),
     "random erasing": dict(random_erasing=0.25),
     "mixup": dict(mix=Mixup(mixup=0.2)),
     "cutmix": dict(mix=Mixup(cutmix=1.0)),
     "mixup or cutmix": dict(mix=Mixup(mixup=0.2, cutmix=1.0)),
 }
-EVERYTHING = "everything: those four, moving average, stochastic depth"
+EVERYTHING = "everything: those four, EMA, stochastic depth"
 USUAL = ("flip, pad-and-crop", "TrivialAugment", "random erasing", "mixup or cutmix")
 
 
 def settings():
-    """Fields of Augment by name: none, each, those of a modern recipe, all."""
+    """Return the fields of Augment by name: none, each, those of a modern recipe, all."""
     usual = {field: value for name in USUAL for field, value in PARTS[name].items()}
     everything = {field: value for part in PARTS.values() for field, value in part.items()}
     everything["policy"] = PARTS["TrivialAugment"]["policy"]
-    # The plain step twice: how far the second one's ratio is from 1 is the noise.
+    # The plain step twice: the deviation of the second ratio from 1 is the noise.
     together = {" + ".join(USUAL): usual, "all": everything, EVERYTHING: usual}
     return {"plain": {}, "plain again": {}} | PARTS | together
 
 
 class Timed:
-    """One way of training, with a state of its own."""
+    """The training step of one variant, with its own state."""
 
     def __init__(self, model, augment, size, batch_size, ema_decay=0.0):
         loss = make_loss("cross_entropy", smoothing=0.1)
-        step_config = trainer.make_task(model, augment=augment, loss=loss, ema_decay=ema_decay)
+        step_config = trainer.make_step_config(
+            model, augment=augment, loss=loss, ema_decay=ema_decay
+        )
         self.step = trainer.Step(step_config, trainer.random_batch(batch_size, size))
         self.first = self.seconds()
 
@@ -69,7 +71,9 @@ class Timed:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="beside the plain step; all unless given")
+    parser.add_argument(
+        "names", nargs="*", help="variants to compare with the plain step; default: all"
+    )
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -93,11 +97,11 @@ def main():
         {name: step.seconds() for name, step in all_steps.items()} for _ in range(flags.rounds)
     ]
     for name, step in all_steps.items():
-        mine = [1e3 * times[name] for times in rounds]
+        milliseconds = [1e3 * times[name] for times in rounds]
         ratio = np.median([times[name] / times["plain"] for times in rounds])
         print(
-            f"{ratio:6.3f} × plain  {np.median(mine):7.1f} ms  least {min(mine):7.1f} ms"
-            f"  first {step.first:5.1f} s  {name}"
+            f"{ratio:6.3f} × plain  {np.median(milliseconds):7.1f} ms"
+            f"  min {min(milliseconds):7.1f} ms  first {step.first:5.1f} s  {name}"
         )
 
 

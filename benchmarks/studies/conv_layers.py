@@ -1,11 +1,11 @@
-"""Each convolution of a network by itself: ours, XLA's own and PyTorch's, in milliseconds.
+"""Time of each convolution of a network: this library, XLA and PyTorch, in milliseconds.
 
-    python benchmarks/conv_layers.py --model resnet50 --size 224 --batch 4 --cores 1
+    python benchmarks/studies/conv_layers.py --model resnet50 --size 224 --batch 4 --cores 1
 
-Forward, gradient by the images and gradient by the kernel, float32, channels last; the shapes are
-those that the network's forward pass shows, each measured once and counted as often as it occurs.
-The least of some calls, the sides in turn. It tells where a training step's time goes; the step
-itself is train_step.py's.
+Forward pass, gradient with respect to the images and gradient with respect to the kernel, float32,
+channels last. Every shape in the network's forward pass is measured once and counted as often as it
+occurs. Minimum of several calls, with the sides interleaved. This shows where the time of a
+training step goes; train_step.py measures the step itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def main():
@@ -35,7 +35,7 @@ def main():
 
     host.keep_freed_memory()
     total = collections.Counter()
-    print("times, image and kernel, stride, groups: forward, by images, by kernel, in ms")
+    print("count, image, kernel, stride, groups: forward, gradients of images and kernel, in ms")
     for shape, count in convolutions(flags).items():
         x, kernel, stride, groups = shape
         line = f"{count:2} {x} {kernel} {stride} {groups:2}:"
@@ -45,24 +45,24 @@ def main():
                 total[side, pass_] += count * value
                 total[side, "all"] += count * value
         print(line, flush=True)
-    for side in ("ours", "plain", "torch"):
+    for side in ("ours", "xla", "torch"):
         passes = ("forward", "images", "kernel", "all")
         print(f"{side:6}", ", ".join(f"{name} {total[side, name]:.0f}" for name in passes), "ms")
 
 
 def convolutions(flags) -> dict[tuple, int]:
-    """Image, kernel, stride and groups of each convolution, and how often it occurs."""
+    """Return the number of convolutions of each image shape, kernel shape, stride and groups."""
     import jax
     import jax.numpy as jnp
 
     from flax_resnet import create_model, layers
 
-    found = collections.Counter()
-    plain = layers.ops.conv_general_dilated
+    counts = collections.Counter()
+    original = layers.ops.conv_general_dilated
 
-    def note(x, kernel, strides, padding, *arguments, feature_group_count=1, **options):
-        found[x.shape, kernel.shape, strides[0], feature_group_count] += 1
-        return plain(
+    def record(x, kernel, strides, padding, *arguments, feature_group_count=1, **options):
+        counts[x.shape, kernel.shape, strides[0], feature_group_count] += 1
+        return original(
             x,
             kernel,
             strides,
@@ -72,15 +72,16 @@ def convolutions(flags) -> dict[tuple, int]:
             **options,
         )
 
-    layers.ops.conv_general_dilated = note
+    layers.ops.conv_general_dilated = record
     model = create_model(flags.model, **({"stem": flags.stem} if flags.stem else {}))
     images = jnp.zeros((flags.batch, flags.size, flags.size, 3))
     jax.eval_shape(model.init, jax.random.key(0), images)
-    layers.ops.conv_general_dilated = plain
-    return found
+    layers.ops.conv_general_dilated = original
+    return counts
 
 
 def measure(shape, calls: int) -> dict[str, list[float]]:
+    """Return the times of forward pass and both gradients by side."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -104,15 +105,15 @@ def measure(shape, calls: int) -> dict[str, list[float]]:
     arrays = [jnp.asarray(array) for array in (x, kernel, gradient)]
 
     def passes():
-        of_x = jax.jit(lambda x, k, g: jax.vjp(lambda x: conv(x, k), x)[1](g)[0])
-        of_kernel = jax.jit(lambda x, k, g: jax.vjp(lambda k: conv(x, k), k)[1](g)[0])
+        x_gradient = jax.jit(lambda x, k, g: jax.vjp(lambda x: conv(x, k), x)[1](g)[0])
+        kernel_gradient = jax.jit(lambda x, k, g: jax.vjp(lambda k: conv(x, k), k)[1](g)[0])
         forward = jax.jit(lambda x, k, g: conv(x, k))
-        compiled = [f.lower(*arrays).compile() for f in (forward, of_x, of_kernel)]
+        compiled = [f.lower(*arrays).compile() for f in (forward, x_gradient, kernel_gradient)]
         return [lambda f=f: f(*arrays).block_until_ready() for f in compiled]
 
     sides = {"ours": passes()}
     with ops.use_xla_ops():
-        sides["plain"] = passes()
+        sides["xla"] = passes()
     last = torch.channels_last
     tx, tg = (
         torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=last)
@@ -120,9 +121,9 @@ def measure(shape, calls: int) -> dict[str, list[float]]:
     )
     tk = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous(memory_format=last)
 
-    def backward(by_images, by_kernel):
+    def backward(images_gradient, kernel_gradient):
         settings = ([stride] * 2, [pad] * 2, [1, 1], False, [0, 0], groups)
-        mask = [by_images, by_kernel, False]
+        mask = [images_gradient, kernel_gradient, False]
         return torch.ops.aten.convolution_backward(tg, tx, tk, None, *settings, mask)
 
     sides["torch"] = [
@@ -130,14 +131,14 @@ def measure(shape, calls: int) -> dict[str, list[float]]:
         lambda: backward(True, False),
         lambda: backward(False, True),
     ]
-    least = {side: [float("inf")] * 3 for side in sides}
+    best = {side: [float("inf")] * 3 for side in sides}
     for _ in range(calls + 1):
         for side, functions in sides.items():
             for i, function in enumerate(functions):
                 began = time.perf_counter()
                 function()
-                least[side][i] = min(least[side][i], (time.perf_counter() - began) * 1e3)
-    return least
+                best[side][i] = min(best[side][i], (time.perf_counter() - began) * 1e3)
+    return best
 
 
 if __name__ == "__main__":
