@@ -1,7 +1,5 @@
 """The log of images that cannot be decoded."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The data set that the configuration names."""
 
-from __future__ import annotations
-
 from train.data import tfds_source
 from train.data.image_folder import open_folder
 from train.data.source import DataSource

@@ -5,8 +5,6 @@
 the training images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -5,8 +5,6 @@ a fraction is held out for evaluation. Images are recognized by their file exten
 case; names that begin with a dot are skipped. Symbolic links are followed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence

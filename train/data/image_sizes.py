@@ -1,7 +1,5 @@
 """The schedule of the training image size."""
 
-from __future__ import annotations
-
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 

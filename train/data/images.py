@@ -1,7 +1,5 @@
 """Resizing, encoding and headers of uint8 images, with OpenCV and Pillow."""
 
-from __future__ import annotations
-
 import io
 
 import cv2

@@ -1,7 +1,5 @@
 """Data that fit in memory: all images in one uint8 array on the device, gathered by the step."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,10 +1,8 @@
 """Training and evaluation batches of one split."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -107,7 +105,7 @@ class DataLoader:
         """Device memory of the cached images in GiB; 0 if the split is streamed."""
         return self._gib if self.cached_on_device else 0.0
 
-    def load(self, corrupt_records: CorruptRecords | None = None) -> DataLoader:
+    def load(self, corrupt_records: CorruptRecords | None = None) -> Self:
         """Decode the images to cache, if any, and return the loader.
 
         Args:

@@ -1,11 +1,9 @@
 """Prefetching in a thread."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 _END = object()
 
@@ -52,7 +50,7 @@ class Prefetcher(Iterator):
         self._closed.set()
         self._thread.join()
 
-    def __enter__(self) -> Prefetcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

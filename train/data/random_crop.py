@@ -1,7 +1,5 @@
 """Random-resized crops, on the host."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

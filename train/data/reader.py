@@ -1,7 +1,5 @@
 """Decoding of records, with the next record in place of a corrupt one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -4,8 +4,6 @@ No state is kept between steps, so a run can resume at any step, and all ways of
 data (cached or streamed, any number of workers) yield the same batches.
 """
 
-from __future__ import annotations
-
 import itertools
 import threading
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The records of one split of a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Data that do not fit in memory: decoded on the host by Grain, batch by batch."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -51,8 +49,7 @@ def stream(
     if workers:
         _mark_flags_parsed()
         loaded = loaded.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers),
-            worker_init_fn=_init_worker,
+            grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_init_worker
         )
     iterator = iter(loaded)
     try:

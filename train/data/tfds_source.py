@@ -1,7 +1,5 @@
 """Data sets prepared by TFDS (TensorFlow Datasets), read without TensorFlow."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -6,8 +6,6 @@ a scan of all records before it. Each file is scanned once, and its offsets are 
 user's cache.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

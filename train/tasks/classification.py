@@ -5,8 +5,6 @@ The target of a record is its class, or two classes with their weights if images
 accuracy.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

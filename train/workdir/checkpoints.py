@@ -5,14 +5,12 @@ Every step is a folder that any Orbax user can restore. In addition it holds a m
 removed before the new one was read back and compared.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -161,7 +159,7 @@ class Checkpoints:
             f" {self.folder}, or start a new run in another --workdir"
         ) from error
 
-    def __enter__(self) -> Checkpoints:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

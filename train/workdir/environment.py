@@ -1,7 +1,5 @@
 """The software and hardware of a run, to reproduce it and to compare processes."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.metadata

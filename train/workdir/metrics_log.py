@@ -1,14 +1,12 @@
 """The metrics of a run on disk: metrics.jsonl and TensorBoard events."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -46,7 +44,7 @@ class MetricsLog:
             self._file.flush()
             self._events.write(row)
 
-    def __enter__(self) -> MetricsLog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -4,8 +4,6 @@
 ``sessions.jsonl`` one line per start with the software and hardware it used.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime

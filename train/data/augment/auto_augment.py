@@ -7,8 +7,6 @@ pointwise operations, and a blend for the others. That costs little compared wit
 step, and vectorized branches would all run anyway.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import jax

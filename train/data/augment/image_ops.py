@@ -4,8 +4,6 @@ Each is equivalent to the operation of the same name in Pillow and torchvision. 
 results between two levels are rounded down where those libraries do so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

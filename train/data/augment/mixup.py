@@ -11,8 +11,6 @@ Each pair has its own random numbers; timm's default samples once per batch. The
 an example is the same; a batch covers the whole range of mixtures instead of one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Every example has its own random key, so its augmentation does not depend on the
 the batch over devices. Images stay uint8 until the step normalizes them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

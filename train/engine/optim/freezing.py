@@ -1,7 +1,5 @@
 """Selection of the modules that keep their parameters and batch statistics."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Iterable
 

@@ -1,17 +1,13 @@
 """Optimizers, composed of Optax transformations."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from train.runtime.config_dict import ConfigDict
 
 DECOUPLED = ("adamw", "lamb")  # weight decay is not part of the gradient
 
