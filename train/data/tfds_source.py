@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -50,13 +51,12 @@ def open_prepared(name: str, folder: str, split: str) -> DataSource:
 def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
     from train.data.digits import SklearnDigits
 
-    def open_builder() -> SklearnDigits:
-        return SklearnDigits(data_dir=folder, file_format="array_record")
-
+    open_builder = partial(SklearnDigits, data_dir=folder, file_format="array_record")
+    tfds.disable_progress_bar()
     try:
         builder = open_builder()
         if not builder.is_prepared():
-            with contextlib.redirect_stdout(None), _no_tfds_bars():
+            with contextlib.redirect_stdout(None):
                 builder.download_and_prepare()
         return builder
     except OSError as error:
@@ -67,13 +67,6 @@ def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
             f"cannot write the digits to {folder!r} ({error}); set"
             " --config.dataset.data_dir=FOLDER to a writable folder"
         ) from error
-
-
-@contextlib.contextmanager
-def _no_tfds_bars():
-    tfds.disable_progress_bar()
-    try:
-        yield
     finally:
         tfds.enable_progress_bar()
 
@@ -163,11 +156,9 @@ def _not_prepared(builder: tfds.core.DatasetBuilder, folder: str) -> str:
 def incomplete(builder: tfds.core.DatasetBuilder, folder: str) -> str | None:
     """Return the error message for a directory that exists but is not prepared, else None."""
     path = builder.data_path
-    if path.exists() and any(path.iterdir()) and not builder.is_prepared():
-        return (
-            f"{path} has no dataset_info.json and is incomplete; {_prepare_again(builder, folder)}"
-        )
-    return None
+    if builder.is_prepared() or not path.exists() or not any(path.iterdir()):
+        return None
+    return f"{path} has no dataset_info.json and is incomplete; {_prepare_again(builder, folder)}"
 
 
 def _prepared_versions(path: epath.Path) -> list[str]:
@@ -236,22 +227,21 @@ def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Seq
 def _check_array_records(files: dict[str, int]) -> None:
     """Raise RunError for missing and truncated files, which reading would find only later."""
 
-    def check(path: str, expected: int) -> None:
+    def check(path: str) -> None:
         if "://" in path:
             return
-        records = 0 if os.path.exists(path) else None
+        if not os.path.exists(path):
+            raise damaged_file(path, "is missing")
+        records = 0
         with contextlib.suppress(RuntimeError):  # from closing a damaged file
             reader = ArrayRecordReader(path)
             records = reader.num_records() if reader.ok() else records
             reader.close()
-        if records != expected:
-            if records is None:
-                raise damaged_file(path, "is missing")
-            raise damaged_file(path, f"is damaged ({records:,} of {expected:,} records)")
+        if records != files[path]:
+            raise damaged_file(path, f"is damaged ({records:,} of {files[path]:,} records)")
 
     with ThreadPoolExecutor(16) as pool:
-        for _ in pool.map(check, *zip(*files.items(), strict=True)):
-            pass
+        list(pool.map(check, files))
 
 
 class Examples(Sequence):

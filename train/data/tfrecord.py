@@ -6,6 +6,7 @@ a scan of all records before it. Each file is scanned once, and its offsets are 
 user's cache.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -13,12 +14,13 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from flax_resnet.files import write_atomically
 from train.runtime.errors import RunError
 from train.runtime.files import user_cache_dir
 
@@ -27,15 +29,6 @@ FOOTER = 4  # bytes of the data's CRC
 THREADS = 16  # for scanning files; they mostly wait for the disk
 MAX_OPEN_FILES = 200  # ImageNet has 1,024, the limit of many systems for all files
 CACHE_VERSION = 1
-
-
-class Part(Protocol):
-    """A range of records of one file: TFDS's FileInstruction."""
-
-    filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
 
 
 class TFRecordFiles(Sequence):
@@ -47,29 +40,28 @@ class TFRecordFiles(Sequence):
     the GIL, so a page fault would stop every thread, and 1,024 maps keep 1,024 files open.
 
     Args:
-      parts: the records to read of each file, in order.
+      parts: the records to read of each file, in order, as TFDS's FileInstructions.
 
     Raises:
       RunError: a file is missing or damaged, or has another number of records than expected.
     """
 
-    def __init__(self, parts: Iterable[Part]):
+    def __init__(self, parts: Iterable[Any]):
         self._parts = [part for part in parts if part.take]
         expected = {part.filename: part.examples_in_shard for part in self._parts}
         starts = dict(zip(expected, _index_all(list(expected.items())), strict=True))
         self._ends = np.cumsum([part.take for part in self._parts])
         # Offsets of each record and of the one after it.
-        selected = [
-            (starts[part.filename], slice(part.skip, part.skip + part.take + 1))
-            for part in self._parts
-        ]
-        self._begin = _concatenate([offsets[records][:-1] for offsets, records in selected])
-        self._next = _concatenate([offsets[records][1:] for offsets, records in selected])
+        pairs = [np.empty((0, 2), np.uint64)]
+        for part in self._parts:
+            offsets = starts[part.filename][part.skip : part.skip + part.take + 1]
+            pairs.append(np.stack([offsets[:-1], offsets[1:]], axis=1))
+        self._offsets = np.concatenate(pairs)
         self._open_files()
 
     def _open_files(self) -> None:
         # An evicted file is closed once no thread reads it.
-        self._open = functools.lru_cache(MAX_OPEN_FILES)(_open)
+        self._open = functools.lru_cache(MAX_OPEN_FILES)(_File)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_open"}
@@ -79,7 +71,7 @@ class TFRecordFiles(Sequence):
         self._open_files()
 
     def __len__(self) -> int:
-        return len(self._begin)
+        return len(self._offsets)
 
     def __getitem__(self, index: int) -> bytes:
         """Return the data of record ``index``."""
@@ -88,11 +80,11 @@ class TFRecordFiles(Sequence):
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         path = self.path(index)
-        begin, end = int(self._begin[index]), int(self._next[index])
+        begin, end = self._offsets[index].tolist()
         try:
             record = self._open(path).read(begin, end - begin - FOOTER)
         except FileNotFoundError:
-            raise _missing(path) from None
+            raise damaged_file(path, "is missing") from None
         except OSError as error:
             raise RunError(f"cannot read {path}: {error}") from error
         if record[:8] != (end - begin - HEADER - FOOTER).to_bytes(8, "little"):
@@ -104,51 +96,40 @@ class TFRecordFiles(Sequence):
         return self._parts[int(np.searchsorted(self._ends, index, side="right"))].filename
 
 
-def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.empty(0, np.uint64), *arrays])
-
-
 # Positioned reads --------------------------------------------------------------------------
 
 
-class _LocalFile:
-    """A local file; any number of threads may read at once."""
+class _File:
+    """A file from which any number of threads may read at once.
+
+    Files that are not local, such as those in buckets, are opened by epath.
+    """
 
     def __init__(self, path: str):
-        self._descriptor = None
-        self._descriptor = os.open(path, os.O_RDONLY)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``offset``, fewer at the end of the file."""
-        data = os.pread(self._descriptor, length, offset)
-        while len(data) < length:  # Linux returns at most 2 GiB, less if interrupted
-            more = os.pread(self._descriptor, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
-
-    def __del__(self):
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-
-
-class _RemoteFile:
-    """The same for files that epath opens, such as those in buckets."""
-
-    def __init__(self, path: str):
-        self._file = epath.Path(path).open("rb")
+        self._local = "://" not in path and hasattr(os, "pread")  # not on Windows
+        self._file = open(path, "rb", buffering=0) if self._local else epath.Path(path).open("rb")
         self._lock = threading.Lock()
 
     def read(self, offset: int, length: int) -> bytes:
-        # A file of fsspec would read ahead 5 MB, which is useless for random access.
-        system = getattr(self._file, "fs", None)
-        if system is not None and hasattr(system, "cat_file"):
-            return system.cat_file(self._file.path, start=offset, end=offset + length)
-        return self.read_sequentially(offset, length)
+        """Return ``length`` bytes from ``offset``, fewer at the end of the file."""
+        if not self._local:
+            # A file of fsspec would read ahead 5 MB, which is useless for random access.
+            system = getattr(self._file, "fs", None)
+            if hasattr(system, "cat_file"):
+                return system.cat_file(self._file.path, start=offset, end=offset + length)
+            return self.read_sequentially(offset, length)
+        file, data = self._file.fileno(), os.pread(self._file.fileno(), length, offset)
+        # Linux returns at most 2 GiB, less if interrupted.
+        while len(data) < length and (
+            more := os.pread(file, length - len(data), offset + len(data))
+        ):
+            data += more
+        return data
 
     def read_sequentially(self, offset: int, length: int) -> bytes:
-        """Return the same as ``read``, faster for increasing offsets."""
+        """Return the same as ``read``, faster for increasing offsets of files not local."""
+        if self._local:
+            return self.read(offset, length)
         with self._lock:
             self._file.seek(offset)
             return self._file.read(length)
@@ -156,11 +137,6 @@ class _RemoteFile:
     def __del__(self):
         if hasattr(self, "_file"):
             self._file.close()
-
-
-def _open(path: str) -> _LocalFile | _RemoteFile:
-    local = "://" not in path and hasattr(os, "pread")  # not on Windows
-    return _LocalFile(path) if local else _RemoteFile(path)
 
 
 # Offsets of records ------------------------------------------------------------------------
@@ -184,15 +160,14 @@ def _index(path: str, records: int) -> np.ndarray:
     """Return the offsets of a file's records and of its end: uint64 ``(records + 1,)``."""
     try:
         stat = epath.Path(path).stat()
-        key = (CACHE_VERSION, stat.length, _modified_at(path, stat.mtime))
+        modified = int(stat.mtime) if "://" in path else os.stat(path).st_mtime_ns
+        key = (CACHE_VERSION, stat.length, modified)
         starts = _from_cache(path, key)
         if starts is None:
-            file = _open(path)
-            read = file.read if isinstance(file, _LocalFile) else file.read_sequentially
-            starts = _scan(read, stat.length, path)
+            starts = _scan(_File(path).read_sequentially, stat.length, path)
             _to_cache(path, key, starts)
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise damaged_file(path, "is missing") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error}") from error
     if len(starts) != records + 1:
@@ -200,11 +175,6 @@ def _index(path: str, records: int) -> np.ndarray:
             path, f"has {len(starts) - 1:,} records but dataset_info.json lists {records:,}"
         )
     return starts
-
-
-def _modified_at(path: str, seconds: int) -> int:
-    """Return the modification time: in nanoseconds for local files, else ``seconds``."""
-    return os.stat(path).st_mtime_ns if "://" not in path else int(seconds)
 
 
 def _scan(read: Callable[[int, int], bytes], size: int, path: str) -> np.ndarray:
@@ -224,10 +194,6 @@ def _scan(read: Callable[[int, int], bytes], size: int, path: str) -> np.ndarray
     if position != size:
         raise damaged_file(path, f"ends in the middle of record {max(len(headers) - 1, 0):,}")
     return np.array(starts, np.uint64)
-
-
-def _missing(path: str) -> RunError:
-    return damaged_file(path, "is missing")
 
 
 def damaged_file(path: str, problem: str) -> RunError:
@@ -256,13 +222,9 @@ def masked_crc(data: np.ndarray) -> np.ndarray:
 # Cache: per data file, one file of two lines (its state, a checksum) and the offsets ---------
 
 
-def cache_folder() -> str:
-    """Return the directory of the cached offsets; any file in it may be deleted."""
-    return user_cache_dir("tfrecord")
-
-
 def _cache_path(path: str) -> str:
-    return os.path.join(cache_folder(), hashlib.sha256(path.encode()).hexdigest()[:32])
+    """Return the path of a file's cached offsets, which may be deleted at any time."""
+    return user_cache_dir("tfrecord", hashlib.sha256(path.encode()).hexdigest()[:32])
 
 
 def _cache_header(key: tuple[int, ...], numbers: bytes) -> bytes:
@@ -282,12 +244,7 @@ def _from_cache(path: str, key: tuple[int, ...]) -> np.ndarray | None:
 
 def _to_cache(path: str, key: tuple[int, ...], starts: np.ndarray) -> None:
     target = _cache_path(path)
-    temporary = f"{target}.{os.getpid()}.{threading.get_ident()}"
     numbers = starts.astype("<u8").tobytes()
-    try:
-        os.makedirs(cache_folder(), exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(_cache_header(key, numbers) + numbers)
-        os.replace(temporary, target)
-    except OSError:  # a full disk or no home directory: the next run scans again
-        return
+    with contextlib.suppress(OSError):  # a full disk or no home directory: scan again next time
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        write_atomically(target, _cache_header(key, numbers) + numbers)

@@ -114,7 +114,7 @@ class Part:
     def __init__(self, filename):
         self.filename, self.skip = filename, 0
         size = os.path.getsize(filename)
-        starts = tfrecord._scan(tfrecord._LocalFile(filename).read, size, filename)
+        starts = tfrecord._scan(tfrecord._File(filename).read, size, filename)
         self.take = self.examples_in_shard = len(starts) - 1
 
 

@@ -72,7 +72,7 @@ def test_event_files_of_tensorboard_are_scanned(tmp_path):
             writer.add_scalar("loss", 1.0, step)
     (path,) = map(str, (tmp_path / "log").iterdir())
     size = os.path.getsize(path)
-    starts = tfrecord._scan(tfrecord._LocalFile(path).read, size, path)
+    starts = tfrecord._scan(tfrecord._File(path).read, size, path)
     assert len(starts) == 1 + 1 + 20 and starts[-1] == size
 
 
@@ -155,10 +155,11 @@ def test_buckets_are_read_through_epath(place, bucket, cache, monkeypatch):
         open_prepared(NAME, bucket, "train")
 
 
-def test_files_that_can_only_seek_are_read(tmp_path):
+def test_files_that_can_only_seek_are_read(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "pread")
     path = tmp_path / "file"
     path.write_bytes(bytes(range(200)))
-    file = tfrecord._RemoteFile(str(path))
+    file = tfrecord._File(str(path))
     assert not hasattr(file._file, "fs")
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda start: file.read(start, 5), range(190)))
