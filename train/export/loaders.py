@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -86,11 +85,7 @@ def _flax_resnet_loader(run: Run, note: str) -> Loader:
 
 
 def _import_error(imports: Sequence[str]) -> str:
-    """Return why modules cannot be imported, or ""; tries it in a subprocess, as they are large."""
-    for name in imports:
-        package = name.partition(".")[0]
-        if importlib.util.find_spec(package) is None:
-            return f"{package} is not installed"
+    """Return why modules cannot be imported, or ""; in a subprocess, since they are large."""
     if not imports:
         return ""
     command = [sys.executable, "-c", f"import {', '.join(imports)}"]
@@ -136,7 +131,7 @@ def _torch_code(run: Run, library: str, file: str, images: str) -> str:
             if library == "torchvision"
             else f'timm.create_model("{name}", num_classes={classes})'
         )
-    activation = "sigmoid(logits)" if _is_binary(run) else "softmax(logits, dim=1)"
+    activation = "sigmoid(logits)" if is_binary(run) else "softmax(logits, dim=1)"
     lines = [
         "import torch",
         imports,
@@ -159,7 +154,7 @@ def _flax_resnet_code(run: Run, file: str, images: str) -> str:
     name = run.config["model.name"]
     fields = {"num_classes": run.model.num_classes} | changed_fields(run.model, name)
     arguments = ", ".join(f"{field}={value!r}" for field, value in fields.items())
-    activation = "sigmoid" if _is_binary(run) else "softmax"
+    activation = "sigmoid" if is_binary(run) else "softmax"
     return f"""\
 import jax
 from flax_resnet import create_model, load_weights
@@ -175,5 +170,6 @@ probabilities = jax.nn.{activation}(logits)
 """
 
 
-def _is_binary(run: Run) -> bool:
+def is_binary(run: Run) -> bool:
+    """Return whether the classes have independent probabilities (sigmoid)."""
     return run.config.get("loss") == "binary_cross_entropy"

@@ -10,7 +10,7 @@ from typing import Any
 from flax_resnet import summarize
 from flax_resnet.runs import Run
 from train.config.keys import KEYS
-from train.export.loaders import Loader
+from train.export.loaders import Loader, is_binary
 from train.workdir import environment, run_files
 from train.workdir.metrics_log import read_rows
 
@@ -47,7 +47,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             f"- {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds per"
             f" image of {size}×{size} pixels",
             "- input: RGB images of that size",
-            f"- output: {'' if _uses_softmax(run) else 'independent '}probabilities of"
+            f"- output: {'independent ' if is_binary(run) else ''}probabilities of"
             f" {run.model.num_classes} classes",
             "",
             "## Data",
@@ -123,10 +123,6 @@ def _weights(run: Run) -> str:
     if not run.config.get("ema.decay"):
         return ""
     return ", the moving average of the weights" if run.weights == "ema" else ", the raw weights"
-
-
-def _uses_softmax(run: Run) -> bool:
-    return run.config.get("loss") != "binary_cross_entropy"
 
 
 def _classes(run: Run) -> str:
