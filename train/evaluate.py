@@ -1,7 +1,5 @@
 """Evaluate a run: python -m train.evaluate --workdir DIR [--step last|best|N] […]."""
 
-from __future__ import annotations
-
 import argparse
 import os
 
@@ -19,29 +17,15 @@ def main() -> int:
     )
     add_checkpoint_flags(parser)
     parser.add_argument("--split", default="", help="another split of the run's data set")
-    parser.add_argument(
-        "--dataset",
-        default="",
-        metavar="NAME",
-        help="another data set with the same classes: digits, folder or tfds:NAME",
-    )
+    dataset = "another data set with the same classes: digits, folder or tfds:NAME"
+    parser.add_argument("--dataset", default="", metavar="NAME", help=dataset)
     parser.add_argument("--data_dir", default="", metavar="DIR", help="folder of that data set")
-    parser.add_argument(
-        "--tta",
-        choices=("flip",),
-        default="",
-        help="test-time augmentation: average the logits of each image and its mirror image",
-    )
-    parser.add_argument(
-        "--predictions",
-        metavar="FILE",
-        help="write the prediction of each image: .csv, or .npz with all probabilities",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help="folder of evaluation.json, charts and report; default: in the workdir",
-    )
+    tta = "test-time augmentation: average the logits of each image and its mirror image"
+    parser.add_argument("--tta", choices=("flip",), default="", help=tta)
+    predictions = "write the prediction of each image: .csv, or .npz with all probabilities"
+    parser.add_argument("--predictions", metavar="FILE", help=predictions)
+    output = "folder of evaluation.json, charts and report; default: in the workdir"
+    parser.add_argument("--output", metavar="DIR", help=output)
     distributed.add_flags(parser)
     flags = parser.parse_args()
     distributed.connect(flags)

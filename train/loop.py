@@ -35,7 +35,7 @@ from train.reporting.run_report import LiveReport
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
-from train.runtime.formatting import MAX_CAPTION, truncate
+from train.runtime.formatting import MAX_CAPTION, format_percent, truncate
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import run_files
@@ -414,5 +414,5 @@ def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
             result.append(names[label])
         else:
             parts = sorted([(weight, label), (1 - weight, other)], reverse=True)
-            result.append("\n".join(f"{names[i]} {part:.0%}" for part, i in parts))
+            result.append("\n".join(f"{names[i]} {format_percent(part, 0)}" for part, i in parts))
     return result

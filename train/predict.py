@@ -30,13 +30,14 @@ if TYPE_CHECKING:  # importing JAX takes a second
 MAX_BATCH_SIZE = 32
 CSV_HEADER = ("file", "rank", "class", "probability", "error")
 _MAX_STEM_BYTES = 200
+_Classes = list[tuple[str, float]]
 
 
 class Prediction(NamedTuple):
     """The most probable classes of a file as ``(class, probability)``, or an error."""
 
     file: str
-    classes: list[tuple[str, float]]
+    classes: _Classes
     error: str | None = None
 
 
@@ -56,12 +57,9 @@ def main() -> int:
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object per line")
-    form.add_argument("--csv", action="store_true", help=f"print {','.join(CSV_HEADER)}")
-    parser.add_argument(
-        "--explain",
-        metavar="DIR",
-        help="write Grad-CAM maps there: the regions that support the most probable class",
-    )
+    form.add_argument("--csv", action="store_true", help="print " + ",".join(CSV_HEADER))
+    explain = "write Grad-CAM maps there: the regions that support the most probable class"
+    parser.add_argument("--explain", metavar="DIR", help=explain)
     flags = parser.parse_intermixed_args()  # flags may stand between the files
     if flags.topk < 1:
         raise UsageError(f"--topk must be at least 1, not {flags.topk}")
@@ -98,20 +96,19 @@ def find_files(paths: Sequence[str], explain: str | None = None) -> list[str]:
     """
     from train.data.image_folder import list_images
 
-    explain_prefix = None if explain is None else os.path.join(os.path.abspath(explain), "")
+    skipped = explain and os.path.join(os.path.abspath(explain), "")
     files: dict[str, None] = {}
     for path in paths:
-        if not os.path.isdir(path):
-            files[path] = None  # if it cannot be read, that is reported later
-            continue
-        try:
-            images = sorted(list_images(path, dangling=True))
-        except OSError as error:
-            raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
-        if not images:
-            raise RunError(f"{path!r} has no images, by the extensions of its files")
-        if explain_prefix is not None:
-            images = [f for f in images if not os.path.abspath(f).startswith(explain_prefix)]
+        images = [path]  # if a file cannot be read, that is reported later
+        if os.path.isdir(path):
+            try:
+                images = sorted(list_images(path, dangling=True))
+            except OSError as error:
+                raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
+            if not images:
+                raise RunError(f"{path!r} has no images, by the extensions of its files")
+            if skipped:
+                images = [f for f in images if not os.path.abspath(f).startswith(skipped)]
             if not images:
                 raise UsageError(
                     f"all images in {path!r} are in the folder of --explain, which is skipped;"
@@ -167,22 +164,18 @@ def predict_files(
                     yield Prediction(file, [], square)
                     continue
                 file_logits, file_probabilities, heat = next(results)
-                if not np.isfinite(file_probabilities).all():
-                    yield Prediction(file, [], f"{file}: the output of the network is not finite")
-                    continue
-                classes = most_probable(run, file_logits, file_probabilities, topk)
                 try:
+                    if not np.isfinite(file_probabilities).all():
+                        raise RunError("the output of the network is not finite")
+                    classes = most_probable(run, file_logits, file_probabilities, topk)
                     if explanations is not None:
                         explanations.write(file, square, heat, classes)
+                    yield Prediction(file, classes)
                 except RunError as error:
                     yield Prediction(file, [], f"{file}: {error}")
-                    continue
-                yield Prediction(file, classes)
 
 
-def most_probable(
-    run: Run, logits: np.ndarray, probabilities: np.ndarray, topk: int
-) -> list[tuple[str, float]]:
+def most_probable(run: Run, logits: np.ndarray, probabilities: np.ndarray, topk: int) -> _Classes:
     """Return the ``topk`` most probable classes, or all if there are fewer.
 
     They are ordered by their logits, because several sigmoids may round to 1.
@@ -202,9 +195,7 @@ class Explanations:
         with writing(folder):
             os.makedirs(folder, exist_ok=True)
 
-    def write(
-        self, file: str, square: np.ndarray, heat: np.ndarray, classes: list[tuple[str, float]]
-    ) -> None:
+    def write(self, file: str, square: np.ndarray, heat: np.ndarray, classes: _Classes) -> None:
         """Write an image; further files of the same name get a number."""
         from train.reporting.plots import draw_explanation
         from train.runtime.files import writing

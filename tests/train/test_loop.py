@@ -118,8 +118,8 @@ def test_captions_of_mixed_images_name_both_classes_with_weights():
     label, other = np.array([0, 1, 1, 2]), np.array([1, 0, 1, 0])
     targets = Targets(label, other, np.float32([0.8, 0.3, 0.5, 1.0]))
     assert loop.captions(targets, names) == [
-        "cat 80%\ndog 20%",
-        "cat 70%\ndog 30%",
+        "cat 80 %\ndog 20 %",
+        "cat 70 %\ndog 30 %",
         "dog",
         "a bird of paradise",
     ]

@@ -90,7 +90,7 @@ def test_console_output(run):
     assert "digits, 1,437 training and 360 evaluation images of 8×8, 10 classes" in out
     assert "resnet20, 75,290 parameters, float32, on 1 cpu device, 64 images each" in out
     assert "66 steps of 64 images, 22 per epoch, 3 epochs" in out
-    assert "each epoch leaves out 29 images (2.0%)" in out
+    assert "each epoch leaves out 29 images (2.0 %)" in out
     assert "compiling…" in out and "left\n" in out and "images/s" in out
     assert "0.1 after a warm-up of 16 steps, cosine" in out
     assert "note: warm-up shortened from 110 to 16 steps, at most 25% of a run of 66" in out

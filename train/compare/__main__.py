@@ -1,7 +1,5 @@
 """Compare runs: python -m train.compare RUN… [--output FILE]."""
 
-from __future__ import annotations
-
 import os
 import sys
 

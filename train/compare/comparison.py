@@ -1,12 +1,10 @@
 """Comparison of several runs: results, curves, and the keys that differ."""
 
-from __future__ import annotations
-
 import os
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import mean, stdev
 from typing import Any
 
 from flax_resnet.files import write_atomically
@@ -20,9 +18,10 @@ from train.runtime.formatting import format_percent
 from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
+_percent = partial(format_percent, decimals=2)
 _RESULTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # key, title, format
-    ("eval/top1", "top-1", partial(format_percent, decimals=2)),
-    ("eval/top5", "top-5", partial(format_percent, decimals=2)),
+    ("eval/top1", "top-1", _percent),
+    ("eval/top5", "top-5", _percent),
     ("eval/loss", "loss", "{:.4f}".format),
 )
 
@@ -52,11 +51,6 @@ class RunSummary:
         """The last evaluation."""
         evaluated = evaluated_rows(self.rows)
         return evaluated[-1] if evaluated else {}
-
-    @property
-    def best(self) -> float | None:
-        """The best top-1 accuracy of all evaluations."""
-        return max((row["eval/top1"] for row in evaluated_rows(self.rows)), default=None)
 
 
 def read(path: str) -> RunSummary:
@@ -91,12 +85,8 @@ def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     """Return groups of runs that differ only in the seed and in neutral keys."""
     groups: dict[tuple, list[RunSummary]] = {}
     for run in runs:
-        same = tuple(
-            (name, run.values[name])
-            for name, key in KEYS.items()
-            if not key.neutral and name != "seed"
-        )
-        groups.setdefault(same, []).append(run)
+        names = (name for name, key in KEYS.items() if not key.neutral and name != "seed")
+        groups.setdefault(tuple(run.values[name] for name in names), []).append(run)
     return list(groups.values())
 
 
@@ -108,73 +98,65 @@ def mark_duplicates(runs: Sequence[RunSummary]) -> None:
     for group in grouped(runs):
         first: dict[int, RunSummary] = {}
         for run in group:
-            if not run.remark and first.setdefault(run.values["seed"], run) is not run:
-                other = first[run.values["seed"]].name
+            if run.remark:
+                continue
+            other = first.setdefault(run.values["seed"], run)
+            if other is not run:
                 run.remark = (
-                    f"has the configuration and seed of {other!r} and is excluded from means"
+                    f"has the configuration and seed of {other.name!r} and is excluded from means"
                 )
 
 
 def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
     """Return the keys that differ, with the value of each run; neutral keys come last."""
-    different = [
-        (name, [run.values[name] for run in runs])
-        for name in KEYS
-        if len({run.values[name] for run in runs}) > 1
-    ]
-    return sorted(different, key=lambda one: KEYS[one[0]].neutral)
+    values = {name: [run.values[name] for run in runs] for name in KEYS}
+    different = [item for item in values.items() if len(set(item[1])) > 1]
+    return sorted(different, key=lambda item: KEYS[item[0]].neutral)
 
 
-def over_seeds(group: Sequence[RunSummary]) -> dict[str, tuple[float, float, int]]:
-    """Return mean, sample standard deviation (n - 1) and number of each result of finished runs.
-
-    Results of fewer than two runs are omitted.
-    """
+def over_seeds(group: Sequence[RunSummary]) -> dict[str, list[float]]:
+    """Return the values of each result of finished runs, if there are at least two."""
     finished = [run.results for run in group if not run.remark]
-    statistics_by_key = {}
-    for key, _, _ in _RESULTS:
-        values = [results[key] for results in finished if results.get(key) is not None]
-        if len(values) > 1:
-            mean, deviation = statistics.mean(values), statistics.stdev(values)
-            statistics_by_key[key] = mean, deviation, len(values)
-    return statistics_by_key
+    values = {
+        key: [results[key] for results in finished if results.get(key) is not None]
+        for key, _, _ in _RESULTS
+    }
+    return {key: numbers for key, numbers in values.items() if len(numbers) > 1}
 
 
 def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
     """Return titles, and one row per run."""
     keys = [result for result in _RESULTS if any(result[0] in run.results for run in runs)]
     head = ["run", "seed", "step", *(name for _, name, _ in keys), "best top-1", "images/s"]
-    rows = [
-        [
-            run.name,
-            str(run.values["seed"]),
-            f"{run.step:,}" + (" *" if run.remark else ""),
-            *(_cell(run.results.get(key), form) for key, _, form in keys),
-            _cell(run.best, partial(format_percent, decimals=2)),
-            _cell(throughput(run.rows), "{:,.0f}".format),
-        ]
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        best = max((row["eval/top1"] for row in evaluated_rows(run.rows)), default=None)
+        step = f"{run.step:,}" + (" *" if run.remark else "")
+        results = [_cell(run.results.get(key), form) for key, _, form in keys]
+        more = _cell(best, _percent), _cell(throughput(run.rows), "{:,.0f}".format)
+        rows.append([run.name, str(run.values["seed"]), step, *results, *more])
     return head, rows
 
 
 def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> tuple[list[str], list[list[str]]]:
-    """Return titles, and one row per group of runs that differ only in the seed."""
-    scored = [(group, over_seeds(group)) for group in groups]
-    scored = [(group, results) for group, results in scored if results]
+    """Return titles, and one row per group of runs that differ only in the seed.
+
+    Results are the mean and the sample standard deviation (n - 1).
+    """
+    scored = [(group, results) for group in groups if (results := over_seeds(group))]
     keys = [result for result in _RESULTS if any(result[0] in results for _, results in scored)]
     rows = []
     for group, results in scored:
-        cells = []
-        for key, _, form in keys:
-            mean, deviation, _ = results.get(key, (None, None, 0))
-            cells.append("–" if mean is None else f"{form(mean)} ± {form(deviation)}")
         names = ", ".join(run.name for run in group)
-        rows.append([names, str(max(n for _, _, n in results.values())), *cells])
+        cells = [
+            _cell(results.get(key), lambda v, form=form: f"{form(mean(v))} ± {form(stdev(v))}")
+            for key, _, form in keys
+        ]
+        rows.append([names, str(max(map(len, results.values()))), *cells])
     return ["runs", "finished", *(name for _, name, _ in keys)], rows
 
 
-def _cell(value: float | None, form: Callable[[float], str]) -> str:
+def _cell(value: Any, form: Callable[[Any], str]) -> str:
     return "–" if value is None else form(value)
 
 
@@ -224,38 +206,32 @@ def page(runs: Sequence[RunSummary]) -> str:
         colors = [i for i, group in enumerate(groups) for _ in group]
     panels = curves.comparison_panels([r.name for r in ordered], colors, [r.rows for r in ordered])
     head, rows = seeds_table(groups)
-    differ = [
-        (f"{name}\n{KEYS[name].meaning}", *map(format_value, values))
-        for name, values in differences(ordered)
-    ]
+    seeds = ""
+    if rows:
+        explanation = (
+            "Mean ± sample standard deviation of the last evaluation, over finished runs that"
+            " differ only in the seed."
+        )
+        seeds = html_page.section(
+            "Means over seeds",
+            html_page.paragraph(explanation, "weak"),
+            html_page.table(head, rows, "means over seeds"),
+        )
+    differ = html_page.paragraph("none")
+    if different := differences(ordered):
+        rows = [(f"{k}\n{KEYS[k].meaning}", *map(format_value, v)) for k, v in different]
+        head = ["key", *(run.name for run in ordered)]
+        differ = html_page.table(head, rows, "keys that differ")
     remarks = "".join(
         html_page.paragraph(f"* {run.name} {run.remark}.", "weak") for run in ordered if run.remark
     )
-    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else f"{runs[0].name}"
-    return html_page.page(
-        f"{title} – flax-resnet",
-        [
-            f"<h1>{html_page.escape(title)}</h1>",
-            html_page.section(
-                "Results", html_page.table(*results_table(ordered), "results"), remarks
-            ),
-            html_page.section(
-                "Means over seeds",
-                html_page.paragraph(
-                    "Mean ± sample standard deviation of the last evaluation, over finished runs"
-                    " that differ only in the seed.",
-                    "weak",
-                ),
-                html_page.table(head, rows, "means over seeds"),
-            )
-            if rows
-            else "",
-            html_page.section("Learning curves", html_page.charts(panels)),
-            html_page.section(
-                "Configuration differences",
-                html_page.table(["key", *(run.name for run in ordered)], differ, "keys that differ")
-                if differ
-                else html_page.paragraph("none"),
-            ),
-        ],
-    )
+    results = html_page.table(*results_table(ordered), "results")
+    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0].name
+    body = [
+        f"<h1>{html_page.escape(title)}</h1>",
+        html_page.section("Results", results, remarks),
+        seeds,
+        html_page.section("Learning curves", html_page.charts(panels)),
+        html_page.section("Configuration differences", differ),
+    ]
+    return html_page.page(f"{title} – flax-resnet", body)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from train.data.sampler import EpochSampler
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+from train.runtime.formatting import format_percent
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,9 @@ class Intervals:
         )
         used = self.steps_per_epoch * sampler.batch_size // sampler.repeats
         if left_out := sampler.num_records - used:
-            share = left_out / sampler.num_records
+            share = format_percent(left_out / sampler.num_records)
             text += (
-                f"; each epoch leaves out {left_out:,} images ({share:.1%}), different ones every"
-                " time"
+                f"; each epoch leaves out {left_out:,} images ({share}), different ones every time"
             )
         return text
 

@@ -1,7 +1,5 @@
 """Classification metrics: confidence intervals, per-class recall, confusions and calibration."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple

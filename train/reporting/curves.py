@@ -1,9 +1,7 @@
 """Contents of all line charts, independent of how they are drawn."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,29 +83,14 @@ def run_panels(rows: Sequence[dict[str, float]], x: str = "epoch") -> list[Panel
       rows: rows of ``metrics.jsonl``.
       x: ``"epoch"`` or ``"step"``.
     """
-
-    def lines(keys: dict[str, str]) -> list[Series]:
-        return [
-            Series(label, series_points(rows, key, x), index, key.startswith("eval/"))
-            for index, (label, key) in enumerate(keys.items())
-        ]
-
-    return _panels(_RUN, lines, x)
+    return _panels(_RUN, [("", 0, rows)], x)
 
 
 def comparison_panels(
     names: Sequence[str], colors: Sequence[int], rows: Sequence[Sequence[dict[str, float]]]
 ) -> list[Panel]:
     """Return panels over epochs with one line per run; names, colors and rows are per run."""
-
-    def lines(keys: dict[str, str]) -> list[Series]:
-        (key,) = keys.values()
-        return [
-            Series(name, series_points(own, key, "epoch"), color, key.startswith("eval/"))
-            for name, color, own in zip(names, colors, rows, strict=True)
-        ]
-
-    return _panels(_COMPARISON, lines, "epoch")
+    return _panels(_COMPARISON, list(zip(names, colors, rows, strict=True)), "epoch")
 
 
 def schedule_panel(epochs: Sequence[float], rates: Sequence[float]) -> Panel:
@@ -133,11 +116,17 @@ def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel
 
 
 def _panels(
-    curves: Sequence[_Curve], lines: Callable[[dict[str, str]], list[Series]], x: str
+    curves: Sequence[_Curve], runs: Sequence[tuple[str, int, Sequence[dict[str, float]]]], x: str
 ) -> list[Panel]:
+    """Return panels of the curves of all ``runs``: their names, first colors and rows."""
     panels = []
     for title, keys, options in curves:
-        series = [line for line in lines(keys) if line.points]
+        series = [
+            Series(name + label, points, color + index, dots=key.startswith("eval/"))
+            for name, color, rows in runs
+            for index, (label, key) in enumerate(keys.items())
+            if (points := series_points(rows, key, x))
+        ]
         if series:
             panels.append(Panel(title, series, x, **options))
     return panels

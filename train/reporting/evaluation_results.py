@@ -1,7 +1,5 @@
 """Results of an evaluation: the console summary, ``evaluation.json``, charts and mistakes."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -72,18 +70,14 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
         f" {format_percent(metrics.ece, 2)}",
     ]
     imperfect = [one for one in metrics.classes if one.examples and one.recall < 1]
-    if imperfect:
-        worst = sorted(imperfect, key=lambda one: one.recall)[:_SUMMARY_ITEMS]
-        recalls = (
-            f"{one_line(c.name)} {format_percent(c.recall)} of {c.examples:,}" for c in worst
-        )
-        lines.append(f"worst recall {', '.join(recalls)}")
-    if metrics.confused:
-        confusions = (
-            f"{one_line(c.label)} → {one_line(c.predicted)} ({c.examples:,})"
-            for c in metrics.confused[:_SUMMARY_ITEMS]
-        )
-        lines.append(f"confusions   {', '.join(confusions)}")
+    worst = [
+        f"{one.name} {format_percent(one.recall)} of {one.examples:,}"
+        for one in sorted(imperfect, key=lambda one: one.recall)
+    ]
+    confusions = [f"{c.label} → {c.predicted} ({c.examples:,})" for c in metrics.confused]
+    for title, items in (("worst recall", worst), ("confusions  ", confusions)):
+        if items:
+            lines.append(f"{title} {', '.join(map(one_line, items[:_SUMMARY_ITEMS]))}")
     return "\n".join(lines)
 
 
@@ -118,17 +112,13 @@ def write_results(
         captions = prediction_captions(predictions, metrics.mistakes, names)
         draw_grid(path, images, captions, columns=6)
 
-    def draw_confusion(path: str) -> None:
-        counts, heat_map = confusion_cells(metrics.confusion)
-        write_atomically(path, svg.confusion_document(names, counts, heat_map))
-
-    def draw_reliability(path: str) -> None:
-        panels = curves.reliability_panels(metrics.bins, metrics.ece)
-        write_atomically(path, svg.document(panels))
-
-    drawings = {
-        "confusion.svg": draw_confusion,
-        "reliability.svg": draw_reliability,
+    drawings: dict[str, Callable[[str], object]] = {
+        "confusion.svg": lambda path: write_atomically(
+            path, svg.confusion_document(names, *confusion_cells(metrics.confusion))
+        ),
+        "reliability.svg": lambda path: write_atomically(
+            path, svg.document(curves.reliability_panels(metrics.bins, metrics.ece))
+        ),
         "mistakes.png": draw_mistakes,
     }
     with writing(folder):
@@ -173,12 +163,11 @@ def to_dict(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str, A
     """Return all results, for JSON."""
     predictions, source = evaluated.predictions, evaluated.loader.source
     names = output_labels(evaluated)
-    content = dict(evaluated.result)
-    content |= {"dataset": source.name, "weights": evaluated.weights}
-    content |= {"top1_interval": metrics.top1}
-    if metrics.top5 is not None:
-        content["top5_interval"] = metrics.top5
-    content |= {
+    content = evaluated.result | {
+        "dataset": source.name,
+        "weights": evaluated.weights,
+        "top1_interval": metrics.top1,
+        **({} if metrics.top5 is None else {"top5_interval": metrics.top5}),
         "expected_calibration_error": metrics.ece,
         "mean_confidence": metrics.confidence,
         "reliability": [one._asdict() for one in metrics.bins],

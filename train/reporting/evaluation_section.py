@@ -1,7 +1,5 @@
 """The section of ``report.html`` on an evaluation, and what ``report.json`` holds for it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,12 +21,11 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
 
     Grad-CAM maps of some images are included if the evaluation has its variables.
     """
-    predictions = evaluated.predictions
+    predictions, loader = evaluated.predictions, evaluated.loader
     names = evaluation_results.output_labels(evaluated)
     metrics = evaluation_results.evaluation_metrics(evaluated)
     part = evaluation_results.to_dict(evaluated, metrics)
-    part["outputs"] = predictions.outputs
-    part["small"] = evaluated.loader.image_shape[0] < PIXELATED_BELOW
+    part |= {"outputs": predictions.outputs, "small": loader.image_shape[0] < PIXELATED_BELOW}
     _, heat_map = evaluation_results.confusion_cells(metrics.confusion)
     if heat_map:
         part["heat_map"] = heat_map
@@ -36,12 +33,10 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
 
     def cells(indices: np.ndarray, images: np.ndarray) -> list[dict[str, str]]:
         captions = evaluation_results.prediction_captions(predictions, indices, names)
-        pairs = zip(images, captions, strict=True)
-        return [{"image": html_page.image_uri(i), "caption": text} for i, text in pairs]
+        return html_page.image_cells(images, captions)
 
     if len(metrics.mistakes):
-        records = predictions.record[metrics.mistakes]
-        squares = evaluated.loader.center_crops(records)
+        squares = loader.center_crops(predictions.record[metrics.mistakes])
         part["mistakes"] = cells(metrics.mistakes, squares)
         for cell, mistake in zip(part["mistakes"], part["most_confident_mistakes"], strict=True):
             cell["caption"] += f"\n{mistake['image']}"  # to find it, and to correct its label
@@ -96,10 +91,10 @@ def section(name: str, part: dict[str, Any]) -> str:
     names = output_names([one["name"] for one in classes], part["outputs"])
     matrix = svg.confusion_matrix(names, part.get("confusion", ()), part.get("heat_map", ""))
     bins = [ReliabilityBin(**one) for one in part["reliability"]]
-    grids = [
-        ("Grad-CAM: image regions that support the prediction", "explained"),
-        ("Most confident mistakes", "mistakes"),
-    ]
+    grids = {
+        "explained": "Grad-CAM: image regions that support the prediction",
+        "mistakes": "Most confident mistakes",
+    }
     return html_page.section(
         f"Evaluation: {name}",
         html_page.paragraph(facts),
@@ -111,7 +106,7 @@ def section(name: str, part: dict[str, Any]) -> str:
         html_page.charts(curves.reliability_panels(bins, ece)),
         *(
             f"<h3>{title}</h3>{html_page.image_grid(part[key], part['small'], key == 'explained')}"
-            for title, key in grids
+            for key, title in grids.items()
             if part.get(key)
         ),
     )

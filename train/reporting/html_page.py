@@ -1,7 +1,5 @@
 """Self-contained HTML pages: style, charts and images inline, no scripts, no requests."""
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Sequence
@@ -20,12 +18,13 @@ def _variables(palette: dict[str, str]) -> str:
     return ":root { " + " ".join(f"--{name}: {color};" for name, color in palette.items()) + " }"
 
 
-_STYLE = f"""
+_STYLE = (
+    f"""
 :root {{ color-scheme: light dark; }}
 {_variables(LIGHT)}
 @media (prefers-color-scheme: dark) {{ {_variables(DARK)} }}
 {STYLE}"""
-_STYLE += """\
+    + """\
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--back);
   color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -68,6 +67,7 @@ pre { background: var(--card); padding: .6rem .7rem; border-radius: .5rem; white
 code, pre { font: .9em/1.5 ui-monospace, monospace; }
 summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
 """
+)
 
 
 def page(title: str, body: Sequence[str]) -> str:
@@ -115,23 +115,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> 
     Text after a line break in the first cell of a row is a note in smaller letters.
     """
     titles = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = "".join(
-        f'<tr><th scope="row">{_with_note(str(row[0]))}</th>'
-        + "".join(f"<td{_long(str(cell))}>{escape(str(cell))}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
+    lines = "".join(_row(*map(str, row)) for row in rows)
     inside = f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
     return scrolling(inside, label)
 
 
-def _with_note(text: str) -> str:
-    name, _, note = text.partition("\n")
-    return escape(name) + (f'<span class="note">{escape(note)}</span>' if note else "")
-
-
-def _long(text: str) -> str:
-    return ' class="long"' if len(text) > 24 else ""
+def _row(first: str, *cells: str) -> str:
+    name, _, note = first.partition("\n")
+    note = f'<span class="note">{escape(note)}</span>' if note else ""
+    long = ' class="long"'
+    rest = "".join(f"<td{long if len(cell) > 24 else ''}>{escape(cell)}</td>" for cell in cells)
+    return f'<tr><th scope="row">{escape(name)}{note}</th>{rest}</tr>'
 
 
 def scrolling(inside: str, label: str) -> str:
@@ -172,6 +166,12 @@ def charts(panels: Sequence[Panel]) -> str:
     """Return charts side by side, or nothing without any."""
     inside = "".join(map(figure, panels))
     return f'<div class="charts">{inside}</div>' if inside else ""
+
+
+def image_cells(images: np.ndarray, captions: Sequence[str]) -> list[dict[str, str]]:
+    """Return images and captions as :func:`image_grid` shows them."""
+    pairs = zip(images, captions, strict=True)
+    return [{"image": image_uri(image), "caption": caption} for image, caption in pairs]
 
 
 def image_grid(images: Sequence[dict[str, str]], pixelated: bool, pairs: bool = False) -> str:

@@ -1,7 +1,5 @@
 """Grids of images as PNG files, drawn by matplotlib."""
 
-from __future__ import annotations
-
 import os
 import textwrap
 import warnings
@@ -86,8 +84,8 @@ def _image(axis, pixels: np.ndarray, extent: tuple[float, ...]):
     """Return an artist that draws an image within ``(left, right, bottom, top)``."""
     from matplotlib.image import AxesImage
 
-    options = {"interpolation": _interpolation(pixels), "origin": "upper"}
-    image = AxesImage(axis, extent=extent, **options)
+    interpolation = _interpolation(pixels)
+    image = AxesImage(axis, extent=extent, interpolation=interpolation, origin="upper")
     image.set_data(pixels)
     return image
 

@@ -4,8 +4,6 @@ Most of it is in ``metrics.jsonl``, ``config.json``, ``run.json`` and ``sessions
 is in ``report.json``: training images and the results of evaluations.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -120,10 +118,9 @@ def write_parts(workdir: str, parts: dict[str, Any]) -> None:
 
 def samples_part(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
     """Return training images, uint8 ``(N, H, W, 3)``, and captions for ``report.json``."""
-    pairs = zip(images[:NUM_SAMPLES], captions, strict=False)
     return {
         "small": images.shape[1] < evaluation_section.PIXELATED_BELOW,
-        "cells": [{"image": html_page.image_uri(i), "caption": text} for i, text in pairs],
+        "cells": html_page.image_cells(images[:NUM_SAMPLES], captions[:NUM_SAMPLES]),
     }
 
 
@@ -144,21 +141,18 @@ def page(workdir: str, parts: dict[str, Any]) -> str:
     config = run_files.read_config(workdir)
     rows, sessions = read_rows(workdir), run_files.read_sessions(workdir)
     name = os.path.basename(os.path.abspath(workdir))
-    evaluations: dict[str, dict] = parts.get("evaluations", {})
+    evaluations = parts.get("evaluations", {})
     panels = curves.run_panels(rows, "epoch" if all("epoch" in row for row in rows) else "step")
-    samples = parts.get("samples")
+    grid = ""
+    if samples := parts.get("samples"):
+        grid = html_page.image_grid(samples["cells"], samples["small"])
+    subtitle = html_page.paragraph(_subtitle(workdir, config), "weak")
     body = [
-        "<header>",
-        f"<h1>{html_page.escape(name)}</h1>",
-        html_page.paragraph(_subtitle(workdir, config), "weak"),
-        "</header>",
+        f"<header>\n<h1>{html_page.escape(name)}</h1>\n{subtitle}\n</header>",
         html_page.tiles(_tiles(rows, sessions, evaluations, run_files.saved_steps(workdir))),
         html_page.section("Learning curves", html_page.charts(panels)),
         *(evaluation_section.section(*item) for item in evaluations.items()),
-        html_page.section(
-            "Training images (augmented)",
-            html_page.image_grid(samples["cells"], samples["small"]) if samples else "",
-        ),
+        html_page.section("Training images (augmented)", grid),
         html_page.section("Configuration", *_configuration(config)),
         html_page.section("Environment", *_environment(workdir, sessions)),
     ]
@@ -167,8 +161,7 @@ def page(workdir: str, parts: dict[str, Any]) -> str:
 
 def _subtitle(workdir: str, config: Any) -> str:
     text = f"{config.model.name} on {config.dataset.name}"
-    described = run_files.find_description(workdir)
-    if described:
+    if described := run_files.find_description(workdir):
         counts = ", ".join(f"{n:,} images in {s}" for s, n in described["images"].items())
         names = described["class_names"]
         text += f": {counts}; {len(names):,} classes ({join_names(names, 4)})"
@@ -188,37 +181,32 @@ def throughput(rows: Sequence[dict]) -> float | None:
 
 
 def _tiles(
-    rows: Sequence[dict],
-    sessions: Sequence[dict],
-    evaluations: dict[str, dict],
-    saved: Sequence[int],
+    rows: Sequence[dict], sessions: Sequence[dict], evaluations: dict[str, dict], saved: list[int]
 ) -> list[tuple[str, str, str]]:
     step, total = progress(rows, sessions)
     last = rows[-1] if rows else {}
     state = "finished" if step == total else f"of {total:,}" if total else ""
     facts = [("step", f"{step:,}", state)]
-    evaluated = evaluated_rows(rows)
-    if evaluated:
+    if evaluated := evaluated_rows(rows):
         newest = evaluated[-1]
         # Among equals the one of --step best: the last with a checkpoint.
         best = max(evaluated, key=lambda r: (r["eval/top1"], r["step"] in saved, r["step"]))
         interval = ""
         for one in evaluations.values():
-            if one["step"] == newest["step"] and one["top1"] == newest["eval/top1"]:
+            if (one["step"], one["top1"]) == (newest["step"], newest["eval/top1"]):
                 low, high = (format_percent(end, 2) for end in one["top1_interval"])
                 interval = f"95 % confidence interval {low} to {high}"
                 break
-        facts.append(("evaluation top-1", format_percent(newest["eval/top1"], 2), interval))
+        top1, best_top1 = (format_percent(row["eval/top1"], 2) for row in (newest, best))
+        facts.append(("evaluation top-1", top1, interval))
         if newest.get("eval/top5") is not None:
             facts.append(("evaluation top-5", format_percent(newest["eval/top5"], 2), ""))
         if newest.get("eval/loss") is not None:
             facts.append(("evaluation loss", f"{newest['eval/loss']:.4g}", ""))
-        best_top1 = format_percent(best["eval/top1"], 2)
         facts.append(("best top-1", best_top1, f"at step {best['step']:,}"))
     if last.get("train/loss") is not None:
         facts.append(("training loss", f"{last['train/loss']:.4g}", "mean since the last log"))
-    rate = throughput(rows)
-    if rate is not None:
+    if (rate := throughput(rows)) is not None:
         facts.append(("images per second", f"{rate:,.0f}", "median"))
     return facts
 
@@ -228,17 +216,13 @@ def _configuration(config: Any) -> list[str]:
     values = flatten(config)
     changed, others = [], []
     for name, key in KEYS.items():
-        row = (f"{name}\n{key.meaning}", format_value(values[name]))
-        if values[name] != key.default:
-            changed.append((*row, format_value(key.default)))
-        else:
-            others.append(row)
+        row = (f"{name}\n{key.meaning}", *map(format_value, (values[name], key.default)))
+        (others if values[name] == key.default else changed).append(row)
+    defaults = [row[:2] for row in others]
+    table = html_page.table(("key", "value"), defaults, "keys with their default values")
     return [
         html_page.table(("key", "value", "default"), changed, "keys with other values"),
-        html_page.folded(
-            f"{len(others)} keys with their default values",
-            html_page.table(("key", "value"), others, "keys with their default values"),
-        ),
+        html_page.folded(f"{len(others)} keys with their default values", table),
     ]
 
 
@@ -266,16 +250,16 @@ def _environment(workdir: str, sessions: Sequence[dict[str, Any]]) -> list[str]:
         )
         rows.append((one["time"], one["step"], devices, revision, one["xla_flags"]))
     head = ("started (UTC)", "at step", "devices", "revision", "XLA_FLAGS")
-    versions = sessions[-1]["versions"].items() if sessions else ()
+    table, versions = html_page.paragraph("none"), ""
+    if sessions:
+        libraries = list(sessions[-1]["versions"].items())
+        versions = html_page.table(("library", "version"), libraries, "library versions")
+        versions = html_page.folded("Library versions", versions)
+        table = html_page.table(head, rows, "sessions")
     return [
         "<h3>Commands</h3>",
         f"<pre>{html_page.escape(commands)}</pre>",
         "<h3>Sessions</h3>",
-        html_page.table(head, rows, "sessions") if rows else html_page.paragraph("none"),
-        html_page.folded(
-            "Library versions",
-            html_page.table(("library", "version"), list(versions), "library versions"),
-        )
-        if versions
-        else "",
+        table,
+        versions,
     ]

@@ -1,7 +1,5 @@
 """Print the run summary and configuration warnings before training starts."""
 
-from __future__ import annotations
-
 import jax
 
 from train.engine.experiment import BatchSizes, Experiment
@@ -65,10 +63,7 @@ def _size(tree: object) -> int:
 
 
 def config_warnings(
-    config: ConfigDict,
-    intervals: Intervals,
-    batch_sizes: BatchSizes,
-    has_batch_norm: bool = True,
+    config: ConfigDict, intervals: Intervals, batch_sizes: BatchSizes, has_batch_norm: bool = True
 ) -> list[str]:
     """Return warnings about a valid configuration that is probably not intended."""
     if config.smoke:
@@ -82,7 +77,22 @@ def config_warnings(
             + "; each of the grad_accum_steps has its own statistics"
             * (config.grad_accum_steps > 1)
         )
-    warnings += [text for is_ineffective, text in _ineffective_keys(config) if is_ineffective]
+    schedule, optimizer = config.schedule, config.optimizer
+    milestones = schedule.milestone_epochs or schedule.milestone_steps
+    ineffective = {  # keys with no or an unexpected effect
+        f"schedule.milestone_epochs and milestone_steps have no effect on"
+        f" schedule.name={schedule.name!r}": milestones and schedule.name != "step",
+        "bce_target_threshold has no effect on loss='cross_entropy'": config.bce_target_threshold
+        and config.loss != "binary_cross_entropy",
+        "init_head has no effect without init_from": config.init_head != "auto"
+        and not config.init_from,
+        f"freeze={config.freeze!r} without init_from keeps weights at their random"
+        " initialization": config.freeze and not config.init_from,
+        f"optimizer.nesterov=True turns '{optimizer.name}' into its NAdam form (Dozat)": (
+            optimizer.nesterov and optimizer.name in ("adam", "adamw", "lamb")
+        ),
+    }
+    warnings += [text for text, applies in ineffective.items() if applies]
     epochs = intervals.epoch(intervals.num_steps)
     late = [epoch for epoch in config.dataset.train_size_epochs if epoch >= epochs]
     if late:
@@ -91,35 +101,6 @@ def config_warnings(
             f" ends after {epochs:.4g}"
         )
     return warnings
-
-
-def _ineffective_keys(config: ConfigDict) -> list[tuple[bool, str]]:
-    """Return conditions and warnings of keys with no or an unexpected effect."""
-    return [
-        (
-            bool(config.schedule.milestone_epochs or config.schedule.milestone_steps)
-            and config.schedule.name != "step",
-            "schedule.milestone_epochs and milestone_steps have no effect on"
-            f" schedule.name={config.schedule.name!r}",
-        ),
-        (
-            bool(config.bce_target_threshold) and config.loss != "binary_cross_entropy",
-            "bce_target_threshold has no effect on loss='cross_entropy'",
-        ),
-        (
-            config.init_head != "auto" and not config.init_from,
-            "init_head has no effect without init_from",
-        ),
-        (
-            bool(config.freeze) and not config.init_from,
-            f"freeze={config.freeze!r} without init_from keeps weights at their random"
-            " initialization",
-        ),
-        (
-            config.optimizer.nesterov and config.optimizer.name in ("adam", "adamw", "lamb"),
-            f"optimizer.nesterov=True turns '{config.optimizer.name}' into its NAdam form (Dozat)",
-        ),
-    ]
 
 
 def print_input_wait(console: Console, share: float, streams: bool) -> None:

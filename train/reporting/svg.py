@@ -1,7 +1,5 @@
 """Charts as SVG: in a page with its light or dark colors, and as files with the light ones."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence
@@ -35,6 +33,7 @@ svg .cell { fill: rgb(var(--heat)); }
 """
 _WIDTH, _HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 34  # margins
+_COLUMNS = 3  # charts beside each other in a file
 _MAX_DOTS = 120
 MAX_CELLS = 20  # classes with a count in each cell of the confusion matrix
 _MAX_TICKS = 60  # classes with labels at the confusion matrix
@@ -43,51 +42,41 @@ _MAX_TICKS = 60  # classes with labels at the confusion matrix
 def figure(panel: Panel) -> str:
     """Return an HTML ``<figure>``: title, chart, and a legend with the last value of each line."""
     legend = "".join(
-        f'<li><span class="swatch" style="border-color:{color}{dash}"></span>{escape(label)}'
-        + (f" <b>{value}</b>" if value else "")
-        + "</li>"
-        for color, dash, label, value in _legend(panel)
+        f'<li><span class="swatch" style="border-color:{color}"></span>{escape(label)}'
+        + (f" <b>{value}</b></li>" if value else "</li>")
+        for color, label, value in _legend(panel)
     )
-    return (
-        f"<figure><figcaption>{escape(panel.title)}</figcaption>{chart(panel)}"
-        f'<ul class="legend">{legend}</ul></figure>'
-    )
-
-
-def chart(panel: Panel) -> str:
-    """Return the ``<svg>`` of a panel, without title and legend."""
     ranges = ", ".join(
         f"{line.label} from {number(line.points[0][1], panel.percent)}"
         f" to {number(line.points[-1][1], panel.percent)}"
         for line in panel.series
     )
-    label = escape(f"{panel.title} over {panel.x}: {ranges}".removesuffix(": "), quote=True)
+    label = escape(f"{panel.title} over {panel.x}: {ranges}".removesuffix(": "))
     return (
+        f"<figure><figcaption>{escape(panel.title)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-        f"{_drawing(panel)}</svg>"
+        f'{_drawing(panel)}</svg><ul class="legend">{legend}</ul></figure>'
     )
 
 
-def document(panels: Sequence[Panel], columns: int = 3) -> str:
+def document(panels: Sequence[Panel]) -> str:
     """Return the text of an SVG file with the charts, titles and legends of all panels."""
     parts, top, wide = [], 0, _WIDTH + 20
-    for start in range(0, len(panels), columns):
-        row = panels[start : start + columns]
+    for start in range(0, len(panels), _COLUMNS):
+        row = panels[start : start + _COLUMNS]
         for column, panel in enumerate(row):
-            legend = ""
-            for i, (color, dash, label, value) in enumerate(_legend(panel)):
-                y = _HEIGHT + 38 + 16 * i
-                legend += (
-                    f'<path class="line" style="stroke:{color}{dash}" d="M{_LEFT} {y - 4}h18"/>'
-                    f'<text x="{_LEFT + 24}" y="{y}">{escape(truncate(label, 45))} {value}</text>'
-                )
             parts.append(
                 f'<g transform="translate({column * wide} {top})">'
                 f'<text class="title" x="{_LEFT}" y="16">{escape(panel.title)}</text>'
-                f'<g transform="translate(0 22)">{_drawing(panel)}</g>{legend}</g>'
+                f'<g transform="translate(0 22)">{_drawing(panel)}</g>'
             )
+            for y, (color, label, value) in enumerate(_legend(panel)):
+                y = _HEIGHT + 38 + 16 * y
+                parts.append(f'<path class="line" style="stroke:{color}" d="M{_LEFT} {y - 4}h18"/>')
+                parts.append(_text(_LEFT + 24, y, f"{truncate(label, 45)} {value}", "start"))
+            parts.append("</g>")
         top += _HEIGHT + 44 + 16 * max(len(_legend(panel)) for panel in row)
-    return _file("".join(parts), max(1, min(columns, len(panels))) * wide, top or _HEIGHT)
+    return _file("".join(parts), max(1, min(_COLUMNS, len(panels))) * wide, top or _HEIGHT)
 
 
 def confusion_matrix(
@@ -115,9 +104,9 @@ def confusion_document(
     return _file(*_matrix(names, counts, heat_map))
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return at most ``most`` round numbers in a range: multiples of 1, 2 or 5 times 10ⁿ."""
-    rough = (high - low) / most
+def ticks(low: float, high: float) -> list[float]:
+    """Return at most 6 round numbers in a range: multiples of 1, 2 or 5 times 10ⁿ."""
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * n for n in (1, 2, 5, 10) if power * n >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -152,20 +141,11 @@ def _drawing(panel: Panel) -> str:
     parts = []
     powers = [0.0, *(10.0**n for n in range(math.floor(math.log10(max(1, high))) + 1))]
     for y in powers if panel.log else ticks(low, high):
-        parts.append(
-            f'<path class="grid" d="M{margin} {up(y):.1f}H{_WIDTH - _RIGHT}"/>'
-            f'<text x="{margin - 5}" y="{up(y) + 4:.1f}" text-anchor="end">'
-            f"{number(y, panel.percent)}</text>"
-        )
-    for x in ticks(0, right):
-        parts.append(
-            f'<text x="{across(x):.1f}" y="{bottom + 15}" text-anchor="middle">{number(x)}</text>'
-        )
+        parts.append(f'<path class="grid" d="M{margin} {up(y):.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(_text(margin - 5, up(y) + 4, number(y, panel.percent), "end"))
+    parts += [_text(across(x), bottom + 15, number(x)) for x in ticks(0, right)]
     if panel.y:
-        parts.append(
-            f'<text transform="translate(11 {(_TOP + bottom) / 2}) rotate(-90)"'
-            f' text-anchor="middle">{escape(panel.y)}</text>'
-        )
+        parts.append(_text(11, (_TOP + bottom) / 2, panel.y, is_upright=True))
     for start, end, y in bars:
         parts.append(
             f'<rect class="bar" style="fill:{_color(panel.bars.color)}"'
@@ -174,15 +154,12 @@ def _drawing(panel: Panel) -> str:
             f"<title>{escape(panel.bars.label)}, {escape(panel.x)} {number(start)} to"
             f" {number(end)}: {number(y, panel.percent)}</title></rect>"
         )
-    parts.append(
-        f'<path class="axis" d="M{margin} {_TOP}V{bottom}H{_WIDTH - _RIGHT}"/>'
-        f'<text x="{(margin + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">'
-        f"{escape(panel.x)}</text>"
-    )
+    parts.append(f'<path class="axis" d="M{margin} {_TOP}V{bottom}H{_WIDTH - _RIGHT}"/>')
+    parts.append(_text((margin + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, panel.x))
     for line in panel.series:
-        color, dash = _color(line.color), _dash(line.color)
+        color = _color(line.color)
         path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in line.points)
-        parts.append(f'<path class="line" style="stroke:{color}{dash}" d="M{path}"/>')
+        parts.append(f'<path class="line" style="stroke:{color}" d="M{path}"/>')
         if len(line.points) == 1 or (line.dots and len(line.points) <= _MAX_DOTS):
             parts += [
                 f'<circle style="fill:{color}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="3">'
@@ -191,6 +168,14 @@ def _drawing(panel: Panel) -> str:
                 for x, y in line.points
             ]
     return "".join(parts)
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle", is_upright: bool = False) -> str:
+    """Return a ``<text>`` element; upright text reads from bottom to top."""
+    place = f'transform="translate({x:.5g} {y:.5g}) rotate(-90)"'
+    if not is_upright:
+        place = f'x="{x:.5g}" y="{y:.5g}"'
+    return f'<text {place} text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _matrix(
@@ -203,7 +188,6 @@ def _matrix(
     cell = max(24, 7 * digits + 8) if size <= MAX_CELLS else max(1, 13 if labels else 600 // size)
     # Letters beyond U+2E80 (Chinese, Japanese, Korean) are about twice as wide as Latin ones.
     length = max((sum(12 if c > "\u2e7f" else 6.6 for c in label) for label in labels), default=0)
-    labels = list(map(escape, labels))
     upright = length > cell
     left, side = round(length) + 30, cell * size
     parts = []
@@ -218,22 +202,19 @@ def _matrix(
             f'<rect class="cell" x="{left + j * cell}" y="{i * cell}" width="{cell}"'
             f' height="{cell}" fill-opacity="{0.45 * n / total:.2f}"/><text class="count"'
             f' x="{left + (j + 0.5) * cell}" y="{(i + 0.5) * cell + 4}" text-anchor="middle">'
-            f"{n}<title>{labels[i]} → {labels[j]}: {n}</title></text>"
+            f"{n}<title>{escape(f'{labels[i]} → {labels[j]}')}: {n}</title></text>"
             for j, n in enumerate(row)
             if n
         ]
     parts.append(f'<path class="axis" d="M{left} 0h{side}v{side}h{-side}z"/>')
     for i, label in enumerate(labels):
         middle = (i + 0.5) * cell
-        parts.append(f'<text x="{left - 5}" y="{middle + 4}" text-anchor="end">{label}</text>')
-        place = f"translate({left + middle + 4 * upright} {side + (5 if upright else 14)})"
-        turn = ' rotate(-90)" text-anchor="end' if upright else '" text-anchor="middle'
-        parts.append(f'<text transform="{place}{turn}">{label}</text>')
+        parts.append(_text(left - 5, middle + 4, label, "end"))
+        x, y = left + middle + 4 * upright, side + (5 if upright else 14)
+        parts.append(_text(x, y, label, "end" if upright else "middle", upright))
     below = side + (round(length) + 20 if upright else 30)
-    parts.append(
-        f'<text transform="translate(11 {side / 2}) rotate(-90)" text-anchor="middle">label</text>'
-        f'<text x="{left + side / 2}" y="{below}" text-anchor="middle">prediction</text>'
-    )
+    parts.append(_text(11, side / 2, "label", is_upright=True))
+    parts.append(_text(left + side / 2, below, "prediction"))
     for i in range(11):  # the color key
         opacity = (i / 10) ** 0.5 if heat_map else 0.45 * i / 10
         parts.append(
@@ -241,10 +222,8 @@ def _matrix(
             f' fill-opacity="{opacity:.2f}"/>'
         )
     note = "of the label's images" + ", square-root scale" * bool(heat_map)
-    parts.append(
-        f'<text x="32" y="{below + 21}" text-anchor="end">0 %</text>'
-        f'<text x="106" y="{below + 21}">100 % {note}</text>'
-    )
+    parts.append(_text(32, below + 21, "0 %", "end"))
+    parts.append(_text(106, below + 21, f"100 % {note}", "start"))
     return "".join(parts), max(left + side + 12, 330 if heat_map else 260), below + 30
 
 
@@ -259,16 +238,17 @@ def _file(drawing: str, width: int, height: int) -> str:
     return text.encode("utf-8", "replace").decode()  # class names may hold invalid bytes
 
 
-def _legend(panel: Panel) -> list[tuple[str, str, str, str]]:
-    """Return color, dash style, label and last value of all lines; no values beside bars."""
+def _legend(panel: Panel) -> list[tuple[str, str, str]]:
+    """Return color, label and last value of all lines; no values beside bars."""
     items = [
         (
-            *(_color(line.color), _dash(line.color), line.label),
+            _color(line.color),
+            line.label,
             "" if panel.bars else number(line.points[-1][1], panel.percent),
         )
         for line in panel.series
     ]
-    return items + ([(_color(panel.bars.color), "", panel.bars.label, "")] if panel.bars else [])
+    return items + ([(_color(panel.bars.color), panel.bars.label, "")] if panel.bars else [])
 
 
 def _limits(values: list[float], low: float | None, high: float | None) -> tuple[float, float]:
@@ -283,9 +263,7 @@ def _limits(values: list[float], low: float | None, high: float | None) -> tuple
 
 
 def _color(index: int) -> str:
-    return f"var(--c{index % COLORS})"
-
-
-def _dash(index: int) -> str:
+    """Return a CSS color, with the dash style of further lines."""
     dashes = index // COLORS
-    return f";stroke-dasharray:{2 + 3 * dashes} 3" if dashes else ""
+    dash = f";stroke-dasharray:{2 + 3 * dashes} 3" if dashes else ""
+    return f"var(--c{index % COLORS}){dash}"

@@ -27,7 +27,7 @@ def test_intervals_in_epochs():
     # A run logs whenever it saves, so that a resumed run averages over the same steps.
     assert [s for s in steps if intervals.logs(s)] == [5, 7, 10, 14, 15, 20, 21, 25, 28, 30]
     assert intervals.epoch(5) == 0.5
-    assert "leaves out 5 images (4.8%), different ones every time" in intervals.describe()
+    assert "leaves out 5 images (4.8 %), different ones every time" in intervals.describe()
 
 
 def test_intervals_in_steps_and_only_at_the_end():
