@@ -6,6 +6,7 @@ import os
 from train.runtime import distributed
 from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
 from train.runtime.errors import RunError, UsageError, warn
+from train.runtime.files import check_writable, writing
 
 
 def main() -> int:
@@ -43,7 +44,6 @@ def run(flags: argparse.Namespace) -> int:
     from train.data.tfds_source import resolve_data_dir
     from train.engine import predictions
     from train.engine.evaluation import OtherData, evaluate_run
-    from train.runtime.files import check_writable
     from train.workdir.metrics_log import to_json
 
     if flags.predictions is not None:
@@ -69,7 +69,6 @@ def report(flags: argparse.Namespace, evaluated) -> None:
     """Print the summary, and write predictions, results and the report."""
     from train.engine import predictions
     from train.reporting import evaluation_results, run_report
-    from train.runtime.files import writing
 
     metrics = evaluation_results.evaluation_metrics(evaluated)
     print(evaluation_results.summary(evaluated, metrics), flush=True)

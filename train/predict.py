@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import tqdm
 
@@ -20,6 +21,7 @@ from train.runtime.cli import (
     run_command,
 )
 from train.runtime.errors import RunError, UsageError
+from train.runtime.files import writing
 from train.runtime.formatting import format_percent, one_line, pluralize, truncate
 
 if TYPE_CHECKING:  # importing JAX takes a second
@@ -156,7 +158,7 @@ def predict_files(
                 logits = run.logits(stacked, prepared=True)
                 probabilities = np.asarray(run.probabilities(logits))
                 heats = [None] * run.batch_size
-                if explanations is not None:
+                if explain is not None:
                     heats = run.explain(stacked, logits.argmax(axis=1), prepared=True)
                 results = zip(logits, probabilities, heats, strict=True)
             for file, square in zip(chunk, squares, strict=True):
@@ -188,8 +190,6 @@ class Explanations:
     """A folder of Grad-CAM images with the names of the classified files."""
 
     def __init__(self, folder: str):
-        from train.runtime.files import writing
-
         self._folder = folder
         self._names: set[str] = set()
         with writing(folder):
@@ -198,17 +198,14 @@ class Explanations:
     def write(self, file: str, square: np.ndarray, heat: np.ndarray, classes: _Classes) -> None:
         """Write an image; further files of the same name get a number."""
         from train.reporting.plots import draw_explanation
-        from train.runtime.files import writing
 
         stem = os.path.splitext(os.path.basename(file))[0]
         # A name has at most 255 bytes, with the number, extension and suffix of a partial file.
         encoded = os.fsencode(stem)
         if len(encoded) > _MAX_STEM_BYTES:
             stem = encoded[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
-        name, number = stem, 1
-        while name.casefold() in self._names:
-            number += 1
-            name = f"{stem}_{number}"
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name.casefold() not in self._names)
         self._names.add(name.casefold())
         title = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
         best = ", ".join(f"{truncate(c, 30)} {format_percent(share)}" for c, share in classes[:2])
@@ -227,12 +224,9 @@ def text_lines(prediction: Prediction) -> list[str]:
 
 def json_lines(prediction: Prediction) -> list[str]:
     """Return one line with a JSON object: ``file`` and ``classes``, or ``file`` and ``error``."""
-    row: dict[str, Any] = {"file": prediction.file}
-    if prediction.error is not None:
-        row["error"] = prediction.error
-    else:
-        row["classes"] = [{"class": name, "probability": p} for name, p in prediction.classes]
-    return [json.dumps(row, ensure_ascii=False, allow_nan=False)]
+    classes = [{"class": name, "probability": p} for name, p in prediction.classes]
+    result = {"classes": classes} if prediction.error is None else {"error": prediction.error}
+    return [json.dumps({"file": prediction.file} | result, ensure_ascii=False, allow_nan=False)]
 
 
 def csv_lines(prediction: Prediction) -> list[str]:

@@ -200,9 +200,8 @@ def page(runs: Sequence[RunSummary]) -> str:
     """Return the HTML. If there are groups of seeds, the runs of a group share a color."""
     groups = grouped(runs)
     ordered = [run for group in groups for run in group]
-    if len(groups) == 1 or len(groups) == len(runs):
-        colors = list(range(len(ordered)))
-    else:
+    colors = list(range(len(ordered)))
+    if 1 < len(groups) < len(runs):
         colors = [i for i, group in enumerate(groups) for _ in group]
     panels = curves.comparison_panels([r.name for r in ordered], colors, [r.rows for r in ordered])
     head, rows = seeds_table(groups)

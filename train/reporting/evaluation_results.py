@@ -108,9 +108,10 @@ def write_results(
     text = json.dumps(finite(to_dict(evaluated, metrics)), indent=1, allow_nan=False)
 
     def draw_mistakes(path: str) -> None:
-        images = evaluated.loader.center_crops(predictions.record[metrics.mistakes])
-        captions = prediction_captions(predictions, metrics.mistakes, names)
-        draw_grid(path, images, captions, columns=6)
+        if len(metrics.mistakes):
+            images = evaluated.loader.center_crops(predictions.record[metrics.mistakes])
+            captions = prediction_captions(predictions, metrics.mistakes, names)
+            draw_grid(path, images, captions, columns=6)
 
     drawings: dict[str, Callable[[str], object]] = {
         "confusion.svg": lambda path: write_atomically(
@@ -124,13 +125,10 @@ def write_results(
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
         write_atomically(os.path.join(folder, FILE), text + "\n")
-        for name in drawings:
+        for name, draw in drawings.items():
             with contextlib.suppress(FileNotFoundError):  # of an earlier evaluation
                 os.unlink(os.path.join(folder, name))
-        plots = Plots(folder, warn)
-        for name, draw in drawings.items():
-            if name != "mistakes.png" or len(metrics.mistakes):
-                plots.draw(name, draw)
+            Plots(folder, warn).draw(name, draw)
     return [FILE, *(name for name in drawings if os.path.exists(os.path.join(folder, name)))]
 
 

@@ -31,6 +31,7 @@ class Plots:
 def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: int = 8) -> None:
     """Write a PNG: a grid of uint8 ``(N, H, W, 3)`` images with captions above."""
     from matplotlib.figure import Figure  # takes most of a second to import
+    from matplotlib.image import AxesImage
 
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
@@ -47,7 +48,10 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
     axis.set_axis_off()
     for i, (image, caption) in enumerate(zip(images, captions, strict=False)):
         left, top = i % columns * wide + gap / 2, i // columns * high + gap / 2 + above
-        axis.add_image(_image(axis, image, (left, left + side, top + side, top)))
+        extent = (left, left + side, top + side, top)
+        drawn = AxesImage(axis, extent=extent, interpolation=_interpolation(image), origin="upper")
+        drawn.set_data(image)
+        axis.add_image(drawn)
         place = dict(horizontalalignment="center", verticalalignment="bottom", clip_on=False)
         middle = left + side / 2
         axis.text(middle, top - 0.03, caption, fontsize=font_size, parse_math=False, **place)
@@ -78,16 +82,6 @@ def _wrap(caption: str, width: int) -> list[str]:
 
 def _interpolation(image: np.ndarray) -> str:
     return "nearest" if len(image) < 64 else "antialiased"  # small images show their pixels
-
-
-def _image(axis, pixels: np.ndarray, extent: tuple[float, ...]):
-    """Return an artist that draws an image within ``(left, right, bottom, top)``."""
-    from matplotlib.image import AxesImage
-
-    interpolation = _interpolation(pixels)
-    image = AxesImage(axis, extent=extent, interpolation=interpolation, origin="upper")
-    image.set_data(pixels)
-    return image
 
 
 def _save(figure, path: str) -> None:

@@ -11,6 +11,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,9 @@ class LiveReport(Plots):
 
         def take_and_keep() -> tuple[np.ndarray, Sequence[str]]:
             images, captions = take()
-            self._samples = samples_part(images, captions)
+            cells = html_page.image_cells(images[:NUM_SAMPLES], captions[:NUM_SAMPLES])
+            small = images.shape[1] < evaluation_section.PIXELATED_BELOW
+            self._samples = {"small": small, "cells": cells}
             return images, captions
 
         super().draw_samples(take_and_keep)
@@ -104,8 +107,7 @@ def write_report(workdir: str, folder: str = "", parts: dict[str, Any] | None = 
 def read_parts(workdir: str) -> dict[str, Any]:
     """Return the content of ``report.json``; empty if it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
-        with open(os.path.join(workdir, PARTS), encoding="utf-8") as file:
-            parts = json.load(file)
+        parts = json.loads(Path(workdir, PARTS).read_text("utf-8"))
         if isinstance(parts, dict):
             return parts
     return {}
@@ -114,14 +116,6 @@ def read_parts(workdir: str) -> dict[str, Any]:
 def write_parts(workdir: str, parts: dict[str, Any]) -> None:
     """Write ``report.json``."""
     write_atomically(os.path.join(workdir, PARTS), json.dumps(parts) + "\n")
-
-
-def samples_part(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
-    """Return training images, uint8 ``(N, H, W, 3)``, and captions for ``report.json``."""
-    return {
-        "small": images.shape[1] < evaluation_section.PIXELATED_BELOW,
-        "cells": html_page.image_cells(images[:NUM_SAMPLES], captions[:NUM_SAMPLES]),
-    }
 
 
 def add_evaluation(parts: dict[str, Any], evaluated: Evaluated) -> dict[str, Any]:
@@ -244,10 +238,8 @@ def _environment(workdir: str, sessions: Sequence[dict[str, Any]]) -> list[str]:
     for one in sessions:
         git = one.get("git") or {}
         revision = git.get("revision", "–")[:12] + (" + changes" if git.get("changed") else "")
-        devices = (
-            f"{one['devices']} × {one['device_kind']} ({one['platform']}),"
-            f" {one['processes']} process{'es' * (one['processes'] > 1)}"
-        )
+        devices = "{devices} × {device_kind} ({platform}), {processes} process".format_map(one)
+        devices += "es" * (one["processes"] > 1)
         rows.append((one["time"], one["step"], devices, revision, one["xla_flags"]))
     head = ("started (UTC)", "at step", "devices", "revision", "XLA_FLAGS")
     table, versions = html_page.paragraph("none"), ""

@@ -37,6 +37,7 @@ _COLUMNS = 3  # charts beside each other in a file
 _MAX_DOTS = 120
 MAX_CELLS = 20  # classes with a count in each cell of the confusion matrix
 _MAX_TICKS = 60  # classes with labels at the confusion matrix
+_Counts = Sequence[Sequence[int]]
 
 
 def figure(panel: Panel) -> str:
@@ -79,9 +80,7 @@ def document(panels: Sequence[Panel]) -> str:
     return _file("".join(parts), max(1, min(_COLUMNS, len(panels))) * wide, top or _HEIGHT)
 
 
-def confusion_matrix(
-    names: Sequence[str], counts: Sequence[Sequence[int]] = (), heat_map: str = ""
-) -> str:
+def confusion_matrix(names: Sequence[str], counts: _Counts = (), heat_map: str = "") -> str:
     """Return the ``<svg>`` of a confusion matrix: labels in rows, predictions in columns.
 
     Args:
@@ -97,9 +96,7 @@ def confusion_matrix(
     )
 
 
-def confusion_document(
-    names: Sequence[str], counts: Sequence[Sequence[int]] = (), heat_map: str = ""
-) -> str:
+def confusion_document(names: Sequence[str], counts: _Counts = (), heat_map: str = "") -> str:
     """Return the text of an SVG file with the matrix of :func:`confusion_matrix`."""
     return _file(*_matrix(names, counts, heat_map))
 
@@ -178,9 +175,7 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", is_upright: boo
     return f'<text {place} text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _matrix(
-    names: Sequence[str], counts: Sequence[Sequence[int]], heat_map: str
-) -> tuple[str, int, int]:
+def _matrix(names: Sequence[str], counts: _Counts, heat_map: str) -> tuple[str, int, int]:
     """Return the elements of a confusion matrix, its width and its height."""
     size = len(names)
     labels = [truncate(name, 20) for name in names] if size <= _MAX_TICKS else []
@@ -240,14 +235,10 @@ def _file(drawing: str, width: int, height: int) -> str:
 
 def _legend(panel: Panel) -> list[tuple[str, str, str]]:
     """Return color, label and last value of all lines; no values beside bars."""
-    items = [
-        (
-            _color(line.color),
-            line.label,
-            "" if panel.bars else number(line.points[-1][1], panel.percent),
-        )
-        for line in panel.series
-    ]
+    items = []
+    for line in panel.series:
+        value = "" if panel.bars else number(line.points[-1][1], panel.percent)
+        items.append((_color(line.color), line.label, value))
     return items + ([(_color(panel.bars.color), panel.bars.label, "")] if panel.bars else [])
 
 
