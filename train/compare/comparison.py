@@ -224,11 +224,10 @@ def page(runs: Sequence[RunSummary]) -> str:
     remarks = "".join(
         html_page.paragraph(f"* {run.name} {run.remark}.", "weak") for run in ordered if run.remark
     )
-    results = html_page.table(*results_table(ordered), "results")
     title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0].name
     body = [
         f"<h1>{html_page.escape(title)}</h1>",
-        html_page.section("Results", results, remarks),
+        html_page.section("Results", html_page.table(*results_table(ordered), "results"), remarks),
         seeds,
         html_page.section("Learning curves", html_page.charts(panels)),
         html_page.section("Configuration differences", differ),

@@ -75,11 +75,8 @@ class Console:
         if not self.is_primary:
             return
         step = row["step"]
-        facts = {
-            "epoch": f"{row['epoch']:.1f}",
-            "loss": f"{row['train/loss']:.4g}",
-            "top1": format_percent(row["train/top1"]),
-        }
+        facts = {"epoch": f"{row['epoch']:.1f}", "loss": f"{row['train/loss']:.4g}"}
+        facts["top1"] = format_percent(row["train/top1"])
         if "eval/top1" in row:
             facts["eval top1"] = format_percent(row["eval/top1"], 2)
         if "images_per_second" in row:

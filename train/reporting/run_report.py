@@ -248,10 +248,5 @@ def _environment(workdir: str, sessions: Sequence[dict[str, Any]]) -> list[str]:
         versions = html_page.table(("library", "version"), libraries, "library versions")
         versions = html_page.folded("Library versions", versions)
         table = html_page.table(head, rows, "sessions")
-    return [
-        "<h3>Commands</h3>",
-        f"<pre>{html_page.escape(commands)}</pre>",
-        "<h3>Sessions</h3>",
-        table,
-        versions,
-    ]
+    commands = f"<pre>{html_page.escape(commands)}</pre>"
+    return ["<h3>Commands</h3>", commands, "<h3>Sessions</h3>", table, versions]

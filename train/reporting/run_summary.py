@@ -37,9 +37,8 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
         f" on {devices.describe()}, {run.batch_sizes.device} images each"
     )
     console.info(f"run:     {intervals.describe()}")
-    rate = schedules.describe(
-        config.schedule, intervals.steps_per_epoch, intervals.num_steps, run.batch_sizes.train
-    )
+    length = intervals.steps_per_epoch, intervals.num_steps
+    rate = schedules.describe(config.schedule, *length, run.batch_sizes.train)
     console.info(f"lr:      {rate}")
     start = "new" if not state.step else f"continues after step {int(state.step)}"
     console.info(f"workdir: {run.workdir} ({start})")
