@@ -24,17 +24,17 @@ from train.runtime.errors import RunError
 def test_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
     output = []
     endings = ("SIGINT", "killed in a save", "disk full")
-    counts, again, lost = torture.torture(
+    counts, repeated, lost = torture.torture(
         tmp_path,
         endings,
         seed=2,
         steps=66,
         damages=1.0,
-        tell=lambda *text, **_: output.append(text),
+        report=lambda *text, **_: output.append(text),
         keys=("--config.model.stage_sizes=1,1",),
     )
     assert lost == [], output
-    assert set(endings) < set(counts) and again > 0, counts
+    assert set(endings) < set(counts) and repeated > 0, counts
 
 
 def test_second_trainer_in_a_workdir_is_refused(commands, tmp_path):
