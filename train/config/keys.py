@@ -1,7 +1,5 @@
 """Every configuration key: its default, its meaning and its valid values."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,225 +38,209 @@ class Key:
 KEYS: dict[str, Key] = {
     # The run ---------------------------------------------------------------------------------
     "seed": Key(0, "Seed of the initial weights, the order of the images and all augmentation.",
-                minimum=0, below=2**32),
+        minimum=0, below=2**32),
     "batch_size": Key(128, "Global batch size: images per training step on all devices together.",
-                      minimum=1),
+        minimum=1),
     "num_epochs": Key(90.0, "Training length in epochs. On the command line it replaces the"
-                      " num_steps of a recipe.", minimum=0, maximum=1e6),
+        " num_steps of a recipe.", minimum=0, maximum=1e6),
     "num_steps": Key(0, "Training length in steps; 0: use num_epochs.", minimum=0, below=2**31),
     "init_from": Key("", "Pretrained weights: a workdir, a checkpoint, a weights file or a hub id"
-                     " such as 'resnet50.a1_in1k'. A head of another number of classes is"
-                     " initialized at random."),
+        " such as 'resnet50.a1_in1k'. A head of another number of classes is initialized at"
+        " random."),
     "init_head": Key("auto", "Whether to load the head of those weights: 'auto' if the number of"
-                     " classes matches and, from a workdir, their names.",
-                     choices=("auto", "keep", "fresh")),
+        " classes matches and, from a workdir, their names.", choices=("auto", "keep", "fresh")),
     "freeze": Key("", "Modules whose parameters and batch statistics stay fixed, such as"
-                  " 'stem*,stage[12]*'; 'backbone': everything but the head."),
+        " 'stem*,stage[12]*'; 'backbone': everything but the head."),
     "on_nonfinite": Key("stop", "If the loss or a gradient of a step is NaN or infinite: 'stop'"
-                        " ends the run with a report, 'skip' skips and counts the update.",
-                        choices=("stop", "skip")),
+        " ends the run with a report, 'skip' skips and counts the update.",
+        choices=("stop", "skip")),
     "deterministic": Key(False, "Use only deterministic GPU operations, which are slower.",
-                         neutral=True),
+        neutral=True),
     "smoke": Key(False, "Smoke test of a recipe: two steps of a small batch of small images, the"
-                 " digits in place of its data, one narrow block per stage, no download. The"
-                 " workdir is runs/NAME_smoke. Keys given on the command line keep their values."),
+        " digits in place of its data, one narrow block per stage, no download. The workdir is"
+        " runs/NAME_smoke. Keys given on the command line keep their values."),
     "compilation_cache": Key("auto", "Directory of the persistent compilation cache; 'auto':"
-                             " JAX_COMPILATION_CACHE_DIR or flax_resnet/compiled in the user's"
-                             " cache directory; 'off': no cache.", neutral=True),
+        " JAX_COMPILATION_CACHE_DIR or flax_resnet/compiled in the user's cache directory; 'off':"
+        " no cache.", neutral=True),
 
     # Loss ------------------------------------------------------------------------------------
     "loss": Key("cross_entropy", "Training loss; 'binary_cross_entropy' treats every class as a"
-                " binary problem.", choices=("cross_entropy", "binary_cross_entropy")),
+        " binary problem.", choices=("cross_entropy", "binary_cross_entropy")),
     "label_smoothing": Key(0.0, "Label smoothing: share of the target distributed uniformly over"
-                           " all classes.", minimum=0, below=1),
-    "bce_target_threshold": Key(0.0, "With 'binary_cross_entropy': targets above this become 1,"
-                                " the others 0; 0: keep the soft targets of mixed images.",
-                                minimum=0, below=1),
+        " all classes.", minimum=0, below=1),
+    "bce_target_threshold": Key(0.0, "With 'binary_cross_entropy': targets above this become 1, the"
+        " others 0; 0: keep the soft targets of mixed images.", minimum=0, below=1),
 
     # Parallelism and memory ------------------------------------------------------------------
-    "parallel": Key("pmap", "How to distribute a step over devices; both give the same result up"
-                    " to rounding.", choices=("pmap", "shard_map"), neutral=True),
+    "parallel": Key("pmap", "How to distribute a step over devices; both give the same result up to"
+        " rounding.", choices=("pmap", "shard_map"), neutral=True),
     "sync_batch_norm": Key(False, "Synchronize batch norm statistics over all devices; otherwise"
-                           " each device normalizes its own images."),
+        " each device normalizes its own images."),
     "grad_accum_steps": Key(1, "Gradient accumulation: micro-batches that each device splits its"
-                            " batch into, to save memory. Batch norm sees one micro-batch.",
-                            minimum=1),
+        " batch into, to save memory. Batch norm sees one micro-batch.", minimum=1),
     "steps_per_execution": Key(0, "Training steps per dispatch for data cached on the device; 0: 1"
-                               " on CPU, more on GPU and TPU.", minimum=0, maximum=1024,
-                               neutral=True),
+        " on CPU, more on GPU and TPU.", minimum=0, maximum=1024, neutral=True),
     "ema.decay": Key(0.0, "Decay of an exponential moving average (EMA) of parameters and batch"
-                     " statistics; 0: no EMA.", minimum=0, below=1),
+        " statistics; 0: no EMA.", minimum=0, below=1),
 
     # Model -----------------------------------------------------------------------------------
     "model.name": Key("resnet50", "A name in flax_resnet.list_models()."),
     "model.num_classes": Key(0, "Outputs of the head; 0: the number of classes of the data.",
-                             minimum=0),
+        minimum=0),
     "model.dtype": Key("float32", "Compute type (mixed precision); parameters stay float32.",
-                       choices=("float32", "bfloat16")),
+        choices=("float32", "bfloat16")),
     "model.stage_sizes": Key((), "Blocks per stage; (): those of the named model.", minimum=1,
-                             example=(2, 2, 2, 2)),
+        example=(2, 2, 2, 2)),
     "model.width": Key(0, "Channels inside the blocks of the first stage, doubled in every stage;"
-                       " 0: those of the named model.", minimum=0, maximum=65536),
+        " 0: those of the named model.", minimum=0, maximum=65536),
     "model.stem": Key("", "Stem, such as 'cifar'; '': that of the named model."),
     "model.shortcut": Key("", "Shortcut, such as 'zero_pad'; '': that of the named model."),
     "model.zero_init_last": Key(False, "Initialize every residual block as its shortcut."),
-    "model.drop_path": Key(0.0, "Stochastic depth: rate of the last block, decreasing linearly to"
-                           " 0 at the first.", minimum=0, below=1),
+    "model.drop_path": Key(0.0, "Stochastic depth: rate of the last block, decreasing linearly to 0"
+        " at the first.", minimum=0, below=1),
     "model.dropout": Key(0.0, "Dropout rate before the head.", minimum=0, below=1),
     "model.block_dropout": Key(0.0, "Dropout rate before the last convolution of each block.",
-                               minimum=0, below=1),
+        minimum=0, below=1),
 
     # Data ------------------------------------------------------------------------------------
     "dataset.name": Key("digits", "'digits', 'folder' for images in one folder per class, or"
-                        " 'tfds:NAME' for a TFDS data set."),
+        " 'tfds:NAME' for a TFDS data set."),
     "dataset.data_dir": Key("", "Image folder, or directory of prepared TFDS data; '':"
-                            " $TFDS_DATA_DIR or ~/tensorflow_datasets.", neutral=True),
+        " $TFDS_DATA_DIR or ~/tensorflow_datasets.", neutral=True),
     "dataset.train_split": Key("train", "Training split, in TFDS's split syntax, or a subfolder of"
-                               " an image folder."),
-    "dataset.eval_split": Key("test", "Evaluation split, as train_split. An image folder without"
-                              " it uses its val, validation, valid or test folder, or a held-out"
-                              " part of the training images."),
-    "dataset.val_fraction": Key(0.2, "Fraction of an image folder held out for evaluation if it"
-                                " has no validation folder.", minimum=1e-6, below=1),
+        " an image folder."),
+    "dataset.eval_split": Key("test", "Evaluation split, as train_split. An image folder without it"
+        " uses its val, validation, valid or test folder, or a held-out part of the training"
+        " images."),
+    "dataset.val_fraction": Key(0.2, "Fraction of an image folder held out for evaluation if it has"
+        " no validation folder.", minimum=1e-6, below=1),
     "dataset.val_seed": Key(0, "Seed of that selection.", minimum=0, below=2**32),
     "dataset.image_size": Key(224, "Height and width of the model input in pixels.", minimum=1,
-                              maximum=4096),
-    "dataset.train_sizes": Key((), "Training image sizes in pixels, if not image_size: one size,"
-                               " or one for each epoch in train_size_epochs.", minimum=1,
-                               maximum=4096, example=(128, 160, 192)),
+        maximum=4096),
+    "dataset.train_sizes": Key((), "Training image sizes in pixels, if not image_size: one size, or"
+        " one for each epoch in train_size_epochs.", minimum=1, maximum=4096,
+        example=(128, 160, 192)),
     "dataset.train_size_epochs": Key((), "Epoch from which each of train_sizes is used; the first"
-                                     " is 0.", minimum=0, maximum=1e6, ascending=True,
-                                     example=(0.0, 6.0, 12.0)),
+        " is 0.", minimum=0, maximum=1e6, ascending=True, example=(0.0, 6.0, 12.0)),
     "dataset.crop_pct": Key(1.0, "Fraction of the shorter side that the center crop keeps: with"
-                            " 0.875 and 224 pixels, images are resized to 256 first.",
-                            minimum=0.05, maximum=1),
+        " 0.875 and 224 pixels, images are resized to 256 first.", minimum=0.05, maximum=1),
     "dataset.interpolation": Key("bilinear", "Interpolation of the resize before the center crop.",
-                                 choices=("bilinear", "bicubic")),
+        choices=("bilinear", "bicubic")),
     "dataset.mean": Key((0.485, 0.456, 0.406), "RGB mean in 0…1, subtracted from the input."),
     "dataset.std": Key((0.229, 0.224, 0.225), "RGB standard deviation in 0…1, divided by.",
-                       minimum=1e-6),
+        minimum=1e-6),
 
     # Input pipeline --------------------------------------------------------------------------
     "loader.cache_on_device": Key("auto", "Cache decoded images in device memory: 'auto' if they"
-                                  " fit in device_cache_gib and are not cropped at random"
-                                  " (rrc_scale).", choices=("auto", "always", "never"),
-                                  neutral=True),
-    "loader.device_cache_gib": Key(2.0, "Memory limit of 'auto', in GiB.", minimum=0,
-                                   neutral=True),
+        " fit in device_cache_gib and are not cropped at random (rrc_scale).",
+        choices=("auto", "always", "never"), neutral=True),
+    "loader.device_cache_gib": Key(2.0, "Memory limit of 'auto', in GiB.", minimum=0, neutral=True),
     "loader.threads": Key(0, "Decoding threads; 0: number of processor cores plus two.", minimum=0,
-                          neutral=True),
+        neutral=True),
     "loader.workers": Key(0, "Decoding processes, for machines with many cores; 0: decode in"
-                          " threads of the training process.", minimum=0, neutral=True),
+        " threads of the training process.", minimum=0, neutral=True),
     "loader.max_corrupt_fraction": Key(1e-3, "Fraction of images that may fail to decode, rounded"
-                                       " up; the run ends if more do.", minimum=0, maximum=1,
-                                       neutral=True),
+        " up; the run ends if more do.", minimum=0, maximum=1, neutral=True),
 
     # Augmentation ----------------------------------------------------------------------------
     "augment.rrc_scale": Key((1.0, 1.0), "Random-resized crop: range of the area fraction; (1, 1):"
-                             " center crop.", minimum=1e-3, maximum=1, ascending=True),
-    "augment.rrc_ratio": Key((3 / 4, 4 / 3), "Random-resized crop: range of the aspect ratio,"
-                             " width to height.", minimum=1e-2, maximum=100, ascending=True),
+        " center crop.", minimum=1e-3, maximum=1, ascending=True),
+    "augment.rrc_ratio": Key((3 / 4, 4 / 3), "Random-resized crop: range of the aspect ratio, width"
+        " to height.", minimum=1e-2, maximum=100, ascending=True),
     "augment.hflip": Key(False, "Random horizontal flip, probability 0.5."),
     "augment.vflip": Key(False, "Random vertical flip, probability 0.5."),
     "augment.pad_crop": Key(0, "Random crop after padding by this many pixels.", minimum=0,
-                            maximum=4096),
+        maximum=4096),
     "augment.policy": Key("", "'trivial': TrivialAugment (wide), one random operation per image;"
-                          " 'rand': RandAugment, rand_num_ops of them.",
-                          choices=("", "trivial", "rand")),
+        " 'rand': RandAugment, rand_num_ops of them.", choices=("", "trivial", "rand")),
     "augment.rand_num_ops": Key(2, "RandAugment: number of operations.", minimum=1, maximum=10),
     "augment.rand_magnitude": Key(9, "RandAugment: magnitude, 0 to 30.", minimum=0, maximum=30),
     "augment.rand_prob": Key(1.0, "RandAugment: probability of each operation (timm uses 0.5).",
-                             minimum=0, maximum=1),
+        minimum=0, maximum=1),
     "augment.color_jitter": Key((0.0, 0.0, 0.0, 0.0), "Color jitter: maximum change of brightness,"
-                                " contrast, saturation and hue (0.5: any hue).", minimum=0,
-                                maximum=1),
+        " contrast, saturation and hue (0.5: any hue).", minimum=0, maximum=1),
     "augment.cutout": Key(0, "Cutout: side in pixels of a square that is filled in.", minimum=0,
-                          maximum=4096),
+        maximum=4096),
     "augment.random_erasing": Key(0.0, "Random erasing: probability.", minimum=0, maximum=1),
-    "augment.random_erasing_scale": Key((0.02, 0.33), "Random erasing: range of the area"
-                                        " fraction.", minimum=1e-3, maximum=1, ascending=True),
+    "augment.random_erasing_scale": Key((0.02, 0.33), "Random erasing: range of the area fraction.",
+        minimum=1e-3, maximum=1, ascending=True),
     "augment.random_erasing_ratio": Key((0.3, 3.3), "Random erasing: range of the aspect ratio,"
-                                        " height to width.", minimum=1e-2, maximum=100,
-                                        ascending=True),
+        " height to width.", minimum=1e-2, maximum=100, ascending=True),
     "augment.mixup": Key(0.0, "Mixup: alpha of the Beta distribution; 0: off.", minimum=0,
-                         maximum=100),
+        maximum=100),
     "augment.cutmix": Key(0.0, "CutMix: alpha of the Beta distribution; 0: off.", minimum=0,
-                          maximum=100),
+        maximum=100),
     "augment.mixup_prob": Key(1.0, "Probability of applying mixup or CutMix.", minimum=0,
-                              maximum=1),
+        maximum=1),
     "augment.mixup_switch_prob": Key(0.5, "Probability of CutMix if both are on.", minimum=0,
-                                     maximum=1),
+        maximum=1),
     "augment.repeated_aug": Key(1, "Repeated augmentation: copies of each image in a batch, each"
-                                " augmented independently. Batches then hold that many times"
-                                " fewer distinct images.", minimum=1),
+        " augmented independently. Batches then hold that many times fewer distinct images.",
+        minimum=1),
 
     # Optimizer -------------------------------------------------------------------------------
-    "optimizer.name": Key("sgd", "Weight decay is decoupled in 'adamw' and 'lamb', an L2 penalty"
-                          " in the others.", choices=("sgd", "adam", "adamw", "lars", "lamb")),
+    "optimizer.name": Key("sgd", "Weight decay is decoupled in 'adamw' and 'lamb', an L2 penalty in"
+        " the others.", choices=("sgd", "adam", "adamw", "lars", "lamb")),
     "optimizer.momentum": Key(0.9, "Momentum of 'sgd' and 'lars'.", minimum=0, below=1),
     "optimizer.nesterov": Key(False, "Nesterov momentum; with 'adam' and its variants, NAdam."),
-    "optimizer.b1": Key(0.9, "Decay of the first moment, of 'adam', 'adamw' and 'lamb'.",
-                        minimum=0, below=1),
+    "optimizer.b1": Key(0.9, "Decay of the first moment, of 'adam', 'adamw' and 'lamb'.", minimum=0,
+        below=1),
     "optimizer.b2": Key(0.999, "Decay of the second moment, of 'adam', 'adamw' and 'lamb'.",
-                        minimum=0, below=1),
+        minimum=0, below=1),
     "optimizer.eps": Key(1e-8, "Epsilon in the denominator, of 'adam', 'adamw' and 'lamb'.",
-                         minimum=1e-20, maximum=1),
+        minimum=1e-20, maximum=1),
     "optimizer.weight_decay": Key(1e-4, "Weight decay of the kernels.", minimum=0),
     "optimizer.decay_norm_and_bias": Key(False, "Apply weight decay to norm scales and all biases"
-                                         " too."),
+        " too."),
     "optimizer.trust_coefficient": Key(1e-3, "Trust coefficient of 'lars'.", minimum=1e-12,
-                                       maximum=1e3),
+        maximum=1e3),
     "optimizer.grad_clip_norm": Key(0.0, "Clip gradients to this global norm; 0: no clipping.",
-                                    minimum=0),
+        minimum=0),
     "optimizer.backbone_lr_scale": Key(1.0, "Learning rate factor of everything but the head.",
-                                       minimum=0),
+        minimum=0),
 
     # Learning rate schedule ------------------------------------------------------------------
     "schedule.name": Key("cosine", "Shape of the schedule after the warm-up; 'one_cycle' includes"
-                         " its own.",
-                         choices=("constant", "step", "cosine", "polynomial", "one_cycle")),
+        " its own.", choices=("constant", "step", "cosine", "polynomial", "one_cycle")),
     "schedule.learning_rate": Key(0.1, "Peak learning rate.", minimum=0),
-    "schedule.base_batch_size": Key(0, "Linear scaling: learning_rate is multiplied by batch_size"
-                                    " / base_batch_size; 0: no scaling.", minimum=0),
+    "schedule.base_batch_size": Key(0, "Linear scaling: learning_rate is multiplied by batch_size /"
+        " base_batch_size; 0: no scaling.", minimum=0),
     "schedule.warmup_epochs": Key(0.0, "Warm-up length in epochs (linear).", minimum=0,
-                                  maximum=1e6),
-    "schedule.warmup_steps": Key(0, "Warm-up length in steps, instead of warmup_epochs.",
-                                 minimum=0, below=2**31),
+        maximum=1e6),
+    "schedule.warmup_steps": Key(0, "Warm-up length in steps, instead of warmup_epochs.", minimum=0,
+        below=2**31),
     "schedule.max_warmup_fraction": Key(0.25, "Upper limit of the warm-up, as a fraction of the"
-                                        " run.", minimum=0, maximum=1),
-    "schedule.milestones": Key((1 / 3, 2 / 3, 8 / 9), "'step': fractions of the run after which"
-                               " the rate is multiplied by gamma; the default is 30, 60 and 80 of"
-                               " 90 epochs.", minimum=0, maximum=1, ascending=True,
-                               example=(0.5, 0.75)),
+        " run.", minimum=0, maximum=1),
+    "schedule.milestones": Key((1 / 3, 2 / 3, 8 / 9), "'step': fractions of the run after which the"
+        " rate is multiplied by gamma; the default is 30, 60 and 80 of 90 epochs.", minimum=0,
+        maximum=1, ascending=True, example=(0.5, 0.75)),
     "schedule.milestone_epochs": Key((), "'step': the same in epochs, instead of milestones.",
-                                     minimum=0, maximum=1e6, ascending=True,
-                                     example=(30.0, 60.0, 80.0)),
+        minimum=0, maximum=1e6, ascending=True, example=(30.0, 60.0, 80.0)),
     "schedule.milestone_steps": Key((), "'step': the same in steps, instead of milestones.",
-                                    minimum=0, below=2**31, ascending=True,
-                                    example=(32000, 48000)),
+        minimum=0, below=2**31, ascending=True, example=(32000, 48000)),
     "schedule.gamma": Key(0.1, "'step': factor at each milestone.", minimum=0),
     "schedule.end_lr_fraction": Key(0.0, "'cosine' and 'polynomial': final learning rate as a"
-                                    " fraction of the peak.", minimum=0, maximum=1),
+        " fraction of the peak.", minimum=0, maximum=1),
     "schedule.power": Key(1.0, "'polynomial': exponent; 1: linear.", minimum=0, maximum=100),
     "schedule.pct_start": Key(0.3, "'one_cycle': fraction of the run in which the rate rises.",
-                              minimum=0, below=1),
+        minimum=0, below=1),
 
     # Evaluation, checkpoints, logging --------------------------------------------------------
     "eval.every_epochs": Key(-1.0, "Evaluation interval in epochs; the end is always evaluated. 0:"
-                             " only the end; -1: automatic, every epoch of 20 steps or more, at"
-                             " most 100 times.", minimum=-1, automatic=True, neutral=True),
+        " only the end; -1: automatic, every epoch of 20 steps or more, at most 100 times.",
+        minimum=-1, automatic=True, neutral=True),
     "eval.use_ema": Key(True, "Evaluate the EMA of the weights if there is one."),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
-                           minimum=0, neutral=True),
+        minimum=0, neutral=True),
     "checkpoint.every_epochs": Key(-1.0, "Checkpoint interval in epochs; the end is always saved."
-                                   " 0: only the end; -1: automatic, as eval.every_epochs.",
-                                   minimum=-1, automatic=True, neutral=True),
-    "checkpoint.every_steps": Key(0, "Additional checkpoint interval in steps; 0: none.",
-                                  minimum=0, neutral=True),
+        " 0: only the end; -1: automatic, as eval.every_epochs.", minimum=-1, automatic=True,
+        neutral=True),
+    "checkpoint.every_steps": Key(0, "Additional checkpoint interval in steps; 0: none.", minimum=0,
+        neutral=True),
     "checkpoint.every_minutes": Key(0.0, "Additional checkpoint interval in minutes; 0: none.",
-                                    minimum=0, neutral=True),
+        minimum=0, neutral=True),
     "checkpoint.max_to_keep": Key(3, "Number of latest checkpoints to keep, in addition to the"
-                                  " best.", minimum=1, neutral=True),
+        " best.", minimum=1, neutral=True),
     "log.every_steps": Key(0, "Logging interval in steps; 0: ten times per epoch, within 10 to 100"
-                           " steps.", minimum=0, neutral=True),
+        " steps.", minimum=0, neutral=True),
 }  # fmt: skip
