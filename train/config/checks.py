@@ -1,7 +1,5 @@
 """Validation of keys and values, with the right key for a wrong one."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from typing import Any
@@ -9,71 +7,48 @@ from typing import Any
 from train.config.keys import KEYS
 from train.runtime.errors import UsageError
 
-# Former names of keys, and the names that other libraries have for them.
+# Former names of keys, and the names that other libraries have for them, as NAME=KEY. The group
+# stands before both.
+_OTHER_NAMES = {
+    "": """
+        accumulate=grad_accum_steps arch=model.name architecture=model.name
+        batch_norm=sync_batch_norm bs=batch_size clip_grad=optimizer.grad_clip_norm
+        data=dataset.data_dir data.max_bad_fraction=loader.max_corrupt_fraction
+        data.resident=loader.cache_on_device data.resident_gib=loader.device_cache_gib
+        data.steps_per_call=steps_per_execution data.threads=loader.threads
+        data.workers=loader.workers data_path=dataset.data_dir drop=model.dropout epochs=num_epochs
+        img_size=dataset.image_size input_size=dataset.image_size
+        loss_threshold=bce_target_threshold lr=schedule.learning_rate model=model.name
+        num_workers=loader.workers opt=optimizer.name pretrained=init_from resume=init_from
+        sched=schedule.name smoothing=label_smoothing steps=num_steps wd=optimizer.weight_decay
+        workers=loader.workers
+    """,
+    "augment.": """
+        crop_aspect=rrc_ratio crop_scale=rrc_scale erasing=random_erasing
+        erasing_area=random_erasing_scale erasing_aspect=random_erasing_ratio flip=hflip
+        mix_probability=mixup_prob mix_switch=mixup_switch_prob rand_layers=rand_num_ops
+        rand_probability=rand_prob repeats=repeated_aug vertical_flip=vflip
+    """,
+    "checkpoint.": "keep=max_to_keep",
+    "dataset.": """
+        crop_ratio=crop_pct held_out=val_fraction held_out_seed=val_seed
+        size_epochs=train_size_epochs
+    """,
+    "eval.": "ema=use_ema",
+    "optimizer.": """
+        backbone_rate=backbone_lr_scale beta1=b1 beta2=b2 clip_norm=grad_clip_norm decay=name
+        decay_norms=decay_norm_and_bias epsilon=eps
+    """,
+    "schedule.": """
+        end_rate=end_lr_fraction one_cycle_rise=pct_start scale_batch=base_batch_size
+        step_epochs=milestone_epochs step_factor=gamma step_shares=milestones
+        step_steps=milestone_steps warmup_most=max_warmup_fraction
+    """,
+}
 OTHER_NAMES = {
-    "accumulate": "grad_accum_steps",
-    "arch": "model.name",
-    "architecture": "model.name",
-    "augment.crop_aspect": "augment.rrc_ratio",
-    "augment.crop_scale": "augment.rrc_scale",
-    "augment.erasing": "augment.random_erasing",
-    "augment.erasing_area": "augment.random_erasing_scale",
-    "augment.erasing_aspect": "augment.random_erasing_ratio",
-    "augment.flip": "augment.hflip",
-    "augment.mix_probability": "augment.mixup_prob",
-    "augment.mix_switch": "augment.mixup_switch_prob",
-    "augment.rand_layers": "augment.rand_num_ops",
-    "augment.rand_probability": "augment.rand_prob",
-    "augment.repeats": "augment.repeated_aug",
-    "augment.vertical_flip": "augment.vflip",
-    "batch_norm": "sync_batch_norm",
-    "bs": "batch_size",
-    "checkpoint.keep": "checkpoint.max_to_keep",
-    "clip_grad": "optimizer.grad_clip_norm",
-    "data": "dataset.data_dir",
-    "data.max_bad_fraction": "loader.max_corrupt_fraction",
-    "data.resident": "loader.cache_on_device",
-    "data.resident_gib": "loader.device_cache_gib",
-    "data.steps_per_call": "steps_per_execution",
-    "data.threads": "loader.threads",
-    "data.workers": "loader.workers",
-    "data_path": "dataset.data_dir",
-    "dataset.crop_ratio": "dataset.crop_pct",
-    "dataset.held_out": "dataset.val_fraction",
-    "dataset.held_out_seed": "dataset.val_seed",
-    "dataset.size_epochs": "dataset.train_size_epochs",
-    "drop": "model.dropout",
-    "epochs": "num_epochs",
-    "eval.ema": "eval.use_ema",
-    "img_size": "dataset.image_size",
-    "input_size": "dataset.image_size",
-    "loss_threshold": "bce_target_threshold",
-    "lr": "schedule.learning_rate",
-    "model": "model.name",
-    "num_workers": "loader.workers",
-    "opt": "optimizer.name",
-    "optimizer.backbone_rate": "optimizer.backbone_lr_scale",
-    "optimizer.beta1": "optimizer.b1",
-    "optimizer.beta2": "optimizer.b2",
-    "optimizer.clip_norm": "optimizer.grad_clip_norm",
-    "optimizer.decay": "optimizer.name",
-    "optimizer.decay_norms": "optimizer.decay_norm_and_bias",
-    "optimizer.epsilon": "optimizer.eps",
-    "pretrained": "init_from",
-    "resume": "init_from",
-    "sched": "schedule.name",
-    "schedule.end_rate": "schedule.end_lr_fraction",
-    "schedule.one_cycle_rise": "schedule.pct_start",
-    "schedule.scale_batch": "schedule.base_batch_size",
-    "schedule.step_epochs": "schedule.milestone_epochs",
-    "schedule.step_factor": "schedule.gamma",
-    "schedule.step_shares": "schedule.milestones",
-    "schedule.step_steps": "schedule.milestone_steps",
-    "schedule.warmup_most": "schedule.max_warmup_fraction",
-    "smoothing": "label_smoothing",
-    "steps": "num_steps",
-    "wd": "optimizer.weight_decay",
-    "workers": "loader.workers",
+    group + name: group + key
+    for group, names in _OTHER_NAMES.items()
+    for name, key in (pair.split("=") for pair in names.split())
 }
 
 GROUPS = tuple(dict.fromkeys(key.rpartition(".")[0] for key in KEYS if "." in key))
