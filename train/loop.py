@@ -1,7 +1,5 @@
 """The training loop: from a configuration and a folder to a trained, evaluated checkpoint."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext

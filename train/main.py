@@ -1,7 +1,5 @@
 """Train or resume: python -m train.main --config FILE [--workdir DIR] [--config.KEY=VALUE …]."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

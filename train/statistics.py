@@ -1,7 +1,5 @@
 """Image statistics: python -m train.statistics --config RECIPE [--config.KEY=VALUE …]."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

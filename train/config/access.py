@@ -1,7 +1,5 @@
 """Configuration keys by their dotted names, such as ``"model.width"``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from train.runtime.config_dict import ConfigDict

@@ -4,8 +4,6 @@ A recipe is a Python file with a function ``get_config()`` that starts from
 :func:`default_config`, sets what differs and returns the result; see ``configs/``.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import json

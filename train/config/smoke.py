@@ -4,8 +4,6 @@ They show that a recipe works before it gets a day on eight GPUs; the model lear
 steps.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Set

@@ -5,8 +5,6 @@ same interface, and the same results up to rounding, since the compiler fuses th
 the loop does not know which one it uses.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Evaluation of a state on a split: every example counts exactly once."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Everything that derives from the configuration is computed here, once.
 """
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """When a run evaluates, saves and logs, in steps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

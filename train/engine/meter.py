@@ -1,7 +1,5 @@
 """Mean metrics, throughput and input wait between two rows of metrics."""
 
-from __future__ import annotations
-
 import queue
 import time
 from collections.abc import Callable

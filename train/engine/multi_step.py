@@ -5,8 +5,6 @@ nothing, since a step takes longer than its dispatch, and costs much: XLA:CPU ru
 of convolutions inside a loop many times slower.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

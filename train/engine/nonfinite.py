@@ -1,7 +1,5 @@
 """Handling of steps whose loss or gradients are not finite, with a report on the first one."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

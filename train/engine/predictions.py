@@ -1,7 +1,5 @@
 """Predictions for each example of a split, and their files."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ With several processes, a step therefore takes each process's stop flag and retu
 any is set; every process reads the result of the same step, a few steps later.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The initial weights of a run, from ``config.init_from``."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -4,8 +4,6 @@ Both run inside a mapped axis (``train/engine/devices.py``): each device sees it
 batch; gradients, batch statistics and metrics are averaged or summed over the axis.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
