@@ -54,6 +54,9 @@ class Devices:
     on and fetched from ``local``, the devices of this process.
     """
 
+    replicated: NamedSharding  # how copies of an array are placed
+    stacked = False  # whether copies are stacked along a leading axis of this process's devices
+
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         by_process = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         self.devices = list(devices or by_process)
@@ -90,13 +93,35 @@ class Devices:
                 f"{micro_batches}; the nearest that does is {nearest}"
             )
 
+    def replicate(self, tree: Any) -> Any:
+        """Place a copy of each array on every device."""
+
+        def place(leaf: Any) -> jax.Array:
+            host = np.asarray(leaf)
+            copy, shape = host, host.shape
+            if self.stacked:
+                copy, shape = host[None], (len(self.local), *host.shape)
+            copies = [jax.device_put(copy, device) for device in self.local]
+            return jax.make_array_from_single_device_arrays(shape, self.replicated, copies)
+
+        return jax.tree.map(place, tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """Return one copy of replicated arrays as NumPy arrays on the host."""
+        shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
+        # Copies, since on CPU a shard may be the device's own memory, which the next step
+        # reuses. Indexed on the host, since the device would compile that for each shape.
+        return jax.tree.map(lambda shard: np.array(shard[0] if self.stacked else shard), shards)
+
 
 class Pmap(Devices):
     """Mapping by ``jax.pmap``: every array has a leading axis of this process's devices."""
 
+    stacked = True
+
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         super().__init__(devices)
-        self._sharding = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec(AXIS))
+        self.replicated = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec(AXIS))
 
     def train(self, step: Callable) -> Callable:
         """Compile ``(state, data, batch[, stop]) -> (state, metrics)``, donating the state."""
@@ -106,30 +131,13 @@ class Pmap(Devices):
         """Compile ``(state, data, batch[, stop]) -> sums``."""
         return jax.pmap(step, axis_name=AXIS, devices=self.devices)
 
-    def replicate(self, tree: Any) -> Any:
-        """Place a copy of each array on every device."""
-        return jax.tree.map(self._replicate, tree)
-
-    def _replicate(self, leaf: Any) -> jax.Array:
-        host = np.asarray(leaf)[None]
-        copies = [jax.device_put(host, device) for device in self.local]
-        shape = (len(copies), *host.shape[1:])
-        return jax.make_array_from_single_device_arrays(shape, self._sharding, copies)
-
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Split this process's batch among its devices, in order."""
         count = len(self.local)
         return {
-            name: jax.device_put(array.reshape(count, -1, *array.shape[1:]), self._sharding)
+            name: jax.device_put(array.reshape(count, -1, *array.shape[1:]), self.replicated)
             for name, array in batch.items()
         }
-
-    def fetch(self, tree: Any) -> Any:
-        """Return one copy of replicated arrays as NumPy arrays on the host."""
-        shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
-        # Copies, since on CPU a shard may be the device's own memory, which the next step
-        # reuses. Indexed on the host, since the device would compile that for each shape.
-        return jax.tree.map(lambda shard: np.array(shard[0]), shards)
 
 
 class ShardMap(Devices):
@@ -139,7 +147,7 @@ class ShardMap(Devices):
         super().__init__(devices)
         self._mesh = Mesh(np.array(self.devices), (AXIS,))
         self._split = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        self._whole = NamedSharding(self._mesh, PartitionSpec())
+        self.replicated = NamedSharding(self._mesh, PartitionSpec())
 
     def train(self, step: Callable) -> Callable:
         """Compile ``(state, data, batch[, stop]) -> (state, metrics)``, donating the state."""
@@ -160,26 +168,12 @@ class ShardMap(Devices):
 
         return call
 
-    def replicate(self, tree: Any) -> Any:
-        """Place a copy of each array on every device."""
-        return jax.tree.map(self._replicate, tree)
-
-    def _replicate(self, leaf: Any) -> jax.Array:
-        host = np.asarray(leaf)
-        copies = [jax.device_put(host, device) for device in self.local]
-        return jax.make_array_from_single_device_arrays(host.shape, self._whole, copies)
-
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Split this process's batch among its devices, in order."""
         return {
             name: jax.make_array_from_process_local_data(self._split, array)
             for name, array in batch.items()
         }
-
-    def fetch(self, tree: Any) -> Any:
-        """Return one copy of replicated arrays as NumPy arrays on the host."""
-        shards = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
-        return jax.tree.map(np.array, shards)  # copies, as in Pmap.fetch
 
 
 def make_devices(parallel: str) -> Pmap | ShardMap:
