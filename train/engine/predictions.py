@@ -144,18 +144,9 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
 
     def write_npz(temporary: str) -> None:
         with open(temporary, "wb") as file:  # np.savez would add an extension to a path
-            np.savez_compressed(
-                file,
-                image=np.array(images),
-                class_names=np.array(source.class_names),
-                record=predictions.record,
-                label=predictions.label,
-                predicted=predictions.predicted,
-                rank=predictions.rank,
-                confidence=predictions.confidence,
-                of_label=predictions.of_label,
-                probabilities=predictions.probabilities,
-            )
+            arrays = {name: v for name, v in vars(predictions).items() if name != "outputs"}
+            class_names = np.array(source.class_names)
+            np.savez_compressed(file, image=np.array(images), class_names=class_names, **arrays)
 
     with writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
