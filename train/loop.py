@@ -13,7 +13,7 @@ from train.data.augment.pipeline import example_keys
 from train.data.corrupt_records import CorruptRecords
 from train.data.prefetch import Prefetcher
 from train.engine import nonfinite
-from train.engine.evaluation import Evaluated, evaluate, evaluated_weights, make_eval_step
+from train.engine.evaluation import Evaluated, evaluate, make_eval_step
 from train.engine.experiment import Experiment, build_experiment, check_same_in_all_processes
 from train.engine.meter import Meter
 from train.engine.mfu import mfu_per_image
@@ -305,15 +305,9 @@ class Loop:
         if step == self.end >= MIN_GRADCAM_STEPS:
             state = experiment.devices.fetch(self.state)
             variables = evaluated_variables(experiment.step_config, state)
-        return Evaluated(
-            result={"split": loader.source.split} | evaluation | {"step": step},
-            predictions=collector.predictions(),
-            loader=loader,
-            config=experiment.config,
-            weights=evaluated_weights(experiment.config),
-            model=experiment.model,
-            variables=variables,
-        )
+        result = {"split": loader.source.split} | evaluation | {"step": step}
+        predictions, config, model = collector.predictions(), experiment.config, experiment.model
+        return Evaluated(result, predictions, loader, config, model, variables)
 
     def evaluate_or_save(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """Evaluate; if that fails, save and log what was learned so far before raising."""

@@ -163,7 +163,6 @@ class Evaluated:
       predictions: of every valid example.
       loader: the split.
       config: the configuration of the run and of this evaluation.
-      weights: ``"ema"`` or ``"raw"``.
       model: the network.
       variables: its variables on the host, or None if they are not needed.
     """
@@ -172,9 +171,13 @@ class Evaluated:
     predictions: Predictions
     loader: DataLoader
     config: ConfigDict
-    weights: str
     model: ResNet
     variables: dict[str, Any] | None
+
+    @property
+    def weights(self) -> str:
+        """The evaluated weights: ``"ema"`` or ``"raw"``."""
+        return "ema" if self.config.ema.decay and self.config.eval.use_ema else "raw"
 
 
 def evaluate_run(
@@ -228,49 +231,32 @@ def evaluate_run(
         loader.load(CorruptRecords(warn=warn))
     devices = make_devices(config.parallel)
     batch_size = make_batch_sizes(config, len(devices)).eval
+    flip = tta == "flip"
+    compiled = make_eval_step(devices, step_config, loader, config.loss, flip, keep_probabilities)
     collector = PredictionCollector(model.num_classes)
+    progress_bar = partial(  # on a terminal, if the batches take more than a second
+        tqdm.tqdm,
+        desc=f"evaluating {loader.source.split}",
+        total=-(-len(loader) // batch_size),
+        unit=" batches",
+        delay=1,
+        leave=False,
+        disable=not distributed.is_primary() or not sys.stderr.isatty(),
+    )
     result = evaluate(
         devices,
-        make_eval_step(
-            devices, step_config, loader, config.loss, tta == "flip", keep_probabilities
-        ),
+        compiled,
         devices.replicate(state),
         devices.replicate(loader.cached),
         loader,
         batch_size,
         collect=collector.add,
-        progress=lambda batches: _with_progress_bar(batches, loader, batch_size),
+        progress=progress_bar,
     )
     result = {"split": loader.source.split} | result | {"step": int(state.step)}
     if other.is_other_dataset:
         result["dataset"] = loader.source.name
     if tta:
         result["tta"] = tta
-    return Evaluated(
-        result=result,
-        predictions=collector.predictions(),
-        loader=loader,
-        config=config,
-        weights=evaluated_weights(config),
-        model=model,
-        variables=evaluated_variables(step_config, state),
-    )
-
-
-def evaluated_weights(config: ConfigDict) -> str:
-    """Return which weights are evaluated: ``"ema"`` or ``"raw"``."""
-    return "ema" if config.ema.decay and config.eval.use_ema else "raw"
-
-
-def _with_progress_bar(batches: Iterable, loader: DataLoader, batch_size: int) -> Iterable:
-    """Show a progress bar on a terminal if the batches take more than a second."""
-    hidden = not distributed.is_primary() or not sys.stderr.isatty()
-    return tqdm.tqdm(
-        batches,
-        desc=f"evaluating {loader.source.split}",
-        total=-(-len(loader) // batch_size),
-        unit=" batches",
-        delay=1,
-        leave=False,
-        disable=hidden,
-    )
+    variables = evaluated_variables(step_config, state)
+    return Evaluated(result, collector.predictions(), loader, config, model, variables)

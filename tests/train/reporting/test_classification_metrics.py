@@ -90,7 +90,7 @@ def test_different_evaluations_get_different_folders(tmp_path):
         if data_dir is not None:
             result["dataset"] = "folder"
         config = ConfigDict({"dataset": {"data_dir": str(data_dir or "")}, "ema": {"decay": 0.0}})
-        evaluated = Evaluated(result, None, None, config, "raw", None, None)
+        evaluated = Evaluated(result, None, None, config, None, None)
         return default_folder(str(tmp_path), evaluated)
 
     (tmp_path / "a" / "photos").mkdir(parents=True)

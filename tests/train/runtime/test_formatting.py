@@ -79,7 +79,7 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
         labels, labels, wrong, np.ones(2), confidence, confidence / 3, outputs=2
     )
     result = {"split": "val", "examples": 2, "top1": 0.0, "loss": 1.0, "step": 3}
-    evaluated = Evaluated(result, predictions, loader, config, "raw", None, None)
+    evaluated = Evaluated(result, predictions, loader, config, None, None)
     text = summary(evaluated, evaluation_metrics(evaluated))
     assert [line.split()[0] for line in text.split("\n")] == [
         *("folder", "top-1", "loss", "calibration", "worst", "confusions")
