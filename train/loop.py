@@ -76,17 +76,13 @@ def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]
             checkpoints = open_workdir(experiment, stack, console) if is_primary else None
         run_files.check_shared(workdir)
         state = initial_state(experiment, checkpoints)
+        start, end = int(state.step), experiment.intervals.num_steps
         with distributed.raise_if_any_failed():
-            metrics_log = MetricsLog(workdir, int(state.step)) if is_primary else None
+            metrics_log = MetricsLog(workdir, start) if is_primary else None
         if metrics_log is not None:
             stack.enter_context(metrics_log)
             run_summary.print_summary(console, experiment, state)
-            run_files.add_session(
-                workdir,
-                int(state.step),
-                experiment.intervals.num_steps,
-                experiment.batch_sizes.batch_norm,
-            )
+            run_files.add_session(workdir, start, end, experiment.batch_sizes.batch_norm)
         return Loop(experiment, state, checkpoints, console, metrics_log, stop).run()
 
 
@@ -105,9 +101,8 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
             f"run.json of {workdir!r} is missing or damaged; rewriting it from the current data"
         )
     run_files.describe(workdir, config, experiment.train_loader, experiment.eval_loader)
-    return stack.enter_context(
-        Checkpoints(workdir, config.checkpoint.max_to_keep, warn=console.warn)
-    )
+    keep = config.checkpoint.max_to_keep
+    return stack.enter_context(Checkpoints(workdir, keep, warn=console.warn))
 
 
 def initial_state(experiment: Experiment, checkpoints: Checkpoints | None) -> TrainState:
@@ -153,12 +148,8 @@ class Loop:
         step_config = experiment.step_config
         train_loader, eval_loader = experiment.train_loader, experiment.eval_loader
         self.stopping = StopAgreement(stop, devices)
-        self.meter = Meter(
-            experiment.batch_sizes.train,
-            devices.fetch,
-            step_config.skip_nonfinite,
-            mfu_per_image(experiment),
-        )
+        batch_size, mfu = experiment.batch_sizes.train, mfu_per_image(experiment)
+        self.meter = Meter(batch_size, devices.fetch, step_config.skip_nonfinite, mfu)
         self.report = LiveReport(experiment.workdir, console.warn) if metrics_log else None
         self.nonfinite_guard = nonfinite.NonFiniteGuard(experiment, self.wait_saved)
         self.last_saved = time.monotonic()
@@ -268,8 +259,9 @@ class Loop:
         if last:
             if self.checkpoints is not None and evaluation is not None:
                 self.checkpoints.attach_metrics(step, evaluation)
-        elif saves or stopping or self.is_best(evaluation):
-            self.save(evaluation)
+        elif self.checkpoints is not None:
+            if saves or stopping or self.checkpoints.is_best(evaluation):
+                self.save(evaluation)
         if stopping and (not last or evaluation is None):
             self.wait_saved()
             raise Interrupted(f"{self.stopping.name} after step {step}; everything is saved")
@@ -329,11 +321,8 @@ class Loop:
         self.console.progress(row)
         first_epoch = step - self.start < self.experiment.intervals.steps_per_epoch
         input_wait = self.meter.input_wait()
-        if (
-            not self.input_wait_reported
-            and input_wait is not None
-            and (not first_epoch or step == self.end)
-        ):
+        due = not self.input_wait_reported and (not first_epoch or step == self.end)
+        if due and input_wait is not None:
             streams = not self.experiment.train_loader.cached_on_device
             run_summary.print_input_wait(self.console, input_wait, streams)
             self.input_wait_reported = True
@@ -350,10 +339,6 @@ class Loop:
             chance = chance_loss(config.loss, self.experiment.model.num_classes)
             run_summary.check_evaluation_loss(self.console, loss, chance)
         return {f"eval/{name}": v for name, v in evaluation.items() if name != "examples"}
-
-    def is_best(self, evaluation: dict[str, Any] | None) -> bool:
-        """Return whether an evaluation is the best so far; false in processes that do not save."""
-        return self.checkpoints is not None and self.checkpoints.is_best(evaluation)
 
     def save_minutes_elapsed(self) -> bool:
         """Return whether to save because of ``checkpoint.every_minutes``."""

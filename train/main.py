@@ -5,15 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from train.config import loading
-from train.runtime import distributed
-from train.runtime.cli import (
-    Parser,
-    add_config_flag,
-    configure_jax,
-    resolve_workdir,
-    run_command,
-    split_overrides,
-)
+from train.runtime import cli, distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.signals import STOPPED, StopRequest
@@ -21,21 +13,21 @@ from train.runtime.signals import STOPPED, StopRequest
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict, str]:
     """Return the flags, the complete configuration and the workdir; raise UsageError."""
-    parser = Parser(
+    parser = cli.Parser(
         "train.main",
         description="Train a model as configured. The same command resumes an interrupted run.",
         epilog="configuration keys, their defaults and meanings:\n" + loading.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_flag(parser)
+    cli.add_config_flag(parser)
     parser.add_argument(
         "--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file"
     )
     distributed.add_flags(parser)
-    others, overrides = split_overrides(arguments)
+    others, overrides = cli.split_overrides(arguments)
     flags = parser.parse_args(others)
     config = loading.load_config(flags.config, overrides)
-    workdir = resolve_workdir(flags.workdir, flags.config, config)
+    workdir = cli.resolve_workdir(flags.workdir, flags.config, config)
     if config.smoke and distributed.is_multiprocess(flags):
         raise UsageError("config.smoke=True runs in a single process only")
     return flags, config, workdir
@@ -44,7 +36,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict, str
 def main() -> int:
     """Run the command; return the exit status."""
     flags, config, workdir = parse(sys.argv[1:])
-    configure_jax(config)
+    cli.configure_jax(config)
     distributed.connect(flags)
     return distributed.run_collectively(lambda: run(config, workdir))
 
@@ -67,4 +59,4 @@ def run(config: ConfigDict, workdir: str) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    cli.run_command(main)

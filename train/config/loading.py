@@ -29,11 +29,8 @@ def default_config() -> ConfigDict:
     """Return a new configuration with every key at its default."""
     nested: dict[str, Any] = {}
     for path, key in KEYS.items():
-        *groups, leaf = path.split(".")
-        place = nested
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[leaf] = key.default
+        group, _, leaf = path.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[leaf] = key.default
     # Recipes are validated as a whole by check_config, whose messages explain the key;
     # ConfigDict's own type checks cannot.
     return ConfigDict(nested, type_safe=False)

@@ -49,10 +49,20 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
     images = math.lcm(IMAGES, 2 * jax.device_count()) * config.grad_accum_steps
     put("batch_size", math.lcm(images, config.augment.repeated_aug))
     _shrink_time(config, put, chosen)
-    _shrink_images(config, put)
-    own_folder = config.dataset.name == "folder" and "dataset.data_dir" in chosen
-    if config.dataset.name == "digits" or not ("dataset.name" in chosen or own_folder):
-        _replace_data(config, put)
+
+    dataset, size = config.dataset, config.dataset.image_size
+    put("dataset.image_size", min(size, SIZE))
+    factor = dataset.image_size / size
+    put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
+
+    own_folder = dataset.name == "folder" and "dataset.data_dir" in chosen
+    if dataset.name == "digits" or not ("dataset.name" in chosen or own_folder):
+        if dataset.name != "digits":
+            # Do not prepare the digits in the folder of the recipe's data.
+            dataset.name, dataset.data_dir = "digits", ""
+        put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
+        put("dataset.eval_split", f"test[:{2 * IMAGES}]")
+        put("model.num_classes", 0)
     _shrink_model(config, put)
 
 
@@ -73,31 +83,8 @@ def _shrink_time(config: ConfigDict, put: Put, chosen: Set[str]) -> None:
         milestones = (min(step * STEPS // steps, STEPS - 1) for step in schedule.milestone_steps)
         put("schedule.milestone_steps", tuple(milestones))
     elif epochs:
-        put(
-            "schedule.milestone_epochs",
-            tuple(epoch / epochs for epoch in schedule.milestone_epochs),
-        )
-        put(
-            "dataset.train_size_epochs",
-            tuple(epoch / epochs for epoch in config.dataset.train_size_epochs),
-        )
-
-
-def _shrink_images(config: ConfigDict, put: Put) -> None:
-    dataset, size = config.dataset, config.dataset.image_size
-    put("dataset.image_size", min(size, SIZE))
-    factor = dataset.image_size / size
-    put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
-
-
-def _replace_data(config: ConfigDict, put: Put) -> None:
-    dataset = config.dataset
-    if dataset.name != "digits":
-        # Do not prepare the digits in the folder of the recipe's data.
-        dataset.name, dataset.data_dir = "digits", ""
-    put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
-    put("dataset.eval_split", f"test[:{2 * IMAGES}]")
-    put("model.num_classes", 0)
+        for group, name in (("schedule", "milestone_epochs"), ("dataset", "train_size_epochs")):
+            put(f"{group}.{name}", tuple(epoch / epochs for epoch in config[group][name]))
 
 
 def _shrink_model(config: ConfigDict, put: Put) -> None:

@@ -107,19 +107,17 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
     Raises:
       UsageError, RunError: anything is wrong; nothing was written, decoded or compiled.
     """
-    config.dataset.data_dir = data_dir(config.dataset)
+    dataset = config.dataset
+    dataset.data_dir = data_dir(dataset)
     resumes = run_files.check(workdir, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
     batch_sizes = make_batch_sizes(config, len(devices))
     shard = ProcessShard(distributed.process_index(), distributed.process_count())
-    train_loader = DataLoader(config, config.dataset.train_split, training=True, shard=shard)
+    train_loader = DataLoader(config, dataset.train_split, training=True, shard=shard)
+    gib = train_loader.cached_gib
     eval_loader = DataLoader(
-        config,
-        config.dataset.eval_split,
-        training=False,
-        shard=shard,
-        cached_gib=train_loader.cached_gib,
+        config, dataset.eval_split, training=False, shard=shard, cached_gib=gib
     )
     check_classes(train_loader.source, eval_loader.source)
     if resumes and run_files.find_description(workdir) is not None:  # otherwise it is rewritten
@@ -169,29 +167,24 @@ def check_classes(one: DataSource, other: DataSource) -> None:
     """Raise UsageError if two splits have different classes."""
     if one.class_names == other.class_names:
         return
-    missing = [
-        f"{source.split!r} lacks {', '.join(map(repr, sorted(names)))}"
-        for source, names in (
-            (one, set(other.class_names) - set(one.class_names)),
-            (other, set(one.class_names) - set(other.class_names)),
-        )
-        if names
-    ]
+    missing = []
+    for source, reference in ((one, other), (other, one)):
+        if names := sorted(set(reference.class_names) - set(source.class_names)):
+            missing.append(f"{source.split!r} lacks {', '.join(map(repr, names))}")
     raise UsageError(f"the splits of {one.name} have different classes: {'; '.join(missing)}")
 
 
 def make_model(config: ConfigDict, num_classes: int) -> ResNet:
     """Build the network of ``config.model``; raise UsageError for an invalid one."""
-    if config.model.num_classes not in (0, num_classes):
-        if config.model.num_classes < num_classes:
-            raise UsageError(
-                f"config.model.num_classes={config.model.num_classes} is too small:"
-                f" {config.dataset.name} has {num_classes} classes"
-            )
-        num_classes = config.model.num_classes
+    outputs = config.model.num_classes or num_classes
+    if outputs < num_classes:
+        raise UsageError(
+            f"config.model.num_classes={outputs} is too small:"
+            f" {config.dataset.name} has {num_classes} classes"
+        )
     axis_name = AXIS if config.sync_batch_norm else None
     try:
-        return model_from_config(flatten(config), num_classes, axis_name)
+        return model_from_config(flatten(config), outputs, axis_name)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 

@@ -82,7 +82,7 @@ def abstract_state(step_config: StepConfig, image_shape: tuple[int, int, int]) -
     """Return the shapes and dtypes of a state, as a template to restore into."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(step_config.model.init, jax.random.key(0), images)
-    return jax.eval_shape(lambda variables: init_state(step_config, variables), variables)
+    return jax.eval_shape(lambda v: create_state(step_config, image_shape, v), variables)
 
 
 def create_state(
@@ -95,13 +95,7 @@ def create_state(
       image_shape: ``(H, W, C)``.
       variables: initial ``{"params", "batch_stats"}``; by default randomly initialized.
     """
-    return init_state(
-        step_config, variables or init_variables(step_config.model, step_config.seed, image_shape)
-    )
-
-
-def init_state(step_config: StepConfig, variables: Any) -> TrainState:
-    """Return the state before the first step with the given ``{"params", "batch_stats"}``."""
+    variables = variables or init_variables(step_config.model, step_config.seed, image_shape)
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})  # empty with group norm
     # The average needs arrays of its own, since the step donates all of its state.
@@ -149,6 +143,7 @@ def train_step(
     # A separate sequence of keys: augmentation folds positions into the keys of steps.
     dropout = jax.random.fold_in(jax.random.key(step_config.seed), DROPOUT)
     dropout = jax.random.fold_in(jax.random.fold_in(dropout, state.step), device)
+    trainable = trainable_params(state.params, step_config.frozen)
 
     def loss_fn(params, batch_stats, images, targets, dropout):
         logits, updates = step_config.model.apply(
@@ -163,12 +158,9 @@ def train_step(
 
     def compute(batch_stats, images, targets, dropout):
         """Return gradients, loss and accuracy of one micro-batch."""
-        (loss, (batch_stats, top1)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            trainable_params(state.params, step_config.frozen),
-            batch_stats,
-            images,
-            targets,
-            dropout,
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (batch_stats, top1)), gradients = grad_fn(
+            trainable, batch_stats, images, targets, dropout
         )
         return batch_stats, (gradients, loss, top1)
 
@@ -182,9 +174,8 @@ def train_step(
     for leaf in jax.tree.leaves(gradients):
         finite &= jnp.isfinite(leaf).all()
 
-    params = trainable_params(state.params, step_config.frozen)
-    updates, opt_state = step_config.optimizer.update(gradients, state.opt_state, params)
-    params = state.params | optax.apply_updates(params, updates)
+    updates, opt_state = step_config.optimizer.update(gradients, state.opt_state, trainable)
+    params = state.params | optax.apply_updates(trainable, updates)
     # Restore frozen statistics bit for bit: a mean over three devices may round.
     batch_stats = batch_stats | frozen_subtree(state.batch_stats, step_config.frozen)
     new_state = TrainState(
