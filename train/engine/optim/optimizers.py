@@ -1,13 +1,17 @@
 """Optimizers, composed of Optax transformations."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+
+if TYPE_CHECKING:  # the optimizers need no ml_collections
+    from train.runtime.config_dict import ConfigDict
 
 DECOUPLED = ("adamw", "lamb")  # weight decay is not part of the gradient
 

@@ -1,12 +1,17 @@
 """Learning-rate schedules from Optax, with their description and warnings."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import optax
 
-from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.formatting import pluralize
+
+if TYPE_CHECKING:  # the optimizers need no ml_collections
+    from train.runtime.config_dict import ConfigDict
 
 # As in PyTorch, one cycle starts at 1/25 of its peak, and ends at 1/10,000 of that.
 CYCLE_START = 1 / 25
