@@ -7,8 +7,6 @@ symmetrically: ``"SAME"`` pads a strided convolution on one side only, which wou
 relative to the published networks.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

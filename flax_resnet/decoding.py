@@ -1,7 +1,5 @@
 """Decoding of images to uint8 pixels on the host. Needs OpenCV and Pillow."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct

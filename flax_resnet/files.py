@@ -1,7 +1,5 @@
 """Atomic writes: a file is complete or absent, even if the process is killed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Folding of batch norm into the convolutions, for evaluation."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

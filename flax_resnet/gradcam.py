@@ -1,7 +1,5 @@
 """Grad-CAM: evidence for a class by image region (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -6,8 +6,6 @@ and NumPy samples from the modules' own initializers: about a second for resnet5
 numbers on every backend.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

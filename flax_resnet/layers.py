@@ -4,8 +4,6 @@ Blocks and stems take layers as factories: calling one with a layer's arguments 
 module. ``functools.partial`` sets the arguments that a whole network shares (dtype, epsilon, …).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence

@@ -14,8 +14,6 @@ Convolutions and ``head`` have ``kernel`` (H, W, in, out) or (in, out) and optio
 norms ``scale`` and ``bias``; batch norm keeps ``mean`` and ``var`` in ``batch_stats``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple

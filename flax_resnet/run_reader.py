@@ -1,7 +1,5 @@
 """Reading of a run's configuration, description and checkpoints. Checkpoints need Orbax."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

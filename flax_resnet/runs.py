@@ -7,8 +7,6 @@ A workdir describes itself: only ``config.json``, ``run.json`` and ``checkpoints
 Restoring needs Orbax; decoding image files needs OpenCV and Pillow.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

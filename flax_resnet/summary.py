@@ -3,8 +3,6 @@
 python -m flax_resnet.summary resnet101 --image-size 224
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Sequence

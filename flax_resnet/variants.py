@@ -1,7 +1,5 @@
 """Table of named networks: a variant is one line of fields of :class:`ResNet`."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 from typing import Any

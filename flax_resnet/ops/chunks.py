@@ -1,7 +1,5 @@
 """Computation on a batch in chunks, so that intermediate results stay in the CPU's cache."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import NamedTuple

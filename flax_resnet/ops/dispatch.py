@@ -1,7 +1,5 @@
 """Choice of the fastest implementation per backend, dtype and shape; see the package."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Sequence

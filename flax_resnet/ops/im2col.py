@@ -5,8 +5,6 @@ convolutions take up to eighty times as long on maps of 2×2 pixels, and so do t
 convolutions whose outputs are that small.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

@@ -12,8 +12,6 @@ with the 3 channels of an image. The input gradient is again such a convolution;
 gradient XLA's own is fastest.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax import lax

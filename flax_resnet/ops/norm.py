@@ -4,8 +4,6 @@ The custom gradient is used on GPUs, where it reads and writes less memory than 
 with ``nn.BatchNorm`` within rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -4,8 +4,6 @@ XLA's own gradient carries the position of every pixel through the windows, whic
 ten times as long, and scatters on GPUs. The custom one finds the maximum in the map again.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import jax

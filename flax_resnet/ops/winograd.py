@@ -13,8 +13,6 @@ direct convolutions. The transforms only add and halve: in float32 the result is
 direct one's norm. The kernel gradient uses the same tiles; the input gradient is a convolution.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax import lax

@@ -3,8 +3,6 @@
 Exit status: 0 on success, 1 on an error (printed as one line), 2 on wrong usage.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

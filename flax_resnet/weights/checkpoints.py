@@ -6,8 +6,6 @@ exponential moving average (EMA) of both, ``ema``, that is read by default. Tens
 like ``params/stage1_block1/conv1/kernel``.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

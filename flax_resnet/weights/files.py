@@ -1,7 +1,5 @@
 """Read any weight file, recognized by its content rather than its suffix."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Published weights from the Hugging Face Hub, which also hosts timm's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

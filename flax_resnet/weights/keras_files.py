@@ -5,8 +5,6 @@ Tensors are named ``LAYER/VARIABLE``: ``conv2_block1_1_conv/kernel``,
 (``conv2d_1``) and its variables by position; the layer's name is an attribute.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Callable

@@ -7,8 +7,6 @@ block's stage and index and ``{i}`` the module's own number, all counted from 1;
 checkpoints of each library.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """A network's variables as a flat table of leaves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

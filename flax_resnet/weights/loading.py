@@ -1,7 +1,5 @@
 """Load the tensors of a weight file into a network's variables."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

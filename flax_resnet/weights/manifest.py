@@ -4,8 +4,6 @@ Orbax checksums only part of its files: a flipped byte in an array's compressed 
 as different numbers. The manifest detects that; the trainer writes it once a folder is complete.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import zlib

@@ -7,8 +7,6 @@ whatever the program names. The interpreter here supports only the instructions 
 need, imports nothing, and maps a fixed set of names to its own functions.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -1,7 +1,5 @@
 """The report on loading a file: tensors loaded, skipped, missing and mismatched."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 

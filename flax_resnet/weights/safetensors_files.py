@@ -1,7 +1,5 @@
 """Read and write ``.safetensors`` files."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Write variables under another library's tensor names."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The common result of all readers: named tensors of known shape, with values read on demand."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
