@@ -8,6 +8,7 @@ need, imports nothing, and maps a fixed set of names to its own functions.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pickletools
@@ -78,6 +79,14 @@ def _rebuild_tensor(args: tuple) -> _View:
     return _View(storage, offset, tuple(shape), tuple(strides))
 
 
+_IGNORED_CALLS = (
+    "__builtin__.set _codecs.encode argparse.Namespace builtins.set collections.Counter"
+    " collections.defaultdict datetime.datetime numpy._core.multiarray._reconstruct"
+    " numpy._core.multiarray.scalar numpy.core.multiarray._reconstruct"
+    " numpy.core.multiarray.scalar numpy.dtype pathlib.PosixPath pathlib._local.PosixPath"
+    " torch.device"
+).split()
+
 _CALLS: dict[str, Callable[[tuple], Any]] = (
     {
         "collections.OrderedDict": lambda args: {},  # SETITEMS adds the items
@@ -88,26 +97,7 @@ _CALLS: dict[str, Callable[[tuple], Any]] = (
         "torch._tensor._rebuild_from_type_v2": lambda args: _call(args[0], args[2]),
         "torch.Size": lambda args: tuple(args[0][:32]),
     }
-    | dict.fromkeys(
-        (
-            "__builtin__.set",
-            "_codecs.encode",
-            "argparse.Namespace",
-            "builtins.set",
-            "collections.Counter",
-            "collections.defaultdict",
-            "datetime.datetime",
-            "numpy._core.multiarray._reconstruct",
-            "numpy._core.multiarray.scalar",
-            "numpy.core.multiarray._reconstruct",
-            "numpy.core.multiarray.scalar",
-            "numpy.dtype",
-            "pathlib.PosixPath",
-            "pathlib._local.PosixPath",
-            "torch.device",
-        ),
-        lambda args: _Ignored(),
-    )
+    | dict.fromkeys(_IGNORED_CALLS, lambda args: _Ignored())
 )
 
 # Names in the arguments of these calls.
@@ -116,8 +106,7 @@ _NAMES = (
     | {f"torch.{storage}" for storage in _STORAGE_DTYPES}
     | {f"torch.{dtype}" for dtype in ("bfloat16", "float16", "float32", "float64", "int64")}
     | {f"{module}.{kind}" for module in ("builtins", "__builtin__") for kind in ("dict", "list")}
-    | {"numpy.ndarray", "torch.Tensor"}
-    | {"torch.nn.parameter.Parameter"}
+    | {"numpy.ndarray", "torch.Tensor", "torch.nn.parameter.Parameter"}
 )
 
 
@@ -130,9 +119,10 @@ def read_torch(path: Path) -> WeightFile:
       Exception: the archive is damaged; whatever zipfile and pickletools raise.
     """
     archive = zipfile.ZipFile(path)
-    program = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+    names = archive.namelist()
+    program = next(name for name in names if name.endswith("data.pkl"))
     folder = program.removesuffix("data.pkl")
-    if f"{folder}constants.pkl" in archive.namelist():
+    if f"{folder}constants.pkl" in names:
         raise WeightsError(
             f"{path} is a TorchScript program, not a state dict; save the weights with"
             " torch.save(torch.jit.load(FILE).state_dict(), OUT)"
@@ -149,12 +139,20 @@ def read_torch(path: Path) -> WeightFile:
             f"{path} has no named tensors, neither directly nor under {', '.join(_WRAPPERS)};"
             " save model.state_dict()"
         )
-    big_endian = (
-        f"{folder}byteorder" in archive.namelist()
-        and _entry(archive, f"{folder}byteorder") == b"big"
-    )
-    storages = _Storages(path, archive, folder, big_endian)
-    tensors = {name: storages.tensor(name, view) for name, view in state.items()}
+    order = f"{folder}byteorder"
+    big_endian = order in names and _entry(archive, order) == b"big"
+
+    @functools.cache  # several tensors may share a storage
+    def storage_values(storage: _Storage) -> np.ndarray:
+        raw, size = _entry(archive, f"{folder}data/{storage.key}"), storage.dtype.itemsize
+        values = np.frombuffer(raw, f"u{size}", count=len(raw) // size)
+        return (values.byteswap() if big_endian else values).view(storage.dtype)
+
+    def tensor(name: str, view: _View) -> Tensor:
+        _check_view(archive, f"{folder}data/{view.storage.key}", name, view)
+        return Tensor(view.shape, view.storage.dtype, lambda: _read_view(view, storage_values))
+
+    tensors = {name: tensor(name, view) for name, view in state.items()}
     return WeightFile("PyTorch zip", tensors, notes=notes)
 
 
@@ -172,78 +170,54 @@ def _size(archive: zipfile.ZipFile, name: str) -> int:
         )
     stored = min(info.compress_size, os.path.getsize(str(archive.filename)))
     if info.file_size != stored:
-        raise _size_mismatch(archive, name, stored)
+        raise WeightsError(
+            f"{archive.filename} is damaged: its entry {truncate(name)} claims"
+            f" {info.file_size:,} bytes but has {stored:,}; download or save it again"
+        )
     return info.file_size
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return an entry's bytes, exactly as many as :func:`_size` has verified."""
     size = _size(archive, name)
     raw = archive.read(name)
     if len(raw) != size:
-        raise _size_mismatch(archive, name, len(raw))
+        raise ValueError(f"the entry {truncate(name)} ends after {len(raw):,} of {size:,} bytes")
     return raw
 
 
-def _size_mismatch(archive: zipfile.ZipFile, name: str, actual: int) -> WeightsError:
-    return WeightsError(
-        f"{archive.filename} is damaged: its entry {truncate(name)} claims"
-        f" {archive.getinfo(name).file_size:,} bytes but has {actual:,}; download or save it again"
-    )
-
-
-class _Storages:
-    """The archive's storages, each read once even if several tensors share it."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile, folder: str, big_endian: bool):
-        self._path, self._archive, self._folder = path, archive, folder
-        self._big_endian = big_endian
-        self._cache: dict[_Storage, np.ndarray] = {}
-
-    def tensor(self, name: str, view: _View) -> Tensor:
-        entry = f"{self._folder}data/{view.storage.key}"
-        try:
-            available = _size(self._archive, entry) // view.storage.dtype.itemsize
-        except KeyError:
-            raise WeightsError(
-                f"{self._path} lacks the values of {truncate(name)} ({truncate(entry)})"
-            ) from None
-        values = math.prod(view.shape)
-        if values and any(
-            n > 1 and not stride for n, stride in zip(view.shape, view.strides, strict=True)
-        ):
-            raise WeightsError(
-                f"{self._path}: {truncate(name)} is an expanded view; save it with .contiguous()"
-            )
-        needed = max(_end(view), values)  # overlapping strides may not multiply values
-        if values and needed > available:
-            raise WeightsError(
-                f"{self._path}: {truncate(name)} of shape {truncate(str(view.shape))} needs"
-                f" {truncate(f'{needed:,}')} values, its storage has {available:,}; the file is"
-                " damaged"
-            )
-        return Tensor(view.shape, view.storage.dtype, lambda: self._values(entry, view))
-
-    def _values(self, entry: str, view: _View) -> np.ndarray:
-        storage, size = view.storage, view.storage.dtype.itemsize
-        if not math.prod(view.shape):
-            return np.empty(view.shape, storage.dtype)
-        if storage not in self._cache:
-            raw = _entry(self._archive, entry)
-            values = np.frombuffer(raw, f"u{size}", count=len(raw) // size)
-            values = values.byteswap() if self._big_endian else values
-            self._cache[storage] = values.view(storage.dtype)
-        values = self._cache[storage]
-        strides = [stride * size for stride in view.strides]
-        # tensor() has compared the view's end with the entry's size, which _entry() enforces.
-        return np.lib.stride_tricks.as_strided(
-            values[view.offset :], view.shape, strides, writeable=False
+def _check_view(archive: zipfile.ZipFile, entry: str, name: str, view: _View) -> None:
+    """Raise WeightsError unless the storage in ``entry`` has all values of the tensor ``name``."""
+    try:
+        available = _size(archive, entry) // view.storage.dtype.itemsize
+    except KeyError:
+        raise WeightsError(
+            f"{archive.filename} lacks the values of {truncate(name)} ({truncate(entry)})"
+        ) from None
+    values = math.prod(view.shape)
+    if not values:
+        return
+    steps = list(zip(view.shape, view.strides, strict=True))
+    if any(n > 1 and not stride for n, stride in steps):
+        raise WeightsError(
+            f"{archive.filename}: {truncate(name)} is an expanded view; save it with .contiguous()"
+        )
+    end = view.offset + sum((n - 1) * stride for n, stride in steps) + 1
+    needed = max(end, values)  # overlapping strides may not multiply values
+    if needed > available:
+        raise WeightsError(
+            f"{archive.filename}: {truncate(name)} of shape {truncate(str(view.shape))} needs"
+            f" {truncate(f'{needed:,}')} values, its storage has {available:,}; the file is damaged"
         )
 
 
-def _end(view: _View) -> int:
-    """Return one past the last value in the storage that a non-empty view refers to."""
-    steps = zip(view.shape, view.strides, strict=True)
-    return view.offset + sum((n - 1) * stride for n, stride in steps) + 1
+def _read_view(view: _View, storage_values: Callable[[_Storage], np.ndarray]) -> np.ndarray:
+    if not math.prod(view.shape):
+        return np.empty(view.shape, view.storage.dtype)
+    strides = [stride * view.storage.dtype.itemsize for stride in view.strides]
+    # _check_view() has compared the view's end with the entry's size, which _entry() enforces.
+    values = storage_values(view.storage)[view.offset :]
+    return np.lib.stride_tricks.as_strided(values, view.shape, strides, writeable=False)
 
 
 def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str, ...]]:
@@ -307,18 +281,16 @@ def _interpret(program: bytes) -> Any:
             raise _Refused(repr(truncate(text)))
         return _Name(text)
 
-    def since_mark() -> list[Any]:
-        start = marks.pop()
+    def pop(n: int) -> list[Any]:
+        start = len(stack) - n
+        if start < (marks[-1] if marks else 0):
+            raise ValueError("stack underflow")
         items = stack[start:]
         del stack[start:]
         return items
 
-    def pop(n: int) -> list[Any]:
-        if n > len(stack) - (marks[-1] if marks else 0):
-            raise ValueError("stack underflow")
-        items = stack[len(stack) - n :]
-        del stack[len(stack) - n :]
-        return items
+    def since_mark() -> list[Any]:
+        return pop(len(stack) - marks.pop())
 
     def fill(target: Any, items: list[Any]) -> None:
         for key, value in zip(items[::2], items[1::2], strict=True):
