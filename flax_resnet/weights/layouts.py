@@ -9,7 +9,7 @@ checkpoints of each library.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from flax_resnet.resnet import ResNet
@@ -92,26 +92,6 @@ _KERAS_PREACTIVATION = _KERAS | {
 }
 
 
-def _timm(model: ResNet) -> dict[str, str]:
-    if model.preactivation:
-        return _TIMM_PREACTIVATION
-    return _TIMM_AVERAGE_POOL if model.shortcut == "average_pool" else _TIMM
-
-
-def _torchvision(model: ResNet) -> dict[str, str]:
-    # Only timm has an average pool in the shortcut, which shifts the convolution's number.
-    plain = not model.preactivation and model.shortcut != "average_pool"
-    return _TORCHVISION if plain else {}
-
-
-def _huggingface(model: ResNet) -> dict[str, str]:
-    return _HUGGINGFACE_BIT if model.preactivation else _HUGGINGFACE
-
-
-def _keras(model: ResNet) -> dict[str, str]:
-    return _KERAS_PREACTIVATION if model.preactivation else _KERAS
-
-
 _TORCH_LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -129,13 +109,14 @@ class Layout:
 
     Attributes:
       name: the value of ``save_weights(layout=…)``.
-      modules: returns the table for a network; empty if the names are our own.
+      tables: tables by the kind of network, empty if there is none: with norms after the
+        convolutions, with pre-activation, and with an average pool in the shortcut.
       blocks: matches a block's stage and index in a tensor's name.
       torch: whether kernels are (out, in, height, width) and (out, in).
     """
 
     name: str
-    modules: Callable[[ResNet], Mapping[str, str]]
+    tables: tuple[dict[str, str], dict[str, str], dict[str, str]]
     blocks: re.Pattern[str]
     torch: bool = True
 
@@ -151,7 +132,9 @@ class Layout:
         fields |= {"i": int(number[0])} if number else {}
         fields |= {f"{key}0": value - 1 for key, value in fields.items()}
         fields |= {"s1": fields["s"] + 1} if block else {}
-        table = self.modules(model)
+        plain, preactivation, average_pool = self.tables
+        table = average_pool if model.shortcut == "average_pool" else plain
+        table = preactivation if model.preactivation else table
         template = table.get(rest) or table.get(re.sub(r"\d+", "#", rest))
         if template is None:
             return None
@@ -187,11 +170,14 @@ _HUGGINGFACE_BLOCKS = re.compile(r"\bencoder\.stages\.(\d+)\.layers\.(\d+)\.")
 _KERAS_BLOCKS = re.compile(r"\bconv(\d+)_block(\d+)_")
 _OUR_BLOCKS = re.compile(r"\b(?:params|batch_stats)/stage(\d+)_block(\d+)/")
 
-TORCHVISION = Layout("torchvision", _torchvision, _TORCH_BLOCKS)
-TIMM = Layout("timm", _timm, _TORCH_BLOCKS)
-HUGGINGFACE = Layout("huggingface", _huggingface, _HUGGINGFACE_BLOCKS)
-KERAS = Layout("keras", _keras, _KERAS_BLOCKS, torch=False)
-FLAX = Layout("flax", lambda _: {}, _OUR_BLOCKS, torch=False)
+# Only timm has an average pool in the shortcut, which shifts the convolution's number.
+TORCHVISION = Layout("torchvision", (_TORCHVISION, {}, {}), _TORCH_BLOCKS)
+TIMM = Layout("timm", (_TIMM, _TIMM_PREACTIVATION, _TIMM_AVERAGE_POOL), _TORCH_BLOCKS)
+HUGGINGFACE = Layout(
+    "huggingface", (_HUGGINGFACE, _HUGGINGFACE_BIT, _HUGGINGFACE), _HUGGINGFACE_BLOCKS
+)
+KERAS = Layout("keras", (_KERAS, _KERAS_PREACTIVATION, _KERAS), _KERAS_BLOCKS, torch=False)
+FLAX = Layout("flax", ({}, {}, {}), _OUR_BLOCKS, torch=False)
 
 SAVED = {layout.name: layout for layout in (TORCHVISION, TIMM, HUGGINGFACE, FLAX)}
 
@@ -235,8 +221,9 @@ class DetectedLayout:
 
 
 # Fields that names and shapes do not show; save_weights writes them to the file's metadata.
-_METADATA_FIELDS = ("stride_conv", "stride_block", "shortcut", "preactivation", "norm_epsilon")
-_METADATA_FIELDS += ("weight_standardization", "stem", "norm")
+_METADATA_FIELDS = (
+    "stride_conv stride_block shortcut preactivation norm_epsilon weight_standardization stem norm"
+).split()
 
 
 def metadata_fields(model: ResNet) -> dict[str, Any]:
@@ -282,9 +269,8 @@ def detect_layout(names: Iterable[str]) -> DetectedLayout | None:
         blocks = {tuple(int(n) for n in match.groups() if n) for _, match in matches}
         stages = sorted({stage for stage, _ in blocks})
         sizes = tuple(sum(s == stage for s, _ in blocks) for stage in stages)
-        display_name = layout.name
-        if layout is TIMM and not any(_TIMM_ONLY.search(name) for name in names):
-            display_name = TORCHVISION.name
+        is_torchvision = layout is TIMM and not any(map(_TIMM_ONLY.search, names))
+        display_name = TORCHVISION.name if is_torchvision else layout.name
         name, match = matches[0]
         return DetectedLayout(layout, display_name, sizes, name[: match.start()])
     return None

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
@@ -99,12 +99,8 @@ def read_weights(
             f"{path} has no layer names of torchvision, timm, Hugging Face, Keras or flax-resnet:"
             f" its {len(file.tensors)} tensors are {first_names(file.tensors)}"
         )
-    network = _network(model, num_classes, file, detected)
-    tensors = _network_tensors(file, detected, network)
-    channels = _image_channels(network, detected.layout, tensors)
-    shapes = leaf_shapes(network, channels)
-    sources, report = _match(network, file, detected, tensors, shapes, str(path))
-    if strict and (problems := _problems(network, report, detected)):
+    match = _match(model, num_classes, file, detected, str(path))
+    if strict and (problems := _problems(match.network, match.report, detected)):
         fitting = " or ".join(guess_models(file, detected))
         fits = f"it fits {fitting}: use that model" if fitting else "no named model fits"
         raise WeightsError(
@@ -113,13 +109,13 @@ def read_weights(
             " loads whatever fits"
         )
     variables = {
-        leaf: _values(tensors[name], leaf, shapes[leaf], detected.layout, f"{path}: {name}")
-        for leaf, name in sources.items()
+        leaf: _values(tensor, leaf, match.shapes[leaf], detected.layout, f"{path}: {name}")
+        for leaf, (name, tensor) in match.sources.items()
     }
-    if len(variables) < len(shapes):
-        initial = flatten(init_variables(network, seed, (64, 64, channels)))
-        variables = {leaf: variables.get(leaf, initial[leaf]) for leaf in shapes}
-    return unflatten_dict(variables), report
+    if len(variables) < len(match.shapes):
+        initial = flatten(init_variables(match.network, seed, (64, 64, match.channels)))
+        variables = {leaf: variables.get(leaf, initial[leaf]) for leaf in match.shapes}
+    return unflatten_dict(variables), match.report
 
 
 def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
@@ -131,12 +127,9 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
     for name, row in VARIANTS.items():
         if tuple(row["stage_sizes"]) != detected.stage_sizes:
             continue
-        network = _network(name, None, file, detected)
-        tensors = _network_tensors(file, detected, network)
-        shapes = leaf_shapes(network, _image_channels(network, detected.layout, tensors))
-        _, report = _match(network, file, detected, tensors, shapes, "")
-        if not _problems(network, report, detected):
-            fitting.append((name, report.doubts))
+        match = _match(name, None, file, detected)
+        if not _problems(match.network, match.report, detected):
+            fitting.append((name, match.report.doubts))
     return [name for name, doubts in fitting if not doubts] or [name for name, _ in fitting]
 
 
@@ -144,9 +137,7 @@ def count_classes(model: ResNet, file: WeightFile, detected: DetectedLayout) -> 
     """Return the number of classes of the file's head, or None if it has no head."""
     name = detected.layout.tensor_name(model, ("params", _HEAD, "bias"))
     shape = next((t.shape for n, t in file.tensors.items() if detected.strip_prefix(n) == name), ())
-    if len(shape) != 1 or not shape[0]:
-        return None
-    return _limited(shape[0], _MAX_CLASSES, "classes")
+    return _limited(shape[0], _MAX_CLASSES, "classes") if len(shape) == 1 and shape[0] else None
 
 
 def _limited(number: int, maximum: int, unit: str) -> int:
@@ -156,24 +147,6 @@ def _limited(number: int, maximum: int, unit: str) -> int:
             f"the file claims {number:,} {unit}, more than {maximum:,}: it is damaged"
         )
     return number
-
-
-def _network_tensors(
-    file: WeightFile, detected: DetectedLayout, model: ResNet
-) -> dict[str, Tensor]:
-    """Return the file's tensors without name prefixes, and Keras's with our norm semantics."""
-    tensors = {detected.strip_prefix(name): tensor for name, tensor in file.tensors.items()}
-    return keras_files.fold(tensors, model) if detected.layout is KERAS else tensors
-
-
-def _network(
-    model: str | ResNet, num_classes: int | None, file: WeightFile, detected: DetectedLayout
-) -> ResNet:
-    """Return the network to load into; a name gets the file's number of classes by default."""
-    network = create_model(model) if isinstance(model, str) else model
-    if isinstance(model, str) and num_classes is None:
-        num_classes = count_classes(network, file, detected)
-    return network if num_classes is None else network.clone(num_classes=num_classes)
 
 
 def _image_channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int:
@@ -186,19 +159,40 @@ def _image_channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]
     return 3
 
 
+class _Match(NamedTuple):
+    """The network to load into, its leaves' shapes, and the named tensors of those that fit."""
+
+    network: ResNet
+    channels: int
+    shapes: dict[Path, tuple[int, ...]]
+    sources: dict[Path, tuple[str, Tensor]]
+    report: Report
+
+
 def _match(
-    model: ResNet,
+    model: str | ResNet,
+    num_classes: int | None,
     file: WeightFile,
     detected: DetectedLayout,
-    tensors: Mapping[str, Tensor],
-    shapes: Mapping[Path, tuple[int, ...]],
-    path: str,
-) -> tuple[dict[Path, str], Report]:
-    """Return the tensor name for each leaf, by name and shape; no values are read."""
-    sources: dict[Path, str] = {}
-    missing, mismatched, used = [], [], set()
+    path: str = "",
+) -> _Match:
+    """Match the tensors and the network's leaves by name and shape; no values are read.
+
+    A named model gets the file's number of classes by default.
+    """
+    network = create_model(model) if isinstance(model, str) else model
+    if isinstance(model, str) and num_classes is None:
+        num_classes = count_classes(network, file, detected)
+    if num_classes is not None:
+        network = network.clone(num_classes=num_classes)
+    tensors = {detected.strip_prefix(name): tensor for name, tensor in file.tensors.items()}
+    if detected.layout is KERAS:
+        tensors = keras_files.fold(tensors, network)
+    channels = _image_channels(network, detected.layout, tensors)
+    shapes = leaf_shapes(network, channels)
+    sources, missing, mismatched, used = {}, [], [], set()
     for leaf, shape in shapes.items():
-        name = detected.layout.tensor_name(model, leaf)
+        name = detected.layout.tensor_name(network, leaf)
         used.add(name)
         if name is None or name not in tensors:
             missing.append("/".join(leaf))
@@ -207,7 +201,7 @@ def _match(
         if _is_torch_kernel(detected.layout, leaf):
             theirs = _shape_from_torch(theirs, shape)
         if theirs == shape:
-            sources[leaf] = name
+            sources[leaf] = name, tensors[name]
         else:
             mismatched.append(("/".join(leaf), theirs, shape))
     counter = "num_batches_tracked"  # PyTorch's count of norm updates, unused here
@@ -220,9 +214,9 @@ def _match(
         missing=tuple(missing),
         mismatched=tuple(mismatched),
         notes=file.notes,
-        doubts=_doubts(model, file, detected),
+        doubts=_doubts(network, file, detected),
     )
-    return sources, report
+    return _Match(network, channels, shapes, sources, report)
 
 
 def _doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tuple[str, ...]:

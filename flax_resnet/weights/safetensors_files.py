@@ -10,13 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from flax_resnet.files import write_atomically
-from flax_resnet.weights.tensors import (
-    Tensor,
-    WeightFile,
-    WeightsError,
-    is_valid_shape,
-    truncate,
-)
+from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, is_valid_shape, truncate
 
 # The types of safetensors that NumPy and ml_dtypes have.
 _SAFETENSORS_DTYPES = {
