@@ -199,16 +199,9 @@ class Block(nn.Module):
         return self._add(y, shortcut, train)
 
     def _shortcut(self, x: jax.Array, train: bool, norm: Layer | None) -> jax.Array | None:
-        shortcut = Shortcut(
-            self.shortcut,
-            features=self.width * self.expansion,
-            stride=self.stride,
-            dilations=self.dilations,
-            conv=self.conv,
-            norm=norm,
-            name="shortcut",
-        )
-        return shortcut(x, train)
+        fields = dict(stride=self.stride, dilations=self.dilations, conv=self.conv, norm=norm)
+        features = self.width * self.expansion
+        return Shortcut(self.shortcut, features, **fields, name="shortcut")(x, train)
 
     def _drop(self, y: jax.Array, train: bool) -> jax.Array:
         return nn.Dropout(self.dropout, deterministic=not train)(y)

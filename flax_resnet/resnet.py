@@ -22,18 +22,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet import ops
+from flax_resnet import layers, ops
 from flax_resnet.blocks import BLOCKS, SHORTCUTS, STRIDE_CONVS
-from flax_resnet.layers import (
-    BIASES,
-    Layer,
-    batch_norm,
-    conv,
-    folded_norm,
-    group_norm,
-    linear,
-    standardized_conv,
-)
 
 
 class Stem(NamedTuple):
@@ -163,19 +153,13 @@ class ResNet(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        for field, valid in (
-            ("block", BLOCKS),
-            ("stem", STEMS),
-            ("shortcut", SHORTCUTS),
-            ("stride_conv", STRIDE_CONVS),
-            ("stride_block", STRIDE_BLOCKS),
-            ("norm", NORMS),
-            ("conv_bias", BIASES),
-        ):
-            if getattr(self, field) not in valid:
-                raise ValueError(
-                    f"unknown {field} {getattr(self, field)!r}; valid are {', '.join(valid)}"
-                )
+        choices = {"block": BLOCKS, "stem": STEMS, "shortcut": SHORTCUTS, "norm": NORMS}
+        choices |= {"stride_conv": STRIDE_CONVS, "stride_block": STRIDE_BLOCKS}
+        choices |= {"conv_bias": layers.BIASES}
+        for field, valid in choices.items():
+            value = getattr(self, field)
+            if value not in valid:
+                raise ValueError(f"unknown {field} {value!r}; valid are {', '.join(valid)}")
         minimums = {"num_classes": 0, "width": 1, "width_multiplier": 1, "groups": 1}
         if self.stem_width is not None:
             minimums["stem_width"] = 2  # a deep stem begins with half of it
@@ -214,7 +198,7 @@ class ResNet(nn.Module):
         if self.preactivation:
             self.final_norm = self._norm_layer()(after_conv=False)
         if self.num_classes:
-            self.head = linear(self.num_classes)
+            self.head = layers.linear(self.num_classes)
         self.head_dropout = nn.Dropout(self.dropout)
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -272,13 +256,8 @@ class ResNet(nn.Module):
         for i, (kernel, stride, fraction) in enumerate(stem.convolutions, 1):
             number = str(i) if len(stem.convolutions) > 1 else ""
             normalized = not self.preactivation or i < len(stem.convolutions)
-            x = self._conv_layer()(
-                int(width * fraction),
-                kernel,
-                stride,
-                normalized=normalized,
-                name=f"stem_conv{number}",
-            )(x)
+            layer, features = self._conv_layer(), int(width * fraction)
+            x = layer(features, kernel, stride, normalized=normalized, name=f"stem_conv{number}")(x)
             if normalized:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
                 trainable = train and norm.name not in self.frozen
@@ -317,23 +296,19 @@ class ResNet(nn.Module):
         return self.width if self.stem_width is None else self.stem_width
 
     @nn.nowrap
-    def _conv_layer(self) -> Layer:
-        factory = standardized_conv if self.weight_standardization else conv
+    def _conv_layer(self) -> layers.Layer:
+        factory = layers.standardized_conv if self.weight_standardization else layers.conv
         return partial(factory, bias=self.conv_bias, dtype=self.dtype)
 
     @nn.nowrap
-    def _norm_layer(self) -> Layer:
+    def _norm_layer(self) -> layers.Layer:
         if self.norm == "folded":
-            return partial(folded_norm, dtype=self.dtype)
+            return partial(layers.folded_norm, dtype=self.dtype)
+        fields = dict(epsilon=self.norm_epsilon, dtype=self.dtype)
         if self.norm == "group":
-            return partial(group_norm, epsilon=self.norm_epsilon, dtype=self.dtype)
-        return partial(
-            batch_norm,
-            momentum=self.norm_momentum,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-        )
+            return partial(layers.group_norm, **fields)
+        fields |= dict(momentum=self.norm_momentum, axis_name=self.axis_name)
+        return partial(layers.batch_norm, **fields)
 
     @nn.nowrap
     def block_specs(self) -> Iterator[BlockSpec]:

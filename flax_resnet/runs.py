@@ -217,16 +217,9 @@ def load_run(
         number, variables = restore(path, step, model, weights == "ema")
     except OSError as error:
         raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
+    variables = jax.device_put(variables)
     return Run(
-        path=path,
-        step=number,
-        weights=weights,
-        model=model,
-        variables=jax.device_put(variables),
-        class_names=names,
-        preprocessing=preprocessing,
-        config=config,
-        batch_size=batch_size,
+        path, number, weights, model, variables, names, preprocessing, config, batch_size=batch_size
     )
 
 
@@ -238,23 +231,15 @@ def model_from_config(
     Raises:
       ValueError: if there is no such network.
     """
-
-    def key(name: str, default: Any) -> Any:
-        return config.get(f"model.{name}", default)
-
-    overrides = {field: key(field, None) for field in ("stem", "shortcut", "width")}
-    overrides["stage_sizes"] = tuple(key("stage_sizes", ()))
-    return create_model(
-        config["model.name"],
-        num_classes=num_classes,
-        dtype=jnp.dtype(key("dtype", "float32")),
-        zero_init_last=key("zero_init_last", False),
-        drop_path=key("drop_path", 0.0),
-        dropout=key("dropout", 0.0),
-        block_dropout=key("block_dropout", 0.0),
-        axis_name=axis_name,
-        **{field: value for field, value in overrides.items() if value},
-    )
+    keys = {k.removeprefix("model."): v for k, v in config.items() if k.startswith("model.")}
+    copied = ("zero_init_last", "drop_path", "dropout", "block_dropout")
+    fields = {name: keys[name] for name in copied if name in keys}
+    fields |= {name: keys[name] for name in ("stem", "shortcut", "width") if keys.get(name)}
+    if keys.get("stage_sizes"):
+        fields["stage_sizes"] = tuple(keys["stage_sizes"])
+    fields["dtype"] = jnp.dtype(keys.get("dtype", "float32"))
+    name = config["model.name"]
+    return create_model(name, num_classes=num_classes, axis_name=axis_name, **fields)
 
 
 def class_probabilities(logits: jax.Array, loss: str) -> jax.Array:

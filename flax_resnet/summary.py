@@ -44,25 +44,14 @@ class Summary(NamedTuple):
         return sum(row.multiply_adds for row in self.rows)
 
     def __str__(self) -> str:
-        header = ("stage", "layers", "output", "blocks", "parameters", "multiply-adds")
-        total = ("total", "", "", sum(row.blocks for row in self.rows))
-        total = (*total, self.parameters, self.multiply_adds)
-        table = [header]
-        for row in (*self.rows, total):
-            stage, layers, output, blocks, parameters, multiply_adds = row
-            output = "×".join(map(str, output))
-            table.append(
-                (stage, layers, output, str(blocks or ""), f"{parameters:,}", f"{multiply_adds:,}")
-            )
+        blocks = sum(row.blocks for row in self.rows)
+        table = [("stage", "layers", "output", "blocks", "parameters", "multiply-adds")]
+        for row in (*self.rows, Row("total", "", (), blocks, self.parameters, self.multiply_adds)):
+            counts = (str(row.blocks or ""), f"{row.parameters:,}", f"{row.multiply_adds:,}")
+            table.append((row.stage, row.layers, "×".join(map(str, row.output)), *counts))
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        aligned = [
-            "  ".join(
-                cell.ljust(width) if column < 3 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in table
-        ]
-        return "\n".join(aligned)
+        cells = [f"{{:{align}{width}}}" for align, width in zip("<<<>>>", widths, strict=True)]
+        return "\n".join("  ".join(cells).format(*line).rstrip() for line in table)
 
 
 def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: int = 3) -> Summary:

@@ -15,24 +15,11 @@ while a function is traced, by backend, dtype and shape:
 All agree with XLA's operations within float32 rounding (1e-5 of the result's norm, tested).
 """
 
-from flax_resnet.ops.dispatch import (
-    BACKENDS,
-    conv_general_dilated,
-    max_pool,
-    relu,
-    relu_of_sum,
-    use_backend,
-    use_xla_ops,
-    uses_custom_gradient,
-)
-
-__all__ = [
-    "BACKENDS",
-    "conv_general_dilated",
-    "max_pool",
-    "relu",
-    "relu_of_sum",
-    "use_backend",
-    "use_xla_ops",
-    "uses_custom_gradient",
-]
+from flax_resnet.ops.dispatch import BACKENDS as BACKENDS
+from flax_resnet.ops.dispatch import conv_general_dilated as conv_general_dilated
+from flax_resnet.ops.dispatch import max_pool as max_pool
+from flax_resnet.ops.dispatch import relu as relu
+from flax_resnet.ops.dispatch import relu_of_sum as relu_of_sum
+from flax_resnet.ops.dispatch import use_backend as use_backend
+from flax_resnet.ops.dispatch import use_xla_ops as use_xla_ops
+from flax_resnet.ops.dispatch import uses_custom_gradient as uses_custom_gradient

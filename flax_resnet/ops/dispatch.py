@@ -101,17 +101,8 @@ def conv_general_dilated(
     """Compute ``jax.lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=…)``."""
 
     def direct(lhs, rhs, groups=1, padding=padding):
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count=groups,
-            precision=precision,
-        )
+        geometry = window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
+        return lax.conv_general_dilated(lhs, rhs, *geometry, groups, precision=precision)
 
     images = lhs.ndim == rhs.ndim == 4 and dimension_numbers == NHWC
     explicit = not isinstance(padding, str) and precision is None
