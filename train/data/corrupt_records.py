@@ -8,8 +8,6 @@ from train.data.reader import MAX_NAMED, CorruptRecord, Reader
 from train.runtime.files import append_line
 from train.runtime.formatting import one_line
 
-_STEM, _EXTENSION = "corrupt_records", ".txt"
-
 
 class CorruptRecords:
     """The corrupt records of a run, in a file of lines ``split<TAB>record<TAB>name<TAB>reason``.
@@ -26,7 +24,7 @@ class CorruptRecords:
         warn: Callable[[str], None] = lambda _: None,
         process: int = 0,
     ):
-        self._file = f"{_STEM}.{process}{_EXTENSION}" if process else _STEM + _EXTENSION
+        self._file = f"corrupt_records.{process}.txt" if process else "corrupt_records.txt"
         self._path = None if workdir is None else os.path.join(workdir, self._file)
         self._warn = warn
         self._by_split: dict[str, set[CorruptRecord]] = {}

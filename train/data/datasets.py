@@ -15,14 +15,14 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
       RunError: the data are missing or damaged; the message explains how to get them.
     """
     kind, _, name = dataset.name.partition(":")
+    folder = tfds_source.data_dir(dataset)
     if kind == "digits" and not name:
-        return tfds_source.open_digits(tfds_source.data_dir(dataset), split)
+        return tfds_source.open_digits(folder, split)
     if kind == "tfds" and name:
-        return tfds_source.open_prepared(name, tfds_source.data_dir(dataset), split)
+        return tfds_source.open_prepared(name, folder, split)
     if kind == "folder" and not name:
         if not dataset.data_dir:
             raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
-        folder = tfds_source.data_dir(dataset)
         return open_folder(folder, split, dataset.val_fraction, dataset.val_seed)
     raise UsageError(
         "config.dataset.name must be 'digits', 'folder' or 'tfds:NAME', such as 'tfds:cifar10',"

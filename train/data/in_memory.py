@@ -1,6 +1,5 @@
 """Data that fit in memory: all images in one uint8 array on the device, gathered by the step."""
 
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -45,7 +44,7 @@ def load(
         unit=" images",
         delay=1,
         leave=False,
-        disable=not sys.stderr.isatty(),
+        disable=None,
     )
     corrupt: list[CorruptRecord] = []
     with bar, ThreadPoolExecutor(threads) as pool:

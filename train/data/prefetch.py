@@ -3,12 +3,13 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from contextlib import AbstractContextManager
+from typing import Any
 
 _END = object()
 
 
-class Prefetcher(Iterator):
+class Prefetcher(Iterator, AbstractContextManager):
     """Iterator over ``prepare(item)`` for each item, computed ahead of time in one thread.
 
     An exception of ``items`` or ``prepare`` is raised at the position of its result.
@@ -49,9 +50,6 @@ class Prefetcher(Iterator):
         """End the thread; waits until it has computed its current result."""
         self._closed.set()
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

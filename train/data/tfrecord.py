@@ -118,11 +118,11 @@ class _File:
             if hasattr(system, "cat_file"):
                 return system.cat_file(self._file.path, start=offset, end=offset + length)
             return self.read_sequentially(offset, length)
-        file, data = self._file.fileno(), os.pread(self._file.fileno(), length, offset)
-        # Linux returns at most 2 GiB, less if interrupted.
-        while len(data) < length and (
-            more := os.pread(file, length - len(data), offset + len(data))
-        ):
+        data = b""
+        while len(data) < length:  # Linux returns at most 2 GiB, less if interrupted
+            more = os.pread(self._file.fileno(), length - len(data), offset + len(data))
+            if not more:
+                break
             data += more
         return data
 

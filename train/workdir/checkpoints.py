@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ class CorruptCheckpointError(Exception):
     """A checkpoint that differs from what was saved, or belongs to another network."""
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
     """The checkpoints of one workdir: the latest ones and the one with the best top-1.
 
     Saving runs in a thread; if it fails, the next call raises. An interrupted save never becomes
@@ -133,15 +133,18 @@ class Checkpoints:
           RunError: there is no checkpoint, or the requested one or all of them are corrupt.
           UsageError: there is no such step.
         """
+        steps = self.steps()
+        if not steps:
+            raise RunError(f"{self.folder} has no finished checkpoint yet")
         if step != "last":
-            number = self._resolve(step)
+            number = self._resolve(step, steps)
             try:
                 return self._read(number, template)
             except CorruptCheckpointError as error:
-                others = ", ".join(str(other) for other in self.steps() if other != number)
+                others = ", ".join(str(other) for other in steps if other != number)
                 raise RunError(f"{error}. Other steps: {others or 'none'}") from error
         corrupt: list[tuple[int, CorruptCheckpointError]] = []
-        for number in reversed(self.steps()):
+        for number in reversed(steps):
             try:
                 state = self._read(number, template)
             except CorruptCheckpointError as error:
@@ -151,16 +154,11 @@ class Checkpoints:
                 moved = "" if self._read_only else f"; moved to {self._move_away(other)}"
                 self._warn(f"{error}{moved}. Using step {number} instead")
             return state
-        if not corrupt:
-            raise RunError(f"{self.folder} has no finished checkpoint yet")
         _, error = corrupt[0]
         raise RunError(
             f"{error}. None of the {len(corrupt)} checkpoints can be read: copy an intact one into"
             f" {self.folder}, or start a new run in another --workdir"
         ) from error
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_) -> None:
         """Wait for a running save and close the folder."""
@@ -173,7 +171,8 @@ class Checkpoints:
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
             self._manager.wait_until_finished()
-            _check_equal(state, self._restore(step, state))
+            if not jax.tree.all(jax.tree.map(np.array_equal, state, self._restore(step, state))):
+                raise ValueError("the restored arrays differ from the saved ones")
             manifest.write(path, metrics or {})
         except Exception as error:
             with contextlib.suppress(OSError):
@@ -203,16 +202,12 @@ class Checkpoints:
         arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
         return self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
 
-    def _resolve(self, step: int | str) -> int:
-        steps = self.steps()
-        if not steps:
-            raise RunError(f"{self.folder} has no finished checkpoint yet")
+    def _resolve(self, step: int | str, steps: list[int]) -> int:
         if step == "best":
             best = self.best()
             return best[0] if best else steps[-1]
         if step not in steps:
-            available = ", ".join(str(s) for s in steps)
-            raise UsageError(f"{self.folder} has no step {step}; it has {available}")
+            raise UsageError(f"{self.folder} has no step {step}; it has {str(steps)[1:-1]}")
         return step
 
     def _path(self, step: int) -> str:
@@ -296,11 +291,6 @@ def _reason(error: Exception) -> str:
         if system in text:
             return short
     return text[:200] or type(error).__name__
-
-
-def _check_equal(saved: Any, restored: Any) -> None:
-    if not all(jax.tree.leaves(jax.tree.map(np.array_equal, saved, restored))):
-        raise ValueError("the restored arrays differ from the saved ones")
 
 
 def _check_shape(path: Any, template: np.ndarray, restored: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -19,7 +19,7 @@ from train.runtime.files import writing
 FILE = "metrics.jsonl"
 
 
-class MetricsLog:
+class MetricsLog(contextlib.AbstractContextManager):
     """Writes rows of metrics to ``metrics.jsonl`` and TensorBoard.
 
     Rows after step ``start``, written by a run that died after its last checkpoint, are removed:
@@ -43,9 +43,6 @@ class MetricsLog:
             self._file.write(to_json(row) + "\n")
             self._file.flush()
             self._events.write(row)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_) -> None:
         """Close the files."""
@@ -110,21 +107,28 @@ def read_rows(workdir: str) -> list[dict[str, float | None]]:
     Raises:
       RunError: the file cannot be read.
     """
-    rows = []
+    path = os.path.join(workdir, FILE)
     try:
-        with open(os.path.join(workdir, FILE), encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append({name: _number(value) for name, value in row.items()})
+        rows = read_json_lines(path)
     except FileNotFoundError:
-        pass
+        return []
     except OSError as error:
-        raise RunError(f"cannot read {os.path.join(workdir, FILE)}: {error.strerror}") from error
-    return rows
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    return [
+        {name: _number(value) for name, value in row.items()}
+        for row in rows
+        if isinstance(row.get("step"), int)
+    ]
+
+
+def read_json_lines(path: str) -> list[dict[str, Any]]:
+    """Read the objects of a file of one JSON object per line; skip invalid lines."""
+    rows = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):  # of a truncated line
+                rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def evaluated_rows(rows: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:

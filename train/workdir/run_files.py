@@ -25,6 +25,7 @@ from train.runtime.errors import RunError, UsageError
 from train.runtime.files import Locked, append_line, check_writable, locked, writing
 from train.runtime.formatting import join_names
 from train.workdir import environment
+from train.workdir.metrics_log import read_json_lines
 
 SESSIONS = "sessions.jsonl"
 _SESSION_KEYS = {
@@ -68,15 +69,13 @@ def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
                 os.makedirs(path, exist_ok=True)
             lock = os.path.join(path, "trainer.lock")
             with writing(lock):
-                if not stack.enter_context(locked(lock)):
-                    warn(
-                        f"the file system of {path!r} has no locks: do not start a second"
-                        " trainer there"
-                    )
+                has_locks = stack.enter_context(locked(lock))
         except Locked as error:
             raise RunError(
                 f"{error} trains in {path!r}; wait until it ends, or use another --workdir"
             ) from None
+        if not has_locks:
+            warn(f"the file system of {path!r} has no locks: do not start a second trainer there")
         yield
 
 
@@ -99,10 +98,9 @@ def read_config(path: str) -> ConfigDict:
         if saved_steps(path):  # without the configuration they are useless
             raise RunError(f"{path!r} has checkpoints, but no config.json: {advice}") from None
         raise RunError(f"{path!r} holds no run: there is no {file_path}") from None
-    except OSError as error:
-        raise RunError(f"cannot read {file_path}: {error.strerror}; {advice}") from error
-    except ValueError as error:
-        raise RunError(f"cannot read {file_path}: {error}; {advice}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise RunError(f"cannot read {file_path}: {reason}; {advice}") from error
 
 
 def saved_steps(path: str) -> list[int]:
@@ -162,13 +160,10 @@ def read_sessions(path: str) -> list[dict[str, Any]]:
 
     ``command`` is None if the run was started from Python.
     """
-    sessions = []
     with contextlib.suppress(OSError):
-        with open(os.path.join(path, SESSIONS), encoding="utf-8", errors="replace") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):  # of a truncated line
-                    sessions.append(json.loads(line))
-    return [s for s in sessions if isinstance(s, dict) and s.keys() >= _SESSION_KEYS]
+        sessions = read_json_lines(os.path.join(path, SESSIONS))
+        return [session for session in sessions if session.keys() >= _SESSION_KEYS]
+    return []
 
 
 # run.json -----------------------------------------------------------------------------------

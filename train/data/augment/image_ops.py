@@ -101,13 +101,9 @@ def histogram(image: jax.Array) -> jax.Array:
 
 def autocontrast_table(counts: jax.Array) -> jax.Array:
     """Return the table ``(256, C)`` that stretches the levels of a histogram to 0…255."""
-    low, high = _lowest(counts), 255 - _lowest(counts[::-1])
+    low, high = (counts > 0).argmax(axis=0), 255 - (counts[::-1] > 0).argmax(axis=0)
     stretched = jnp.clip((identity_table() - low) * (255 / jnp.maximum(high - low, 1)), 0, 255)
     return jnp.where(high > low, stretched, identity_table())
-
-
-def _lowest(counts):
-    return (counts > 0).argmax(axis=0)
 
 
 def equalize_table(counts: jax.Array) -> jax.Array:

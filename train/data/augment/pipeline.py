@@ -156,9 +156,8 @@ def color_jitter(
       draws: uniform random numbers ``(4,)``.
     """
     brightness, contrast, saturation, hue = reach
-    low = [max(0.0, 1 - reach) for reach in (brightness, contrast, saturation)] + [-hue]
-    high = [1 + brightness, 1 + contrast, 1 + saturation, hue]
-    low, high = jnp.array(low), jnp.array(high)
+    low = jnp.array([max(0.0, 1 - reach) for reach in (brightness, contrast, saturation)] + [-hue])
+    high = jnp.array([1 + brightness, 1 + contrast, 1 + saturation, hue])
     factors = low + draws * (high - low)
     image = image.astype(jnp.float32)
     if brightness:

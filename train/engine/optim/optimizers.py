@@ -34,7 +34,10 @@ def make_optimizer(optimizer: ConfigDict, schedule: optax.Schedule) -> optax.Gra
     Raises:
       UsageError: keys exclude each other.
     """
-    _check(optimizer)
+    if optimizer.name in ("sgd", "lars") and optimizer.nesterov and not optimizer.momentum:
+        raise UsageError(
+            "config.optimizer.nesterov=True needs momentum, but config.optimizer.momentum is 0"
+        )
     decay = weight_decay(optimizer)
     none = optax.identity()
     coupled, decoupled = (none, decay) if optimizer.name in DECOUPLED else (decay, none)
@@ -98,10 +101,3 @@ def kernels(params: Any) -> Any:
 def backbone(params: Any) -> Any:
     """Return a mask that is True for everything outside the module ``head``."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != "head", params)
-
-
-def _check(optimizer: ConfigDict) -> None:
-    if optimizer.name in ("sgd", "lars") and optimizer.nesterov and not optimizer.momentum:
-        raise UsageError(
-            "config.optimizer.nesterov=True needs momentum, but config.optimizer.momentum is 0"
-        )
