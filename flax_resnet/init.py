@@ -23,7 +23,8 @@ def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict
 
     The variable ``NAME`` of a module is initialized by the module's field ``NAME_init``, such as
     ``kernel_init``. Initializers other than zeros, ones and
-    :class:`~flax_resnet.layers.VarianceScaling` are called as JAX functions.
+    :class:`~flax_resnet.layers.VarianceScaling` are called as JAX functions. Variables without
+    such a field get the value that ``model.init`` gives them, which is then compiled.
 
     Args:
       model: the network. With group norm there are no ``batch_stats``.
@@ -42,11 +43,18 @@ def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict
     # Every variable has its own stream: adding a layer leaves the others' numbers unchanged.
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     streams = np.random.SeedSequence(seed).spawn(len(leaves))
-    values = []
+    values: list[np.ndarray] = []
+    compiled: list[jax.Array] = []  # the values of model.init, once they are needed
     for (path, leaf), stream in zip(leaves, streams, strict=True):
         _, *parents, name = (entry.key for entry in path)
-        initializer = getattr(modules[tuple(parents)], f"{name}_init")
-        values.append(_sample(initializer, np.random.default_rng(stream), leaf.shape))
+        initializer = getattr(modules.get(tuple(parents)), f"{name}_init", None)
+        if initializer is not None:
+            values.append(_sample(initializer, np.random.default_rng(stream), leaf.shape))
+            continue
+        if not compiled:
+            zeros = jnp.zeros(images.shape, images.dtype)
+            compiled = jax.tree.leaves(jax.jit(model.init)(jax.random.key(seed), zeros))
+        values.append(np.array(compiled[len(values)], np.float32))
     return jax.tree_util.tree_unflatten(structure, values)
 
 

@@ -265,6 +265,29 @@ def test_init_variables_uses_the_kernel_init_of_the_modules(initializer):
     np.testing.assert_array_equal(head, usual_head)
 
 
+class OwnNorm(nn.Module):
+    """A module of a user's own, whose parameter has no field for an initializer."""
+
+    @nn.compact
+    def __call__(self, x, use_running_average=None):
+        return x * self.param("gain", nn.initializers.constant(0.5), (x.shape[-1],))
+
+
+class OwnNorms(ResNet):
+    @nn.nowrap
+    def _norm_layer(self):
+        return lambda after_conv=True, scale_init=None, **fields: OwnNorm(**fields)
+
+
+def test_init_variables_uses_model_init_for_parameters_without_an_initializer_field():
+    model = OwnNorms((1,), "residual", 8, stem="cifar", num_classes=4)
+    ours = init_variables(model, 3, (8, 8, 3))["params"]
+    theirs = model.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))["params"]
+    assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, theirs)
+    np.testing.assert_array_equal(ours["stage1_block1"]["norm2"]["gain"], np.full(8, 0.5))
+    assert np.std(ours["stem_conv"]["kernel"]) > 0
+
+
 def test_init_variables_follows_the_seed():
     model = create_model("resnet20")
     first, same, other = (init_variables(model, seed, (8, 8, 3)) for seed in (0, 0, 1))
