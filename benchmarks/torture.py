@@ -1,4 +1,4 @@
-"""Interrupt a run repeatedly in many ways, and compare its result with an undisturbed run.
+"""Interrupt a run repeatedly in many ways, and compare its result with an uninterrupted run.
 
     python benchmarks/torture.py [--interruptions 50] [--seed 0]
 
@@ -6,7 +6,7 @@ Always the same command, on the embedded digits: ended by SIGTERM, SIGINT, SIGUS
 random time, killed while saving, with the latest checkpoint truncated or bytes of it flipped in
 between, and with a file size limit below the size of a checkpoint, as a substitute for a full disk.
 Prints the number of each, the steps that were repeated, and everything that was lost, which must be
-nothing: the final parameters are bit-identical to those of the undisturbed run.
+nothing: the final parameters are bit-identical to those of the uninterrupted run.
 """
 
 import argparse
@@ -40,7 +40,7 @@ KEYS = (
     "--config.ema.decay=0.9",
 )
 ENDINGS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL", "killed in a save", "disk full")
-DAMAGES = ("truncated", "bytes flipped")
+CORRUPTIONS = ("truncated", "bytes flipped")
 QUOTA = 50_000  # bytes per file; the largest file of a checkpoint exceeds it
 LIMITED = """
 import os, resource, sys
@@ -128,11 +128,11 @@ def saving(run):
     return folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
 
 
-def damage(run, how, rng):
+def corrupt(run, how, rng):
     """Corrupt the newest checkpoint if there is an older one to restore."""
     if len(run.saved()) < 2:
         return False
-    # Damage to files that nothing reads is not detected.
+    # The corruption of files that nothing reads is not detected.
     unused_files = ("_CHECKPOINT_METADATA", "manifest.json")
     files = [p for p in run.newest().rglob("*") if p.is_file() and p.name not in unused_files]
     path = rng.choice([p for p in files if p.stat().st_size])
@@ -171,27 +171,27 @@ def differing_evaluations(run, other):
     )
 
 
-def torture(folder, endings, seed, steps=STEPS, damages=0.3, report=print, keys=()):
-    """Interrupt a run and compare it with an undisturbed one.
+def torture(folder, endings, seed, steps=STEPS, corruption_probability=0.3, report=print, keys=()):
+    """Interrupt a run and compare it with an uninterrupted one.
 
     Args:
       folder: directory of both runs.
       endings: interruptions, from ``ENDINGS``.
       seed: of all random choices.
       steps: length of the run.
-      damages: probability of corrupting the newest checkpoint after an interruption.
+      corruption_probability: probability of corrupting the newest checkpoint after an interruption.
       report: called with a line per interruption.
       keys: configuration flags that override ``KEYS``.
 
     Returns:
-      Counts of interruptions and damages, number of repeated steps, and descriptions of losses.
+      Counts of interruptions and corruptions, number of repeated steps, and descriptions of losses.
     """
     rng = random.Random(seed)
     run = Torture(folder, "tortured", steps, keys)
-    undisturbed = Torture(folder, "undisturbed", steps, keys)
-    status = undisturbed.start().wait()
+    uninterrupted = Torture(folder, "uninterrupted", steps, keys)
+    status = uninterrupted.start().wait()
     if status:
-        raise SystemExit(f"the undisturbed run ended with {status}")
+        raise SystemExit(f"the uninterrupted run ended with {status}")
     counts, repeated, lost = collections.Counter(), 0, []
     for number, ending in enumerate(endings):
         if run.saved() and run.saved()[-1] == steps:
@@ -209,12 +209,12 @@ def torture(folder, endings, seed, steps=STEPS, damages=0.3, report=print, keys=
             lost.append(f"{ending} ended with a traceback: {output[-800:]}")
         after = run.saved()
         if before and (not after or after[-1] < before[-1]):
-            if "damaged" not in output:
+            if "damaged_checkpoints" not in output:
                 lost.append(f"after {ending} step {before[-1]} was gone: {run.saved()}")
         repeated += max(0, run.last_step() - (run.saved() or [0])[-1])
-        if rng.random() < damages:
-            how = rng.choice(DAMAGES)
-            if damage(run, how, rng):
+        if rng.random() < corruption_probability:
+            how = rng.choice(CORRUPTIONS)
+            if corrupt(run, how, rng):
                 counts[f"checkpoint {how}"] += 1
                 newest, older = run.saved()[-1], run.saved()[-2]
                 repeated += newest - older
@@ -226,9 +226,9 @@ def torture(folder, endings, seed, steps=STEPS, damages=0.3, report=print, keys=
     if process.returncode:
         lost.append(f"the last command ended with {process.returncode}: {stderr[-500:]}")
     else:
-        one, other = state(run), state(undisturbed)
+        one, other = state(run), state(uninterrupted)
         lost += [name for name in other if not np.array_equal(one.get(name), other[name])]
-        lost += [f"evaluation at {step}" for step in differing_evaluations(run, undisturbed)]
+        lost += [f"evaluation at {step}" for step in differing_evaluations(run, uninterrupted)]
     return counts, repeated, lost
 
 
@@ -244,7 +244,7 @@ def main():
         counts, repeated, lost = torture(folder, endings, flags.seed, flags.steps)
     for name, count in sorted(counts.items()):
         print(f"{count:4} × {name}")
-    print(f"{sum(counts.values())} interruptions and damages, {repeated} repeated steps")
+    print(f"{sum(counts.values())} interruptions and corruptions, {repeated} repeated steps")
     print(f"lost: {len(lost)}", *lost, sep="\n  ")
     return 1 if lost else 0
 

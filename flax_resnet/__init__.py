@@ -1,4 +1,4 @@
-"""ResNets as Flax linen modules."""
+"""ResNets as Flax Linen modules."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Imported on first use: importing JAX takes a second, which would delay `--help` and usage errors.
-_MODULE_OF = {
+_MODULES = {
     "BottleneckBlock": "blocks",
     "FeatureInfo": "resnet",
     "ResNet": "resnet",
@@ -23,7 +23,7 @@ _MODULE_OF = {
     "summarize": "summary",
 }
 
-__all__ = sorted(_MODULE_OF)
+__all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
     from flax_resnet.blocks import BottleneckBlock as BottleneckBlock
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "ops":
         return importlib.import_module("flax_resnet.ops")
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"flax_resnet.{_MODULE_OF[name]}"), name)
+    return getattr(importlib.import_module(f"flax_resnet.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Residual blocks and their shortcuts as Flax linen modules.
+"""Residual blocks and their shortcuts as Flax Linen modules.
 
 A block computes ``relu(F(x) + shortcut(x))`` (He et al. 2015, arXiv:1512.03385, section 3), or
 ``F(x) + shortcut(x)`` with norm and ReLU before each convolution of F (He et al. 2016,

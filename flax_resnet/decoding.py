@@ -4,10 +4,10 @@ import io
 import os
 import struct
 
-# A file whose header claims more pixels than any photograph is an attack or damaged. OpenCV, which
-# allocates whatever the header claims, decodes at most 50 megapixels; larger images are decoded by
-# Pillow after a check of the header. OpenCV reads both variables when it is imported.
-MAX_PIXELS = 178_956_970  # Pillow's default limit
+# A header that claims more pixels than any photograph is malicious or corrupt. OpenCV allocates
+# whatever the header claims, so it is limited to 50 megapixels; Pillow decodes larger images after
+# a check of the header. OpenCV reads both variables when it is imported.
+MAX_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS; above this, Pillow raises an error
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "50000000")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # ImageDecodeError reports the reason
 
@@ -30,7 +30,7 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     8 bits; CMYK is converted to RGB, and transparency is ignored.
 
     Raises:
-      ImageDecodeError: if the bytes are no image, are truncated, or claim more than
+      ImageDecodeError: if the bytes are not an image, are truncated, or claim more than
         ``MAX_PIXELS`` or more pixels than their length can encode.
     """
     pixels = None
@@ -70,8 +70,8 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
 def _check_png(encoded: bytes) -> None:
     """Raise ImageDecodeError if a PNG claims more data than it holds.
 
-    OpenCV would allocate up to gigabytes for the length in a damaged header or chunk before it
-    notices.
+    For a corrupt length in the header or a chunk, OpenCV may allocate gigabytes before it detects
+    the error.
     """
     if len(encoded) >= 26:
         width, height, depth, color = struct.unpack(">IIBB", encoded[16:26])
@@ -86,7 +86,7 @@ def _check_png(encoded: bytes) -> None:
         length, kind = struct.unpack_from(">I4s", encoded, offset)
         offset += 12 + length  # length, type, data and checksum
     if kind != b"IEND" or offset > len(encoded):
-        raise ImageDecodeError(f"{len(encoded):,} bytes of PNG are truncated or damaged")
+        raise ImageDecodeError(f"{len(encoded):,} bytes of PNG are truncated or corrupt")
 
 
 def _decode_with_pillow(encoded: bytes) -> np.ndarray:
@@ -95,12 +95,12 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
         pixels = image.width * image.height
         # Even an image of one color needs a byte for several hundred pixels.
         if pixels > MAX_PIXELS or pixels > max(4_000_000, 1000 * len(encoded)):
-            raise ValueError(f"it claims to have {image.width}×{image.height} pixels")
+            raise ValueError(f"the header claims {image.width}×{image.height} pixels")
         return pillow_to_rgb(image)
 
 
 def pillow_to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert a Pillow image to what :func:`decode_rgb` returns for its file."""
+    """Convert a Pillow image to RGB as :func:`decode_rgb` does."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # convert would clip it at 255
         gray = (np.asarray(image) >> 8).astype(np.uint8)

@@ -1,6 +1,6 @@
 """Layers of the networks and their initializers.
 
-Blocks and stems take layers as factories: calling one with a layer's arguments returns a linen
+Blocks and stems take layers as factories: calling one with a layer's arguments returns a Linen
 module. ``functools.partial`` sets the arguments that a whole network shares (dtype, epsilon, …).
 """
 
@@ -21,7 +21,7 @@ from flax_resnet.ops.norm import BatchNorm
 BIASES = ("none", "unnormalized", "all")
 STANDARDIZE_EPSILON = 1e-8
 
-# A layer factory: returns a linen module for the layer's arguments.
+# A layer factory: returns a Linen module for the layer's arguments.
 Layer = Callable[..., nn.Module]
 
 
@@ -29,8 +29,8 @@ Layer = Callable[..., nn.Module]
 class VarianceScaling:
     """Initializer of kernels with variance ``scale / fan``, for JAX and for NumPy.
 
-    Calling it is ``jax.nn.initializers.variance_scaling``; :meth:`sample` draws from the same
-    distribution without compilation.
+    :meth:`__call__` has the interface of a JAX initializer; :meth:`sample` samples the same
+    distribution with NumPy, without compiling.
 
     Attributes:
       scale: variance times fan.
@@ -43,12 +43,12 @@ class VarianceScaling:
     distribution: str
 
     def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
-        """Return a kernel ``(…, in, out)`` of JAX's random numbers."""
+        """Sample a kernel ``(…, in, out)`` with a JAX key."""
         init = nn.initializers.variance_scaling(self.scale, self.mode, self.distribution)
         return init(key, shape, dtype)
 
     def sample(self, rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-        """Return a float32 kernel ``(…, in, out)`` of NumPy's random numbers."""
+        """Sample a float32 kernel ``(…, in, out)`` with a NumPy generator."""
         fan = math.prod(shape[:-2]) * shape[-2 if self.mode == "fan_in" else -1]
         if self.distribution == "normal":
             return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(self.scale / fan))
@@ -123,7 +123,8 @@ def standardize(inputs, kernel, bias, *, dtype):
 standardized_conv = partial(conv, promote_dtype=standardize)
 
 
-# ``after_conv`` of the norm factories: whether the norm's input is a convolution's output.
+# Norm factories take ``after_conv``, whether the input is a convolution's output; only
+# ``folded_norm`` uses it.
 
 
 def batch_norm(*, after_conv: bool = True, **fields) -> BatchNorm:
@@ -133,7 +134,10 @@ def batch_norm(*, after_conv: bool = True, **fields) -> BatchNorm:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm (Wu & He 2018, arXiv:1803.08494) with batch norm's call; has no statistics."""
+    """Group norm (Wu & He 2018, arXiv:1803.08494) with batch norm's call signature.
+
+    It has no running statistics.
+    """
 
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
         """Normalize ``(N, H, W, C)``; ``use_running_average`` is ignored."""
@@ -142,7 +146,8 @@ class GroupNorm(nn.GroupNorm):
 
 def group_norm(*, after_conv: bool = True, **fields) -> GroupNorm:
     """Return group norm with 32 groups."""
-    # The variance as E[(x - mean)²]: E[x²] - mean² loses digits in groups far from zero.
+    # The variance is computed as E[(x − mean)²] instead of E[x²] − mean², which loses precision
+    # when the group mean is far from zero.
     return GroupNorm(**dict(num_groups=32, epsilon=1e-5, use_fast_variance=False) | fields)
 
 

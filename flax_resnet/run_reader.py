@@ -51,7 +51,7 @@ def restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, 
 
     Args:
       path: the workdir.
-      step: a number, ``"last"`` or ``"best"``. If the last checkpoint is damaged, the previous
+      step: a number, ``"last"`` or ``"best"``. If the last checkpoint is corrupt, the previous
         one is restored and a warning is logged.
       model: the network that the variables must fit.
       ema: whether to restore the moving average of the weights.
@@ -71,17 +71,17 @@ def restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, 
         if step not in steps:
             raise RequestError(f"{folder} has no step {step}; it has {', '.join(map(str, steps))}")
         return step, _read_step(folder, step, model, ema)
-    damage: WeightsError | None = None
+    failure: WeightsError | None = None
     for number in reversed(steps):
         try:
             variables = _read_step(folder, number, model, ema)
         except WeightsError as error:
-            damage = damage or error
+            failure = failure or error
             continue
-        if damage is not None:
-            _log.warning("%s; using step %d instead", damage, number)
+        if failure is not None:
+            _log.warning("%s; using step %d instead", failure, number)
         return number, variables
-    raise RunLoadError(f"{damage}. None of {len(steps)} checkpoints can be read") from damage
+    raise RunLoadError(f"{failure}. None of {len(steps)} checkpoints can be read") from failure
 
 
 def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, Any]:

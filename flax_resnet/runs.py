@@ -179,7 +179,7 @@ def load_run(
     Args:
       path: the workdir.
       step: a number, ``"last"``, or ``"best"`` by the evaluation's top-1. If the last checkpoint
-        is damaged, the previous one is loaded and a warning is logged.
+        is corrupt, the previous one is loaded and a warning is logged.
       weights: ``"ema"`` for the moving average of the weights or ``"raw"`` for the weights
         themselves; default: those that the run evaluated, which is the average if the run keeps
         one and ``eval.use_ema`` is not False.
@@ -187,7 +187,7 @@ def load_run(
 
     Raises:
       RunLoadError: a ValueError with a one-line message, if the run, step or average does not
-        exist, or is damaged.
+        exist, or is corrupt.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise RequestError(f"path must be the folder of a run, not {path!r}")

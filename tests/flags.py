@@ -15,7 +15,7 @@ def xla_flags(devices):
     return f"--xla_force_host_platform_device_count={devices} {QUICK}"
 
 
-# For ``jax.jit(…, compiler_options=)``: compile as in users' programs.
+# For ``jax.jit(…, compiler_options=)``: restore XLA's defaults, as in users' programs.
 AS_SHIPPED = {
     "xla_backend_optimization_level": 3,
     "xla_llvm_disable_expensive_passes": False,

@@ -1,4 +1,4 @@
-"""The structure of the code: imports go down only, and each outside system has one door."""
+"""The structure of the code: the order of imports, and where external dependencies are used."""
 
 import ast
 
@@ -6,8 +6,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-# From the bottom up; rooms in one line are beside each other and do not import one another.
-FLOORS = (
+# From the bottom up; packages in one line do not import one another.
+LAYERS = (
     ("flax_resnet",),
     ("runtime",),
     ("data",),
@@ -18,10 +18,10 @@ FLOORS = (
     ("loop",),
     ("main", "evaluate", "predict", "statistics", "plan", "compare", "export", "prepare"),
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 
-# The modules or packages that import an outside system.
-DOORS = {
+# The modules or packages in which an external dependency may be imported.
+IMPORTERS = {
     "orbax": {"train.workdir.checkpoints", "flax_resnet.weights.checkpoints"},
     "tensorflow_datasets": {"train.data.tfds_source", "train.data.digits", "train.prepare"},
     "array_record": {"train.data.tfds_source", "train.prepare"},
@@ -37,7 +37,7 @@ DOORS = {
 
 
 def modules():
-    """``{module: syntax tree}`` of the two packages."""
+    """Return ``{module: syntax tree}`` of the two packages."""
     paths = [
         path for package in ("flax_resnet", "train") for path in (ROOT / package).rglob("*.py")
     ]
@@ -52,7 +52,7 @@ MODULES = modules()
 
 
 def nodes(tree):
-    """All nodes but those of ``if TYPE_CHECKING:``."""
+    """Yield all nodes except those of ``if TYPE_CHECKING:``."""
     yield tree
     for child in ast.iter_child_nodes(tree):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
@@ -60,7 +60,7 @@ def nodes(tree):
 
 
 def imported(tree):
-    """Everything that a module imports anywhere, as dotted names; also what it uses of JAX."""
+    """Yield all names that a module imports, and all attributes of ``jax`` that it uses."""
     for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,8 +74,8 @@ def imported(tree):
             yield f"{node.value.id}.{node.attr}" if node.value.id == "jax" else ""
 
 
-def room(module):
-    """The room of a module: ``flax_resnet``, or the part of ``train`` that it lies in."""
+def layer_package(module):
+    """Return the package in ``LAYERS`` that a module belongs to; None for ``train`` itself."""
     package, *parts = module.split(".")
     if package == "flax_resnet":
         return package
@@ -83,24 +83,24 @@ def room(module):
 
 
 def dependencies(module):
-    """The modules of the two packages that a module imports."""
+    """Return the modules of the two packages that a module imports."""
     return {name for name in imported(MODULES[module]) if name in MODULES and name != module}
 
 
-def test_imports_go_down_only():
+def test_imports_go_only_downward():
     upward = [
         f"{module} imports {other}"
         for module in MODULES
         for other in dependencies(module)
-        if room(module)
-        and room(other)
-        and room(module) != room(other)
-        and FLOOR[room(module)] <= FLOOR[room(other)]
+        if layer_package(module)
+        and layer_package(other)
+        and layer_package(module) != layer_package(other)
+        and LAYER[layer_package(module)] <= LAYER[layer_package(other)]
     ]
     assert not upward
 
 
-def test_imports_have_no_circle():
+def test_imports_have_no_cycles():
     graph = {module: dependencies(module) for module in MODULES}
     while graph:  # remove modules without dependencies until none is left
         leaves = [module for module, others in graph.items() if not others & graph.keys()]
@@ -109,20 +109,20 @@ def test_imports_have_no_circle():
             del graph[module]
 
 
-@pytest.mark.parametrize("system", DOORS)
-def test_each_outside_system_has_one_door(system):
-    doors = DOORS[system]
+@pytest.mark.parametrize("dependency", IMPORTERS)
+def test_dependencies_are_imported_only_where_allowed(dependency):
+    allowed = IMPORTERS[dependency]
     users = {
         module
         for module, tree in MODULES.items()
-        if any(name == system or name.startswith(f"{system}.") for name in imported(tree))
+        if any(name == dependency or name.startswith(f"{dependency}.") for name in imported(tree))
     }
-    assert users, f"nothing imports {system} any more"
-    outside = {m for m in users if not any(m == door or m.startswith(f"{door}.") for door in doors)}
-    assert not outside
+    assert users, f"nothing imports {dependency} any more"
+    others = {m for m in users if not any(f"{m}.".startswith(f"{name}.") for name in allowed)}
+    assert not others
 
 
-def test_modules_and_rooms_stay_small():
+def test_modules_and_packages_stay_small():
     lengths = {
         module: len((ROOT / path).read_text().splitlines())
         for module in MODULES
@@ -134,7 +134,7 @@ def test_modules_and_rooms_stay_small():
     assert len(entries) <= 16, entries
 
 
-def test_one_class_has_a_name():
+def test_class_names_are_unique():
     names = {}
     for module, tree in MODULES.items():
         for node in tree.body:
@@ -144,6 +144,6 @@ def test_one_class_has_a_name():
 
 
 def test_tests_mirror_the_packages():
-    rooms = {path.name for path in (ROOT / "train").iterdir() if path.is_dir()}
+    packages = {path.name for path in (ROOT / "train").iterdir() if path.is_dir()}
     folders = {path.name for path in (ROOT / "tests/train").iterdir() if path.is_dir()}
-    assert folders - {"__pycache__"} <= rooms
+    assert folders - {"__pycache__"} <= packages

@@ -21,7 +21,7 @@ from train.engine.step import create_state, train_step
 from train.runtime.errors import RunError
 
 
-def test_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
+def test_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path):
     output = []
     endings = ("SIGINT", "killed in a save", "disk full")
     counts, repeated, lost = torture.torture(
@@ -29,7 +29,7 @@ def test_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
         endings,
         seed=2,
         steps=66,
-        damages=1.0,
+        corruption_probability=1.0,
         report=lambda *text, **_: output.append(text),
         keys=("--config.model.stage_sizes=1,1",),
     )

@@ -98,7 +98,7 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
     run_files.create(workdir, config)
     if experiment.resumes and run_files.find_description(workdir) is None:
         console.warn(
-            f"run.json of {workdir!r} is missing or damaged; rewriting it from the current data"
+            f"run.json of {workdir!r} is missing or corrupt; rewriting it from the current data"
         )
     run_files.describe(workdir, config, experiment.train_loader, experiment.eval_loader)
     keep = config.checkpoint.max_to_keep

@@ -1,11 +1,11 @@
-"""Images per second into the training step at CIFAR's size: cached on the device and streamed.
+"""Input throughput for CIFAR-size images: cached on the device and streamed.
 
-    python benchmarks/studies/cached_data.py [--rounds 5]
+    python benchmarks/studies/cached_data.py [--rounds 5] [--batches 60]
 
-10,000 PNGs of 32×32 in a folder, batches of 128. On both sides the batch ends on the device, as the
-step receives it: streamed images are decoded by Grain's threads and transferred; cached images are
-gathered from one array by a jitted function. Rounds are interleaved; prints medians and their
-ratio.
+The data are 10,000 PNGs of 32×32 in a folder, in batches of 128. In both cases the batch ends up on
+the device, as the step receives it: streamed images are decoded by Grain's threads and transferred;
+cached images are gathered from one array by a jitted function. Rounds are interleaved; the medians
+and their ratio are printed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def make_folder(root, count=10_000):
     rng = np.random.default_rng(0)
     for label in "abcde":
         os.makedirs(f"{root}/train/{label}")
-    os.makedirs(f"{root}/val")
+    os.makedirs(f"{root}/val")  # so that no training images are held out
     for i in range(count):
         blobs = rng.integers(0, 256, (5, 5, 3), np.uint8)
         image = cv2.resize(blobs, (32, 32), interpolation=cv2.INTER_CUBIC)

@@ -10,25 +10,25 @@ from jax import lax
 
 
 class MaxBytes(NamedTuple):
-    """Maximum bytes of a chunk's images, on one core and on several.
+    """Maximum chunk size in bytes, for one core and for several cores.
 
-    Several cores share each operation and wait for each other at its end, so larger chunks that
-    leave the cache can be faster than more synchronization. Measured on one core and on two.
+    With several cores, each operation ends in a synchronization, so larger chunks can be faster
+    even if they no longer fit in the cache. Measured on one core and on two.
     """
 
     one_core: int
-    several: int
+    many_cores: int
 
 
 def count(x: jax.Array, limit: MaxBytes) -> int:
     """Return the number of chunks of the batch, at most one per image."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    max_bytes = limit.one_core if cores == 1 else limit.several
+    max_bytes = limit.one_core if cores == 1 else limit.many_cores
     return min(len(x), -(-x.size * x.dtype.itemsize // max_bytes))
 
 
 def split(x: jax.Array, chunks: int) -> jax.Array:
-    """Return ``(chunks, N / chunks, H, W, C)``, padded with images of zeros."""
+    """Return ``(chunks, ceil(N / chunks), H, W, C)``, zero-padded at the end."""
     size = -(-len(x) // chunks)
     x = jnp.pad(x, ((0, chunks * size - len(x)), (0, 0), (0, 0), (0, 0)))
     return x.reshape(chunks, size, *x.shape[1:])
@@ -37,7 +37,10 @@ def split(x: jax.Array, chunks: int) -> jax.Array:
 def map_chunks(
     function: Callable[[jax.Array], jax.Array], x: jax.Array, limit: MaxBytes
 ) -> jax.Array:
-    """Return ``function(x)`` of ``(N, H, W, C)``, computed in chunks of at least one image."""
+    """Return ``function(x)`` of ``(N, H, W, C)``, computed in chunks of at least one image.
+
+    ``function`` must treat images independently: the last chunk is zero-padded.
+    """
     chunks = count(x, limit)
     if chunks <= 1:
         return function(x)

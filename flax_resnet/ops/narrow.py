@@ -18,7 +18,7 @@ from jax import lax
 
 from flax_resnet.ops import chunks
 
-_CHUNK = chunks.MaxBytes(one_core=2**18, several=2**19)
+_CHUNK = chunks.MaxBytes(one_core=2**18, many_cores=2**19)
 
 
 @jax.custom_vjp

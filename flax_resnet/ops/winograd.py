@@ -21,7 +21,7 @@ from flax_resnet.ops import chunks
 
 # Bytes of images transformed at a time. A tile's 16 positions hold four times as much, which should
 # stay in the processor's cache between the transforms and the products.
-_CHUNK = chunks.MaxBytes(one_core=2**20, several=2**23)
+_CHUNK = chunks.MaxBytes(one_core=2**20, many_cores=2**23)
 
 
 @jax.custom_vjp

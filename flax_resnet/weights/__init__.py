@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Imported on first use, as in flax_resnet: importing JAX takes a second.
-_MODULE_OF = {
+_MODULES = {
     "Report": "report",
     "WeightsError": "tensors",
     "load_pretrained": "hub",
@@ -25,7 +25,7 @@ _MODULE_OF = {
     "save_weights": "saving",
 }
 
-__all__ = sorted(_MODULE_OF)
+__all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
     from flax_resnet.weights.hub import load_pretrained as load_pretrained
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -94,7 +94,7 @@ def find_checkpoint(path: Path) -> Path | None:
                 return tree
             if manifest.exists(folder):
                 raise WeightsError(
-                    f"{folder} is damaged: it has no tree; name another step's folder"
+                    f"{folder} is corrupt: it has no tree; name another step's folder"
                 )
     return None
 
@@ -107,7 +107,7 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> WeightFile:
       use_ema: whether to read the EMA of the weights; by default, if there is one.
 
     Raises:
-      WeightsError: Orbax is not installed, the tree is damaged, or it has no ``params`` or not
+      WeightsError: Orbax is not installed, the tree is corrupt, or it has no ``params`` or not
         the EMA.
     """
     try:

@@ -30,7 +30,7 @@ def read_file(path: str | os.PathLike[str]) -> WeightFile:
         or a directory: an Orbax checkpoint, a workdir (its last step) or a downloaded repository.
 
     Raises:
-      WeightsError: the file does not exist, is damaged or has another format.
+      WeightsError: the file does not exist, is corrupt or has another format.
     """
     path = Path(path)
     try:

@@ -34,7 +34,7 @@ def read_keras(path: Path) -> WeightFile:
 
     Raises:
       WeightsError: h5py is not installed, or the file refers to another file.
-      Exception: the file is damaged; whatever zipfile and h5py raise.
+      Exception: the file is corrupt; whatever zipfile and h5py raise.
     """
     try:
         import h5py

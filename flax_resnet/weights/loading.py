@@ -74,7 +74,7 @@ def load_weights(
       ``{"params", "batch_stats"}`` as float32 NumPy arrays.
 
     Raises:
-      WeightsError: the file is missing, empty, truncated, damaged, of an unknown format or
+      WeightsError: the file is missing, empty, truncated, corrupt, of an unknown format or
         another network, would run code, or has values that are not finite or not floating
         point. The message has one line that says what to do.
     """
@@ -141,10 +141,10 @@ def count_classes(model: ResNet, file: WeightFile, detected: DetectedLayout) -> 
 
 
 def _limited(number: int, maximum: int, unit: str) -> int:
-    """Reject an excessive number in a damaged file before memory is allocated for it."""
+    """Reject an excessive number in a corrupt file before memory is allocated for it."""
     if number > maximum:
         raise WeightsError(
-            f"the file claims {number:,} {unit}, more than {maximum:,}: it is damaged"
+            f"the file claims {number:,} {unit}, more than {maximum:,}: it is corrupt"
         )
     return number
 
@@ -303,8 +303,8 @@ def _values(
         raise WeightsError(
             f"{source}: {int((~finite).sum())} of {values.size} values are not finite, the first"
             f" {values[first]} at {tuple(map(int, first))} in our axis order; training diverged or"
-            " the file is damaged: use an earlier checkpoint"
+            " the file is corrupt: use an earlier checkpoint"
         )
     if leaf[-1] == "var" and values.size and values.min() < 0:
-        raise WeightsError(f"{source} is a variance but has {values.min()}; the file is damaged")
+        raise WeightsError(f"{source} is a variance but has {values.min()}; the file is corrupt")
     return values

@@ -39,7 +39,7 @@ def verify(folder: str) -> None:
     """Compare the files of ``folder`` with its manifest.
 
     Raises:
-      ValueError: a listed file is missing or differs, or the manifest is missing or damaged.
+      ValueError: a listed file is missing or differs, or the manifest is missing or corrupt.
       OSError: a listed file cannot be read.
     """
     if not exists(folder):
@@ -47,7 +47,7 @@ def verify(folder: str) -> None:
     try:
         files = _read(folder)["files"]
     except (OSError, ValueError) as error:
-        raise ValueError(f"{FILE} is damaged: {error}") from error
+        raise ValueError(f"{FILE} is corrupt: {error}") from error
     for name, (size, crc32) in files.items():
         path = os.path.join(folder, name)
         if not os.path.exists(path):

@@ -116,7 +116,7 @@ def read_torch(path: Path) -> WeightFile:
     Raises:
       WeightsError: the archive is TorchScript, refers to anything but tensors and plain
         containers, or claims more values than it has.
-      Exception: the archive is damaged; whatever zipfile and pickletools raise.
+      Exception: the archive is corrupt; whatever zipfile and pickletools raise.
     """
     archive = zipfile.ZipFile(path)
     names = archive.namelist()
@@ -171,7 +171,7 @@ def _size(archive: zipfile.ZipFile, name: str) -> int:
     stored = min(info.compress_size, os.path.getsize(str(archive.filename)))
     if info.file_size != stored:
         raise WeightsError(
-            f"{archive.filename} is damaged: its entry {truncate(name)} claims"
+            f"{archive.filename} is corrupt: its entry {truncate(name)} claims"
             f" {info.file_size:,} bytes but has {stored:,}; download or save it again"
         )
     return info.file_size
@@ -207,7 +207,7 @@ def _check_view(archive: zipfile.ZipFile, entry: str, name: str, view: _View) ->
     if needed > available:
         raise WeightsError(
             f"{archive.filename}: {truncate(name)} of shape {truncate(str(view.shape))} needs"
-            f" {truncate(f'{needed:,}')} values, its storage has {available:,}; the file is damaged"
+            f" {truncate(f'{needed:,}')} values, its storage has {available:,}; the file is corrupt"
         )
 
 

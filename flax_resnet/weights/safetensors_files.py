@@ -37,7 +37,7 @@ def read_safetensors(path: Path) -> WeightFile:
 
     Raises:
       WeightsError: the file has a shape or type that is not supported.
-      Exception: the file is damaged; whatever safetensors raises.
+      Exception: the file is corrupt; whatever safetensors raises.
     """
     file = safe_open(path, framework="numpy")
     tensors = {}
@@ -46,7 +46,7 @@ def read_safetensors(path: Path) -> WeightFile:
         shape, code = tuple(view.get_shape()), view.get_dtype()
         if not is_valid_shape(shape):
             raise WeightsError(
-                f"{path} is damaged: {truncate(name)} has more than 32 axes or a size over 2**48"
+                f"{path} is corrupt: {truncate(name)} has more than 32 axes or a size over 2**48"
             )
         if code not in _SAFETENSORS_DTYPES:
             raise WeightsError(

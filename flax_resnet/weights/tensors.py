@@ -27,7 +27,7 @@ class Tensor:
       shape: the shape in the file.
       dtype: the NumPy type, including those of ``ml_dtypes``.
       read: returns the values as an array of ``shape`` and ``dtype``, possibly a view. If the
-        file is damaged, it raises whatever its library raises.
+        file is corrupt, it raises whatever its library raises.
     """
 
     shape: tuple[int, ...]
@@ -47,9 +47,9 @@ class WeightFile:
 
 @contextlib.contextmanager
 def wrap_read_errors(source: str) -> Iterator[None]:
-    """Convert any exception of a parser to a WeightsError saying that ``source`` is damaged.
+    """Convert any exception of a parser to a WeightsError saying that ``source`` is corrupt.
 
-    On damaged bytes zipfile, zlib, safetensors, NumPy and h5py raise a dozen kinds of errors.
+    On corrupt bytes zipfile, zlib, safetensors, NumPy and h5py raise a dozen kinds of errors.
     """
     try:
         yield
@@ -60,7 +60,7 @@ def wrap_read_errors(source: str) -> Iterator[None]:
     except Exception as error:
         reason = truncate(str(error) or type(error).__name__, 200)
         raise WeightsError(
-            f"{source} is damaged or cut short ({reason}); download or save it again"
+            f"{source} is corrupt or truncated ({reason}); download or save it again"
         ) from error
 
 

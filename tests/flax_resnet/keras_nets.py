@@ -20,17 +20,18 @@ _COMMON = [
 ]
 RULES = {
     1: [*_COMMON, (r"_norm$", "_bn")],
-    # Our norms have the number of the convolution that follows them.
+    # Our norms are numbered after the convolution that follows them.
     2: [*_COMMON, (r"_1_norm$", "_preact_bn"), (r"_(\d)_norm$", one_less("_<1>_bn"))],
 }
 NAMES = {1: "resnet50_v1", 2: "resnet50v2"}
 
 
-def published(name):
+def keras_and_ours(name):
     """Return Keras's network with zero weights, ours with its redundant biases, and name rules."""
     keras = peer("keras")
 
-    def zeros(self, shape, dtype=None):  # random weights that are not used take most of the time
+    # Initializing random weights that are never used would dominate the test time.
+    def zeros(self, shape, dtype=None):
         return np.zeros(shape, dtype or "float32")
 
     with mock.patch.object(keras.initializers.VarianceScaling, "__call__", zeros):
@@ -68,13 +69,13 @@ def small_net(version, stage_sizes=(2, 2), width=32, size=64, classes=5):
 
 
 def small_model(version, stage_sizes=(2, 2), width=32, classes=5, **fields):
-    """Return our network with the same fields."""
+    """Return our network with the same architecture."""
     fields = dict(width=width, stem_width=64, num_classes=classes) | fields
     return create_model(NAMES[version], stage_sizes=stage_sizes, **fields)
 
 
 def named_variables(net):
-    """Return ``{(layer's name, our name of the leaf): the peer's variable}``."""
+    """Return ``{(layer name, our leaf name): Keras variable}``."""
     names = {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
     return {
         (layer.name, names.get(variable.name, variable.name)): variable

@@ -122,7 +122,7 @@ def test_large_photographs_are_decoded():
     assert decode_rgb(encode(wide, "JPEG", quality=30)).shape == (6000, 9000, 3)
 
 
-def test_damaged_files_decode_or_raise_image_decode_error():
+def test_corrupt_files_decode_or_raise_image_decode_error():
     rng = np.random.default_rng(0)
     outcomes = {"image": 0, "rejected": 0}
     for round_ in range(12):

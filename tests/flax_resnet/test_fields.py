@@ -26,7 +26,7 @@ def test_feature_info_matches_endpoints(name):
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_variant_has_a_gradient_for_every_parameter(name):
+def test_every_variant_is_differentiable(name):
     model = create_model(name, stage_sizes=(1, 1))
     images = jnp.zeros((2, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -85,7 +85,7 @@ def test_without_classes_the_output_is_the_pooled_features():
 
 @pytest.mark.parametrize(
     ("letter", "shortcut", "parameters"),
-    # Section 3.3: A has no parameters, B has three projections, C has one in all 16 blocks.
+    # Section 3.3: A has no parameters, B has three projections, C has one in each of the 16 blocks.
     [("A", "zero_pad", 0), ("B", "projection", 3), ("C", "projection_all", 16)],
 )
 def test_shortcut_options_of_the_paper(letter, shortcut, parameters):
@@ -125,7 +125,7 @@ def test_first_preactivation_shortcut_is_activated():
     )
     variables = init_variables(model, 0, (8, 8, 3))
     maps = model.apply(variables, random_images(8), method="endpoints")
-    # All F are zero, so the second block is the identity.
+    # All residual branches are zero, so the second block is the identity.
     assert maps["stem"].min() < 0
     np.testing.assert_allclose(maps["stage1"], jax.nn.relu(maps["stem"]), atol=1e-4)
 
@@ -148,7 +148,7 @@ def test_stochastic_depth_drops_blocks_per_example(preactivation):
         )
         return maps["stage1"]
 
-    # The first block's rate is 0, the second's 0.5: a kept F is multiplied by 2.
+    # The first block's rate is 0, the second's 0.5: a residual branch that is kept is doubled.
     always = stage(model.clone(drop_path=0.0))
     first = stage(model.clone(drop_path=0.0, stage_sizes=(1,)))
     kept = stage(model)
@@ -161,7 +161,7 @@ def test_stochastic_depth_drops_blocks_per_example(preactivation):
 
 
 @pytest.mark.parametrize("field", ["dropout", "block_dropout"])
-def test_dropout_is_used_in_training_only_and_depends_on_its_key(field):
+def test_dropout_applies_only_in_training_and_depends_on_its_key(field):
     model = create_model("wrn16_8", width=16, num_classes=4, **{field: 0.3})
     variables = init_variables(model, 0, (8, 8, 3))
 
@@ -212,17 +212,17 @@ def test_squeeze_and_excitation_gates_channels():
     variables = init_variables(model, 0, (8, 8, 3))
     se = variables["params"]["stage1_block1"]["se"]
     assert se["reduce"]["kernel"].shape == (16, 8)  # a quarter, but at least 8
-    shut = jax.tree.map(np.copy, variables)
-    shut["params"]["stage1_block1"]["se"]["expand"]["bias"][:] = -100.0
-    maps = model.apply(shut, random_images(8), method="endpoints")
+    closed = jax.tree.map(np.copy, variables)
+    closed["params"]["stage1_block1"]["se"]["expand"]["bias"][:] = -100.0
+    maps = model.apply(closed, random_images(8), method="endpoints")
     np.testing.assert_allclose(maps["stage1"], maps["stem"], atol=1e-6)
 
 
 def test_initial_values_of_every_variant_are_finite_and_complete():
     for name in list_models():
         model = create_model(name, stage_sizes=(1, 1))
-        ours = init_variables(model, 0, (32, 32, 3))
-        theirs = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-        assert jax.tree.structure(ours) == jax.tree.structure(theirs), name
-        for leaf in jax.tree.leaves(ours):
+        initial = init_variables(model, 0, (32, 32, 3))
+        expected = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        assert jax.tree.structure(initial) == jax.tree.structure(expected), name
+        for leaf in jax.tree.leaves(initial):
             assert leaf.dtype == np.float32 and np.isfinite(leaf).all(), name

@@ -37,10 +37,10 @@ def trained(model, steps=60):
             )
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates
 
-        gradients, updates = jax.grad(loss, has_aux=True)(variables["params"])
-        change, state = optimizer.update(gradients, state)
-        params = optax.apply_updates(variables["params"], change)
-        return {"params": params} | updates, state
+        gradients, statistics = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, state = optimizer.update(gradients, state)
+        params = optax.apply_updates(variables["params"], updates)
+        return {"params": params} | statistics, state
 
     state = optimizer.init(variables["params"])
     for _ in range(steps):
@@ -90,7 +90,7 @@ def test_map_depends_on_the_class(net):
 
 
 def test_equations_1_and_2_of_the_paper(net):
-    """At the last stage the weights are the head's, since the map is only pooled."""
+    """At the last stage the weights are proportional to the head's, since only pooling follows."""
     model, variables = net
     images = marked_images(np.random.default_rng(3), 3)[0]
     maps = np.asarray(model.apply(variables, images, method="forward_features"))

@@ -59,7 +59,7 @@ def small_pair(version):
 )
 def test_evaluation_matches(name):
     keras = peer("keras")
-    net, model, rules = keras_nets.published(name)
+    net, model, rules = keras_nets.keras_and_ours(name)
     variables, images = randomized(model, 64), random_images(64)
     keras_nets.load(net, variables, rules)
     maps, logits = evaluate(model, variables, images)

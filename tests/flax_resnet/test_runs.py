@@ -158,7 +158,7 @@ def test_unreadable_checkpoints_are_reported(digits_run, tmp_path):
         load_run("run")
 
 
-def test_damaged_last_checkpoint_falls_back_with_a_warning(digits_run, tmp_path, caplog):
+def test_corrupt_last_checkpoint_falls_back_with_a_warning(digits_run, tmp_path, caplog):
     copy = tmp_path / "copy"
     shutil.copytree(digits_run, copy)
     step = copy / "checkpoints" / "44"

@@ -21,7 +21,7 @@ def encode(picture, kind, mode=None, **options):
     return buffer.getvalue()
 
 
-def turned(orientation):
+def rotated(orientation):
     """Return EXIF data with the camera's orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -45,7 +45,7 @@ def every_format():
         "progressive.jpeg": (encode(rgb, "JPEG", progressive=True, **sharp), rgb, 4),
         "gray.jpeg": (encode(gray, "JPEG", **sharp), grays, 4),
         "cmyk.jpeg": (encode(rgb, "JPEG", "CMYK", quality=100), rgb, 4),
-        "turned.jpeg": (encode(rgb, "JPEG", exif=turned(6), **sharp), upside, 4),
+        "rotated.jpeg": (encode(rgb, "JPEG", exif=rotated(6), **sharp), upside, 4),
         "png": (encode(rgb, "PNG"), rgb, 0),
         "gray.png": (encode(gray, "PNG"), grays, 0),
         "palette.png": (encode(palette, "PNG"), colors, 0),
@@ -58,7 +58,7 @@ def every_format():
             np.asarray(Image.fromarray(gray).convert("1").convert("RGB")),
             0,
         ),
-        "turned.png": (encode(rgb, "PNG", exif=turned(6)), upside, 0),
+        "rotated.png": (encode(rgb, "PNG", exif=rotated(6)), upside, 0),
         "gif": (encode(palette, "GIF"), colors, 0),
         "animated.gif": (
             encode(palette, "GIF", save_all=True, append_images=frames),
@@ -66,7 +66,7 @@ def every_format():
             0,
         ),
         "webp": (encode(rgb, "WEBP", lossless=True), rgb, 0),
-        "turned.webp": (encode(rgb, "WEBP", lossless=True, exif=turned(6)), upside, 0),
+        "rotated.webp": (encode(rgb, "WEBP", lossless=True, exif=rotated(6)), upside, 0),
         "bmp": (encode(rgb, "BMP"), rgb, 0),
         "tiff": (encode(rgb, "TIFF"), rgb, 0),
         "16bit.tiff": (encode(gray.astype(np.uint16) * 257, "TIFF"), grays, 0),

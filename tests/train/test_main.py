@@ -205,7 +205,7 @@ def test_relative_folders_are_resolved(run, commands, tmp_path):
 
 
 def test_neutral_keys_may_differ(run, commands):
-    """Also, a damaged ``run.json`` is rewritten."""
+    """Also, a corrupt ``run.json`` is rewritten."""
     path, process = run
     description = (path / "run.json").read_text()
     (path / "run.json").write_text(description[:100])

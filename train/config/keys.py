@@ -18,9 +18,9 @@ class Key:
       ascending: whether the numbers of a tuple must be in ascending order.
       example: an example of a tuple of any length, of integers if the example is. A tuple
         without an example has as many numbers as its default.
-      automatic: whether -1 is valid too, although nothing between -1 and 0 is.
-      neutral: whether the key leaves unchanged what is learned, so that a run may be resumed
-        with another value.
+      automatic: whether -1 is also valid; values between -1 and 0 are not.
+      neutral: whether the key does not affect what is learned, so that a run may be resumed with
+        another value.
     """
 
     default: Any
@@ -45,7 +45,7 @@ KEYS: dict[str, Key] = {
         " num_steps of a recipe.", minimum=0, maximum=1e6),
     "num_steps": Key(0, "Training length in steps; 0: use num_epochs.", minimum=0, below=2**31),
     "init_from": Key("", "Pretrained weights: a workdir, a checkpoint, a weights file or a hub id"
-        " such as 'resnet50.a1_in1k'. A head of another number of classes is initialized at"
+        " such as 'resnet50.a1_in1k'. A head with another number of classes is initialized at"
         " random."),
     "init_head": Key("auto", "Whether to load the head of those weights: 'auto' if the number of"
         " classes matches and, from a workdir, their names.", choices=("auto", "keep", "fresh")),
@@ -227,13 +227,13 @@ KEYS: dict[str, Key] = {
 
     # Evaluation, checkpoints, logging --------------------------------------------------------
     "eval.every_epochs": Key(-1.0, "Evaluation interval in epochs; the end is always evaluated. 0:"
-        " only the end; -1: automatic, every epoch of 20 steps or more, at most 100 times.",
-        minimum=-1, automatic=True, neutral=True),
+        " only the end; -1: every epoch, but no more often than every 20 steps and at most about"
+        " 100 times per run.", minimum=-1, automatic=True, neutral=True),
     "eval.use_ema": Key(True, "Evaluate the EMA of the weights if there is one."),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
         minimum=0, neutral=True),
     "checkpoint.every_epochs": Key(-1.0, "Checkpoint interval in epochs; the end is always saved."
-        " 0: only the end; -1: automatic, as eval.every_epochs.", minimum=-1, automatic=True,
+        " 0: only the end; -1: as for eval.every_epochs.", minimum=-1, automatic=True,
         neutral=True),
     "checkpoint.every_steps": Key(0, "Additional checkpoint interval in steps; 0: none.", minimum=0,
         neutral=True),

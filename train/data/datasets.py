@@ -12,7 +12,7 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
 
     Raises:
       UsageError: there is no such data set or split.
-      RunError: the data are missing or damaged; the message explains how to get them.
+      RunError: the data are missing or corrupt; the message explains how to get them.
     """
     kind, _, name = dataset.name.partition(":")
     folder = tfds_source.data_dir(dataset)

@@ -14,7 +14,7 @@ from etils import epath
 
 from flax_resnet.decoding import ImageDecodeError
 from train.data.source import DataSource
-from train.data.tfrecord import TFRecordFiles, damaged_file
+from train.data.tfrecord import TFRecordFiles, file_error
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 
@@ -196,7 +196,7 @@ def raw_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Seq
 
     Raises:
       UsageError: there is no such split, or it is empty.
-      RunError: files are missing or damaged, or their format has no random access.
+      RunError: files are missing or corrupt, or their format has no random access.
     """
     formats = builder.info.available_file_formats()
     if FileFormat.ARRAY_RECORD in formats and builder.info.file_format != FileFormat.ARRAY_RECORD:
@@ -231,14 +231,14 @@ def _check_array_records(files: dict[str, int]) -> None:
         if "://" in path:
             return
         if not os.path.exists(path):
-            raise damaged_file(path, "is missing")
+            raise file_error(path, "is missing")
         records = 0
-        with contextlib.suppress(RuntimeError):  # from closing a damaged file
+        with contextlib.suppress(RuntimeError):  # from closing a corrupt file
             reader = ArrayRecordReader(path)
             records = reader.num_records() if reader.ok() else records
             reader.close()
         if records != files[path]:
-            raise damaged_file(path, f"is damaged ({records:,} of {files[path]:,} records)")
+            raise file_error(path, f"is corrupt ({records:,} of {files[path]:,} records)")
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(check, files))
@@ -274,7 +274,7 @@ class Examples(Sequence):
             raise
         except Exception as error:  # protobuf's, ArrayRecord's and TFDS's
             raise ImageDecodeError(
-                f"record {index:,} of {self._where} is damaged ({_first_line(error)})"
+                f"record {index:,} of {self._where} is corrupt ({_first_line(error)})"
             ) from error
 
 

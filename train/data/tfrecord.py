@@ -43,7 +43,7 @@ class TFRecordFiles(Sequence):
       parts: the records to read of each file, in order, as TFDS's FileInstructions.
 
     Raises:
-      RunError: a file is missing or damaged, or has another number of records than expected.
+      RunError: a file is missing or corrupt, or has another number of records than expected.
     """
 
     def __init__(self, parts: Iterable[Any]):
@@ -84,7 +84,7 @@ class TFRecordFiles(Sequence):
         try:
             record = self._open(path).read(begin, end - begin - FOOTER)
         except FileNotFoundError:
-            raise damaged_file(path, "is missing") from None
+            raise file_error(path, "is missing") from None
         except OSError as error:
             raise RunError(f"cannot read {path}: {error}") from error
         if record[:8] != (end - begin - HEADER - FOOTER).to_bytes(8, "little"):
@@ -167,11 +167,11 @@ def _index(path: str, records: int) -> np.ndarray:
             starts = _scan(_File(path).read_sequentially, stat.length, path)
             _to_cache(path, key, starts)
     except FileNotFoundError:
-        raise damaged_file(path, "is missing") from None
+        raise file_error(path, "is missing") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error}") from error
     if len(starts) != records + 1:
-        raise damaged_file(
+        raise file_error(
             path, f"has {len(starts) - 1:,} records but dataset_info.json lists {records:,}"
         )
     return starts
@@ -190,14 +190,14 @@ def _scan(read: Callable[[int, int], bytes], size: int, path: str) -> np.ndarray
     lengths = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER)
     wrong = masked_crc(lengths[:, :8]) != lengths[:, 8:].copy().view("<u4")[:, 0]
     if wrong.any():
-        raise damaged_file(path, f"is damaged at record {int(wrong.argmax()):,}")
+        raise file_error(path, f"is corrupt at record {int(wrong.argmax()):,}")
     if position != size:
-        raise damaged_file(path, f"ends in the middle of record {max(len(headers) - 1, 0):,}")
+        raise file_error(path, f"ends in the middle of record {max(len(headers) - 1, 0):,}")
     return np.array(starts, np.uint64)
 
 
-def damaged_file(path: str, problem: str) -> RunError:
-    """Return the error for a damaged or missing file of a prepared data set."""
+def file_error(path: str, problem: str) -> RunError:
+    """Return the error for a corrupt or missing file of a prepared data set."""
     return RunError(f"{path} {problem}; copy it again, or delete the data set and prepare it again")
 
 
@@ -238,7 +238,7 @@ def _from_cache(path: str, key: tuple[int, ...]) -> np.ndarray | None:
             numbers = file.read()
     except OSError:
         return None
-    # If the header differs, the data file has changed or the cache is damaged: scan again.
+    # If the header differs, the data file has changed or the cache is corrupt: scan again.
     return np.frombuffer(numbers, "<u8") if header == _cache_header(key, numbers) else None
 
 

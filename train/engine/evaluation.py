@@ -138,7 +138,7 @@ class OtherData:
         if self.dataset and self.dataset != dataset.name:
             dataset.name, dataset.data_dir = self.dataset, ""
             if self.dataset == "folder" and not self.data_dir:
-                raise UsageError("--dataset folder needs --data_dir, the folder with the pictures")
+                raise UsageError("--dataset folder needs --data_dir, the folder with the images")
         if self.data_dir:
             dataset.data_dir = self.data_dir
         if self.split:

@@ -103,7 +103,7 @@ def make_intervals(config: ConfigDict, sampler: EpochSampler) -> Intervals:
         return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
     def every(epochs: float) -> int:
-        # Automatic: at most a hundred times per run, and not within fewer than 20 steps.
+        # Automatic: at most about 100 times per run, and no more often than every 20 steps.
         return in_steps(epochs) if epochs >= 0 else max(steps_per_epoch, 20, num_steps // 100)
 
     num_steps = config.num_steps or in_steps(config.num_epochs)

@@ -26,7 +26,7 @@ def initial_variables(
       The variables, or None if ``config.init_from`` is empty.
 
     Raises:
-      RunError: the weights do not exist, are damaged or belong to another network.
+      RunError: the weights do not exist, are corrupt or belong to another network.
       UsageError: ``config.init_head`` is ``"keep"``, but the head does not match.
     """
     source = config.init_from

@@ -28,7 +28,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
       verified: result of the comparison with the run.
 
     Raises:
-      RunError: ``run.json`` is damaged.
+      RunError: ``run.json`` is corrupt.
     """
     size = run.preprocessing.image_size
     summary = summarize(run.model, size)

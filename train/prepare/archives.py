@@ -29,7 +29,7 @@ def check_archives(name: str, folder: str, any_size: bool) -> int:
       Total size of the archives; 0 if the data set's archives are not known.
 
     Raises:
-      RunError: an archive is missing or damaged. The message names the likely cause.
+      RunError: an archive is missing or corrupt. The message names the likely cause.
     """
     archives = ARCHIVES.get(name, {})
     names = " and ".join(archives or ["the files that its TFDS page lists"])

@@ -126,7 +126,7 @@ def _write_copy(
         flush=True,
     )
     if counts["corrupt"]:
-        print(f"{counts['corrupt']:,} cannot be decoded and were copied unchanged", flush=True)
+        print(f"corrupt images copied unchanged: {counts['corrupt']:,}", flush=True)
 
 
 class _SplitWriter:

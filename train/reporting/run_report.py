@@ -105,7 +105,7 @@ def write_report(workdir: str, folder: str = "", parts: dict[str, Any] | None = 
 
 
 def read_parts(workdir: str) -> dict[str, Any]:
-    """Return the content of ``report.json``; empty if it is missing or damaged."""
+    """Return the content of ``report.json``; empty if it is missing or corrupt."""
     with contextlib.suppress(OSError, ValueError):
         parts = json.loads(Path(workdir, PARTS).read_text("utf-8"))
         if isinstance(parts, dict):

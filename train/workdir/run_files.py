@@ -186,7 +186,7 @@ def describe(
 
 
 def find_description(path: str) -> dict[str, Any] | None:
-    """Return the content of ``run.json``, or None if it is missing or damaged."""
+    """Return the content of ``run.json``, or None if it is missing or corrupt."""
     try:
         with open(_run_file(path), encoding="utf-8") as file:
             description = json.load(file)
@@ -197,11 +197,11 @@ def find_description(path: str) -> dict[str, Any] | None:
 
 
 def read_description(path: str) -> dict[str, Any]:
-    """Return the content of ``run.json``; raise RunError if it is missing or damaged."""
+    """Return the content of ``run.json``; raise RunError if it is missing or corrupt."""
     description = find_description(path)
     if description is None:
         raise RunError(
-            f"cannot read {_run_file(path)}, which is missing or damaged: train.main rewrites it"
+            f"cannot read {_run_file(path)}, which is missing or corrupt: train.main rewrites it"
             " when the run is resumed"
         )
     return description

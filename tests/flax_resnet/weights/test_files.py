@@ -84,7 +84,7 @@ def test_truncated_files_raise_weights_error(format, keep, saved, tmp_path):
         path = tmp_path / "small.npz"
     raw = path.read_bytes()
     path.write_bytes(raw[: keep if isinstance(keep, int) else int(len(raw) * keep)])
-    with pytest.raises(WeightsError, match=r"empty|cut short|not a supported weight file|damaged"):
+    with pytest.raises(WeightsError, match=r"empty|truncated|not a supported weight file|corrupt"):
         load_weights(SMALL, path)
 
 
@@ -109,7 +109,7 @@ HEADERS = {
 def test_invalid_safetensors_headers_raise_weights_error(header, tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
-    with pytest.raises(WeightsError, match=r"^[^\n]*w\.safetensors is damaged[^\n]*$") as error:
+    with pytest.raises(WeightsError, match=r"^[^\n]*w\.safetensors is corrupt[^\n]*$") as error:
         load_weights("resnet18", path)
     assert len(str(error.value)) < 500
 
@@ -118,7 +118,7 @@ def test_invalid_safetensors_headers_raise_weights_error(header, tmp_path):
 def test_invalid_safetensors_header_lengths_raise_weights_error(length, tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(length.to_bytes(8, "little") + b"{}")
-    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged or cut short"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors is corrupt or truncated"):
         load_weights("resnet18", path)
 
 

@@ -45,9 +45,9 @@ def test_changed_files_are_detected(content, message, folder):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"files": {}, "metrics": {"top1": 1}}'])
-def test_damaged_manifest_is_detected(content, folder):
+def test_corrupt_manifest_is_detected(content, folder):
     (folder / manifest.FILE).write_text(content)
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+    with pytest.raises(ValueError, match=r"manifest\.json is corrupt"):
         manifest.verify(str(folder))
     assert manifest.read_metrics(str(folder)) == {}
 

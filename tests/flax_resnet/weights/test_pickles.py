@@ -58,7 +58,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_invalid_pickles_raise_weights_error(program, tmp_path):
-    with pytest.raises(WeightsError, match=r"damaged|refused|no named tensors"):
+    with pytest.raises(WeightsError, match=r"corrupt|refused|no named tensors"):
         load_weights("resnet18", write_torch(tmp_path / "w.pth", program))
 
 
@@ -130,7 +130,7 @@ def test_forged_entry_sizes_are_rejected(count, forge_compressed_size, tmp_path)
             raw[place : place + 4] = (4 * count).to_bytes(4, "little")
         raw[place + 4 : place + 8] = (4 * count).to_bytes(4, "little")
     path.write_bytes(raw)
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match="corrupt"):
         read_file(path).tensors["layer1.0.conv1.weight"].read()
 
 

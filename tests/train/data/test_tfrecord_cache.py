@@ -27,7 +27,7 @@ def test_each_file_is_scanned_once(place, cache, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "corrupt",
     [
         lambda data: b"",
         lambda data: data[:-3],
@@ -36,10 +36,10 @@ def test_each_file_is_scanned_once(place, cache, monkeypatch):
         lambda data: b"\xff" * 100,
     ],
 )
-def test_a_damaged_cache_is_ignored_and_repaired(place, cache, monkeypatch, damage):
+def test_a_corrupt_cache_is_ignored_and_repaired(place, cache, monkeypatch, corrupt):
     opened(place)
     for file in cache.iterdir():
-        file.write_bytes(damage(file.read_bytes()))
+        file.write_bytes(corrupt(file.read_bytes()))
     scanned = scans(monkeypatch)
     assert indices(opened(place)) == list(range(10)) and len(scanned) == 2
     opened(place)

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from flax_resnet.decoding import decode_rgb
-from tests.train.pictures import encode, photograph, turned
+from tests.train.pictures import encode, photograph, rotated
 from train.data.tfds_source import open_builder, open_prepared, raw_records
 from train.prepare.resized import resize_dataset, resized_name, shrink_image
 from train.runtime.errors import UsageError
@@ -18,7 +18,7 @@ from train.runtime.errors import UsageError
 
 @pytest.fixture
 def photos(tmp_path):
-    """Write a data set of images of many formats as ArrayRecord into ``tmp_path``."""
+    """Write a data set with images in many formats to ``tmp_path``, as ArrayRecord."""
     images = {
         "large": encode(photograph(0, 90, 120), "JPEG"),
         "tall": encode(photograph(1, 150, 70), "JPEG"),
@@ -28,7 +28,7 @@ def photos(tmp_path):
         "cmyk": encode(photograph(5, 90, 120), "JPEG", "CMYK"),
         "small cmyk": encode(photograph(6, 40, 80), "JPEG", "CMYK"),
         "small png": encode(photograph(7, 40, 80), "PNG"),
-        "turned": encode(photograph(8, 90, 120), "JPEG", exif=turned(6)),
+        "rotated": encode(photograph(8, 90, 120), "JPEG", exif=rotated(6)),
         "broken": b"\xff\xd8broken",
     }
     write_array_record(tmp_path, images)
@@ -36,7 +36,7 @@ def photos(tmp_path):
 
 
 def write_array_record(folder, images):
-    """Write a prepared data set ``photos`` with a text feature in three shards."""
+    """Write `photos`, a prepared data set in three shards; its records also have a text feature."""
     from array_record.python import array_record_module
 
     path = folder / "photos" / "2.1.0"
@@ -76,7 +76,10 @@ def test_resized_copy_preserves_order_labels_and_other_features(photos, tmp_path
     small = resize_dataset(original, str(tmp_path), 48)
     assert resized_name(original, 48) == small.name == "photos_48"
     output = capsys.readouterr().out
-    assert "7 images re-encoded, 2 unchanged" in output and "1 cannot be decoded" in output
+    assert (
+        "7 images re-encoded, 2 unchanged" in output
+        and "corrupt images copied unchanged: 1\n" in output
+    )
     before = open_prepared("photos", str(tmp_path), "train")
     after = open_prepared("photos_48", str(tmp_path), "train")
     assert after.class_names == ("a", "b")
@@ -132,7 +135,7 @@ def test_shrink_image_uses_the_shorter_side_without_aliasing():
     assert pixels.shape == (50, 75, 3)
     assert 115 < pixels.min() and pixels.max() < 140
     with pytest.raises(ValueError):
-        shrink_image(b"no image", 50)
+        shrink_image(b"not an image", 50)
 
 
 def test_missing_resized_copy_names_the_command(tmp_path):

@@ -49,14 +49,14 @@ def entries(folder, program=""):
     return {path: path.stat().st_mtime_ns for path in folder.rglob(f"{program}*-cache")}
 
 
-def test_training_from_the_cache_is_bit_identical_and_survives_damaged_entries(home, train):
+def test_training_from_the_cache_is_bit_identical_and_survives_corrupt_entries(home, train):
     line, cold, stderr = train("cold")
     assert stderr == ""
     written = entries(home)
     assert len(entries(home, "jit__fun")) == 2  # training and evaluation
-    [damaged] = entries(home, "jit_batch")
-    os.truncate(damaged, damaged.stat().st_size // 2)
-    written[damaged] = damaged.stat().st_mtime_ns
+    [corrupt] = entries(home, "jit_batch")
+    os.truncate(corrupt, corrupt.stat().st_size // 2)
+    written[corrupt] = corrupt.stat().st_mtime_ns
     warm_line, warm, stderr = train("warm")
     assert "Error reading persistent compilation cache entry for 'jit_batch'" in stderr
     assert warm_line == line and warm.keys() == cold.keys()

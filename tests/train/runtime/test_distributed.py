@@ -70,14 +70,14 @@ def ended(run, seconds=SECONDS_TO_END):
 
 @pytest.fixture(scope="module")
 def story(commands, start_all, tmp_path_factory):
-    """One run in five sessions, and undisturbed runs to compare it with.
+    """One run in five sessions, and uninterrupted runs to compare it with.
 
     On 2 processes, the first killed; on 2, stopped; on 3, the last killed; on 1, stopped; on 3 to
     the end. Those on 3 use shard_map.
 
-    Returns its workdir, that of an undisturbed run of a single process, and the results of each
+    Returns its workdir, that of an uninterrupted run of a single process, and the results of each
     session by name. ``two`` holds two states of 2 processes at the step where they were stopped:
-    of this run, and of an undisturbed one.
+    of this run, and of an uninterrupted one.
     """
     path = tmp_path_factory.mktemp("runs") / "together"
     alone, two = path.parent / "alone", path.parent / "two"
@@ -85,8 +85,8 @@ def story(commands, start_all, tmp_path_factory):
     shard_map = (*arguments, "--config.parallel=shard_map")
     parts = {}
 
-    undisturbed = commands.run("tests.without_report", *commands.digits(alone, *TINY))
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    uninterrupted = commands.run("tests.without_report", *commands.digits(alone, *TINY))
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
 
     def start_and_wait(count):
         before = len(read_sessions(path))
@@ -109,8 +109,8 @@ def story(commands, start_all, tmp_path_factory):
     at = parts["stopped at"] = saved_steps(path)[-1]
     parts["two"] = [final_state(path)]
 
-    undisturbed = (*commands.digits(two, *TINY), f"--config.checkpoint.every_steps={at}")
-    run = start_all(undisturbed, undisturbed)
+    uninterrupted = (*commands.digits(two, *TINY), f"--config.checkpoint.every_steps={at}")
+    run = start_all(uninterrupted, uninterrupted)
     wait_until(run[0], lambda: manifest.exists(two / "checkpoints" / str(at)))
     for process in run:
         process.kill()
@@ -146,7 +146,7 @@ def test_if_a_process_is_killed_the_others_exit_with_a_message(story, part):
         assert "Traceback" not in stderr
 
 
-def test_a_run_resumed_on_two_processes_is_bit_identical_to_an_undisturbed_one(story):
+def test_a_run_resumed_on_two_processes_is_bit_identical_to_an_uninterrupted_one(story):
     one, other = story[2]["two"]
     assert one[".step"] == other[".step"] == story[2]["stopped at"] > 10
     assert one.keys() == other.keys()

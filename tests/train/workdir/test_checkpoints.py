@@ -123,9 +123,9 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
-def test_corrupt_checkpoint_falls_back_to_the_previous_one(saved, tmp_path, damage):
-    """Whichever file is damaged: a warning is logged, and a writer moves the checkpoint away."""
+@pytest.mark.parametrize("corrupt", [flip, cut, Path.unlink])
+def test_corrupt_checkpoint_falls_back_to_the_previous_one(saved, tmp_path, corrupt):
+    """Whichever file is corrupt: a warning is logged, and a writer moves the checkpoint away."""
     step, whole = Path(saved.folder, "60"), tmp_path / "whole"
     shutil.copytree(step, whole)
     for path in files(whole):
@@ -134,7 +134,7 @@ def test_corrupt_checkpoint_falls_back_to_the_previous_one(saved, tmp_path, dama
             continue  # not needed to restore
         shutil.rmtree(step)
         shutil.copytree(whole, step)
-        damage(step / name)
+        corrupt(step / name)
         warnings = []
         with Checkpoints(str(tmp_path), warn=warnings.append) as reader:
             state = reader.restore("last", template=state_at(0))

@@ -69,7 +69,7 @@ def limited_files(size):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"optimzer.name": "sgd"}'])
-def test_damaged_config_is_an_error(tmp_path, text):
+def test_corrupt_config_is_an_error(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError, match=r"cannot read .*config\.json"):
         run_files.read_config(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Error messages for damaged, missing and modified record files."""
+"""Error messages for corrupt, missing and modified record files."""
 
 import os
 
@@ -12,7 +12,7 @@ cache = pytest.fixture(own_cache, autouse=True)
 place = pytest.fixture(two_splits)
 
 
-def damage_length(data):
+def corrupt_length(data):
     return data[:3] + b"\x07" + data[4:]
 
 
@@ -33,20 +33,20 @@ def huge(data):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("corrupt", "message"),
     [
-        (damage_length, "is damaged at record 0"),
-        (huge, "is damaged at record 0"),
+        (corrupt_length, "is corrupt at record 0"),
+        (huge, "is corrupt at record 0"),
         (cut, "ends in the middle of record 5"),
         (cut_in_header, "ends in the middle of record"),
         (one_too_many, "has 7 records but dataset_info.json lists 6"),
         (lambda data: b"", "has 0 records but"),
-        (lambda data: os.urandom(300), "is damaged at record 0"),
+        (lambda data: os.urandom(300), "is corrupt at record 0"),
     ],
 )
-def test_the_message_names_a_damaged_file_in_one_line(place, damage, message):
+def test_the_message_names_a_corrupt_file_in_one_line(place, corrupt, message):
     shard = next(place.glob("*train*-00002-*"))
-    shard.write_bytes(damage(shard.read_bytes()))
+    shard.write_bytes(corrupt(shard.read_bytes()))
     with pytest.raises(RunError, match=message) as caught:
         opened(place)
     message = str(caught.value)
@@ -65,12 +65,12 @@ def test_the_message_names_a_missing_file_in_one_line(tmp_path, file_format):
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_array_record_file_is_reported_in_one_line(tmp_path):
+def test_a_corrupt_array_record_file_is_reported_in_one_line(tmp_path):
     place = write(tmp_path, {"train": [4]}, file_format="array_record")
     (shard,) = place.glob("*train*")
     data = shard.read_bytes()
     shard.write_bytes(data[: len(data) // 2])
-    with pytest.raises(RunError, match=r"is damaged \(0 of 4 records\); copy it again") as caught:
+    with pytest.raises(RunError, match=r"is corrupt \(0 of 4 records\); copy it again") as caught:
         opened(place)
     assert "\n" not in str(caught.value)
 
@@ -93,6 +93,6 @@ def test_a_record_without_an_image_is_named(place):
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"\x05image", b"\x05imagf", 1))
     source = opened(place)
-    with pytest.raises(ImageDecodeError, match=r"record 0 of 'train' in .* is damaged"):
+    with pytest.raises(ImageDecodeError, match=r"record 0 of 'train' in .* is corrupt"):
         source[0]
     assert source[1][1] == 1
