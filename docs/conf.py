@@ -102,6 +102,11 @@ def insert_config_tables(app, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- config tables -->", config_tables())
 
 
+def link_files_outside(app, docname: str, source: list[str]) -> None:
+    """Turn links to Markdown files outside of the site, which MyST rejects, into downloads."""
+    source[0] = re.sub(r"\[([^]]+)\]\((\.\./[^)#]+)\)", r"{download}`\1 <\2>`", source[0])
+
+
 def shorten_signature(app, what, name, obj, options, signature, return_annotation):
     """Leave out the fields that Flax adds to every module, and the modules of types."""
     if what != "class" or not signature or ", parent: " not in signature:
@@ -114,3 +119,4 @@ def shorten_signature(app, what, name, obj, options, signature, return_annotatio
 def setup(app) -> None:
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("source-read", insert_config_tables)
+    app.connect("source-read", link_files_outside)

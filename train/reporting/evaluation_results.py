@@ -17,7 +17,13 @@ from train.reporting import curves, html_page, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
 from train.reporting.plots import Plots, draw_grid
 from train.runtime.files import writing
-from train.runtime.formatting import MAX_CAPTION, format_percent, one_line, truncate
+from train.runtime.formatting import (
+    MAX_CAPTION,
+    format_percent,
+    one_line,
+    pluralize,
+    truncate,
+)
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 
@@ -71,7 +77,7 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
     ]
     imperfect = [one for one in metrics.classes if one.examples and one.recall < 1]
     worst = [
-        f"{one.name} {format_percent(one.recall)} of {one.examples:,}"
+        f"{one.name}: {format_percent(one.recall)} ({pluralize(one.examples, 'image')})"
         for one in sorted(imperfect, key=lambda one: one.recall)
     ]
     confusions = [f"{c.label} → {c.predicted} ({c.examples:,})" for c in metrics.confused]

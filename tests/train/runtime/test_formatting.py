@@ -85,6 +85,7 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
         *("folder", "top-1", "loss", "calibration", "worst", "confusions")
     ]
     assert "\r" not in text and r"a\rcat → dog\nhouse (1)" in text
+    assert r"worst recall a\rcat: 0.0 % (1 image), dog\nhouse: 0.0 % (1 image)" in text
     [first, _] = prediction_captions(predictions, [0, 1], list(loader.source.class_names))
     assert first == "true: a\\rcat\npredicted: dog\\nhouse (75 %)"
 
