@@ -59,7 +59,7 @@ def parts(folder: str, name: str, size: int, dtype: Any) -> tuple[Callable, Call
 
 
 def batch(count: int, size: int, dtype: Any) -> dict[str, Any]:
-    """Return random images as the example's step takes them: normalized floats."""
+    """Return random normalized float images, the input of the example's step."""
     import jax.numpy as jnp
     import numpy as np
 

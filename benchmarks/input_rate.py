@@ -1,4 +1,4 @@
-"""Input pipelines in images per second: this trainer, tf.data and PyTorch's DataLoader.
+"""Throughput of input pipelines: this trainer, tf.data and PyTorch's DataLoader.
 
     python benchmarks/input_rate.py [--rounds 5] [--tensorflow PYTHON] [--torch PYTHON]
 

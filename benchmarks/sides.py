@@ -1,4 +1,4 @@
-"""Helpers of paired benchmarks: interleaved processes of several sides, and their statistics."""
+"""Helpers for paired benchmarks: interleaved processes of several sides, and their statistics."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def interleave(
 
 
 def positive(text: str) -> int:
-    """Return the positive integer of a flag."""
+    """Parse a positive integer, for argparse."""
     if (number := int(text)) < 1:
         raise ValueError
     return number

@@ -57,7 +57,7 @@ def main():
 
 
 def start(flags, scratch: Path) -> dict[str, float]:
-    """Return the seconds of each part of a start and of all, using the caches in ``scratch``."""
+    """Return the seconds of each part of a start and in all, using the caches in ``scratch``."""
     workdir = scratch / "run"
     shutil.rmtree(workdir, ignore_errors=True)
     environment = os.environ | {
@@ -87,7 +87,7 @@ def start(flags, scratch: Path) -> dict[str, float]:
         for mark, words in MARKS.items():
             if words in output:
                 at.setdefault(mark, time.perf_counter() - began)
-    # Let the run write its first images and metrics, and end in an orderly way.
+    # Let the run write its first images and metrics, and exit cleanly.
     process.send_signal(signal.SIGTERM)
     process.communicate()
     parts = list(at)

@@ -1,12 +1,13 @@
 """Interrupt a run repeatedly in many ways, and compare its result with an uninterrupted run.
 
-    python benchmarks/torture.py [--interruptions 50] [--seed 0]
+    python benchmarks/torture.py [--interruptions 50] [--steps 4000] [--seed 0]
 
-Always the same command, on the embedded digits: ended by SIGTERM, SIGINT, SIGUSR1 or SIGKILL at a
-random time, killed while saving, with the latest checkpoint truncated or bytes of it flipped in
-between, and with a file size limit below the size of a checkpoint, as a substitute for a full disk.
-Prints the number of each, the steps that were repeated, and everything that was lost, which must be
-nothing: the final parameters are bit-identical to those of the uninterrupted run.
+The same command trains on the embedded digits each time. It is ended by SIGTERM, SIGINT, SIGUSR1 or
+SIGKILL at a random time, is killed while saving, or runs with a file size limit below the size of a
+checkpoint, which simulates a full disk. In between, the latest checkpoint is truncated or some of
+its bytes are flipped. Prints the number of each, the number of repeated steps, and everything that
+was lost. Nothing may be lost: the final parameters must be bit-identical to those of the
+uninterrupted run.
 """
 
 import argparse

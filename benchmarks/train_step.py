@@ -100,8 +100,8 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     }
 
 
-def ours(flags, forms=None):
-    """Measure the trainer's step with operations for the backend ``forms``; None: the default."""
+def ours(flags, backend=None):
+    """Measure the trainer's step with operations for ``backend``; None: the default."""
     from train.runtime import host
 
     host.keep_freed_memory()  # as train.main does
@@ -110,7 +110,7 @@ def ours(flags, forms=None):
     from benchmarks import trainer
     from flax_resnet import ops
 
-    with ops.use_backend(forms) if forms else contextlib.nullcontext():
+    with ops.use_backend(backend) if backend else contextlib.nullcontext():
         model = trainer.make_model(flags)
         optimizer = optax.chain(
             optax.add_decayed_weights(1e-4),

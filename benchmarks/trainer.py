@@ -1,4 +1,4 @@
-"""The trainer's own step on random images that are on the device.
+"""The trainer's own step on random images in device memory.
 
 Imports JAX, so import it only after settings that must precede JAX.
 """
@@ -20,13 +20,13 @@ SCHEDULE = optax.constant_schedule(0.01)
 
 
 def make_model(flags) -> ResNet:
-    """Return the network of the flags ``--model``, ``--dtype`` and, if given, ``--stem``."""
+    """Build the network of the flags ``--model``, ``--dtype`` and, if given, ``--stem``."""
     fields = {"stem": flags.stem} if flags.stem else {}
     return create_model(flags.model, dtype=jnp.dtype(flags.dtype), **fields)
 
 
 def make_step_config(model: ResNet, **fields) -> step.StepConfig:
-    """Return SGD with momentum and cross-entropy without augmentation; ``fields`` override."""
+    """Build a configuration: momentum SGD, cross-entropy, no augmentation; or as in ``fields``."""
     settings = dict(
         model=model,
         optimizer=optax.sgd(SCHEDULE, 0.9),

@@ -1,4 +1,4 @@
-"""Shared by all tests: four virtual devices, a compilation cache, the prepared digits."""
+"""Shared by all tests: four virtual devices, a compilation cache, the prepared digits, fixtures."""
 
 import atexit
 import os
@@ -8,8 +8,8 @@ import tempfile
 
 from tests.flags import xla_flags
 
-# Before JAX is imported. The caches are shared by pytest's workers and the processes that tests
-# start, and are separate from the developer's own.
+# This must precede the import of JAX. The caches are shared by pytest's workers and the processes
+# that tests start, and are separate from the developer's own.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -121,7 +121,7 @@ def command_main(module):
 
 
 class Commands:
-    """Runs the project's commands as users do."""
+    """Runner of the project's commands, as users run them."""
 
     root = ROOT
 

@@ -26,7 +26,7 @@ def small_form(recipe, trained):
     """Return the recipe's small configuration and add its network to the ``trained`` ones."""
     config = load_config(recipe, CHEAPER)
     network = str(make_model(config, 10))
-    if network in trained and not config.freeze:  # which leaves nothing to train in one stage
+    if network in trained and not config.freeze:  # which may freeze the only stage
         config.model.stage_sizes = (1,)
     trained.add(network)
     return config

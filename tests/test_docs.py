@@ -48,14 +48,14 @@ COVERED = {
     " --config.smoke=True": "test_recipes.py",
     "python -m train.main --config configs/resnet50_imagenet_fast.py"
     " --config.smoke=True": "test_recipes.py",
-    "python -m pytest": "conftest.py",  # this is it
+    "python -m pytest": "conftest.py",  # this very command
 }
 
 # A developer's programs and the virtual environment; .ci/run uses them.
 PROGRAMS = ("python3", "source", "ruff", "sphinx-build", "scontrol")
 
 # Training that is run, for two steps of a small model. The command lines of all other training are
-# parsed as train.main parses them, recipe and keys, and a run on the digits takes the place.
+# parsed as train.main parses them, recipe and keys, and a run on the digits takes its place.
 SMALL = ("--config.smoke=True", "--config.model.stage_sizes=1,1", "--config.model.width=8")
 TRAINED = ("runs/images", "runs/finetuned")
 
@@ -86,7 +86,7 @@ srun() { shift; "$@"; }
 
 
 def blocks(name):
-    """``(language, text)`` of every fenced block of a file."""
+    """Return ``(language, text)`` of every fenced block of a file."""
     text = (ROOT / name).read_text()
     matches = re.findall(r"^( *)```([\w{}-]*)\n(.*?)^\1```$", text, re.M | re.S)
     assert 2 * len(matches) == len(re.findall(r"^ *```", text, re.M)), "a block that is not closed"
@@ -145,7 +145,7 @@ def examples(digits_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished():
-    """The commands that were run already: several pages show the same ones."""
+    """The commands that have already run: several pages contain the same ones."""
     return set()
 
 
@@ -190,7 +190,7 @@ class Calls:
             path.write_text(path.read_text().replace('"seed": 0', f'"seed": {seed}'))
 
     def pip(self, verb, *arguments):
-        """The extras exist; .ci/run installs them, in a new environment."""
+        """Check that the extras exist; .ci/run installs them, in a new environment."""
         assert verb == "install"
         extras = re.findall(r"[\w]+(?=[\w,]*\])", " ".join(arguments))
         for extra in extras:
@@ -228,7 +228,7 @@ class Calls:
         self.command("flax_resnet.summary", arguments)
 
     def flax_resnet_weights(self, arguments):
-        # The model of the run here is narrower than any that has a name.
+        # The model of this run is narrower than any named model.
         file = {"runs/resnet20_digits": "resnet20.safetensors"}
         arguments = [file.get(argument, argument) for argument in arguments]
         self.command("flax_resnet.weights", arguments)

@@ -31,7 +31,7 @@ IMAGENET_EPOCH = 1_281_167
 
 
 def smoke_form(recipe):
-    """Return what distinguishes a recipe's smoke test: the network itself, not its name."""
+    """Return the effective configuration of a smoke test: the network instead of its name."""
     config = load_config(str(recipe), [("smoke", "true")])
     model = make_model(config, 10)
     return flatten(config) | {"model.name": "", "model": str(model)}
@@ -186,7 +186,7 @@ def test_smoke_test_reaches_every_image_size_and_milestone():
     assert num_steps == 2 and [rate(0), rate(1)] == pytest.approx([0.1, 0.01])
 
 
-def test_smoke_test_keeps_keys_of_the_command_line(tmp_path):
+def test_smoke_test_keeps_keys_given_on_the_command_line(tmp_path):
     recipe = str(RECIPES["resnet18_folder"])
     given = [("smoke", "true"), ("batch_size", "6"), ("num_epochs", "3"), ("model.width", "4")]
     config = load_config(recipe, given)
@@ -271,7 +271,7 @@ main()
 
 @pytest.mark.parametrize(("smoke", "workdir"), [(False, "runs/mine"), (True, "runs/mine_smoke")])
 def test_own_recipes_import_the_bases_in_any_folder(smoke, workdir, tmp_path):
-    """And their smoke test has its own workdir."""
+    """Their smoke test has its own workdir."""
     (tmp_path / "configs").mkdir()  # without the bases
     (tmp_path / "configs" / "mine.py").write_text(
         "from configs.bases import cifar\n"

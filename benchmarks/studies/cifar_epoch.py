@@ -1,4 +1,4 @@
-"""Seconds per epoch at CIFAR-10's size: the trainer's step and a PyTorch loop, interleaved.
+"""Time per epoch on data of CIFAR-10's size: the trainer's step and a PyTorch loop, interleaved.
 
     python benchmarks/studies/cifar_epoch.py --dtype bfloat16 --batch 512 \
         --peer torch torch-resident

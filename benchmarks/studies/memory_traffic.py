@@ -149,7 +149,7 @@ def lowered_inference(flags, model, devices):
 def lowered_example(flags, devices):
     create, step = flax_example.parts(flags.flax_example, flags.model, flags.size, flags.dtype)
     batch = jax.eval_shape(lambda: flax_example.batch(flags.batch, flags.size, flags.dtype))
-    # Mapped as an evaluation, which does not donate its arguments: nor does the example.
+    # Mapped like an evaluation, whose arguments are not donated; the example donates none either.
     run = devices.evaluate(lambda state, _, batch: step(state, batch))
     return run.lower(jax.eval_shape(create), {}, batch)
 

@@ -16,8 +16,8 @@ from flax_resnet.ops import im2col, narrow, pooling, winograd
 # channels, pixels of the whole batch, and multiply-adds of the layer.
 MAX_NARROW_CHANNELS, MIN_WINOGRAD_CHANNELS = 16, 32
 MIN_PIXELS, MIN_MULTIPLY_ADDS = 128, 5e7
-# Pixels of a map that XLA convolves slowly at any batch size; with enough channels and images it
-# is Winograd's.
+# Pixels of a map that XLA convolves slowly at any batch size; Winograd's algorithm is used if there
+# are enough channels and images.
 SMALL_MAP_PIXELS = 4
 # Channels of the dense convolutions that replace a grouped one.
 GROUPED_CHANNELS = 32

@@ -266,7 +266,7 @@ def test_init_variables_uses_the_kernel_init_of_the_modules(initializer):
 
 
 class OwnNorm(nn.Module):
-    """A module of a user's own, whose parameter has no field for an initializer."""
+    """A user-defined module whose parameter has no initializer field."""
 
     @nn.compact
     def __call__(self, x, use_running_average=None):

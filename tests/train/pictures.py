@@ -1,4 +1,4 @@
-"""Images of all formats."""
+"""Image files in all formats."""
 
 import io
 
@@ -14,7 +14,7 @@ def photograph(seed=0, height=120, width=160):
 
 
 def encode(picture, kind, mode=None, **options):
-    """Return a uint8 array or PIL image as the bytes of a file."""
+    """Encode a uint8 array or PIL image as the bytes of a file."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     buffer = io.BytesIO()
     (image.convert(mode) if mode else image).save(buffer, kind, **options)

@@ -61,7 +61,7 @@ def test_a_broken_file_is_reported_and_the_others_are_predicted(command, digits_
         assert row["classes"][0]["class"] == run.class_names[expected.argmax()]
 
 
-def test_a_partial_last_batch_compiles_no_second_program(digits_run, pictures):
+def test_a_partial_last_batch_is_not_compiled_separately(digits_run, pictures):
     files = [str(pictures / name) for name in ("a.jpg", "b.png", "deep/c.png")]
     run, single = (load_run(digits_run, batch_size=size) for size in (2, 1))
     predictions = list(predict.predict_files(run, files, 3, None))

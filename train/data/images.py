@@ -34,7 +34,7 @@ def read_header(encoded: bytes) -> tuple[str | None, str, int, int]:
     """Return Pillow's format and mode, such as ``"JPEG", "RGB"``, and width and height.
 
     Raises:
-      Exception: of many kinds, for bytes that are no image.
+      Exception: of many kinds, if the bytes are not an image.
     """
     with Image.open(io.BytesIO(encoded)) as image:
         return image.format, image.mode, *image.size

@@ -47,7 +47,7 @@ class Prefetcher(Iterator, AbstractContextManager):
         return result
 
     def close(self) -> None:
-        """End the thread; waits until it has computed its current result."""
+        """End the thread after its current result, and wait for it."""
         self._closed.set()
         self._thread.join()
 

@@ -62,7 +62,7 @@ class EpochSampler:
         images = self._permutation(epoch)[batch * self._distinct :][: self._distinct]
         if self.repeats == 1:
             return images
-        # Another order for each copy, and copies not side by side: mixup pairs neighbors.
+        # Each copy has its own order, and copies are not adjacent, since mixup pairs neighbors.
         rngs = [np.random.default_rng((self.seed, step, copy)) for copy in range(self.repeats)]
         orders = [rng.permutation(images) for rng in rngs]
         for one, other in itertools.pairwise(orders):

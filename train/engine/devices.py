@@ -18,7 +18,7 @@ from train.runtime.errors import UsageError
 
 
 class DispatchThrottle:
-    """Limits the number of steps in flight when the loop is faster than the devices.
+    """Limit on the number of steps in flight, for a loop that is faster than the devices.
 
     Four steps keep the devices busy without filling the memory with their batches. Many more hang
     on virtual CPU devices: with 32 steps in flight on two of them, XLA's threads all wait in the

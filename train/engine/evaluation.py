@@ -63,7 +63,7 @@ def evaluate(
 
     Returns:
       ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``; also ``bad``,
-      the number of images that could not be decoded, if there are any. They do not count.
+      the number of images that could not be decoded, if there are any. They are excluded.
     """
     sums, per_example = [], []
     in_flight = DispatchThrottle()
@@ -160,7 +160,7 @@ class Evaluated:
     Attributes:
       result: the result of :func:`evaluate` with ``split`` and ``step``, and with ``dataset`` and
         ``tta`` if these are not the run's own.
-      predictions: of every valid example.
+      predictions: the predictions for all valid examples.
       loader: the split.
       config: the configuration of the run and of this evaluation.
       model: the network.

@@ -1,4 +1,4 @@
-"""When a run evaluates, saves and logs, in steps."""
+"""Intervals of evaluation, checkpoints and logging, in steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

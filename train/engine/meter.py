@@ -13,7 +13,7 @@ from train.engine.devices import DispatchThrottle
 
 
 class Meter:
-    """Collects the metrics of steps, which stay on the devices until :meth:`summary`.
+    """Collector of the metrics of steps, which stay on the devices until :meth:`summary`.
 
     Args:
       batch_size: images per step.
@@ -112,8 +112,8 @@ class Meter:
 def _first_nonfinite(start: int, steps: np.ndarray, metrics: list[dict[str, Any]]) -> int | None:
     """Return the first step after ``start`` that was not finite, counted from 1.
 
-    Of several steps in one call only their number is known. They count as the last ones, since
-    once the loss is not finite it mostly stays so.
+    For several steps in one call, only their number is known. They count as the last ones, since
+    a loss that is not finite usually stays so.
     """
     for count, mean in zip(steps, metrics, strict=True):
         if mean["nonfinite"]:

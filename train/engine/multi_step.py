@@ -30,7 +30,7 @@ def stack_batches(
     """Yield the record numbers of the steps of each call.
 
     Args:
-      sampler: gives the record numbers of a step.
+      sampler: source of the record numbers of a step.
       calls: the steps of each dispatch, at most ``width`` of them.
       shard: this process's share of every batch.
       width: number of columns of ``record``.

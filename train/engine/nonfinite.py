@@ -19,13 +19,13 @@ MAX_SKIPPED = 20  # consecutive skipped steps; a longer sequence rarely ends
 
 
 class NonFiniteGuard:
-    """Ends the run if a row of metrics is not finite.
+    """Check that ends the run if a row of metrics is not finite.
 
     If such steps are skipped, only ``MAX_SKIPPED`` consecutive ones end it.
 
     Args:
       experiment: the run.
-      wait_saved: is called first, so that a checkpoint being saved is complete.
+      wait_saved: called first, so that a checkpoint being saved is complete.
     """
 
     def __init__(self, experiment: Experiment, wait_saved: Callable[[], None]):

@@ -81,7 +81,7 @@ def output_names(class_names: Sequence[str], outputs: int) -> list[str]:
 
 
 class PredictionCollector:
-    """Collects the predictions of all batches of an evaluation, in the order of the split.
+    """Collector of the predictions of all batches of an evaluation, in the order of the split.
 
     Args:
       outputs: number of outputs of the head.

@@ -76,7 +76,7 @@ class Timings:
 
 
 class DryRun:
-    """The loop of a run in the folder ``scratch``, with its training step compiled.
+    """The loop of a run in the folder ``scratch``, with a compiled training step.
 
     Starts at the first of the steps with the largest images.
 

@@ -17,7 +17,7 @@ from train.workdir.metrics_log import FILE
 class Console:
     """A progress bar on a terminal; elsewhere a line every two seconds and for each evaluation.
 
-    Only the primary process prints; of the others only warnings are printed.
+    Only the primary process prints; the others print only warnings.
     """
 
     SECONDS_BETWEEN_LINES = 2.0

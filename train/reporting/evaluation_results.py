@@ -39,7 +39,7 @@ def evaluation_metrics(evaluated: Evaluated) -> ClassificationMetrics:
 
 
 def default_folder(workdir: str, evaluated: Evaluated) -> str:
-    """Return the folder of the results without ``--output``; other evaluations get other ones."""
+    """Return the default folder of the results, a different one for each evaluation."""
     result, config = evaluated.result, evaluated.config
     parts = [str(result["step"]), result["split"]]
     if "dataset" in result:
@@ -105,7 +105,7 @@ def write_results(
 ) -> list[str]:
     """Write ``evaluation.json`` and the charts; return the names of the files.
 
-    An image that cannot be drawn is a warning.
+    If an image cannot be drawn, a warning is printed.
 
     Raises:
       RunError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""The section of ``report.html`` on an evaluation, and what ``report.json`` holds for it."""
+"""The section of ``report.html`` on an evaluation, and its part of ``report.json``."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -11,7 +11,7 @@ from flax_resnet.files import make_atomically
 
 
 class Plots:
-    """Image files in a folder. One that cannot be drawn is a warning and does not end the run."""
+    """Image files in a folder. If one cannot be drawn, a warning is given and the run continues."""
 
     def __init__(self, folder: str, warn: Callable[[str], None]):
         self._folder, self._warn = folder, warn
@@ -41,7 +41,7 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
     lines = max(caption.count("\n") + 1 for caption in captions)
     side, gap, above = 1.2, 0.1, 0.05 + font_size / 54 * lines  # inches
     wide, high = side + gap, side + gap + above
-    # Axes that fill the figure and count inches from its top left. One pair for all images: to
+    # Axes that fill the figure, in inches from its top left. One pair for all images: to
     # lay out one for each takes seconds, during which the run waits.
     figure = Figure(figsize=(columns * wide, rows * high), dpi=110)
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, columns * wide), ylim=(rows * high, 0))

@@ -33,8 +33,8 @@ NUM_SAMPLES = 24
 class LiveReport(Plots):
     """Charts and report of a run while it trains.
 
-    They are updated from time to time, because drawing takes as long as a step or many. Images of
-    evaluations are made with the report, and not for each evaluation.
+    They are updated from time to time, because drawing takes as long as one or many steps. Images
+    of evaluations are drawn when the report is written, not for each evaluation.
     """
 
     SECONDS_BETWEEN_UPDATES = 20

@@ -1,4 +1,4 @@
-"""What all commands share: flags, exit status, and one-line errors."""
+"""Shared by all commands: flags, exit status, and one-line errors."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from train.runtime.host import bind_error, has_accelerator, is_loopback
 from train.runtime.signals import StopRequest
 
 CONNECT_SECONDS = 300
-HEARTBEAT_SECONDS = 60  # until a process that vanished is missed; most are missed at once
+HEARTBEAT_SECONDS = 60  # until a lost process is noticed; most are noticed immediately
 PORT_SECONDS = 3  # to wait for a port in use: process 0 of an earlier run exits last
 _QUIET_SECONDS = 2  # before a line reports that this process waits
 # Parts of JAX's error messages when another process is the cause.
@@ -43,7 +43,7 @@ _PEER_ERRORS = (
     "onnect",
 )
 
-# Kept here, since asking JAX would make it look for devices.
+# Kept here, since a call of JAX would initialize its devices.
 _connected = False
 _process_id: int | None = None
 _exit_status: int | None = None  # once the work of all processes is done
@@ -367,7 +367,7 @@ def _lost_message() -> str:
 
 
 def _describe_self() -> str:
-    # Not by asking JAX, which might initialize its devices and wait for lost processes.
+    # Not by a call of JAX, which might initialize its devices and wait for lost processes.
     return f"{'?' if _process_id is None else _process_id} on {socket.gethostname()}"
 
 

@@ -20,7 +20,7 @@ FILE = "metrics.jsonl"
 
 
 class MetricsLog(contextlib.AbstractContextManager):
-    """Writes rows of metrics to ``metrics.jsonl`` and TensorBoard.
+    """Writer of rows of metrics to ``metrics.jsonl`` and TensorBoard.
 
     Rows after step ``start``, written by a run that died after its last checkpoint, are removed:
     those steps will be repeated.

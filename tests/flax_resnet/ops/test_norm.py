@@ -19,7 +19,7 @@ def draw(*shape, seed):
 
 
 def run(module, x, params, axis_name=None):
-    """Output and new statistics, and the gradients of their sum with random weights."""
+    """Return output and new statistics, and the gradients of their sum with random weights."""
     layer = module(**FIELDS, axis_name=axis_name, dtype=x.dtype)
     statistics = {"mean": jnp.ones(3), "var": jnp.full(3, 2.0)}
 
@@ -51,7 +51,7 @@ def assert_close(ours, theirs, within):
 
 
 def assert_matches_linen(computed):
-    """Both implementations give the same ``computed(module)`` as linen's batch norm."""
+    """Assert that both implementations give the same ``computed(module)`` as linen's batch norm."""
     theirs = computed(nn.BatchNorm)
     assert_close(computed(BatchNorm), theirs, 1e-5)
     with ops.use_backend("gpu"):

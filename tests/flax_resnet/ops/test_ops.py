@@ -23,14 +23,14 @@ def draw(*shape, seed=0):
 
 
 def distance(ours, plain):
-    """The largest distance of two leaves, relative to the norm of the plain one."""
+    """Return the maximum distance of two leaves, relative to the norm of XLA's."""
     norm = jnp.linalg.norm
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True)
     return max(float(norm((a - b).ravel()) / norm(b.ravel())) for a, b in pairs)
 
 
 def value_and_gradients(function, *arguments):
-    """The value, and gradients of a sum with random weights: each output's differs."""
+    """Return the value, and the gradients of a sum with a random weight for each output."""
 
     def total(*arguments):
         y = function(*arguments)

@@ -1,4 +1,4 @@
-"""Configurations: recipes, overrides, and what is said of mistakes."""
+"""Configurations: recipes, overrides and error messages."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def recipe(tmp_path):
     return write
 
 
-def test_overrides_are_parsed_by_the_keys_type(recipe):
+def test_overrides_are_parsed_by_the_type_of_the_key(recipe):
     overrides = [
         ("batch_size", "48"),
         ("num_epochs", "7"),
@@ -86,7 +86,7 @@ def test_overrides_are_parsed_by_the_keys_type(recipe):
         ("schedule.milestone_epochs", "5,1", "in ascending order"),
     ],
 )
-def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):
+def test_invalid_override_is_a_one_line_error(recipe, key, text, message):
     with pytest.raises(UsageError, match=message) as error:
         load_config(recipe("pass"), [(key, text)])
     assert "\n" not in str(error.value)
@@ -105,13 +105,13 @@ def test_a_wrong_override_is_told_in_one_line(recipe, key, text, message):
         ("del config.seed", "config.seed is missing"),
     ],
 )
-def test_a_wrong_recipe_is_told_in_one_line(recipe, body, message):
+def test_invalid_recipe_is_a_one_line_error(recipe, body, message):
     with pytest.raises(UsageError, match=message) as error:
         load_config(recipe(body))
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_recipe_names_its_neighbours(recipe):
+def test_error_for_a_missing_recipe_lists_similar_files(recipe):
     path = recipe("pass")
     with pytest.raises(UsageError, match=r"no config file.*has recipe\.py"):
         load_config(path.replace("recipe.py", "recipy.py"))
@@ -124,7 +124,7 @@ def test_json_round_trip():
     assert loading.from_json(loading.to_json(config)).to_dict() == config.to_dict()
 
 
-def test_differences_are_of_keys_that_change_what_is_learned():
+def test_differences_exclude_neutral_keys():
     one, other = default_config(), default_config()
     other.seed = 5
     other.dataset.data_dir = "/elsewhere"
@@ -132,7 +132,7 @@ def test_differences_are_of_keys_that_change_what_is_learned():
     assert loading.differences(one, other) == [("seed", 0, 5)]
 
 
-def test_other_names_lead_to_keys():
+def test_other_names_map_to_existing_keys():
     assert set(OTHER_NAMES.values()) <= set(KEYS)
     assert not set(OTHER_NAMES) & set(KEYS)
 

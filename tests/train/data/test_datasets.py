@@ -92,7 +92,7 @@ def test_missing_data_are_reported_in_one_line(digits_config, name, split, error
     assert "\n" not in str(caught.value)
 
 
-def test_digits_have_the_split_syntax_of_tfds(digits_config):
+def test_digits_support_the_split_syntax_of_tfds(digits_config):
     assert len(open_source(digits_config.dataset, "train[:10%]")) == 144
 
 

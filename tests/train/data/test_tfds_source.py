@@ -109,7 +109,7 @@ def test_array_record_is_preferred_over_other_formats(place):
 
 
 class Part:
-    """All records of a file."""
+    """Return all records of a file."""
 
     def __init__(self, filename):
         self.filename, self.skip = filename, 0

@@ -13,7 +13,7 @@ NAME, VERSION = "made_here", "1.2.0"
 
 
 def framed(record):
-    """One record in TFRecord's format; the checksum of the data is not read."""
+    """Return one record in TFRecord's format; the checksum of the data is not read."""
     length = np.array([[len(record)]], "<u8").view(np.uint8)
     crc = tfrecord.masked_crc(length).astype("<u4").tobytes()
     return length.tobytes() + crc + record + b"data"
@@ -34,7 +34,7 @@ def example(index):
 
 
 def write(folder, splits, features=FEATURES, file_format="tfrecord", make=example):
-    """A prepared directory; ``splits`` gives the records of each shard of each split."""
+    """Write a prepared directory; ``splits`` has the records of each shard of each split."""
     place = Path(folder) / NAME / VERSION
     place.mkdir(parents=True)
     features.save_config(place)
@@ -85,7 +85,7 @@ def opened(place, split="train"):
 
 
 def indices(source):
-    """The numbers of the records of a source, in order."""
+    """Return the numbers of the records of a source, in order."""
     return [int(source[i][0].split()[1]) for i in range(len(source))]
 
 

@@ -39,7 +39,7 @@ def test_peak_flops_of_known_devices_only():
 
 
 def test_mfu_of_resnet50_on_two_gpus():
-    # 4.089 G multiply-adds an image (He et al. 2015 count 3.8 G of the first form).
+    # 4.089 G multiply-adds per image (He et al. 2015: 3.8 G for the original network).
     mfu = mfu_per_image(make_experiment("NVIDIA H100 80GB HBM3"))
     assert mfu == pytest.approx(6 * 4.089e9 / (2 * 989e12), rel=1e-3)
     small = mfu_per_image(make_experiment("NVIDIA H100 80GB HBM3", sizes=(160,)))

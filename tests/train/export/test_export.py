@@ -103,7 +103,7 @@ def test_network_unknown_to_the_library_is_loaded_with_flax_resnet(run, tmp_path
 
 def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch):
     def write(run, path):
-        """Write the weights, one of them wrong."""
+        """Write the weights with one wrong value."""
         head = dict(run.variables["params"]["head"])
         head["bias"] = np.asarray(head["bias"]) + np.eye(10, dtype=np.float32)[3]
         params = run.variables["params"] | {"head": head}

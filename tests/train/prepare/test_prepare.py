@@ -267,8 +267,8 @@ def test_configuration_is_prepared_in_a_temporary_folder_and_moved(
     assert len(open_prepared("two_configs", folder, "train")) == 4
     prepare_without_tensorflow("two_configs", folder)
     assert "two_configs/gray/1.0.0" in capsys.readouterr().out.splitlines()[-1]
-    found = sorted(str(path.relative_to(folder)) for path in Path(folder).glob("*/*"))
-    assert found == [
+    paths = sorted(str(path.relative_to(folder)) for path in Path(folder).glob("*/*"))
+    assert paths == [
         "downloads/extracted",
         *(f"two_configs/{n}" for n in (".config", "color", "gray")),
     ]

@@ -32,7 +32,7 @@ def test_wilson_interval_matches_published_values(successes, trials, low, high):
     assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_wilson_interval_is_within_0_and_1_and_contains_the_share():
+def test_wilson_interval_is_within_0_and_1_and_contains_the_proportion():
     for trials in (1, 2, 7, 10**7):
         for successes in (0, 1, trials):
             low, high = wilson_interval(successes, trials)

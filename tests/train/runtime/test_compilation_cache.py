@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_created_is_reported_in_one_line(home, tmp_path,
     assert stderr.startswith("warning: cannot write compiled programs:")
 
 
-def test_a_cache_that_jax_can_neither_read_nor_write_ends_no_run(home, train):
+def test_a_cache_that_jax_can_neither_read_nor_write_does_not_end_a_run(home, train):
     lock = home / compilation_cache._cpu_name() / ".lockfile"
     lock.mkdir(parents=True)  # where JAX opens a file
     _, _, stderr = train("run")

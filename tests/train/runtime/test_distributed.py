@@ -80,12 +80,12 @@ def story(commands, start_all, tmp_path_factory):
     of this run, and of an uninterrupted one.
     """
     path = tmp_path_factory.mktemp("runs") / "together"
-    alone, two = path.parent / "alone", path.parent / "two"
+    single, two = path.parent / "single", path.parent / "two"
     arguments = commands.digits(path, *TINY)
     shard_map = (*arguments, "--config.parallel=shard_map")
     parts = {}
 
-    uninterrupted = commands.run("tests.without_report", *commands.digits(alone, *TINY))
+    uninterrupted = commands.run("tests.without_report", *commands.digits(single, *TINY))
     assert uninterrupted.returncode == 0, uninterrupted.stderr
 
     def start_and_wait(count):
@@ -126,7 +126,7 @@ def story(commands, start_all, tmp_path_factory):
     parts["one"] = ended([one])
 
     parts["done"] = ended(start_all(*[shard_map] * 3, module="train.main"))
-    return path, alone, parts
+    return path, single, parts
 
 
 def test_a_signal_to_one_stops_all_at_the_same_step(story):
@@ -154,14 +154,14 @@ def test_a_run_resumed_on_two_processes_is_bit_identical_to_an_uninterrupted_one
 
 
 def test_a_run_resumed_on_other_numbers_of_processes_matches_a_single_process(story, commands):
-    path, alone, parts = story
+    path, single, parts = story
     assert [status for status, _, _ in parts["done"]] == [0, 0, 0], parts["done"]
     assert parts["one"][0][0] == 75, parts["one"]
     assert [session["processes"] for session in read_sessions(path)] == [2, 2, 3, 1, 3]
-    one, other = final_state(path), final_state(alone)
+    one, other = final_state(path), final_state(single)
     # Rounding errors grow over eighty steps: relative to the distance from the start.
     learned = [name for name in other if name.startswith(".params")]
-    start = initial_state(alone)
+    start = initial_state(single)
 
     def length(states):
         return np.sqrt(sum(np.sum(np.square(states[0][n] - states[1][n])) for n in learned))

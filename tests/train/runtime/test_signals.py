@@ -108,7 +108,7 @@ def test_commands_run_with_closed_standard_streams(commands):
         assert process.returncode == 0, process.stderr
 
 
-def test_ignored_signals_stop_no_run(monkeypatch):
+def test_ignored_signals_do_not_stop_a_run(monkeypatch):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with StopRequest() as stop:

@@ -46,7 +46,7 @@ class Space:
 
 # The wide space of TrivialAugment (Müller and Hutter 2021, arXiv:2103.10158).
 WIDE = Space(0.99, 32.0, False, 135.0, 0.99, 6)
-# RandAugment (Cubuk et al. 2019, arXiv:1909.13719), whose 150 pixels are of images of 331.
+# RandAugment (Cubuk et al. 2019, arXiv:1909.13719): 150 pixels, in images of 331 pixels.
 NARROW = Space(0.3, 150 / 331, True, 30.0, 0.9, 4)
 
 

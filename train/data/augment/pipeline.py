@@ -17,8 +17,8 @@ from train.data.augment.auto_augment import Policy
 from train.data.augment.mixup import Mixup, Targets
 
 # Number of random numbers of each augmentation. All have a fixed position in one vector, so that
-# the effect of one does not depend on which others are enabled. Append new entries at
-# the end. The numbers of the policy follow, so a new entry changes runs that use a policy.
+# the effect of one does not depend on which others are enabled. Append new entries at the end. The
+# numbers of the policy follow, so a new entry still changes runs that use a policy.
 _DRAWS = {
     "flip": 1,
     "shift": 2,

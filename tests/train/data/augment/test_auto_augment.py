@@ -24,7 +24,7 @@ operate = partial(jax.jit, static_argnums=0)(apply_operation)
 
 
 def photo():
-    """An image with smooth and noisy regions."""
+    """Return an image with smooth and noisy regions."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     smooth = np.stack([8 * x + y, 90 + 60 * np.sin(x / 3 + y / 2), 4 * y + 20], -1)
@@ -82,7 +82,7 @@ def test_images_of_one_or_two_levels(name):
 
 
 def pillow_affine(space, name, strength, sign):
-    """Pillow's six coefficients, from a position in the result to one in the image."""
+    """Return Pillow's six coefficients, from a position in the result to one in the image."""
     reach = {"shear": space.shear, "rotate": space.rotate}.get(name.split("_")[0])
     if name.startswith("translate"):
         size = WIDTH if name.endswith("x") else HEIGHT

@@ -11,14 +11,14 @@ from train.runtime.errors import UsageError
 
 
 def mixed(mix, images, seed=0):
-    """``mix`` applied to uint8 images with labels 0…N − 1, as NumPy arrays."""
+    """Return ``mix`` applied to uint8 images with labels 0…N − 1, as NumPy arrays."""
     draws = jax.random.uniform(jax.random.key(seed), (len(images), Mixup.DRAWS))
     out, targets = jax.device_get(jax.jit(mix)(images, jnp.arange(len(images)), draws))
     return out, targets
 
 
 def constant(count, size=16):
-    """Uniform images, alternately of levels 40 and 200."""
+    """Return uniform images, alternately of levels 40 and 200."""
     return np.resize(np.uint8([40, 200]), count)[:, None, None, None] * np.ones(
         (1, size, size, 3), np.uint8
     )
@@ -63,7 +63,7 @@ def test_cutmix_boxes_have_the_distribution_of_the_paper():
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 8.0])
-def test_shares_follow_the_beta_distribution(alpha):
+def test_weights_follow_the_beta_distribution(alpha):
     draws = np.random.default_rng(0).uniform(size=50000).astype(np.float32)
     shares = np.asarray(beta(alpha, jnp.asarray(draws)))
     assert shares.min() >= 0 and shares.max() <= 1

@@ -52,7 +52,7 @@ def to_torch(image):
 
 
 @pytest.mark.parametrize("kind", ["trivial", "rand"])
-def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
+def test_operations_and_strengths_match_torchvision(transforms, kind):
     if kind == "trivial":
         space, policy = auto_augment.WIDE, transforms.TrivialAugmentWide()
         table = policy._augmentation_space(31)
@@ -67,7 +67,7 @@ def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
         magnitudes, signed = table[theirs]
         for level in range(0, 31, 3):
             for sign in (-1, 1) if signed else (1,):
-                # Rounded, since its 15.999999 pixels would be cut off to 15.
+                # Rounded, since its 15.999999 pixels would be truncated to 15.
                 magnitude = round(float(magnitudes[level]), 4) if magnitudes.ndim else 0.0
                 expected = transforms.autoaugment._apply_op(
                     to_torch(image), theirs, sign * magnitude,
@@ -77,7 +77,7 @@ def test_operations_and_their_strengths_are_torchvisions(transforms, kind):
                 operation = float(auto_augment.OPERATIONS.index(name))
                 got = np.asarray(operate(image, operation, level / 30, float(sign)))
                 off = np.abs(got - expected)
-                # Where torchvision blends, it cuts off gray levels, and what is all but whole.
+                # Blending in torchvision truncates gray levels, and results just below an integer.
                 assert off.max() <= (2 if name in ("color", "contrast") else 1), (name, level)
                 if name not in ("color", "contrast", "sharpness"):
                     assert (off > 0).mean() < 0.03, (name, level, sign)
@@ -92,8 +92,8 @@ def test_policies_have_the_defaults_of_torchvision(transforms):
 
 
 @pytest.mark.parametrize("draws", [(0, 0, 0, 0), (0.2, 0.9, 0.6, 0.3), (1, 1, 1, 1)])
-def test_color_jitter_is_torchvisions(transforms, draws):
-    """On floats, where neither cuts levels off on the way."""
+def test_color_jitter_matches_torchvision(transforms, draws):
+    """On floats, which torchvision does not round between the operations."""
     functional = transforms.functional
     reach = 0.4, 0.5, 0.6, 0.2
     jitter = transforms.ColorJitter(*reach)

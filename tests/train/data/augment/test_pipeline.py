@@ -30,7 +30,7 @@ EVERYTHING = Augment(
 
 
 def numbered(count, size=6):
-    """Images whose pixels are all different and not black."""
+    """Return images whose pixels are all different and not black."""
     pixels = np.arange(1, size * size * 3 + 1, dtype=np.uint8).reshape(1, size, size, 3)
     return np.repeat(pixels, count, axis=0)
 
@@ -40,7 +40,7 @@ def noise(count, size=12, seed=0):
 
 
 def augmented(augment, images):
-    """The images augmented as in step 0 with seed 0."""
+    """Return the images augmented as in step 0 with seed 0."""
     keys = example_keys(0, 0, jnp.arange(len(images)))
     return np.asarray(jax.jit(augment)(images, keys))
 
@@ -66,7 +66,7 @@ def test_pad_crop_shifts_uniformly_in_both_directions():
 
 
 def blanked(augment, count=3000, shape=(20, 30)):
-    """Pixels of black images that were filled, bool ``(N, H, W)``; the others must stay black."""
+    """Return the filled pixels of black images, bool ``(N, H, W)``; the others must stay black."""
     out = augmented(augment, np.zeros((count, *shape, 3), np.uint8))
     inside = (out == augment.fill).all(-1)
     assert (inside | (out == 0).all(-1)).all()
@@ -74,7 +74,7 @@ def blanked(augment, count=3000, shape=(20, 30)):
 
 
 def bounds(inside):
-    """Heights and widths of the boxes in ``(N, H, W)``, one filled rectangle per image."""
+    """Return heights and widths of the boxes in ``(N, H, W)``, one filled rectangle per image."""
     rows, columns = inside.any(2), inside.any(1)
     np.testing.assert_array_equal(inside, rows[:, :, None] & columns[:, None, :])
     for line in (rows, columns):  # contiguous
@@ -169,7 +169,7 @@ def test_color_jitter_stays_in_its_ranges():
 
 
 def one_step(seed=0, step=3, places=range(16)):
-    """Images, labels and weights of the examples at ``places`` of a batch of 16."""
+    """Return images, labels and weights of the examples at ``places`` of a batch of 16."""
     places = np.array(places)
     keys = example_keys(seed, step, jnp.asarray(places))
     out = jax.jit(EVERYTHING.batch)(noise(16)[places], np.arange(16)[places], keys)
