@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable
 
 
@@ -19,7 +20,8 @@ def write_atomically(path: str, content: str | bytes) -> None:
 
 def make_atomically(path: str, make: Callable[[str], None]) -> None:
     """Call ``make(temporary path)`` and rename the file it writes to ``path``."""
-    temporary = f"{path}.{os.getpid()}.tmp"  # other processes may write the same file
+    # Other threads, processes and machines may write the same file.
+    temporary = f"{path}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         make(temporary)
         os.replace(temporary, path)

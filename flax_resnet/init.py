@@ -39,6 +39,7 @@ def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict
 
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with nn.intercept_methods(record):
+        # A function of its own: a cached trace of model.init would skip the interceptor.
         shapes = jax.eval_shape(lambda *args: model.init(*args), jax.random.key(0), images)
     # Every variable has its own stream: adding a layer leaves the others' numbers unchanged.
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
@@ -54,7 +55,7 @@ def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict
         if not compiled:
             zeros = jnp.zeros(images.shape, images.dtype)
             compiled = jax.tree.leaves(jax.jit(model.init)(jax.random.key(seed), zeros))
-        values.append(np.array(compiled[len(values)], np.float32))
+        values.append(np.array(compiled[len(values)]))
     return jax.tree_util.tree_unflatten(structure, values)
 
 

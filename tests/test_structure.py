@@ -26,7 +26,7 @@ IMPORTERS = {
     "tensorflow_datasets": {"train.data.tfds_source", "train.data.digits", "train.prepare"},
     "array_record": {"train.data.tfds_source", "train.prepare"},
     "grain": {"train.data.streaming"},
-    "cv2": {"flax_resnet.decoding", "train.data.images"},
+    "cv2": {"flax_resnet.decoding"},
     "PIL": {"flax_resnet.decoding", "flax_resnet.preprocessing", "train.data.images"},
     "tensorboardX": {"train.workdir.metrics_log"},
     "matplotlib": {"train.reporting.plots"},

@@ -12,35 +12,17 @@ PyTorch is not needed, and reading never runs code from a file. HDF5 files need 
 Hugging Face Hub needs huggingface_hub; both are in the extra ``pretrained``.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from flax_resnet.weights.hub import load_pretrained
+from flax_resnet.weights.loading import load_weights, read_weights
+from flax_resnet.weights.report import Report
+from flax_resnet.weights.saving import save_weights
+from flax_resnet.weights.tensors import WeightsError
 
-# Imported on first use, as in flax_resnet: importing JAX takes a second.
-_MODULES = {
-    "Report": "report",
-    "WeightsError": "tensors",
-    "load_pretrained": "hub",
-    "load_weights": "loading",
-    "read_weights": "loading",
-    "save_weights": "saving",
-}
-
-__all__ = sorted(_MODULES)
-
-if TYPE_CHECKING:
-    from flax_resnet.weights.hub import load_pretrained as load_pretrained
-    from flax_resnet.weights.loading import load_weights as load_weights
-    from flax_resnet.weights.loading import read_weights as read_weights
-    from flax_resnet.weights.report import Report as Report
-    from flax_resnet.weights.saving import save_weights as save_weights
-    from flax_resnet.weights.tensors import WeightsError as WeightsError
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = [
+    "Report",
+    "WeightsError",
+    "load_pretrained",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+]

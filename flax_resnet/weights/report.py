@@ -54,8 +54,8 @@ class Report:
         return "\n".join(lines + [f"  {note}" for note in (*self.notes, *self.doubts)])
 
 
-def first_names(names: Iterable[str], count: int = 3) -> str:
-    """Return the first ``count`` names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(truncate(name, 160) for name in names[:count]) + more
+def first_names(names: Iterable[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    first, rest = list(names)[:3], list(names)[3:]
+    more = f" and {len(rest)} more" if rest else ""
+    return ", ".join(truncate(name, 160) for name in first) + more

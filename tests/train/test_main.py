@@ -93,7 +93,7 @@ def test_console_output(run):
     assert "each epoch leaves out 29 images (2.0 %)" in out
     assert "compiling…" in out and "left\n" in out and "images/s" in out
     assert "0.1 after a warm-up of 16 steps, cosine" in out
-    assert "note: warm-up shortened from 110 to 16 steps, at most 25% of a run of 66" in out
+    assert "note: warm-up shortened from 110 to 16 steps, at most 25 % of a run of 66" in out
 
 
 def test_workdir_files(run):

@@ -2,9 +2,10 @@
 
 import io
 
-import cv2
 import numpy as np
 from PIL import Image
+
+from flax_resnet.decoding import cv2  # imported there, with a limit on pixels
 
 # Several threads each process an image of their own; OpenCV's threads would only compete.
 cv2.setNumThreads(0)

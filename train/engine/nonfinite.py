@@ -79,7 +79,7 @@ def write_report(experiment: Experiment, step: int, row: dict[str, Any]) -> None
         "saved_steps": run_files.saved_steps(experiment.workdir),
         "images": [{"record": record, "name": source.record_name(record)} for record in records],
     }
-    text = json.dumps(report, indent=1, ensure_ascii=False)
+    text = json.dumps(report, indent=1)
     with writing(REPORT):
         write_atomically(os.path.join(experiment.workdir, REPORT), text + "\n")
 

@@ -241,9 +241,9 @@ def schedule_points(
     return steps / experiment.intervals.steps_per_epoch, np.asarray(rates)
 
 
-def schedule_line(experiment: Experiment, width: int = 40) -> str:
+def schedule_line(experiment: Experiment) -> str:
     """Return the learning rates in one line: ``▁▅█▇▅▃▁ start 0.01, peak 0.1, end 0``."""
-    rates = schedule_points(experiment, width)[1]
+    rates = schedule_points(experiment, 40)[1]
     peak = rates.max() or 1.0
     bars = "".join(BARS[round(float(rate / peak) * (len(BARS) - 1))] for rate in rates)
     return f"{bars} start {rates[0]:.3g}, peak {rates.max():.3g}, end {rates[-1]:.3g}"

@@ -29,7 +29,7 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
     _, heat_map = evaluation_results.confusion_cells(metrics.confusion)
     if heat_map:
         part["heat_map"] = heat_map
-        del part["confusion"]  # megabytes for a thousand classes
+        part.pop("confusion", None)  # megabytes for a thousand classes
 
     def cells(indices: np.ndarray, images: np.ndarray) -> list[dict[str, str]]:
         captions = evaluation_results.prediction_captions(predictions, indices, names)

@@ -2,6 +2,7 @@
 
 import jax
 
+from train.config.keys import KEYS
 from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
 from train.engine.optim import schedules
@@ -46,7 +47,8 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
         console.info("smoke:   a smoke test; its accuracy is meaningless")
     has_batch_norm = bool(state.batch_stats)
     for warning in config_warnings(config, intervals, run.batch_sizes, has_batch_norm):
-        console.info(f"note: {warning}")
+        show = console.info if warning.startswith("note: ") else console.warn
+        show(warning)
     images, sessions = run.batch_sizes.batch_norm, run_files.read_sessions(run.workdir)
     before = sessions[-1].get("batch_norm_images", images) if sessions else images
     if has_batch_norm and state.step and before != images:
@@ -77,6 +79,7 @@ def config_warnings(
             * (config.grad_accum_steps > 1)
         )
     schedule, optimizer = config.schedule, config.optimizer
+    adam = optimizer.name in ("adam", "adamw", "lamb")
     milestones = schedule.milestone_epochs or schedule.milestone_steps
     ineffective = {  # keys with no or an unexpected effect
         f"schedule.milestone_epochs and milestone_steps have no effect on"
@@ -87,8 +90,15 @@ def config_warnings(
         and not config.init_from,
         f"freeze={config.freeze!r} without init_from keeps weights at their random"
         " initialization": config.freeze and not config.init_from,
+        f"optimizer.momentum has no effect on optimizer.name={optimizer.name!r}, which has b1": (
+            adam and optimizer.momentum != KEYS["optimizer.momentum"].default
+        ),
+        f"optimizer.b1, b2 and eps have no effect on optimizer.name={optimizer.name!r}": (
+            not adam
+            and any(optimizer[k] != KEYS[f"optimizer.{k}"].default for k in ("b1", "b2", "eps"))
+        ),
         f"optimizer.nesterov=True turns '{optimizer.name}' into its NAdam form (Dozat)": (
-            optimizer.nesterov and optimizer.name in ("adam", "adamw", "lamb")
+            optimizer.nesterov and adam
         ),
     }
     warnings += [text for text, applies in ineffective.items() if applies]

@@ -15,10 +15,9 @@ from train.runtime import compilation_cache, host
 from train.runtime.errors import RunError, UsageError, discard_output
 from train.runtime.signals import interruptible
 
-if TYPE_CHECKING:  # both import JAX, which takes a second
-    import ml_collections
-
-    from flax_resnet.runs import Run
+if TYPE_CHECKING:
+    from flax_resnet.runs import Run  # imports JAX, which takes a second
+    from train.runtime.config_dict import ConfigDict
 
 
 PROGRAM = "flax-resnet"  # the installed command, which train/runtime/entry_point.py runs
@@ -159,7 +158,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
     return others, overrides
 
 
-def resolve_workdir(flag: str | None, recipe: str, config: ml_collections.ConfigDict) -> str:
+def resolve_workdir(flag: str | None, recipe: str, config: ConfigDict) -> str:
     """Return ``--workdir`` or its default, ``runs/NAME`` with the name of the recipe's file.
 
     Raises:
@@ -172,7 +171,7 @@ def resolve_workdir(flag: str | None, recipe: str, config: ml_collections.Config
     return flag or os.path.join("runs", name)
 
 
-def configure_jax(config: ml_collections.ConfigDict) -> None:
+def configure_jax(config: ConfigDict) -> None:
     """Apply the keys for JAX and XLA. Call it before JAX initializes its devices."""
     if config.compilation_cache != "auto":
         compilation_cache.configure(config.compilation_cache)

@@ -11,6 +11,8 @@ import os
 import platform
 import re
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from train.runtime.errors import RunError, warn
@@ -19,6 +21,7 @@ from train.runtime.host import core_count, has_accelerator
 
 MAX_BYTES = 1 << 30
 _MAX_SIZE = "JAX_COMPILATION_CACHE_MAX_SIZE"
+_WRITE_SECONDS = 60  # that writing an entry takes at most
 MIN_SECONDS = 0.2  # programs that compile faster are not worth a file
 _FALSE = ("n", "no", "f", "false", "off", "0")  # as JAX reads its environment variables
 
@@ -58,8 +61,23 @@ def configure(choice: str = "auto") -> None:
     _set("jax_compilation_cache_dir", folder)
     if os.environ.get(_MAX_SIZE, str(MAX_BYTES)) == str(MAX_BYTES):  # not set by the user
         _set(_MAX_SIZE.lower(), MAX_BYTES if choice == "auto" else -1)
+        if choice == "auto":
+            _remove_incomplete(folder)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         _set("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
+
+
+def _remove_incomplete(folder: str) -> None:
+    """Remove entries that a killed process has not completed.
+
+    JAX writes an entry's time of access last, and does not write an entry that exists. With its
+    size limit, JAX 0.10 could never write again.
+    """
+    with contextlib.suppress(OSError):
+        for entry in Path(folder).glob("*-cache"):
+            complete = entry.with_name(entry.name.removesuffix("-cache") + "-atime").exists()
+            if not complete and time.time() - entry.stat().st_mtime > _WRITE_SECONDS:
+                entry.unlink()
 
 
 def disable_default() -> None:

@@ -28,6 +28,12 @@ def test_warnings_of_a_configuration_that_does_not_fit():
     config.schedule.milestone_epochs = ()
     config.sync_batch_norm = True
     assert warnings(num_devices=2) == []
+    config.optimizer.name, config.optimizer.momentum = "adamw", 0.8
+    assert warnings(2) == [
+        "optimizer.momentum has no effect on optimizer.name='adamw', which has b1"
+    ]
+    config.optimizer.name, config.optimizer.b2 = "sgd", 0.95
+    assert warnings(2) == ["optimizer.b1, b2 and eps have no effect on optimizer.name='sgd'"]
 
 
 def test_absurd_evaluation_loss_is_a_warning(capsys):

@@ -1,6 +1,7 @@
 """Tests of the directory of the compilation cache, and of training from it."""
 
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -124,3 +125,16 @@ def test_a_cache_that_jax_can_neither_read_nor_write_does_not_end_a_run(home, tr
     for action in ("reading", "writing"):
         assert f"Error {action} persistent compilation cache entry" in stderr
     assert not entries(home)
+
+
+def test_entries_of_killed_processes_are_removed(home, monkeypatch):
+    monkeypatch.setattr("train.runtime.compilation_cache._WRITE_SECONDS", 0)
+    compilation_cache.configure()
+    folder = Path(jax.config.jax_compilation_cache_dir)
+    folder.mkdir(parents=True)
+    for name in ("complete-cache", "complete-atime", "incomplete-cache"):
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (0, 0))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")  # as in the next process
+    compilation_cache.configure()
+    assert sorted(path.name for path in folder.iterdir()) == ["complete-atime", "complete-cache"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import optax
 
 from train.runtime.errors import UsageError
-from train.runtime.formatting import pluralize
+from train.runtime.formatting import format_percent, pluralize
 
 if TYPE_CHECKING:  # the optimizers need no ml_collections
     from train.runtime.config_dict import ConfigDict
@@ -149,8 +149,8 @@ def warnings(schedule: ConfigDict, steps_per_epoch: int, num_steps: int) -> list
     warmup = warmup_steps(schedule, steps_per_epoch, num_steps)
     if warmup < configured:
         messages.append(
-            f"warm-up shortened from {configured:,} to {pluralize(warmup, 'step')}, at most"
-            f" {schedule.max_warmup_fraction:.0%} of a run of {num_steps:,}"
+            f"note: warm-up shortened from {configured:,} to {pluralize(warmup, 'step')}, at most"
+            f" {format_percent(schedule.max_warmup_fraction, 0)} of a run of {num_steps:,}"
             " (schedule.max_warmup_fraction)"
         )
     if schedule.name == "step":

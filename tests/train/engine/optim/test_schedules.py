@@ -138,7 +138,7 @@ def test_warnings_of_a_schedule_that_does_not_fit_the_run():
 
     assert warnings(200, warmup_epochs=5.0) == []
     [warning] = warnings(40, warmup_epochs=5.0)
-    assert "shortened from 50 to 10 steps, at most 25% of a run of 40" in warning
+    assert "shortened from 50 to 10 steps, at most 25 % of a run of 40" in warning
     [warning] = warnings(1, warmup_epochs=5.0)
     assert "shortened from 50 to 0 steps, at most 25% of a run of 1" in warning
     assert warnings(5, name="step") == []
