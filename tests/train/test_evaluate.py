@@ -13,7 +13,9 @@ from PIL import Image
 from flax_resnet import load_run
 from train import evaluate
 from train.data.loader import DataLoader
+from train.loop import train
 from train.runtime.errors import RunError, UsageError
+from train.runtime.signals import StopRequest
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 
@@ -153,3 +155,14 @@ def test_invalid_arguments_are_rejected_before_evaluation(command, tmp_path):
     for flag in ("--output", "--predictions"):
         with pytest.raises(RunError, match=r"cannot write .*below.npz: '.*file' is not a folder"):
             command(flag, tmp_path / "file" / "below.npz")
+
+
+def test_more_than_a_thousand_outputs(command, digits_config, tmp_path):
+    digits_config.model.update(num_classes=1001, stage_sizes=(1,))
+    digits_config.num_steps = 1
+    train(digits_config, str(tmp_path), StopRequest())
+    result, _ = command(path=str(tmp_path))
+    assert result["examples"] == 360
+    [folder] = (tmp_path / "evaluation").iterdir()
+    assert "confusion" not in json.loads((folder / "evaluation.json").read_text())
+    assert "confusion matrix" in (tmp_path / "report.html").read_text()
