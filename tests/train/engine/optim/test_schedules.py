@@ -140,7 +140,7 @@ def test_warnings_of_a_schedule_that_does_not_fit_the_run():
     [warning] = warnings(40, warmup_epochs=5.0)
     assert "shortened from 50 to 10 steps, at most 25 % of a run of 40" in warning
     [warning] = warnings(1, warmup_epochs=5.0)
-    assert "shortened from 50 to 0 steps, at most 25% of a run of 1" in warning
+    assert "shortened from 50 to 0 steps, at most 25 % of a run of 1" in warning
     assert warnings(5, name="step") == []
     [warning] = warnings(30, name="step", milestone_epochs=(2.0, 9.0))
     assert "at step 90, but the run ends after 30" in warning
