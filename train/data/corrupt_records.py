@@ -4,9 +4,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
+from flax_resnet.text import one_line
 from train.data.reader import MAX_NAMED, CorruptRecord, Reader
 from train.runtime.files import append_line
-from train.runtime.formatting import one_line
 
 
 class CorruptRecords:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.text import one_line
 from train.data.source import DataSource
 from train.runtime.errors import RunError
-from train.runtime.formatting import one_line
 
 MAX_NAMED = 10  # corrupt records that messages name
 

@@ -11,19 +11,14 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.files import write_atomically
+from flax_resnet.text import one_line
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import curves, html_page, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
 from train.reporting.plots import Plots, draw_grid
 from train.runtime.files import writing
-from train.runtime.formatting import (
-    MAX_CAPTION,
-    format_percent,
-    one_line,
-    pluralize,
-    truncate,
-)
+from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize, truncate
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 

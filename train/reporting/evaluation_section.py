@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet.text import one_line
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
 from train.reporting.classification_metrics import ReliabilityBin
-from train.runtime.formatting import format_percent, one_line
+from train.runtime.formatting import format_percent
 
 NUM_EXPLAINED = 8  # images with Grad-CAM maps, half of them mistakes if there are enough
 PIXELATED_BELOW = 64  # pixels; smaller images are enlarged without smoothing

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flax_resnet.text import one_line
 from train.data.images import encode_jpeg, encode_png, resize_area
 from train.reporting.curves import Panel
 from train.reporting.svg import DARK, LIGHT, STYLE, figure
-from train.runtime.formatting import one_line
 
 MAX_SIDE = 160  # of images, in pixels
 

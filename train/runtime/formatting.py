@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-# Characters that end a line, move the cursor or change the direction of the text after them.
-_CONTROLS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-)
+from flax_resnet.text import one_line
 
 MAX_CAPTION = 40  # characters of a class name above an image
-
-
-def one_line(text: str) -> str:
-    r"""Return the text with control characters escaped as in Python, such as ``\n``.
-
-    Names of classes and files may contain any character.
-    """
-    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def truncate(text: str, max_length: int) -> str:

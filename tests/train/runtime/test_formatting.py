@@ -18,16 +18,9 @@ from train.runtime.formatting import (
     format_count,
     format_duration,
     join_names,
-    one_line,
     pluralize,
     truncate,
 )
-
-
-def test_one_line_escapes_control_characters():
-    assert one_line("a\nb\r\x1b[2J\x9b\u2028\u202e") == r"a\nb\r\x1b[2J\x9b\u2028\u202e"
-    printable = "é ü 狗\u3000\u00a0👩\u200d🔬 \\n"
-    assert one_line(printable) == printable
 
 
 def test_truncate_marks_the_cut_with_an_ellipsis():
