@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
+from tests.train.test_main import final_state
 from tests.train.workdir.test_checkpoints import flip
 from train import loop
 from train.data.augment.mixup import Targets
@@ -61,6 +62,50 @@ def test_saves_by_steps_and_by_minutes(small, tmp_path):
     small.checkpoint.every_steps, small.checkpoint.every_minutes = 0, 1e-9
     loop.train(small, str(tmp_path / "minutes"), StopRequest())
     assert saved_steps(tmp_path / "minutes") == [1, 2, 3, 4]
+
+
+def test_an_extended_run_is_bit_identical_to_one_of_full_length(small, tmp_path):
+    small.schedule.update(name="step", warmup_steps=1, milestone_steps=(2, 5), gamma=0.5)
+    small.ema.decay, small.augment.mixup, small.model.drop_path = 0.9, 0.2, 0.1
+    for steps, workdir in ((4, "extended"), (7, "extended"), (7, "full")):
+        small.num_steps = steps
+        result = loop.train(small, str(tmp_path / workdir), StopRequest())
+        assert result["step"] == steps
+    full, extended = (final_state(tmp_path / workdir) for workdir in ("full", "extended"))
+    assert full[".step"] == 7 and full.keys() == extended.keys()
+    assert [key for key in full if not np.array_equal(full[key], extended[key])] == []
+    evaluated = [row for row in rows(tmp_path / "extended") if "eval/loss" in row]
+    assert [row["step"] for row in evaluated] == [2, 4, 6, 7]
+    assert evaluated[-1]["eval/loss"] == rows(tmp_path / "full")[-1]["eval/loss"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "keys", "reason"),
+    [
+        (8, {"name": "cosine"}, "learning rates would have been others"),
+        (8, {"name": "step"}, "learning rates would have been others"),  # at fractions of the run
+        (8, {"name": "constant", "warmup_steps": 9}, "learning rates would have been others"),
+        (3, {"name": "constant"}, "it is saved after 4 already"),
+    ],
+)
+def test_a_run_whose_length_would_change_its_steps_is_not_extended(
+    small, tmp_path, monkeypatch, steps, keys, reason
+):
+    small.schedule.update(keys)
+    workdir = tmp_path / "run"
+    run_files.create(str(workdir), small)
+    os.makedirs(workdir / "checkpoints" / "4")
+    small.num_steps = steps
+    monkeypatch.setattr(environment, "_program", lambda: ["python", "-m", "train.main"])
+    old = ["--config", "a b", "--workdir", "run", "--config.init_from", "x", "--config.seed=0"]
+    monkeypatch.setattr("sys.argv", ["main.py", *old])
+    with pytest.raises(UsageError, match=reason) as error:
+        build_experiment(small, str(workdir))
+    assert f"holds a run of 4 steps, which cannot become one of {steps}:" in str(error.value)
+    assert str(error.value).endswith(
+        "python -m train.main --config 'a b' --config.seed=0"
+        f" --workdir={workdir}_2 --config.init_from={workdir}"
+    )
 
 
 def test_each_start_is_recorded_with_its_environment(small, tmp_path):

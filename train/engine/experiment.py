@@ -24,7 +24,7 @@ from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
 from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
-from train.engine.optim.schedules import make_schedule
+from train.engine.optim.schedules import make_schedule, same_rates
 from train.engine.pretrained import initial_variables
 from train.engine.step import AXIS, StepConfig
 from train.runtime import distributed
@@ -126,6 +126,8 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
         len(train_loader), batch_sizes.train, config.seed, config.augment.repeated_aug
     )
     intervals = make_intervals(config, sampler)
+    if resumes:
+        check_length(config, workdir, intervals)
     class_names = train_loader.source.class_names
     model = make_model(config, len(class_names))
     step_config = make_step_config(config, model, intervals.steps_per_epoch, intervals.num_steps)
@@ -147,6 +149,29 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
         step_config=step_config,
         resumes=resumes,
         variables=variables,
+    )
+
+
+def check_length(config: ConfigDict, workdir: str, intervals: Intervals) -> None:
+    """Raise UsageError if a run of this length would not have trained the saved steps alike."""
+    trained = run_files.read_config(workdir)
+    before, now = make_intervals(trained, intervals.sampler).num_steps, intervals.num_steps
+    saved = run_files.saved_steps(workdir)[-1]
+    if now < saved:
+        reason = f"it is saved after {saved:,} already"
+    elif now != before and not same_rates(
+        config.schedule, intervals.steps_per_epoch, (before, now), saved
+    ):
+        reason = (
+            "with that length its learning rates would have been others from the start"
+            f" (schedule.name={config.schedule.name!r})"
+        )
+    else:
+        return
+    raise UsageError(
+        f"{workdir!r} holds a run of {before:,} steps, which cannot become one of {now:,}:"
+        f" {reason}. Use the same configuration to resume it, or"
+        f" {run_files.advise_new_run(workdir)}"
     )
 
 

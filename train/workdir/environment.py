@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,35 @@ def describe() -> dict[str, Any]:
 
 def command() -> str | None:
     """Return this project's command line as shell text, or None if none is running."""
+    program = _program()
+    return shlex.join([*program, *sys.argv[1:]]) if program else None
+
+
+def command_with(flags: Mapping[str, str]) -> str:
+    """Return this command line with other values of some flags; only these if none is running.
+
+    Args:
+      flags: values by flag, such as ``{"--workdir": "runs/new"}``.
+    """
+    program, arguments = _program(), []
+    remaining = iter(sys.argv[1:] if program else ())
+    for argument in remaining:
+        name, equals, _ = argument.partition("=")
+        if name not in flags:
+            arguments.append(argument)
+        elif not equals:
+            next(remaining, None)  # its value
+    return shlex.join([*program, *arguments, *(f"{name}={flags[name]}" for name in flags)])
+
+
+def _program() -> list[str]:
+    """Return the words that start this command, without arguments; none if it is no command."""
     if sys.argv[0].startswith(f"{PROGRAM} "):
-        return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+        return sys.argv[0].split()
     main = getattr(sys.modules["__main__"], "__spec__", None)
     if main is None or not main.name.startswith("train."):
-        return None
-    module = main.name.removesuffix(".__main__")  # of a command that is a package
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+        return []
+    return ["python", "-m", main.name.removesuffix(".__main__")]  # of a command that is a package
 
 
 def git() -> dict[str, Any] | None:

@@ -31,11 +31,14 @@ SESSIONS = "sessions.jsonl"
 _SESSION_KEYS = {
     *("time", "step", "versions", "devices", "device_kind", "platform", "processes", "xla_flags")
 }
+_LENGTH_KEYS = ("num_epochs", "num_steps")
 _VISIBLE_SECONDS = 30  # time that network file systems may take to show a new file
 
 
 def check(path: str, config: ConfigDict) -> bool:
     """Check that ``config`` may be trained in the folder, without changing anything.
+
+    Whether the run may have another length depends on its schedule and is not checked here.
 
     Returns:
       Whether the folder has checkpoints, so that the run is resumed.
@@ -47,13 +50,25 @@ def check(path: str, config: ConfigDict) -> bool:
     check_writable(path, f"the workdir {path!r}")
     if not saved_steps(path):
         return False
-    if different := loading.differences(read_config(path), config):
-        keys = "; ".join(f"{key} was {old!r}, is now {new!r}" for key, old, new in different)
+    different = loading.differences(read_config(path), config)
+    names = {name for name, _, _ in different}
+    if names - {*_LENGTH_KEYS}:
+        keys = "; ".join(f"{name} was {old!r}, is now {new!r}" for name, old, new in different)
+        other_weights = any(name.startswith(("model.", "init_")) for name in names)
         raise UsageError(
             f"{path!r} holds a run with another configuration: {keys}. Use the same configuration"
-            " to resume it, or another --workdir"
+            f" to resume it, or {'another --workdir' if other_weights else advise_new_run(path)}"
         )
     return True
+
+
+def advise_new_run(path: str) -> str:
+    """Return how to train the weights of the run in ``path`` further, with the whole command."""
+    number = 2
+    while os.path.exists(new := f"{path.rstrip('/')}_{number}"):
+        number += 1
+    command = environment.command_with({"--workdir": new, "--config.init_from": path})
+    return f"train its weights further in a new run: {command}"
 
 
 @contextlib.contextmanager

@@ -126,6 +126,22 @@ def step_boundaries(schedule: ConfigDict, steps_per_epoch: int, num_steps: int) 
     return [step for step in steps if 0 < step < num_steps]
 
 
+def same_rates(
+    schedule: ConfigDict, steps_per_epoch: int, lengths: Sequence[int], num_steps: int
+) -> bool:
+    """Return whether runs of all ``lengths`` have the same rates in their first ``num_steps``."""
+    if schedule.name not in ("constant", "step"):
+        return False
+    rates = set()
+    for length in lengths:
+        boundaries: list[int] = []
+        if schedule.name == "step":
+            boundaries = step_boundaries(schedule, steps_per_epoch, length)
+        early = tuple(boundary for boundary in boundaries if boundary < num_steps)
+        rates.add((warmup_steps(schedule, steps_per_epoch, length), early))
+    return len(rates) == 1
+
+
 def describe(schedule: ConfigDict, steps_per_epoch: int, num_steps: int, batch_size: int) -> str:
     """Return a sentence about the peak learning rate, the warm-up and the schedule."""
     text = f"{schedule.learning_rate:.4g}"
