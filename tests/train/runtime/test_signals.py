@@ -78,6 +78,8 @@ def test_an_interrupt_ends_a_call_that_does_not_return_to_python(interrupt):
 
 def test_a_missing_permission_is_reported_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    import absl.logging  # noqa: F401 (that user may not read the folder of the libraries)
+
     (tmp_path / "closed").mkdir(mode=0)
     with unprivileged(tmp_path), pytest.raises(SystemExit) as ended:
         run_command(lambda: os.listdir("closed"))
