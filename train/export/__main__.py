@@ -1,7 +1,5 @@
 """Command: ``python -m train.export --workdir DIR --format FORMAT --output FILE``."""
 
-from __future__ import annotations
-
 import logging
 import os
 

@@ -1,7 +1,5 @@
 """Export of a run's network, verified in a separate process before the file is published."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

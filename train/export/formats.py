@@ -1,7 +1,5 @@
 """Writers of the export formats."""
 
-from __future__ import annotations
-
 import json
 import os
 from functools import partial

@@ -1,7 +1,5 @@
 """Code that loads an exported file, for the model card and for the verification."""
 
-from __future__ import annotations
-
 import dataclasses
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The model card of an exported network, in Markdown."""
 
-from __future__ import annotations
-
 import html
 import os
 import re

@@ -1,7 +1,5 @@
 """Command: ``python -m train.plan --config FILE [--workdir DIR] [--output DIR]``."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -4,8 +4,6 @@ Data, compiled step, evaluation and checkpoints are those of the run; the traine
 discarded.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import time

@@ -1,7 +1,5 @@
 """Estimate of a run's memory and time, and of everything that would fail, before it starts."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

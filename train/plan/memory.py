@@ -1,7 +1,5 @@
 """Available memory, and memory usage of a process and of a compiled step, in bytes."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import sys

@@ -1,7 +1,5 @@
 """Command: ``python -m train.prepare --dataset NAME [--data_dir DIR] [--manual_dir DIR]``."""
 
-from __future__ import annotations
-
 import os
 import warnings
 

@@ -1,7 +1,5 @@
 """Checks of archives that must be downloaded by hand: presence, size and type."""
 
-from __future__ import annotations
-
 import glob
 import os
 import tarfile

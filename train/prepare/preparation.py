@@ -1,7 +1,5 @@
 """Preparation of TFDS data sets, the only part that requires TensorFlow."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import logging

@@ -1,7 +1,5 @@
 """Copies of data sets with larger images resized, so that they decode faster."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """Building a data set in a temporary directory and publishing it once it is complete."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import os

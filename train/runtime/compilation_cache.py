@@ -3,8 +3,6 @@
 Loaded programs are the stored machine code, so results are bit-identical.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -5,8 +5,6 @@ and prints. All processes execute the same steps at the same time, so a decision
 them made would leave the others waiting.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import contextlib

@@ -3,8 +3,6 @@
 Modules are imported by name and only when they run, so that ``flax-resnet --help`` is instant.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """Write errors, file locks and sizes, independent of what the files hold."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """Text for terminals, plots and reports: names, counts, sizes and durations."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from flax_resnet.text import one_line

@@ -1,7 +1,5 @@
 """This machine: cores, accelerators, memory allocator, XLA's flags and network ports."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import importlib.metadata
