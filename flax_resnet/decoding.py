@@ -15,7 +15,12 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: E402
 
+from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
+
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+_PILLOW = {"PNM": ("PPM",)}  # Pillow's names, where they differ
 
 
 class ImageDecodeError(ValueError):
@@ -34,9 +39,14 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
         ``MAX_PIXELS`` or more pixels than their length can encode.
     """
     pixels = None
-    if encoded.startswith(PNG):
+    kind = detect_format(encoded)
+    if kind is None:  # no library gets to see it
+        raise ImageDecodeError(
+            f"{len(encoded):,} bytes are not a readable image: {describe_format(encoded)}"
+        )
+    if kind == "PNG":
         _check_png(encoded)
-    if encoded:
+    if kind not in ("AVIF", "JPEG2000"):
         try:
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:  # too many pixels; Pillow reports how many
@@ -44,7 +54,7 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     if pixels is not None:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     try:
-        return _decode_with_pillow(encoded)
+        return _decode_with_pillow(encoded, kind)
     except Exception as error:  # Pillow raises many types
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else str(error) or type(error).__name__
@@ -89,9 +99,9 @@ def _check_png(encoded: bytes) -> None:
         raise ImageDecodeError(f"{len(encoded):,} bytes of PNG are truncated or corrupt")
 
 
-def _decode_with_pillow(encoded: bytes) -> np.ndarray:
+def _decode_with_pillow(encoded: bytes, kind: str) -> np.ndarray:
     """Decode formats that OpenCV does not support, or raise an error with the reason."""
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded), formats=_PILLOW.get(kind, (kind,))) as image:
         pixels = image.width * image.height
         # Even an image of one color needs a byte for several hundred pixels.
         if pixels > MAX_PIXELS or pixels > max(4_000_000, 1000 * len(encoded)):

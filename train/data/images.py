@@ -35,9 +35,9 @@ def read_header(encoded: bytes) -> tuple[str | None, str, int, int]:
     """Return Pillow's format and mode, such as ``"JPEG", "RGB"``, and width and height.
 
     Raises:
-      Exception: of many kinds, if the bytes are not an image.
+      Exception: of many kinds, if the bytes are not a JPEG.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as image:
         return image.format, image.mode, *image.size
 
 
