@@ -10,8 +10,10 @@ import collections
 import contextlib
 import ctypes
 import errno
+import functools
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -31,15 +33,7 @@ HEARTBEAT_SECONDS = 60  # until a lost process is noticed; most are noticed imme
 PORT_SECONDS = 3  # to wait for a port in use: process 0 of an earlier run exits last
 _QUIET_SECONDS = 2  # before a line reports that this process waits
 # Parts of JAX's error messages when another process is the cause.
-_PEER_ERRORS = (
-    "Gloo",
-    "NCCL",
-    "UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "ABORTED",
-    "heartbeat",
-    "onnect",
-)
+_PEER_ERRORS = "Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat|[Cc]onnect"
 
 # Kept here, since a call of JAX would initialize its devices.
 _connected = False
@@ -139,6 +133,8 @@ def connect(flags: argparse.Namespace) -> None:
         }
         if flags.process_id == 0:
             _check_port(flags.coordinator)
+        if loopback:
+            _exchange_only_at(_split_address(flags.coordinator)[0])
     if has_accelerator():
         compilation_cache.disable_default()
     import jax
@@ -168,6 +164,16 @@ def connect(flags: argparse.Namespace) -> None:
     if flags.coordinator is not None:
         assert_equal("--num_processes", flags.num_processes)
     _check_device_counts(jax.devices())
+
+
+def _exchange_only_at(host: str) -> None:
+    """Make the connections between devices use a loopback address, not that of the host's name."""
+    from jax._src.lib import _jax  # JAX has no option for it
+
+    _jax.make_gloo_tcp_collectives = functools.partial(
+        _jax.make_gloo_tcp_collectives, hostname=host
+    )
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
 
 
 def _check_port(address: str) -> None:
@@ -209,15 +215,14 @@ def _describe_missing(flags: argparse.Namespace) -> str:
     """Return which processes this one waits for, as far as it can know."""
     if flags.coordinator is None:
         return "the other processes of the launcher"
-    place, last = f"at {flags.coordinator}", flags.num_processes - 1
     if flags.process_id == 0:
-        return f"{'process 1' if last == 1 else f'one or more of processes 1 to {last}'} {place}"
+        return f"other processes at {flags.coordinator}"
+    reason: Any = "the port is open; does it belong to another program?"
     try:
         socket.create_connection(_split_address(flags.coordinator), timeout=5).close()
     except OSError as error:
-        return f"process 0 {place} ({error.strerror or error})"
-    others = "process 0" if last == 1 else "the other processes"
-    return f"{others} {place} (the port is open; does it belong to another program?)"
+        reason = error.strerror or error
+    return f"process 0 or others at {flags.coordinator} ({reason})"
 
 
 def _check_device_counts(devices: Sequence[Any]) -> None:
@@ -323,9 +328,9 @@ def run_collectively(command: Callable[[], int]) -> int:
         _exit("error: interrupted", status=130)
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())
-        if any(word in reason for word in _PEER_ERRORS):
-            _exit(f"error: {_lost_message()} ({reason[:200]})")
-        _exit(f"error: process {_describe_self()} cannot continue: {reason[:400]}")
+        is_lost = re.search(_PEER_ERRORS, reason)
+        text = _lost_message() if is_lost else f"process {_describe_self()} cannot continue"
+        _exit(f"error: {text} ({reason[:400]})")
     except BaseException:
         traceback.print_exc()
         _exit(f"error: process {_describe_self()} ended with an unexpected error")

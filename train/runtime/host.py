@@ -12,6 +12,11 @@ import sys
 # Parameters of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
+_LOOPBACK_NAMES = {
+    *("localhost", "localhost.localdomain", "localhost4", "localhost6"),
+    *("ip6-localhost", "ip6-loopback"),
+}
+
 _DETERMINISTIC = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_exclude_nondeterministic_ops=true")
 
 
@@ -63,11 +68,18 @@ def use_deterministic_ops() -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach the host name or address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
+    """Return whether the address, or name of the loopback interface, is of this machine only.
+
+    The machine's own name is not, though some systems map it to 127.0.1.1.
+    """
+    name = host.lower().removesuffix(".")
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
+        return True
+    try:  # also 127.1 and 2130706433, which connect() accepts
+        [(*_, address), *_] = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except OSError:
         return False
+    return ipaddress.ip_address(address[0].removeprefix("::ffff:")).is_loopback
 
 
 def bind_error(host: str | None, port: int) -> OSError | None:

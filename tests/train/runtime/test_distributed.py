@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -237,15 +238,16 @@ class Peers:
 
     def start(self, address, count, process, seconds=60):
         script = (
-            "import argparse, sys, time\n"
+            "import argparse, signal\n"
             "from train.runtime import cli, distributed, signals\n"
             f"distributed.CONNECT_SECONDS, distributed.HEARTBEAT_SECONDS = {seconds}, 10\n"
             "distributed._QUIET_SECONDS = distributed.PORT_SECONDS = 0.5\n"
             f"flags = dict(coordinator={address!r}, num_processes={count}, process_id={process})\n"
             "def main():\n"
             "    distributed.connect(argparse.Namespace(**flags))\n"
+            "    signal.signal(signal.SIGUSR1, lambda *_: None)\n"
             "    print('ready', flush=True)\n"
-            "    time.sleep(200)\n"
+            "    return distributed.run_collectively(lambda: signal.pause() or 0)\n"
             "cli.run_command(main)\n"
         )
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
@@ -283,13 +285,12 @@ def test_missing_processes_are_reported_after_the_timeout(peers):
     zero, two = (peers.start(address, 3, process, seconds=6) for process in (0, 2))
     other = f"localhost:{free_port()}"
     one = peers.start(other, 2, 1, seconds=4)
-    expected = (
-        f"error: timed out after 6 s waiting for one or more of processes 1 to 2 at {address}"
-    )
+    expected = f"error: timed out after 6 s waiting for other processes at {address}"
     assert error_line(zero) == expected
     assert "timed out after 6 s waiting for" in error_line(two)
     assert error_line(one) == (
-        f"error: timed out after 4 s waiting for process 0 at {other} (Connection refused)"
+        f"error: timed out after 4 s waiting for process 0 or others at {other}"
+        " (Connection refused)"
     )
 
 
@@ -306,7 +307,7 @@ def test_a_port_of_another_program_ends_all_processes_with_a_message(peers):
 def test_a_signal_ends_a_process_that_waits(peers, number):
     address = f"localhost:{free_port()}"
     process = peers.start(address, 3, 0)
-    waiting = f"waiting up to 60 s for one or more of processes 1 to 2 at {address}\n"
+    waiting = f"waiting up to 60 s for other processes at {address}\n"
     assert process.stderr.readline() == waiting
     process.send_signal(number)
     [(status, _, stderr)] = ended([process], seconds=20)
@@ -332,7 +333,7 @@ def test_different_numbers_of_processes_are_reported(peers):
     address = f"localhost:{free_port()}"
     zero, two = peers.start(address, 2, 0, seconds=20), peers.start(address, 3, 2)
     assert "--num_processes the same in all" in error_line(two)
-    assert "timed out after 20 s waiting for process 1" in error_line(zero)
+    assert "timed out after 20 s waiting for other processes" in error_line(zero)
 
 
 def test_a_second_start_of_process_0_leaves_the_run_alone(peers):
@@ -355,19 +356,72 @@ def test_an_idle_process_exits_when_another_is_lost(peers):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_loopback_coordinator_listens_only_there(peers):
-    port = free_port()
-    run = [peers.start(f"localhost:{port}", 2, process) for process in (0, 1)]
-    assert all(peers.connected(process) for process in run)
-    listening = set()
+def listening(processes):
+    """Return ``(address, port)`` of all TCP sockets at which processes listen."""
+    inodes = {
+        os.readlink(file)
+        for process in processes
+        for file in Path(f"/proc/{process.pid}/fd").iterdir()
+        if file.is_symlink()
+    }
+    found = set()
     for family, file in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
         for line in Path("/proc/net", file).read_text().splitlines()[1:]:
-            address, number = line.split()[1].split(":")
-            if int(number, 16) == port and line.split()[3] == "0A":
+            columns = line.split()
+            if columns[3] == "0A" and f"socket:[{columns[9]}]" in inodes:
+                address, port = columns[1].split(":")
                 words = bytes.fromhex(address)
                 packed = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
-                listening.add(socket.inet_ntop(family, packed))
-    assert listening and listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+                name = socket.inet_ntop(family, packed).removeprefix("::ffff:")
+                found.add((name, int(port, 16)))
+    return found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("LOCALHOST", {"127.0.0.1", "::1"}),
+        ("127.0.0.2", {"127.0.0.2"}),
+        ("[::1]", {"::1"}),
+    ],
+)
+def test_a_loopback_coordinator_listens_only_there(peers, host, addresses):
+    """Also for collectives, where JAX would listen at the address of the machine's name."""
+    address = f"{host}:{free_port()}"
+    run = [peers.start(address, 2, process) for process in (0, 1)]
+    assert all(peers.connected(process) for process in run)
+    sockets = listening(run)
+    assert len(sockets) >= 3 and {name for name, _ in sockets} <= addresses
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_foreign_connections_do_not_end_a_run(peers):
+    """Idle ones, a port scan, HTTP and garbage, while the processes connect and later."""
+    port, foreign = free_port(), []
+    run = [peers.start(f"localhost:{port}", 2, 0)]
+
+    def disturb(ports):
+        for number in ports:
+            for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 999, *[b""] * 50):
+                foreign.append(socket.create_connection(("localhost", number), timeout=5))
+                foreign[-1].sendall(data)
+            socket.create_connection(("localhost", number), timeout=5).close()
+
+    wait_until(run[0], lambda: listening(run))
+    disturb([port])
+    run.append(peers.start(f"localhost:{port}", 2, 1))
+    assert all(peers.connected(process) for process in run)
+    ports = {number for _, number in listening(run)}
+    assert len(ports) == 3
+    disturb(ports)
+    time.sleep(1)
+    assert [process.poll() for process in run] == [None, None]
+    for process in run:
+        process.send_signal(signal.SIGUSR1)
+    assert [status for status, _, _ in ended(run)] == [0, 0]
+    for connection in foreign:
+        connection.close()
 
 
 # Without other processes ----------------------------------------------------------------------
