@@ -16,6 +16,7 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: E402
 
 from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
+from flax_resnet.text import OneLineError, error_reason  # noqa: E402
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -23,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 _PILLOW = {"PNM": ("PPM",)}  # Pillow's names, where they differ
 
 
-class ImageDecodeError(ValueError):
+class ImageDecodeError(OneLineError):
     """The bytes are not a readable image; the message gives the reason."""
 
 
@@ -57,7 +58,7 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
         return _decode_with_pillow(encoded, kind)
     except Exception as error:  # Pillow raises many types
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "unknown format" if unknown else str(error) or type(error).__name__
+        reason = "unknown format" if unknown else error_reason(error)
         raise ImageDecodeError(
             f"{len(encoded):,} bytes are not a readable image: {reason}"
         ) from error

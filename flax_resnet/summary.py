@@ -3,7 +3,6 @@
 python -m flax_resnet.summary resnet101 --image-size 224
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet.program import program
+from flax_resnet.program import OneLineParser, print_any_text, program
 from flax_resnet.resnet import STEMS, ResNet
 from flax_resnet.variants import create_model
 
@@ -141,7 +140,7 @@ def _describe(model: ResNet, stage: str, params) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of the network given on the command line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=program("summary"),
         description="Print the stages, parameters and multiply-adds of a network.",
     )
@@ -157,4 +156,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    print_any_text()
     main()

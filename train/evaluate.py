@@ -5,7 +5,7 @@ import os
 
 from train.runtime import distributed
 from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
-from train.runtime.errors import RunError, UsageError, warn
+from train.runtime.errors import RunError, UsageError, print_line, warn
 from train.runtime.files import check_writable, writing
 
 
@@ -75,7 +75,7 @@ def report(flags: argparse.Namespace, evaluated) -> None:
     if flags.predictions is not None:
         source = evaluated.loader.source
         predictions.write_predictions(flags.predictions, evaluated.predictions, source)
-        print(f"predictions  {flags.predictions}")
+        print_line(f"predictions  {flags.predictions}")
     folder = flags.output or evaluation_results.default_folder(flags.workdir, evaluated)
     report_file = os.path.join(flags.output or flags.workdir, run_report.FILE)
     try:
@@ -90,8 +90,8 @@ def report(flags: argparse.Namespace, evaluated) -> None:
             raise
         warn(f"{error}; choose another folder with --output")  # of a read-only workdir
         return
-    print(f"written      {os.path.join(folder, '')} {' '.join(written)}")
-    print(f"report       {report_file}")
+    print_line(f"written      {os.path.join(folder, '')} {' '.join(written)}")
+    print_line(f"report       {report_file}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from flax_resnet.text import truncate
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import example_keys
 from train.data.corrupt_records import CorruptRecords
@@ -33,7 +34,7 @@ from train.reporting.run_report import LiveReport
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
-from train.runtime.formatting import MAX_CAPTION, format_percent, truncate
+from train.runtime.formatting import MAX_CAPTION, format_percent
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import run_files

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tqdm
 
-from flax_resnet.text import one_line
+from flax_resnet.text import one_line, truncate
 from train.runtime.cli import (
     Parser,
     add_checkpoint_flags,
@@ -23,7 +23,7 @@ from train.runtime.cli import (
 )
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
-from train.runtime.formatting import format_percent, pluralize, truncate
+from train.runtime.formatting import format_percent, pluralize
 
 if TYPE_CHECKING:  # importing JAX takes a second
     import numpy as np

@@ -6,6 +6,7 @@ import numpy as np
 
 from train.config import loading
 from train.runtime.cli import Parser, add_config_flag, run_command, split_overrides
+from train.runtime.errors import print_line
 
 
 def main() -> int:
@@ -27,9 +28,9 @@ def main() -> int:
     config.dataset.data_dir = data_dir(config.dataset)
     config.loader.cache_on_device = "never"
     loader = DataLoader(config, config.dataset.train_split, training=False)
-    loader.load(CorruptRecords(warn=lambda text: print(f"warning: {text}", flush=True)))
+    loader.load(CorruptRecords(warn=lambda text: print_line(f"warning: {text}")))
     count, mean, std = channel_statistics(loader)
-    print(f"# {count:,} images of {loader.source.name} {loader.source.split}")
+    print_line(f"# {count:,} images of {loader.source.name} {loader.source.split}")
     for name, values in (("mean", mean), ("std", std)):
         print(f"config.dataset.{name} = ({', '.join(f'{value:.4f}' for value in values)})")
     return 0

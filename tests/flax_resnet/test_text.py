@@ -3,7 +3,7 @@
 import sys
 import unicodedata
 
-from flax_resnet.text import one_line
+from flax_resnet.text import one_line, truncate
 
 
 def test_one_line_escapes_every_character_that_could_change_other_text():
@@ -26,3 +26,8 @@ def test_one_line_result_is_its_own_source_text():
 
 def test_one_line_takes_names_of_files_that_are_not_utf8():
     assert one_line(b"caf\xe9".decode("utf-8", "surrogateescape")) == r"caf\udce9"
+
+
+def test_truncate_marks_the_cut_with_an_ellipsis():
+    assert truncate("a dog", 5) == "a dog" and truncate("a big dog", 6) == "a big…"
+    assert truncate("a\nbc", 5) == r"a\nbc"

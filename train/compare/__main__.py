@@ -1,10 +1,9 @@
 """Compare runs: python -m train.compare RUN… [--output FILE]."""
 
 import os
-import sys
 
 from train.runtime.cli import Parser, run_command
-from train.runtime.errors import RunError, UsageError, warn
+from train.runtime.errors import RunError, UsageError, print_error, print_line, warn
 
 
 def main() -> int:
@@ -35,7 +34,7 @@ def compare(paths: list[str], output: str) -> int:
         try:
             runs.append(comparison.read(path))
         except RunError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             status = 1
     if not runs:
         raise RunError("none of these runs can be compared")
@@ -46,7 +45,7 @@ def compare(paths: list[str], output: str) -> int:
             warn(f"{run.path!r} {run.remark}")
     print(comparison.as_text(runs))
     comparison.write(output, runs)
-    print(f"written      {output}")
+    print_line(f"written      {output}")
     return status
 
 

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from flax_resnet.files import write_atomically
+from flax_resnet.text import one_line
 from train.config.access import flatten
 from train.config.keys import KEYS
 from train.reporting import curves, html_page
@@ -177,7 +178,7 @@ def as_text(runs: Sequence[RunSummary]) -> str:
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, *rows]
+    lines = [[one_line(cell) for cell in line] for line in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_value, is_a, unknown_key
 from train.config.keys import KEYS
@@ -207,7 +208,7 @@ def _similar_files(path: str) -> str:
 def _recipe_error(path: str, error: BaseException) -> str:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     line = f", line {lines[-1]}" if lines else ""
-    text = " ".join(str(error).split())
+    text = error_reason(error, 1000)
     name = re.match(r"\W*(\w+)\W", text)
     if isinstance(error, AttributeError) and name and "Did you mean" in text:
         return f"{path}{line}: {unknown_key(name[1])}"  # ConfigDict's wording of a wrong key

@@ -28,7 +28,7 @@ from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import UsageError
+from train.runtime.errors import UsageError, print_line
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.run_files import check_data, read_config
@@ -219,7 +219,7 @@ def evaluate_run(
 
     def warn(text: str) -> None:
         process = "" if distributed.is_primary() else f" of process {distributed.process_index()}"
-        print(f"warning{process}: {text}", file=sys.stderr, flush=True)
+        print_line(f"warning{process}: {text}", sys.stderr)
 
     with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn)

@@ -10,6 +10,7 @@ from train.runtime.cli import (
     parse_step,
     run_command,
 )
+from train.runtime.errors import print_line
 
 FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
 
@@ -41,7 +42,7 @@ def main() -> int:
     check_output(flags.format, flags.output)
     run = load_trained_run(flags.workdir, step, flags.weights, batch_size=8)
     for line in export(run, flags.format, flags.output):
-        print(line, flush=True)
+        print_line(line)
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from flax_resnet import create_model
 from flax_resnet.resnet import ResNet
 from flax_resnet.runs import Run
+from flax_resnet.text import truncate
 from train.export.formats import matches_transformers
 
 _TORCHVISION = (
@@ -90,7 +91,7 @@ def _import_error(imports: Sequence[str]) -> str:
     process = subprocess.run(command, capture_output=True, text=True)
     if not process.returncode:
         return ""
-    return (process.stderr.strip().splitlines() or ["no error message"])[-1]
+    return truncate((process.stderr.strip().splitlines() or ["no error message"])[-1], 300)
 
 
 def changed_fields(model: ResNet, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from train.runtime.cli import (
     run_command,
     split_overrides,
 )
+from train.runtime.errors import print_error
 
 
 def main() -> int:
@@ -39,7 +40,7 @@ def main() -> int:
 
     result = plan(config, workdir, os.path.abspath(output))
     for problem in result["problems"]:
-        print(f"error: would fail: {problem}", file=sys.stderr, flush=True)
+        print_error(f"would fail: {problem}")
     print(json.dumps(result), flush=True)
     return 1 if result["problems"] else 0
 

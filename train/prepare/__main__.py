@@ -4,7 +4,7 @@ import os
 import warnings
 
 from train.runtime.cli import Parser, run_command
-from train.runtime.errors import UsageError
+from train.runtime.errors import UsageError, print_line
 
 
 def main() -> int:
@@ -61,10 +61,9 @@ def main() -> int:
     builder = prepare(name, folder, manual_dir, flags.any_size)
     if flags.resize is not None:
         builder = resize_dataset(builder, folder, flags.resize)
-    print(
+    print_line(
         f"to train on it: --config.dataset.name=tfds:{builder.info.full_name.rpartition('/')[0]}"
-        f" --config.dataset.data_dir={folder}",
-        flush=True,
+        f" --config.dataset.data_dir={folder}"
     )
     return 0
 

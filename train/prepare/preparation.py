@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import requests
 import tensorflow_datasets as tfds
 
+from flax_resnet.text import error_reason
 from train.data.tfds_source import find_builder, incomplete, open_builder
 from train.prepare import staging
 from train.prepare.archives import ARCHIVES, check_archives
-from train.runtime.errors import RunError
+from train.runtime.errors import RunError, print_line
 from train.runtime.files import directory_size
 from train.runtime.formatting import format_bytes
 
@@ -53,7 +54,7 @@ def prepare(
         _require_tensorflow()  # the most frequent missing dependency of a data set's code
         raise
     if builder.is_prepared():
-        print(f"{describe(builder)}: nothing to prepare", flush=True)
+        print_line(f"{describe(builder)}: nothing to prepare")
         return builder
     if reason := incomplete(builder, folder):
         raise RunError(reason)
@@ -72,7 +73,7 @@ def prepare(
             _publish(_build(name, staged, downloads, manual_dir), builder)
     builder = open_builder(name, folder)
     minutes = (time.monotonic() - started) / 60
-    print(f"{describe(builder)}: prepared in {minutes:.1f} min", flush=True)
+    print_line(f"{describe(builder)}: prepared in {minutes:.1f} min")
     return builder
 
 
@@ -114,7 +115,7 @@ def _build(
         tfds.disable_progress_bar()
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # one warning for each of ten attempts
     builder = find_builder(name, folder)
-    print(f"preparing {name}…", flush=True)
+    print_line(f"preparing {name}…")
     try:
         with contextlib.redirect_stdout(None):  # TFDS's banners
             builder.download_and_prepare(
@@ -127,7 +128,7 @@ def _build(
 
 def _failure(name: str, builder: tfds.core.DatasetBuilder, downloads: str, error: Exception) -> str:
     """Return an error message with advice for a failed preparation."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    reason = f"{type(error).__name__}: {error_reason(error, 300)}"
     if isinstance(error, ImportError) and error.name:
         return f"preparing {name} requires {error.name}; install it with pip ({reason})"
     if isinstance(error, tfds.download.DownloadError | requests.exceptions.RequestException):

@@ -16,10 +16,11 @@ from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from flax_resnet.decoding import decode_rgb
+from flax_resnet.text import error_reason
 from train.data.images import encode_jpeg, read_header, resize_area
 from train.data.tfds_source import find_feature, open_builder, raw_records
 from train.prepare import staging
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import RunError, UsageError, print_line
 from train.runtime.formatting import format_bytes
 from train.runtime.host import core_count
 
@@ -54,7 +55,7 @@ def resize_dataset(
         raise UsageError(f"--resize can write to local folders only, not to {folder!r}")
     destination = os.path.join(folder, name, version)
     if os.path.exists(os.path.join(destination, "dataset_info.json")):
-        print(f"{destination} exists: nothing to resize", flush=True)
+        print_line(f"{destination} exists: nothing to resize")
         return open_builder(name, folder)
     image_key = find_feature(builder.info.features, tfds.features.Image, builder.name)
     shape = builder.info.features[image_key].shape
@@ -69,7 +70,7 @@ def resize_dataset(
         try:
             _write_copy(builder, name, image_key, side, built)
         except (OSError, RuntimeError) as error:  # RuntimeError: ArrayRecord, disk full
-            raise RunError(f"cannot write {name} in {folder!r}: {error}") from error
+            raise RunError(f"cannot write {name} in {folder!r}: {error_reason(error)}") from error
         if not staging.publish(built, destination):
             print("another process finished first; its data set is kept", flush=True)
     return open_builder(name, folder)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from train.runtime.errors import RunError
+from train.runtime.errors import RunError, print_line
 from train.runtime.files import Locked, directory_size, locked
 from train.runtime.formatting import format_bytes
 
@@ -30,7 +30,7 @@ def check_space(folder: str, needed: int) -> None:
             " --data_dir=FOLDER"
         )
     required = f"needs about {format_bytes(needed)}" if needed else "required space unknown"
-    print(f"disk: {required}; {format_bytes(free)} free in {folder}", flush=True)
+    print_line(f"disk: {required}; {format_bytes(free)} free in {folder}")
 
 
 @contextlib.contextmanager
@@ -71,10 +71,9 @@ def staging_dir(folder: str, name: str, needed: int = 0) -> Iterator[str]:
 def report_unfinished(folder: str) -> None:
     """Report leftovers of TFDS's own command. It may still be running, so nothing is deleted."""
     for path in glob.glob(os.path.join(glob.escape(folder), "incomplete.*")):
-        print(
+        print_line(
             f"note: {path} holds {format_bytes(directory_size(path))} of an unfinished preparation"
-            " by another program; delete it if none is running",
-            flush=True,
+            " by another program; delete it if none is running"
         )
 
 
@@ -98,6 +97,6 @@ def _clean_up(path: str, remove: bool) -> None:
     size = format_bytes(directory_size(path))
     if remove:
         shutil.rmtree(path, ignore_errors=True)
-        print(f"removed {size} of an interrupted preparation in {path}", flush=True)
+        print_line(f"removed {size} of an interrupted preparation in {path}")
     else:
-        print(f"note: {path} holds {size} of an unfinished preparation", flush=True)
+        print_line(f"note: {path} holds {size} of an unfinished preparation")

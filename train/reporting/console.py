@@ -8,6 +8,7 @@ import time
 
 import tqdm
 
+from flax_resnet.text import one_line
 from train.runtime import distributed
 from train.runtime.errors import discard_output, warn
 from train.runtime.formatting import format_clock, format_percent
@@ -33,14 +34,14 @@ class Console:
         """Print a line, above the bar if there is one."""
         if self.is_primary:
             self._finish_line()
-            self._print(text)
+            self._print(one_line(text))
 
     def warn(self, text: str) -> None:
         """Print a warning, with the process number if it is not the primary process."""
         if self.is_primary:
             self.info(f"warning: {text}")
         else:
-            self._print(f"warning of process {distributed.process_index()}: {text}")
+            self._print(one_line(f"warning of process {distributed.process_index()}: {text}"))
 
     def compiling(self) -> None:
         """Announce the first step, which takes longer than all others."""

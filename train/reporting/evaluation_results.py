@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.files import write_atomically
-from flax_resnet.text import one_line
+from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import curves, html_page, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
 from train.reporting.plots import Plots, draw_grid
 from train.runtime.files import writing
-from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize, truncate
+from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 
@@ -78,8 +78,8 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
     confusions = [f"{c.label} → {c.predicted} ({c.examples:,})" for c in metrics.confused]
     for title, items in (("worst recall", worst), ("confusions  ", confusions)):
         if items:
-            lines.append(f"{title} {', '.join(map(one_line, items[:_SUMMARY_ITEMS]))}")
-    return "\n".join(lines)
+            lines.append(f"{title} {', '.join(items[:_SUMMARY_ITEMS])}")
+    return "\n".join(map(one_line, lines))
 
 
 def description(result: dict[str, Any], weights: str) -> str:

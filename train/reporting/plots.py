@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flax_resnet.files import make_atomically
+from flax_resnet.text import error_reason
 
 
 class Plots:
@@ -21,7 +22,7 @@ class Plots:
         try:
             draw(os.path.join(self._folder, name))
         except Exception as error:
-            self._warn(f"cannot draw {name}: {type(error).__name__}: {error}".splitlines()[0])
+            self._warn(f"cannot draw {name}: {type(error).__name__}: {error_reason(error)}")
 
     def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
         """Draw ``samples.png`` of the images and captions that ``take`` returns."""

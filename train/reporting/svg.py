@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from flax_resnet.text import truncate
 from train.reporting.curves import Panel
-from train.runtime.formatting import truncate
 
 COLORS = 8  # --c0 … --c7 of the palettes; further lines are dashed
 LIGHT = {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from train.runtime import compilation_cache, host
-from train.runtime.errors import RunError, UsageError, discard_output
+from train.runtime.errors import RunError, UsageError, discard_output, print_error
 from train.runtime.signals import interruptible
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ def run_command(command: Callable[[], int | None]) -> None:
         with interruptible(_exit_interrupted):
             status = command() or 0
     except (UsageError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         status = 2 if isinstance(error, UsageError) else 1
     except PermissionError as error:
         if error.filename is None:
             raise
         advice = "change its permissions, or choose another place"
-        print(f"error: no permission for {error.filename!r}; {advice}", file=sys.stderr)
+        print_error(f"no permission for {error.filename!r}; {advice}")
         status = 1
     except BrokenPipeError:  # the reader of the output, such as head, is gone
         discard_output()

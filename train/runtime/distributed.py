@@ -23,8 +23,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from flax_resnet.text import error_reason
 from train.runtime import compilation_cache
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import RunError, UsageError, print_line
 from train.runtime.host import bind_error, has_accelerator, is_loopback
 from train.runtime.signals import StopRequest
 
@@ -157,8 +158,9 @@ def connect(flags: argparse.Namespace) -> None:
         _process_id = jax.process_index()  # waits for the devices of all processes
         _connected = jax.process_count() > 1
     except Exception as error:  # from JAX or a launcher's library
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RunError(f"cannot connect to the other processes: {reason[:300]}") from error
+        raise RunError(
+            f"cannot connect to the other processes: {error_reason(error, 300)}"
+        ) from error
     finally:
         done.set()
     if flags.coordinator is not None:
@@ -204,7 +206,7 @@ def _limit_waiting(flags: argparse.Namespace, done: threading.Event) -> None:
     """
     if not done.wait(_QUIET_SECONDS):
         text = f"waiting up to {CONNECT_SECONDS:g} s for {_describe_missing(flags)}"
-        print(text, file=sys.stderr, flush=True)
+        print_line(text, sys.stderr)
     if not done.wait(CONNECT_SECONDS - _QUIET_SECONDS):
         missing = _describe_missing(flags)
         if not done.is_set():
@@ -357,7 +359,7 @@ def _exit_successfully(status: int) -> NoReturn:
 
 def _exit(text: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    print_line(text, sys.stderr)
     os._exit(status)
 
 

@@ -2,6 +2,9 @@
 
 import os
 import sys
+from typing import TextIO
+
+from flax_resnet.text import MAX_MESSAGE, truncate
 
 
 class RunError(Exception):
@@ -12,9 +15,19 @@ class UsageError(Exception):
     """A wrong command line or configuration; commands exit with status 2."""
 
 
-def warn(text: str) -> None:
+def print_line(text: object, stream: TextIO | None = None) -> None:
+    """Print one line to stdout or ``stream``, whatever names of files and classes it has."""
+    print(truncate(text, MAX_MESSAGE), file=stream, flush=True)
+
+
+def print_error(error: object) -> None:
+    """Print a one-line error to stderr."""
+    print_line(f"error: {error}", sys.stderr)
+
+
+def warn(text: object) -> None:
     """Print a one-line warning to stderr."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print_line(f"warning: {text}", sys.stderr)
 
 
 def discard_output() -> None:

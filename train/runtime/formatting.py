@@ -7,12 +7,6 @@ from flax_resnet.text import one_line
 MAX_CAPTION = 40  # characters of a class name above an image
 
 
-def truncate(text: str, max_length: int) -> str:
-    """Return the text on one line, cut with an ellipsis after ``max_length`` characters."""
-    text = one_line(text)
-    return text if len(text) <= max_length else text[: max_length - 1].rstrip() + "…"
-
-
 def join_names(names: Sequence[str], max_names: int = 8) -> str:
     """Return the first names, separated by commas, and the number of further ones."""
     more = f" and {len(names) - max_names} more" if len(names) > max_names else ""

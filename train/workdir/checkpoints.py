@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flax_resnet.text import error_reason
 from flax_resnet.weights import manifest
 from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, steps_in
 from train.runtime import distributed
@@ -290,7 +291,7 @@ def _reason(error: Exception) -> str:
     ):
         if system in text:
             return short
-    return text[:200] or type(error).__name__
+    return error_reason(error)
 
 
 def _check_shape(path: Any, template: np.ndarray, restored: np.ndarray) -> None:

@@ -19,13 +19,7 @@ from train.runtime.formatting import (
     format_duration,
     join_names,
     pluralize,
-    truncate,
 )
-
-
-def test_truncate_marks_the_cut_with_an_ellipsis():
-    assert truncate("a dog", 5) == "a dog" and truncate("a big dog", 6) == "a big…"
-    assert truncate("a\nbc", 5) == r"a\nbc"
 
 
 def test_join_names_counts_the_names_left_out():
