@@ -3,12 +3,12 @@
 Exit status: 0 on success, 1 on an error (printed as one line), 2 on wrong usage.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
 
-from flax_resnet.program import program
+from flax_resnet.program import OneLineParser, print_any_text, program
+from flax_resnet.text import one_line, truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.layouts import SAVED, detect_layout
@@ -19,7 +19,7 @@ from flax_resnet.weights.tensors import WeightsError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    parser = argparse.ArgumentParser(prog=program("weights"), description=__doc__)
+    parser = OneLineParser(prog=program("weights"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="inspect|convert")
     command = commands.add_parser("inspect", help="print the content and the network of a file")
     command.add_argument("source", metavar="FILE", help="a weight file or checkpoint directory")
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             convert(args.source, args.target, args.layout, args.model)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -63,11 +63,11 @@ def inspect(path: str, list_tensors: bool = False) -> None:
             rows["classes"] = "no head" if classes is None else f"{classes:,}"
     rows |= {f"({key})": value for key, value in file.metadata.items()}
     for key, value in rows.items():
-        print(f"{key:<9} {value}")
+        print(f"{truncate(key, 40):<9} {truncate(value, 400)}")
     for note in file.notes:
-        print(f"{'note':<9} {note}")
+        print(f"{'note':<9} {truncate(note, 400)}")
     for name, tensor in file.tensors.items() if list_tensors else ():
-        print(f"  {name}  {'×'.join(map(str, tensor.shape)) or 'scalar'}  {tensor.dtype}")
+        print(f"  {one_line(name)}  {'×'.join(map(str, tensor.shape)) or 'scalar'}  {tensor.dtype}")
 
 
 def convert(source: str, target: str, layout: str, model: str | None = None) -> None:
@@ -79,7 +79,7 @@ def convert(source: str, target: str, layout: str, model: str | None = None) -> 
     network = create_model(model, num_classes=classes)
     save_weights(variables, target, model=network, layout=layout)
     print(report)
-    print(f"wrote {target}: {model}, {classes:,} classes, {layout} names")
+    print(f"wrote {one_line(target)}: {model}, {classes:,} classes, {layout} names")
 
 
 def _only_model(source: str) -> str:
@@ -96,4 +96,5 @@ def _only_model(source: str) -> str:
 
 
 if __name__ == "__main__":
+    print_any_text()
     sys.exit(main())

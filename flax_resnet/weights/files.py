@@ -1,19 +1,18 @@
 """Read any weight file, recognized by its content rather than its suffix."""
 
 import os
-import zipfile
+import stat
 from pathlib import Path
 
-import numpy as np
-
+from flax_resnet.text import error_reason
 from flax_resnet.weights.checkpoints import find_checkpoint, read_checkpoint, verify_checkpoint
 from flax_resnet.weights.keras_files import read_keras
+from flax_resnet.weights.limits import check_tensors, open_zip
+from flax_resnet.weights.npz_files import read_npz
 from flax_resnet.weights.pickles import read_torch
 from flax_resnet.weights.safetensors_files import read_safetensors
 from flax_resnet.weights.tensors import (
-    BFLOAT16,
     REPOSITORY_FILES,
-    Tensor,
     WeightFile,
     WeightsError,
     wrap_read_errors,
@@ -34,18 +33,22 @@ def read_file(path: str | os.PathLike[str]) -> WeightFile:
     """
     path = Path(path)
     try:
-        path.stat()
+        mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise WeightsError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # for example, the name is too long
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-    if path.is_dir():
+        raise WeightsError(f"{path} cannot be read: {error_reason(error)}") from error
+    if stat.S_ISDIR(mode):
         try:
             return _read_directory(path)
         except PermissionError as error:
             raise WeightsError(f"no permission to read {error.filename}") from error
+    if not stat.S_ISREG(mode):  # a pipe would have to be written first, a device may never end
+        raise WeightsError(f"{path} is not a file: copy the weights into one")
     with wrap_read_errors(str(path)):
-        return _read_content(path)
+        file = _read_content(path)
+        check_tensors(file, path)
+    return file
 
 
 def _read_directory(path: Path) -> WeightFile:
@@ -70,14 +73,14 @@ def _read_content(path: Path) -> WeightFile:
     if start.startswith(b"\x89HDF"):
         return read_keras(path)
     if start.startswith(b"PK"):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        archive = open_zip(path)
+        names = archive.namelist()
         if any(name.endswith("data.pkl") for name in names):
-            return read_torch(path)
+            return read_torch(path, archive)
         if "model.weights.h5" in names:
-            return read_keras(path)
+            return read_keras(path, archive)
         if names and all(name.endswith(".npy") for name in names):
-            return _read_npz(path)
+            return read_npz(path, archive)
         raise WeightsError(f"{path} is a zip archive, but not from PyTorch, Keras or NumPy")
     if start[8:9] == b"{":
         return read_safetensors(path)
@@ -91,30 +94,3 @@ def _read_content(path: Path) -> WeightFile:
         f"{path} is not a supported weight file: it starts with {start[:8]!r}. Supported are"
         f" {_SUPPORTED}"
     )
-
-
-def _read_npz(path: Path) -> WeightFile:
-    archive = zipfile.ZipFile(path)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    tensors = {}
-    for entry in archive.namelist():
-        name = entry.removesuffix(".npy")
-        with archive.open(entry) as file:
-            shape, _, stored = read_header[np.lib.format.read_magic(file)](file)
-        if stored.hasobject:
-            raise WeightsError(
-                f"{path}: {name} contains Python objects, which cannot be read without running"
-                " code: refused. Save plain arrays with numpy.savez"
-            )
-        # NumPy has no name for bfloat16 and writes it as a 2-byte void type.
-        dtype = BFLOAT16 if stored == np.dtype("V2") else stored
-
-        def read(entry: str = entry, dtype: np.dtype = dtype) -> np.ndarray:
-            with archive.open(entry) as file:
-                return np.lib.format.read_array(file, allow_pickle=False).view(dtype)
-
-        tensors[name] = Tensor(shape, dtype, read)
-    return WeightFile("NumPy npz", tensors)

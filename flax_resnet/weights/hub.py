@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet.resnet import ResNet
+from flax_resnet.text import error_reason, truncate
 from flax_resnet.variants import list_models
 from flax_resnet.weights.loading import load_weights
-from flax_resnet.weights.tensors import REPOSITORY_FILES, WeightsError, truncate
+from flax_resnet.weights.tensors import REPOSITORY_FILES, WeightsError
 
 
 def load_pretrained(
@@ -86,7 +87,9 @@ def download(identity: str, revision: str | None = None) -> Path:
                 f"the hub has no {repository}{at}, or it is not public; check the id"
             ) from error
         except errors.HFValidationError as error:
-            raise WeightsError(f"{identity!r} is not a valid hub id: {error}") from error
+            raise WeightsError(
+                f"{identity!r} is not a valid hub id: {error_reason(error)}"
+            ) from error
         except Exception as error:  # the HTTP library's errors, which depend on its version
             raise _unreachable(repository, error) from error
     raise WeightsError(f"{repository} has none of {', '.join(REPOSITORY_FILES)}")

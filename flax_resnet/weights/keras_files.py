@@ -5,15 +5,19 @@ Tensors are named ``LAYER/VARIABLE``: ``conv2_block1_1_conv/kernel``,
 (``conv2d_1``) and its variables by position; the layer's name is an attribute.
 """
 
+import functools
 import io
+import math
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flax_resnet.resnet import ResNet
+from flax_resnet.weights.limits import check_count
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 # Batch norm in Keras's ResNets divides by sqrt(var + 1.001e-5).
@@ -22,6 +26,10 @@ KERAS_EPSILON = 1.001e-5
 # The old name of the last layer, which Keras's published files still have.
 _OLD_NAMES = {"probs": "predictions"}
 
+_MAX_LINK = 500  # bytes of the name of a group or dataset, characters of a layer's
+_MAX_DEPTH = 32  # of groups in groups
+_MAX_CHUNK = 2**26  # bytes
+
 _NUMBERED = {
     1: ("kernel",),
     2: ("kernel", "bias"),
@@ -29,11 +37,11 @@ _NUMBERED = {
 }
 
 
-def read_keras(path: Path) -> WeightFile:
+def read_keras(path: Path, archive: zipfile.ZipFile | None = None) -> WeightFile:
     """Read an HDF5 file of Keras 2 or 3, or a ``.keras`` archive.
 
     Raises:
-      WeightsError: h5py is not installed, or the file refers to another file.
+      WeightsError: h5py is not installed, or the file refers to another file or is compressed.
       Exception: the file is corrupt; whatever zipfile and h5py raise.
     """
     try:
@@ -44,40 +52,113 @@ def read_keras(path: Path) -> WeightFile:
         ) from None
     source: Any = path
     kind = "Keras HDF5"
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            # Keras never compresses, and a compressed entry could expand to any size.
-            if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
-                raise WeightsError(f"{path} is compressed, which Keras never does: save it again")
-            source, kind = io.BytesIO(archive.read("model.weights.h5")), "Keras archive"
+    if archive is not None:
+        # Keras never compresses, and a compressed entry could expand to any size.
+        if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
+            raise WeightsError(f"{path} is compressed, which Keras never does: save it again")
+        source, kind = io.BytesIO(archive.read("model.weights.h5")), "Keras archive"
     tensors: dict[str, Tensor] = {}
-
-    def visit(_: str, node: Any) -> None:
-        if not isinstance(node, h5py.Dataset) or node.name.startswith("/optimizer"):
-            return
+    file = h5py.File(source, "r")  # open as long as tensors may be read
+    for place, node in _datasets(file, path):
         if node.external or node.is_virtual:
-            raise WeightsError(f"{path}: {node.name} refers to another file: refused")
-        name = _name(node)
+            raise WeightsError(f"{path}: {place} refers to another file: refused")
+        if node.id.get_create_plist().get_nfilters() or _chunk_bytes(node) > _MAX_CHUNK:
+            # A chunk may expand to any size, even if its dataset is small.
+            raise WeightsError(
+                f"{path}: {place} is compressed or has huge chunks, which Keras never does: save"
+                " it again"
+            )
+        name = _name(place, node)
         if name is not None:
-            tensors[name] = Tensor(tuple(node.shape), node.dtype, lambda: node[()])
-
-    # The datasets keep the file open as long as tensors may be read.
-    h5py.File(source, "r").visititems(visit)
+            read = functools.partial(_read, file, place)
+            tensors[name] = Tensor(tuple(node.shape or ()), _dtype(node), read)
     return WeightFile(kind, tensors)
 
 
-def _name(dataset: Any) -> str | None:
+def _datasets(file: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the paths and datasets outside the optimizer, each object once, by name.
+
+    h5py's visititems recurses in C, which nested groups could overflow, and makes a list of all
+    names first.
+    """
+    import h5py
+
+    size, seen = path.stat().st_size, set()
+
+    def links(group: Any) -> list[str]:
+        names: list[str] = []
+
+        def add(name: bytes, info: Any) -> None:
+            check_count(len(names) + len(pending) + len(seen), size, "groups and datasets")
+            if len(name) > _MAX_LINK:
+                raise ValueError(f"a name of {len(name):,} bytes")
+            if info.type == h5py.h5l.TYPE_HARD:  # others could lead to other files
+                names.append(name.decode("utf-8", "surrogateescape"))
+
+        group.id.links.iterate(add, info=True)
+        return sorted(names, reverse=True)
+
+    pending: list[tuple[Any, str]] = []
+    pending += [(file, f"/{name}") for name in links(file) if not name.startswith("optimizer")]
+    while pending:
+        parent, place = pending.pop()
+        node = parent[place.rpartition("/")[2]]
+        address = h5py.h5o.get_info(node.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        if isinstance(node, h5py.Dataset):
+            yield place, node
+        elif isinstance(node, h5py.Group):
+            if place.count("/") > _MAX_DEPTH:
+                raise ValueError(f"groups nested more than {_MAX_DEPTH} deep")
+            pending += [(node, f"{place}/{name}") for name in links(node)]
+
+
+def _read(file: Any, place: str) -> np.ndarray:
+    return file[place][()]
+
+
+def _chunk_bytes(dataset: Any) -> int:
+    return math.prod(dataset.chunks or ()) * dataset.id.get_type().get_size()
+
+
+def _dtype(dataset: Any) -> np.dtype:
+    """Return the type of numbers, or of Python objects for others, which are not weights."""
+    import h5py
+
+    numbers = (h5py.h5t.FLOAT, h5py.h5t.INTEGER)
+    is_number = dataset.id.get_type().get_class() in numbers
+    return dataset.dtype if is_number else np.dtype(object)
+
+
+def _name(place: str, dataset: Any) -> str | None:
     """Return ``LAYER/VARIABLE``, or None if the dataset is not a variable of a layer in use."""
-    parent, _, variable = dataset.name.rpartition("/")
+    parent, _, variable = place.rpartition("/")
     if not parent.endswith("/vars"):  # Keras 2: …/LAYER/kernel:0
         layer = parent.rpartition("/")[2]
         return f"{_OLD_NAMES.get(layer, layer)}/{variable.partition(':')[0]}"
     group = dataset.parent
     variables = _NUMBERED.get(len(group))
-    if variables is None or not variable.isdigit() or int(variable) >= len(variables):
+    if variables is None or not re.fullmatch("[0-3]", variable) or int(variable) >= len(variables):
         return None
-    layer = group.attrs.get("name", parent.split("/")[-2])
+    layer = _attribute(group, "name") or parent.split("/")[-2]
     return f"{layer}/{variables[int(variable)]}"
+
+
+def _attribute(group: Any, name: str) -> str:
+    """Return a text of moderate length, or "" if the group has none."""
+    if name not in group.attrs:
+        return ""
+    attribute = group.attrs.get_id(name)
+    value = np.empty((), attribute.dtype)
+    if attribute.shape != () or value.nbytes > _MAX_LINK:
+        raise ValueError(f"an attribute {name} that is not a text")
+    attribute.read(value)
+    text = value[()]
+    if not isinstance(text, bytes | str) or len(text) > _MAX_LINK:
+        raise ValueError(f"an attribute {name} that is not a text of up to {_MAX_LINK} characters")
+    return text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")
 
 
 def fold(tensors: dict[str, Tensor], model: ResNet) -> dict[str, Tensor]:

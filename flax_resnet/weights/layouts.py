@@ -7,7 +7,9 @@ block's stage and index and ``{i}`` the module's own number, all counted from 1;
 checkpoints of each library.
 """
 
+import collections
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -165,10 +167,11 @@ class Layout:
         return self.name == "timm" and path[-1] == "kernel" and (head or "se" in path)
 
 
-_TORCH_BLOCKS = re.compile(r"\blayer(\d+)\.(\d+)\.|\bstages\.(\d+)\.blocks\.(\d+)\.")
-_HUGGINGFACE_BLOCKS = re.compile(r"\bencoder\.stages\.(\d+)\.layers\.(\d+)\.")
-_KERAS_BLOCKS = re.compile(r"\bconv(\d+)_block(\d+)_")
-_OUR_BLOCKS = re.compile(r"\b(?:params|batch_stats)/stage(\d+)_block(\d+)/")
+_N = "([0-9]{1,3})"
+_TORCH_BLOCKS = re.compile(rf"\blayer{_N}\.{_N}\.|\bstages\.{_N}\.blocks\.{_N}\.")
+_HUGGINGFACE_BLOCKS = re.compile(rf"\bencoder\.stages\.{_N}\.layers\.{_N}\.")
+_KERAS_BLOCKS = re.compile(rf"\bconv{_N}_block{_N}_")
+_OUR_BLOCKS = re.compile(rf"\b(?:params|batch_stats)/stage{_N}_block{_N}/")
 
 # Only timm has an average pool in the shortcut, which shifts the convolution's number.
 TORCHVISION = Layout("torchvision", (_TORCHVISION, {}, {}), _TORCH_BLOCKS)
@@ -209,11 +212,13 @@ class DetectedLayout:
         The head may have fewer of them than the blocks: ``model.fc`` and
         ``model.backbone.layer1``.
         """
-        steps = re.findall(r"[^./]*[./]", self.prefix)
-        for end in range(len(steps), 0, -1):
-            if name.startswith(outer := "".join(steps[:end])):
-                return name.removeprefix(outer)
-        return name
+        if name.startswith(self.prefix):
+            return name.removeprefix(self.prefix)
+        pairs = itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(name, self.prefix, strict=False)
+        )
+        shared = "".join(char for char, _ in pairs)
+        return name[max(shared.rfind("."), shared.rfind("/")) + 1 :]
 
     def in_network(self, name: str) -> bool:
         """Return whether a name without prefix is in the stem or a block, so must be loaded."""
@@ -267,8 +272,8 @@ def detect_layout(names: Iterable[str]) -> DetectedLayout | None:
         if not matches:
             continue
         blocks = {tuple(int(n) for n in match.groups() if n) for _, match in matches}
-        stages = sorted({stage for stage, _ in blocks})
-        sizes = tuple(sum(s == stage for s, _ in blocks) for stage in stages)
+        counts = collections.Counter(stage for stage, _ in blocks)
+        sizes = tuple(counts[stage] for stage in sorted(counts))
         is_torchvision = layout is TIMM and not any(map(_TIMM_ONLY.search, names))
         display_name = TORCHVISION.name if is_torchvision else layout.name
         name, match = matches[0]

@@ -11,6 +11,7 @@ from flax.traverse_util import unflatten_dict
 
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import ResNet
+from flax_resnet.text import truncate
 from flax_resnet.variants import VARIANTS, create_model
 from flax_resnet.weights import keras_files
 from flax_resnet.weights.files import read_file
@@ -30,7 +31,6 @@ from flax_resnet.weights.tensors import (
     WeightFile,
     WeightsError,
     is_float,
-    truncate,
     wrap_read_errors,
 )
 
@@ -105,8 +105,8 @@ def read_weights(
         fits = f"it fits {fitting}: use that model" if fitting else "no named model fits"
         raise WeightsError(
             f"{path} does not match {describe_model(model)}: {'; '.join(problems)}. Its stages have"
-            f" {'-'.join(map(str, detected.stage_sizes))} blocks; {fits}. In Python, strict=False"
-            " loads whatever fits"
+            f" {truncate('-'.join(map(str, detected.stage_sizes)))} blocks; {fits}. In Python,"
+            " strict=False loads whatever fits"
         )
     variables = {
         leaf: _values(tensor, leaf, match.shapes[leaf], detected.layout, f"{path}: {name}")
@@ -135,9 +135,16 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
 
 def count_classes(model: ResNet, file: WeightFile, detected: DetectedLayout) -> int | None:
     """Return the number of classes of the file's head, or None if it has no head."""
-    name = detected.layout.tensor_name(model, ("params", _HEAD, "bias"))
-    shape = next((t.shape for n, t in file.tensors.items() if detected.strip_prefix(n) == name), ())
-    return _limited(shape[0], _MAX_CLASSES, "classes") if len(shape) == 1 and shape[0] else None
+    shapes = {detected.strip_prefix(name): t.shape for name, t in file.tensors.items()}
+    bias, kernel = (
+        shapes.get(detected.layout.tensor_name(model, ("params", _HEAD, leaf)) or "", ())
+        for leaf in ("bias", "kernel")
+    )
+    if len(bias) != 1 or not bias[0]:
+        return None
+    classes = _limited(bias[0], _MAX_CLASSES, "classes")
+    # A kernel of another size would be newly initialized, which could take any memory.
+    return classes if classes in kernel else None
 
 
 def _limited(number: int, maximum: int, unit: str) -> int:
@@ -244,7 +251,10 @@ def _saved_fields(file: WeightFile) -> dict[str, Any]:
         fields = json.loads(file.metadata.get("fields", "{}"))
     except (ValueError, RecursionError):
         return {}
-    return fields if isinstance(fields, dict) else {}
+    if not isinstance(fields, dict):
+        return {}
+    scalars = (str, int, float, type(None))  # printing nested lists could overflow the stack
+    return {key: value for key, value in fields.items() if isinstance(value, scalars)}
 
 
 def _problems(model: ResNet, report: Report, detected: DetectedLayout) -> list[str]:

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet.text import truncate
+from flax_resnet.weights.limits import check_count
 from flax_resnet.weights.tensors import (
     BFLOAT16,
     Tensor,
     WeightFile,
     WeightsError,
     is_valid_shape,
-    truncate,
 )
 
 _STORAGE_DTYPES = {
@@ -110,7 +111,7 @@ _NAMES = (
 )
 
 
-def read_torch(path: Path) -> WeightFile:
+def read_torch(path: Path, archive: zipfile.ZipFile) -> WeightFile:
     """Read a zip archive of ``torch.save``.
 
     Raises:
@@ -118,7 +119,7 @@ def read_torch(path: Path) -> WeightFile:
         containers, or claims more values than it has.
       Exception: the archive is corrupt; whatever zipfile and pickletools raise.
     """
-    archive = zipfile.ZipFile(path)
+    size = path.stat().st_size
     names = archive.namelist()
     program = next(name for name in names if name.endswith("data.pkl"))
     folder = program.removesuffix("data.pkl")
@@ -127,8 +128,11 @@ def read_torch(path: Path) -> WeightFile:
             f"{path} is a TorchScript program, not a state dict; save the weights with"
             " torch.save(torch.jit.load(FILE).state_dict(), OUT)"
         )
+    if (length := _size(archive, program)) > 2**23 + size // 4:
+        raise ValueError(f"its {truncate(program)} has {length:,} bytes of {size:,}")
     try:
-        state, notes = _state_dict(_interpret(_entry(archive, program)))
+        content = _interpret(_entry(archive, program), 500_000 + size // 200)
+        state, notes = _state_dict(content)
     except _Refused as error:
         raise WeightsError(
             f"{path} refers to {error}, which weights do not need: refused, and nothing was run."
@@ -139,6 +143,10 @@ def read_torch(path: Path) -> WeightFile:
             f"{path} has no named tensors, neither directly nor under {', '.join(_WRAPPERS)};"
             " save model.state_dict()"
         )
+    check_count(len(state), size, "tensors")
+    storages = {f"{folder}data/{view.storage.key}" for view in state.values()}
+    if sum(_size(archive, name) for name in storages if name in archive.NameToInfo) > size:
+        raise ValueError("its entries overlap")
     order = f"{folder}byteorder"
     big_endian = order in names and _entry(archive, order) == b"big"
 
@@ -231,7 +239,7 @@ def _state_dict(root: Any, depth: int = 3) -> tuple[dict[str, _View], tuple[str,
                 tensors, notes = _state_dict(root[key], depth - 1)
                 if not tensors:
                     continue
-                others = truncate(", ".join(sorted(str(k) for k in root if k != key)), 200)
+                others = truncate(", ".join(sorted(k for k in root if k != key)), 200)
                 ignored = f", ignored {others}" if others else ""
                 return tensors, (f"read {key!r}{ignored}", *notes)
     return {}, ()
@@ -247,7 +255,9 @@ def _call(function: Any, args: Any) -> Any:
 
 
 def _persistent(identity: Any) -> _Storage:
-    kind, storage, key, *_ = identity
+    if not isinstance(identity, tuple) or len(identity) != 5:
+        raise ValueError("a reference that is not to a storage")
+    kind, storage, key, _, _ = identity
     dtype = _STORAGE_DTYPES.get(storage.name.rpartition(".")[2])
     if kind != "storage" or dtype is None or not isinstance(key, str):
         raise ValueError(f"an unknown storage {storage.name}")
@@ -270,8 +280,12 @@ _ARGUMENTS = (
 ).split()
 
 
-def _interpret(program: bytes) -> Any:
-    """Execute the supported instructions of a pickle, decoded by ``pickletools``."""
+def _interpret(program: bytes, max_instructions: int) -> Any:
+    """Execute the supported instructions of a pickle, decoded by ``pickletools``.
+
+    An instruction makes at most one object, of about a hundred bytes or of the length of its
+    argument in the program, so limits on both also limit the memory.
+    """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -296,9 +310,12 @@ def _interpret(program: bytes) -> Any:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(target, dict) or not isinstance(key, str | int | float | None):
                 raise ValueError("a dictionary key that is neither a string nor a number")
-            target[key] = value
+            if isinstance(key, str):  # no tensor has a number as its name; their hashes can collide
+                target[key] = value
 
-    for opcode, arg, _ in pickletools.genops(program):
+    for number, (opcode, arg, _) in enumerate(pickletools.genops(program)):
+        if number == max_instructions:
+            raise ValueError(f"its pickle has more than {max_instructions:,} instructions")
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass

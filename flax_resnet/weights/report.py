@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from flax_resnet.weights.tensors import truncate
+from flax_resnet.text import one_line, truncate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.path} ({self.format}, {self.layout} names): {len(self.loaded)} tensors loaded,"
-            f" {len(self.skipped)} skipped, {len(self.missing)} missing,"
+            f"{one_line(self.path)} ({self.format}, {self.layout} names): {len(self.loaded)}"
+            f" tensors loaded, {len(self.skipped)} skipped, {len(self.missing)} missing,"
             f" {len(self.mismatched)} mismatched"
         ]
         if self.skipped:
@@ -51,7 +51,7 @@ class Report:
         if self.mismatched:
             shapes = [f"{name} {theirs} for {ours}" for name, theirs, ours in self.mismatched]
             lines.append(f"  shape mismatch, newly initialized: {first_names(shapes)}")
-        return "\n".join(lines + [f"  {note}" for note in (*self.notes, *self.doubts)])
+        return "\n".join(lines + [f"  {one_line(note)}" for note in (*self.notes, *self.doubts)])
 
 
 def first_names(names: Iterable[str]) -> str:

@@ -10,7 +10,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from flax_resnet.files import write_atomically
-from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, is_valid_shape, truncate
+from flax_resnet.text import truncate
+from flax_resnet.weights.limits import check_table
+from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 # The types of safetensors that NumPy and ml_dtypes have.
 _SAFETENSORS_DTYPES = {
@@ -39,15 +41,14 @@ def read_safetensors(path: Path) -> WeightFile:
       WeightsError: the file has a shape or type that is not supported.
       Exception: the file is corrupt; whatever safetensors raises.
     """
+    size = path.stat().st_size
+    with path.open("rb") as raw:
+        check_table(int.from_bytes(raw.read(8), "little"), size, "header")
     file = safe_open(path, framework="numpy")
     tensors = {}
     for name in file.keys():
         view = file.get_slice(name)
         shape, code = tuple(view.get_shape()), view.get_dtype()
-        if not is_valid_shape(shape):
-            raise WeightsError(
-                f"{path} is corrupt: {truncate(name)} has more than 32 axes or a size over 2**48"
-            )
         if code not in _SAFETENSORS_DTYPES:
             raise WeightsError(
                 f"{path}: {truncate(name)} has type {code}, which is not supported; save it as"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.resnet import ResNet
+from flax_resnet.text import one_line
 from flax_resnet.variants import create_model
 from flax_resnet.weights.layouts import SAVED, metadata_fields, unsupported_fields
 from flax_resnet.weights.leaves import Path, describe_model, flatten, leaf_shapes, stem_kernel
@@ -89,7 +90,7 @@ def save_weights(
         _log.warning(
             "%s: no network of %s has %s, so one with these names gives different logits or cannot"
             " load them",
-            path,
+            one_line(path),
             layout,
             ", ".join(unsupported),
         )

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 import ml_dtypes
 import numpy as np
 
+from flax_resnet.text import OneLineError, error_reason
+
 # Weight files of a Hugging Face or timm repository, in order of preference.
 REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin")
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-class WeightsError(ValueError):
+class WeightsError(OneLineError):
     """A weight file or a request is invalid; the message says what to do."""
 
 
@@ -58,15 +60,9 @@ def wrap_read_errors(source: str) -> Iterator[None]:
     except PermissionError as error:
         raise WeightsError(f"{source} cannot be read: {error.strerror}") from error
     except Exception as error:
-        reason = truncate(str(error) or type(error).__name__, 200)
         raise WeightsError(
-            f"{source} is corrupt or truncated ({reason}); download or save it again"
+            f"{source} is corrupt or truncated ({error_reason(error)}); download or save it again"
         ) from error
-
-
-def truncate(text: str, max_length: int = 80) -> str:
-    """Return at most ``max_length`` characters: text from a file may be of any length."""
-    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
 def is_valid_shape(numbers: Sequence[int], *others: int) -> bool:

@@ -158,9 +158,7 @@ def connect(flags: argparse.Namespace) -> None:
         _process_id = jax.process_index()  # waits for the devices of all processes
         _connected = jax.process_count() > 1
     except Exception as error:  # from JAX or a launcher's library
-        raise RunError(
-            f"cannot connect to the other processes: {error_reason(error, 300)}"
-        ) from error
+        raise RunError(f"cannot connect to other processes: {error_reason(error, 300)}") from error
     finally:
         done.set()
     if flags.coordinator is not None:
