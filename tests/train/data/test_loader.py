@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.train.pictures import encode, photograph
+from train.data import loader
 from train.data.corrupt_records import CorruptRecords
 from train.data.loader import DataLoader
 from train.data.sampler import EpochSampler, ProcessShard
@@ -71,7 +73,84 @@ def test_threads_do_not_change_streamed_batches(splits, digits_config):
         streams.append(list(split.train_batches(order, range(4, 8))))
     for one, four in zip(*streams, strict=True):
         np.testing.assert_array_equal(one["image"], four["image"])
-    assert not np.array_equal(streams[0][0]["image"], streams[0][1]["image"])
+        np.testing.assert_array_equal(one["label"], four["label"])
+
+
+@pytest.fixture
+def same_image(digits_config, monkeypatch):
+    """A function that opens a split of 48 records of one image, with random crops."""
+    image = encode(photograph(3, 240, 320), "PNG")
+
+    def make(training=True, seed=0, **augment):
+        records = [{"image": image, "label": label} for label in range(48)]
+        source = DataSource("same", "train", tuple("ab"), records)
+        monkeypatch.setattr(loader, "open_source", lambda dataset, split: source)
+        digits_config.seed = seed
+        digits_config.augment.update({"rrc_scale": (0.3, 1.0)} | augment)
+        return DataLoader(digits_config, "train", training).load()
+
+    return make
+
+
+def crops_of(split, seed=0, steps=range(3), repeats=1):
+    order = EpochSampler(48, 48, seed, repeats)
+    return np.stack([batch["image"] for batch in split.train_batches(order, steps)])
+
+
+def test_every_crop_has_a_box_of_its_own(same_image):
+    """In a batch, in every step, and for copies of an image; the seed changes all of them."""
+    crops = crops_of(same_image())
+    assert len(np.unique(crops.reshape(-1, 8 * 8 * 3), axis=0)) == 3 * 48
+    np.testing.assert_array_equal(crops_of(same_image()), crops)
+    np.testing.assert_array_equal(crops_of(same_image(), steps=range(2, 3)), crops[2:])  # resumed
+    other = crops_of(same_image(seed=1))  # the sampler's seed has no part in this
+    assert (crops != other).any((2, 3, 4)).all()
+    copies = crops_of(same_image(), repeats=2)
+    assert len(np.unique(copies.reshape(-1, 8 * 8 * 3), axis=0)) == 3 * 48
+
+
+def test_crops_have_the_configured_scale_and_ratio(same_image):
+    """Neighbors differ less in a smaller box, and along its shorter side."""
+
+    def contrast(scale, ratio=(1.0, 1.01)):
+        """Return the mean differences of neighbors below and beside one another."""
+        crops = crops_of(same_image(rrc_scale=scale, rrc_ratio=ratio)).astype(int)
+        return np.array([np.abs(np.diff(crops, axis=axis)).mean() for axis in (2, 3)])
+
+    large, small = contrast((0.5, 0.6)), contrast((0.005, 0.006))  # a tenth of each side
+    assert (large > 4 * small).all()
+    below, beside = contrast((0.1, 0.11), (0.14, 0.15))  # 230 rows, 33 columns
+    assert below > 3 * beside
+    below, beside = contrast((0.1, 0.11), (7.0, 7.1))
+    assert beside > 3 * below
+
+
+def test_evaluation_crops_at_the_center_whatever_training_does(same_image, digits_config):
+    split = same_image(training=False)
+    expected = split.preprocessing.crop(photograph(3, 240, 320))
+    for mode in ("never", "always"):
+        digits_config.loader.cache_on_device = mode
+        split = same_image(training=False)
+        for batch in split.eval_batches(20):
+            batch = split.examples(split.cached, batch)
+            assert (batch["image"] == expected).all() and len(batch["image"]) == 20
+        records = np.array([5, 40])
+        np.testing.assert_array_equal(split.center_crops(records), [expected, expected])
+    digits_config.dataset.crop_pct = 0.5
+    assert same_image(training=False).preprocessing.resize == 16
+
+
+def test_samples_are_the_first_examples_of_the_first_batch(splits, same_image, digits_config):
+    for split in (splits("always"), splits("never"), same_image()):
+        order = EpochSampler(len(split), 40, seed=3)
+        batch = next(iter(split.train_batches(order, range(1))))
+        batch = split.examples(split.cached, batch)
+        samples = split.samples(order, 10)
+        for name in ("image", "label"):
+            np.testing.assert_array_equal(samples[name], batch[name][:10])
+        split.shard = ProcessShard(1, 2)
+        samples = split.samples(order, 64)
+        np.testing.assert_array_equal(samples["image"], batch["image"][20:])
 
 
 def test_the_shards_of_all_processes_make_up_the_batch(splits, digits_config):
@@ -184,14 +263,20 @@ def test_evaluation_marks_corrupt_images_as_not_valid(
 
     def broken(source, index):
         encoded, label = read(source, index)
-        return (encoded if index % 100 else b"broken"), label
+        return (encoded if index % 100 and index < 359 else b"broken"), label
 
     monkeypatch.setattr(DataSource, "__getitem__", broken)
-    split = splits(cache_on_device, training=False)
+    warnings = []
+    split = splits(cache_on_device, training=False).load(CorruptRecords(None, warnings.append))
     batches = [split.examples(split.cached, batch) for batch in split.eval_batches(100)]
     valid, bad = (np.concatenate([batch[name] for batch in batches]) for name in ("valid", "bad"))
-    assert np.flatnonzero(bad).tolist() == [0, 100, 200, 300]
-    assert valid.sum() == 356 and not (valid & bad).any()
+    # The padding after record 359 repeats it, and is neither.
+    assert np.flatnonzero(bad).tolist() == [0, 100, 200, 300, 359]
+    assert np.flatnonzero(valid | bad).tolist() == [*range(360)]
+    assert valid.sum() == 355 and not (valid & bad).any()
+    assert [re.search(r"record \d+", text)[0] for text in warnings] == [
+        f"record {index}" for index in (0, 100, 200, 300, 359)
+    ]
 
 
 def test_a_loader_is_pickled_without_the_runs_console(splits):
@@ -207,6 +292,8 @@ def test_a_loader_is_pickled_without_the_runs_console(splits):
     split = splits("never").load(CorruptRecords(None, Console()))
     copy = pickle.loads(pickle.dumps(split))
     assert len(copy) == len(split) and copy.reader.read(3)[1] == split.reader.read(3)[1]
+    cached = splits("always").load(CorruptRecords(None, Console()))
+    assert pickle.loads(pickle.dumps(cached)).cached == {}
 
 
 def test_random_crops_and_training_sizes_are_not_cached(splits, digits_config):
@@ -223,6 +310,9 @@ def test_random_crops_and_training_sizes_are_not_cached(splits, digits_config):
 def test_the_memory_limit_counts_both_splits(splits, digits_config):
     train = splits("auto")
     config = digits_config
+    assert train.cached_gib * 2**30 == train.cached["image"].nbytes
+    config.loader.device_cache_gib = train.cached_gib
+    assert DataLoader(config, "train", training=True).cached_on_device  # just enough
     config.loader.device_cache_gib = 1.1 * train.cached_gib
     assert DataLoader(config, "test", training=False).cached_on_device
     both = DataLoader(config, "test", training=False, cached_gib=train.cached_gib)

@@ -4,8 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from train.data.sampler import EpochSampler
+from train.data.sampler import EpochSampler, ProcessShard
 from train.runtime.errors import UsageError
 
 
@@ -14,13 +15,26 @@ def test_epochs_are_shuffled_by_the_seed_and_visit_records_at_most_once():
     assert sampler.steps_per_epoch == 10
     epochs = [np.concatenate([sampler[10 * e + b] for b in range(10)]) for e in range(3)]
     for epoch in epochs:
-        assert len(np.unique(epoch)) == 100
+        assert len(np.unique(epoch)) == 100 and 0 <= epoch.min() and epoch.max() <= 102
+        assert epoch.dtype == np.int32
     assert not np.array_equal(epochs[0], epochs[1])
     left_out = [set(range(103)) - set(epoch) for epoch in epochs]
     assert left_out[0] != left_out[1]
     again = EpochSampler(103, 10, seed=4)
     np.testing.assert_array_equal(again[17], sampler[17])  # out of order
-    assert not np.array_equal(EpochSampler(103, 10, seed=5)[17], sampler[17])
+    np.testing.assert_array_equal(sampler[3], epochs[0][30:40])  # after later epochs
+    for step in (17, 7, 27):  # neither this epoch of another seed, nor one beside it
+        assert not np.array_equal(EpochSampler(103, 10, seed=5)[step], sampler[17])
+
+
+def test_every_record_is_equally_likely_at_every_place():
+    places = np.zeros((12, 12), int)
+    for seed in range(40):
+        sampler = EpochSampler(12, 4, seed)
+        for epoch in range(30):
+            order = np.concatenate([sampler[3 * epoch + batch] for batch in range(3)])
+            places[np.arange(12), order] += 1
+    assert scipy.stats.chisquare(places, axis=None).pvalue > 0.01
 
 
 def test_repeated_augmentation_separates_copies_and_covers_all_images():
@@ -36,11 +50,55 @@ def test_repeated_augmentation_separates_copies_and_covers_all_images():
     assert sorted(covered) == list(range(100))  # in 25 steps of 4 images
     odd = EpochSampler(9, 6, seed=1, repeats=2)  # three images, so one pair spans both copies
     assert all((odd[step][::2] != odd[step][1::2]).all() for step in range(300))
-    with pytest.raises(UsageError, match=r"repeated_aug=5 must divide .*batch_size=12; .* is 10"):
-        EpochSampler(100, 12, seed=1, repeats=5)
+    # The fewest that a copy can have so that the next one can begin with another image.
+    pairs = EpochSampler(8, 6, seed=1, repeats=3)
+    assert all((pairs[step][1:] != pairs[step][:-1]).all() for step in range(100))
 
 
-def test_order_is_the_same_after_pickling():
-    sampler = EpochSampler(103, 10, seed=4)
+def test_each_copy_of_a_batch_has_its_own_order():
+    """Or mixup would pair the same images in each copy."""
+    sampler = EpochSampler(100, 32, seed=1, repeats=4)
+    batches = np.array([sampler[step].reshape(4, 8) for step in range(60)])
+    for one in range(4):
+        for other in range(one):
+            same = (batches[:, one] == batches[:, other]).mean()
+            assert 0.07 < same < 0.18  # 1/8 by chance
+    # Neither do the orders repeat from step to step, or from seed to seed.
+    ranks = batches.argsort(axis=2)
+    assert len(np.unique(ranks.reshape(-1, 8), axis=0)) > 200
+    again, other = (EpochSampler(100, 32, seed, repeats=4)[7] for seed in (1, 2))
+    np.testing.assert_array_equal(again, sampler[7])
+    assert not np.array_equal(other, again)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "repeats", "nearest"), [(12, 5, 10), (13, 5, 15), (2, 7, 7)]
+)
+def test_copies_that_do_not_fill_a_batch_are_a_usage_error(batch_size, repeats, nearest):
+    message = f"repeated_aug={repeats} must divide .*batch_size={batch_size}; .* is {nearest}$"
+    with pytest.raises(UsageError, match=message):
+        EpochSampler(100, batch_size, seed=1, repeats=repeats)
+
+
+def test_processes_share_a_batch_in_order():
+    assert [[*ProcessShard(process, 3).positions(12)] for process in range(3)] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+    ]
+    assert [*ProcessShard().positions(5)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_order_is_the_same_after_pickling(repeats):
+    sampler = EpochSampler(103, 10, 4, repeats)
     copy = pickle.loads(pickle.dumps(sampler))
     np.testing.assert_array_equal(copy[25], sampler[25])
+    assert (copy.steps_per_epoch, copy.repeats) == (10, repeats)
+
+
+def test_the_orders_of_earlier_epochs_are_dropped():
+    sampler = EpochSampler(103, 10, seed=4)
+    for step in range(0, 60, 5):
+        sampler[step]
+    assert len(sampler._permutations) == 2  # batches are loaded ahead, so two epochs are in use
