@@ -1,8 +1,13 @@
-"""Decoding of images to uint8 pixels on the host. Needs OpenCV and Pillow."""
+"""Decoding of images to uint8 pixels on the host. Needs OpenCV and Pillow.
+
+The content decides about the format and the decoder, before any library sees the bytes. OpenCV
+decodes plain 8-bit JPEG, PNG, WebP and BMP and the values of deep PNG and TIFF; Pillow the rest.
+"""
 
 import io
 import os
-import struct
+import threading
+import warnings
 
 # A header that claims more pixels than any photograph is malicious or corrupt. OpenCV allocates
 # whatever the header claims, so it is limited to 50 megapixels; Pillow decodes larger images after
@@ -13,49 +18,98 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # ImageDecodeError reports 
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: E402
+from PIL import Image, UnidentifiedImageError  # noqa: E402
 
+from flax_resnet.images import conversion, headers, pnm, tiff  # noqa: E402
+from flax_resnet.images.conversion import Warn, reduce_depth, to_srgb  # noqa: E402
 from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
+from flax_resnet.images.headers import HeaderError, ImageHeader  # noqa: E402
 from flax_resnet.text import OneLineError, error_reason  # noqa: E402
 
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-_PILLOW = {"PNM": ("PPM",)}  # Pillow's names, where they differ
+# An image of one color needs a byte for several hundred pixels, in most formats.
+_MAX_PIXELS_PER_BYTE, _FREE_PIXELS = 1000, 25_000_000
+_INSPECT = {
+    "JPEG": headers.inspect_jpeg,
+    "PNG": headers.inspect_png,
+    "WEBP": headers.inspect_webp,
+    "BMP": headers.inspect_bmp,
+    "AVIF": headers.inspect_avif,
+    "JPEG2000": headers.inspect_jpeg2000,
+}
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # of an orientation, after transposing from 5 on
+_COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class ImageDecodeError(OneLineError):
     """The bytes are not a readable image; the message gives the reason."""
 
 
-def decode_rgb(encoded: bytes) -> np.ndarray:
-    """Decode JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF to uint8 RGB ``(H, W, 3)``.
+class ImageWarning(UserWarning):
+    """An image was decoded, but something in it had to be guessed or ignored."""
 
-    The format is detected from the content. The EXIF orientation is applied; gray images get
-    three equal channels, palette images their colors, and 16-bit values are reduced to their upper
-    8 bits; CMYK is converted to RGB, and transparency is ignored.
+
+_warned: set[str] = set()
+_lock = threading.Lock()
+
+
+def warn_once(kind: str, text: str) -> None:
+    """Issue an ImageWarning for the first image of each kind."""
+    with _lock:
+        is_first = kind not in _warned
+        _warned.add(kind)
+    if is_first:
+        warnings.warn(text, ImageWarning, stacklevel=2)
+
+
+def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
+    """Decode an image to uint8 RGB ``(H, W, 3)``.
+
+    JPEG, PNG, WebP, BMP, TIFF, GIF, Netpbm, AVIF and JPEG 2000 are detected from the content. The
+    EXIF orientation is applied, and colors are converted to sRGB if the file has another ICC
+    profile. Gray images get three equal channels, palette images their colors; CMYK is converted.
+    Transparency is ignored: the colors are those that are stored, without the alpha. 16-bit values
+    are reduced to their upper 8 bits, with fewer significant bits to the upper 8 of these. The
+    first image of an animation or of several pages is used.
+
+    Args:
+      encoded: the contents of a file.
+      warn: called with a kind and a text if something had to be guessed or ignored; default: an
+        ``ImageWarning`` for the first image of each kind.
 
     Raises:
-      ImageDecodeError: if the bytes are not an image, are truncated, or claim more than
-        ``MAX_PIXELS`` or more pixels than their length can encode.
+      ImageDecodeError: if the bytes are not an image, are truncated, have values without a defined
+        range (floats, 32-bit integers), or claim more than ``MAX_PIXELS`` or more pixels than
+        their length can encode.
     """
-    pixels = None
     kind = detect_format(encoded)
-    if kind is None:  # no library gets to see it
-        raise ImageDecodeError(
-            f"{len(encoded):,} bytes are not a readable image: {describe_format(encoded)}"
-        )
-    if kind == "PNG":
-        _check_png(encoded)
-    if kind not in ("AVIF", "JPEG2000"):
-        try:
-            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:  # too many pixels; Pillow reports how many
-            pass
-    if pixels is not None:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     try:
-        return _decode_with_pillow(encoded, kind)
+        if kind in _INSPECT:
+            header = _INSPECT[kind](encoded)
+            _check_size(header, len(encoded))
+            if header.plain:
+                pixels = _decode_with_opencv(encoded, _COLOR)
+                if pixels is not None and pixels.shape[:2] == (header.height, header.width):
+                    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+                    if header.profile:
+                        pixels = to_srgb(pixels, header.profile, warn)
+                    return _orient(pixels, header.orientation)
+            elif kind == "PNG":
+                values = _decode_with_opencv(encoded, _COLOR | cv2.IMREAD_ANYDEPTH)
+                if values is not None:
+                    return _deep_to_rgb(values, header, warn)
+            return _decode_with_pillow(encoded, kind, header, warn)
+        if kind == "TIFF":
+            return _decode_tiff(encoded, warn)
+        if kind == "GIF":
+            header, encoded = headers.inspect_gif(encoded)
+            _check_size(header, len(encoded))
+            return _decode_with_pillow(encoded, kind, header, warn)
+        if kind == "PNM":
+            header, match = pnm.inspect_pnm(encoded)
+            _check_size(header, len(encoded))
+            pixels = pnm.decode_pnm(encoded, match)
+            return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+        raise HeaderError(describe_format(encoded))
     except Exception as error:  # Pillow raises many types
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else error_reason(error)
@@ -70,50 +124,91 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
       ImageDecodeError: if it cannot be read or decoded; the message names the file.
     """
+
+    def warn(kind: str, text: str) -> None:
+        warn_once(kind, f"{os.fspath(path)}: {text}")
+
     try:
         with open(path, "rb") as file:
-            return decode_rgb(file.read())
+            return decode_rgb(file.read(), warn)
     except (OSError, ImageDecodeError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
         raise ImageDecodeError(f"{os.fspath(path)}: {reason}") from error
 
 
-def _check_png(encoded: bytes) -> None:
-    """Raise ImageDecodeError if a PNG claims more data than it holds.
-
-    For a corrupt length in the header or a chunk, OpenCV may allocate gigabytes before it detects
-    the error.
-    """
-    if len(encoded) >= 26:
-        width, height, depth, color = struct.unpack(">IIBB", encoded[16:26])
-        channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color, 1)
-        # Deflate compresses by a factor of at most 1,032.
-        if width * height * channels * depth / 8 > 1032 * len(encoded):
-            raise ImageDecodeError(
-                f"{len(encoded):,} bytes of PNG cannot hold the claimed {width}×{height} pixels"
-            )
-    offset, kind = len(PNG), b""
-    while kind != b"IEND" and offset + 12 <= len(encoded):
-        length, kind = struct.unpack_from(">I4s", encoded, offset)
-        offset += 12 + length  # length, type, data and checksum
-    if kind != b"IEND" or offset > len(encoded):
-        raise ImageDecodeError(f"{len(encoded):,} bytes of PNG are truncated or corrupt")
-
-
-def _decode_with_pillow(encoded: bytes, kind: str) -> np.ndarray:
-    """Decode formats that OpenCV does not support, or raise an error with the reason."""
-    with Image.open(io.BytesIO(encoded), formats=_PILLOW.get(kind, (kind,))) as image:
-        pixels = image.width * image.height
-        # Even an image of one color needs a byte for several hundred pixels.
-        if pixels > MAX_PIXELS or pixels > max(4_000_000, 1000 * len(encoded)):
-            raise ValueError(f"the header claims {image.width}×{image.height} pixels")
-        return pillow_to_rgb(image)
-
-
 def pillow_to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert a Pillow image to RGB as :func:`decode_rgb` does."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # convert would clip it at 255
-        gray = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))
+    """Convert a Pillow image to RGB as :func:`decode_rgb` does.
+
+    Raises:
+      ImageDecodeError: its values have no defined range.
+    """
+    try:
+        return conversion.pillow_to_rgb(image)
+    except ValueError as error:
+        raise ImageDecodeError(str(error)) from error
+
+
+def _check_size(header: ImageHeader, length: int) -> None:
+    """Raise HeaderError if an image claims more pixels than its length can encode."""
+    pixels = header.width * header.height
+    if pixels > min(MAX_PIXELS, max(_FREE_PIXELS, _MAX_PIXELS_PER_BYTE * length)) or pixels <= 0:
+        raise HeaderError(f"the header claims {header.width}×{header.height} pixels")
+
+
+def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image upright."""
+    if orientation >= 5:
+        pixels = cv2.transpose(pixels)
+    return cv2.flip(pixels, _FLIPS[orientation]) if orientation in _FLIPS else pixels
+
+
+def _decode_with_opencv(encoded: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error:  # too many pixels
+        return None
+
+
+def _decode_with_pillow(encoded: bytes, kind: str, header: ImageHeader, warn: Warn) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded), formats=(kind,)) as image:
+        if image.width * image.height > header.width * header.height:
+            raise HeaderError(f"the file claims {image.width}×{image.height} pixels")
+        orientation = header.orientation
+        if kind == "AVIF":  # the container's rotation, which replaces that of EXIF
+            orientation = image.getexif().get(0x0112, 1)
+        profile = header.profile or image.info.get("icc_profile") or b""
+        image.load()
+        if header.associated_alpha and image.mode == "RGBA" and kind == "JPEG2000":
+            values = np.asarray(image)
+            image = Image.fromarray(conversion.unmultiply(values[..., :3], values[..., 3:]))
+        pixels = conversion.mode_to_rgb(image, profile, warn, header.significant_bits)
+        return _orient(pixels, orientation)
+
+
+def _decode_tiff(encoded: bytes, warn: Warn) -> np.ndarray:
+    """Decode the first page. Both libraries apply the orientation."""
+    page = tiff.inspect_tiff(encoded)
+    header = page.header
+    _check_size(header, len(encoded))
+    if page.pages:
+        warn("several pages", "only the first page of a file of several pages is used")
+    if header.depth > 8 and page.photometric <= 2 and page.samples in (1, 3, 4):
+        values = _decode_with_opencv(page.single, cv2.IMREAD_UNCHANGED)
+        if values is None:
+            raise HeaderError(f"the {header.depth}-bit TIFF is truncated or of an unknown kind")
+        if header.depth < 16:  # OpenCV scales them to 16 bits
+            header = header._replace(significant_bits=16)
+        return _deep_to_rgb(values, header, warn, inverted=page.photometric == tiff.MIN_IS_WHITE)
+    return _decode_with_pillow(page.single, "TIFF", header, warn)
+
+
+def _deep_to_rgb(
+    values: np.ndarray, header: ImageHeader, warn: Warn, inverted: bool = False
+) -> np.ndarray:
+    """Convert uint16 gray, BGR or BGRA values to RGB."""
+    values = values.reshape(*values.shape[:2], -1)
+    if header.associated_alpha:
+        values = conversion.unmultiply(values[..., :3], values[..., 3:])
+    pixels = reduce_depth(values[..., :3], header.significant_bits, warn, inverted)
+    pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., ::-1]
+    return _orient(to_srgb(np.ascontiguousarray(pixels), header.profile, warn), header.orientation)

@@ -27,10 +27,7 @@ IMPORTERS = {
     "array_record": {"train.data.tfds_source", "train.prepare"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},
-    "PIL": {
-        *("flax_resnet.decoding", "flax_resnet.images", "flax_resnet.preprocessing"),
-        "train.data.images",
-    },
+    "PIL": {"flax_resnet.decoding", "flax_resnet.images", "flax_resnet.preprocessing"},
     "tensorboardX": {"train.workdir.metrics_log"},
     "matplotlib": {"train.reporting.plots"},
     "ml_collections": {"train.runtime.config_dict"},

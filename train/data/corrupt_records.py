@@ -1,4 +1,4 @@
-"""The log of images that cannot be decoded."""
+"""The log of images that cannot be decoded, and warnings of odd ones."""
 
 import os
 import threading
@@ -29,19 +29,25 @@ class CorruptRecords:
         self._warn = warn
         self._by_split: dict[str, set[CorruptRecord]] = {}
         self._lock = threading.Lock()
+        self._oddities: set[str] = set()
         self._lines: set[str] = set()  # a resumed run finds the same records again
         if self._path is not None and os.path.exists(self._path):
             with open(self._path, encoding="utf-8") as file:
                 self._lines.update(file)
 
     def add(self, reader: Reader, records: Iterable[CorruptRecord]) -> None:
-        """Add the corrupt records that ``reader`` replaced.
+        """Add the corrupt records that ``reader`` replaced, and warn once of each kind of oddity.
 
         Raises:
           RunError: the split has too many corrupt records, or the file cannot be written.
         """
         split = reader.source.split
         with self._lock:
+            for kind in reader.oddities.keys() - self._oddities:
+                self._oddities.add(kind)
+                self._warn(
+                    f"{one_line(reader.oddities[kind])} (only the first such image is named)"
+                )
             known = self._by_split.setdefault(split, set())
             for record in sorted(set(records) - known):
                 known.add(record)

@@ -1,9 +1,6 @@
-"""Resizing, encoding and headers of uint8 images, with OpenCV and Pillow."""
-
-import io
+"""Resizing and encoding of uint8 images, with OpenCV."""
 
 import numpy as np
-from PIL import Image
 
 from flax_resnet.decoding import cv2  # imported there, with a limit on pixels
 
@@ -29,16 +26,6 @@ def encode_png(image: np.ndarray) -> bytes:
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     """Encode an RGB ``(H, W, 3)`` image as JPEG of ``quality`` 0…100."""
     return cv2.imencode(".jpg", _bgr(image), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def read_header(encoded: bytes) -> tuple[str | None, str, int, int]:
-    """Return Pillow's format and mode, such as ``"JPEG", "RGB"``, and width and height.
-
-    Raises:
-      Exception: of many kinds, if the bytes are not a JPEG.
-    """
-    with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as image:
-        return image.format, image.mode, *image.size
 
 
 def _bgr(image: np.ndarray) -> np.ndarray:

@@ -189,8 +189,13 @@ class DataLoader:
         yield from self._stream(load, steps, positions)
 
     def _stream(self, load: Load, steps: range, positions: range) -> Iterator[Batch]:
-        for parts in stream(load, steps, positions, self._threads, self._workers):
-            batches, corrupt = zip(*parts, strict=True)
+        def load_and_note(step: int, positions: range) -> tuple:
+            return *load(step, positions), dict(self.reader.oddities)
+
+        for parts in stream(load_and_note, steps, positions, self._threads, self._workers):
+            batches, corrupt, oddities = zip(*parts, strict=True)
+            for noted in oddities:  # by worker processes, which have readers of their own
+                self.reader.oddities.update(noted | self.reader.oddities)
             self._corrupt_records.add(self.reader, [record for part in corrupt for record in part])
             yield {name: np.concatenate([part[name] for part in batches]) for name in batches[0]}
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ class Reader:
     The replacement depends on the record's number only, so all readers and all runs use the
     same images.
 
+    Attributes:
+      oddities: for each kind of oddity, such as several pages, what was done with the first image.
+
     Args:
       source: the records.
       max_corrupt_fraction: fraction of them that may be corrupt, rounded up: one corrupt file
@@ -36,6 +40,7 @@ class Reader:
 
     def __init__(self, source: DataSource, max_corrupt_fraction: float):
         self.source = source
+        self.oddities: dict[str, str] = {}
         self.max_corrupt = math.ceil(max_corrupt_fraction * len(source))
 
     def read(self, index: int) -> tuple[np.ndarray, int, list[CorruptRecord]]:
@@ -52,7 +57,7 @@ class Reader:
         while True:
             candidate = (index + len(corrupt)) % len(self.source)
             try:
-                return *self.source.decode(candidate), corrupt
+                return *self.source.decode(candidate, partial(self._note, candidate)), corrupt
             except ImageDecodeError as error:
                 name = self.source.record_name(candidate)
                 corrupt.append(CorruptRecord(candidate, name, str(error)))
@@ -62,6 +67,10 @@ class Reader:
                         f"none of the {len(corrupt):,} images of {self.source.name}"
                         f" {self.source.split} can be decoded: {corrupt[0].name}: {error}"
                     ) from error
+
+    def _note(self, index: int, kind: str, text: str) -> None:
+        if kind not in self.oddities:
+            self.oddities[kind] = f"{self.source.record_name(index)}: {text}"
 
     def check(self, corrupt: Iterable[CorruptRecord]) -> None:
         """Raise RunError if more records are corrupt than ``max_corrupt``."""

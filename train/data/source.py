@@ -1,12 +1,12 @@
 """The records of one split of a data set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flax_resnet.decoding import ImageDecodeError, decode_rgb
+from flax_resnet.decoding import ImageDecodeError, decode_rgb, warn_once
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,14 @@ class DataSource:
         record = self.records[index]
         return record[self.image_key], int(record[self.label_key])
 
-    def decode(self, index: int) -> tuple[np.ndarray, int]:
+    def decode(
+        self, index: int, warn: Callable[[str, str], None] = warn_once
+    ) -> tuple[np.ndarray, int]:
         """Return record ``index`` as uint8 RGB ``(H, W, 3)`` and label.
+
+        Args:
+          index: number of the record.
+          warn: called with a kind and a text if the image has an oddity.
 
         Raises:
           ImageDecodeError: the record cannot be read or decoded.
@@ -50,7 +56,7 @@ class DataSource:
             encoded, label = self[index]
         except OSError as error:
             raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
-        return decode_rgb(encoded), label
+        return decode_rgb(encoded, warn), label
 
     def record_name(self, index: int) -> str:
         """Return the name of a record: its file, or ``"record 7"``."""

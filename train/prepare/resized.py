@@ -16,8 +16,10 @@ from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from flax_resnet.decoding import decode_rgb
+from flax_resnet.images.formats import detect_format
+from flax_resnet.images.headers import inspect_jpeg
 from flax_resnet.text import error_reason
-from train.data.images import encode_jpeg, read_header, resize_area
+from train.data.images import encode_jpeg, resize_area
 from train.data.tfds_source import find_feature, open_builder, raw_records
 from train.prepare import staging
 from train.runtime.errors import RunError, UsageError, print_line
@@ -88,12 +90,10 @@ def shrink_image(encoded: bytes, side: int) -> bytes:
     Raises:
       ValueError: the bytes cannot be decoded.
     """
-    try:
-        kind, mode, *sides = read_header(encoded)
-        if kind == "JPEG" and mode in ("RGB", "L") and min(sides) <= side:
+    if detect_format(encoded) == "JPEG":
+        header = inspect_jpeg(encoded)
+        if header.plain and min(header.width, header.height) <= side:
             return encoded
-    except Exception:
-        pass  # the decoder may still read it
     pixels = decode_rgb(encoded)
     height, width = pixels.shape[:2]
     if min(height, width) > side:

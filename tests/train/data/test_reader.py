@@ -62,6 +62,17 @@ def test_corrupt_records_are_logged_once(tmp_path):
     ]
 
 
+def test_oddities_are_warned_of_once_with_the_first_image():
+    dark = encode(np.full((6, 8), 4000, np.uint16), "PNG")
+    reader = Reader(make_source(VALID[0], dark, dark), max_corrupt_fraction=0)
+    warnings = []
+    corrupt_records = CorruptRecords(warn=warnings.append)
+    for record in (0, 1, 2, 1):
+        corrupt_records.add(reader, reader.read(record)[2])
+    (warning,) = warnings
+    assert warning.startswith("1.png: 16-bit values reach only 4,000 of 65,535")
+
+
 def test_warnings_name_ten_corrupt_records_and_then_the_file(tmp_path):
     reader = Reader(make_source(*[b"bad"] * 13, *VALID), max_corrupt_fraction=1)
     warnings = []
