@@ -48,6 +48,8 @@ COVERED = {
     " --config.smoke=True": "test_recipes.py",
     "python -m train.main --config configs/resnet50_imagenet_fast.py"
     " --config.smoke=True": "test_recipes.py",
+    "python -m tests.mutate train/data/sampler.py"
+    " tests/train/data/test_sampler.py": "test_mutate.py",
     "python -m pytest": "conftest.py",  # this very command
 }
 

@@ -27,6 +27,14 @@ def test_epochs_are_shuffled_by_the_seed_and_visit_records_at_most_once():
         assert not np.array_equal(EpochSampler(103, 10, seed=5)[step], sampler[17])
 
 
+def test_orders_of_earlier_versions_are_kept():
+    """Or a run would continue with other batches than it began with."""
+    for step in (0, 17, 29):
+        order = np.random.default_rng((4, step // 10)).permutation(103)
+        expected = order[step % 10 * 10 :][:10]
+        np.testing.assert_array_equal(EpochSampler(103, 10, seed=4)[step], expected)
+
+
 def test_every_record_is_equally_likely_at_every_place():
     places = np.zeros((12, 12), int)
     for seed in range(40):

@@ -38,6 +38,17 @@ def test_label_rank_with_ties_and_nan():
     assert ranks[4] > 0 and ranks[5] > 0
 
 
+def test_label_rank_is_the_place_in_a_stable_order():
+    """Of nine classes with four different logits, so that several of both kinds come before."""
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 4, (500, 9)).astype(np.float32)
+    labels = rng.integers(0, 9, 500)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    expected = (order == labels[:, None]).argmax(1)
+    assert set(expected) == set(range(9))
+    np.testing.assert_array_equal(label_rank(jnp.asarray(logits), jnp.asarray(labels)), expected)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_mixed_cross_entropy_equals_that_of_soft_targets(smoothing):
     rng = np.random.default_rng(0)
@@ -102,7 +113,30 @@ def test_threshold_makes_targets_binary():
     np.testing.assert_allclose(loss(logits, targets), expected, rtol=1e-5)
 
 
+def test_make_loss_by_name():
+    """With the defaults, and with every key."""
+    logits, targets = mixed()
+    np.testing.assert_array_equal(
+        make_loss("cross_entropy")(logits, targets), mixed_cross_entropy(logits, targets, 0.0)
+    )
+    np.testing.assert_array_equal(
+        make_loss("cross_entropy", 0.1)(logits, targets), mixed_cross_entropy(logits, targets, 0.1)
+    )
+    hard = jax.nn.one_hot(targets.label, 5)
+    expected = optax.sigmoid_binary_cross_entropy(logits, hard).mean(axis=1)
+    result = make_loss("binary_cross_entropy")(logits, Targets(targets.label))
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    np.testing.assert_array_equal(
+        make_loss("binary_cross_entropy", 0.1, 0.2)(logits, targets),
+        binary_cross_entropy(logits, targets, 0.1, 0.2),
+    )
+
+
 @pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
 def test_chance_loss_is_the_loss_of_zero_logits(name):
     losses = make_loss(name)(jnp.zeros((6, 6)), Targets(jnp.arange(6)))
     assert float(losses.mean()) == pytest.approx(chance_loss(name, 6), rel=1e-5)
+    pair = make_loss(name)(jnp.zeros((2, 2)), Targets(jnp.arange(2)))
+    assert float(pair.mean()) == pytest.approx(chance_loss(name, 2), rel=1e-5)
+    # A single class has a loss of 0 whatever is learned; chance must not be below that of two.
+    assert chance_loss(name, 1) == chance_loss(name, 2)

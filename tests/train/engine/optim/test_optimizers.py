@@ -44,17 +44,17 @@ def train(params, steps=4, scale=1.0, schedule=lambda step: RATE, **keys):
         return params, state
 
 
-def check(update, **keys):
-    """Compare :func:`train` with a formula.
+def check(update, start=random_params, **keys):
+    """Compare :func:`train`, from the parameters ``start(0)``, with a formula.
 
     ``update(w, gradient, memory, t, decay, adapts)`` returns what step t = 1, 2, … subtracts from
     the leaf ``w``. ``memory`` is a dictionary for its state, ``decay`` the weight decay of the
     leaf, and ``adapts`` whether LARS and LAMB adapt its learning rate.
     """
-    result, _ = train(random_params(0), **keys)
+    result, _ = train(start(0), **keys)
     for module, leaves in SHAPES.items():
         for name in leaves:
-            w, memory = random_params(0)[module][name], {}
+            w, memory = start(0)[module][name], {}
             kernel = name == "kernel"
             decay = DECAY if kernel or keys.get("decay_norm_and_bias") else 0.0
             for t in range(1, 5):
@@ -128,11 +128,45 @@ def test_lamb_matches_the_paper():
     check(update, name="lamb")
 
 
-@pytest.mark.parametrize("name", ["lars", "lamb"])
-def test_parameters_at_zero_are_updated(name):
-    params = jax.tree.map(np.zeros_like, random_params(0))
-    result, _ = train(params, name=name)
-    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(result))
+def zero_params(seed):
+    return jax.tree.map(np.zeros_like, random_params(seed))
+
+
+def test_parameters_at_zero_start_at_the_global_rate():
+    """Where the norm of a kernel is 0, LARS and LAMB do not adapt: |w| / |g| would stop it."""
+
+    def lars(w, g, memory, t, decay, adapts):
+        adapts = adapts and t > 1
+        local = 0.02 * length(w) / (length(g) + decay * length(w)) if adapts else 1.0
+        v = memory["v"] = 0.8 * memory.get("v", 0.0) + RATE * local * (g + decay * w)
+        return v
+
+    def lamb(w, g, memory, t, decay, adapts):
+        r = adam(g, memory, t) + decay * w
+        return RATE * (length(w) / length(r) if adapts and t > 1 else 1.0) * r
+
+    check(lars, zero_params, name="lars", momentum=0.8, trust_coefficient=0.02)
+    check(lamb, zero_params, name="lamb")
+
+
+def test_lars_of_a_gradient_of_zero_decays_at_the_global_rate():
+    """The paper's local rate would be the trust coefficient / decay, a step of any length."""
+    result, _ = train(random_params(0), steps=1, scale=0.0, name="lars", trust_coefficient=7.0)
+    for name, factor in (("kernel", 1 - RATE * DECAY), ("bias", 1.0)):
+        expected = factor * random_params(0)["head"][name]
+        np.testing.assert_allclose(result["head"][name], expected, rtol=1e-9)
+    result, _ = train(zero_params(0), steps=1, scale=0.0, name="lars")
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(result))
+
+
+def test_lars_decays_norms_and_biases_on_request():
+    def update(w, g, memory, t, decay, adapts):
+        local = 0.02 * length(w) / (length(g) + decay * length(w)) if adapts else 1.0
+        return RATE * local * (g + decay * w)
+
+    keys = {"name": "lars", "momentum": 0.0, "trust_coefficient": 0.02}
+    check(update, decay_norm_and_bias=True, **keys)
+    check(update, **keys)
 
 
 def test_matches_optax_optimizers():
@@ -236,9 +270,11 @@ def test_only_kernels_of_a_network_decay(name):
     ("keys", "message"),
     [
         ({"nesterov": True, "momentum": 0.0}, "nesterov=True needs momentum"),
+        ({"name": "lars", "nesterov": True, "momentum": 0.0}, "nesterov=True needs momentum"),
     ],
 )
 def test_conflicting_keys_are_usage_errors(keys, message):
     with pytest.raises(UsageError, match=message) as error:
         make_optimizer(optimizer_config(**keys), lambda step: RATE)
     assert "\n" not in str(error.value)
+    make_optimizer(optimizer_config(name="adam", nesterov=True, momentum=0.0), lambda step: RATE)

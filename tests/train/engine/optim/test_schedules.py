@@ -119,6 +119,37 @@ def test_warm_up_is_shortened_in_a_short_run():
     np.testing.assert_allclose(values[:21], np.minimum(1, np.arange(1, 22) / 20), rtol=1e-5)
 
 
+@pytest.mark.parametrize("warmup", [1, 2, 3])
+def test_the_shortest_warm_ups(warmup):
+    values = rates(40, name="constant", learning_rate=1.0, warmup_steps=warmup)
+    np.testing.assert_allclose(values[:5], np.minimum(1, np.arange(1, 6) / warmup), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "same"),
+    [
+        ({"name": "constant"}, True),
+        ({"name": "cosine"}, False),
+        ({"name": "polynomial"}, False),
+        ({"name": "one_cycle"}, False),
+        ({"name": "step", "milestone_steps": (30,)}, True),
+        ({"name": "step", "milestones": (0.5,)}, False),  # at step 20, and after 40
+        ({"name": "step", "milestones": (0.9,)}, False),  # at step 36, and after 40
+        ({"name": "constant", "warmup_steps": 8}, True),
+        ({"name": "constant", "warmup_steps": 15}, False),  # a quarter of 40 steps is 10
+        ({"name": "step", "milestone_steps": (30,), "warmup_steps": 15}, False),
+    ],
+)
+def test_same_rates_compares_the_first_steps_of_two_lengths(keys, same):
+    """What it decides without the rates, against the rates."""
+    values = [np.asarray(rates(count, learning_rate=0.3, **keys))[:40] for count in (40, 80)]
+    assert np.array_equal(*values) == same
+    assert schedules.same_rates(schedule_keys(**keys), 10, (40, 80), 40) == same
+    assert schedules.same_rates(schedule_keys(**keys), 10, (40, 40), 40) == (
+        keys["name"] in ("constant", "step")
+    )
+
+
 def test_milestone_within_the_warm_up_takes_effect():
     keys = {"milestone_steps": (10, 50), "warmup_steps": 20, "gamma": 0.1}
     values = rates(100, name="step", learning_rate=1.0, **keys)
