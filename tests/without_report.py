@@ -8,7 +8,7 @@ from train.runtime.cli import run_command
 class NoReport:
     """Stands in for LiveReport."""
 
-    def __init__(self, workdir, warn):
+    def __init__(self, workdir, warn, findings):
         pass
 
     def draw_samples(self, take):

@@ -151,7 +151,9 @@ class Loop:
         self.stopping = StopAgreement(stop, devices)
         batch_size, mfu = experiment.batch_sizes.train, mfu_per_image(experiment)
         self.meter = Meter(batch_size, devices.fetch, step_config.skip_nonfinite, mfu)
-        self.report = LiveReport(experiment.workdir, console.warn) if metrics_log else None
+        self.report = None
+        if metrics_log:
+            self.report = LiveReport(experiment.workdir, console.warn, experiment.findings)
         self.nonfinite_guard = nonfinite.NonFiniteGuard(experiment, self.wait_saved)
         self.last_saved = time.monotonic()
         self.compiled_shapes: Any = None  # of the last batch

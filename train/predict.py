@@ -104,12 +104,12 @@ def find_files(paths: Sequence[str], explain: str | None = None) -> list[str]:
     for path in paths:
         images = [path]  # if a file cannot be read, that is reported later
         if os.path.isdir(path):
-            try:
-                images = sorted(list_images(path, dangling=True))
-            except OSError as error:
-                raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
+            images, others = list_images(path)
             if not images:
-                raise RunError(f"{path!r} has no images, by the extensions of its files")
+                found = "".join(f"; {text}" for text in others)
+                raise RunError(f"{path!r} has no images, by the extensions of its files{found}")
+            for text in others:
+                print(f"note: {one_line(path)}: {text}", file=sys.stderr)
             if skipped:
                 images = [f for f in images if not os.path.abspath(f).startswith(skipped)]
             if not images:

@@ -2,26 +2,28 @@
 
 Two layouts: ``ROOT/{train,val|validation|valid|test}/CLASS/**``, and ``ROOT/CLASS/**``, of which
 a fraction is held out for evaluation. Images are recognized by their file extension, in any
-case; names that begin with a dot are skipped. Symbolic links are followed.
+case. Symbolic links are followed. Everything else is skipped, and listed in the source's
+``skipped``; ``folder_scan`` has the rules.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from train.data.folder_scan import BROKEN_LINK, UNREADABLE, FolderScan, has_image_extension
+from train.data.skipped import describe_skipped
 from train.data.source import DataSource
 from train.runtime.errors import RunError, UsageError
+from train.runtime.formatting import join_names
 
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm"),
-)
 TRAIN = "train"
 EVAL_SPLITS = ("val", "validation", "valid", "test")  # in order of preference
 ALL = "all"  # every image of a folder without splits
 LAYOUT = "put the images into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into ROOT/CLASS/"
+# Names of folders that are splits, not classes, if there are no folders of the names above.
+SPLIT_LIKE = {TRAIN, *EVAL_SPLITS, "training", "testing", "eval", "evaluation", "dev"}
 
 
 @dataclass(frozen=True)
@@ -70,23 +72,21 @@ def open_folder(root: str, split: str, val_fraction: float, val_seed: int) -> Da
             f"{root!r} {'is a file' if os.path.exists(root) else 'does not exist'}; set"
             " --config.dataset.data_dir=FOLDER to the folder with the images"
         )
-    try:
-        subfolder, part = _locate_split(root, split)
-        classes = _list_classes(os.path.join(root, subfolder))
-    except OSError as error:
-        raise RunError(f"cannot list {error.filename!r}: {error.strerror}") from error
-    if len(classes) < 2:
-        content = f"one class, {next(iter(classes))!r}" if classes else "no folder with images"
-        raise UsageError(f"{os.path.join(root, subfolder)!r} has {content}; {LAYOUT}")
+    subfolder, part = _locate_split(root, split)
+    scan = FolderScan(root)
+    classes = scan.classes(subfolder)
+    if subfolder:
+        scan.skip_beside({TRAIN, *EVAL_SPLITS, split})
+    _check_listed(scan)
+    _check_classes(scan, subfolder, classes)
     labeled = []
     for label, (name, files) in enumerate(classes.items()):
         if part:
-            files = _select_part(part, name, files, val_fraction, val_seed)
-        labeled += [(os.path.join(subfolder, name, file), label) for file in files]
+            files = _select_part(part, subfolder, name, files, val_fraction, val_seed)
+        labeled += [(file, label) for file in files]
     files, labels = (tuple(column) for column in zip(*labeled, strict=True))
-    return DataSource(
-        "folder", split, tuple(classes), ImageFolder(root, files, labels), names=files
-    )
+    records = ImageFolder(root, files, labels)
+    return DataSource("folder", split, tuple(classes), records, names=files, skipped=scan.skipped)
 
 
 def has_splits(root: str) -> bool:
@@ -94,17 +94,25 @@ def has_splits(root: str) -> bool:
     return any(os.path.isdir(os.path.join(root, name)) for name in (TRAIN, *EVAL_SPLITS))
 
 
-def list_images(folder: str, dangling: bool = False) -> Iterator[str]:
-    """Yield the paths of all images in a folder, at any depth, in no order.
+def list_images(folder: str) -> tuple[list[str], list[str]]:
+    """List the images in a folder, at any depth.
 
-    Args:
-      folder: the folder.
-      dangling: whether to include symbolic links without a target.
+    Returns:
+      The paths of images, sorted, with links to images that cannot be read, and descriptions of
+      everything else in the folder.
 
     Raises:
-      OSError: a folder cannot be listed.
+      RunError: a folder cannot be listed.
     """
-    return _walk(folder, dangling, set())
+    scan = FolderScan(folder)
+    images = scan.images("")
+    _check_listed(scan)
+    for reason in (BROKEN_LINK, UNREADABLE):
+        links = scan.skipped.get(reason, [])
+        images += filter(has_image_extension, links)
+        scan.skipped[reason] = [link for link in links if not has_image_extension(link)]
+    skipped = [finding.text for finding in describe_skipped(folder, scan.skipped)]
+    return [os.path.join(folder, image) for image in sorted(images)], skipped
 
 
 _TRAINING_PART, _HELD_OUT_PART = "training", "held out"
@@ -134,50 +142,43 @@ def _locate_split(root: str, split: str) -> tuple[str, str]:
     raise UsageError(f"{root!r} has no subfolder {split!r} for that split; it has {named}")
 
 
-def _list_classes(folder: str) -> dict[str, list[str]]:
-    """Return the images of each class, all sorted, as paths below the folder of the class."""
-    classes = {}
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+def _check_listed(scan: FolderScan) -> None:
+    """Raise RunError if there are folders whose content is unknown."""
+    if scan.errors:
+        folders = join_names([repr(error.filename) for error in scan.errors], 4)
+        raise RunError(
+            f"cannot list {folders}: {scan.errors[0].strerror}; make them readable, or move them"
+            " out of the folder with the images"
+        )
+
+
+def _check_classes(scan: FolderScan, subfolder: str, classes: Mapping[str, Sequence[str]]) -> None:
+    """Raise UsageError unless there are at least two classes, with names that can be written."""
+    folder, names = os.path.join(scan.root, subfolder), list(classes)
+    if len(names) < 2:
+        content = f"one class, {names[0]!r}" if names else "no folder with images"
+        parts = [f"{folder!r} has {content}"]
+        parts += [finding.text for finding in describe_skipped(scan.root, scan.skipped)]
+        nested = os.path.join(folder, names[0]) if names else ""
+        if nested and len(FolderScan(nested).classes("")) > 1:
+            parts.append(f"if the classes are the folders in it, set data_dir to {nested!r}")
+        raise UsageError("; ".join([*parts, LAYOUT]))
     for name in names:
-        top = os.path.join(folder, name)
-        files = sorted(os.path.relpath(file, top) for file in list_images(top))
-        if files:
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise UsageError(
-                    f"the name of the class {name!r} in {folder!r} is not UTF-8; rename the folder"
-                ) from None
-            classes[name] = files
-    return classes
-
-
-def _walk(folder: str, dangling: bool, visited: set[str]) -> Iterator[str]:
-    """Yield all images at any depth; a folder with several links to it is visited once."""
-    real = os.path.realpath(folder)
-    if real in visited:
-        return
-    visited.add(real)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            # A link to a parent folder would add the images of other classes.
-            if entry.is_dir() and not _is_parent(os.path.realpath(entry.path), real):
-                yield from _walk(entry.path, dangling, visited)
-            elif entry.name.lower().endswith(EXTENSIONS) and (
-                entry.is_file() or (dangling and not os.path.exists(entry.path))
-            ):
-                yield entry.path
-
-
-def _is_parent(folder: str, other: str) -> bool:
-    return os.path.commonpath([folder, other]) == folder
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"the name of the class {name!r} in {folder!r} is not UTF-8; rename the folder"
+            ) from None
+    if all(name.casefold() in SPLIT_LIKE for name in names):
+        raise UsageError(
+            f"the folders {join_names(names)} in {folder!r} look like splits, not classes; rename"
+            f" them to {TRAIN!r} and {EVAL_SPLITS[0]!r}"
+        )
 
 
 def _select_part(
-    part: str, name: str, files: list[str], val_fraction: float, val_seed: int
+    part: str, subfolder: str, name: str, files: list[str], val_fraction: float, val_seed: int
 ) -> list[str]:
     """Return the files of a class that are held out, or the others."""
     if len(files) < 2:
@@ -187,7 +188,8 @@ def _select_part(
         )
 
     def rank(file: str) -> bytes:
-        return hashlib.sha256(f"{val_seed}/{name}/{file}".encode(errors="surrogatepass")).digest()
+        text = f"{val_seed}/{file.removeprefix(os.path.join(subfolder, ''))}"
+        return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
     count = min(len(files) - 1, max(1, round(val_fraction * len(files))))
     held_out = set(sorted(files, key=rank)[:count])

@@ -43,6 +43,7 @@ class Prefetcher(Iterator, AbstractContextManager):
         if error is not None:
             raise error
         if result is _END:
+            self._results.put((_END, None))  # for further calls, which would wait forever
             raise StopIteration
         return result
 

@@ -1,7 +1,7 @@
 """The records of one split of a data set."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ class DataSource:
       image_key: key of the image in a record.
       label_key: key of the label in a record.
       names: the records' names, such as file names, if they have any.
+      skipped: files and folders that are not used, by reason; see ``folder_scan``.
+      parts: the records as ``(file, start, end)``, if they are parts of files.
     """
 
     name: str
@@ -32,6 +34,8 @@ class DataSource:
     image_key: str = "image"
     label_key: str = "label"
     names: Sequence[str] | None = None
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    parts: Sequence[tuple[str, int, int]] = ()
 
     def __len__(self) -> int:
         return len(self.records)

@@ -304,7 +304,11 @@ def _make_source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Da
     candidates = [key for key in ("file_name", "image/filename", "id") if key in features]
     text_keys = [key for key in candidates if isinstance(features[key], tfds.features.Text)]
     names = Names(raw, features, text_keys[0]) if text_keys else None
-    return DataSource(name, split, class_names, records, image_key, label_key, names)
+    parts = [
+        (part.filename, part.skip, part.skip + part.take)
+        for part in builder.info.splits[split].file_instructions
+    ]
+    return DataSource(name, split, class_names, records, image_key, label_key, names, parts=parts)
 
 
 def find_feature(features: Any, kind: type, name: str) -> str:

@@ -5,6 +5,7 @@ Everything that derives from the configuration is computed here, once.
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -16,8 +17,11 @@ from train.config.access import flatten
 from train.data.augment.auto_augment import rand_augment, trivial_augment
 from train.data.augment.mixup import Mixup, check_even
 from train.data.augment.pipeline import Augment
+from train.data.class_names import check_classes
+from train.data.findings import inspect_data
 from train.data.loader import DataLoader
 from train.data.sampler import EpochSampler, ProcessShard
+from train.data.skipped import Finding
 from train.data.source import DataSource
 from train.data.tfds_source import data_dir
 from train.engine.devices import Pmap, ShardMap, make_devices
@@ -97,6 +101,11 @@ class Experiment:
     def image_shape(self) -> tuple[int, int, int]:
         """``(H, W, C)`` in evaluation, and in training unless ``train_sizes`` is set."""
         return self.train_loader.image_shape
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What a user should know of the data. The first access takes up to a few seconds."""
+        return inspect_data(self.train_loader.source, self.eval_loader.source)
 
 
 def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
@@ -186,17 +195,6 @@ def make_batch_sizes(config: ConfigDict, num_devices: int) -> BatchSizes:
         batch_norm=micro if config.sync_batch_norm else micro // num_devices,
         eval=evaluation + -evaluation % num_devices,
     )
-
-
-def check_classes(one: DataSource, other: DataSource) -> None:
-    """Raise UsageError if two splits have different classes."""
-    if one.class_names == other.class_names:
-        return
-    missing = []
-    for source, reference in ((one, other), (other, one)):
-        if names := sorted(set(reference.class_names) - set(source.class_names)):
-            missing.append(f"{source.split!r} lacks {', '.join(map(repr, names))}")
-    raise UsageError(f"the splits of {one.name} have different classes: {'; '.join(missing)}")
 
 
 def make_model(config: ConfigDict, num_classes: int) -> ResNet:

@@ -121,6 +121,7 @@ def estimate(
         "epochs": intervals.epoch(intervals.num_steps),
         "start": start,
         "data_dir": config.dataset.data_dir,
+        "findings": [dataclasses.asdict(finding) for finding in experiment.findings],
         "device": jax.devices()[0].device_kind,
         "devices": len(experiment.devices),
     }

@@ -1,10 +1,11 @@
 """``report.html``: the content of a workdir as one page.
 
 Most of it is in ``metrics.jsonl``, ``config.json``, ``run.json`` and ``sessions.jsonl``. The rest
-is in ``report.json``: training images and the results of evaluations.
+is in ``report.json``: findings on the data, training images and the results of evaluations.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shlex
@@ -19,6 +20,7 @@ import numpy as np
 from flax_resnet.files import write_atomically
 from train.config.access import flatten
 from train.config.keys import KEYS
+from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
 from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
 from train.reporting.plots import Plots
@@ -35,13 +37,19 @@ class LiveReport(Plots):
 
     They are updated from time to time, because drawing takes as long as one or many steps. Images
     of evaluations are drawn when the report is written, not for each evaluation.
+
+    Args:
+      workdir: the run.
+      warn: receives warnings.
+      findings: what to show about the data.
     """
 
     SECONDS_BETWEEN_UPDATES = 20
 
-    def __init__(self, workdir: str, warn: Callable[[str], None]):
+    def __init__(self, workdir: str, warn: Callable[[str], None], findings: Sequence[Finding] = ()):
         super().__init__(workdir, warn)
         self._workdir = workdir
+        self._findings = [dataclasses.asdict(finding) for finding in findings]
         self._last_update = time.monotonic()
         self._get_evaluation: Callable[[], Evaluated] | None = None
         self._samples: dict[str, Any] | None = None
@@ -73,6 +81,8 @@ class LiveReport(Plots):
     def _write_report(self) -> None:
         # Read each time: train.evaluate may have added an evaluation in the meantime.
         parts = before = read_parts(self._workdir)
+        if parts.get("findings", []) != self._findings:
+            parts = parts | {"findings": self._findings}
         if self._samples is not None:
             parts = parts | {"samples": self._samples}
         if self._get_evaluation is not None:
@@ -146,11 +156,20 @@ def page(workdir: str, parts: dict[str, Any]) -> str:
         html_page.tiles(_tiles(rows, sessions, evaluations, run_files.saved_steps(workdir))),
         html_page.section("Learning curves", html_page.charts(panels)),
         *(evaluation_section.section(*item) for item in evaluations.items()),
+        html_page.section("Data", _findings(parts.get("findings", []))),
         html_page.section("Training images (augmented)", grid),
         html_page.section("Configuration", *_configuration(config)),
         html_page.section("Environment", *_environment(workdir, sessions)),
     ]
     return html_page.page(f"{name} – flax-resnet", body)
+
+
+def _findings(findings: Sequence[dict[str, Any]]) -> str:
+    """Return a table of findings on the data, the warnings first; nothing without any."""
+    rows = [("warning" if one["is_warning"] else "note", one["text"]) for one in findings]
+    if not rows:
+        return ""
+    return html_page.table(("", "finding"), sorted(rows, reverse=True), "findings on the data")
 
 
 def _subtitle(workdir: str, config: Any) -> str:

@@ -33,6 +33,11 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
         f" evaluation images of {size}×{size}{train_sizes}, {len(source.class_names)} classes"
         f" ({join_names(source.class_names, 4)}), {place}"
     )
+    for finding in run.findings:
+        if finding.is_warning:
+            console.warn(finding.text)
+        else:
+            console.info(f"note: {finding.text}")
     console.info(
         f"model:   {config.model.name}, {parameters:,} parameters{trainable}, {config.model.dtype},"
         f" on {devices.describe()}, {run.batch_sizes.device} images each"

@@ -25,3 +25,9 @@ def test_prefetches_at_most_depth_results_and_stops_when_closed():
     batches.close()  # waits for the thread
     count = len(made)
     assert count <= 4
+
+
+def test_the_end_is_reported_again_to_further_calls():
+    batches = Prefetcher([1], str)
+    assert next(batches) == "1"
+    assert [next(batches, None) for _ in range(3)] == [None] * 3

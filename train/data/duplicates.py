@@ -1,0 +1,136 @@
+"""Image files that are copies of one another, empty or unreadable."""
+
+import hashlib
+import os
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_FILES = 200_000  # of a larger data set, a part is compared
+MAX_SECONDS = 3.0  # by which the start of a run may be delayed
+_SIZES_SHARE = 0.4  # of that time, for the sizes of the files
+_CHUNK = 200  # files per task of a thread
+_THREADS = 8  # they mostly wait for the disk or the network
+_SAMPLE = 1 << 14  # bytes that are compared before whole files are
+_UNREADABLE = -1
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """The result of :func:`check_files`; files are indices.
+
+    Attributes:
+      checked: number of files that were compared with all others.
+      empty: files without content.
+      unreadable: files that this process may not read.
+      copies: groups of two or more files with equal content.
+    """
+
+    checked: int
+    empty: list[int]
+    unreadable: list[int]
+    copies: list[list[int]]
+
+
+def check_files(root: str, files: Sequence[str], max_seconds: float = MAX_SECONDS) -> FileCheck:
+    """Compare the content of files.
+
+    Only files of equal size are read: first a sample of each, then whole files whose samples are
+    equal. When the time is over, the files compared so far are a random selection of all.
+
+    Args:
+      root: folder of the files.
+      files: paths of regular files below ``root``.
+      max_seconds: approximate time limit.
+    """
+    start = time.monotonic()
+    checked = 0
+
+    def values(
+        function: Callable[[str], Hashable], indices: Sequence[int], share: float = 1.0
+    ) -> dict[int, Hashable]:
+        """Return the values of the files that are read before a share of the time is over."""
+
+        def work(first: int) -> list[tuple[int, Hashable]]:
+            if time.monotonic() - start > share * max_seconds:
+                return []
+            chunk = indices[first : first + _CHUNK]
+            return [(index, function(os.path.join(root, files[index]))) for index in chunk]
+
+        parts = pool.map(work, range(0, len(indices), _CHUNK))
+        return {index: value for part in parts for index, value in part}
+
+    def split(groups: list[list[int]], function: Callable[[str], Hashable]) -> list[list[int]]:
+        """Split groups by a value of their files; groups of one are dropped."""
+        nonlocal checked
+        indices = [index for group in groups for index in group]
+        value = values(function, indices)
+        checked -= len(indices) - len(value)
+        return [
+            part
+            for group in groups
+            for part in _groups({index: value[index] for index in group if index in value})
+        ]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        order = np.random.default_rng(0).permutation(len(files))[:MAX_FILES].tolist()
+        sizes = values(_readable_size, order, _SIZES_SHARE)
+        checked += len(sizes)
+        same_size = _groups({index: size for index, size in sizes.items() if size > 0})
+        small, large = [], []
+        for group in split(same_size, _digest_of_sample):
+            (small if sizes[group[0]] <= _SAMPLE else large).append(group)
+        copies = small + split(large, _digest)
+    return FileCheck(
+        checked=checked,
+        empty=sorted(index for index, size in sizes.items() if size == 0),
+        unreadable=sorted(index for index, size in sizes.items() if size == _UNREADABLE),
+        copies=sorted(map(sorted, copies)),
+    )
+
+
+def _groups(keys: dict[int, Hashable]) -> list[list[int]]:
+    """Return the groups of two or more indices with the same key."""
+    groups = defaultdict(list)
+    for index, key in keys.items():
+        groups[key].append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _readable_size(path: str) -> int:
+    """Return the size of a file in bytes, or ``_UNREADABLE``."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return _UNREADABLE
+    effective = os.access in os.supports_effective_ids
+    readable = status.st_mode & stat.S_IROTH or os.access(path, os.R_OK, effective_ids=effective)
+    return status.st_size if readable else _UNREADABLE
+
+
+def _digest_of_sample(path: str) -> Hashable:
+    """Return a digest of the center of a file, or of all of it if it is small."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # open() takes twice as long
+        try:
+            # The first bytes of a camera's images are often equal.
+            offset = max(0, (os.fstat(file).st_size - _SAMPLE) // 2)
+            return hashlib.blake2b(os.pread(file, _SAMPLE, offset), digest_size=16).digest()
+        finally:
+            os.close(file)
+    except OSError:
+        return path  # equal to no other
+
+
+def _digest(path: str) -> Hashable:
+    """Return a digest of a file."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+    except OSError:
+        return path
