@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
 from tests.flags import xla_flags
+from train.engine.devices import DispatchThrottle, Pmap, ShardMap, make_devices
+from train.runtime.errors import UsageError
 
 STEPS = 20
 
@@ -72,3 +75,57 @@ def test_shard_map_matches_pmap(learned):
     others, other = learned["ShardMap", 8]
     np.testing.assert_allclose(others, losses, rtol=2e-4)
     assert np.linalg.norm(other - params) <= 1e-4 * np.linalg.norm(params)
+
+
+class Result:
+    """A result of a step on a device."""
+
+    def __init__(self, ready=True):
+        self.ready = ready
+
+    def is_ready(self):
+        return self.ready
+
+    def block_until_ready(self):
+        self.ready = True
+        return self
+
+
+def test_throttle_waits_for_the_oldest_of_more_than_four_steps():
+    throttle = DispatchThrottle()
+    assert throttle.idle()
+    results = [{"loss": Result(ready=False)} for _ in range(6)]
+    for result in results[:4]:
+        assert throttle.add(result) is None
+    assert not any(result["loss"].ready for result in results)
+    assert throttle.add(results[4]) is results[0] and results[0]["loss"].ready
+    assert throttle.add(results[5]) is results[1]
+    assert [result["loss"].ready for result in results] == [True] * 2 + [False] * 4
+    assert not throttle.idle()
+    results[5]["loss"].ready = True  # steps finish in order
+    assert throttle.idle()
+
+
+@pytest.mark.parametrize("kind", [Pmap, ShardMap])
+def test_arrays_are_placed_in_order_and_fetched_as_copies(kind):
+    devices = kind(jax.local_devices()[:4])
+    tree = {"a": np.arange(6.0).reshape(2, 3), "b": np.int32(7)}
+    fetched = devices.fetch(devices.replicate(tree))
+    jax.tree.map(np.testing.assert_array_equal, fetched, tree)
+    assert fetched["a"].flags.owndata
+    parts = devices.split({"x": np.arange(8).reshape(8, 1)})["x"]
+    shards = {shard.device: np.asarray(shard.data).ravel() for shard in parts.addressable_shards}
+    assert [shards[device].tolist() for device in devices.local] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_batch_must_divide_among_devices_and_micro_batches():
+    devices = Pmap(jax.local_devices()[:4])
+    assert (len(devices), devices.platform, devices.describe()) == (4, "cpu", "4 cpu devices")
+    assert Pmap(jax.local_devices()[:1]).describe() == "1 cpu device"
+    devices.check_batch(24, 3)
+    for size, count, nearest in ((25, 1, 24), (27, 1, 28), (24, 4, 32), (3, 2, 8)):
+        with pytest.raises(UsageError, match=rf"={size} .* the nearest that does is {nearest}$"):
+            devices.check_batch(size, count)
+    assert isinstance(make_devices("pmap"), Pmap) and isinstance(
+        make_devices("shard_map"), ShardMap
+    )

@@ -1,10 +1,14 @@
 """Evaluation counts every example once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from train.data.image_folder import ALL
 from train.engine.devices import Pmap
-from train.engine.evaluation import evaluate
+from train.engine.evaluation import OtherData, evaluate
+from train.runtime.errors import UsageError
 
 
 def test_top5_is_omitted_below_six_classes():
@@ -33,3 +37,92 @@ def test_top5_is_omitted_below_six_classes():
     Five.__len__ = lambda self: 7
     with pytest.raises(AssertionError, match="6 examples and skipped 0 of 7"):
         evaluate(devices, step, None, None, Five(), batch_size=8)
+
+
+class Batches:
+    """A split of 18 images, in batches of four."""
+
+    class source:
+        class_names = ("a", "b")
+
+    def __init__(self, size=18):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def eval_batches(self, batch_size):
+        for start in range(0, self.size, batch_size):
+            yield {"index": np.arange(start, start + batch_size)}
+
+
+def summing(devices, size=18):
+    """Return a step that counts images below ``size``, of which every third is bad."""
+
+    def step(state, data, batch, stop):
+        index = np.asarray(batch["index"]).ravel()
+        index = index[index < size]
+        sums = {"examples": (index % 3 > 0).sum(), "bad": (index % 3 == 0).sum()}
+        sums |= {"top1": (index % 3 == 1).sum(), "top5": 0, "loss": np.float32(index.sum())}
+        return devices.replicate(sums | {"per_example": {"index": index}})
+
+    return step
+
+
+@pytest.mark.parametrize("size", [3, 4, 18])
+def test_sums_and_examples_of_all_batches_are_collected_in_order(size):
+    devices, collected, seen = Pmap(), [], []
+
+    def collect(examples):
+        assert examples.keys() == {"index"}
+        collected.extend(examples["index"])
+
+    result = evaluate(
+        devices, summing(devices, size), None, None, Batches(size), 4, collect=collect,
+        progress=lambda batches: map(lambda batch: seen.append(1) or batch, batches),
+    )  # fmt: skip
+    assert collected == list(range(size)) and len(seen) == -(-size // 4)
+    bad = -(-size // 3)
+    assert result == {
+        "examples": size - bad, "bad": bad, "top1": -(-(size - 1) // 3) / (size - bad),
+        "loss": sum(range(size)) / (size - bad),
+    }  # fmt: skip
+
+
+def test_evaluation_that_is_given_up_has_no_result():
+    devices, finished, flags = Pmap(), [], iter(range(9))
+
+    def step(state, data, batch, stop):
+        return summing(devices)(state, data, batch, stop) | {"flag": stop}
+
+    def give_up(result):
+        finished.append(result and result["flag"])
+        return result is not None
+
+    loader = Batches(40)
+    result = evaluate(
+        devices, step, None, None, loader, 4, give_up=give_up, flag=lambda: next(flags)
+    )
+    assert result is None
+    assert finished == [None] * 4 + [0]  # the first step, once five are in flight
+
+
+def test_other_data_replace_the_runs_split(tmp_path):
+    def applied(other, name="folder"):
+        dataset = SimpleNamespace(name=name, data_dir="/own", eval_split="test")
+        return other.apply(dataset), dataset.name, dataset.data_dir, other.is_other_dataset
+
+    for place in ("plain/cat", "split/train/cat", "split/val/cat"):
+        (tmp_path / place).mkdir(parents=True)
+    plain, split = str(tmp_path / "plain"), str(tmp_path / "split")
+    assert applied(OtherData()) == ("test", "folder", "/own", False)
+    assert applied(OtherData(split="val")) == ("val", "folder", "/own", False)
+    assert applied(OtherData(dataset="mnist"), "mnist") == ("test", "mnist", "/own", True)
+    assert applied(OtherData(dataset="mnist")) == ("test", "mnist", "", True)
+    assert applied(OtherData(data_dir=split)) == ("test", "folder", split, True)
+    assert applied(OtherData(data_dir=plain)) == (ALL, "folder", plain, True)
+    assert applied(OtherData("val", "", plain)) == ("val", "folder", plain, True)
+    assert applied(OtherData("", "folder", plain), "mnist") == (ALL, "folder", plain, True)
+    assert applied(OtherData(data_dir=plain), "mnist") == ("test", "mnist", plain, True)
+    with pytest.raises(UsageError, match="needs --data_dir"):
+        applied(OtherData(dataset="folder"), "mnist")

@@ -11,10 +11,16 @@ import pytest
 from benchmarks import trainer
 from flax_resnet import ResNet, init_variables
 from train.data.augment.auto_augment import trivial_augment
-from train.data.augment.mixup import Mixup
+from train.data.augment.mixup import Mixup, Targets
 from train.data.augment.pipeline import Augment, example_keys
 from train.engine.devices import Pmap, ShardMap
-from train.engine.step import AXIS, create_state, eval_step, train_step
+from train.engine.step import (
+    AXIS,
+    accumulate_gradients,
+    create_state,
+    eval_step,
+    train_step,
+)
 from train.tasks.classification import make_loss
 
 MODEL = ResNet((1, 1), block="residual", width=8, stem="cifar", num_classes=7)
@@ -71,7 +77,7 @@ def test_step_is_the_optax_update_of_the_mean_loss(batch):
     assert after.step == 8
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     assert metrics["top1"] == np.mean(logits.argmax(1) == batch["label"])
-    assert metrics["learning_rate"] == np.float32(0.1)
+    assert (metrics["learning_rate"], metrics["nonfinite"]) == (np.float32(0.1), 0)
 
     def close(a, b):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -84,10 +90,24 @@ def test_step_is_the_optax_update_of_the_mean_loss(batch):
 def test_mixed_images_use_the_mixture_of_both_labels(batch):
     augment = Augment(hflip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
     step_config = make_step_config(augment=augment, loss=make_loss("cross_entropy", 0.1))
-    before, after, metrics = run_step(step_config, batch, start=8)
     keys = example_keys(0, 8, jnp.arange(16))
     images, targets = jax.jit(augment.batch)(batch["image"], batch["label"], keys)
     images = (np.asarray(images) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    # Mixing ignores the labels: choose some for which own, other and dominant ones are predicted
+    # in different numbers of images.
+    initial = create_state(step_config, (12, 12, 3))
+    variables = {"params": initial.params, "batch_stats": initial.batch_stats}
+    predicted, _ = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
+    predicted = np.asarray(predicted.argmax(1), np.int32)
+    rng, accuracies = np.random.default_rng(0), {}
+    while len({*accuracies.values()}) < 3:
+        label = (predicted + rng.integers(0, 2, 16, np.int32)) % 7
+        partner = label[np.arange(16) ^ 1]
+        candidates = {"own": label, "other": partner}
+        candidates["dominant"] = np.where(targets.weight < 0.5, partner, label)
+        accuracies = {name: np.mean(predicted == each) for name, each in candidates.items()}
+    batch = batch | {"label": label}
+    before, after, metrics = run_step(step_config, batch, start=8)
     own, other = (
         jax.nn.one_hot(batch["label"], 7),
         jax.nn.one_hot(batch["label"][np.arange(16) ^ 1], 7),
@@ -104,7 +124,8 @@ def test_mixed_images_use_the_mixture_of_both_labels(batch):
 
     (loss, logits), gradients = jax.value_and_grad(loss_fn, has_aux=True)(before.params)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
-    assert metrics["top1"] == np.mean(logits.argmax(1) == soft.argmax(1))
+    assert np.mean(logits.argmax(1) == soft.argmax(1)) == accuracies["dominant"]
+    assert metrics["top1"] == accuracies["dominant"]
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, gradients)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     jax.tree.map(close, after.params, expected)
@@ -160,7 +181,7 @@ def test_evaluation_counts_only_valid_examples(batch):
         step = devices.evaluate(lambda state, data, batch: eval_step(step_config, state, batch))
         batches = devices.split(batch | {"valid": valid, "bad": ~valid})
         sums = devices.fetch(step(devices.replicate(state), {}, batches))
-        assert sums["examples"] == 11
+        assert (sums["examples"], sums["bad"]) == (11, 5)
         assert sums["top1"] == (rank < 1).sum()
         assert sums["top5"] == (rank < 5).sum()
         np.testing.assert_allclose(sums["loss"], losses.sum(), rtol=1e-5)
@@ -334,6 +355,68 @@ def test_dropout_and_stochastic_depth_depend_on_the_step(batch):
     for start in (0, 1, 1):
         losses.append(float(run_step(step_config, batch, start=start)[2]["loss"]))
     assert losses[0] != losses[1] and losses[1] == losses[2]
+
+
+def test_devices_drop_different_features(batch):
+    """With the same images on all devices, the same dropout would give the loss of one."""
+    step_config = make_step_config(model=GROUPS.clone(dropout=0.5))
+    quarter = {name: array[:4] for name, array in batch.items()}
+    alike = {name: np.concatenate([array] * 4) for name, array in quarter.items()}
+    _, _, first = run_step(step_config, quarter)
+    _, _, mean = run_step(step_config, alike, devices=4)
+    assert abs(first["loss"] - mean["loss"]) > 1e-3
+
+    without = make_step_config(model=GROUPS)
+    _, _, first = run_step(without, quarter)
+    _, _, mean = run_step(without, alike, devices=4)
+    np.testing.assert_allclose(first["loss"], mean["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_micro_batches_have_their_own_images_statistics_and_keys(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    images, labels = jnp.arange(12.0).reshape(12, 1), jnp.arange(12)
+
+    def compute(records, images, targets, key):
+        """Record the calls in place of batch statistics."""
+        row = jnp.stack([images[0, 0], targets.label[-1], jax.random.uniform(key)])
+        return records.at[(records[:, 0] >= 0).sum()].set(row), {"mean": images.mean()}
+
+    records, result = accumulate_gradients(
+        compute, 4, jnp.full((4, 3), -1.0), images, Targets(labels), jax.random.key(3)
+    )
+    assert records[:, 0].tolist() == [0, 3, 6, 9]
+    assert records[:, 1].tolist() == [2, 5, 8, 11]
+    assert len(np.unique(records[:, 2])) == 4
+    assert result == {"mean": 5.5}
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_nonfinite_gradient_with_a_finite_loss_is_detected(batch, skip):
+    """In one example of one device: the root of zero has an infinite slope."""
+
+    def loss(logits, targets):
+        broken = (jnp.arange(len(logits)) == 2) & (jax.lax.axis_index(AXIS) == 1)
+        return jnp.sqrt(jnp.where(broken, 0 * logits.sum(-1), 2.25))
+
+    step_config = make_step_config(loss=loss, skip_nonfinite=skip, ema_decay=0.5)
+    before, after, metrics = run_step(step_config, batch, devices=2)
+    assert metrics["nonfinite"] == 1
+    if skip:
+        assert metrics["loss"] == metrics["top1"] == 0
+        jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+        jax.tree.map(np.testing.assert_array_equal, after.ema, before.ema)
+    else:
+        np.testing.assert_allclose(metrics["loss"], 1.5 * 15 / 16, rtol=1e-6)
+
+
+def test_finite_steps_are_not_skipped(batch):
+    learned = [
+        run_step(make_step_config(skip_nonfinite=skip, ema_decay=0.5), batch, count=2)
+        for skip in (False, True)
+    ]
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)  # noqa: E731
+    jax.tree.map(close, *[(after, metrics) for _, after, metrics in learned])
 
 
 def test_skipped_step_only_advances_step_and_schedule(batch):

@@ -118,9 +118,34 @@ def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["digits.safetensors.bad"]
 
 
-def test_nan_exceeds_the_tolerance():
-    assert exporting.within_tolerance({"probabilities": 1e-6, "logits": 1e-5})
-    assert not exporting.within_tolerance({"probabilities": float("nan")})
+@pytest.mark.parametrize("output", ["probabilities", "logits"])
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize("change", [float("nan"), float("inf"), -3e-3])
+def test_any_different_output_is_found(run, tmp_path, monkeypatch, output, batch, change):
+    """In a batch of several images or of a single one; also if the other output is right."""
+    loaded = []
+
+    def outputs(loader, folder, name):
+        images = np.load(os.path.join(folder, "images.npy"))
+        logits = np.array(run.model.apply(run.variables, run.preprocessing.normalize(images)))
+        computed = {"probabilities": np.array(run.probabilities(logits)), "logits": logits}
+        if len(loaded) == batch:
+            computed[output][-1, 3] += change
+        loaded.append(len(images))
+        return computed
+
+    monkeypatch.setattr(exporting, "_outputs_in_subprocess", outputs)
+    path = tmp_path / "digits.safetensors"
+    with pytest.raises(RunError, match=r"the file was kept as .*\.bad"):
+        list(exporting.export(run, "torchvision", str(path)))
+    assert loaded == [7, 1] and os.listdir(tmp_path) == ["digits.safetensors.bad"]
+
+
+def test_outputs_of_another_shape_are_an_error(run, squares, tmp_path, monkeypatch):
+    outputs = {"probabilities": np.zeros((7, 11))}
+    monkeypatch.setattr(exporting, "_outputs_in_subprocess", lambda *_: outputs)
+    with pytest.raises(RunError, match=r"probabilities of shape \(7, 11\) instead of \(7, 10\)"):
+        exporting.max_differences(run, None, str(tmp_path), "x", squares)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,28 @@ def test_an_interrupt_ends_a_call_that_does_not_return_to_python(interrupt):
     assert left.is_set()
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_interrupted_command_exits_with_130(ends):
+    """Also one that drops the exception and would never end."""
+    code = (
+        "import os, signal, time\n"
+        "from train.runtime import cli, signals\n"
+        "signals.interruptible.__wrapped__.__defaults__ = (0.2,)\n"
+        "def main():\n"
+        "    while True:\n"
+        "        try:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            time.sleep(5)\n"
+        "        except KeyboardInterrupt:\n"
+        f"            if {ends}: raise\n"
+        "            time.sleep(5)\n"
+        "            os._exit(3)\n"
+        "cli.run_command(main)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (130, "error: interrupted\n")
+
+
 def test_a_missing_permission_is_reported_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     import absl.logging  # noqa: F401 (that user may not read the folder of the libraries)

@@ -1,7 +1,9 @@
 """Checkpoints: which are kept, and what is restored."""
 
+import contextlib
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 
 from train.engine.step import TrainState
+from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
-from train.workdir.checkpoints import Checkpoints
+from train.workdir.checkpoints import Checkpoints, restore_on_all
 
 
 def state_at(step):
@@ -84,7 +87,31 @@ def test_saving_an_older_step_is_an_error(saved):
 def test_is_best_compares_with_all_saved_steps(saved):
     assert saved.is_best({"top1": 0.91})
     assert not saved.is_best({"top1": 0.9}) and not saved.is_best(None)
-    assert not Checkpoints(os.path.dirname(saved.folder), max_to_keep=2).is_best({"top1": 0.9})
+    again = Checkpoints(os.path.dirname(saved.folder), max_to_keep=2)
+    assert not again.is_best({"top1": 0.9}) and again.is_best({"top1": 0.91})
+
+
+def test_without_evaluations_the_last_step_is_restored_as_the_best(tmp_path):
+    with Checkpoints(str(tmp_path), max_to_keep=3) as checkpoints:
+        assert checkpoints.is_best({"top1": 0.0})
+        for step in (1, 2, 3):
+            checkpoints.save(state_at(step))
+        checkpoints.wait()
+        assert checkpoints.best() is None
+        assert_same(checkpoints.restore("best", template=state_at(0)), state_at(3))
+
+
+def test_all_processes_restore_the_step_that_process_0_selects(saved, monkeypatch):
+    restored = []
+    restore = saved.restore
+    monkeypatch.setattr(saved, "restore", lambda *args: restored.append(args[0]) or restore(*args))
+    assert_same(restore_on_all(saved, "best", state_at(0)), state_at(20))
+    assert restored == ["best"]
+    monkeypatch.setattr(distributed, "is_primary", lambda: False)
+    monkeypatch.setattr(distributed, "raise_if_any_failed", contextlib.nullcontext)
+    monkeypatch.setattr(distributed, "allgather", lambda own: [50, own])  # process 0's first
+    assert_same(restore_on_all(saved, "best", state_at(0)), state_at(50))
+    assert restored == ["best", 50]
 
 
 def test_missing_step_is_a_usage_error(saved):
@@ -234,6 +261,28 @@ def test_partial_save_of_a_killed_process_is_removed(saved, tmp_path):
     again.wait()
     assert again.steps() == [20, 60, 70]
     assert not os.path.exists(half)
+
+
+def test_partial_removal_of_a_killed_process_is_completed_by_a_writer(saved, tmp_path):
+    half = os.path.join(saved.folder, "removed.40")
+    os.makedirs(half)
+    Checkpoints(str(tmp_path))
+    assert os.path.exists(half)
+    Checkpoints(str(tmp_path), max_to_keep=2)
+    assert not os.path.exists(half)
+
+
+def test_check_does_not_wait(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(str(tmp_path), max_to_keep=1)
+    checkpoints.check()
+    written = threading.Event()
+    monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: written.wait(60))
+    checkpoints.save(state_at(5))
+    checkpoints.check()
+    assert not checkpoints._saving.done()
+    written.set()
+    with pytest.raises(RunError, match="cannot save step 5"):  # nothing was written
+        checkpoints.wait()
 
 
 def test_saving_is_asynchronous_and_copies_the_state(tmp_path):
