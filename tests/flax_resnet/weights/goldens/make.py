@@ -41,9 +41,6 @@ def torch_networks():
     fields = {"stage_sizes": (1, 2, 1, 1), "num_classes": CLASSES}
     net = tv.ResNet(tv.BasicBlock, [1, 2, 1, 1], num_classes=CLASSES)
     yield "torchvision residual", "torchvision", "resnet18", fields, net
-    fields = {"stage_sizes": (1,) * 4, "groups": 4, "num_classes": CLASSES}
-    net = tv.ResNet(tv.Bottleneck, [1] * 4, CLASSES, groups=4, width_per_group=32)
-    yield "torchvision grouped", "torchvision", "resnext50_32x4d", fields, net
 
     channels = (16, 32, 64, 128)
     for name, depth, stem_width in (
