@@ -164,12 +164,29 @@ def find_recipe(name: str) -> str:
     """
     if os.path.isfile(name):
         return name
-    path = os.path.join(RECIPES, f"{name}.py")
-    if os.path.basename(name) == name and os.path.isfile(path):
-        return path
-    if os.path.basename(name) == name and not name.endswith(".py"):
-        raise UsageError(f"there is no recipe {name!r}{_similar_files(path)}")
+    stem = os.path.basename(name).removesuffix(".py")
+    if name == stem and stem in _recipe_names():
+        return os.path.join(RECIPES, f"{stem}.py")
+    if name == stem and os.path.isfile(f"{name}.py"):
+        raise UsageError(f"there is no recipe {name!r}; did you mean the file {name}.py?")
+    if name == stem:
+        raise UsageError(f"there is no recipe {name!r}{_similar_recipes(name)}")
+    if stem in _recipe_names():
+        raise UsageError(f"there is no config file {name!r}; did you mean the recipe {stem}?")
     raise UsageError(f"there is no config file {name!r}{_similar_files(name)}")
+
+
+def _recipe_names() -> list[str]:
+    names = {file.stem for file in RECIPES.glob("*.py")} - {"__init__", "bases"}
+    return sorted(names)
+
+
+def _similar_recipes(name: str) -> str:
+    names = _recipe_names()
+    close = difflib.get_close_matches(name, names, n=3)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; the recipes are {', '.join(names)}"
 
 
 def _run_recipe(name: str) -> ConfigDict:
@@ -177,6 +194,9 @@ def _run_recipe(name: str) -> ConfigDict:
     # For `configs.bases`, from any folder and if another package has the same name.
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))
+    folder = os.path.dirname(os.path.abspath(path))
+    search_path = list(sys.path)
+    sys.path.append(folder)  # last: a module beside the recipe hides no installed one
     try:
         recipe = runpy.run_path(path)
         if "get_config" not in recipe:
@@ -186,6 +206,8 @@ def _run_recipe(name: str) -> ConfigDict:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(_recipe_error(path, error)) from error
+    finally:
+        sys.path[:] = search_path
     if not isinstance(config, ConfigDict):
         raise UsageError(
             f"{path}: get_config() must return an ml_collections ConfigDict,"
@@ -198,8 +220,7 @@ def _similar_files(path: str) -> str:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         return f", and no folder {folder!r} either"
-    others = ("__init__.py", "bases.py")
-    names = sorted(n for n in os.listdir(folder) if n.endswith(".py") and n not in others)
+    names = sorted(n for n in os.listdir(folder) if n.endswith(".py") and n != "__init__.py")
     close = difflib.get_close_matches(os.path.basename(path), names, n=3) or names[:8]
     more = f" and {len(names) - len(close)} more" if len(names) > len(close) else ""
     return f"; {folder} has {', '.join(close)}{more}" if close else f"; {folder} has no .py file"

@@ -39,6 +39,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """Raise UsageError instead of printing the usage."""
+        if message.startswith("unrecognized arguments: --") and "--config" in self.format_usage():
+            message += "; configuration keys are set by --config.KEY=VALUE"
         raise UsageError(f"{message}; see {self.prog} --help")
 
 

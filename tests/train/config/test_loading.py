@@ -1,9 +1,11 @@
 """Configurations: recipes, overrides and error messages."""
 
+import sys
+
 import pytest
 
 from train.config import loading
-from train.config.checks import OTHER_NAMES
+from train.config.checks import ANSWERS, OTHER_NAMES
 from train.config.loading import KEYS, default_config, load_config
 from train.runtime.errors import UsageError
 
@@ -67,6 +69,17 @@ def test_overrides_are_parsed_by_the_type_of_the_key(recipe):
         ("augment.flip", "1", "did you mean config.augment.hflip"),
         ("schedule.step_shares", "1", "did you mean config.schedule.milestones"),
         ("optimizer.decay", "coupled", "did you mean config.optimizer.name.*Weight decay is"),
+        ("LR", "1", "did you mean config.schedule.learning_rate"),
+        ("batch-size", "1", "did you mean config.batch_size"),
+        ("amp", "True", "did you mean config.model.dtype"),
+        ("mixup_alpha", "0.2", "did you mean config.augment.mixup\\?"),
+        ("optimizer", "adamw", "did you mean config.optimizer.name"),
+        ("optimizer.beta_1", "0.9", "did you mean config.optimizer.b1"),
+        ("log.interval", "5", "did you mean config.log.every_steps"),
+        ("gpus", "2", "config.gpus; all devices are used; .*CUDA_VISIBLE_DEVICES"),
+        ("workdir", "x", "config.workdir; use the flag --workdir DIR"),
+        ("resume", "True", "config.resume; the same command .* resumes"),
+        ("in_chans", "3", "config.in_chans; --help lists"),
         ("qqqqqqqq", "1", "--help lists"),
         ("batch_size", "big", "config.batch_size must be an integer, not 'big'.*Global batch"),
         ("batch_size", "2.5", "integer, not 2.5"),
@@ -117,6 +130,33 @@ def test_error_for_a_missing_recipe_lists_similar_files(recipe):
         load_config(path.replace("recipe.py", "recipy.py"))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet20_digit", "no recipe.*did you mean resnet20_digits( or .*)?\\?$"),
+        ("qqqqqqqq", "the recipes are .*resnet20_digits, .*wrn28_10_cifar100$"),
+        ("bases", "no recipe 'bases'"),
+        ("mine", r"did you mean the file mine\.py"),
+        ("resnet20_digits.py", r"no config file.*did you mean the recipe resnet20_digits\?"),
+        ("configs/resnet20_digits.py", "did you mean the recipe resnet20_digits"),
+        ("elsewhere/mine.py", "no folder 'elsewhere'"),
+    ],
+)
+def test_error_for_a_missing_recipe_names_the_right_one(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").touch()
+    with pytest.raises(UsageError, match=message):
+        load_config(name)
+
+
+def test_a_recipe_may_import_a_module_beside_it(recipe, tmp_path):
+    (tmp_path / "my_recipe_parts.py").write_text("SEED = 7")
+    search_path = list(sys.path)
+    config = load_config(recipe("from my_recipe_parts import SEED; config.seed = SEED"))
+    assert config.seed == 7
+    assert sys.path == search_path
+
+
 def test_json_round_trip():
     config = default_config()
     config.schedule.milestone_epochs = (1, 2.5)
@@ -135,6 +175,7 @@ def test_differences_exclude_neutral_keys():
 def test_other_names_map_to_existing_keys():
     assert set(OTHER_NAMES.values()) <= set(KEYS)
     assert not set(OTHER_NAMES) & set(KEYS)
+    assert not set(ANSWERS) & (set(OTHER_NAMES) | set(KEYS))
 
 
 def test_every_key_has_a_meaning_and_a_valid_default():

@@ -60,7 +60,13 @@ def test_unknown_recipe_names_the_closest():
     process = run("train", "--config", "resnet20_digit")
     assert process.returncode == 2
     assert "there is no recipe 'resnet20_digit'" in process.stderr
-    assert "resnet20_digits.py" in process.stderr
+    assert "did you mean resnet20_digits" in process.stderr
+
+
+def test_key_without_config_is_a_one_line_error():
+    process = run("train", "--config", "resnet20_digits", "--lr=0.1")
+    assert process.returncode == 2
+    assert "--lr=0.1; configuration keys are set by --config.KEY=VALUE; see" in process.stderr
 
 
 def test_modules_in_the_current_folder_are_not_imported(tmp_path):
