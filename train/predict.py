@@ -63,7 +63,11 @@ def main() -> int:
     form.add_argument("--csv", action="store_true", help="print " + ",".join(CSV_HEADER))
     explain = "write Grad-CAM maps there: the regions that support the most probable class"
     parser.add_argument("--explain", metavar="DIR", help=explain)
-    flags = parser.parse_intermixed_args()  # flags may stand between the files
+    arguments = sys.argv[1:]
+    if "--" in arguments:  # which parse_intermixed_args does not handle: what follows are files
+        end = arguments.index("--")
+        arguments[end:] = [os.path.join(".", file) for file in arguments[end + 1 :]]
+    flags = parser.parse_intermixed_args(arguments)  # flags may stand between the files
     if flags.topk < 1:
         raise UsageError(f"--topk must be at least 1, not {flags.topk}")
     step = parse_step(flags.step)

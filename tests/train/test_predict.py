@@ -43,6 +43,14 @@ def command(digits_run, monkeypatch, capsys):
     return run
 
 
+def test_files_follow_two_dashes(command, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    (pictures / "b.png").rename(pictures / "-b.png")
+    status, out, _ = command("--topk", "1", "--", "-b.png", "a.jpg")
+    assert status == 0
+    assert [line.split(": ")[0] for line in out.splitlines()] == ["./-b.png", "./a.jpg"]
+
+
 def test_a_broken_file_is_reported_and_the_others_are_predicted(command, digits_run, pictures):
     status, out, err = command(pictures, "--json", "--topk", "3")
     assert status == 1

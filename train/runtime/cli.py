@@ -37,11 +37,23 @@ class Parser(argparse.ArgumentParser):
         prog = sys.argv[0] if installed else f"python -m {module}"
         super().__init__(prog=prog, allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse, with ``~`` also expanded in ``--workdir=~/runs``, where shells do not."""
+        args = [_expand_home(argument) for argument in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str):
         """Raise UsageError instead of printing the usage."""
         if message.startswith("unrecognized arguments: --") and "--config" in self.format_usage():
             message += "; configuration keys are set by --config.KEY=VALUE"
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _expand_home(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    if flag.startswith("--") and equals:
+        return flag + equals + os.path.expanduser(value)
+    return os.path.expanduser(argument)
 
 
 def add_config_flag(parser: argparse.ArgumentParser) -> None:
