@@ -85,7 +85,8 @@ def main() -> int:
                 failed += 1
                 bar.write(one_line(f"error: {prediction.error}"), sys.stderr)
             for line in to_lines(prediction):
-                bar.write(line, sys.stdout)
+                # JSON and text are printable; CSV has no escapes, so files get it as it is.
+                bar.write(one_line(line) if sys.stdout.isatty() else line, sys.stdout)
             bar.update()
     if failed:
         print(f"error: {failed} of {pluralize(len(files), 'image')} failed", file=sys.stderr)
@@ -231,7 +232,9 @@ def json_lines(prediction: Prediction) -> list[str]:
     """Return one line with a JSON object: ``file`` and ``classes``, or ``file`` and ``error``."""
     classes = [{"class": name, "probability": p} for name, p in prediction.classes]
     result = {"classes": classes} if prediction.error is None else {"error": prediction.error}
-    return [json.dumps({"file": prediction.file} | result, ensure_ascii=False, allow_nan=False)]
+    text = json.dumps({"file": prediction.file} | result, ensure_ascii=False, allow_nan=False)
+    # JSON's own escapes, so that a terminal is safe and the names are not changed.
+    return ["".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)]
 
 
 def csv_lines(prediction: Prediction) -> list[str]:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.resnet import ResNet
-from flax_resnet.weights.limits import check_count
+from flax_resnet.text import truncate
+from flax_resnet.weights.limits import max_entries
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 # Batch norm in Keras's ResNets divides by sqrt(var + 1.001e-5).
@@ -87,15 +88,20 @@ def _datasets(file: Any, path: Path) -> Iterator[tuple[str, Any]]:
 
     def links(group: Any) -> list[str]:
         names: list[str] = []
+        problems: list[str] = []
 
-        def add(name: bytes, info: Any) -> None:
-            check_count(len(names) + len(pending) + len(seen), size, "groups and datasets")
+        def add(name: bytes, info: Any) -> bool:
+            if len(names) + len(pending) + len(seen) == max_entries(size):
+                problems.append("it has too many groups and datasets")
             if len(name) > _MAX_LINK:
-                raise ValueError(f"a name of {len(name):,} bytes")
+                problems.append(f"a group has a name of {len(name):,} bytes")
             if info.type == h5py.h5l.TYPE_HARD:  # others could lead to other files
                 names.append(name.decode("utf-8", "surrogateescape"))
+            return bool(problems)  # True ends the iteration
 
         group.id.links.iterate(add, info=True)
+        if problems:
+            raise ValueError(problems[0])
         return sorted(names, reverse=True)
 
     pending: list[tuple[Any, str]] = []
@@ -124,12 +130,13 @@ def _chunk_bytes(dataset: Any) -> int:
 
 
 def _dtype(dataset: Any) -> np.dtype:
-    """Return the type of numbers, or of Python objects for others, which are not weights."""
-    import h5py
+    """Return the type of numbers, or of Python objects for texts and others without parts."""
+    from h5py import h5t
 
-    numbers = (h5py.h5t.FLOAT, h5py.h5t.INTEGER)
-    is_number = dataset.id.get_type().get_class() in numbers
-    return dataset.dtype if is_number else np.dtype(object)
+    kind = dataset.id.get_type().get_class()
+    if kind not in (h5t.FLOAT, h5t.INTEGER, h5t.STRING, h5t.ENUM, h5t.OPAQUE):
+        raise ValueError(f"{truncate(dataset.name)} has values made of others")
+    return dataset.dtype if kind in (h5t.FLOAT, h5t.INTEGER) else np.dtype(object)
 
 
 def _name(place: str, dataset: Any) -> str | None:

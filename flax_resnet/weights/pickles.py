@@ -131,7 +131,7 @@ def read_torch(path: Path, archive: zipfile.ZipFile) -> WeightFile:
     if (length := _size(archive, program)) > 2**23 + size // 4:
         raise ValueError(f"its {truncate(program)} has {length:,} bytes of {size:,}")
     try:
-        content = _interpret(_entry(archive, program), 500_000 + size // 200)
+        content = _interpret(_entry(archive, program), 300_000 + size // 500)
         state, notes = _state_dict(content)
     except _Refused as error:
         raise WeightsError(
