@@ -24,7 +24,7 @@ from flax_resnet.images import conversion, headers, pnm, tiff  # noqa: E402
 from flax_resnet.images.conversion import Warn, reduce_depth, to_srgb  # noqa: E402
 from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
 from flax_resnet.images.headers import HeaderError, ImageHeader  # noqa: E402
-from flax_resnet.text import OneLineError, error_reason  # noqa: E402
+from flax_resnet.text import OneLineError, error_reason, one_line  # noqa: E402
 
 # An image of one color needs a byte for several hundred pixels, in most formats.
 _MAX_PIXELS_PER_BYTE, _FREE_PIXELS = 1000, 25_000_000
@@ -86,6 +86,8 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
         if kind in _INSPECT:
             header = _INSPECT[kind](encoded)
             _check_size(header, len(encoded))
+            if header.animation:
+                encoded = encoded[: header.animation.start] + encoded[header.animation.stop :]
             if header.plain:
                 pixels = _decode_with_opencv(encoded, _COLOR)
                 if pixels is not None and pixels.shape[:2] == (header.height, header.width):
@@ -126,7 +128,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """
 
     def warn(kind: str, text: str) -> None:
-        warn_once(kind, f"{os.fspath(path)}: {text}")
+        warn_once(kind, f"{one_line(os.fspath(path))}: {text}")
 
     try:
         with open(path, "rb") as file:
@@ -192,14 +194,17 @@ def _decode_tiff(encoded: bytes, warn: Warn) -> np.ndarray:
     _check_size(header, len(encoded))
     if page.pages:
         warn("several pages", "only the first page of a file of several pages is used")
-    if header.depth > 8 and page.photometric <= 2 and page.samples in (1, 3, 4):
+    if header.depth > 8 and page.photometric <= 2 and page.samples in (1, 3, 4) and not page.planar:
         values = _decode_with_opencv(page.single, cv2.IMREAD_UNCHANGED)
         if values is None:
             raise HeaderError(f"the {header.depth}-bit TIFF is truncated or of an unknown kind")
         if header.depth < 16:  # OpenCV scales them to 16 bits
             header = header._replace(significant_bits=16)
         return _deep_to_rgb(values, header, warn, inverted=page.photometric == tiff.MIN_IS_WHITE)
-    return _decode_with_pillow(page.single, "TIFF", header, warn)
+    pixels = _decode_with_pillow(page.single, "TIFF", header, warn)
+    if header.depth > 8 and 0 < pixels.max(initial=0) < 16:  # Pillow drops the lower 8 bits
+        raise HeaderError("a TIFF of planes that uses only 12 of 16 bits; store it by pixel")
+    return pixels
 
 
 def _deep_to_rgb(

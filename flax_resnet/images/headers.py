@@ -29,6 +29,7 @@ class ImageHeader(NamedTuple):
       depth: bits per value in the file.
       significant_bits: how many of these are used, if the file states it.
       associated_alpha: whether colors are multiplied with the alpha.
+      animation: the bytes that make a PNG an animation; OpenCV would return a later frame.
     """
 
     width: int
@@ -39,6 +40,7 @@ class ImageHeader(NamedTuple):
     depth: int = 8
     significant_bits: int | None = None
     associated_alpha: bool = False
+    animation: slice | None = None
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -64,7 +66,8 @@ def inspect_jpeg(encoded: bytes) -> ImageHeader:
     """Read the segments up to the first scan."""
     offset, frame, exif, parts = 2, None, None, {}
     for _ in range(_MAX_JPEG_SEGMENTS):
-        offset = encoded.find(b"\xff", offset)
+        if encoded[offset : offset + 1] != b"\xff":
+            offset = encoded.find(b"\xff", offset)
         if offset < 0 or offset + 4 > len(encoded):
             raise HeaderError("the JPEG is truncated")
         marker = encoded[offset + 1]
@@ -111,33 +114,50 @@ def inspect_png(encoded: bytes) -> ImageHeader:
     # Deflate compresses by a factor of at most 1,032.
     if width * height * channels * depth / 8 > 1032 * len(encoded):
         raise HeaderError(f"a PNG of this length cannot hold the claimed {width}×{height} pixels")
-    offset, kind, chunks = 8, b"", {}
+    offset, kind, chunks, animation = 8, b"", {}, None
     while kind != b"IEND" and offset + 12 <= len(encoded):
         length, kind = struct.unpack_from(">I4s", encoded, offset)
         if kind in _PNG_METADATA:
             chunks.setdefault(kind, encoded[offset + 8 : offset + 8 + length])
+        elif kind == b"zTXt" and encoded.startswith(_RAW_EXIF, offset + 8):
+            chunks[b"eXIf"] = _raw_exif(encoded[offset + 8 : offset + 8 + length])
+        elif kind == b"acTL":
+            animation = slice(offset, offset + 12 + length)
         offset += 12 + length  # length, type, data and checksum
     if kind != b"IEND" or offset > len(encoded):
         raise HeaderError("the PNG is truncated or corrupt")
-    if not chunks and depth <= 8:
+    if not chunks and animation is None and depth <= 8:
         return ImageHeader(width, height)
     bits = max(chunks[b"sBIT"][:3], default=None) if b"sBIT" in chunks else None
     orientation = exif_orientation(chunks[b"eXIf"]) if b"eXIf" in chunks else 1
-    profile = _png_profile(chunks[b"iCCP"]) if b"iCCP" in chunks else b""
-    return ImageHeader(width, height, depth <= 8, orientation, profile, depth, bits)
+    profile = _inflate(chunks[b"iCCP"]) if b"iCCP" in chunks else b""
+    return ImageHeader(
+        width, height, depth <= 8, orientation, profile, depth, bits, animation=animation
+    )
 
 
 _PNG_METADATA = {b"eXIf", b"iCCP", b"sBIT"}
 
 
-def _png_profile(chunk: bytes) -> bytes:
+_RAW_EXIF = b"Raw profile type exif\0"
+
+
+def _inflate(chunk: bytes) -> bytes:
+    """Return the compressed data after a keyword; of a corrupt chunk ``b"corrupt"``."""
     compressed = chunk.partition(b"\0")[2][1:]
-    if not compressed:
-        return b""
     try:
         return zlib.decompressobj().decompress(compressed, MAX_PROFILE_BYTES + 1)
     except zlib.error:
         return b"corrupt"
+
+
+def _raw_exif(chunk: bytes) -> bytes:
+    """Return EXIF data that ImageMagick wrote before PNG had a chunk for them: hex digits."""
+    digits = b"".join(_inflate(chunk).split()[2:])  # after "exif" and the length
+    try:
+        return bytes.fromhex(digits.decode("ascii"))
+    except ValueError:
+        return b""
 
 
 def inspect_webp(encoded: bytes) -> ImageHeader:

@@ -22,6 +22,7 @@ class TiffPage(NamedTuple):
       header: as for the other formats.
       photometric: interpretation of the values.
       samples: number of channels, with extra ones.
+      planar: whether the channels are stored one after the other.
       pages: whether other images follow.
       single: the file without these.
     """
@@ -29,6 +30,7 @@ class TiffPage(NamedTuple):
     header: ImageHeader
     photometric: int
     samples: int
+    planar: bool
     pages: bool
     single: bytes
 
@@ -134,8 +136,9 @@ def _inspect(encoded: bytes) -> TiffPage:
     single = encoded[: tags.next_at] + bytes(offset_size) + encoded[tags.next_at + offset_size :]
     if photometric == PALETTE:
         single = _widen_palette(tags, single, order)
+    planar = samples > 1 and tags.read(284, 1) == 2
     pages = bool(following) and _is_image(encoded, following, order, big)
-    return TiffPage(header, photometric, samples, pages, single)
+    return TiffPage(header, photometric, samples, planar, pages, single)
 
 
 def _depth(tags: _Directory, photometric: int, samples: int) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -130,6 +131,8 @@ def png_rows():
     frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
     apng = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
     yield "PNG animation", apng, RGB, 0
+    apng = encode(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
+    yield "PNG animation with another image", apng, RGB, 0
     clear = [Image.fromarray(straight), Image.fromarray(255 - straight)]
     apng = encode(clear[0], "PNG", save_all=True, append_images=clear[1:])
     yield "PNG animation with alpha", apng, RGB, 0
@@ -302,6 +305,9 @@ def test_orientation_is_applied_once_in_every_container(orientation):
                 f"PNG at the end {name}": odd_images.with_png_chunk(png, b"eXIf", data, b"IEND"),
                 f"WebP {name}": odd_images.with_webp_chunk(webp, 32, 24, b"EXIF", data),
             }
+    digits = exif(orientation, prefix=b"Exif\0\0").hex().encode()
+    text = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n  %d\n%s\n" % (32, digits))
+    cases["PNG of ImageMagick"] = odd_images.with_png_chunk(png, b"zTXt", text)
     for name, encoded in cases.items():
         pixels = decode_rgb(encoded)
         tolerance = 8 if name.startswith(("JPEG", "AVIF")) else 0
