@@ -132,6 +132,28 @@ def test_other_data_with_the_same_classes(command, source, tmp_path):
         assert mistake["image"].startswith(f"{mistake['label']}/")
 
 
+def test_a_corrupt_image_changes_no_result_and_no_other_prediction(command, source, tmp_path):
+    """As if it were not there, also for the images after it."""
+    outcomes = []
+    for kind in ("removed", "corrupt"):
+        folder = tmp_path / kind
+        save_digits(source, folder / "digits")
+        first = min((folder / "digits").glob("*/*.png"))
+        if kind == "corrupt":
+            first.write_bytes(b"broken")
+        else:
+            first.unlink()
+        given = ("--dataset", "folder", "--data_dir", folder / "digits", "--output", folder / "out")
+        result, _ = command(*given, "--predictions", folder / "p.csv")
+        outcomes.append((result, (folder / "p.csv").read_text().splitlines()))
+    (removed, expected), (result, rows) = outcomes
+    assert result["bad"] == 1 and "bad" not in removed
+    assert result["examples"] == 359 and len(rows) == 360
+    assert (result["top1"], result["top5"]) == (removed["top1"], removed["top5"])
+    assert result["loss"] == pytest.approx(removed["loss"], rel=1e-5)
+    assert [row.split(",")[:3] for row in rows] == [row.split(",")[:3] for row in expected]
+
+
 def test_data_with_other_classes_is_rejected(command, source, tmp_path):
     save_digits(source, tmp_path / "digits", names=[*range(9), "nine"])
     with pytest.raises(RunError, match="unknown: nine; missing: 9"):

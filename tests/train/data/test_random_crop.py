@@ -140,6 +140,8 @@ def test_the_box_fills_the_result(size):
         assert 0.08 < (bottom - top) * (right - left) / 200**2 < 0.53
         assert 0.7 < (right - left) / (bottom - top) < 1.45
     assert len(set(results)) == 20
+    aspects = [(right - left) / (bottom - top) for top, left, bottom, right in results]
+    assert min(aspects) < 0.85 and max(aspects) > 1.2  # the usual ratios of 3/4…4/3
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (130, 97), (300, 140), (511, 480)])

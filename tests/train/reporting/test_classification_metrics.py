@@ -3,7 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
+import sklearn.metrics
 from ml_collections import ConfigDict
+from sklearn.calibration import calibration_curve
 
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, predict_examples
@@ -82,6 +85,60 @@ def test_per_class_metrics_confusions_and_mistakes():
     assert metrics.confused == [("a", "b", 2), ("b", "d", 1)]
     assert metrics.mistakes.tolist() == [2, 4]  # of the same confidence: in order
     assert metrics.confidence == pytest.approx(4.3 / 6)
+
+
+def test_metrics_match_scikit_learn():
+    """Of 400 predictions of eight outputs for seven classes, one of them without images."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 8)) * 2
+    label = rng.choice(6, 400)
+    logits[np.arange(400), label] += 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    predicted, own = logits.argmax(1), np.take_along_axis(logits, label[:, None], 1)
+    predictions = Predictions(
+        record=np.arange(400),
+        label=label,
+        predicted=predicted,
+        rank=(logits > own).sum(1),
+        confidence=probabilities.max(1),
+        of_label=probabilities[np.arange(400), label],
+        outputs=8,
+    )
+    metrics = compute_metrics(predictions, list("abcdefg"), top5=True)
+    np.testing.assert_array_equal(
+        metrics.confusion, sklearn.metrics.confusion_matrix(label, predicted, labels=range(8))
+    )
+    precision, recall, _, support = sklearn.metrics.precision_recall_fscore_support(
+        label, predicted, labels=range(7), zero_division=0
+    )
+    assert [one.examples for one in metrics.classes] == support.tolist()
+    assert [one.recall or 0 for one in metrics.classes] == pytest.approx(recall)
+    assert [one.precision or 0 for one in metrics.classes] == pytest.approx(precision)
+    for k, interval in ((1, metrics.top1), (5, metrics.top5)):
+        hits = sklearn.metrics.top_k_accuracy_score(
+            label, logits, k=k, normalize=False, labels=range(8)
+        )
+        expected = scipy.stats.binomtest(int(hits), 400).proportion_ci(method="wilson")
+        assert interval == pytest.approx(tuple(expected), abs=1e-9)
+    for one in metrics.classes[:6]:
+        hits = round(one.recall * one.examples)
+        expected = scipy.stats.binomtest(hits, one.examples).proportion_ci(method="wilson")
+        assert one.recall_interval == pytest.approx(tuple(expected), abs=1e-9)
+    correct = (predicted == label).astype(float)
+    accuracy, confidence = calibration_curve(correct, probabilities.max(1), n_bins=15)
+    filled = [one for one in metrics.bins if one.examples]
+    assert len(metrics.bins) == 15 and 0 < len(filled) < 15
+    assert [one.accuracy for one in filled] == pytest.approx(accuracy)
+    assert [one.confidence for one in filled] == pytest.approx(confidence)
+    shares = np.array([one.examples for one in filled]) / 400
+    assert metrics.ece == pytest.approx(np.sum(shares * abs(accuracy - confidence)))
+    # The defaults list 24 at most, the most frequent and the most confident first.
+    counts = [one.examples for one in metrics.confused]
+    assert len(counts) == 24 and counts == sorted(counts, reverse=True)
+    wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
+    assert counts == np.sort(wrong, axis=None)[::-1][:24].tolist()
+    sure = predictions.confidence[metrics.mistakes]
+    np.testing.assert_array_equal(sure, np.sort(predictions.confidence[correct == 0])[::-1][:24])
 
 
 def test_different_evaluations_get_different_folders(tmp_path):
