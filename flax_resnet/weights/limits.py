@@ -85,8 +85,7 @@ class _ZipReader(io.BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         """Read ``size`` bytes, or all that are left."""
         if not self.is_open:
-            left = self.size - self.tell()
-            size = left if size is None or size < 0 else size
+            size = self.size - self.tell() if size is None or size < 0 else size
             check_table(size, self.size, "directory")
         return super().read(size)
 

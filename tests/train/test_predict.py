@@ -171,6 +171,13 @@ def test_any_class_name_is_one_csv_field():
     assert [row["file"] for row in rows] == ["x.png", "y"]
 
 
+def test_any_name_is_printable_json_with_the_same_value():
+    name = "=1+1\x9b\u202e\n\udce9é\U000e0001"
+    (line,) = predict.json_lines(predict.Prediction(name, [(name, 0.5)]))
+    assert line.isprintable() and "é" in line
+    assert json.loads(line) == {"file": name, "classes": [{"class": name, "probability": 0.5}]}
+
+
 def test_any_class_name_is_one_line_of_text():
     [line] = predict.text_lines(predict.Prediction("x\x1b[2J.png", [("a\r\nb\u2028é ü", 0.75)]))
     assert line == r"x\x1b[2J.png: a\r\nb\u2028é ü 75.0 %"
