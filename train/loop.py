@@ -21,6 +21,7 @@ from train.engine.mfu import mfu_per_image
 from train.engine.multi_step import run_steps, stack_batches, steps_per_execution
 from train.engine.predictions import PredictionCollector
 from train.engine.preemption import StopAgreement, with_stop_flag
+from train.engine.requirements import check_requirements
 from train.engine.step import (
     TrainState,
     abstract_state,
@@ -79,6 +80,7 @@ def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]
         state = initial_state(experiment, checkpoints)
         start, end = int(state.step), experiment.intervals.num_steps
         with distributed.raise_if_any_failed():
+            check_requirements(experiment, state)
             metrics_log = MetricsLog(workdir, start) if is_primary else None
         if metrics_log is not None:
             stack.enter_context(metrics_log)

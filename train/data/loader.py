@@ -192,7 +192,9 @@ class DataLoader:
         def load_and_note(step: int, positions: range) -> tuple:
             return *load(step, positions), dict(self.reader.oddities)
 
-        for parts in stream(load_and_note, steps, positions, self._threads, self._workers):
+        size = max((self.preprocessing.image_size, *self.sizes.train_sizes))
+        threads, workers = self._threads, self._workers
+        for parts in stream(load_and_note, steps, positions, threads, workers, size**2 * 3):
             batches, corrupt, oddities = zip(*parts, strict=True)
             for noted in oddities:  # by worker processes, which have readers of their own
                 self.reader.oddities.update(noted | self.reader.oddities)

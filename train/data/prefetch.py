@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+from train.runtime.worker import end_starting_workers
+
 _END = object()
 
 
@@ -52,7 +54,9 @@ class Prefetcher(Iterator, AbstractContextManager):
         self._closed.set()
         self._thread.join()
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is not None:  # or the thread would wait for the first batch of all workers
+            end_starting_workers()
         self.close()
 
     def _work(self, items: Iterable[Any], prepare: Callable[[Any], Any]) -> None:

@@ -1,14 +1,16 @@
 """Data that do not fit in memory: decoded on the host by Grain, batch by batch."""
 
-import os
+import re
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 from absl import flags
+
+from train.runtime import limits
+from train.runtime.errors import RunError, warn
+from train.runtime.worker import announce_run
 
 # Images per task. With one each, Grain's overhead would show beside the decoding of small
 # images; with a whole batch, most threads would be idle at the start and at the end.
@@ -21,6 +23,7 @@ def stream(
     positions: range,
     threads: int,
     workers: int = 0,
+    record_bytes: int = 0,
 ) -> Iterator[list[Any]]:
     """Yield the batches as lists of parts, which are prefetched.
 
@@ -33,8 +36,13 @@ def stream(
       positions: this process's positions in a batch.
       threads: decoding threads of all workers together; decoding releases the GIL.
       workers: worker processes; 0: threads of this process.
+      record_bytes: size of a decoded record, to check whether shared memory suffices.
+
+    Raises:
+      RunError: a worker process was killed.
     """
     parts = -(-len(positions) // CHUNK)
+    item_bytes = min(len(positions), CHUNK) * record_bytes
 
     def load_part(number: int) -> Any:
         batch, part = divmod(int(number), parts)
@@ -48,6 +56,13 @@ def stream(
     loaded = dataset.to_iter_dataset(options)
     if workers:
         _mark_flags_parsed()
+        announce_run()
+        # In the queues, the batches being assembled, and arrays that are not freed yet.
+        needed = (4 * workers + 2 * parts + 50) * item_bytes
+        if problem := limits.shared_memory(needed):
+            warn(f"{problem}. Decoded images are sent through pipes, which is slower")
+            options = grain.experimental.DatasetOptions(min_shm_size=2**62)
+            loaded = grain.experimental.WithOptionsIterDataset(loaded, options)
         loaded = loaded.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_init_worker
         )
@@ -55,6 +70,10 @@ def stream(
     try:
         for _ in batches:
             yield [next(iterator) for _ in range(parts)]
+    except RuntimeError as error:
+        if problem := _describe_failure(error):
+            raise RunError(problem) from error
+        raise
     finally:
         iterator.close()
 
@@ -66,14 +85,18 @@ def _init_worker(worker: int, count: int) -> None:
     # ends its workers.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _exit_with_parent(parent: int) -> None:
-    """End the worker if its run was killed; it would wait forever for its next task."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _describe_failure(error: RuntimeError) -> str | None:
+    """Return why a worker ended, from Grain's message; None for another error."""
+    code = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+    if not code:
+        return None
+    reason = {
+        -signal.SIGBUS: "SIGBUS: /dev/shm is full; enlarge it (docker run --shm-size=8g)",
+        -signal.SIGKILL: "SIGKILL: is the machine out of memory? Free some",
+    }.get(int(code[1]), f"exit code {code[1]}: see its output above")
+    return f"a decoding process ended by {reason}, or choose a smaller config.loader.workers"
 
 
 def _mark_flags_parsed() -> None:

@@ -31,9 +31,9 @@ from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.schedules import make_schedule, same_rates
 from train.engine.pretrained import initial_variables
 from train.engine.step import AXIS, StepConfig
-from train.runtime import distributed
+from train.runtime import distributed, limits
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import UsageError
+from train.runtime.errors import RunError, UsageError
 from train.tasks.classification import make_loss
 from train.workdir import environment, run_files
 
@@ -118,6 +118,7 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
     """
     dataset = config.dataset
     dataset.data_dir = data_dir(dataset)
+    check_limits(config, workdir)
     resumes = run_files.check(workdir, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
@@ -159,6 +160,19 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
         resumes=resumes,
         variables=variables,
     )
+
+
+def check_limits(config: ConfigDict, workdir: str) -> None:
+    """Raise RunError for a limit of the machine that the run would exceed, whatever its data."""
+    workers = config.loader.workers
+    for problem in (
+        limits.name_encoding(workdir, "the workdir"),
+        limits.temporary_folder(),
+        limits.open_files(workers),
+        limits.processes(workers),
+    ):
+        if problem:
+            raise RunError(problem)
 
 
 def check_length(config: ConfigDict, workdir: str, intervals: Intervals) -> None:

@@ -19,6 +19,7 @@ from train.engine.step import TrainState
 from train.loop import Loop
 from train.plan import memory
 from train.reporting.console import Console
+from train.runtime import host_memory
 from train.runtime.signals import StopRequest
 from train.workdir.checkpoints import Checkpoints
 
@@ -100,7 +101,7 @@ class DryRun:
         self.loop.train_step = self._compile(self._batch)
         self.compile_seconds = time.monotonic() - began
         self._step_memory = memory.step_memory(self.loop.train_step)
-        self._resident_bytes = memory.resident_memory()
+        self._resident_bytes = host_memory.resident_memory()
         self._state_bytes = memory.tree_bytes(state)
 
     def memory(self) -> MemoryUsage:
@@ -115,7 +116,9 @@ class DryRun:
         # On a CPU everything is memory of the process: libraries, compiler and arrays are counted
         # already; a checkpoint copies the state twice and reads it back.
         needed = self._resident_bytes + len(local) * (step.other + batches) + 3 * self._state_bytes
-        return MemoryUsage(step.total, max(needed, memory.peak_memory()), memory.host_limit())
+        return MemoryUsage(
+            step.total, max(needed, host_memory.peak_memory()), host_memory.host_limit()
+        )
 
     def step_bytes(self, batch_size: int) -> int:
         """Return the memory of the step compiled for another batch size, on each device."""

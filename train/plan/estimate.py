@@ -16,13 +16,15 @@ from flax_resnet import summarize
 from flax_resnet.files import write_atomically
 from train.data.datasets import open_source
 from train.data.tfds_source import data_dir
+from train.engine import requirements
 from train.engine.devices import make_devices
-from train.engine.experiment import Experiment, build_experiment
+from train.engine.experiment import Experiment, build_experiment, check_limits
 from train.loop import first_images, initial_state
 from train.plan.dry_run import DryRun, MemoryUsage, Timings, image_sizes, largest_batch
 from train.reporting import curves, run_summary, svg
 from train.reporting.console import Console
 from train.reporting.plots import Plots
+from train.runtime import limits
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import directory_size, writing
@@ -72,6 +74,7 @@ def independent_checks(config: ConfigDict, workdir: str) -> list[Callable[[], An
     """Return checks that do not depend on each other, so that all of their errors are reported."""
     config.dataset.data_dir = data_dir(config.dataset)
     return [
+        lambda: check_limits(config, workdir),
         lambda: run_files.check(workdir, config),
         lambda: make_devices(config.parallel).check_batch(
             config.batch_size, config.grad_accum_steps
@@ -129,6 +132,10 @@ def estimate(
         console.info("the run is finished: training would only repeat the evaluation")
         return
 
+    machine_problems = list(requirements.problems(experiment, state))
+    if machine_problems:
+        problems += machine_problems
+        return
     console.compiling()
     dry_run = DryRun(experiment, state, scratch, console)
     console.compiled()
@@ -140,9 +147,9 @@ def estimate(
         usage = dry_run.memory()
         result |= dataclasses.asdict(timings)
         result |= print_time(console, experiment, dry_run, timings, start)
-        keep = config.checkpoint.max_to_keep
-        with collect_error(problems):
-            check_disk(experiment.workdir, directory_size(scratch), keep)
+        count = requirements.checkpoint_count(experiment, start)
+        if problem := limits.disk_space(experiment.workdir, directory_size(scratch), count):
+            problems.append(problem)
     with collect_error(problems):
         result |= dataclasses.asdict(usage)
         print_memory(console, experiment, usage)
@@ -209,25 +216,6 @@ def print_memory(console: Console, experiment: Experiment, usage: MemoryUsage) -
     )
     if not usage.fits:
         raise RunError(f"the run needs {needed} {kind}, and {limit} are available: {REDUCE_MEMORY}")
-
-
-def check_disk(workdir: str, checkpoint_bytes: int, max_to_keep: int) -> None:
-    """Check the disk space for the latest checkpoints, the best, and one being written.
-
-    Raises:
-      RunError: there is not enough space.
-    """
-    parent = os.path.abspath(workdir)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    count = max(1, max_to_keep + 2 - len(run_files.saved_steps(workdir)))
-    needed, free = checkpoint_bytes * count, shutil.disk_usage(parent).free
-    if free < needed:
-        raise RunError(
-            f"checkpoints in {workdir!r} need {format_bytes(needed)} and the disk has"
-            f" {format_bytes(free)} free; free some space, or choose another --workdir or a"
-            " smaller config.checkpoint.max_to_keep"
-        )
 
 
 def schedule_points(

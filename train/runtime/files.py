@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ except ImportError:  # Windows
 def user_cache_dir(*parts: str) -> str:
     """Return a path in this project's folder of the user's cache directory."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if base.startswith("~"):  # a user without a home: not a folder of that name
+        base = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
     return os.path.join(base, "flax_resnet", *parts)
 
 
@@ -41,6 +44,14 @@ def writing(name: str) -> Iterator[None]:
         raise RunError(f"cannot write {name}: {error.strerror or error}") from error
 
 
+def existing_parent(folder: str) -> str:
+    """Return the absolute path of the folder or, if it does not exist, of the one above."""
+    folder = os.path.abspath(folder)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
 def check_writable(folder: str, name: str) -> None:
     """Raise RunError unless ``folder`` is writable or can be created.
 
@@ -50,9 +61,7 @@ def check_writable(folder: str, name: str) -> None:
       folder: the folder to check.
       name: the file to write, for the message.
     """
-    existing = os.path.abspath(folder)
-    while not os.path.exists(existing):
-        existing = os.path.dirname(existing)
+    existing = existing_parent(folder)
     if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
         reason = "cannot be written" if os.path.isdir(existing) else "is not a folder"
         raise RunError(f"cannot write {name}: {existing!r} {reason}")
@@ -69,6 +78,24 @@ def append_line(path: str, line: str) -> None:
         file.seek(max(0, end - 1))
         missing = b"\n" if end and file.read(1) != b"\n" else b""
         file.write(missing + line.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def check_operations(folder: str) -> None:
+    """Raise OSError unless files and folders can be written, replaced and renamed in ``folder``.
+
+    Permissions do not show that: the file system may lack an operation, space or a quota.
+    """
+    # As long as the paths of a checkpoint that is being written.
+    with tempfile.TemporaryDirectory(prefix=f"probe{'_' * 80}", dir=folder) as probe:
+        one, other = os.path.join(probe, "one"), os.path.join(probe, "other")
+        for path in (one, other):
+            with open(path, "wb") as file:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(one, other)
+        os.makedirs(os.path.join(one, "inside"))
+        os.rename(one, os.path.join(probe, "third"))
 
 
 class Locked(Exception):

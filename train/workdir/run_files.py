@@ -22,7 +22,14 @@ from train.data.source import DataSource
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
-from train.runtime.files import Locked, append_line, check_writable, locked, writing
+from train.runtime.files import (
+    Locked,
+    append_line,
+    check_operations,
+    check_writable,
+    locked,
+    writing,
+)
 from train.runtime.formatting import join_names
 from train.workdir import environment
 from train.workdir.metrics_log import read_json_lines
@@ -48,6 +55,8 @@ def check(path: str, config: ConfigDict) -> bool:
       RunError: the folder cannot be written, or its config.json cannot be read.
     """
     check_writable(path, f"the workdir {path!r}")
+    for name in (FOLDER, "tensorboard"):  # of another user, perhaps
+        check_writable(os.path.join(path, name), f"the workdir {path!r}")
     if not saved_steps(path):
         return False
     different = loading.differences(read_config(path), config)
@@ -82,6 +91,7 @@ def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
         try:
             with writing(f"the workdir {path!r}"):
                 os.makedirs(path, exist_ok=True)
+                check_operations(path)
             lock = os.path.join(path, "trainer.lock")
             with writing(lock):
                 has_locks = stack.enter_context(locked(lock))

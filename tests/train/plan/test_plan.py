@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from train.plan import estimate, memory
+from train.plan import estimate
 from train.reporting.plots import Plots
+from train.runtime import host_memory
 from train.runtime.errors import RunError
 
 
@@ -39,7 +40,7 @@ def test_plan_estimates_memory_and_time_and_does_not_change_the_workdir(small, t
 
 
 def test_run_that_exceeds_the_memory_is_a_problem_and_is_not_started(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "host_limit", lambda: 10**8)
+    monkeypatch.setattr(host_memory, "host_limit", lambda: 10**8)
     result = estimate.plan(small, str(tmp_path / "run"), str(tmp_path / "plan"))
     assert len(result["problems"]) == 1 and "100 MB are available" in result["problems"][0]
     assert result["largest_batch"] == 0 and "step_seconds" not in result
@@ -65,13 +66,6 @@ def test_unwritable_output_is_an_error(small, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):
         estimate.plan(small, str(tmp_path / "run"), str(tmp_path / "file" / "plan"))
-
-
-def test_insufficient_disk_space_is_an_error(tmp_path):
-    with pytest.raises(RunError) as error:
-        estimate.check_disk(str(tmp_path / "run"), 10**18, 3)
-    assert "need 5000000 TB" in str(error.value).replace(",", "")
-    estimate.check_disk(str(tmp_path / "run"), 1, 3)
 
 
 def test_failed_image_is_a_warning(tmp_path):
