@@ -91,10 +91,11 @@ def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
         try:
             with writing(f"the workdir {path!r}"):
                 os.makedirs(path, exist_ok=True)
-                check_operations(path)
             lock = os.path.join(path, "trainer.lock")
             with writing(lock):
                 has_locks = stack.enter_context(locked(lock))
+            with writing(f"the workdir {path!r}"):
+                check_operations(path)
         except Locked as error:
             raise RunError(
                 f"{error} trains in {path!r}; wait until it ends, or use another --workdir"
