@@ -15,12 +15,12 @@ from etils import epath
 from flax_resnet.decoding import ImageDecodeError
 from train.data.source import DataSource
 from train.data.tfrecord import TFRecordFiles, file_error
+from train.runtime.cli import program
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 
 FileFormat = tfds.core.FileFormat
 RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
-PREPARE = "python -m train.prepare"
 
 
 def data_dir(dataset: ConfigDict) -> str:
@@ -108,7 +108,7 @@ def _not_found(name: str, folder: str, reason: str) -> str:
     resized = re.fullmatch(r"(\w+)_(\d+)", name)
     if resized and resized[1] in tfds.list_builders(with_community_datasets=False):
         return (
-            f"{message} Prepare it once with: {PREPARE} --dataset={resized[1]}"
+            f"{message} Prepare it once with: {program('train.prepare')} --dataset={resized[1]}"
             f" --resize={resized[2]} --data_dir={folder}"
         )
     # TFDS suggests a similar name, and then lists all thousand.
@@ -178,7 +178,7 @@ def _prepare_again(builder: tfds.core.DatasetBuilder, folder: str) -> str:
 def prepare_command(builder: tfds.core.DatasetBuilder, folder: str) -> str:
     """Return the command that prepares a data set, for messages."""
     name = builder.info.full_name.rpartition("/")[0]
-    command = f"{PREPARE} --dataset={name} --data_dir={folder}"
+    command = f"{program('train.prepare')} --dataset={name} --data_dir={folder}"
     if builder.name == "imagenet2012":
         command += (
             " --manual_dir=DIR, where DIR contains ILSVRC2012_img_train.tar and"

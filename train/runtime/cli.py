@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 PROGRAM = "flax-resnet"  # the installed command, which train/runtime/entry_point.py runs
 
 
+def program(module: str) -> str:
+    """Return how a user starts the command of a module: as the running one was started."""
+    if not sys.argv[0].startswith(f"{PROGRAM} "):
+        return f"python -m {module}"
+    return f"{PROGRAM} {'train' if module == 'train.main' else module.rpartition('.')[2]}"
+
+
 class Parser(argparse.ArgumentParser):
     """Parser of one command, which reports a usage error in one line.
 
@@ -33,9 +40,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, module: str, **kwargs):
-        installed = sys.argv[0].startswith(f"{PROGRAM} ")
-        prog = sys.argv[0] if installed else f"python -m {module}"
-        super().__init__(prog=prog, allow_abbrev=False, **kwargs)
+        super().__init__(prog=program(module), allow_abbrev=False, **kwargs)
 
     def parse_known_args(self, args=None, namespace=None):
         """Parse, with ``~`` also expanded in ``--workdir=~/runs``, where shells do not."""
@@ -91,6 +96,12 @@ def run_command(command: Callable[[], int | None]) -> None:
         status = 1
     except BrokenPipeError:  # the reader of the output, such as head, is gone
         discard_output()
+        status = 1
+    except RuntimeError as error:
+        # JAX has no type of its own for it, and starts its devices on their first use anywhere.
+        if not str(error).startswith("Unable to initialize backend"):
+            raise
+        print_error(f"JAX cannot use its devices: {error}")
         status = 1
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):

@@ -1,8 +1,12 @@
 """Flags that all commands share."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from train.runtime.cli import Parser
+from train.runtime.cli import Parser, program
 
 
 @pytest.mark.parametrize("arguments", [["--workdir=~/runs"], ["--workdir", "~/runs"]])
@@ -20,3 +24,26 @@ def test_home_is_expanded_in_files(monkeypatch):
     parser.add_argument("--json", action="store_true")
     flags = parser.parse_intermixed_args(["~/a.png", "--json", "b~.png"])
     assert flags.images == ["/home/ada/a.png", "b~.png"]
+
+
+def test_devices_that_jax_cannot_use_are_an_error_of_one_line():
+    command = "from train.runtime.cli import run_command; import jax; run_command(jax.devices)"
+    env = {**os.environ, "JAX_PLATFORMS": "abacus"}
+    done = subprocess.run([sys.executable, "-c", command], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: JAX cannot use its devices: ") and "abacus" in line
+    assert "JAX_PLATFORMS" in line
+
+
+@pytest.mark.parametrize(
+    ("started", "module", "expected"),
+    [
+        ("train/main.py", "train.prepare", "python -m train.prepare"),
+        ("flax-resnet train", "train.prepare", "flax-resnet prepare"),
+        ("flax-resnet evaluate", "train.main", "flax-resnet train"),
+    ],
+)
+def test_commands_are_named_as_the_running_one_was_started(monkeypatch, started, module, expected):
+    monkeypatch.setattr(sys, "argv", [started])
+    assert program(module) == expected
