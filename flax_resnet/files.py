@@ -1,8 +1,10 @@
-"""Atomic writes: a file is complete or absent, even if the process is killed."""
+"""Atomic writes, so that a file is complete or absent even after a kill, and bounded reads."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 
 
@@ -29,3 +31,23 @@ def make_atomically(path: str, make: Callable[[str], None]) -> None:
         with contextlib.suppress(OSError):  # a partial file would take space on a full disk
             os.unlink(temporary)
         raise
+
+
+def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the content of a regular file; unlike ``open``, never wait for a pipe.
+
+    Raises:
+      OSError: it does not exist, is not a regular file, has more bytes, or cannot be read.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=opener) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", path)
+        content = file.read(min(status.st_size, max_bytes) + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"More than {max_bytes:,} bytes", path)
+    return content

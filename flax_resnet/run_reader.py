@@ -1,6 +1,5 @@
 """Reading of a run's configuration, description and checkpoints. Checkpoints need Orbax."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from flax.traverse_util import unflatten_dict
 
 from flax_resnet.resnet import ResNet
+from flax_resnet.schema import Schema, SchemaError, read_error, read_json
 from flax_resnet.weights.checkpoints import (
     FOLDER,
     best_in,
@@ -31,19 +31,15 @@ class RequestError(RunLoadError):
     """The run exists, but the requested step or weights do not."""
 
 
-def read_json(path: str, name: str) -> dict[str, Any]:
-    """Return the JSON object in the file ``name`` of the workdir ``path``."""
+def read_description(path: str, name: str, schema: Schema) -> Any:
+    """Return the file ``name`` of the workdir ``path``, checked by ``schema``."""
     file_path = os.path.join(path, name)
     try:
-        with open(file_path, encoding="utf-8") as file:
-            content = json.load(file)
+        return read_json(file_path, schema)
     except FileNotFoundError:
         raise RunLoadError(f"{path!r} holds no run: there is no {file_path}") from None
-    except (OSError, ValueError) as error:
-        raise RunLoadError(f"cannot read {file_path}: {error}") from error
-    if not isinstance(content, dict):
-        raise RunLoadError(f"cannot read {file_path}: it is not a JSON object")
-    return content
+    except (OSError, SchemaError) as error:
+        raise RunLoadError(read_error(file_path, error)) from error
 
 
 def restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, dict[str, Any]]:

@@ -18,10 +18,12 @@ import numpy as np
 
 from flax_resnet.preprocessing import Preprocessing
 from flax_resnet.resnet import ResNet
-from flax_resnet.run_reader import RequestError, RunLoadError, read_json, restore
+from flax_resnet.run_reader import RequestError, RunLoadError, read_description, restore
 from flax_resnet.variants import create_model
+from flax_resnet.weights import run_info
 
 WEIGHTS = ("ema", "raw")
+MAX_BLOCKS = 1000  # ResNet-1202 has 600
 
 
 @dataclass(eq=False)
@@ -198,28 +200,35 @@ def load_run(
         raise RequestError(f"step must be 'last', 'best' or an integer, not {step!r}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise RequestError(f"batch_size must be a positive integer, not {batch_size!r}")
-    config, description = read_json(path, "config.json"), read_json(path, "run.json")
+    config = read_description(path, "config.json", run_info.config)
+    info = read_description(path, run_info.FILE, run_info.RUN_INFO)
+    names = info.class_names
     averages = bool(config.get("ema.decay"))
     if weights == "ema" and not averages:
         raise RequestError(f"the run in {path!r} keeps no moving average: its ema.decay is 0")
     if weights is None:
         weights = "ema" if averages and config.get("eval.use_ema", True) else "raw"
     try:
-        names = tuple(description["class_names"])
-        fields = description["preprocessing"]
-        preprocessing = Preprocessing(
-            **fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
-        )
         model = model_from_config(config, config.get("model.num_classes") or len(names))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunLoadError(f"{path!r} does not describe a run: {error!r}") from error
+        if model.num_classes < len(names):
+            raise ValueError(f"{model.num_classes} outputs cannot have {len(names)} class names")
+    except ValueError as error:
+        raise RunLoadError(f"{path!r} does not describe a run: {error}") from error
     try:
         number, variables = restore(path, step, model, weights == "ema")
     except OSError as error:
         raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
     variables = jax.device_put(variables)
     return Run(
-        path, number, weights, model, variables, names, preprocessing, config, batch_size=batch_size
+        path,
+        number,
+        weights,
+        model,
+        variables,
+        names,
+        info.preprocessing,
+        config,
+        batch_size=batch_size,
     )
 
 
@@ -237,6 +246,8 @@ def model_from_config(
     fields |= {name: keys[name] for name in ("stem", "shortcut", "width") if keys.get(name)}
     if keys.get("stage_sizes"):
         fields["stage_sizes"] = tuple(keys["stage_sizes"])
+        if sum(fields["stage_sizes"]) > MAX_BLOCKS:  # tracing them would take minutes
+            raise ValueError(f"stage_sizes must have at most {MAX_BLOCKS:,} blocks in total")
     fields["dtype"] = jnp.dtype(keys.get("dtype", "float32"))
     name = config["model.name"]
     return create_model(name, num_classes=num_classes, axis_name=axis_name, **fields)

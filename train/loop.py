@@ -81,7 +81,7 @@ def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]
         start, end = int(state.step), experiment.intervals.num_steps
         with distributed.raise_if_any_failed():
             check_requirements(experiment, state)
-            metrics_log = MetricsLog(workdir, start) if is_primary else None
+            metrics_log = MetricsLog(workdir, start, console.warn) if is_primary else None
         if metrics_log is not None:
             stack.enter_context(metrics_log)
             run_summary.print_summary(console, experiment, state)

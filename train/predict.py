@@ -17,13 +17,14 @@ from flax_resnet.text import one_line, truncate
 from train.runtime.cli import (
     Parser,
     add_checkpoint_flags,
-    load_trained_run,
     parse_step,
     run_command,
 )
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
 from train.runtime.formatting import format_percent, pluralize
+from train.runtime.host import core_count, max_images
+from train.workdir.trained_run import load_trained_run
 
 if TYPE_CHECKING:  # importing JAX takes a second
     import numpy as np
@@ -74,6 +75,7 @@ def main() -> int:
     files = find_files(flags.images, flags.explain)
 
     run = load_trained_run(flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)))
+    run.batch_size = min(run.batch_size, max_images(run.preprocessing.image_size))
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
     failed = 0
     hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()
@@ -142,7 +144,6 @@ def predict_files(
     import numpy as np
 
     from train.data.prefetch import Prefetcher
-    from train.runtime.host import core_count
 
     def read(file: str) -> np.ndarray | str:
         try:

@@ -7,7 +7,6 @@ like ``params/stage1_block1/conv1/kernel``.
 """
 
 import functools
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 
 from flax_resnet.weights import leaves, manifest
+from flax_resnet.weights.run_info import read_run_info
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, wrap_read_errors
 
 FOLDER = "checkpoints"
@@ -147,18 +147,6 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> WeightFile:
     return WeightFile(
         "Orbax checkpoint",
         tensors,
-        {"model": str(info["model"])} if "model" in info else {},
+        {} if info is None else {"model": info.model},
         (f"read {'the EMA of the weights in ' if use_ema else ''}{path}",),
     )
-
-
-def read_run_info(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return ``run.json`` of the workdir that ``path`` is or belongs to; empty if there is none."""
-    path = Path(os.path.abspath(path))
-    for folder in (path, *list(path.parents)[:3]):  # WORKDIR/checkpoints/STEP/default
-        try:
-            info = json.loads((folder / "run.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        return info if isinstance(info, dict) else {}
-    return {}

@@ -10,8 +10,14 @@ import zlib
 from typing import Any
 
 from flax_resnet.files import write_atomically
+from flax_resnet.schema import integer, mapping, number, read_json, record, sequence
 
 FILE = "manifest.json"
+_SCHEMA = record(
+    metrics=mapping(number()),
+    files=mapping(sequence(integer(), 2, 2), 1_000_000),
+    crc32=integer(),
+)
 _CHUNK_BYTES = 2**20
 # Orbax updates timestamps in this file after everything else is written.
 _UNLISTED = (FILE, "_CHECKPOINT_METADATA")
@@ -19,13 +25,12 @@ _UNLISTED = (FILE, "_CHECKPOINT_METADATA")
 
 def write(folder: str, metrics: dict[str, Any]) -> None:
     """Write the manifest of ``folder``'s current content, with its evaluation's ``metrics``."""
-    files = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            if (relative := os.path.relpath(path, folder)) not in _UNLISTED:
-                files[relative] = [os.path.getsize(path), _file_crc32(path)]
-    content = {"metrics": metrics, "files": dict(sorted(files.items()))}
+    files = {
+        name: [os.path.getsize(path), _file_crc32(path)]
+        for name, path in sorted(_files(folder).items())
+        if name not in _UNLISTED
+    }
+    content = {"metrics": metrics, "files": files}
     content["crc32"] = _content_crc32(content)
     write_atomically(os.path.join(folder, FILE), json.dumps(content, indent=1) + "\n")
 
@@ -48,9 +53,10 @@ def verify(folder: str) -> None:
         files = _read(folder)["files"]
     except (OSError, ValueError) as error:
         raise ValueError(f"{FILE} is corrupt: {error}") from error
+    existing = _files(folder)
     for name, (size, crc32) in files.items():
-        path = os.path.join(folder, name)
-        if not os.path.exists(path):
+        path = existing.get(name)
+        if path is None:
             raise ValueError(f"{name} is missing")
         if os.path.getsize(path) != size:
             raise ValueError(f"{name} has {os.path.getsize(path):,} bytes, not {size:,}")
@@ -66,10 +72,16 @@ def read_metrics(folder: str) -> dict[str, Any]:
         return {}
 
 
+def _files(folder: str) -> dict[str, str]:
+    """Return the paths of all regular files by their names below ``folder``."""
+    paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    # Opening a pipe would wait for its other end.
+    return {os.path.relpath(path, folder): path for path in paths if os.path.isfile(path)}
+
+
 def _read(folder: str) -> dict[str, Any]:
-    with open(os.path.join(folder, FILE), encoding="utf-8") as file:
-        content = json.load(file)
-    if not isinstance(content, dict) or content.pop("crc32", None) != _content_crc32(content):
+    content = read_json(os.path.join(folder, FILE), _SCHEMA)
+    if content.pop("crc32") != _content_crc32(content):
         raise ValueError("its own checksum differs")
     return content
 

@@ -13,7 +13,7 @@ from train.config.access import flatten
 from train.config.keys import KEYS
 from train.reporting import curves, html_page
 from train.reporting.run_report import format_value, progress, throughput
-from train.runtime.errors import RunError
+from train.runtime.errors import RunError, warn
 from train.runtime.files import writing
 from train.runtime.formatting import format_percent
 from train.workdir import run_files
@@ -61,7 +61,7 @@ def read(path: str) -> RunSummary:
       RunError: there is no run in ``path``, or it has no metrics.
     """
     values = flatten(run_files.read_config(path))
-    rows = read_rows(path)
+    rows = read_rows(path, warn)
     if not rows:
         raise RunError(f"{path!r} has not logged any metrics yet (metrics.jsonl is empty)")
     step, total = progress(rows, run_files.read_sessions(path))

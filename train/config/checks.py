@@ -1,7 +1,9 @@
 """Validation of keys and values, with the right key for a wrong one."""
 
 import difflib
-import math
+import os
+import reprlib
+import sys
 from typing import Any
 
 from train.config.keys import KEYS
@@ -138,6 +140,8 @@ _ANSWERS = {
     "eval_only evaluate test_only": "python -m train.evaluate --workdir DIR evaluates a run",
 }
 ANSWERS = {name: answer for names, answer in _ANSWERS.items() for name in names.split()}
+MAX_LENGTH = 1000  # of a tuple
+MAX_ARGUMENT = 2**17  # Linux's limit in bytes
 
 GROUPS = tuple(dict.fromkeys(key.rpartition(".")[0] for key in KEYS if "." in key))
 
@@ -147,7 +151,7 @@ def check_value(name: str, value: Any) -> None:
     key = KEYS[name]
 
     def error(expected: str) -> UsageError:
-        return UsageError(f"config.{name} must be {expected}, not {value!r} ({key.meaning})")
+        return UsageError(f"config.{name} must be {expected}, not {_shown(value)} ({key.meaning})")
 
     if isinstance(key.default, tuple):
         whole = key.example and all(is_a(int, v) for v in key.example)
@@ -157,14 +161,20 @@ def check_value(name: str, value: Any) -> None:
             example = ",".join(str(v) for v in key.example or key.default)
             count = "" if key.example else f"{len(key.default)} "
             raise error(f"{count}{numbers} such as {example}")
+        if len(value) > MAX_LENGTH:
+            raise error(f"at most {MAX_LENGTH} {numbers}")
     elif not is_a(type(key.default), value):
         raise error(_TYPE_NAMES[type(key.default)])
+    if isinstance(value, str) and not _is_argument(value):
+        raise error("text that a command line can hold")
 
     if key.choices and value not in key.choices:
         raise error(" or ".join(repr(choice) for choice in key.choices))
     if key.automatic and -1 < value < 0:
         raise error("-1, 0 or more")
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and abs(number) >= 2**53:  # inexact as a float
+            raise error("below 2**53")
         if key.minimum is not None and number < key.minimum:
             raise error(f"at least {key.minimum:g}")
         if key.below is not None and number >= key.below:
@@ -175,6 +185,11 @@ def check_value(name: str, value: Any) -> None:
         raise error("in ascending order")
 
 
+def _shown(value: Any) -> str:
+    text = reprlib.repr(value)  # bounds depth and length
+    return repr(value) if isinstance(value, str) and len(value) < 200 else text
+
+
 _TYPE_NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
 
 
@@ -182,10 +197,18 @@ def is_a(kind: type, value: Any) -> bool:
     """Return whether ``value`` is of ``kind``: an int is a float, a bool is neither."""
     if kind is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and abs(value) <= sys.float_info.max  # math.isfinite() fails for 10**400
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
+
+
+def _is_argument(value: str) -> bool:
+    """Return whether the system can pass the text on, for example as the name of a file."""
+    try:
+        return len(os.fsencode(value)) < MAX_ARGUMENT and "\0" not in value
+    except UnicodeEncodeError:
+        return False
 
 
 def unknown_key(name: str) -> str:

@@ -86,11 +86,11 @@ KEYS: dict[str, Key] = {
     # Model -----------------------------------------------------------------------------------
     "model.name": Key("resnet50", "A name in flax_resnet.list_models()."),
     "model.num_classes": Key(0, "Outputs of the head; 0: the number of classes of the data.",
-        minimum=0),
+        minimum=0, maximum=10**7),
     "model.dtype": Key("float32", "Compute type (mixed precision); parameters stay float32.",
         choices=("float32", "bfloat16")),
     "model.stage_sizes": Key((), "Blocks per stage; (): those of the named model.", minimum=1,
-        example=(2, 2, 2, 2)),
+        maximum=1000, example=(2, 2, 2, 2)),
     "model.width": Key(0, "Channels inside the blocks of the first stage, doubled in every stage;"
         " 0: those of the named model.", minimum=0, maximum=65536),
     "model.stem": Key("", "Stem, such as 'cifar'; '': that of the named model."),
@@ -126,9 +126,10 @@ KEYS: dict[str, Key] = {
         " 0.875 and 224 pixels, images are resized to 256 first.", minimum=0.05, maximum=1),
     "dataset.interpolation": Key("bilinear", "Interpolation of the resize before the center crop.",
         choices=("bilinear", "bicubic")),
-    "dataset.mean": Key((0.485, 0.456, 0.406), "RGB mean in 0…1, subtracted from the input."),
+    "dataset.mean": Key((0.485, 0.456, 0.406), "RGB mean in 0…1, subtracted from the input.",
+        minimum=-1000, maximum=1000),
     "dataset.std": Key((0.229, 0.224, 0.225), "RGB standard deviation in 0…1, divided by.",
-        minimum=1e-6),
+        minimum=1e-6, maximum=1000),
 
     # Input pipeline --------------------------------------------------------------------------
     "loader.cache_on_device": Key("auto", "Cache decoded images in device memory: 'auto' if they"

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from flax_resnet import schema
 from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_value, is_a, unknown_key
@@ -81,24 +82,29 @@ def check_config(config: ConfigDict) -> None:
 
 
 def to_json(config: ConfigDict) -> str:
-    """Return the configuration as text for :func:`from_json`."""
+    """Return the configuration as text for :func:`read_json_file`."""
     return json.dumps(flatten(config), indent=2) + "\n"
 
 
-def from_json(text: str) -> ConfigDict:
-    """Parse the text of :func:`to_json`. Missing keys get their defaults.
+def read_json_file(path: str) -> ConfigDict:
+    """Return the configuration in a file with the text of :func:`to_json`.
+
+    The values are validated as those of a command line. Missing keys get their defaults.
 
     Raises:
-      ValueError: the text is not a configuration.
+      OSError: the file cannot be read.
+      ValueError: it does not contain a valid configuration.
     """
-    values = json.loads(text)
-    if not isinstance(values, dict):
-        raise ValueError("not a configuration")
     config = default_config()
-    for name, value in values.items():
-        if name not in KEYS:
-            raise ValueError(unknown_key(name))
-        set_key(config, name, tuple(value) if isinstance(value, list) else value)
+    for name, value in schema.read_json(path, schema.mapping(lambda value, _: value)).items():
+        value = tuple(value) if isinstance(value, list) else value
+        try:
+            if name not in KEYS:
+                raise UsageError(unknown_key(name))
+            check_value(name, value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        set_key(config, name, value)
     return config
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tqdm
 
 from flax_resnet.resnet import ResNet
+from train.config.keys import KEYS
 from train.data.corrupt_records import CorruptRecords
 from train.data.image_folder import ALL, has_splits
 from train.data.loader import DataLoader
@@ -29,6 +30,7 @@ from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_v
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, print_line
+from train.runtime.host import core_count, max_images
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.run_files import check_data, read_config
@@ -180,6 +182,17 @@ class Evaluated:
         return "ema" if self.config.ema.decay and self.config.eval.use_ema else "raw"
 
 
+def limit_to_machine(loader: ConfigDict) -> None:
+    """Limit ``config.loader`` of a run that may have been trained on a larger machine."""
+    cores = core_count()
+    loader.threads = min(loader.threads, cores + 2)
+    loader.workers = min(loader.workers, cores)
+    # Each image is used once, so that caching saves nothing.
+    loader.device_cache_gib = min(loader.device_cache_gib, KEYS["loader.device_cache_gib"].default)
+    if loader.cache_on_device == "always":
+        loader.cache_on_device = "auto"
+
+
 def evaluate_run(
     path: str,
     step: int | str,
@@ -209,6 +222,7 @@ def evaluate_run(
             raise UsageError(f"the run in {path!r} has no moving average: its ema.decay is 0")
         config.eval.use_ema = config.eval.use_ema if ema is None else ema
         name = other.apply(config.dataset)
+        limit_to_machine(config.loader)
         shard = ProcessShard(distributed.process_index(), distributed.process_count())
         loader = DataLoader(config, name, training=False, shard=shard)
         check_data(path, loader, other_data=other.is_other_dataset)
@@ -230,7 +244,10 @@ def evaluate_run(
     with distributed.raise_if_any_failed():
         loader.load(CorruptRecords(warn=warn))
     devices = make_devices(config.parallel)
-    batch_size = make_batch_sizes(config, len(devices)).eval
+    # The run may have been trained on a larger machine.
+    limit = min(distributed.allgather(max_images(config.dataset.image_size)))
+    images = min(len(loader), max(limit, len(devices)))
+    batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"
     compiled = make_eval_step(devices, step_config, loader, config.loss, flip, keep_probabilities)
     collector = PredictionCollector(model.num_classes)

@@ -122,13 +122,13 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
     resumes = run_files.check(workdir, config)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
-    batch_sizes = make_batch_sizes(config, len(devices))
     shard = ProcessShard(distributed.process_index(), distributed.process_count())
     train_loader = DataLoader(config, dataset.train_split, training=True, shard=shard)
     gib = train_loader.cached_gib
     eval_loader = DataLoader(
         config, dataset.eval_split, training=False, shard=shard, cached_gib=gib
     )
+    batch_sizes = make_batch_sizes(config, len(devices), len(eval_loader))
     check_classes(train_loader.source, eval_loader.source)
     if resumes and run_files.find_description(workdir) is not None:  # otherwise it is rewritten
         run_files.check_data(workdir, train_loader, eval_loader)
@@ -198,10 +198,13 @@ def check_length(config: ConfigDict, workdir: str, intervals: Intervals) -> None
     )
 
 
-def make_batch_sizes(config: ConfigDict, num_devices: int) -> BatchSizes:
-    """Return the batch sizes of a configuration on a number of devices."""
+def make_batch_sizes(config: ConfigDict, num_devices: int, eval_images: int) -> BatchSizes:
+    """Return the batch sizes of a configuration on a number of devices.
+
+    That of evaluation is limited to ``eval_images``, the size of the split.
+    """
     micro = config.batch_size // config.grad_accum_steps
-    evaluation = config.eval.batch_size or max(1, micro)
+    evaluation = min(config.eval.batch_size or max(1, micro), eval_images)
     return BatchSizes(
         train=config.batch_size,
         device=config.batch_size // num_devices,

@@ -5,7 +5,7 @@ from typing import Any
 
 from flax_resnet import ResNet, init_variables
 from flax_resnet.weights import WeightsError, hub, read_weights
-from flax_resnet.weights.checkpoints import read_run_info
+from flax_resnet.weights.run_info import read_run_info
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 
@@ -37,6 +37,7 @@ def initial_variables(
         if not os.path.exists(path):
             path = _download(source)
         variables, report = read_weights(model, path, seed=config.seed)
+        info = read_run_info(path)
     except WeightsError as error:
         raise RunError(f"config.init_from={source!r}: {error}") from error
     initialized = [name for name, *_ in report.mismatched] + list(report.missing)
@@ -49,7 +50,7 @@ def initial_variables(
     print(f"weights: {report}", flush=True)
     fresh = config.init_head == "fresh"
     if config.init_head == "auto":
-        fresh = read_run_info(path).get("class_names") not in (None, list(class_names))
+        fresh = info is not None and info.class_names != tuple(class_names)
     if fresh and "head" in variables["params"]:
         initial = init_variables(model, config.seed, image_shape)
         variables["params"]["head"] = initial["params"]["head"]

@@ -6,11 +6,11 @@ import os
 from train.runtime.cli import (
     Parser,
     add_checkpoint_flags,
-    load_trained_run,
     parse_step,
     run_command,
 )
 from train.runtime.errors import print_line
+from train.workdir.trained_run import load_trained_run
 
 FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
 

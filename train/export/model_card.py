@@ -1,12 +1,12 @@
 """The model card of an exported network, in Markdown."""
 
-import html
 import os
 import re
 from typing import Any
 
 from flax_resnet import summarize
 from flax_resnet.runs import Run
+from flax_resnet.text import one_line
 from train.config.keys import KEYS
 from train.export.loaders import Loader, is_binary
 from train.workdir import environment, run_files
@@ -30,13 +30,13 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
     """
     size = run.preprocessing.image_size
     summary = summarize(run.model, size)
-    description = run_files.read_description(run.path)
+    info = run_files.read_description(run.path)
     run_name = os.path.basename(os.path.abspath(run.path))  # without a trailing slash
     return "\n".join(
         [
             f"# {run.config['model.name']}, {len(run.class_names)} classes",
             "",
-            f"`{name}` ({format}) contains the network of run `{run_name}` after"
+            f"{_code(name)} ({format}) contains the network of run {_code(run_name)} after"
             f" step {run.step:,}{_weights(run)}. Exported with flax-resnet."
             f" Comparison with the run: {verified}.",
             "",
@@ -50,9 +50,10 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             "",
             "## Data",
             "",
-            f"- `{run.config['dataset.name']}`, "
-            + ", ".join(f"{n:,} images in {split}" for split, n in description["images"].items()),
-            f"- classes: {_classes(run)}; all in `{name}.json`, in the order of the outputs",
+            f"- {_code(run.config['dataset.name'])}, "
+            + ", ".join(f"{n:,} images in {_code(split)}" for split, n in info.images.items()),
+            f"- classes: {_classes(run)}; all in {_code(f'{name}.json')}, in the order of the"
+            " outputs",
             "",
             "## Metrics",
             "",
@@ -80,7 +81,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             "",
             "## Versions",
             "",
-            f"- trained with {_versions(description.get('versions', {}))}",
+            f"- trained with {_versions(info.versions)}",
             f"- exported with {_versions(environment.versions())}",
         ]
     )
@@ -124,15 +125,17 @@ def _weights(run: Run) -> str:
 
 
 def _classes(run: Run) -> str:
-    names = [_markdown(name) for name in run.class_names[:_MAX_CLASSES]]
+    names = [_code(name) for name in run.class_names[:_MAX_CLASSES]]
     more = len(run.class_names) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
-def _markdown(name: str) -> str:
-    """Return a name with all Markdown and HTML characters escaped."""
-    escaped = html.escape(" ".join(name.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", escaped)
+def _code(value: object) -> str:
+    """Return text as Markdown's code, in which markup, HTML and addresses have no effect."""
+    text = one_line(" ".join(str(value).split()))
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " * ("`" in text or not text)
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _metrics(run: Run) -> list[str]:
@@ -146,11 +149,11 @@ def _metrics(run: Run) -> list[str]:
     if not rows:
         return ["The run did not evaluate this step."]
     metrics = [
-        f"- {name.removeprefix('eval/')}: {_number(value)}"
-        for name, value in rows[-1].items()
-        if name.startswith("eval/")
+        f"- {name}: {_number(rows[-1][f'eval/{name}'])}"
+        for name in ("top1", "top5", "loss", "bad")
+        if f"eval/{name}" in rows[-1]
     ]
-    return [f"On the evaluation split, `{run.config['dataset.eval_split']}`:", "", *metrics]
+    return [f"On the evaluation split, {_code(run.config['dataset.eval_split'])}:", "", *metrics]
 
 
 def _number(value: float | None) -> str:
@@ -160,7 +163,7 @@ def _number(value: float | None) -> str:
 def _recipe(run: Run) -> list[str]:
     """Return the configuration keys that affect training and differ from their defaults."""
     return [
-        f"- `{name}`: `{value!r}`"
+        f"- `{name}`: {_code(repr(value))}"
         for name, value in run.config.items()
         if name in KEYS
         and not KEYS[name].neutral
@@ -177,4 +180,4 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _versions(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+    return ", ".join(_code(f"{name} {version}") for name, version in versions.items())

@@ -5,16 +5,80 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet import schema
 from flax_resnet.text import one_line
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
 from train.reporting.classification_metrics import ReliabilityBin
 from train.runtime.formatting import format_percent
+from train.workdir.metrics_log import finite
 
 NUM_EXPLAINED = 8  # images with Grad-CAM maps, half of them mistakes if there are enough
 PIXELATED_BELOW = 64  # pixels; smaller images are enlarged without smoothing
 _MAX_ROWS = 25  # of the table of classes
+
+_text, _count = schema.text(10_000, any_path=True), schema.integer()
+_share = schema.number(0, 1 + 1e-6)  # means of ones may be rounded
+_interval = schema.sequence(_share, 2, 2)
+CELLS = schema.sequence(schema.record(image=html_page.data_uri, caption=_text), 0, 100)
+
+
+def _class(**fields: Any) -> dict[str, Any]:
+    if fields["examples"] and None in (fields["recall"], fields["recall_interval"]):
+        raise ValueError("it has examples, but no recall")
+    return fields
+
+
+def _part(**fields: Any) -> dict[str, Any]:
+    outputs, counts = fields["outputs"], fields["confusion"]
+    if outputs < len(fields["classes"]) or (
+        counts and {outputs} != {len(counts), *map(len, counts)}
+    ):
+        raise ValueError(f"its classes or confusion matrix do not fit its {outputs} outputs")
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+_FIELDS = {
+    "dataset": _text,
+    "split": _text,
+    "weights": schema.text(choices=("ema", "raw")),
+    "tta": schema.optional(_text),
+    "examples": _count,
+    "bad": schema.optional(_count),
+    "step": _count,
+    "outputs": schema.integer(1, 10_000_000),
+    "small": schema.boolean,
+    "top1": _share,
+    "top1_interval": _interval,
+    "loss": schema.optional(schema.number()),
+    "mean_confidence": schema.optional(_share),
+    "expected_calibration_error": schema.optional(_share),
+    "classes": schema.sequence(
+        schema.record(
+            _class,
+            name=_text,
+            examples=_count,
+            recall=schema.optional(_share),
+            recall_interval=schema.optional(_interval),
+            precision=schema.optional(_share),
+        ),
+        1,
+        1_000_000,
+    ),
+    "reliability": schema.sequence(
+        schema.record(low=_share, high=_share, examples=_count, confidence=_share, accuracy=_share),
+        1,
+        100,
+    ),
+    "confusion": schema.optional(
+        schema.sequence(schema.sequence(_count, 0, svg.MAX_CELLS), 0, svg.MAX_CELLS)
+    ),
+    "heat_map": schema.optional(html_page.data_uri),
+    "mistakes": schema.optional(CELLS),
+    "explained": schema.optional(CELLS),
+}
+PART = schema.record(_part, **_FIELDS)
 
 
 def build_part(evaluated: Evaluated) -> dict[str, Any]:
@@ -26,6 +90,7 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
     names = evaluation_results.output_labels(evaluated)
     metrics = evaluation_results.evaluation_metrics(evaluated)
     part = evaluation_results.to_dict(evaluated, metrics)
+    image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
     part |= {"outputs": predictions.outputs, "small": loader.image_shape[0] < PIXELATED_BELOW}
     _, heat_map = evaluation_results.confusion_cells(metrics.confusion)
     if heat_map:
@@ -39,12 +104,12 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
     if len(metrics.mistakes):
         squares = loader.center_crops(predictions.record[metrics.mistakes])
         part["mistakes"] = cells(metrics.mistakes, squares)
-        for cell, mistake in zip(part["mistakes"], part["most_confident_mistakes"], strict=True):
-            cell["caption"] += f"\n{mistake['image']}"  # to find it, and to correct its label
+        for cell, name in zip(part["mistakes"], image_names, strict=True):
+            cell["caption"] += f"\n{name}"  # to find it, and to correct its label
     if evaluated.variables is not None:
         indices = choose_explained(evaluated, metrics.mistakes)
         part["explained"] = cells(indices, gradcam_pairs(evaluated, indices))
-    return part
+    return finite({name: value for name, value in part.items() if name in _FIELDS})
 
 
 def choose_explained(evaluated: Evaluated, mistakes: np.ndarray) -> np.ndarray:
@@ -81,13 +146,14 @@ def section(name: str, part: dict[str, Any]) -> str:
     """Return the HTML of the evaluation ``name`` from the content of :func:`build_part`."""
     classes = part["classes"]
     low, high = (format_percent(end, 2) for end in part["top1_interval"])
-    ece = part["expected_calibration_error"]
+    loss, ece = part.get("loss"), part.get("expected_calibration_error")
     facts = (
         f"{part['dataset']} {part['split']}:"
         f" {evaluation_results.description(part, part['weights'])}. Top-1 accuracy"
         f" {format_percent(part['top1'], 2)}, 95 % confidence interval (Wilson) {low} to {high};"
-        f" loss {part['loss']:.4g}; mean confidence {format_percent(part['mean_confidence'])},"
-        f" expected calibration error (ECE) {format_percent(ece, 2)}."
+        f" loss {'–' if loss is None else f'{loss:.4g}'}; mean confidence"
+        f" {_percent(part.get('mean_confidence'))}, expected calibration error (ECE)"
+        f" {_percent(ece, 2)}."
     )
     names = output_names([one["name"] for one in classes], part["outputs"])
     matrix = svg.confusion_matrix(names, part.get("confusion", ()), part.get("heat_map", ""))
@@ -104,13 +170,17 @@ def section(name: str, part: dict[str, Any]) -> str:
         "<h3>Per-class accuracy</h3>",
         *_classes(classes),
         "<h3>Calibration</h3>",
-        html_page.charts(curves.reliability_panels(bins, ece)),
+        html_page.charts(curves.reliability_panels(bins, ece or 0.0)),
         *(
             f"<h3>{title}</h3>{html_page.image_grid(part[key], part['small'], key == 'explained')}"
             for key, title in grids.items()
             if part.get(key)
         ),
     )
+
+
+def _percent(share: float | None, decimals: int = 1) -> str:
+    return "–" if share is None else format_percent(share, decimals)
 
 
 def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
@@ -121,7 +191,7 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
             one_line(one["name"]),
             format_percent(one["recall"]),
             "{} to {}".format(*map(format_percent, one["recall_interval"])),
-            "–" if one["precision"] is None else format_percent(one["precision"]),
+            _percent(one["precision"]),
             f"{one['examples']:,}",
         )
         for one in present

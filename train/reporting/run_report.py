@@ -4,19 +4,17 @@ Most of it is in ``metrics.jsonl``, ``config.json``, ``run.json`` and ``sessions
 is in ``report.json``: findings on the data, training images and the results of evaluations.
 """
 
-import contextlib
-import dataclasses
 import json
 import os
 import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from flax_resnet import schema
 from flax_resnet.files import write_atomically
 from train.config.access import flatten
 from train.config.keys import KEYS
@@ -30,6 +28,20 @@ from train.workdir.metrics_log import evaluated_rows, read_rows
 
 FILE, PARTS = "report.html", "report.json"
 NUM_SAMPLES = 24
+
+
+def _parts(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+_PARTS = schema.record(
+    _parts,
+    findings=schema.optional(
+        schema.sequence(schema.record(text=schema.text(10**6, any_path=True), is_warning=schema.boolean))
+    ),
+    samples=schema.optional(schema.record(small=schema.boolean, cells=evaluation_section.CELLS)),
+    evaluations=schema.optional(schema.mapping(evaluation_section.PART)),
+)
 
 
 class LiveReport(Plots):
@@ -49,7 +61,7 @@ class LiveReport(Plots):
     def __init__(self, workdir: str, warn: Callable[[str], None], findings: Sequence[Finding] = ()):
         super().__init__(workdir, warn)
         self._workdir = workdir
-        self._findings = [dataclasses.asdict(finding) for finding in findings]
+        self._findings = tuple({"text": f.text, "is_warning": f.is_warning} for f in findings)
         self._last_update = time.monotonic()
         self._get_evaluation: Callable[[], Evaluated] | None = None
         self._samples: dict[str, Any] | None = None
@@ -80,8 +92,8 @@ class LiveReport(Plots):
 
     def _write_report(self) -> None:
         # Read each time: train.evaluate may have added an evaluation in the meantime.
-        parts = before = read_parts(self._workdir)
-        if parts.get("findings", []) != self._findings:
+        parts = before = read_parts(self._workdir, self._warn)
+        if parts.get("findings", ()) != self._findings:
             parts = parts | {"findings": self._findings}
         if self._samples is not None:
             parts = parts | {"samples": self._samples}
@@ -114,12 +126,20 @@ def write_report(workdir: str, folder: str = "", parts: dict[str, Any] | None = 
     write_atomically(os.path.join(folder or workdir, FILE), text)
 
 
-def read_parts(workdir: str) -> dict[str, Any]:
-    """Return the content of ``report.json``; empty if it is missing or corrupt."""
-    with contextlib.suppress(OSError, ValueError):
-        parts = json.loads(Path(workdir, PARTS).read_text("utf-8"))
-        if isinstance(parts, dict):
-            return parts
+def read_parts(workdir: str, warn: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Return the content of ``report.json``; empty if it is missing.
+
+    Args:
+      workdir: the run.
+      warn: receives a message if the file is corrupt; the result is empty then, too.
+    """
+    path = os.path.join(workdir, PARTS)
+    try:
+        return schema.read_json(path, _PARTS)
+    except FileNotFoundError:
+        pass
+    except (OSError, schema.SchemaError) as error:
+        warn(f"{schema.read_error(path, error)}; the report lacks what it held")
     return {}
 
 
@@ -175,15 +195,16 @@ def _findings(findings: Sequence[dict[str, Any]]) -> str:
 def _subtitle(workdir: str, config: Any) -> str:
     text = f"{config.model.name} on {config.dataset.name}"
     if described := run_files.find_description(workdir):
-        counts = ", ".join(f"{n:,} images in {s}" for s, n in described["images"].items())
-        names = described["class_names"]
+        counts = ", ".join(f"{n:,} images in {s}" for s, n in described.images.items())
+        names = described.class_names
         text += f": {counts}; {len(names):,} classes ({join_names(names, 4)})"
     return text
 
 
 def progress(rows: Sequence[dict], sessions: Sequence[dict]) -> tuple[int, int | None]:
     """Return the last logged step, and the length of the run in steps if it is known."""
-    total = next((s["num_steps"] for s in reversed(sessions) if "num_steps" in s), None)
+    totals = (s["num_steps"] for s in reversed(sessions))
+    total = next((steps for steps in totals if steps is not None), None)
     return max((row["step"] for row in rows), default=0), total
 
 
@@ -245,7 +266,7 @@ def format_value(value: Any) -> str:
 
 
 def _environment(workdir: str, sessions: Sequence[dict[str, Any]]) -> list[str]:
-    train = next((s["command"] for s in sessions if s.get("command")), None)
+    train = next((s["command"] for s in sessions if s["command"]), None)
     if train is None:
         train = shlex.join(["python", "-m", "train.main", "--workdir", workdir, "--config", "…"])
     path = shlex.quote(workdir)
@@ -255,8 +276,8 @@ def _environment(workdir: str, sessions: Sequence[dict[str, Any]]) -> list[str]:
     )
     rows = []
     for one in sessions:
-        git = one.get("git") or {}
-        revision = git.get("revision", "–")[:12] + (" + changes" if git.get("changed") else "")
+        git = one["git"] or {"revision": "–", "changed": False}
+        revision = git["revision"][:12] + " + changes" * git["changed"]
         devices = "{devices} × {device_kind} ({platform}), {processes} process".format_map(one)
         devices += "es" * (one["processes"] > 1)
         rows.append((one["time"], one["step"], devices, revision, one["xla_flags"]))

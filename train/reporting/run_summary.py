@@ -55,7 +55,7 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
         show = console.info if warning.startswith("note: ") else console.warn
         show(warning)
     images, sessions = run.batch_sizes.batch_norm, run_files.read_sessions(run.workdir)
-    before = sessions[-1].get("batch_norm_images", images) if sessions else images
+    before = (sessions[-1]["batch_norm_images"] or images) if sessions else images
     if has_batch_norm and state.step and before != images:
         console.warn(
             f"batch norm now averages over {pluralize(images, 'image')}, {before:,} before:"

@@ -16,7 +16,6 @@ from train.runtime.errors import RunError, UsageError, discard_output, print_err
 from train.runtime.signals import interruptible
 
 if TYPE_CHECKING:
-    from flax_resnet.runs import Run  # imports JAX, which takes a second
     from train.runtime.config_dict import ConfigDict
 
 
@@ -224,22 +223,3 @@ def parse_step(text: str) -> int | str:
     if not (text.isascii() and text.isdigit()):
         raise UsageError(f"--step must be last, best or a number of steps, not {text!r}")
     return int(text)
-
-
-def load_trained_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
-    """Call :func:`flax_resnet.load_run` with the errors of commands.
-
-    Raises:
-      UsageError: the run lacks the step or weights.
-      RunError: the run cannot be loaded.
-    """
-    from flax_resnet import load_run
-    from flax_resnet.runs import RequestError
-    from flax_resnet.weights import WeightsError
-
-    try:
-        return load_run(path, step, weights, batch_size=batch_size)
-    except RequestError as error:
-        raise UsageError(str(error)) from error
-    except WeightsError as error:
-        raise RunError(str(error)) from error

@@ -27,6 +27,17 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
+def max_images(size: int) -> int:
+    """Return about how many images of ``size`` pixels a network can compute in this host's memory.
+
+    At 1 KiB per pixel, which is four float32 maps of 64 channels.
+    """
+    if not hasattr(os, "sysconf"):  # Windows
+        return 1024
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, memory // (1024 * size**2))
+
+
 def has_accelerator() -> bool:
     """Return whether JAX would look for a GPU or TPU: its plugin is installed and enabled."""
     platforms = os.environ.get("JAX_PLATFORMS", "")

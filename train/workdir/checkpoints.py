@@ -6,10 +6,12 @@ removed before the new one was read back and compared.
 """
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -200,6 +202,11 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise kind(f"{message}: {_reason(error)}") from error
 
     def _restore(self, step: int, template: Any) -> Any:
+        # Arrays of a wrong shape might not fit in memory.
+        metadata = ocp.PyTreeCheckpointHandler().metadata(Path(self._path(step), "default"))
+        saved, expected = map(_count_values, (metadata.tree, template))
+        if expected > saved:
+            raise ValueError(f"it has {saved:,} values, but the network needs {expected:,}")
         arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
         return self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
 
@@ -292,6 +299,10 @@ def _reason(error: Exception) -> str:
         if system in text:
             return short
     return error_reason(error)
+
+
+def _count_values(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape"))
 
 
 def _check_shape(path: Any, template: np.ndarray, restored: np.ndarray) -> None:

@@ -4,19 +4,27 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from flax_resnet import schema
 from flax_resnet.files import write_atomically
 from train.runtime.errors import RunError
 from train.runtime.files import writing
+from train.runtime.formatting import pluralize
 
 FILE = "metrics.jsonl"
+_MAX_BYTES = 2**28
+_MAX_LINE = 2**20
+_MAX_NAMES = 100  # of a row
+_LARGEST = 1e39  # more than any float32
+_step = schema.integer()
 
 
 class MetricsLog(contextlib.AbstractContextManager):
@@ -25,13 +33,18 @@ class MetricsLog(contextlib.AbstractContextManager):
     Rows after step ``start``, written by a run that died after its last checkpoint, are removed:
     those steps will be repeated.
 
+    Args:
+      workdir: the run's folder.
+      start: the step from which the run continues.
+      warn: as for :func:`read_rows`.
+
     Raises:
       RunError: a file cannot be read or written.
     """
 
-    def __init__(self, workdir: str, start: int):
+    def __init__(self, workdir: str, start: int, warn: Callable[[str], None] = lambda _: None):
         self._path = path = os.path.join(workdir, FILE)
-        kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
+        kept = [row for row in read_rows(workdir, warn) if row["step"] <= start] if start else []
         with writing(path):
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = open(path, "a", encoding="utf-8")
@@ -98,43 +111,61 @@ def finite(content: Any) -> Any:
     return content
 
 
-def read_rows(workdir: str) -> list[dict[str, float | None]]:
+def read_rows(
+    workdir: str, warn: Callable[[str], None] = lambda _: None
+) -> list[dict[str, float | None]]:
     """Read the rows of ``metrics.jsonl``; return none if there is no such file.
 
-    Invalid lines, for example truncated ones, are skipped; values that are not finite numbers
-    become None.
+    Invalid lines are skipped; values that are not finite numbers become None.
+
+    Args:
+      workdir: the run's folder.
+      warn: receives a message if lines were skipped, other than a last one that a kill truncated.
 
     Raises:
       RunError: the file cannot be read.
     """
     path = os.path.join(workdir, FILE)
     try:
-        rows = read_json_lines(path)
+        rows, skipped = read_json_lines(path, _row)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    return [
-        {name: _number(value) for name, value in row.items()}
-        for row in rows
-        if isinstance(row.get("step"), int)
-    ]
+        raise RunError(schema.read_error(path, error)) from error
+    if skipped:
+        warn(f"{path}: skipped {pluralize(skipped, 'damaged line')}")
+    return rows
 
 
-def read_json_lines(path: str) -> list[dict[str, Any]]:
-    """Read the objects of a file of one JSON object per line; skip invalid lines."""
-    rows = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):  # of a truncated line
-                rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
+def read_json_lines(path: str, line_schema: schema.Schema) -> tuple[list[Any], int]:
+    """Return the valid lines of a file of one JSON value per line, and how many are not.
+
+    A last line without its end, whose writer was killed, is not counted.
+    """
+    values, skipped = [], 0
+    *lines, last = schema.read_file(path, _MAX_BYTES).split(b"\n")
+    for line in (*lines, last):
+        try:
+            values.append(schema.parse_json(line[:_MAX_LINE], line_schema))
+        except schema.SchemaError:
+            skipped += line is not last
+    return values, skipped
+
+
+def _row(value: Any, _: str) -> dict[str, float | None]:
+    """Check a row, as a schema; written out, because a run may have a hundred thousand."""
+    if not isinstance(value, dict) or len(value) > _MAX_NAMES:
+        raise schema.SchemaError("not a row")
+    low = {"epoch": 0}
+    row = {
+        sys.intern(name): number
+        if type(number) in (int, float) and low.get(name, -_LARGEST) <= number <= _LARGEST
+        else None
+        for name, number in value.items()
+    }
+    return row | {"step": _step(value.get("step"), "step")}
 
 
 def evaluated_rows(rows: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:
     """Return the rows that have an evaluation."""
     return [row for row in rows if row.get("eval/top1") is not None]
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None

@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from flax_resnet import schema
 from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
+from flax_resnet.weights.run_info import RUN_INFO, RunInfo
 from train.config import loading
 from train.data.loader import DataLoader
 from train.data.source import DataSource
@@ -35,10 +37,22 @@ from train.workdir import environment
 from train.workdir.metrics_log import read_json_lines
 
 SESSIONS = "sessions.jsonl"
-_SESSION_KEYS = {
-    *("time", "step", "versions", "devices", "device_kind", "platform", "processes", "xla_flags")
-}
 _LENGTH_KEYS = ("num_epochs", "num_steps")
+_text, _count = schema.text(), schema.integer()
+_SESSION = schema.record(
+    time=_text,
+    step=_count,
+    num_steps=schema.optional(_count),
+    batch_norm_images=schema.optional(_count),
+    command=schema.optional(schema.text(2**20, any_path=True)),
+    versions=schema.mapping(_text),
+    git=schema.optional(schema.record(revision=_text, changed=schema.boolean)),
+    platform=_text,
+    device_kind=_text,
+    devices=_count,
+    processes=_count,
+    xla_flags=schema.text(2**17, any_path=True),
+)
 _VISIBLE_SECONDS = 30  # time that network file systems may take to show a new file
 
 
@@ -118,15 +132,13 @@ def read_config(path: str) -> ConfigDict:
     file_path = _config_file(path)
     advice = "restore the file, or train in another --workdir"
     try:
-        with open(file_path, encoding="utf-8") as file:
-            return loading.from_json(file.read())
+        return loading.read_json_file(file_path)
     except FileNotFoundError:
         if saved_steps(path):  # without the configuration they are useless
             raise RunError(f"{path!r} has checkpoints, but no config.json: {advice}") from None
         raise RunError(f"{path!r} holds no run: there is no {file_path}") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", error)
-        raise RunError(f"cannot read {file_path}: {reason}; {advice}") from error
+        raise RunError(f"{schema.read_error(file_path, error)}; {advice}") from error
 
 
 def saved_steps(path: str) -> list[int]:
@@ -187,8 +199,7 @@ def read_sessions(path: str) -> list[dict[str, Any]]:
     ``command`` is None if the run was started from Python.
     """
     with contextlib.suppress(OSError):
-        sessions = read_json_lines(os.path.join(path, SESSIONS))
-        return [session for session in sessions if session.keys() >= _SESSION_KEYS]
+        return read_json_lines(os.path.join(path, SESSIONS), _SESSION)[0]
     return []
 
 
@@ -211,26 +222,22 @@ def describe(
         write_atomically(_run_file(path), text + "\n")
 
 
-def find_description(path: str) -> dict[str, Any] | None:
+def find_description(path: str) -> RunInfo | None:
     """Return the content of ``run.json``, or None if it is missing or corrupt."""
-    try:
-        with open(_run_file(path), encoding="utf-8") as file:
-            description = json.load(file)
-        names, counts = description["class_names"], description["images"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return description if isinstance(names, list) and isinstance(counts, dict) else None
+    with contextlib.suppress(RunError):
+        return read_description(path)
+    return None
 
 
-def read_description(path: str) -> dict[str, Any]:
+def read_description(path: str) -> RunInfo:
     """Return the content of ``run.json``; raise RunError if it is missing or corrupt."""
-    description = find_description(path)
-    if description is None:
+    try:
+        return schema.read_json(_run_file(path), RUN_INFO)
+    except (OSError, schema.SchemaError) as error:
         raise RunError(
-            f"cannot read {_run_file(path)}, which is missing or corrupt: train.main rewrites it"
-            " when the run is resumed"
-        )
-    return description
+            f"{schema.read_error(_run_file(path), error)}; train.main rewrites it when the run is"
+            " resumed"
+        ) from error
 
 
 def check_data(path: str, *loaders: DataLoader, other_data: bool = False) -> None:
@@ -247,11 +254,11 @@ def check_data(path: str, *loaders: DataLoader, other_data: bool = False) -> Non
     Raises:
       RunError: the data differ.
     """
-    description = read_description(path)
-    trained, counts = description["class_names"], description["images"]
+    info = read_description(path)
+    trained, counts = info.class_names, info.images
     for loader in loaders:
         source = loader.source
-        if list(source.class_names) != trained:
+        if tuple(source.class_names) != trained:
             raise RunError(
                 f"the run in {path!r} was trained on the classes {join_names(trained)}, but"
                 f" {source.name} {source.split} has"

@@ -157,11 +157,12 @@ def test_a_recipe_may_import_a_module_beside_it(recipe, tmp_path):
     assert sys.path == search_path
 
 
-def test_json_round_trip():
+def test_json_round_trip(tmp_path):
     config = default_config()
     config.schedule.milestone_epochs = (1, 2.5)
     config.model.name = "resnet18"
-    assert loading.from_json(loading.to_json(config)).to_dict() == config.to_dict()
+    (tmp_path / "config.json").write_text(loading.to_json(config))
+    assert loading.read_json_file(tmp_path / "config.json").to_dict() == config.to_dict()
 
 
 def test_differences_exclude_neutral_keys():

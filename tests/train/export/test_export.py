@@ -221,8 +221,11 @@ def test_model_card_escapes_file_and_class_names(run):
     for loader in (flax_resnet, loaders.Loader("jax", loaders._stablehlo_code)):
         compile(model_card.snippet(run, loader, name), "card", "exec")
     compile(loaders._torch_code(run, "timm", name, ""), "card", "exec")
-    changed = dataclasses.replace(run, class_names=("<b>a\nb</b>", "*c*_[d]|"))
-    assert model_card._classes(changed) == r"&lt;b&gt;a b&lt;/b&gt;, \*c\*\_\[d\]\|"
+    names = ("<b>a\nb</b>", "[c](http://d.e)", "`f``", "\u202eg")
+    changed = dataclasses.replace(run, class_names=names)
+    # CommonMark: nothing inside of a code span is markup, and only an equal fence ends it.
+    expected = r"`<b>a b</b>`, `[c](http://d.e)`, ``` `f`` ```, `\u202eg`"
+    assert model_card._classes(changed) == expected
 
 
 def test_small_split_is_verified_with_each_image_once(run, digits_run, tmp_path):

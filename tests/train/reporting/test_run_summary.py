@@ -15,7 +15,7 @@ def test_warnings_of_a_configuration_that_does_not_fit():
     intervals = make_intervals(config, EpochSampler(100, 10, seed=0))
 
     def warnings(num_devices):
-        batch_sizes = make_batch_sizes(config, num_devices)
+        batch_sizes = make_batch_sizes(config, num_devices, 10_000)
         return run_summary.config_warnings(config, intervals, batch_sizes)
 
     first, second, third = warnings(num_devices=2)

@@ -1,0 +1,121 @@
+"""What a workdir says about its run: the schemas of ``run.json`` and ``config.json``."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax_resnet.preprocessing import Preprocessing
+from flax_resnet.schema import (
+    SchemaError,
+    boolean,
+    integer,
+    mapping,
+    number,
+    optional,
+    read_error,
+    read_json,
+    record,
+    sequence,
+    text,
+)
+from flax_resnet.weights.tensors import WeightsError
+
+FILE = "run.json"
+_MAX_FLOAT = sys.float_info.max
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The content of ``run.json``.
+
+    Attributes:
+      model: name of the network.
+      class_names: of the first outputs.
+      preprocessing: of every image.
+      images: number of images by split.
+      versions: of the software that trained the run.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    images: dict[str, int]
+    versions: dict[str, str]
+
+
+def _preprocessing(**fields: Any) -> Preprocessing:
+    if fields["resize"] < fields["image_size"]:
+        raise ValueError(f"resize, {fields['resize']}, is less than image_size")
+    return Preprocessing(**fields)
+
+
+# The limits are those of the configuration keys.
+_MAX_IMAGE_SIZE = 4096
+RUN_INFO = record(
+    RunInfo,
+    model=text(),
+    class_names=sequence(text(10_000), 1, 1_000_000),
+    preprocessing=record(
+        _preprocessing,
+        resize=integer(1, 20 * _MAX_IMAGE_SIZE),
+        image_size=integer(1, _MAX_IMAGE_SIZE),
+        interpolation=text(choices=("bilinear", "bicubic")),
+        mean=sequence(number(-1000, 1000), 3, 3),
+        std=sequence(number(1e-6, 1000), 3, 3),
+    ),
+    images=mapping(integer()),
+    versions=mapping(text()),
+)
+_RATE = optional(number(0, 1))
+_KEYS = {
+    "model.name": text(),
+    "model.num_classes": optional(integer(0, 10_000_000)),
+    "model.dtype": optional(text(choices=("float32", "bfloat16"))),
+    "model.stage_sizes": optional(sequence(integer(1, 1000), 0, 10)),
+    "model.width": optional(integer(0, 65536)),
+    "model.stem": optional(text()),
+    "model.shortcut": optional(text()),
+    "model.zero_init_last": optional(boolean),
+    **dict.fromkeys(("model.drop_path", "model.dropout", "model.block_dropout"), _RATE),
+    "ema.decay": _RATE,
+    "eval.use_ema": optional(boolean),
+    "loss": optional(text(choices=("cross_entropy", "binary_cross_entropy"))),
+}
+
+
+def _value(value: Any, field: str) -> Any:
+    """Accept the value of any key."""
+    if isinstance(value, list):
+        return list(sequence(_value, 0, 1000)(value, field))
+    if isinstance(value, str):
+        return text(100_000, any_path=True)(value, field)
+    return value if isinstance(value, bool) else number(-_MAX_FLOAT, _MAX_FLOAT)(value, field)
+
+
+def config(value: Any, field: str) -> dict[str, Any]:
+    """Check ``config.json``, as a schema; in detail only the keys that :class:`Run` uses."""
+    used = record(**_KEYS)(value, field)
+    return mapping(_value)(value, field) | {k: v for k, v in used.items() if v is not None}
+
+
+def read_run_info(path: str | os.PathLike[str]) -> RunInfo | None:
+    """Return ``run.json`` of the workdir that ``path`` is or belongs to; None if there is none.
+
+    Args:
+      path: a workdir, its checkpoint folder, a step or the step's tree.
+
+    Raises:
+      WeightsError: it cannot be read.
+    """
+    path = Path(os.path.abspath(path))
+    for folder in (path, *list(path.parents)[:3]):  # WORKDIR/checkpoints/STEP/default
+        try:
+            return read_json(folder / FILE, RUN_INFO)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, SchemaError) as error:
+            if (folder / "checkpoints").is_dir():  # otherwise it may be another program's file
+                raise WeightsError(read_error(folder / FILE, error)) from error
+    return None

@@ -1,0 +1,37 @@
+"""A trained run for the commands that use its network."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from train.runtime.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from flax_resnet.runs import Run  # imports JAX, which takes a second
+
+
+def load_trained_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
+    """Call :func:`flax_resnet.load_run` with the checks and errors of commands.
+
+    Raises:
+      UsageError: the run lacks the step or weights.
+      RunError: the run cannot be loaded.
+    """
+    from flax_resnet import load_run
+    from flax_resnet.runs import RequestError
+    from flax_resnet.schema import read_error
+    from flax_resnet.weights import WeightsError
+    from train.config.loading import read_json_file
+
+    config_file = os.path.join(os.path.expanduser(path), "config.json")
+    try:
+        run = load_run(path, step, weights, batch_size=batch_size)
+        read_json_file(config_file)  # load_run checks only the keys that it uses
+    except RequestError as error:
+        raise UsageError(str(error)) from error
+    except WeightsError as error:
+        raise RunError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise RunError(read_error(config_file, error)) from error
+    return run
