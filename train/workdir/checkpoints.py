@@ -6,7 +6,6 @@ removed before the new one was read back and compared.
 """
 
 import contextlib
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -202,11 +201,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise kind(f"{message}: {_reason(error)}") from error
 
     def _restore(self, step: int, template: Any) -> Any:
-        # Arrays of a wrong shape might not fit in memory.
-        metadata = ocp.PyTreeCheckpointHandler().metadata(Path(self._path(step), "default"))
-        saved, expected = map(_count_values, (metadata.tree, template))
-        if expected > saved:
-            raise ValueError(f"it has {saved:,} values, but the network needs {expected:,}")
+        saved = ocp.PyTreeCheckpointHandler().metadata(Path(self._path(step), "default")).tree
+        _check_shapes(template, saved)  # before arrays are allocated that might not fit in memory
         arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
         return self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
 
@@ -301,8 +297,17 @@ def _reason(error: Exception) -> str:
     return error_reason(error)
 
 
-def _count_values(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape"))
+def _check_shapes(template: Any, saved: Any) -> None:
+    """Compare with the metadata of Orbax, in which all containers are dictionaries or lists."""
+    paths = jax.tree_util.tree_leaves_with_path
+    arrays = {_name(path): leaf for path, leaf in paths(saved)}
+    for path, leaf in paths(template):
+        if _name(path) in arrays:
+            _check_shape(path, leaf, arrays[_name(path)])
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _check_shape(path: Any, template: np.ndarray, restored: np.ndarray) -> None:
