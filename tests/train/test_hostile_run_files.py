@@ -235,10 +235,10 @@ def test_load_run_names_file_and_field(run_copy, name, change, message):
     ("change", "message"),
     [
         ({"batch_size": "64"}, "config.batch_size must be an integer, not '64'"),
-        ({"schedule.learning_rate": 10**400}, "learning_rate must be a number, not 1000"),
+        ({"schedule.learning_rate": 10**400}, "learning_rate must be a number.*, not 1000"),
         ({"dataset.image_size": 10**6}, "image_size must be at most 4096"),
         ({"loader.workers": -1}, "workers must be at least 0"),
-        ({"dataset.data_dir": "a\0"}, "data_dir must be text that a command line can hold"),
+        ({"dataset.data_dir": "a\0"}, "data_dir must be text .*, not"),
         ({"optimizer.nam": "sgd"}, "did you mean config.optimizer.name"),
     ],
 )

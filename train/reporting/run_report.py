@@ -4,6 +4,7 @@ Most of it is in ``metrics.jsonl``, ``config.json``, ``run.json`` and ``sessions
 is in ``report.json``: findings on the data, training images and the results of evaluations.
 """
 
+import dataclasses
 import json
 import os
 import shlex
@@ -34,11 +35,17 @@ def _parts(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+_text = schema.text(10**6, any_path=True)
+_FINDING = schema.record(
+    kind=_text,
+    count=schema.integer(),
+    examples=schema.sequence(_text),
+    text=_text,
+    is_warning=schema.boolean,
+)
 _PARTS = schema.record(
     _parts,
-    findings=schema.optional(
-        schema.sequence(schema.record(text=schema.text(10**6, any_path=True), is_warning=schema.boolean))
-    ),
+    findings=schema.optional(schema.sequence(_FINDING)),
     samples=schema.optional(schema.record(small=schema.boolean, cells=evaluation_section.CELLS)),
     evaluations=schema.optional(schema.mapping(evaluation_section.PART)),
 )
@@ -61,7 +68,7 @@ class LiveReport(Plots):
     def __init__(self, workdir: str, warn: Callable[[str], None], findings: Sequence[Finding] = ()):
         super().__init__(workdir, warn)
         self._workdir = workdir
-        self._findings = tuple({"text": f.text, "is_warning": f.is_warning} for f in findings)
+        self._findings = tuple(dataclasses.asdict(finding) for finding in findings)
         self._last_update = time.monotonic()
         self._get_evaluation: Callable[[], Evaluated] | None = None
         self._samples: dict[str, Any] | None = None
