@@ -64,6 +64,9 @@ def test_every_position_is_equally_frequent(boxes):
     places, counts = np.unique([top, left], axis=1, return_counts=True)
     assert places.T.tolist() == [[y, x] for y in range(3) for x in range(5)]
     assert scipy.stats.chisquare(counts).pvalue > 0.01
+    for size in ((30, 1), (1, 30)):  # boxes of a single pixel
+        top, left, _, _ = boxes(*size, (1 / 30, 1 / 30), (1, 1), count=300)
+        assert set(top + left) == set(range(30))
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300)])
@@ -144,7 +147,7 @@ def test_the_box_fills_the_result(size):
     assert min(aspects) < 0.85 and max(aspects) > 1.2  # the usual ratios of 3/4…4/3
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (130, 97), (300, 140), (511, 480)])
+@pytest.mark.parametrize("shape", [(64, 64), (95, 95), (130, 97), (300, 140), (511, 480)])
 def test_random_crops_shrink_without_aliasing(shape):
     """Stripes of one pixel, which become moiré if pixels are skipped."""
     stripes = np.zeros((*shape, 3), np.uint8)
