@@ -7,7 +7,7 @@ import pytest
 
 from train.plan import estimate
 from train.reporting.plots import Plots
-from train.runtime import host_memory
+from train.runtime import host_memory, limits
 from train.runtime.errors import RunError
 
 
@@ -41,9 +41,18 @@ def test_plan_estimates_memory_and_time_and_does_not_change_the_workdir(small, t
 
 def test_run_that_exceeds_the_memory_is_a_problem_and_is_not_started(small, tmp_path, monkeypatch):
     monkeypatch.setattr(host_memory, "host_limit", lambda: 10**8)
+    monkeypatch.setattr(limits, "memory", lambda *_: None)  # which counts only the images
     result = estimate.plan(small, str(tmp_path / "run"), str(tmp_path / "plan"))
     assert len(result["problems"]) == 1 and "100 MB are available" in result["problems"][0]
     assert result["largest_batch"] == 0 and "step_seconds" not in result
+
+
+def test_limits_of_the_machine_are_problems_and_nothing_is_compiled(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "memory", lambda *_: "no memory")
+    monkeypatch.setattr(limits, "disk_space", lambda *_: "no space")
+    monkeypatch.setattr(estimate, "DryRun", None)
+    result = estimate.plan(small, str(tmp_path / "run"), str(tmp_path / "plan"))
+    assert result["problems"] == ["no memory", "no space"]
 
 
 def test_command_reports_all_problems(commands, tmp_path):
