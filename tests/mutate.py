@@ -51,8 +51,9 @@ def mutants(source):
         rounds.append((turn, item))
     for _, ((line, _), operator, number) in sorted(rounds, key=lambda pair: pair[0]):
         mutated = mutate_code(source, operator, number)
-        if mutated and ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source)):
-            yield line, mutated
+        with contextlib.suppress(SyntaxError):  # "not" before an assignment expression
+            if mutated and ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source)):
+                yield line, mutated
 
 
 def annotations(tree):
