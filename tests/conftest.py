@@ -44,6 +44,7 @@ SLOWEST = (
     "main",
     "torture",
     "step",
+    "step_options",
     "keras",
     "export",
     "timm",

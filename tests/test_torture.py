@@ -98,7 +98,7 @@ def test_skipped_step_changes_nothing_but_the_step(digits_config):
     assert devices.fetch(metrics)["nonfinite"] == 1 and devices.fetch(metrics)["loss"] == 0
     after = devices.fetch(after)
     assert after.step == 1
-    same = after.replace(step=before.step, opt_state=before.opt_state)  # see engine/test_step.py
+    same = after.replace(step=before.step, opt_state=before.opt_state)  # see test_step_options.py
     jax.tree.map(np.testing.assert_array_equal, same, before)
     batch = devices.split({"image": images, "label": label % 5})
     later, metrics = step(devices.replicate(after), {}, batch)

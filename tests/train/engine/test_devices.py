@@ -19,7 +19,7 @@ STEPS = 20
 SCRIPT = f"""
 import json
 import jax, numpy as np, optax
-from tests.train.engine.test_step import MODEL, make_step_config
+from tests.train.engine.steps import MODEL, make_step_config
 from train.data.augment.pipeline import Augment
 from train.engine.devices import Pmap, ShardMap
 from train.engine.step import AXIS, create_state, train_step

@@ -57,7 +57,7 @@ def test_only_consecutive_skipped_steps_end_the_run(make_guard, tmp_path):
     for step in (1, 2):
         guard.check(row(step * 10, nonfinite=9), step)
     guard.check(row(30, loss=1.0, nonfinite=9), 25)  # one of these steps was finite
-    guard.check(row(40, nonfinite=10), 31)
+    guard.check(row(49, nonfinite=19), 31)
     guard.check({"step": 50, "train/loss": 1.0}, None)
     guard.check(row(60, nonfinite=10), 51)
     guard.check(row(69, nonfinite=9), 61)
@@ -65,6 +65,8 @@ def test_only_consecutive_skipped_steps_end_the_run(make_guard, tmp_path):
     with pytest.raises(RunError, match=r"the last 20 steps up to 70 were skipped.*of step 70$"):
         guard.check(row(70), 70)
     assert waits == [1] and (tmp_path / "nonfinite.json").exists()
+    with pytest.raises(RunError, match="the last 20 steps up to 20"):
+        make_guard(skip=True)[0].check(row(20, nonfinite=20), 1)
 
 
 def test_only_process_0_writes_the_report(make_guard, tmp_path, monkeypatch):
