@@ -15,8 +15,9 @@ NAN = float("nan")
 
 @pytest.fixture
 def make_guard(tmp_path):
-    """Return a guard of a run with batches of two images; it has saved step 5."""
-    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    """Return a guard of a run with batches of two images; it has saved steps 3 and 5."""
+    for step in ("3", "5"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
 
     def make(skip):
         experiment = SimpleNamespace(
@@ -45,7 +46,7 @@ def test_first_nonfinite_step_ends_the_run_with_a_report(make_guard, tmp_path):
         guard.check(row(10, loss=2.0, nonfinite=3), 8)
     assert waits == [1]
     report = json.loads((tmp_path / "nonfinite.json").read_text())
-    assert report["step"] == 8 and report["saved_steps"] == [5]
+    assert report["step"] == 8 and report["saved_steps"] == [3, 5]
     assert report["metrics"]["step"] == 10
     assert report["images"] == [
         {"record": record, "name": f"{record}.png"} for record in (14, 15)  # the eighth batch
