@@ -39,6 +39,30 @@ def test_intervals_in_steps_and_only_at_the_end():
     assert intervals_for(100, batch_size=10, num_epochs=0.001).num_steps == 1
 
 
+def test_calls_are_as_long_as_permitted_and_end_where_something_is_due():
+    intervals = intervals_for(
+        105,
+        **{"batch_size": 10, "num_epochs": 3.0, "log.every_steps": 7},
+        **{"eval.every_epochs": 1.5, "checkpoint.every_epochs": 0.5},
+    )
+    calls = [*intervals.calls(3, 4)]  # due: 5, 7, 10, 14, 15, 20, 21, 25, 28, 30
+    ends = [5, 7, 10, 14, 15, 19, 20, 21, 25, 28, 30]
+    assert calls == [range(*pair) for pair in zip([3, *ends], ends, strict=False)]
+    assert [*intervals.calls(30, 4)] == []
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "log_every"), [(20, 10), (257, 25), (1009, 100), (5000, 100)]
+)
+def test_automatic_intervals_of_rows(steps_per_epoch, log_every):
+    intervals = intervals_for(10 * steps_per_epoch, batch_size=10)
+    assert intervals.log_every == log_every
+    one = intervals_for(10 * steps_per_epoch, batch_size=10, num_epochs=1.0)
+    assert one.describe().endswith(" per epoch, 1 epoch")
+    two = intervals_for(10 * steps_per_epoch, batch_size=10, num_epochs=2.0)
+    assert two.describe().endswith(" per epoch, 2 epochs")
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
