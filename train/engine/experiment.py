@@ -170,6 +170,7 @@ def check_limits(config: ConfigDict, workdir: str) -> None:
         limits.temporary_folder(),
         limits.open_files(workers),
         limits.processes(workers),
+        limits.semaphores(workers),
     ):
         if problem:
             raise RunError(problem)

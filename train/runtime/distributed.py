@@ -170,9 +170,8 @@ def _exchange_only_at(host: str) -> None:
     """Make the connections between devices use a loopback address, not that of the host's name."""
     from jax._src.lib import _jax  # JAX has no option for it
 
-    _jax.make_gloo_tcp_collectives = functools.partial(
-        _jax.make_gloo_tcp_collectives, hostname=host
-    )
+    make = _jax.make_gloo_tcp_collectives
+    _jax.make_gloo_tcp_collectives = functools.partial(make, hostname=host)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
 
 
@@ -213,10 +212,8 @@ def _limit_waiting(flags: argparse.Namespace, done: threading.Event) -> None:
 
 def _describe_missing(flags: argparse.Namespace) -> str:
     """Return which processes this one waits for, as far as it can know."""
-    if flags.coordinator is None:
-        return "the other processes of the launcher"
-    if flags.process_id == 0:
-        return f"other processes at {flags.coordinator}"
+    if not flags.process_id:  # 0, or None with a launcher
+        return f"other processes at {flags.coordinator or 'the addresses of the launcher'}"
     reason: Any = "the port is open; does it belong to another program?"
     try:
         socket.create_connection(_split_address(flags.coordinator), timeout=5).close()

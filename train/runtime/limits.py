@@ -7,6 +7,7 @@ bounds: nothing is refused that would have worked.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import resource
 import shutil
@@ -110,6 +111,19 @@ def shared_memory(needed: int) -> str | None:
                 f"{SHARED_MEMORY} has {format_bytes(free)} free for the {format_bytes(needed)} of"
                 " config.loader.workers: enlarge it (docker run --shm-size=8g), or choose fewer"
             )
+    return None
+
+
+def semaphores(workers: int) -> str | None:
+    """Check that the system has semaphores, which worker processes need."""
+    try:
+        if workers:
+            multiprocessing.get_context("spawn").Semaphore()
+    except OSError as error:
+        return (
+            f"config.loader.workers={workers} need {SHARED_MEMORY}, which cannot be written"
+            f" ({error.strerror or error}): mount it, or set config.loader.workers=0"
+        )
     return None
 
 

@@ -79,6 +79,17 @@ def test_limit_of_shared_memory(monkeypatch, tmp_path):
     assert limits.shared_memory(10**18) is None
 
 
+def test_shared_memory_that_cannot_be_written(monkeypatch):
+    assert limits.semaphores(2) is None
+
+    def fail(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock._make_name", fail)
+    assert limits.semaphores(0) is None
+    assert "need /dev/shm, which cannot be written (Read-only" in limits.semaphores(2)
+
+
 def test_limits_of_checkpoints(tmp_path):
     assert limits.disk_space(str(tmp_path / "new" / "run"), 1, 3) is None
     problem = limits.disk_space(str(tmp_path / "new" / "run"), 10**18, 3)
