@@ -5,7 +5,15 @@ import pytest
 from train.engine.optim.freezing import frozen_modules
 from train.runtime.errors import UsageError
 
-MODULES = ["stem_conv", "stem_norm", "stage1_block1", "stage1_block2", "stage2_block1", "head"]
+MODULES = [
+    "stem_conv",
+    "stem_norm",
+    "stage1_block1",
+    "stage1_block2",
+    "stage2_block1",
+    "end_norm",
+    "head",
+]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +33,8 @@ def test_patterns_select_modules(patterns, frozen):
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        ("stem*,stage5*", r"'stage5\*' matches no module; there are head, stage1_block1"),
+        ("stem*,stage5*", r"'stage5\*' matches no module; there are end_norm, head, stage1_block1"),
+        ("stage1", r"'stage1' matches no module; 'stage1\*' matches stage1_block1, stage1_block2$"),
         ("*", r"config.freeze='\*' leaves nothing to train"),
         ("backbone,head", "leaves nothing to train"),
     ],
