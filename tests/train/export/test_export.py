@@ -84,7 +84,7 @@ def test_code_of_the_model_card_runs(stablehlo, run):
     expected = run.predict(str(stablehlo / "picture.jpg"))[0]
     assert name == run.class_names[expected.argmax()]
     assert float(probability) == pytest.approx(expected.max(), abs=1e-4)
-    for words in ("resnet20, 10 classes", "top1: 0.", "moving average", "1,437 images in train"):
+    for words in ("resnet20, 10 classes", "top1: 0.", "moving average", "1,437 images in `train`"):
         assert words in card
     assert run.config["dataset.data_dir"] not in card
     metadata = json.loads((stablehlo / "digits.stablehlo.json").read_text())
