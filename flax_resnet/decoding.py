@@ -37,7 +37,8 @@ _INSPECT = {
     "JPEG2000": headers.inspect_jpeg2000,
 }
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # of an orientation, after transposing from 5 on
-_COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_BGR_DEEP = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
 
 
 class ImageDecodeError(OneLineError):
@@ -81,6 +82,11 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
         range (floats, 32-bit integers), or claim more than ``MAX_PIXELS`` or more pixels than
         their length can encode.
     """
+    shape = headers.plain_jpeg_shape(encoded)
+    if shape and 0 < shape[0] * shape[1] <= _FREE_PIXELS:
+        pixels = _decode_with_opencv(encoded, _RGB)
+        if pixels is not None and pixels.shape[:2] == shape:
+            return pixels
     kind = detect_format(encoded)
     try:
         if kind in _INSPECT:
@@ -89,14 +95,13 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
             if header.animation:
                 encoded = encoded[: header.animation.start] + encoded[header.animation.stop :]
             if header.plain:
-                pixels = _decode_with_opencv(encoded, _COLOR)
+                pixels = _decode_with_opencv(encoded, _RGB)
                 if pixels is not None and pixels.shape[:2] == (header.height, header.width):
-                    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
                     if header.profile:
                         pixels = to_srgb(pixels, header.profile, warn)
                     return _orient(pixels, header.orientation)
             elif kind == "PNG":
-                values = _decode_with_opencv(encoded, _COLOR | cv2.IMREAD_ANYDEPTH)
+                values = _decode_with_opencv(encoded, _BGR_DEEP)
                 if values is not None:
                     return _deep_to_rgb(values, header, warn)
             return _decode_with_pillow(encoded, kind, header, warn)
@@ -161,7 +166,8 @@ def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn an image upright."""
     if orientation >= 5:
         pixels = cv2.transpose(pixels)
-    return cv2.flip(pixels, _FLIPS[orientation]) if orientation in _FLIPS else pixels
+    flip = _FLIPS.get(orientation)
+    return pixels if flip is None else cv2.flip(pixels, flip, dst=pixels)
 
 
 def _decode_with_opencv(encoded: bytes, flags: int) -> np.ndarray | None:

@@ -1,19 +1,26 @@
 """Decode mutated images and polyglots of every format, each under a time and memory bound.
 
-python benchmarks/studies/fuzz_images.py [--mutations 5000] [--formats JPEG TIFF …]
+python benchmarks/studies/fuzz_images.py [--mutations 5000] [--formats JPEG TIFF …] [--keep DIR]
 
 A format is tested in child processes with limited memory. A violation is an exception other than
-ImageDecodeError, a crash, a result that is not uint8 RGB, more time or more memory than the bound.
+ImageDecodeError, a crash, a result that is not uint8 RGB, more CPU time or memory than the bound.
+It is printed at once, and its file is kept in DIR.
 """
 
 import argparse
+import functools
 import io
 import json
 import os
+import re
 import resource
+import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -29,7 +36,7 @@ from tests.train.pictures import every_format  # noqa: E402
 
 SECONDS, MEGABYTES = 3.0, 600  # for a file of some kilobytes
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-BATCH = 250  # mutations per child process
+BATCH = 1000  # mutations per child process
 
 
 def seeds(kind):
@@ -107,75 +114,112 @@ def mutate(encoded, others, rng):
     return bytes(broken)
 
 
-def run_child(kind, start, stop):
-    """Decode mutations and print what happened; runs in a process of its own."""
-    files = seeds(kind)
+def repair_png(encoded):
+    """Correct the checksums of all chunks, so that a decoder reads the damaged data."""
+    fixed, offset = bytearray(encoded), 8
+    while offset + 12 <= len(fixed):
+        end = offset + 8 + struct.unpack_from(">I", fixed, offset)[0]
+        if end + 4 > len(fixed):
+            break
+        struct.pack_into(">I", fixed, end, zlib.crc32(fixed[offset + 4 : end]))
+        offset = end + 4
+    return bytes(fixed)
+
+
+@functools.cache
+def seed_files(kind):
+    """Return valid files of a format, and one of each other format."""
     others = [file for other in FORMATS for file in seeds(other)[:1]]
     others += [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", b"%PDF-1.4\n"]
-    for file in files:
+    return seeds(kind), others
+
+
+def mutation(kind, number):
+    """Return a damaged file; the same for the same arguments."""
+    files, others = seed_files(kind)
+    rng = np.random.default_rng([number, FORMATS.index(kind)])
+    broken = mutate(files[rng.integers(len(files))], others, rng)
+    return repair_png(broken) if kind == "PNG" and number % 2 else broken
+
+
+def memory(name):
+    """Return a value of this process in MB: VmSize, VmRSS, or VmHWM, the highest VmRSS."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024
+
+
+def run_child(kind, start, stop):
+    """Decode mutations and print what happened; runs in a process of its own."""
+    for file in seed_files(kind)[0]:
         decode_rgb(file, lambda *_: None)  # also loads all decoders
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = used + MEGABYTES * 2**20
+    limit = int(memory("VmSize") + MEGABYTES) << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(start, stop):
-        rng = np.random.default_rng([number, FORMATS.index(kind)])
-        broken = mutate(files[rng.integers(len(files))], others, rng)
+        broken = mutation(kind, number)
         print(json.dumps({"number": number}), flush=True)  # the last line of a crash
-        began, outcome = time.process_time(), "decoded"
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
+        signal.setitimer(signal.ITIMER_PROF, 4 * SECONDS)  # CPU time, after which the process ends
+        base, began, outcome = memory("VmRSS"), time.process_time(), "decoded"
         try:
             pixels = decode_rgb(broken, lambda *_: None)
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
                 outcome = f"violation: result {pixels.dtype} {pixels.shape}"
         except ImageDecodeError as error:
-            outcome = "violation: memory" if "MemoryError" in str(error) else "refused"
+            outcome = "violation: memory" if "emory" in str(error) else "refused"
         except BaseException as error:
             outcome = f"violation: {type(error).__name__}: {error}"
         seconds = time.process_time() - began
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if seconds > SECONDS:
             outcome = f"violation: {seconds:.1f} s"
-        print(json.dumps({"number": number, "outcome": outcome, "seconds": seconds}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"megabytes": (peak - base) / 1024}), flush=True)
+        row = {"number": number, "outcome": outcome, "seconds": seconds}
+        print(json.dumps(row | {"megabytes": memory("VmHWM") - base}), flush=True)
 
 
-def fuzz(kind, mutations):
-    """Return counts of outcomes, the violations, the longest time and the most memory."""
-    counts, violations, longest, most = Counter(), [], 0.0, 0.0
+def fuzz(kind, mutations, folder):
+    """Return counts of outcomes, the longest time and the most memory of one mutation."""
+    counts, longest, most = Counter(), 0.0, 0.0
+
+    def report(number, outcome):
+        counts["violation"] += 1
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{kind}-{number}"
+        file.write_bytes(mutation(kind, number))
+        print(f"{kind} {number}: {outcome}; {file}", file=sys.stderr, flush=True)
+
     start = 0
     while start < mutations:
-        stop = min(mutations, start + BATCH)
+        stop, number = min(mutations, start + BATCH), None
         child = [sys.executable, __file__, "--child", kind, str(start), str(stop)]
         environment = os.environ | {"PYTHONWARNINGS": "ignore", "OPENBLAS_NUM_THREADS": "1"}
-        try:
-            result = subprocess.run(
-                child, capture_output=True, text=True, timeout=120 + 4 * BATCH, env=environment
-            )
-            output, status = result.stdout, result.returncode
-        except subprocess.TimeoutExpired as error:
-            output, status = (error.stdout or b"").decode(), "time-out"
-        rows = [json.loads(line) for line in output.splitlines()]
-        for row in rows:
-            if "outcome" in row:
-                counts[row["outcome"].partition(":")[0]] += 1
-                longest = max(longest, row["seconds"])
+        log = tempfile.TemporaryFile()  # libraries write a line for many of the files
+        with subprocess.Popen(
+            child, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        ) as process:
+            for row in map(json.loads, process.stdout):
+                number = row["number"]
+                if "outcome" not in row:
+                    continue
+                longest, most = max(longest, row["seconds"]), max(most, row["megabytes"])
                 if row["outcome"].startswith("violation"):
-                    violations.append((row["number"], row["outcome"]))
-            most = max(most, row.get("megabytes", 0.0))
-        if status != 0:
-            if not rows:
-                raise RuntimeError(f"{kind}: the process failed: {result.stderr[-500:]}")
-            violations.append((rows[-1]["number"], f"violation: process ended with {status}"))
-            counts["violation"] += 1
-            stop = rows[-1]["number"] + 1
+                    report(number, row["outcome"])
+                else:
+                    counts[row["outcome"]] += 1
+        if process.returncode:
+            if number is None:
+                log.seek(0)
+                raise RuntimeError(f"{kind}: the process failed: {log.read()[-500:].decode()}")
+            report(number, f"violation: the process ended with {process.returncode}")
+            stop = number + 1
         start = stop
-    return counts, violations, longest, most
+    return counts, longest, most
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutations", type=int, default=5000, help="per format")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "fuzz_images")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.child:
@@ -183,15 +227,14 @@ def main():
         return run_child(kind, int(start), int(stop))
     print("| format | mutations | decoded | refused | violations | longest | memory |")
     print("|---|---|---|---|---|---|---|")
-    failed = []
+    failed = 0
     for kind in flags.formats:
-        counts, violations, longest, most = fuzz(kind, flags.mutations)
-        numbers = (flags.mutations, counts["decoded"], counts["refused"], len(violations))
+        counts, longest, most = fuzz(kind, flags.mutations, flags.keep)
+        numbers = (flags.mutations, counts["decoded"], counts["refused"], counts["violation"])
         cells = [kind, *(f"{number:,}" for number in numbers)]
         print(f"| {' | '.join(cells)} | {longest:.2f} s | {most:.0f} MB |", flush=True)
-        failed += [f"{kind} {number}: {outcome}" for number, outcome in violations]
-    print(*failed, sep="\n")
-    return int(bool(failed))
+        failed += counts["violation"]
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

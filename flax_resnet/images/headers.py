@@ -9,8 +9,19 @@ MAX_PROFILE_BYTES = 4 * 2**20  # larger than any color profile in use
 _MAX_JPEG_SEGMENTS = 1000
 _MAX_JPEG_SCANS = 100
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD8)}  # markers without a length
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_NO_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8), 0xFF}  # markers, and a byte before a marker
+_JPEG_FRAME = struct.Struct(">BHHB")
+# The whole header of many JPEG files: JFIF, tables of the usual lengths, a frame of 8 bits and one
+# or three components, the usual codes, and a scan of all components.
+_PLAIN_JPEG = re.compile(
+    rb"\xff\xd8(?:\xff\xe0\0\x10.{14})?(?:\xff\xdb\0(?:\x43.{65}|\x84.{130})){1,4}"
+    rb"\xff\xc0\0(?:\x0b\x08(?=....\x01)|\x11\x08(?=....\x03))(..)(..)(.)(?:...)+?"
+    rb"(?:\xff\xc4(?:\0\x1f.{29}|\0\xb5.{179}|\x01\xa2.{416})){1,4}\xff\xda..\3",
+    re.S,
+)
 _EXIF = b"Exif\0\0"
+_EXIF_STARTS = (b"Exif\0", b"II*\0", b"MM\0*")
 
 
 class HeaderError(ValueError):
@@ -62,43 +73,59 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
+def plain_jpeg_shape(encoded: bytes) -> tuple[int, int] | None:
+    """Return height and width if the file is a JPEG whose header holds nothing else.
+
+    For a tiny image, :func:`inspect_jpeg` takes a fifth of the time of decoding.
+    """
+    match = _PLAIN_JPEG.match(encoded)
+    return (int.from_bytes(match[1]), int.from_bytes(match[2])) if match else None
+
+
 def inspect_jpeg(encoded: bytes) -> ImageHeader:
     """Read the segments up to the first scan."""
-    offset, frame, exif, parts = 2, None, None, {}
-    for _ in range(_MAX_JPEG_SEGMENTS):
-        if encoded[offset : offset + 1] != b"\xff":
-            offset = encoded.find(b"\xff", offset)
-        if offset < 0 or offset + 4 > len(encoded):
-            raise HeaderError("the JPEG is truncated")
-        marker = encoded[offset + 1]
-        if marker == 0xFF or marker in _STANDALONE:
-            offset += 1 if marker == 0xFF else 2
-            continue
-        if marker in (0xD9, 0xDA):
-            break
-        length = encoded[offset + 2] << 8 | encoded[offset + 3]
-        if marker == 0xE1 and exif is None:
-            start = encoded[offset + 4 : offset + 10]
-            if start.startswith((b"Exif\0", b"II*\0", b"MM\0*")):
-                exif = encoded[offset + 4 : offset + 2 + length]
-        elif marker == 0xE2 and encoded.startswith(b"ICC_PROFILE\0", offset + 4):
-            parts[encoded[offset + 16]] = encoded[offset + 18 : offset + 2 + length]
-        elif marker in _START_OF_FRAME:
-            frame = offset
-        offset += 2 + length
-    else:
-        raise HeaderError(f"the JPEG has more than {_MAX_JPEG_SEGMENTS:,} segments of metadata")
-    if frame is None or len(encoded) < frame + 10:
-        raise HeaderError("the JPEG has no image")
-    depth, height, width, components = struct.unpack_from(">BHHB", encoded, frame + 4)
+    offset, frame, exif, parts = 2, 0, b"", {}
+    try:
+        for _ in range(_MAX_JPEG_SEGMENTS):
+            if encoded[offset] != 0xFF:
+                offset = encoded.find(b"\xff", offset)
+                if offset < 0:
+                    raise IndexError
+            marker = encoded[offset + 1]
+            if marker in _NO_LENGTH:
+                offset += 1 if marker == 0xFF else 2
+                continue
+            if marker in (0xD9, 0xDA):
+                break
+            end = offset + 2 + (encoded[offset + 2] << 8 | encoded[offset + 3])
+            if marker == 0xE1:
+                if not exif and encoded.startswith(_EXIF_STARTS, offset + 4):
+                    exif = encoded[offset + 4 : end]
+            elif marker == 0xE2:
+                if encoded.startswith(b"ICC_PROFILE\0", offset + 4):
+                    parts[encoded[offset + 16]] = encoded[offset + 18 : end]
+            elif marker in _START_OF_FRAME:
+                frame = offset
+            offset = end
+        else:
+            raise HeaderError(f"the JPEG has more than {_MAX_JPEG_SEGMENTS:,} segments of metadata")
+        if not frame:
+            raise HeaderError("the JPEG has no image")
+        depth, height, width, components = _JPEG_FRAME.unpack_from(encoded, frame + 4)
+        scanned = encoded[offset + 4]  # components of the first scan
+    except (IndexError, struct.error) as error:
+        raise HeaderError("the JPEG is truncated") from error
     if depth != 8:
         raise HeaderError(f"{depth}-bit JPEG is not supported; convert it to 8 bits")
-    # Each scan of a progressive JPEG passes over the whole image, even if it has a few bytes only.
-    if encoded[frame + 1] in (0xC2, 0xCA) and encoded.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise HeaderError(f"the JPEG has more than {_MAX_JPEG_SCANS} scans")
-    profile = b"".join(parts[number] for number in sorted(parts)) if parts else b""
-    orientation = exif_orientation(exif) if exif else 1
-    return ImageHeader(width, height, components in (1, 3), orientation, profile)
+    # Each scan passes over the whole image, even if it has a few bytes only.
+    if encoded[frame + 1] in _PROGRESSIVE or scanned < components:
+        scans = encoded.count(b"\xff\xda")
+        if scans > _MAX_JPEG_SCANS:
+            raise HeaderError(f"the JPEG has more than {_MAX_JPEG_SCANS} scans")
+    if not exif and not parts:
+        return ImageHeader(width, height, components in (1, 3))
+    profile = b"".join(parts[number] for number in sorted(parts))
+    return ImageHeader(width, height, components in (1, 3), exif_orientation(exif), profile)
 
 
 def inspect_png(encoded: bytes) -> ImageHeader:
