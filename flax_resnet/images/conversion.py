@@ -117,12 +117,15 @@ def _warn_unusable(warn: Warn) -> None:
 SAME = object()  # a profile of sRGB
 
 
-@functools.lru_cache(maxsize=16)
 def profile_transform(profile: bytes) -> object:
     """Return the transform from a profile to sRGB, ``SAME`` for sRGB, None if it is unusable."""
-    mode = _MODES.get(profile[16:20])
-    if mode is None or len(profile) > MAX_PROFILE_BYTES:
-        return None
+    usable = profile[16:20] in _MODES and len(profile) <= MAX_PROFILE_BYTES
+    return _build_transform(profile) if usable else None
+
+
+@functools.lru_cache(maxsize=16)  # which also keeps the profiles
+def _build_transform(profile: bytes) -> object:
+    mode = _MODES[profile[16:20]]
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")

@@ -29,7 +29,7 @@ _SIGNATURES = {
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "GIF": rb"GIF8[79]a",
     "WEBP": rb"RIFF....WEBP",
-    # The size of the second header tells a bitmap from a text that begins with BM.
+    # The size of the second header distinguishes a bitmap from a text that begins with BM.
     "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     "TIFF": rb"II[*+]\0|MM\0[*+]",
     "AVIF": rb"....ftyp(?:....){0,31}?avi[fs]",

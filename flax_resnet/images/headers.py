@@ -21,6 +21,8 @@ _PLAIN_JPEG = re.compile(
     re.S,
 )
 _EXIF = b"Exif\0\0"
+_PNG_METADATA = {b"eXIf", b"iCCP", b"sBIT"}
+_RAW_EXIF = b"Raw profile type exif\0"
 _EXIF_STARTS = (b"Exif\0", b"II*\0", b"MM\0*")
 
 
@@ -147,7 +149,8 @@ def inspect_png(encoded: bytes) -> ImageHeader:
         if kind in _PNG_METADATA:
             chunks.setdefault(kind, encoded[offset + 8 : offset + 8 + length])
         elif kind == b"zTXt" and encoded.startswith(_RAW_EXIF, offset + 8):
-            chunks[b"eXIf"] = _raw_exif(encoded[offset + 8 : offset + 8 + length])
+            if b"eXIf" not in chunks:  # each could expand to megabytes
+                chunks[b"eXIf"] = _raw_exif(encoded[offset + 8 : offset + 8 + length])
         elif kind == b"acTL":
             animation = slice(offset, offset + 12 + length)
         offset += 12 + length  # length, type, data and checksum
@@ -161,12 +164,6 @@ def inspect_png(encoded: bytes) -> ImageHeader:
     return ImageHeader(
         width, height, depth <= 8, orientation, profile, depth, bits, animation=animation
     )
-
-
-_PNG_METADATA = {b"eXIf", b"iCCP", b"sBIT"}
-
-
-_RAW_EXIF = b"Raw profile type exif\0"
 
 
 def _inflate(chunk: bytes) -> bytes:

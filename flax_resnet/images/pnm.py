@@ -11,6 +11,7 @@ _BITMAP = re.compile(rb"P([14])" + _SPACE + rb"(\d{1,9})" + _SPACE + rb"(\d{1,9}
 _PIXMAP = re.compile(
     rb"P([2356])" + (_SPACE + rb"(\d{1,9})") * 3 + rb"\s"  # width, height, maximum
 )
+_MAX_DIGITS = 9  # of a value
 
 
 def inspect_pnm(encoded: bytes) -> tuple[ImageHeader, re.Match[bytes]]:
@@ -41,7 +42,9 @@ def decode_pnm(encoded: bytes, match: re.Match[bytes]) -> np.ndarray:
         values = 1 - (_values(digits, np.uint8, count) - ord("0"))
     elif kind in (2, 3):
         words = re.sub(rb"#[^\r\n]*", b"", body).split(None, count)[:count]
-        values = np.array(words, np.bytes_).astype(np.int64) if len(words) == count else None
+        # One long word would make all elements of the array as long.
+        complete = len(words) == count and max(map(len, words)) <= _MAX_DIGITS
+        values = np.array(words, np.bytes_).astype(np.int64) if complete else None
     else:
         values = _values(body, np.uint8 if maximum < 256 else ">u2", count)
     if values is None or (values.size and (values.min() < 0 or values.max() > maximum)):

@@ -7,7 +7,7 @@ from flax_resnet.images.headers import HeaderError, ImageHeader
 
 MIN_IS_WHITE, PALETTE = 0, 3
 _COLOR_MAP = 320
-_PHOTOMETRIC = {0: "", 1: "", 2: "", 3: "", 5: "", 6: "", 8: ""}  # gray, RGB, palette, CMYK, …
+_PHOTOMETRIC = {0, 1, 2, 3, 5, 6, 8}  # gray (two kinds), RGB, palette, CMYK, YCbCr, Lab
 _SAMPLE_FORMATS = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 _LAYOUTS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # unsigned integers
 _MAX_SAMPLES = 8
@@ -149,14 +149,11 @@ def _depth(tags: _Directory, photometric: int, samples: int) -> int:
         raise HeaderError(f"TIFF with {samples:,} channels is not supported")
     bits, formats = {*tags.read_all(258)} or {1}, {*tags.read_all(339)} or {1}
     depth = max(bits)
-    for sample_format in formats & _SAMPLE_FORMATS.keys():
+    kinds = [_SAMPLE_FORMATS[number] for number in sorted(formats & _SAMPLE_FORMATS.keys())]
+    if kinds or depth > 16:
+        kind = kinds[0] if kinds else "integers"
         raise HeaderError(
-            f"TIFF of {depth}-bit {_SAMPLE_FORMATS[sample_format]} has no defined range; convert it"
-            " to 8 or 16 bits"
-        )
-    if depth > 16:
-        raise HeaderError(
-            f"TIFF of {depth}-bit integers has no defined range; convert it to 8 or 16 bits"
+            f"TIFF of {depth}-bit {kind} has no defined range; convert it to 8 or 16 bits"
         )
     if len(bits) > 1:
         raise HeaderError("TIFF with channels of different depths is not supported")

@@ -1,8 +1,12 @@
 """Only the formats that we promise reach a decoder."""
 
 import os
+import struct
 import subprocess
 import sys
+import time
+import tracemalloc
+import zlib
 
 import pytest
 
@@ -58,6 +62,34 @@ def test_promised_formats_are_detected_and_decoded(kind):
     expected = {"MPO": "JPEG", "PPM": "PNM"}.get(kind, kind)
     assert detect_format(encoded) == expected
     assert abs(decode_rgb(encoded).astype(int) - picture).mean() < 12
+
+
+def png_with(png, kind, data, count):
+    """Return a PNG with ``count`` equal chunks after its header."""
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return png[:33] + count * chunk + png[33:]
+
+
+def test_work_is_in_proportion_to_the_file():
+    """Files of 100 kB that took 10 s and 1 GB, or 34 s."""
+    one_long_word = b"P2 200 100 255\n" + b"1 " * 19_999 + b"1" * 50_000
+    text = b"exif 8\n" + b"00" * 1_000_000
+    many_texts = png_with(
+        encode(photograph(), "PNG"), b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text), 40
+    )
+    tracemalloc.start()
+    start = time.process_time()
+    with pytest.raises(ImageDecodeError, match="Netpbm image is truncated or corrupt"):
+        decode_rgb(one_long_word)
+    assert (decode_rgb(many_texts) == photograph()).all()
+    seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 2 and peak < 100e6
+
+
+def test_a_color_profile_cut_off_by_the_end_of_the_file_is_refused():
+    with pytest.raises(ImageDecodeError, match="JPEG"):
+        decode_rgb(b"\xff\xd8\xff\xe2\0\x10ICC_PROFILE\0")
 
 
 def test_the_list_of_formats_imports_no_decoder():
