@@ -57,10 +57,12 @@ def check_files(root: str, files: Sequence[str], max_seconds: float = MAX_SECOND
         """Return the values of the files that are read before a share of the time is over."""
 
         def work(first: int) -> list[tuple[int, Hashable]]:
-            if time.monotonic() - start > share * max_seconds:
-                return []
-            chunk = indices[first : first + _CHUNK]
-            return [(index, function(os.path.join(root, files[index]))) for index in chunk]
+            results = []
+            for index in indices[first : first + _CHUNK]:
+                if time.monotonic() - start > share * max_seconds:
+                    break
+                results.append((index, function(os.path.join(root, files[index]))))
+            return results
 
         parts = pool.map(work, range(0, len(indices), _CHUNK))
         return {index: value for part in parts for index, value in part}

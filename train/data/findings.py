@@ -92,10 +92,10 @@ def _compare_files(train: DataSource, evaluation: DataSource) -> list[Finding]:
             copies |= {file: f"{file} = {first}" for file in others}
             if split is training and first:
                 leaks |= {file: f"{file} = {first}" for file in group if file not in training}
-        for file in group:
-            other = next((one for one in group if label_of[one] != label_of[file]), None)
-            if other is not None:
-                conflicts[file] = f"{file} = {other}"
+        one_per_label = {label_of[file]: file for file in reversed(group)}
+        for file in group if len(one_per_label) > 1 else ():
+            other = next(one for label, one in one_per_label.items() if label != label_of[file])
+            conflicts[file] = f"{file} = {other}"
     leaked = f"of {len(evaluation):,} evaluation images are also training images"
     findings = [
         *_found(LEAK, leaks.values(), leaked, _LEAK_ADVICE),

@@ -1,6 +1,7 @@
 """Copies, leaks and names that resemble each other, in folders and TFDS data sets."""
 
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -125,6 +126,28 @@ def test_random_copies_match_a_comparison_of_all_digests_in_bounded_time(tmp_pat
     assert time.monotonic() - start < 10  # 0.3 s without other load
     assert check.copies == sorted(group for group in expected.values() if len(group) > 1)
     assert check.checked == 3000
+
+
+def test_many_copies_of_one_image_are_compared_in_linear_time(tmp_path):
+    """A server's picture "not available" can be that of ten thousand files."""
+    write(tmp_path, dict.fromkeys((f"{c}/{i}.png" for c in "ab" for i in range(2500)), b"same"))
+    source = open_folder(str(tmp_path), "all", 0.2, 0)
+    records = source.records
+    start = time.process_time()
+    findings = {finding.kind: finding.count for finding in inspect_data(source, source)}
+    assert time.process_time() - start < 5
+    assert findings["several classes"] == len(records) == 5000
+
+
+def test_the_time_limit_holds_within_a_task_of_a_thread(tmp_path):
+    """A task has 200 files, which may be large."""
+    files = [f"{i}.png" for i in range(150)]
+    write(tmp_path, dict.fromkeys(files, b"same"))
+    seconds = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.data.duplicates.time.monotonic", lambda: next(seconds))
+        check = check_files(str(tmp_path), files, max_seconds=100)
+    assert 0 < check.checked < 100
 
 
 def test_without_time_the_rest_is_reported_as_unchecked(tmp_path, monkeypatch):
