@@ -29,7 +29,7 @@ _SYSTEM = re.compile(
     r"@eaDir|@Syno\w+|.*@Syno(EAStream|Resource)|#recycle|#snapshot|@tmp|@sharesnap|@quarantine"
     r"|@Recycle|@Recently-Snapshot|@sharebin|~snapshot"  # Synology, QNAP, NetApp
     r"|__MACOSX|Icon\r|Network Trash Folder|Temporary Items|TheVolumeSettingsFolder"  # macOS
-    r"|\$RECYCLE\.BIN|RECYCLER|RECYCLED|System Volume Information|\$Extend|FOUND\.\d{3}"
+    r"|\$RECYCLE\.BIN|(?-i:RECYCLER|RECYCLED)|System Volume Information|\$Extend|FOUND\.\d{3}"
     r"|(eh)?thumbs(_vista)?\.db(:encryptable)?|desktop\.ini"  # Windows
     r"|lost\+found|LOST\.DIR|__pycache__",  # Linux, Android, Python
     re.IGNORECASE,

@@ -67,6 +67,13 @@ def test_system_and_hidden_folders_are_no_classes_at_any_depth(names, reason, be
     assert skipped(tmp_path, "all") == {reason: {below + name for name in names}}
 
 
+def test_a_class_of_recycled_things_is_a_class(tmp_path):
+    """Windows wrote RECYCLED and RECYCLER in capitals."""
+    pairs(tmp_path)
+    make(tmp_path, "recycled/1.jpg", "recycled/2.jpg", "RECYCLER/1.jpg")
+    assert open_folder(str(tmp_path), "all", 0.2, 0).class_names == ("a", "b", "recycled")
+
+
 def test_system_and_hidden_files_are_counted_by_name(tmp_path):
     pairs(tmp_path)
     make(tmp_path, "a/Thumbs.db", "b/Thumbs.db", "b/desktop.ini", "a/Icon\r", content=b"x")
