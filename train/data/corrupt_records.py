@@ -4,9 +4,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
+from flax_resnet.files import read_file
 from flax_resnet.text import one_line
 from train.data.reader import MAX_NAMED, CorruptRecord, Reader
+from train.runtime.errors import RunError
 from train.runtime.files import append_line
+
+_MAX_BYTES = 2**26
 
 
 class CorruptRecords:
@@ -32,8 +36,13 @@ class CorruptRecords:
         self._oddities: set[str] = set()
         self._lines: set[str] = set()  # a resumed run finds the same records again
         if self._path is not None and os.path.exists(self._path):
-            with open(self._path, encoding="utf-8") as file:
-                self._lines.update(file)
+            try:
+                content = read_file(self._path, _MAX_BYTES)
+            except OSError as error:
+                raise RunError(
+                    f"cannot read {self._path}: {error.strerror}; move it out of the workdir"
+                ) from error
+            self._lines.update(content.decode("utf-8", "replace").split("\n"))
 
     def add(self, reader: Reader, records: Iterable[CorruptRecord]) -> None:
         """Add the corrupt records that ``reader`` replaced, and warn once of each kind of oddity.
@@ -63,7 +72,7 @@ class CorruptRecords:
         if self._path is None:
             return
         fields = (split, str(record.index), record.name, record.reason)
-        line = "\t".join(" ".join(field.split()) for field in fields) + "\n"
+        line = "\t".join(" ".join(field.split()) for field in fields)
         if line not in self._lines:
             self._lines.add(line)
-            append_line(self._path, line.rstrip("\n"))
+            append_line(self._path, line)

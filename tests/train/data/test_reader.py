@@ -1,11 +1,13 @@
 """Corrupt records: replaced by the next one, logged, and limited in number."""
 
+import os
+
 import numpy as np
 import pytest
 
 from tests.train.pictures import encode, photograph
 from train.data.corrupt_records import CorruptRecords
-from train.data.reader import Reader
+from train.data.reader import CorruptRecord, Reader
 from train.data.source import DataSource
 from train.runtime.errors import RunError
 
@@ -79,3 +81,17 @@ def test_warnings_name_ten_corrupt_records_and_then_the_file(tmp_path):
     CorruptRecords(tmp_path, warnings.append, process=2).add(reader, reader.read(0)[2])
     assert len(warnings) == 11 and warnings[-1].endswith("listed in corrupt_records.2.txt")
     assert len((tmp_path / "corrupt_records.2.txt").read_text().splitlines()) == 13
+
+
+def test_any_list_of_corrupt_records_of_an_earlier_session_is_continued(tmp_path):
+    path = tmp_path / "corrupt_records.txt"
+    path.write_bytes(b"\xff\xfe\0\n" * 3)
+    reader = Reader(make_source(VALID[0], b"bad"), max_corrupt_fraction=1)
+    record = CorruptRecord(1, "record 1", "not an image")
+    for _ in range(2):  # the second finds the line of the first
+        CorruptRecords(str(tmp_path)).add(reader, [record])
+    assert path.read_bytes() == b"\xff\xfe\0\n" * 3 + b"train\t1\trecord 1\tnot an image\n"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RunError, match=r"corrupt_records\.txt: Not a regular file; move it"):
+        CorruptRecords(str(tmp_path))
