@@ -217,8 +217,8 @@ def _describe_missing(flags: argparse.Namespace) -> str:
     reason: Any = "the port is open; does it belong to another program?"
     try:
         socket.create_connection(_split_address(flags.coordinator), timeout=5).close()
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a name of a host
+        reason = getattr(error, "strerror", None) or error
     return f"process 0 or others at {flags.coordinator} ({reason})"
 
 

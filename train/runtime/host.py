@@ -88,14 +88,18 @@ def is_loopback(host: str) -> bool:
         return True
     try:  # also 127.1 and 2130706433, which connect() accepts
         [(*_, address), *_] = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: an empty or too long label
         return False
     return ipaddress.ip_address(address[0].removeprefix("::ffff:")).is_loopback
 
 
 def bind_error(host: str | None, port: int) -> OSError | None:
     """Try to listen at all addresses of ``host`` (None: of this machine) and return the error."""
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    flags = socket.AI_PASSIVE
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except OSError as error:  # not every machine knows ip6-localhost
+        return error
     for family, *_, address in addresses:
         try:
             socket.create_server(address[:2], family=family).close()

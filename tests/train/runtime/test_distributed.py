@@ -19,7 +19,8 @@ from tests.train.test_main import final_state, has_done, initial_state, last_jso
 from train.data.sampler import ProcessShard
 from train.runtime import distributed
 from train.runtime.cli import Parser
-from train.runtime.errors import UsageError
+from train.runtime.errors import RunError, UsageError
+from train.runtime.host import is_loopback
 from train.workdir.run_files import read_sessions, saved_steps
 
 # Batches divisible by 1, 2 and 3 devices, and batch statistics over the global batch.
@@ -478,3 +479,19 @@ def test_the_only_task_of_a_node_uses_all_its_gpus(tasks, visible, devices):
 def test_process_shards_cover_the_batch_in_order():
     places = [place for process in range(3) for place in ProcessShard(process, 3).positions(48)]
     assert places == list(range(48))
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 70, "\0"])
+def test_a_name_that_no_host_can_have_is_no_loopback(name):
+    assert not is_loopback(name)
+
+
+def test_a_loopback_name_that_this_machine_lacks_is_an_error_in_one_line(monkeypatch):
+    """Such as ip6-localhost, without IPv6."""
+
+    def fail(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(RunError, match=r"port 5 of ip6-localhost cannot be opened .Name or service"):
+        distributed._check_port("ip6-localhost:5")
