@@ -21,7 +21,7 @@ def program(module: str) -> str:
     return sys.argv[0] if installed else f"python -m flax_resnet.{module}"
 
 
-def print_any_text() -> None:
+def replace_unencodable() -> None:
     """Let the standard streams replace characters that their encoding does not have, such as ×."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")

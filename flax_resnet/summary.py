@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet.program import OneLineParser, print_any_text, program
+from flax_resnet.program import OneLineParser, program, replace_unencodable
 from flax_resnet.resnet import STEMS, ResNet
 from flax_resnet.variants import create_model
 
@@ -156,5 +156,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    print_any_text()
+    replace_unencodable()
     main()

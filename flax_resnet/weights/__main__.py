@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from flax_resnet.program import OneLineParser, print_any_text, program
+from flax_resnet.program import OneLineParser, program, replace_unencodable
 from flax_resnet.text import one_line, truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import read_file
@@ -96,5 +96,5 @@ def _only_model(source: str) -> str:
 
 
 if __name__ == "__main__":
-    print_any_text()
+    replace_unencodable()
     sys.exit(main())

@@ -8,11 +8,13 @@ import logging
 import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from flax_resnet.program import replace_unencodable
 from train.runtime import compilation_cache, host
-from train.runtime.errors import RunError, UsageError, discard_output, print_error
+from train.runtime.errors import RunError, UsageError, discard_output, print_error, warn
 from train.runtime.signals import interruptible
 
 if TYPE_CHECKING:
@@ -79,8 +81,8 @@ def run_command(command: Callable[[], int | None]) -> None:
     _silence_libraries()
     compilation_cache.configure()
     _open_streams()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # × and … must not end a run in a C locale
+    replace_unencodable()  # × and … must not end a run in a C locale
+    warnings.showwarning = lambda message, *_, **__: warn(message)
     try:
         with interruptible(_exit_interrupted):
             status = command() or 0

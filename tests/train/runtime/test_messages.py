@@ -1,19 +1,22 @@
 """Messages are one line of printable text, whatever the names and values that they quote."""
 
 import logging
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from flax_resnet import load_weights
-from flax_resnet.decoding import ImageDecodeError
+from flax_resnet import decoding, load_weights
+from flax_resnet.decoding import ImageDecodeError, read_rgb
 from flax_resnet.text import error_reason
 from flax_resnet.weights import WeightsError
 from flax_resnet.weights import __main__ as weights_command
 from tests.conftest import ROOT
 from tests.flax_resnet.weights.weight_files import SMALL, write_safetensors
+from tests.train.pictures import encode
 from train.reporting.console import Console
 from train.runtime import cli
 from train.runtime.errors import RunError, UsageError, warn
@@ -46,6 +49,17 @@ def test_warnings_and_lines_of_the_console_are_one_line(capsys):
     console.info(EVIL)
     console.warn(EVIL)
     assert capsys.readouterr().out == f"{SPELLED}\nwarning: {SPELLED}\n"
+
+
+def test_commands_print_warnings_of_images_in_one_line(tmp_path, monkeypatch, capsys):
+    """Python's own form has a second line with the code that warned."""
+    monkeypatch.setattr(decoding, "_warned", set())
+    path = tmp_path / "evil\x1b[2J\u202e\n.png"
+    path.write_bytes(encode(Image.fromarray(np.full((4, 4), 999, np.uint16)), "PNG"))
+    with pytest.raises(SystemExit):
+        cli.run_command(lambda: read_rgb(path) is None)
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.match(r"warning: .*evil\\x1b\[2J\\u202e\\n\.png: 16-bit values reach only 999 ", line)
 
 
 def test_library_errors_are_joined_and_do_not_advise_to_run_code():
