@@ -12,8 +12,8 @@ from train.runtime.formatting import join_names
 
 MAX_EXAMPLES = 3
 _MAX_OPENED = 1000  # files without an image extension whose content is examined
-_OTHER_FORMAT, _MISNAMED = "other format", "misnamed"  # kinds of folder_scan.EXTENSION
 _HEAD = 2000  # bytes of them
+_OTHER_FORMAT, _MISNAMED = "other format", "misnamed"  # kinds of folder_scan.EXTENSION
 
 
 @dataclass(frozen=True)

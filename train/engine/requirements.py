@@ -3,10 +3,7 @@
 All amounts are lower bounds, so that nothing is refused that would have worked.
 """
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -27,21 +24,19 @@ def check_requirements(experiment: Experiment, state: Any) -> None:
       experiment: the run.
       state: its first train state.
     """
-    for problem in problems(experiment, state):
-        raise RunError(problem)
+    if found := problems(experiment, state):
+        raise RunError(found[0])
 
 
-def problems(experiment: Experiment, state: Any) -> Iterator[str]:
-    """Yield a line for each limit that the run would exceed."""
-    start = int(state.step)
-    yield from filter(None, [limits.memory(_image_bytes(experiment, start), _workers(experiment))])
-    sizes = [leaf.nbytes for leaf in jax.tree.leaves(state)]
+def problems(experiment: Experiment, state: Any) -> list[str]:
+    """Return a line for each limit that the run would exceed."""
+    start, workdir = int(state.step), experiment.workdir
+    found = [limits.memory(_image_bytes(experiment, start), _workers(experiment))]
     if count := checkpoint_count(experiment, start):
-        workdir = experiment.workdir
-        size = round(_COMPRESSED * sum(sizes))
-        yield from filter(None, [limits.disk_space(workdir, size, count)])
-        largest = round(_COMPRESSED * max(sizes))
-        yield from filter(None, [limits.file_size(workdir, largest)])
+        sizes = [_COMPRESSED * leaf.nbytes for leaf in jax.tree.leaves(state)]
+        found.append(limits.disk_space(workdir, round(sum(sizes)), count))
+        found.append(limits.file_size(workdir, round(max(sizes))))
+    return [problem for problem in found if problem]
 
 
 def checkpoint_count(experiment: Experiment, start: int) -> int:

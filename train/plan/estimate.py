@@ -132,7 +132,7 @@ def estimate(
         console.info("the run is finished: training would only repeat the evaluation")
         return
 
-    machine_problems = list(requirements.problems(experiment, state))
+    machine_problems = requirements.problems(experiment, state)
     if machine_problems:
         problems += machine_problems
         return

@@ -1,7 +1,5 @@
 """Memory usage of a compiled step, in bytes."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

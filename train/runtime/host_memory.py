@@ -1,7 +1,5 @@
 """Memory of this machine and of this process, in bytes."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import sys

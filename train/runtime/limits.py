@@ -4,8 +4,6 @@ Each function returns one line about what is missing with the way out, or None. 
 bounds: nothing is refused that would have worked.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Worker processes end with the run that started them, however it ended."""
 
-from __future__ import annotations
-
 import functools
 import multiprocessing
 import os
