@@ -87,7 +87,9 @@ def test_command_rejects_invalid_arguments_in_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("python -m flax_resnet.summary: err")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("; see python -m flax_resnet.summary --help")
 
 
 def test_command_runs_as_a_module_without_warnings():
