@@ -8,11 +8,13 @@ import time
 import tracemalloc
 import zlib
 
+import numpy as np
 import pytest
 
 from flax_resnet.decoding import ImageDecodeError, decode_rgb, read_rgb
 from flax_resnet.images.formats import detect_format
-from tests.train.pictures import encode, photograph
+from flax_resnet.images.headers import plain_jpeg_shape
+from tests.train.pictures import encode, photograph, rotated
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
 OTHERS = {
@@ -85,6 +87,26 @@ def test_work_is_in_proportion_to_the_file():
     seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert seconds < 2 and peak < 100e6
+
+
+@pytest.mark.parametrize("padding", range(3))
+def test_orientation_after_the_frame_of_a_jpeg_is_applied(padding):
+    encoded, exif = encode(photograph(), "JPEG"), rotated(6).tobytes() + bytes(padding)
+    frame = encoded.index(b"\xff\xc0")
+    end = frame + 2 + int.from_bytes(encoded[frame + 2 : frame + 4])
+    segment = b"\xff\xe1" + (2 + len(exif)).to_bytes(2) + exif
+    turned = decode_rgb(encoded[:end] + segment + encoded[end:])
+    assert (turned == np.rot90(decode_rgb(encoded), -1)).all()
+
+
+def test_the_header_of_a_jpeg_is_matched_without_reading_its_pixels():
+    """Of files with other than the usual code tables, as ``jpegtran -optimize`` writes."""
+    encoded = encode(photograph(), "JPEG")
+    end = encoded.index(b"\xff\xc4")
+    assert plain_jpeg_shape(encoded) == photograph().shape[:2]
+    start = time.process_time()
+    assert plain_jpeg_shape(encoded[:end] + b"\xff\xc4\0\x20" + bytes(30_000_000)) is None
+    assert time.process_time() - start < 0.1
 
 
 def test_a_color_profile_cut_off_by_the_end_of_the_file_is_refused():
