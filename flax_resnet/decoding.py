@@ -20,7 +20,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
-from flax_resnet.images import conversion, headers, pnm, tiff  # noqa: E402
+from flax_resnet.images import conversion, headers, jpeg2000, pnm, tiff  # noqa: E402
 from flax_resnet.images.conversion import Warn, reduce_depth, to_srgb  # noqa: E402
 from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
 from flax_resnet.images.headers import HeaderError, ImageHeader  # noqa: E402
@@ -34,7 +34,7 @@ _INSPECT = {
     "WEBP": headers.inspect_webp,
     "BMP": headers.inspect_bmp,
     "AVIF": headers.inspect_avif,
-    "JPEG2000": headers.inspect_jpeg2000,
+    "JPEG2000": jpeg2000.inspect_jpeg2000,
 }
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # of an orientation, after transposing from 5 on
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -194,12 +194,15 @@ def _decode_with_pillow(encoded: bytes, kind: str, header: ImageHeader, warn: Wa
 
 
 def _decode_tiff(encoded: bytes, warn: Warn) -> np.ndarray:
-    """Decode the first page. Both libraries apply the orientation."""
+    """Decode the first page. Both libraries apply the orientation themselves."""
     page = tiff.inspect_tiff(encoded)
     header = page.header
     _check_size(header, len(encoded))
     if page.pages:
         warn("several pages", "only the first page of a file of several pages is used")
+    if page.planes is not None:
+        values = np.moveaxis(page.planes[[2, 1, 0, 3][: page.samples]], 0, 2)
+        return _deep_to_rgb(values, header._replace(orientation=page.orientation), warn)
     if header.depth > 8 and page.photometric <= 2 and page.samples in (1, 3, 4) and not page.planar:
         values = _decode_with_opencv(page.single, cv2.IMREAD_UNCHANGED)
         if values is None:

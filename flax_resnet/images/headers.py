@@ -252,33 +252,6 @@ def inspect_gif(encoded: bytes) -> tuple[ImageHeader, bytes]:
     ]
 
 
-def inspect_jpeg2000(encoded: bytes) -> ImageHeader:
-    """Read the size marker of the codestream, and the channel definitions before it."""
-    start = encoded.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(encoded) < start + 43:
-        raise HeaderError("the JPEG 2000 file has no image")
-    fields = struct.unpack_from(">8IH", encoded, start + 8)
-    width, height, left, top, tile_width, tile_height, tile_left, tile_top, components = fields
-    if not 1 <= components <= 4:
-        raise HeaderError(f"a JPEG 2000 image of {components} components is not supported")
-    if not (tile_width and tile_height):
-        raise HeaderError("the JPEG 2000 image has empty tiles")
-    tiles = -(-(width - tile_left) // tile_width) * -(-(height - tile_top) // tile_height)
-    if tiles > max(1000, len(encoded) // 16):
-        raise HeaderError(f"the JPEG 2000 image claims {tiles:,} tiles")
-    boxes = encoded[:start]
-    channels = re.search(rb"cdef..((?:..\0[\0-\x02]..)+)", boxes, re.S)
-    color = re.search(rb"(....)colr\x02..", boxes, re.S)
-    profile = boxes[color.end() : color.start() + int.from_bytes(color[1])] if color else b""
-    return ImageHeader(
-        width - left,
-        height - top,
-        plain=False,
-        profile=profile,
-        associated_alpha=channels is not None and 2 in channels[1][3::6],
-    )
-
-
 def inspect_avif(encoded: bytes) -> ImageHeader:
     """Read the sizes of all images in the container."""
     sizes = re.findall(rb"ispe\0\0\0\0(....)(....)", encoded, re.S)

@@ -3,6 +3,8 @@
 import struct
 from typing import NamedTuple
 
+import numpy as np
+
 from flax_resnet.images.headers import HeaderError, ImageHeader
 
 MIN_IS_WHITE, PALETTE = 0, 3
@@ -25,6 +27,9 @@ class TiffPage(NamedTuple):
       planar: whether the channels are stored one after the other.
       pages: whether other images follow.
       single: the file without these.
+      planes: of uncompressed channels of 16 bits that are stored one after the other, the values
+        ``(C, H, W)``: Pillow would read them as 8-bit ones, OpenCV as pixels.
+      orientation: to be applied to ``planes``.
     """
 
     header: ImageHeader
@@ -33,6 +38,8 @@ class TiffPage(NamedTuple):
     planar: bool
     pages: bool
     single: bytes
+    planes: np.ndarray | None = None
+    orientation: int = 1
 
 
 def inspect_tiff(encoded: bytes) -> TiffPage:
@@ -138,7 +145,23 @@ def _inspect(encoded: bytes) -> TiffPage:
         single = _widen_palette(tags, single, order)
     planar = samples > 1 and tags.read(284, 1) == 2
     pages = bool(following) and _is_image(encoded, following, order, big)
-    return TiffPage(header, photometric, samples, planar, pages, single)
+    page = TiffPage(header, photometric, samples, planar, pages, single)
+    if not planar or depth <= 8 or tags.read(259, 1) != 1:
+        return page
+    if depth != 16 or samples not in (3, 4) or photometric != 2 or 324 in tags:
+        raise HeaderError(f"uncompressed planes of a {depth}-bit TIFF are read in RGB strips only")
+    offsets, counts = tags.read_all(273), tags.read_all(279)
+    if sum(counts) != 2 * samples * width * height or sum(counts) > len(encoded):
+        raise HeaderError("the TIFF is truncated or corrupt")
+    strips = zip(offsets, counts, strict=False)
+    data = b"".join(encoded[offset : offset + count] for offset, count in strips)
+    if len(data) != sum(counts):
+        raise HeaderError("the TIFF is truncated or corrupt")
+    planes = np.frombuffer(data, order + "u2").reshape(samples, height, width)
+    orientation = tags.read(274, 1)
+    return page._replace(
+        planes=planes.astype(np.uint16), orientation=orientation if orientation <= 8 else 1
+    )
 
 
 def _depth(tags: _Directory, photometric: int, samples: int) -> int:

@@ -9,7 +9,15 @@ _LAYOUTS = {1: "B", 3: "H", 4: "I"}
 
 
 def tiff(
-    values, photometric, order="<", extra=(), sample_format=1, bits=None, tags=(), next_page=0
+    values,
+    photometric,
+    order="<",
+    extra=(),
+    sample_format=1,
+    bits=None,
+    tags=(),
+    next_page=0,
+    strips=1,
 ):
     """Return an uncompressed TIFF of values ``(H, W, C)``, packed to ``bits`` if given."""
     height, width, channels = values.shape
@@ -26,10 +34,10 @@ def tiff(
         258: (3, [depth] * channels),
         259: (3, [1]),
         262: (3, [photometric]),
-        273: (4, [0]),
+        273: (4, [0] * strips),  # replaced when the length is known
         277: (3, [channels]),
         278: (4, [height]),
-        279: (4, [len(data)]),
+        279: (4, [len(data) // strips] * strips),
         **({338: (3, [*extra])} if extra else {}),
         339: (3, [sample_format] * channels),
         **dict(tags),
@@ -39,12 +47,16 @@ def tiff(
     for tag, (kind, numbers) in sorted(entries.items()):
         packed = struct.pack(f"{order}{len(numbers)}{_LAYOUTS[kind]}", *numbers)
         if tag == 273:
-            packed = None  # replaced when the length is known
-        elif len(packed) > 4:
+            packed = b"".join(b"AT%2d" % strip for strip in range(strips))
+        if len(packed) > 4:
             blobs, packed = blobs + packed, struct.pack(f"{order}I", start + len(blobs))
         head = struct.pack(f"{order}HHI", tag, kind, len(numbers))
-        directory += head + (b"DATA" if packed is None else packed.ljust(4, b"\0"))
-    directory = directory.replace(b"DATA", struct.pack(f"{order}I", start + len(blobs)))
+        directory += head + packed.ljust(4, b"\0")
+    for strip in range(strips):
+        offset = start + len(blobs) + strip * (len(data) // strips)
+        position = struct.pack(f"{order}I", offset)
+        directory = directory.replace(b"AT%2d" % strip, position)
+        blobs = blobs.replace(b"AT%2d" % strip, position)
     magic = b"II*\0" if order == "<" else b"MM\0*"
     head = magic + struct.pack(f"{order}IH", 8, len(entries))
     return head + directory + struct.pack(f"{order}I", next_page) + blobs + data

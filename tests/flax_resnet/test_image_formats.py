@@ -10,8 +10,10 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flax_resnet.decoding import ImageDecodeError, decode_rgb, read_rgb
+from flax_resnet.images import headers
 from flax_resnet.images.formats import detect_format
 from flax_resnet.images.headers import plain_jpeg_shape
 from tests.train.pictures import encode, photograph, rotated
@@ -112,6 +114,48 @@ def test_the_header_of_a_jpeg_is_matched_without_reading_its_pixels():
 def test_a_color_profile_cut_off_by_the_end_of_the_file_is_refused():
     with pytest.raises(ImageDecodeError, match="JPEG"):
         decode_rgb(b"\xff\xd8\xff\xe2\0\x10ICC_PROFILE\0")
+
+
+def claim_size(encoded, width, height):
+    """Return a JPEG 2000 codestream whose header claims another size, in one tile."""
+    claimed = struct.pack(">8I", width, height, 0, 0, width, height, 0, 0)
+    return encoded[:8] + claimed + encoded[40:]
+
+
+@pytest.mark.parametrize("size", [(5000, 5000), (25_000_000, 1), (1, 25_000_000)])
+def test_claimed_parts_of_jpeg2000_are_bounded(size):
+    """OpenJPEG took 14 s and 4 GB for the last of these files of 16 KB."""
+    options = dict(no_jp2=True, num_resolutions=6, irreversible=False)
+    small = encode(photograph(), "JPEG2000", codeblock_size=(4, 4), **options)
+    decode_rgb(small)
+    with pytest.raises(ImageDecodeError, match=r"claims .* code blocks"):
+        decode_rgb(claim_size(small, *size))
+    precincts = encode(photograph(), "JPEG2000", precinct_size=(4, 4), **options)
+    layers = precincts.index(b"\xff\x52") + 6
+    many = precincts[:layers] + b"\xff\xff" + precincts[layers + 2 :]
+    with pytest.raises(ImageDecodeError, match=r"claims .* packets"):
+        decode_rgb(many)
+
+
+def test_repeated_scans_of_a_sequential_jpeg_are_bounded():
+    encoded = encode(photograph(), "JPEG")
+    start = encoded.index(b"\xff\xda")
+    scan = b"\xff\xda\0\x08\1\1\0\0\x3f\0\0\0"  # of one component
+    with pytest.raises(ImageDecodeError, match="more than 100 scans"):
+        decode_rgb(encoded[:start] + scan * 200 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_plain_jpeg_needs_no_other_segments(mode):
+    """The short way for small files agrees with that of any file."""
+    image = Image.fromarray(photograph()).convert(mode)
+    plain, commented = encode(image, "JPEG"), encode(image, "JPEG", comment=b"made by hand")
+    assert headers.plain_jpeg_shape(plain) == image.size[::-1]
+    assert headers.plain_jpeg_shape(commented) is None
+    np.testing.assert_array_equal(decode_rgb(plain), decode_rgb(commented))
+    huge = plain.replace(struct.pack(">HH", *image.size[::-1]), b"\xf0\0\xf0\0", 1)
+    with pytest.raises(ImageDecodeError, match="the header claims"):
+        decode_rgb(huge)
 
 
 def test_the_list_of_formats_imports_no_decoder():

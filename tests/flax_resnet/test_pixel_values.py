@@ -49,6 +49,20 @@ def gray(values):
     return np.repeat(np.asarray(values, np.uint8).reshape(*values.shape[:2], 1), 3, axis=2)
 
 
+def planes_of_16_bits(values, order="<", orientation=1):
+    """Return a TIFF whose channels are stored one after the other."""
+    height, width, channels = values.shape
+    planes = np.moveaxis(values, 2, 0).reshape(-1, width, 1).copy()
+    described = {257: (4, [height]), 258: (3, [16] * channels), 262: (3, [2]), 277: (3, [channels])}
+    described |= {
+        278: (4, [height]),
+        284: (3, [2]),
+        339: (3, [1] * channels),
+        274: (3, [orientation]),
+    }
+    return tiff(planes, 1, order, tags=described, strips=channels)
+
+
 def tiff_rows():
     straight, multiplied = with_alpha(RGB)
     deep, deep_multiplied = with_alpha(RGB, np.uint16)
@@ -92,6 +106,10 @@ def tiff_rows():
                 gray(255 - expected),
                 0,
             )
+    for order in "<>":
+        yield f"TIFF 16-bit planes {order}", planes_of_16_bits(deep, order), RGB, 0
+        twelve_planes = planes_of_16_bits(deep >> 4, order)
+        yield f"TIFF 16-bit planes, 12 bits {order}", twelve_planes, RGB, 0
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
         alpha = encode(Image.fromarray(straight), "TIFF", compression=compression)
         yield f"TIFF {compression} alpha", alpha, RGB, 0
@@ -218,7 +236,16 @@ def test_kind_decodes_to_its_colors(row):
 
 # Kinds that Pillow decodes otherwise or not at all; the expected values above are of closed form.
 DIFFERENT = ("12 in 16", "16-bit", "sBIT", "MaxSample", "associated", "bits", "10-bit", "12-bit")
-DIFFERENT += ("14-bit", "LAB", "PGM", "YCCK", "alpha mask", "animation with", "gray alpha <")
+DIFFERENT += (
+    "14-bit",
+    "LAB",
+    "PGM",
+    "YCCK",
+    "alpha mask",
+    "animation with",
+    "gray alpha <",
+    "planes",
+)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +275,8 @@ def test_tiff_agrees_with_tifffile(row):
     _, encoded, expected, tolerance = row
     page = tifffile.TiffFile(io.BytesIO(encoded)).pages[0]
     values = page.asarray().astype(np.float64)
+    if page.planarconfig == 2:
+        values = np.moveaxis(values, 0, 2)
     values = values.reshape(*values.shape[:2], -1)
     if page.extrasamples and page.extrasamples[0] == 1:
         values[..., :-1] /= values[..., -1:] / np.iinfo(page.dtype).max
@@ -270,6 +299,7 @@ REFUSED = {
     "photometric interpretation 32803": tiff(GRAY, 32803),
     "raw camera": tiff(RGB, 2, tags={50706: (1, [1, 4, 0, 0])}),
     "12 channels": tiff(np.repeat(GRAY, 12, axis=2), 1, extra=(0,) * 11),
+    "uncompressed planes": planes_of_16_bits(np.repeat(ramp(), 5, axis=2)),
     "preview": tiff(RGB, 2, tags={254: (4, [1])}),
     "12-bit JPEG": encode(RGB, "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),
 }
@@ -292,6 +322,7 @@ def test_orientation_is_applied_once_in_every_container(orientation):
     cases = {
         "TIFF": encode(RGB, "TIFF", tiffinfo={0x0112: orientation}),
         "TIFF LZW": encode(RGB, "TIFF", tiffinfo={0x0112: orientation}, compression="tiff_lzw"),
+        "TIFF 16-bit planes": planes_of_16_bits(RGB * np.uint16(257), orientation=orientation),
         "TIFF 16-bit": tiff(RGB * np.uint16(257), 2, tags={0x0112: (3, [orientation])}),
         "AVIF": encode(RGB, "AVIF", exif=exif(orientation), **sharp | {"subsampling": "4:4:4"}),
     }
