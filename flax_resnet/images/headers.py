@@ -148,9 +148,11 @@ def inspect_png(encoded: bytes) -> ImageHeader:
         length, kind = struct.unpack_from(">I4s", encoded, offset)
         if kind in _PNG_METADATA:
             chunks.setdefault(kind, encoded[offset + 8 : offset + 8 + length])
-        elif kind == b"zTXt" and encoded.startswith(_RAW_EXIF, offset + 8):
+        elif kind in (b"zTXt", b"tEXt") and encoded.startswith(_RAW_EXIF, offset + 8):
             if b"eXIf" not in chunks:  # each could expand to megabytes
-                chunks[b"eXIf"] = _raw_exif(encoded[offset + 8 : offset + 8 + length])
+                text = encoded[offset + 8 : offset + 8 + length]
+                text = _inflate(text) if kind == b"zTXt" else text.partition(b"\0")[2]
+                chunks[b"eXIf"] = _raw_exif(text)
         elif kind == b"acTL":
             animation = slice(offset, offset + 12 + length)
         offset += 12 + length  # length, type, data and checksum
@@ -175,9 +177,9 @@ def _inflate(chunk: bytes) -> bytes:
         return b"corrupt"
 
 
-def _raw_exif(chunk: bytes) -> bytes:
+def _raw_exif(text: bytes) -> bytes:
     """Return EXIF data that ImageMagick wrote before PNG had a chunk for them: hex digits."""
-    digits = b"".join(_inflate(chunk).split()[2:])  # after "exif" and the length
+    digits = b"".join(text.split()[2:])  # after "exif" and the length
     try:
         return bytes.fromhex(digits.decode("ascii"))
     except ValueError:

@@ -339,6 +339,8 @@ def test_orientation_is_applied_once_in_every_container(orientation):
     digits = exif(orientation, prefix=b"Exif\0\0").hex().encode()
     text = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n  %d\n%s\n" % (32, digits))
     cases["PNG of ImageMagick"] = odd_images.with_png_chunk(png, b"zTXt", text)
+    text = b"Raw profile type exif\0\nexif\n  %d\n%s\n" % (32, digits)
+    cases["PNG of ImageMagick, uncompressed"] = odd_images.with_png_chunk(png, b"tEXt", text)
     for name, encoded in cases.items():
         pixels = decode_rgb(encoded)
         tolerance = 8 if name.startswith(("JPEG", "AVIF")) else 0
