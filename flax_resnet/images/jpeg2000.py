@@ -52,7 +52,7 @@ def _check_coding(encoded: bytes, offset: int, width: int, height: int, componen
         marker, length = struct.unpack_from(">HH", encoded, offset)
         if marker == _TILE_PART:
             part_length = struct.unpack_from(">I", encoded, offset + 6)[0]
-            part_end = offset + part_length if part_length >= 14 else len(encoded)
+            part_end = offset + part_length if part_length else len(encoded)
         elif marker in (_CODING, _CODING_OF_COMPONENT):
             own = marker == _CODING_OF_COMPONENT
             layers = 1 if own else struct.unpack_from(">H", encoded, offset + 6)[0]
@@ -66,7 +66,10 @@ def _check_coding(encoded: bytes, offset: int, width: int, height: int, componen
                 raise HeaderError(f"the JPEG 2000 image claims {blocks:,} code blocks")
         if marker < 0xFF00:
             return
-        offset = part_end if marker == _DATA else offset + 2 + length
+        following = part_end if marker == _DATA else offset + 2 + length
+        if following <= offset:  # would never end
+            raise HeaderError("the JPEG 2000 image has a corrupt tile")
+        offset = following
 
 
 def _count_parts(width: int, height: int, style: int, division: bytes) -> tuple[int, int]:

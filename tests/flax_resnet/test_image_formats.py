@@ -137,6 +137,14 @@ def test_claimed_parts_of_jpeg2000_are_bounded(size):
         decode_rgb(many)
 
 
+def test_a_tile_of_jpeg2000_that_ends_before_its_data_is_refused():
+    encoded = encode(photograph(), "JPEG2000", no_jp2=True)
+    length = encoded.index(b"\xff\x90\0\x0a") + 6
+    assert encoded.index(b"\xff\x93") == length + 6
+    with pytest.raises(ImageDecodeError, match="corrupt tile"):
+        decode_rgb(encoded[:length] + b"\0\0\0\x0c" + encoded[length + 4 :])
+
+
 def test_repeated_scans_of_a_sequential_jpeg_are_bounded():
     encoded = encode(photograph(), "JPEG")
     start = encoded.index(b"\xff\xda")
