@@ -8,6 +8,7 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Sequence
 
 # A header that claims more pixels than any photograph is malicious or corrupt. OpenCV allocates
 # whatever the header claims, so it is limited to 50 megapixels; Pillow decodes larger images after
@@ -92,8 +93,8 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
         if kind in _INSPECT:
             header = _INSPECT[kind](encoded)
             _check_size(header, len(encoded))
-            if header.animation:
-                encoded = encoded[: header.animation.start] + encoded[header.animation.stop :]
+            if header.unused:
+                encoded = _without(encoded, header.unused)
             if header.plain:
                 pixels = _decode_with_opencv(encoded, _RGB)
                 if pixels is not None and pixels.shape[:2] == (header.height, header.width):
@@ -160,6 +161,13 @@ def _check_size(header: ImageHeader, length: int) -> None:
     pixels = header.width * header.height
     if pixels > min(MAX_PIXELS, max(_FREE_PIXELS, _MAX_PIXELS_PER_BYTE * length)) or pixels <= 0:
         raise HeaderError(f"the header claims {header.width}×{header.height} pixels")
+
+
+def _without(encoded: bytes, parts: Sequence[slice]) -> bytes:
+    """Return the bytes outside of ``parts``, which are in order."""
+    starts = (0, *(part.stop for part in parts))
+    stops = (*(part.start for part in parts), len(encoded))
+    return b"".join(encoded[start:stop] for start, stop in zip(starts, stops, strict=True))
 
 
 def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -42,7 +42,8 @@ class ImageHeader(NamedTuple):
       depth: bits per value in the file.
       significant_bits: how many of these are used, if the file states it.
       associated_alpha: whether colors are multiplied with the alpha.
-      animation: the bytes that make a PNG an animation; OpenCV would return a later frame.
+      unused: parts of a PNG that no decoder needs. OpenCV would return a later frame of an
+        animation, and prints libpng's remarks, which contain names from the file.
     """
 
     width: int
@@ -53,7 +54,7 @@ class ImageHeader(NamedTuple):
     depth: int = 8
     significant_bits: int | None = None
     associated_alpha: bool = False
-    animation: slice | None = None
+    unused: tuple[slice, ...] = ()
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -143,7 +144,7 @@ def inspect_png(encoded: bytes) -> ImageHeader:
     # Deflate compresses by a factor of at most 1,032.
     if width * height * channels * depth / 8 > 1032 * len(encoded):
         raise HeaderError(f"a PNG of this length cannot hold the claimed {width}×{height} pixels")
-    offset, kind, chunks, animation = 8, b"", {}, None
+    offset, kind, chunks, unused = 8, b"", {}, []
     while kind != b"IEND" and offset + 12 <= len(encoded):
         length, kind = struct.unpack_from(">I4s", encoded, offset)
         if kind in _PNG_METADATA:
@@ -153,18 +154,18 @@ def inspect_png(encoded: bytes) -> ImageHeader:
                 text = encoded[offset + 8 : offset + 8 + length]
                 text = _inflate(text) if kind == b"zTXt" else text.partition(b"\0")[2]
                 chunks[b"eXIf"] = _raw_exif(text)
-        elif kind == b"acTL":
-            animation = slice(offset, offset + 12 + length)
-        offset += 12 + length  # length, type, data and checksum
+        start, offset = offset, offset + 12 + length  # length, type, data and checksum
+        if kind[0] & 0x20 and kind != b"tRNS":  # lower case: ancillary
+            unused.append(slice(start, offset))
     if kind != b"IEND" or offset > len(encoded):
         raise HeaderError("the PNG is truncated or corrupt")
-    if not chunks and animation is None and depth <= 8:
+    if not unused and depth <= 8:
         return ImageHeader(width, height)
     bits = max(chunks[b"sBIT"][:3], default=None) if b"sBIT" in chunks else None
     orientation = exif_orientation(chunks[b"eXIf"]) if b"eXIf" in chunks else 1
     profile = _inflate(chunks[b"iCCP"]) if b"iCCP" in chunks else b""
     return ImageHeader(
-        width, height, depth <= 8, orientation, profile, depth, bits, animation=animation
+        width, height, depth <= 8, orientation, profile, depth, bits, unused=tuple(unused)
     )
 
 

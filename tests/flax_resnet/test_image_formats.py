@@ -16,6 +16,7 @@ from flax_resnet.decoding import ImageDecodeError, decode_rgb, read_rgb
 from flax_resnet.images import headers
 from flax_resnet.images.formats import detect_format
 from flax_resnet.images.headers import plain_jpeg_shape
+from tests.flax_resnet.odd_images import with_png_chunk
 from tests.train.pictures import encode, photograph, rotated
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
@@ -170,3 +171,13 @@ def test_the_list_of_formats_imports_no_decoder():
     code = "import sys; from flax_resnet.images import formats; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "sys" in result.stdout.split() and not {"cv2", "PIL"} & {*result.stdout.split()}
+
+
+def test_metadata_of_png_reach_no_decoder(capfd):
+    """libpng prints the name of an unusable profile as it is, for every image."""
+    photo = photograph()
+    name = b"\x1b[31m\nerror: x"
+    encoded = with_png_chunk(encode(photo, "PNG"), b"iCCP", name + b"\0\0" + zlib.compress(b"a"))
+    encoded = with_png_chunk(encoded, b"zTXt", b"comment\0\0corrupt")
+    np.testing.assert_array_equal(decode_rgb(encoded, lambda *_: None), np.asarray(photo))
+    assert capfd.readouterr() == ("", "")
