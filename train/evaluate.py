@@ -84,7 +84,7 @@ def report(flags: argparse.Namespace, evaluated) -> None:
             parts = run_report.add_evaluation(run_report.read_parts(flags.workdir, warn), evaluated)
             if flags.output is None:
                 run_report.write_parts(flags.workdir, parts)
-            run_report.write_report(flags.workdir, flags.output or "", parts)
+            run_report.write_report(flags.workdir, flags.output or "", parts, warn)
     except RunError as error:
         if flags.output is not None:
             raise

@@ -278,6 +278,26 @@ def test_damaged_report_is_rebuilt(run_copy, commands):
     assert run_report.read_parts(str(run), warnings.append)["samples"]["cells"] == (cell,)
 
 
+def test_report_warns_of_damaged_lines_and_unreadable_files(run_copy):
+    run, warnings = run_copy(), []
+    run_report.write_report(str(run), warn=warnings.append)
+    assert warnings == []
+    for name in ("metrics.jsonl", "sessions.jsonl"):
+        with open(run / name, "ab") as file:
+            file.write(b"damaged\n")
+    run_report.write_report(str(run), warn=warnings.append)
+    (run / "sessions.jsonl").unlink()
+    (run / "sessions.jsonl").mkdir()
+    run_report.write_report(str(run), warn=warnings.append)
+    skipped = "skipped 1 damaged line"
+    assert [re.sub("^.*/", "", warning) for warning in warnings] == [
+        f"metrics.jsonl: {skipped}",
+        f"sessions.jsonl: {skipped}",
+        f"metrics.jsonl: {skipped}",
+        "sessions.jsonl: Is a directory",
+    ]
+
+
 def test_manifest_lists_only_files_in_its_folder(tmp_path):
     (tmp_path / "step").mkdir()
     (tmp_path / "outside").write_bytes(b"")

@@ -64,7 +64,7 @@ def read(path: str) -> RunSummary:
     rows = read_rows(path, warn)
     if not rows:
         raise RunError(f"{path!r} has not logged any metrics yet (metrics.jsonl is empty)")
-    step, total = progress(rows, run_files.read_sessions(path))
+    step, total = progress(rows, run_files.read_sessions(path, warn))
     remark = ""
     if total is not None and step < total:
         remark = f"has not finished: step {step:,} of {total:,}"

@@ -117,19 +117,25 @@ def write_curves(path: str, rows: Sequence[dict[str, float]]) -> None:
     write_atomically(path, svg.document(curves.run_panels(rows, "step")))
 
 
-def write_report(workdir: str, folder: str = "", parts: dict[str, Any] | None = None) -> None:
+def write_report(
+    workdir: str,
+    folder: str = "",
+    parts: dict[str, Any] | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> None:
     """Write the report of a run.
 
     Args:
       workdir: the run.
       folder: folder of the report; default: the workdir.
       parts: content of ``report.json``; default: that file.
+      warn: receives a message for each file with damaged lines.
 
     Raises:
       RunError: there is no run.
       OSError: the report cannot be written.
     """
-    text = page(workdir, read_parts(workdir) if parts is None else parts)
+    text = page(workdir, read_parts(workdir, warn) if parts is None else parts, warn)
     write_atomically(os.path.join(folder or workdir, FILE), text)
 
 
@@ -163,14 +169,14 @@ def add_evaluation(parts: dict[str, Any], evaluated: Evaluated) -> dict[str, Any
     return parts | {"evaluations": parts.get("evaluations", {}) | new}
 
 
-def page(workdir: str, parts: dict[str, Any]) -> str:
+def page(workdir: str, parts: dict[str, Any], warn: Callable[[str], None] = lambda _: None) -> str:
     """Return the HTML of the report of a run.
 
     Raises:
       RunError: there is no run.
     """
     config = run_files.read_config(workdir)
-    rows, sessions = read_rows(workdir), run_files.read_sessions(workdir)
+    rows, sessions = read_rows(workdir, warn), run_files.read_sessions(workdir, warn)
     name = os.path.basename(os.path.abspath(workdir))
     evaluations = parts.get("evaluations", {})
     panels = curves.run_panels(rows, "epoch" if all("epoch" in row for row in rows) else "step")

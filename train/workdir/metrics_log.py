@@ -127,18 +127,17 @@ def read_rows(
     """
     path = os.path.join(workdir, FILE)
     try:
-        rows, skipped = read_json_lines(path, _row)
+        return read_json_lines(path, _row, warn)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise RunError(schema.read_error(path, error)) from error
-    if skipped:
-        warn(f"{path}: skipped {pluralize(skipped, 'damaged line')}")
-    return rows
 
 
-def read_json_lines(path: str, line_schema: schema.Schema) -> tuple[list[Any], int]:
-    """Return the valid lines of a file of one JSON value per line, and how many are not.
+def read_json_lines(
+    path: str, line_schema: schema.Schema, warn: Callable[[str], None]
+) -> list[Any]:
+    """Return the valid lines of a file of one JSON value per line, and warn of others.
 
     A last line without its end, whose writer was killed, is not counted.
     """
@@ -149,7 +148,9 @@ def read_json_lines(path: str, line_schema: schema.Schema) -> tuple[list[Any], i
             values.append(schema.parse_json(line[:_MAX_LINE], line_schema))
         except schema.SchemaError:
             skipped += line is not last
-    return values, skipped
+    if skipped:
+        warn(f"{path}: skipped {pluralize(skipped, 'damaged line')}")
+    return values
 
 
 def _row(value: Any, _: str) -> dict[str, float | None]:

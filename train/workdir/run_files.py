@@ -193,13 +193,19 @@ def add_session(path: str, step: int, num_steps: int, batch_norm_images: int) ->
     append_line(os.path.join(path, SESSIONS), json.dumps(session))
 
 
-def read_sessions(path: str) -> list[dict[str, Any]]:
+def read_sessions(path: str, warn: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """Return all starts of the run, as :func:`add_session` wrote them.
 
-    ``command`` is None if the run was started from Python.
+    ``command`` is None if the run was started from Python. ``warn`` receives a message if some of
+    them cannot be read.
     """
-    with contextlib.suppress(OSError):
-        return read_json_lines(os.path.join(path, SESSIONS), _SESSION)[0]
+    file = os.path.join(path, SESSIONS)
+    try:
+        return read_json_lines(file, _SESSION, warn)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        warn(schema.read_error(file, error))
     return []
 
 
