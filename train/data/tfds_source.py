@@ -15,6 +15,7 @@ from etils import epath
 from flax_resnet.decoding import ImageDecodeError
 from train.data.source import DataSource
 from train.data.tfrecord import TFRecordFiles, file_error
+from train.runtime import limits
 from train.runtime.cli import program
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
@@ -240,6 +241,8 @@ def _check_array_records(files: dict[str, int]) -> None:
         if records != files[path]:
             raise file_error(path, f"is corrupt ({records:,} of {files[path]:,} records)")
 
+    if problem := limits.array_record_threads():
+        raise RunError(problem)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(check, files))
 

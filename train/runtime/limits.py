@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ WORKER_FILES = 9
 WORKER_BYTES = 60 << 20
 WORKER_THREADS = 5
 MIN_FILES = 30  # that a run without workers opens
+ARRAY_RECORD_THREADS = 65  # of the library's only pool
 
 
 def memory(needed: int, workers: int) -> str | None:
@@ -74,6 +76,27 @@ def processes(workers: int) -> str | None:
         f" {max(0, spare)} more may run: raise the limit (ulimit -u, or that of the container), or"
         " choose fewer workers"
     )
+
+
+def array_record_threads() -> str | None:
+    """Check that the threads of ArrayRecord can start; if they cannot, it waits forever."""
+    done, started = threading.Event(), []
+    try:
+        for _ in range(ARRAY_RECORD_THREADS):
+            thread = threading.Thread(target=done.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):
+        return (
+            f"reading ArrayRecord files takes {ARRAY_RECORD_THREADS} threads, and only"
+            f" {len(started)} can start: raise the limit of memory (ulimit -v) or of processes"
+            " (ulimit -u, or that of the container)"
+        )
+    finally:
+        done.set()
+        for thread in started:
+            thread.join()
+    return None
 
 
 def _spare_processes() -> Iterator[int]:

@@ -46,6 +46,25 @@ def test_limit_of_the_address_space():
     assert problem.startswith("images need at least 2.0 GB of memory, and ")
 
 
+def test_limit_of_threads_that_array_record_starts(tmp_path):
+    """Below the limit, its reader waits forever for threads that could not start."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))
+
+    code = "print(limits.array_record_threads())"
+    assert in_process(code) == "None"
+    assert "raise the limit of memory (ulimit -v)" in in_process(code, limit)
+    use = (
+        "from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter\n"
+        f"file = {str(tmp_path / 'file')!r}\n"
+        "writer = ArrayRecordWriter(file, ''); writer.write(b'a'); writer.close()\n"
+        "readers = [ArrayRecordReader(file) for _ in range(3)]\n"
+        "print(len(os.listdir('/proc/self/task')) <= 1 + limits.ARRAY_RECORD_THREADS)"
+    )
+    assert in_process(use) == "True"
+
+
 def test_limit_of_memory_counts_swap(monkeypatch):
     for name, value in (("host_limit", 900), ("resident_memory", 400), ("swap", 100)):
         monkeypatch.setattr(host_memory, name, lambda value=value: value)
