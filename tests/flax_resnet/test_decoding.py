@@ -59,7 +59,7 @@ def test_downscaling_is_antialiased():
     assert 120 <= crop.min() and crop.max() <= 135
 
 
-@pytest.mark.parametrize("shape", [(300, 451), (451, 300), (97, 97), (40, 400), (60, 91)])
+@pytest.mark.parametrize("shape", [(300, 451), (451, 300), (97, 97), (40, 400), (60, 91), (73, 91)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_center_crop_equals_resizing_and_cropping(shape, interpolation):
     """As in torchvision: resize the whole image with Pillow, then crop the center."""
