@@ -11,7 +11,7 @@ from PIL import Image
 
 from flax_resnet import decoding
 from flax_resnet.decoding import ImageDecodeError, decode_rgb
-from flax_resnet.preprocessing import center_crop
+from flax_resnet.preprocessing import Preprocessing, center_crop
 from tests.train.pictures import encode, every_format, photograph
 
 FORMATS = every_format()
@@ -73,6 +73,12 @@ def test_center_crop_equals_resizing_and_cropping(shape, interpolation):
     expected = np.asarray(whole)[top : top + size, left : left + size]
     crop = center_crop(picture, size, resize, interpolation)
     assert abs(crop.astype(int) - expected).max() <= 1
+
+
+def test_another_size_keeps_the_crop_fraction():
+    other = Preprocessing(256, 224, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).at(160)
+    assert (other.resize, other.image_size) == (183, 160)  # 7 / 8, rounded
+    assert (other.mean, other.interpolation) == ((0.5, 0.4, 0.3), "bicubic")
 
 
 def test_extreme_aspect_ratio_is_cropped_cheaply():
