@@ -22,12 +22,14 @@ from train.workdir.run_files import read_config
 
 def test_batch_sizes(digits_config):
     digits_config.update(batch_size=48, grad_accum_steps=2, sync_batch_norm=False)
-    assert make_batch_sizes(digits_config, 4) == BatchSizes(48, 12, 24, 6, 24)
+    assert make_batch_sizes(digits_config, 4, 360) == BatchSizes(48, 12, 24, 6, 24)
     digits_config.sync_batch_norm = True
     digits_config.eval.batch_size = 30
-    assert make_batch_sizes(digits_config, 4) == BatchSizes(48, 12, 24, 24, 32)
+    assert make_batch_sizes(digits_config, 4, 360) == BatchSizes(48, 12, 24, 24, 32)
     digits_config.eval.batch_size = 32
-    assert make_batch_sizes(digits_config, 4).eval == 32
+    assert make_batch_sizes(digits_config, 4, 360).eval == 32
+    # No more than the split needs, as a multiple of the devices.
+    assert [make_batch_sizes(digits_config, 4, images).eval for images in (1, 4, 5)] == [4, 4, 8]
 
 
 def test_step_config_has_the_values_of_the_keys(digits_config):

@@ -318,6 +318,15 @@ def test_a_signal_ends_a_process_that_waits(peers, number):
         assert status == -number
 
 
+def test_an_interrupt_ends_a_connected_process(peers):
+    address = f"localhost:{free_port()}"
+    run = [peers.start(address, 2, process) for process in (0, 1)]
+    assert all(peers.connected(process) for process in run)
+    run[1].send_signal(signal.SIGINT)
+    [(status, _, stderr)] = ended(run[1:], seconds=20)
+    assert (status, stderr.splitlines()[-1]) == (130, "error: interrupted")
+
+
 def test_a_process_number_used_twice_is_reported(peers):
     address = f"localhost:{free_port()}"
     run = [peers.start(address, 3, process, seconds=20) for process in (0, 1, 1)]
