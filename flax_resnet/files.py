@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
+from typing import BinaryIO
 
 
 def write_atomically(path: str, content: str | bytes) -> None:
@@ -33,21 +34,31 @@ def make_atomically(path: str, make: Callable[[str], None]) -> None:
         raise
 
 
-def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Return the content of a regular file; unlike ``open``, never wait for a pipe.
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; unlike ``open``, never wait for a pipe.
 
     Raises:
-      OSError: it does not exist, is not a regular file, has more bytes, or cannot be read.
+      OSError: it does not exist, is not a regular file, or cannot be opened.
     """
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
-    with open(path, "rb", opener=opener) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "Not a regular file", path)
-        content = file.read(min(status.st_size, max_bytes) + 1)
+    file = open(path, "rb", opener=opener)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    return file
+
+
+def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+      OSError: as for :func:`open_regular`, or it has more bytes, or cannot be read.
+    """
+    with open_regular(path) as file:
+        content = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"More than {max_bytes:,} bytes", path)
     return content

@@ -1,6 +1,7 @@
 """The metrics of a run on disk: metrics.jsonl and TensorBoard events."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -14,14 +15,14 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from flax_resnet import schema
-from flax_resnet.files import write_atomically
+from flax_resnet.files import open_regular, write_atomically
 from train.runtime.errors import RunError
 from train.runtime.files import writing
 from train.runtime.formatting import pluralize
 
 FILE = "metrics.jsonl"
-_MAX_BYTES = 2**28
-_MAX_LINE = 2**20
+_MAX_ROWS, _MAX_BYTES = 5_000_000, 2**32  # of a file; they take a few gigabytes of memory
+_MAX_LINE = 2**20  # bytes
 _MAX_NAMES = 100  # of a row
 _LARGEST = 1e39  # more than any float32
 _step = schema.integer()
@@ -142,12 +143,18 @@ def read_json_lines(
     A last line without its end, whose writer was killed, is not counted.
     """
     values, skipped = [], 0
-    *lines, last = schema.read_file(path, _MAX_BYTES).split(b"\n")
-    for line in (*lines, last):
-        try:
-            values.append(schema.parse_json(line[:_MAX_LINE], line_schema))
-        except schema.SchemaError:
-            skipped += line is not last
+    with open_regular(path) as file:
+        while line := file.readline(_MAX_LINE):
+            rest = line
+            while len(rest) == _MAX_LINE and not rest.endswith(b"\n"):  # of a longer line
+                rest = file.readline(_MAX_LINE)
+            try:
+                values.append(schema.parse_json(line, line_schema))
+            except schema.SchemaError:
+                skipped += rest.endswith(b"\n")
+            if len(values) > _MAX_ROWS or file.tell() > _MAX_BYTES:
+                limits = f"More than {_MAX_ROWS:,} lines or {_MAX_BYTES:,} bytes"
+                raise OSError(errno.EFBIG, limits, path)
     if skipped:
         warn(f"{path}: skipped {pluralize(skipped, 'damaged line')}")
     return values
