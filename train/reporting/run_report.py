@@ -63,13 +63,14 @@ class LiveReport(Plots):
       findings: what to show about the data.
     """
 
-    SECONDS_BETWEEN_UPDATES = 20
+    SECONDS_BETWEEN_UPDATES = 20.0
+    _MAX_SHARE = 0.02  # of the time of a run, which may have a million rows to read each time
 
     def __init__(self, workdir: str, warn: Callable[[str], None], findings: Sequence[Finding] = ()):
         super().__init__(workdir, warn)
         self._workdir = workdir
         self._findings = tuple(dataclasses.asdict(finding) for finding in findings)
-        self._last_update = time.monotonic()
+        self._last_update, self._pause = time.monotonic(), self.SECONDS_BETWEEN_UPDATES
         self._get_evaluation: Callable[[], Evaluated] | None = None
         self._samples: dict[str, Any] | None = None
 
@@ -92,10 +93,13 @@ class LiveReport(Plots):
 
     def update(self, force: bool) -> None:
         """Write ``curves.svg`` and the report if the last ones are old, or ``force``."""
-        if force or time.monotonic() - self._last_update > self.SECONDS_BETWEEN_UPDATES:
+        start = time.monotonic()
+        if force or start - self._last_update > self._pause:
             self.draw("curves.svg", lambda path: write_curves(path, read_rows(self._workdir)))
             self.draw(FILE, lambda _: self._write_report())
             self._last_update = time.monotonic()
+            duration = self._last_update - start
+            self._pause = max(self.SECONDS_BETWEEN_UPDATES, duration / self._MAX_SHARE)
 
     def _write_report(self) -> None:
         # Read each time: train.evaluate may have added an evaluation in the meantime.

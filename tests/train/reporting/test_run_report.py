@@ -328,3 +328,21 @@ def test_compare_omits_invalid_metrics(compared, tmp_path, monkeypatch, capsys):
     assert compare_main() == 0
     [row] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("odd ")]
     assert "–" in row and "50.00 %" in row
+
+
+def test_updates_take_a_small_share_of_the_time_however_long_they_are(tmp_path, monkeypatch):
+    now, updated = 0, []
+    monkeypatch.setattr(run_report.time, "monotonic", lambda: now)
+    live = run_report.LiveReport(str(tmp_path), print)
+
+    def draw(name, _):
+        nonlocal now
+        if name == run_report.FILE:
+            updated.append(now)
+            now += 10
+
+    monkeypatch.setattr(live, "draw", draw)
+    while now < 2000:
+        now += 5
+        live.update(force=False)
+    assert updated == [25, 540, 1055, 1570]  # 20 s, then 10 s of every 510 s, at multiples of 5 s
