@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from flax_resnet.text import error_reason
 from train.runtime import compilation_cache
-from train.runtime.errors import RunError, UsageError, print_line
+from train.runtime.errors import RunError, UsageError, print_line, warn
 from train.runtime.host import bind_error, has_accelerator, is_loopback
 from train.runtime.signals import StopRequest
 
@@ -168,10 +168,13 @@ def connect(flags: argparse.Namespace) -> None:
 
 def _exchange_only_at(host: str) -> None:
     """Make the connections between devices use a loopback address, not that of the host's name."""
-    from jax._src.lib import _jax  # JAX has no option for it
+    try:  # JAX has no option for it
+        from jax._src.lib import _jax
 
-    make = _jax.make_gloo_tcp_collectives
-    _jax.make_gloo_tcp_collectives = functools.partial(make, hostname=host)
+        make = _jax.make_gloo_tcp_collectives
+        _jax.make_gloo_tcp_collectives = functools.partial(make, hostname=host)
+    except (ImportError, AttributeError):
+        warn("with this version of JAX, CPU devices also exchange values at the host's own address")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
 
 
