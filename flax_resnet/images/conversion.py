@@ -34,11 +34,11 @@ def reduce_depth(
     if significant_bits is not None and 8 <= significant_bits < 16:
         bits = significant_bits if largest < 1 << significant_bits else 16
     elif significant_bits is None and 0 < largest < 1 << 12:
-        bits = 12
+        bits = 12 if largest > 255 else 8
         warn(
-            "12-bit values",
-            f"16-bit values reach only {largest:,} of 65,535: taken as 12-bit values, 4,095 as"
-            " white",
+            f"{bits}-bit values",
+            f"16-bit values reach only {largest:,} of 65,535: taken as {bits}-bit values,"
+            f" {2**bits - 1:,} as white",
         )
     elif significant_bits is None and 0 < largest < 1 << 14:
         warn(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 MAX_PROFILE_BYTES = 4 * 2**20  # larger than any color profile in use
 _MAX_JPEG_SEGMENTS = 1000
 _MAX_JPEG_SCANS = 100
+_MAX_PARTS = 100_000  # chunks of WebP; blocks of 255 bytes of GIF, before its image
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _NO_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8), 0xFF}  # markers, and a byte before a marker
@@ -187,12 +188,20 @@ def _raw_exif(text: bytes) -> bytes:
         return b""
 
 
+def _count_part(count: int) -> int:
+    """Return the number of parts with another one; raise HeaderError for more than files have."""
+    if count >= _MAX_PARTS:
+        raise HeaderError(f"the file has more than {_MAX_PARTS:,} chunks or blocks")
+    return count + 1
+
+
 def inspect_webp(encoded: bytes) -> ImageHeader:
     """Read the chunks of the RIFF container."""
     width = height = 0
     animated, orientation, profile = False, 1, b""
-    offset = 12
+    offset, count = 12, 0
     while offset + 8 <= len(encoded):
+        count = _count_part(count)
         kind, length = struct.unpack_from("<4sI", encoded, offset)
         data = encoded[offset + 8 : offset + 18]
         if kind == b"VP8X" and len(data) == 10:
@@ -236,13 +245,15 @@ def inspect_gif(encoded: bytes) -> tuple[ImageHeader, bytes]:
     if len(encoded) < 13:
         raise HeaderError("the GIF is truncated")
     offset = palette_end = 13 + (3 << (encoded[10] & 7) + 1 if encoded[10] & 0x80 else 0)
-    control = b""
+    control, count = b"", 0
     while encoded[offset : offset + 1] == b"!":
         start = offset
         offset += 2
         while offset < len(encoded) and encoded[offset]:
             offset += 1 + encoded[offset]
+            count = _count_part(count)
         offset += 1
+        count = _count_part(count)
         if encoded[start + 1] == 0xF9:  # of the image that follows
             control = encoded[start:offset]
     if encoded[offset : offset + 1] != b"," or len(encoded) < offset + 10:

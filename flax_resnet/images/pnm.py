@@ -38,7 +38,7 @@ def decode_pnm(encoded: bytes, match: re.Match[bytes]) -> np.ndarray:
         bits = np.unpackbits(_values(body, np.uint8, height * row).reshape(height, row), axis=1)
         return ((1 - bits[:, :width]) * np.uint8(255)).reshape(shape)
     if kind == 1:  # digits need no space between them
-        digits = re.sub(rb"#[^\r\n]*|\s+", b"", body)
+        digits = re.sub(rb"#[^\r\n]*", b"", body).translate(None, b" \t\n\v\f\r")
         values = 1 - (_values(digits, np.uint8, count) - ord("0"))
     elif kind in (2, 3):
         words = re.sub(rb"#[^\r\n]*", b"", body).split(None, count)[:count]

@@ -181,3 +181,23 @@ def test_metadata_of_png_reach_no_decoder(capfd):
     encoded = with_png_chunk(encoded, b"zTXt", b"comment\0\0corrupt")
     np.testing.assert_array_equal(decode_rgb(encoded, lambda *_: None), np.asarray(photo))
     assert capfd.readouterr() == ("", "")
+
+
+def test_parts_before_an_image_are_bounded():
+    many = 200_000
+    gif = bytearray(encode(np.zeros((8, 8), np.uint8), "GIF"))
+    palette_end = 13 + (6 << (gif[10] & 7))
+    assert decode_rgb(bytes(gif)).shape == (8, 8, 3)
+    gif[palette_end:palette_end] = b"!\xfe" + b"\x01a" * many + b"\0"
+    chunks = b"ABCD\0\0\0\0" * many
+    webp = b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WEBP" + chunks
+    for encoded in (bytes(gif), webp):
+        with pytest.raises(ImageDecodeError, match="more than 100,000 chunks or blocks"):
+            decode_rgb(encoded)
+
+
+def test_time_for_a_plain_bitmap_is_linear():
+    start = time.process_time()
+    pixels = decode_rgb(b"P1\n2 2\n" + b" " * 10_000_000 + b"1 0 1 0\n")
+    assert time.process_time() - start < 1
+    assert pixels[..., 0].tolist() == [[0, 255], [0, 255]]

@@ -364,6 +364,14 @@ def test_color_profiles_are_converted_to_srgb(kind):
     np.testing.assert_array_equal(same, without)
 
 
+def test_bytes_stored_as_16_bits_keep_their_values():
+    warnings = []
+    values = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    pixels = decode_rgb(encode(values, "PNG"), lambda *warning: warnings.append(warning))
+    np.testing.assert_array_equal(pixels, np.repeat(values[..., None], 3, axis=2))
+    assert [kind for kind, _ in warnings] == ["8-bit values"]
+
+
 def test_oddities_are_reported_with_their_kind():
     warnings = []
     decode_rgb(tiff(ramp(largest=4000), 1), lambda *warning: warnings.append(warning))
