@@ -25,12 +25,16 @@ import gc
 import importlib.util
 import io
 import logging
+import signal
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+# A shell ignores it in background jobs, and the processes that tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(50_000)  # tracing makes many objects but few cycles; saves 10 % of its time
 
 ROOT = Path(__file__).parent.parent
