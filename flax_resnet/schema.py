@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flax_resnet.files import read_file
+from flax_resnet.text import error_reason
 
 Schema = Callable[[Any, str], Any]
 
@@ -48,7 +49,7 @@ def parse_json(content: bytes, schema: Schema) -> Any:
     except RecursionError:
         raise SchemaError("it is nested too deeply") from None
     except ValueError as error:
-        raise SchemaError(f"it is not valid JSON: {error}") from error
+        raise SchemaError(f"it is not valid JSON: {error_reason(error)}") from error
     return schema(value, "")
 
 
@@ -140,8 +141,8 @@ def mapping(item: Schema, high: int = 1000) -> Schema:
     def check(value: Any, field: str) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) > high:
             raise _wrong(field, f"an object of at most {high:,} fields", value)
-        return {name(key, f"a name in {field}"): item(v, _join(field, key))
-                for key, v in value.items()}  # fmt: skip
+        where = f"a name in {field or 'the file'}"
+        return {name(key, where): item(one, _join(field, key)) for key, one in value.items()}
 
     return check
 

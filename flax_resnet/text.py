@@ -5,7 +5,9 @@ import re
 MAX_MESSAGE = 4000  # characters of an error or a warning
 
 # Advice of libraries to run what a file holds, such as numpy.load's about allow_pickle=True.
-_ADVICE_TO_RUN_CODE = re.compile("allow_pickle|weights_only|trust_remote_code|safe_mode|unsafe")
+_UNSAFE_ADVICE = re.compile(
+    "allow_pickle|weights_only|trust_remote_code|safe_mode|unsafe|set_int_max_str_digits"
+)
 
 
 class OneLineError(ValueError):
@@ -35,7 +37,7 @@ def truncate(text: object, max_length: int = 80) -> str:
 
 
 def error_reason(error: BaseException, max_length: int = 200) -> str:
-    """Return a library's error message on one line, without advice that would run code."""
+    """Return a library's message on one line, without advice to lift limits or run code."""
     sentences = re.split(r"(?<=[.!?;])\s+|\n", str(error)[: 10 * max_length])
-    safe = (" ".join(s.split()) for s in sentences if not _ADVICE_TO_RUN_CODE.search(s))
+    safe = (" ".join(s.split()) for s in sentences if not _UNSAFE_ADVICE.search(s))
     return truncate(" ".join(filter(None, safe)), max_length) or type(error).__name__

@@ -54,7 +54,10 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     for warning in config_warnings(config, intervals, run.batch_sizes, has_batch_norm):
         show = console.info if warning.startswith("note: ") else console.warn
         show(warning)
-    images, sessions = run.batch_sizes.batch_norm, run_files.read_sessions(run.workdir)
+    images, sessions = (
+        run.batch_sizes.batch_norm,
+        run_files.read_sessions(run.workdir, console.warn),
+    )
     before = (sessions[-1]["batch_norm_images"] or images) if sessions else images
     if has_batch_norm and state.step and before != images:
         console.warn(
