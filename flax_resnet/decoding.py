@@ -21,6 +21,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
+from flax_resnet.files import open_regular  # noqa: E402
 from flax_resnet.images import conversion, headers, jpeg2000, pnm, tiff  # noqa: E402
 from flax_resnet.images.conversion import Warn, reduce_depth, to_srgb  # noqa: E402
 from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
@@ -137,7 +138,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
         warn_once(kind, f"{one_line(os.fspath(path))}: {text}")
 
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return decode_rgb(file.read(), warn)
     except (OSError, ImageDecodeError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error

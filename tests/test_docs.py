@@ -339,7 +339,7 @@ def test_the_key_reference_is_complete():
 
 
 def test_the_changelog_lists_every_renamed_key():
-    from train.config.checks import OTHER_NAMES
+    from train.config.other_names import OTHER_NAMES
     from train.config.keys import KEYS
 
     text = whole_text("CHANGELOG.md")

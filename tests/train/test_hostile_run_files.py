@@ -253,6 +253,15 @@ def test_config_is_checked_like_a_command_line(run_copy, commands, change, messa
     assert done.stderr.count("\n") == 1
 
 
+def test_evaluation_of_a_run_uses_no_more_threads_than_the_machine_has(run_copy):
+    run = run_copy()
+    content = json.loads((run / "config.json").read_text())
+    content |= {"loader.threads": 10**6, "loader.cache_on_device": "never"}
+    (run / "config.json").write_text(json.dumps(content))
+    loader = evaluation.evaluate_run(str(run), "last").loader
+    assert loader._threads <= os.cpu_count() + 2
+
+
 def test_evaluation_is_limited_by_data_and_machine(evaluated):
     config = evaluated.config.copy_and_resolve_references()
     config.loader.threads, config.loader.workers = 10**9, 10**9

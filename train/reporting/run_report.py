@@ -5,6 +5,7 @@ is in ``report.json``: findings on the data, training images and the results of 
 """
 
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -59,7 +60,7 @@ class LiveReport(Plots):
 
     Args:
       workdir: the run.
-      warn: receives warnings.
+      warn: receives warnings, each once.
       findings: what to show about the data.
     """
 
@@ -67,7 +68,7 @@ class LiveReport(Plots):
     _MAX_SHARE = 0.02  # of the time of a run, which may have a million rows to read each time
 
     def __init__(self, workdir: str, warn: Callable[[str], None], findings: Sequence[Finding] = ()):
-        super().__init__(workdir, warn)
+        super().__init__(workdir, functools.cache(warn))
         self._workdir = workdir
         self._findings = tuple(dataclasses.asdict(finding) for finding in findings)
         self._last_update, self._pause = time.monotonic(), self.SECONDS_BETWEEN_UPDATES

@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from train.config import loading
-from train.config.checks import ANSWERS, OTHER_NAMES
 from train.config.loading import KEYS, default_config, load_config
 from train.runtime.errors import UsageError
 

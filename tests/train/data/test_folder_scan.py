@@ -266,7 +266,7 @@ def test_three_thousand_files_match_another_walk_in_little_time(tmp_path):
                 expected[kind[os.path.splitext(name)[1]]] += 1
     start = time.monotonic()
     findings = found(tmp_path)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20  # quadratic work would take minutes
     assert {kind: finding.count for kind, finding in findings.items()} == expected
     assert sum(len(open_folder(str(tmp_path), s, 0.5, 0)) for s in ("train", "val")) == images
 

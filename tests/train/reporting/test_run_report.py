@@ -228,6 +228,9 @@ def test_report_write_failure_is_a_warning(tmp_path):
     live = run_report.LiveReport(str(tmp_path), warned.append)
     live.draw_samples(lambda: (np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"]))
     assert len(warned) == 1 and "cannot draw report.html: RunError" in warned[0]
+    for _ in range(2):
+        live.update(force=True)
+    assert [warning.split(":")[0] for warning in warned[1:]] == ["cannot draw curves.svg"]
 
 
 def test_best_of_equal_steps_is_the_last_with_a_checkpoint(tmp_path):
