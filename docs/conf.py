@@ -57,8 +57,8 @@ def number(limit: float) -> str:
 
 def valid_values(key: Key) -> str:
     """Return the valid values of a key, such as ``0 … 1`` or ``≥ 1``, as Markdown."""
-    if key.choices:
-        return ", ".join(f"`{choice!r}`" for choice in key.choices)
+    if key.valid:
+        return ", ".join(f"`{choice!r}`" for choice in key.valid)
     if isinstance(key.default, bool):
         return "`True`, `False`"
     lower = "" if key.minimum is None else f"≥ {number(key.minimum)}"

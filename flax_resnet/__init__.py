@@ -19,6 +19,8 @@ _MODULES = {
     "load_pretrained": "weights",
     "load_run": "runs",
     "load_weights": "weights",
+    "register_block": "blocks",
+    "register_model": "variants",
     "save_weights": "weights",
     "summarize": "summary",
 }
@@ -28,6 +30,7 @@ __all__ = sorted(_MODULES)
 if TYPE_CHECKING:
     from flax_resnet.blocks import BottleneckBlock as BottleneckBlock
     from flax_resnet.blocks import ResidualBlock as ResidualBlock
+    from flax_resnet.blocks import register_block as register_block
     from flax_resnet.folding import fold_batch_norm as fold_batch_norm
     from flax_resnet.init import init_variables as init_variables
     from flax_resnet.resnet import FeatureInfo as FeatureInfo
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from flax_resnet.variants import create_model as create_model
     from flax_resnet.variants import feature_info as feature_info
     from flax_resnet.variants import list_models as list_models
+    from flax_resnet.variants import register_model as register_model
     from flax_resnet.weights import load_pretrained as load_pretrained
     from flax_resnet.weights import load_weights as load_weights
     from flax_resnet.weights import save_weights as save_weights

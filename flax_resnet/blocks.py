@@ -15,6 +15,9 @@ from flax import linen as nn
 
 from flax_resnet import ops
 from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv, he_normal
+from flax_resnet.registry import BLOCKS
+
+register_block = BLOCKS.register
 
 SHORTCUTS = (
     "projection",
@@ -215,6 +218,7 @@ class Block(nn.Module):
         return shortcut + per_example(y)
 
 
+@register_block("residual")
 class ResidualBlock(Block):
     """Two 3×3 convolutions (arXiv:1512.03385, figure 5 left), with the stride in the first.
 
@@ -233,6 +237,7 @@ class ResidualBlock(Block):
         ]
 
 
+@register_block("bottleneck")
 class BottleneckBlock(Block):
     """1×1, 3×3, 1×1 convolutions, the last four times wider (arXiv:1512.03385, figure 5 right).
 
@@ -254,6 +259,3 @@ class BottleneckBlock(Block):
             dict(features=inner, kernel=3, groups=self.groups, **middle),
             dict(features=self.width * self.expansion, kernel=1),
         ]
-
-
-BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock}

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flax_resnet import layers, ops
-from flax_resnet.blocks import BLOCKS, SHORTCUTS, STRIDE_CONVS
+from flax_resnet.blocks import SHORTCUTS, STRIDE_CONVS
+from flax_resnet.registry import BLOCKS
 
 
 class Stem(NamedTuple):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.preprocessing import Preprocessing
+from flax_resnet.recipe_store import RecipeError, UntrustedRecipeError, use_recipe
 from flax_resnet.resnet import ResNet
 from flax_resnet.run_reader import RequestError, RunLoadError, read_description, restore
 from flax_resnet.variants import create_model
@@ -175,6 +176,7 @@ def load_run(
     weights: str | None = None,
     *,
     batch_size: int = 32,
+    trust_recipe: bool = False,
 ) -> Run:
     """Load a run from its workdir.
 
@@ -186,6 +188,8 @@ def load_run(
         themselves; default: those that the run evaluated, which is the average if the run keeps
         one and ``eval.use_ema`` is not False.
       batch_size: number of images computed together in the run's methods.
+      trust_recipe: whether to run the copy of the recipe in the workdir if the run has own parts
+        and their recipe is not at its original place any more. It is a program: read it first.
 
     Raises:
       RunLoadError: a ValueError with a one-line message, if the run, step or average does not
@@ -202,6 +206,12 @@ def load_run(
         raise RequestError(f"batch_size must be a positive integer, not {batch_size!r}")
     config = read_description(path, "config.json", run_info.config)
     info = read_description(path, run_info.FILE, run_info.RUN_INFO)
+    try:
+        use_recipe(path, info.own_parts, info.recipe, trust_recipe)
+    except UntrustedRecipeError as error:
+        raise RequestError(str(error)) from error
+    except RecipeError as error:
+        raise RunLoadError(str(error)) from error
     names = info.class_names
     averages = bool(config.get("ema.decay"))
     if weights == "ema" and not averages:

@@ -1,9 +1,10 @@
 """Table of named networks: a variant is one line of fields of :class:`ResNet`."""
 
 import dataclasses
-import difflib
+from functools import partial
 from typing import Any
 
+from flax_resnet.registry import MODELS
 from flax_resnet.resnet import FeatureInfo, ResNet
 
 Fields = dict[str, Any]
@@ -101,13 +102,17 @@ VARIANTS: dict[str, Fields] = (
     | {f"plain{depth}": _cifar(depth) | dict(shortcut="none") for depth in (20, 32, 44, 56)}
 )
 
+register_model = MODELS.register
+for _name, _fields in VARIANTS.items():
+    register_model(_name, partial(ResNet, **_fields))
+
 # The letters of arXiv:1512.03385, section 3.3.
 _SHORTCUT_LETTERS = {"A": "zero_pad", "B": "projection", "C": "projection_all"}
 
 
 def list_models() -> list[str]:
     """Return the valid names of :func:`create_model`, in the order of the table."""
-    return list(VARIANTS)
+    return list(MODELS)
 
 
 def create_model(name: str, **fields: Any) -> ResNet:
@@ -123,18 +128,15 @@ def create_model(name: str, **fields: Any) -> ResNet:
     Raises:
       ValueError: for an unknown name, field or value; the message lists the valid ones.
     """
-    if name not in VARIANTS:
-        close = difflib.get_close_matches(str(name), VARIANTS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown model {name!r}{hint}; valid are {', '.join(VARIANTS)}")
+    if name not in MODELS:
+        raise ValueError(MODELS.unknown(name))
     valid = [f.name for f in dataclasses.fields(ResNet) if f.name not in ("parent", "name")]
     for field in fields:
         if field not in valid:
             raise ValueError(f"ResNet has no field {field!r}; valid are {', '.join(valid)}")
-    fields = VARIANTS[name] | fields
     if "shortcut" in fields:
         fields["shortcut"] = _SHORTCUT_LETTERS.get(fields["shortcut"], fields["shortcut"])
-    return ResNet(**fields)
+    return MODELS[name](**fields)
 
 
 def feature_info(name: str, **fields: Any) -> dict[str, FeatureInfo]:

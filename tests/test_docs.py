@@ -339,8 +339,8 @@ def test_the_key_reference_is_complete():
 
 
 def test_the_changelog_lists_every_renamed_key():
-    from train.config.other_names import OTHER_NAMES
     from train.config.keys import KEYS
+    from train.config.other_names import OTHER_NAMES
 
     text = whole_text("CHANGELOG.md")
     groups = {"data", *(key.split(".")[0] for key in KEYS if "." in key)}

@@ -45,6 +45,7 @@ def run(flags: argparse.Namespace) -> int:
     from train.engine import predictions
     from train.engine.evaluation import OtherData, evaluate_run
     from train.workdir.metrics_log import to_json
+    from train.workdir.trained_run import use_recipe
 
     if flags.predictions is not None:
         predictions.check_predictions_path(flags.predictions)
@@ -58,6 +59,8 @@ def run(flags: argparse.Namespace) -> int:
     data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
     other = OtherData(flags.split, flags.dataset, data_dir)
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
+    with distributed.raise_if_any_failed():
+        use_recipe(flags.workdir, flags.trust_recipe)
     evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep)
     if distributed.is_primary():
         report(flags, evaluated)

@@ -1,6 +1,7 @@
 """Train or resume: python -m train.main --config FILE [--workdir DIR] [--config.KEY=VALUE …]."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict, str
     parser = cli.Parser(
         "train.main",
         description="Train a model as configured. The same command resumes an interrupted run.",
-        epilog="configuration keys, their defaults and meanings:\n" + loading.describe(),
+        epilog="configuration keys, their defaults and meanings:\n" + keys_help(arguments),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     cli.add_config_flag(parser)
@@ -31,6 +32,19 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict, str
     if config.smoke and distributed.is_multiprocess(flags):
         raise UsageError("config.smoke=True runs in a single process only")
     return flags, config, workdir
+
+
+def keys_help(arguments: Sequence[str]) -> str:
+    """Return the list of keys for ``--help``, with those of the recipe in ``arguments``."""
+    if not {"-h", "--help"} & set(arguments):
+        return ""
+    finder = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    finder.add_argument("--config")
+    owner = None
+    with contextlib.suppress(UsageError, argparse.ArgumentError):
+        if recipe := finder.parse_known_args(arguments)[0].config:
+            owner = loading.owner_of(recipe)
+    return loading.describe(owner)
 
 
 def main() -> int:

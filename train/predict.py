@@ -74,7 +74,9 @@ def main() -> int:
     step = parse_step(flags.step)
     files = find_files(flags.images, flags.explain)
 
-    run = load_trained_run(flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)))
+    run = load_trained_run(
+        flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)), flags.trust_recipe
+    )
     run.batch_size = min(run.batch_size, max_images(run.preprocessing.image_size))
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
     failed = 0

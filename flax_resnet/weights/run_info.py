@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet.preprocessing import Preprocessing
+from flax_resnet.recipe_store import RECIPE_INFO, RecipeInfo
 from flax_resnet.schema import (
     SchemaError,
     boolean,
@@ -36,6 +37,8 @@ class RunInfo:
       preprocessing: of every image.
       images: number of images by split.
       versions: of the software that trained the run.
+      own_parts: parts that the project does not have, such as ``"block sk"``.
+      recipe: the recipe that registers them; None if a Python session did.
     """
 
     model: str
@@ -43,6 +46,8 @@ class RunInfo:
     preprocessing: Preprocessing
     images: dict[str, int]
     versions: dict[str, str]
+    own_parts: tuple[str, ...] = ()
+    recipe: RecipeInfo | None = None
 
 
 def _preprocessing(**fields: Any) -> Preprocessing:
@@ -54,7 +59,7 @@ def _preprocessing(**fields: Any) -> Preprocessing:
 # The limits are those of the configuration keys.
 _MAX_IMAGE_SIZE = 4096
 RUN_INFO = record(
-    RunInfo,
+    lambda own_parts, **fields: RunInfo(own_parts=own_parts or (), **fields),
     model=text(),
     class_names=sequence(text(10_000), 1, 1_000_000),
     preprocessing=record(
@@ -67,6 +72,8 @@ RUN_INFO = record(
     ),
     images=mapping(integer()),
     versions=mapping(text()),
+    own_parts=optional(sequence(text())),
+    recipe=optional(RECIPE_INFO),
 )
 _RATE = optional(number(0, 1))
 _KEYS = {
@@ -81,7 +88,7 @@ _KEYS = {
     **dict.fromkeys(("model.drop_path", "model.dropout", "model.block_dropout"), _RATE),
     "ema.decay": _RATE,
     "eval.use_ema": optional(boolean),
-    "loss": optional(text(choices=("cross_entropy", "binary_cross_entropy"))),
+    "loss": optional(text()),
 }
 
 

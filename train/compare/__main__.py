@@ -2,8 +2,9 @@
 
 import os
 
-from train.runtime.cli import Parser, run_command
+from train.runtime.cli import Parser, add_trust_flag, run_command
 from train.runtime.errors import RunError, UsageError, print_error, print_line, warn
+from train.workdir.trained_run import use_recipe
 
 
 def main() -> int:
@@ -18,13 +19,14 @@ def main() -> int:
     parser.add_argument(
         "--output", default="compare.html", metavar="FILE", help="page; default: compare.html"
     )
+    add_trust_flag(parser)
     flags = parser.parse_args()
     if not flags.output.endswith((".html", ".htm")):
         raise UsageError(f"--output must be an .html file, not {flags.output!r}")
-    return compare(flags.runs, flags.output)
+    return compare(flags.runs, flags.output, flags.trust_recipe)
 
 
-def compare(paths: list[str], output: str) -> int:
+def compare(paths: list[str], output: str, trust_recipe: bool) -> int:
     """Compare all readable runs; return 1 if another one was given."""
     from train.compare import comparison
 
@@ -32,6 +34,7 @@ def compare(paths: list[str], output: str) -> int:
     places = {os.path.realpath(path): os.path.normpath(path) for path in reversed(paths)}
     for path in reversed(places.values()):
         try:
+            use_recipe(path, trust_recipe)
             runs.append(comparison.read(path))
         except RunError as error:
             print_error(error)

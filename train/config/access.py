@@ -24,5 +24,7 @@ def set_key(config: ConfigDict, name: str, value: Any) -> None:
     """Set the key ``name``, such as ``"model.width"``, without validation."""
     *groups, leaf = name.split(".")
     for group in groups:
+        if group not in config:  # of an own key
+            config[group] = {}
         config = config[group]
     config[leaf] = value

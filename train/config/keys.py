@@ -1,7 +1,11 @@
 """Every configuration key: its default, its meaning and its valid values."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
+
+from flax_resnet.registry import Registry
+from train.config.registries import LOSSES, OPTIMIZERS, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -12,6 +16,7 @@ class Key:
       default: the value of a configuration that does not set the key.
       meaning: one or two sentences for `--help`, error messages and the reference.
       choices: the valid values; empty for no such limit.
+      registry: registry of the part that the value must name.
       minimum: smallest valid number, of every element of a tuple.
       maximum: largest valid number.
       below: exclusive upper limit.
@@ -21,11 +26,14 @@ class Key:
       automatic: whether -1 is also valid; values between -1 and 0 are not.
       neutral: whether the key does not affect what is learned, so that a run may be resumed with
         another value.
+      owner: who declared the key; None: the project. Only the project's must be in a
+        configuration.
     """
 
     default: Any
     meaning: str
     choices: tuple = ()
+    registry: Registry | None = None
     minimum: float | None = None
     maximum: float | None = None
     below: float | None = None
@@ -33,6 +41,12 @@ class Key:
     example: tuple = ()
     automatic: bool = False
     neutral: bool = False
+    owner: Hashable = None
+
+    @property
+    def valid(self) -> tuple:
+        """The values to choose from; empty for no such limit."""
+        return self.choices or tuple(self.registry or ())
 
 
 KEYS: dict[str, Key] = {
@@ -65,7 +79,7 @@ KEYS: dict[str, Key] = {
 
     # Loss ------------------------------------------------------------------------------------
     "loss": Key("cross_entropy", "Training loss; 'binary_cross_entropy' treats every class as a"
-        " binary problem.", choices=("cross_entropy", "binary_cross_entropy")),
+        " binary problem.", registry=LOSSES),
     "label_smoothing": Key(0.0, "Label smoothing: share of the target distributed uniformly over"
         " all classes.", minimum=0, below=1),
     "bce_target_threshold": Key(0.0, "With 'binary_cross_entropy': targets above this become 1, the"
@@ -181,7 +195,7 @@ KEYS: dict[str, Key] = {
 
     # Optimizer -------------------------------------------------------------------------------
     "optimizer.name": Key("sgd", "Weight decay is decoupled in 'adamw' and 'lamb', an L2 penalty in"
-        " the others.", choices=("sgd", "adam", "adamw", "lars", "lamb")),
+        " the others.", registry=OPTIMIZERS),
     "optimizer.momentum": Key(0.9, "Momentum of 'sgd' and 'lars'.", minimum=0, below=1),
     "optimizer.nesterov": Key(False, "Nesterov momentum; with 'adam' and its variants, NAdam."),
     "optimizer.b1": Key(0.9, "Decay of the first moment, of 'adam', 'adamw' and 'lamb'.", minimum=0,
@@ -202,7 +216,7 @@ KEYS: dict[str, Key] = {
 
     # Learning rate schedule ------------------------------------------------------------------
     "schedule.name": Key("cosine", "Shape of the schedule after the warm-up; 'one_cycle' includes"
-        " its own.", choices=("constant", "step", "cosine", "polynomial", "one_cycle")),
+        " its own.", registry=SCHEDULES),
     "schedule.learning_rate": Key(0.1, "Peak learning rate.", minimum=0),
     "schedule.base_batch_size": Key(0, "Linear scaling: learning_rate is multiplied by batch_size /"
         " base_batch_size; 0: no scaling.", minimum=0),

@@ -1,7 +1,8 @@
 """Configurations: defaults, recipes, overrides and JSON.
 
 A recipe is a Python file with a function ``get_config()`` that starts from
-:func:`default_config`, sets what differs and returns the result; see ``configs/``.
+:func:`default_config`, sets what differs and returns the result; see ``configs/``. It may register
+own parts and declare own keys; see docs/extend.md.
 """
 
 import ast
@@ -9,17 +10,19 @@ import difflib
 import json
 import os
 import re
-import runpy
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
-from flax_resnet import schema
+from flax_resnet import recipe_store, schema
+from flax_resnet.recipes import read_recipe, running
+from flax_resnet.registry import running_owner
 from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_value, is_a, unknown_key
 from train.config.keys import KEYS
+from train.config.own_parts import recipe_of, remember
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.files import ROOT
@@ -28,9 +31,14 @@ RECIPES = ROOT / "configs"  # installed beside the packages
 
 
 def default_config() -> ConfigDict:
-    """Return a new configuration with every key at its default."""
+    """Return a new configuration with every key at its default.
+
+    In a recipe it has the keys that the recipe has declared so far, too.
+    """
     nested: dict[str, Any] = {}
     for path, key in KEYS.items():
+        if key.owner not in (None, running_owner()):
+            continue
         group, _, leaf = path.rpartition(".")
         (nested.setdefault(group, {}) if group else nested)[leaf] = key.default
     # Recipes are validated as a whole by check_config, whose messages explain the key;
@@ -48,7 +56,7 @@ def load_config(recipe: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
     Raises:
       UsageError: the recipe, an override or the resulting configuration is invalid.
     """
-    config = _run_recipe(recipe)
+    config, _ = _run_recipe(recipe)
     given = {name for name, _ in overrides}
     for name, text in overrides:
         set_key(config, name, parse(name, text))
@@ -60,7 +68,14 @@ def load_config(recipe: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
 
         shrink(config, given)
         check_config(config)
+    if used := recipe_of(config):
+        recipe_store.trust(used)
     return config
+
+
+def owner_of(recipe: str) -> Hashable:
+    """Run a recipe and return the owner of its own keys, for :func:`describe`."""
+    return _run_recipe(recipe)[1]
 
 
 def check_config(config: ConfigDict) -> None:
@@ -73,8 +88,10 @@ def check_config(config: ConfigDict) -> None:
     for name in values:
         if name not in KEYS:
             raise UsageError(unknown_key(name))
-    for name in KEYS:
+    for name, key in KEYS.items():
         if name not in values:
+            if key.owner is not None:
+                continue
             raise UsageError(
                 f"config.{name} is missing; start from train.config.loading.default_config()"
             )
@@ -111,21 +128,27 @@ def read_json_file(path: str) -> ConfigDict:
 def differences(one: ConfigDict, other: ConfigDict) -> list[tuple[str, Any, Any]]:
     """Return ``(key, value, other value)`` of the keys that differ and affect what is learned."""
     first, second = flatten(one), flatten(other)
-    return [
-        (name, first[name], second[name])
+    pairs = {
+        name: (first.get(name, key.default), second.get(name, key.default))
         for name, key in KEYS.items()
-        if not key.neutral and first[name] != second[name]
-    ]
+        if not key.neutral
+    }
+    return [(name, old, new) for name, (old, new) in pairs.items() if old != new]
 
 
-def describe() -> str:
-    """Return all keys with their defaults and meanings, one per line, for ``--help``."""
-    defaults = {name: f"{name}={abbreviate(key.default)}" for name, key in KEYS.items()}
+def describe(owner: Hashable = None) -> str:
+    """Return all keys with their defaults and meanings, one per line, for ``--help``.
+
+    Args:
+      owner: the recipe whose own keys are listed, too.
+    """
+    keys = {name: key for name, key in KEYS.items() if key.owner in (None, owner)}
+    defaults = {name: f"{name}={abbreviate(key.default)}" for name, key in keys.items()}
     width = max(map(len, defaults.values()))
     return "\n".join(
         f"  --config.{defaults[name]:{width}}  {key.meaning}"
-        + (f" One of {', '.join(map(repr, key.choices))}." if key.choices else "")
-        for name, key in KEYS.items()
+        + (f" One of {', '.join(map(repr, key.valid))}." if key.valid else "")
+        for name, key in keys.items()
     )
 
 
@@ -195,31 +218,28 @@ def _similar_recipes(name: str) -> str:
     return f"; the recipes are {', '.join(names)}"
 
 
-def _run_recipe(name: str) -> ConfigDict:
+def _run_recipe(name: str) -> tuple[ConfigDict, Hashable]:
     path = find_recipe(name)
     # For `configs.bases`, from any folder and if another package has the same name.
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))
-    folder = os.path.dirname(os.path.abspath(path))
-    search_path = list(sys.path)
-    sys.path.append(folder)  # last: a module beside the recipe hides no installed one
     try:
-        recipe = runpy.run_path(path)
-        if "get_config" not in recipe:
-            raise UsageError(f"{path} has no function get_config()")
-        config = recipe["get_config"]()
+        recipe = read_recipe(path)
+        with running(recipe) as module:
+            if not hasattr(module, "get_config"):
+                raise UsageError(f"{path} has no function get_config()")
+            config = module.get_config()
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(_recipe_error(path, error)) from error
-    finally:
-        sys.path[:] = search_path
     if not isinstance(config, ConfigDict):
         raise UsageError(
             f"{path}: get_config() must return an ml_collections ConfigDict,"
             f" not {type(config).__name__}"
         )
-    return config
+    remember(recipe)
+    return config, recipe.digest
 
 
 def _similar_files(path: str) -> str:
@@ -233,7 +253,8 @@ def _similar_files(path: str) -> str:
 
 
 def _recipe_error(path: str, error: BaseException) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == os.path.abspath(path)]
     line = f", line {lines[-1]}" if lines else ""
     text = error_reason(error, 1000)
     name = re.match(r"\W*(\w+)\W", text)

@@ -40,7 +40,9 @@ def main() -> int:
     from train.export.exporting import check_output, export
 
     check_output(flags.format, flags.output)
-    run = load_trained_run(flags.workdir, step, flags.weights, batch_size=8)
+    run = load_trained_run(
+        flags.workdir, step, flags.weights, batch_size=8, trust_recipe=flags.trust_recipe
+    )
     for line in export(run, flags.format, flags.output):
         print_line(line)
     return 0

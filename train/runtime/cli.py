@@ -216,6 +216,17 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         choices=("ema", "raw"),
         help="moving average or raw weights; default: by eval.use_ema of the run",
     )
+    add_trust_flag(parser)
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust_recipe``, for runs with own parts."""
+    parser.add_argument(
+        "--trust_recipe",
+        action="store_true",
+        help="run the copy of the recipe in the workdir if the run has own parts and their recipe"
+        " is not at its original place; it is a program, so read it first",
+    )
 
 
 def parse_step(text: str) -> int | str:

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from flax_resnet import schema
+from flax_resnet import recipe_store, schema
 from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
 from flax_resnet.weights.run_info import RUN_INFO, RunInfo
 from train.config import loading
+from train.config.own_parts import own_parts, recipe_of
 from train.data.loader import DataLoader
 from train.data.source import DataSource
 from train.runtime import distributed
@@ -120,11 +121,18 @@ def exclusive_lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def create(path: str, config: ConfigDict) -> None:
-    """Create the folder and write ``config.json``; raise RunError if that fails."""
+    """Create the folder, and write ``config.json`` and the recipe of own parts.
+
+    Raises:
+      RunError: that fails.
+    """
     with writing(f"the workdir {path!r}"):
         os.makedirs(path, exist_ok=True)
     with writing(_config_file(path)):
         write_atomically(_config_file(path), loading.to_json(config))
+    if recipe := recipe_of(config):
+        with writing(os.path.join(path, recipe_store.FOLDER)):
+            recipe_store.store(path, recipe)
 
 
 def read_config(path: str) -> ConfigDict:
@@ -223,6 +231,10 @@ def describe(
         "images": {loader.source.split: len(loader) for loader in (train_loader, eval_loader)},
         "versions": environment.versions(),
     }
+    if parts := own_parts(config):
+        description["own_parts"] = sorted(parts)
+        recipe = recipe_of(config)
+        description["recipe"] = recipe and recipe_store.to_json(recipe)
     text = json.dumps(description, indent=2, ensure_ascii=False)
     with writing(_run_file(path)):
         write_atomically(_run_file(path), text + "\n")

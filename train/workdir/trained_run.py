@@ -1,17 +1,41 @@
-"""A trained run for the commands that use its network."""
+"""A trained run for the commands that use it."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from flax_resnet import recipe_store
+from flax_resnet.recipe_store import RecipeError, UntrustedRecipeError
 from train.runtime.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from flax_resnet.runs import Run  # imports JAX, which takes a second
 
 
-def load_trained_run(path: str, step: int | str, weights: str | None, batch_size: int) -> Run:
+def use_recipe(path: str, trust_copy: bool) -> None:
+    """Register the own parts of a run; see :func:`flax_resnet.recipe_store.use_recipe`.
+
+    Raises:
+      UsageError: the user must decide whether to run the copy of the recipe in the workdir.
+      RunError: the recipe cannot be used.
+    """
+    from train.workdir.run_files import find_description  # imports JAX
+
+    info = find_description(path)
+    if info is None:  # whatever reads it next reports the error
+        return
+    try:
+        recipe_store.use_recipe(path, info.own_parts, info.recipe, trust_copy)
+    except UntrustedRecipeError as error:
+        raise UsageError(str(error)) from error
+    except RecipeError as error:
+        raise RunError(str(error)) from error
+
+
+def load_trained_run(
+    path: str, step: int | str, weights: str | None, batch_size: int, trust_recipe: bool = False
+) -> Run:
     """Call :func:`flax_resnet.load_run` with the checks and errors of commands.
 
     Raises:
@@ -26,7 +50,7 @@ def load_trained_run(path: str, step: int | str, weights: str | None, batch_size
 
     config_file = os.path.join(os.path.expanduser(path), "config.json")
     try:
-        run = load_run(path, step, weights, batch_size=batch_size)
+        run = load_run(path, step, weights, batch_size=batch_size, trust_recipe=trust_recipe)
         read_json_file(config_file)  # load_run checks only the keys that it uses
     except RequestError as error:
         raise UsageError(str(error)) from error

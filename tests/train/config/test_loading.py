@@ -6,6 +6,7 @@ import pytest
 
 from train.config import loading
 from train.config.loading import KEYS, default_config, load_config
+from train.config.other_names import ANSWERS, OTHER_NAMES
 from train.runtime.errors import UsageError
 
 

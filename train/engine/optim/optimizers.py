@@ -1,61 +1,110 @@
-"""Optimizers, composed of Optax transformations."""
+"""Optimizers, composed of Optax transformations.
+
+An optimizer is a function ``(config.optimizer, schedule)`` that returns one Optax transformation,
+or several in order, with the weight decay and the learning rate.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from train.config.registries import OPTIMIZERS, register_optimizer
 from train.runtime.errors import UsageError
 
 if TYPE_CHECKING:  # the optimizers need no ml_collections
     from train.runtime.config_dict import ConfigDict
 
-DECOUPLED = ("adamw", "lamb")  # weight decay is not part of the gradient
+Transformations = Sequence[optax.GradientTransformation]
 
 
 def make_optimizer(optimizer: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Build the optimizer of ``config.optimizer``, for any part of a network's ``params``.
 
-    * ``sgd``: as in PyTorch; momentum without dampening.
-    * ``adam``: Kingma and Ba 2014, arXiv:1412.6980; with ``nesterov`` Dozat's NAdam.
-    * ``adamw``: Adam with decoupled weight decay, Loshchilov and Hutter 2017, arXiv:1711.05101.
-      As in PyTorch and Optax, the decay is multiplied by the learning rate.
-    * ``lars``: You et al. 2017, arXiv:1708.03888, algorithm 1: the learning rate is part of the
-      momentum. Optax's LARS divides by the norm of the sum of gradient and decay, while the paper
-      adds their norms; late in a run the two nearly cancel, and Optax's steps grow long.
-    * ``lamb``: You et al. 2019, arXiv:1904.00962.
-
-    LARS and LAMB adapt only the learning rate of kernels; norms and biases use the global one, as
-    in their authors' code.
+    Gradients are clipped before it, and updates of the backbone scaled after it.
 
     Raises:
       UsageError: keys exclude each other.
     """
-    if optimizer.name in ("sgd", "lars") and optimizer.nesterov and not optimizer.momentum:
+    none = optax.identity()
+    clip = optax.clip_by_global_norm(optimizer.grad_clip_norm) if optimizer.grad_clip_norm else none
+    parts = OPTIMIZERS[optimizer.name](optimizer, schedule)
+    if isinstance(parts, optax.GradientTransformation):
+        parts = [parts]
+    return optax.chain(clip, *parts, scale_backbone(optimizer.backbone_lr_scale))
+
+
+@register_optimizer("sgd")
+def sgd(optimizer: ConfigDict, schedule: optax.Schedule) -> Transformations:
+    """Return SGD as in PyTorch: momentum without dampening, weight decay in the gradient."""
+    check_nesterov(optimizer)
+    rate = optax.scale_by_learning_rate(schedule)
+    return [weight_decay(optimizer), momentum(optimizer), optax.identity(), rate]
+
+
+@register_optimizer("adam")
+def adam(optimizer: ConfigDict, schedule: optax.Schedule) -> Transformations:
+    """Return Adam (Kingma and Ba 2014, arXiv:1412.6980); with ``nesterov`` Dozat's NAdam."""
+    rate = optax.scale_by_learning_rate(schedule)
+    return [weight_decay(optimizer), scale_by_adam(optimizer), optax.identity(), rate]
+
+
+@register_optimizer("adamw")
+def adamw(optimizer: ConfigDict, schedule: optax.Schedule) -> Transformations:
+    """Return Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101).
+
+    As in PyTorch and Optax, the decay is multiplied by the learning rate.
+    """
+    rate = optax.scale_by_learning_rate(schedule)
+    return [optax.identity(), scale_by_adam(optimizer), weight_decay(optimizer), rate]
+
+
+@register_optimizer("lars")
+def lars(optimizer: ConfigDict, schedule: optax.Schedule) -> Transformations:
+    """Return LARS (You et al. 2017, arXiv:1708.03888, algorithm 1).
+
+    The learning rate is part of the momentum. Optax's LARS divides by the norm of the sum of
+    gradient and decay, while the paper adds their norms; late in a run the two nearly cancel, and
+    Optax's steps grow long. As in the authors' code, only the learning rate of kernels is adapted;
+    norms and biases use the global one.
+    """
+    check_nesterov(optimizer)
+    return [lars_decay(optimizer), optax.scale_by_learning_rate(schedule), momentum(optimizer)]
+
+
+@register_optimizer("lamb")
+def lamb(optimizer: ConfigDict, schedule: optax.Schedule) -> Transformations:
+    """Return LAMB (You et al. 2019, arXiv:1904.00962), which adapts kernels only, as LARS does."""
+    adapted = optax.masked(optax.scale_by_trust_ratio(), kernels)
+    rate = optax.scale_by_learning_rate(schedule)
+    decay = weight_decay(optimizer)
+    return [optax.identity(), scale_by_adam(optimizer), decay, adapted, rate]
+
+
+def scale_by_adam(optimizer: ConfigDict) -> optax.GradientTransformation:
+    """Scale gradients by their first two moments."""
+    return optax.scale_by_adam(
+        optimizer.b1, optimizer.b2, optimizer.eps, nesterov=optimizer.nesterov
+    )
+
+
+def momentum(optimizer: ConfigDict) -> optax.GradientTransformation:
+    """Accumulate updates with ``momentum``, which may be 0."""
+    if not optimizer.momentum:
+        return optax.identity()
+    return optax.trace(optimizer.momentum, optimizer.nesterov)
+
+
+def check_nesterov(optimizer: ConfigDict) -> None:
+    """Raise UsageError for Nesterov momentum without momentum."""
+    if optimizer.nesterov and not optimizer.momentum:
         raise UsageError(
             "config.optimizer.nesterov=True needs momentum, but config.optimizer.momentum is 0"
         )
-    decay = weight_decay(optimizer)
-    none = optax.identity()
-    coupled, decoupled = (none, decay) if optimizer.name in DECOUPLED else (decay, none)
-    rate = optax.scale_by_learning_rate(schedule)
-    adam = optax.scale_by_adam(
-        optimizer.b1, optimizer.b2, optimizer.eps, nesterov=optimizer.nesterov
-    )
-    adapted = optax.masked(optax.scale_by_trust_ratio(), kernels)
-    momentum = optax.trace(optimizer.momentum, optimizer.nesterov) if optimizer.momentum else none
-    chains = {
-        "sgd": [coupled, momentum, decoupled, rate],
-        "adam": [coupled, adam, decoupled, rate],
-        "adamw": [coupled, adam, decoupled, rate],
-        "lars": [lars_decay(optimizer), rate, momentum],
-        "lamb": [coupled, adam, decoupled, adapted, rate],
-    }
-    clip = optax.clip_by_global_norm(optimizer.grad_clip_norm) if optimizer.grad_clip_norm else none
-    return optax.chain(clip, *chains[optimizer.name], scale_backbone(optimizer.backbone_lr_scale))
 
 
 def weight_decay(optimizer: ConfigDict) -> optax.GradientTransformation:

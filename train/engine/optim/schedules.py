@@ -1,12 +1,17 @@
-"""Learning-rate schedules from Optax, with their description and warnings."""
+"""Learning-rate schedules from Optax, with their description and warnings.
+
+A schedule is a function ``(config.schedule, span)`` that returns an Optax schedule.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import optax
 
+from train.config.registries import SCHEDULES, register_schedule
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_percent, pluralize
 
@@ -18,39 +23,85 @@ CYCLE_START = 1 / 25
 CYCLE_END = CYCLE_START / 1e4
 
 
+@dataclass(frozen=True)
+class Span:
+    """The steps that a schedule covers.
+
+    Attributes:
+      peak: peak learning rate.
+      num_steps: length of the run.
+      warmup: length of the warm-up in steps.
+      steps_per_epoch: length of an epoch.
+    """
+
+    peak: float
+    num_steps: int
+    warmup: int
+    steps_per_epoch: int
+
+    @property
+    def left(self) -> int:
+        """Number of steps after the warm-up, at least 1."""
+        return max(1, self.num_steps - self.warmup)
+
+    def after_warmup(self, schedule: optax.Schedule) -> optax.Schedule:
+        """Return a linear warm-up followed by ``schedule``, which begins at its step 0."""
+        if not self.warmup:
+            return schedule
+        # Step 0 already has a learning rate above zero, and step warmup − 1 the peak.
+        rise = optax.linear_schedule(self.peak / self.warmup, self.peak, max(1, self.warmup - 1))
+        return optax.join_schedules([rise, schedule], [self.warmup])
+
+
 def make_schedule(
     schedule: ConfigDict, steps_per_epoch: int, num_steps: int, batch_size: int
 ) -> optax.Schedule:
     """Build the learning rate as a function of the step, from ``config.schedule``.
 
-    A linear warm-up is followed by the schedule ``schedule.name``. Steps and epochs are counted
-    from the start of the run, including the warm-up.
+    Steps and epochs are counted from the start of the run, including the warm-up.
 
     Raises:
       UsageError: keys exclude each other.
     """
-    peak = peak_rate(schedule, batch_size)
+    step_boundaries(schedule, steps_per_epoch, num_steps)  # checks the keys of any schedule
     warmup = warmup_steps(schedule, steps_per_epoch, num_steps)
-    boundaries = step_boundaries(schedule, steps_per_epoch, num_steps)
-    left = max(1, num_steps - warmup)
-    if schedule.name == "one_cycle":
-        return one_cycle(peak, num_steps, schedule.pct_start)
-    if schedule.name == "cosine":  # Loshchilov and Hutter 2016, arXiv:1608.03983
-        after = optax.cosine_decay_schedule(peak, left, schedule.end_lr_fraction)
-    elif schedule.name == "polynomial":
-        after = optax.polynomial_schedule(
-            peak, peak * schedule.end_lr_fraction, schedule.power, left
-        )
-    else:
-        after = optax.constant_schedule(peak)
-    if warmup:
-        # Step 0 already has a learning rate above zero, and step warmup − 1 the peak.
-        rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
-        after = optax.join_schedules([rise, after], [warmup])
-    if schedule.name == "step":  # milestones within the warm-up count as well
-        decay = step_decay(boundaries, schedule.gamma)
-        return lambda step: after(step) * decay(step)
-    return after
+    span = Span(peak_rate(schedule, batch_size), num_steps, warmup, steps_per_epoch)
+    return SCHEDULES[schedule.name](schedule, span)
+
+
+@register_schedule("constant")
+def constant(schedule: ConfigDict, span: Span) -> optax.Schedule:
+    """Return the peak after the warm-up."""
+    return span.after_warmup(optax.constant_schedule(span.peak))
+
+
+@register_schedule("step")
+def step(schedule: ConfigDict, span: Span) -> optax.Schedule:
+    """Return the peak, multiplied by ``gamma`` at each milestone, also within the warm-up."""
+    flat = constant(schedule, span)
+    boundaries = step_boundaries(schedule, span.steps_per_epoch, span.num_steps)
+    decay = step_decay(boundaries, schedule.gamma)
+    return lambda step: flat(step) * decay(step)
+
+
+@register_schedule("cosine")
+def cosine(schedule: ConfigDict, span: Span) -> optax.Schedule:
+    """Return half a cosine (Loshchilov and Hutter 2016, arXiv:1608.03983)."""
+    fall = optax.cosine_decay_schedule(span.peak, span.left, schedule.end_lr_fraction)
+    return span.after_warmup(fall)
+
+
+@register_schedule("polynomial")
+def polynomial(schedule: ConfigDict, span: Span) -> optax.Schedule:
+    """Return a fall by a power of the remaining steps."""
+    end = span.peak * schedule.end_lr_fraction
+    return span.after_warmup(optax.polynomial_schedule(span.peak, end, schedule.power, span.left))
+
+
+@register_schedule("one_cycle")
+def one_cycle(schedule: ConfigDict, span: Span) -> optax.Schedule:
+    """Return Smith and Topin's one cycle, which has a warm-up of its own."""
+    return cycle(span.peak, span.num_steps, schedule.pct_start)
 
 
 def step_decay(boundaries: Sequence[int], gamma: float) -> optax.Schedule:
@@ -61,7 +112,7 @@ def step_decay(boundaries: Sequence[int], gamma: float) -> optax.Schedule:
     return optax.piecewise_constant_schedule(1.0, factors)
 
 
-def one_cycle(peak: float, num_steps: int, pct_start: float) -> optax.Schedule:
+def cycle(peak: float, num_steps: int, pct_start: float) -> optax.Schedule:
     """Return Smith and Topin's one cycle (arXiv:1708.07120) in the form of PyTorch's OneCycleLR.
 
     A half cosine rises over the fraction ``pct_start`` of the run, and another one falls to
