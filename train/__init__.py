@@ -15,11 +15,11 @@ _MODULES = {
     "declare_key": "config.own_parts",
     "default_config": "config.loading",
     "load_config": "config.loading",
-    "register_augmentation": "config.registries",
+    "register_augmentation": "data.registries",
     "register_loss": "config.registries",
     "register_optimizer": "config.registries",
     "register_schedule": "config.registries",
-    "register_source": "config.registries",
+    "register_source": "data.registries",
 }
 
 __all__ = sorted(_MODULES)

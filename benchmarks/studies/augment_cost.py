@@ -29,8 +29,8 @@ from train.tasks.classification import make_loss
 PARTS = {
     "flip, pad-and-crop": dict(hflip=True, pad_crop=4),
     "vertical flip": dict(vflip=True),
-    "TrivialAugment": dict(policy=trivial_augment()),
-    "RandAugment, 2 operations": dict(policy=rand_augment(2, 9)),
+    "TrivialAugment": dict(policies=(trivial_augment(),)),
+    "RandAugment, 2 operations": dict(policies=(rand_augment(2, 9),)),
     "color jitter": dict(color_jitter=(0.4, 0.4, 0.4, 0.1)),
     "cutout": dict(cutout=16),
     "random erasing": dict(random_erasing=0.25),
@@ -46,7 +46,7 @@ def settings():
     """Return the fields of Augment by name: none, each, those of a modern recipe, all."""
     usual = {field: value for name in USUAL for field, value in PARTS[name].items()}
     everything = {field: value for part in PARTS.values() for field, value in part.items()}
-    everything["policy"] = PARTS["TrivialAugment"]["policy"]
+    everything["policies"] = PARTS["TrivialAugment"]["policies"]
     # The plain step twice: the deviation of the second ratio from 1 is the noise.
     together = {" + ".join(USUAL): usual, "all": everything, EVERYTHING: usual}
     return {"plain": {}, "plain again": {}} | PARTS | together

@@ -38,7 +38,8 @@ def check_value(name: str, value: Any) -> None:
     if isinstance(value, str) and not _is_argument(value):
         raise error("text that a command line can hold")
 
-    if key.valid and value not in key.valid:
+    names = value.split(key.separator) if key.separator else [value]
+    if key.valid and not set(names) <= set(key.valid):
         raise error(" or ".join(repr(choice) for choice in key.valid))
     if key.automatic and -1 < value < 0:
         raise error("-1, 0 or more")

@@ -6,6 +6,7 @@ from typing import Any
 
 from flax_resnet.registry import Registry
 from train.config.registries import LOSSES, OPTIMIZERS, SCHEDULES
+from train.data.registries import AUGMENTATIONS
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Key:
       default: the value of a configuration that does not set the key.
       meaning: one or two sentences for `--help`, error messages and the reference.
       choices: the valid values; empty for no such limit.
-      registry: registry of the part that the value must name.
+      registry: registry of the part that the value must name; the default is valid, too.
+      separator: separates the names of several parts.
       minimum: smallest valid number, of every element of a tuple.
       maximum: largest valid number.
       below: exclusive upper limit.
@@ -34,6 +36,7 @@ class Key:
     meaning: str
     choices: tuple = ()
     registry: Registry | None = None
+    separator: str = ""
     minimum: float | None = None
     maximum: float | None = None
     below: float | None = None
@@ -46,7 +49,9 @@ class Key:
     @property
     def valid(self) -> tuple:
         """The values to choose from; empty for no such limit."""
-        return self.choices or tuple(self.registry or ())
+        if self.registry is None:
+            return self.choices
+        return tuple(dict.fromkeys((self.default, *self.registry)))
 
 
 KEYS: dict[str, Key] = {
@@ -167,7 +172,8 @@ KEYS: dict[str, Key] = {
     "augment.pad_crop": Key(0, "Random crop after padding by this many pixels.", minimum=0,
         maximum=4096),
     "augment.policy": Key("", "'trivial': TrivialAugment (wide), one random operation per image;"
-        " 'rand': RandAugment, rand_num_ops of them.", choices=("", "trivial", "rand")),
+        " 'rand': RandAugment, rand_num_ops of them; several, and own ones, in order:"
+        " 'rand+blur'. '': none.", registry=AUGMENTATIONS, separator="+"),
     "augment.rand_num_ops": Key(2, "RandAugment: number of operations.", minimum=1, maximum=10),
     "augment.rand_magnitude": Key(9, "RandAugment: magnitude, 0 to 30.", minimum=0, maximum=30),
     "augment.rand_prob": Key(1.0, "RandAugment: probability of each operation (timm uses 0.5).",

@@ -4,18 +4,15 @@ The modules of the project's own parts fill them by the same decorators as recip
 """
 
 from flax_resnet.registry import BLOCKS, MODELS, Registry
+from train.data.registries import AUGMENTATIONS, SOURCES
 
 OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
 SCHEDULES = Registry("schedule", ("constant", "step", "cosine", "polynomial", "one_cycle"))
 LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy"))
-AUGMENTATIONS = Registry("augmentation", ("trivial", "rand"))
-SOURCES = Registry("data source", ("digits", "folder", "tfds"))
 
 register_optimizer = OPTIMIZERS.register
 register_schedule = SCHEDULES.register
 register_loss = LOSSES.register
-register_augmentation = AUGMENTATIONS.register
-register_source = SOURCES.register
 
 # The registry of the parts that a key names, and what separates several of them, or a name from
 # its argument.

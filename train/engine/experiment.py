@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from flax_resnet import ResNet
 from flax_resnet.runs import model_from_config
+from flax_resnet.text import error_reason
 from train.config.access import flatten
-from train.data.augment.auto_augment import rand_augment, trivial_augment
+from train.data.augment.auto_augment import check_operation, make_policies
 from train.data.augment.mixup import Mixup, check_even
 from train.data.augment.pipeline import Augment
 from train.data.class_names import check_classes
@@ -279,16 +280,20 @@ def make_augment(config: ConfigDict) -> Augment:
             raise UsageError(
                 f"config.augment.{name}={pixels} leaves nothing of images of {size} pixels"
             )
-    policies = {
-        "": None,
-        "trivial": trivial_augment(),
-        "rand": rand_augment(keys.rand_num_ops, keys.rand_magnitude, keys.rand_prob),
-    }
+    policies = make_policies(keys)
+    image = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
+    for policy in policies:
+        try:
+            check_operation(policy, image)
+        except Exception as error:
+            raise UsageError(
+                f"config.augment.policy={keys.policy!r} cannot be used: {error_reason(error)}"
+            ) from error
     return Augment(
         pad_crop=keys.pad_crop,
         hflip=keys.hflip,
         vflip=keys.vflip,
-        policy=policies[keys.policy],
+        policies=policies,
         color_jitter=tuple(keys.color_jitter),
         cutout=keys.cutout,
         random_erasing=keys.random_erasing,

@@ -97,7 +97,7 @@ def test_gradients_statistics_and_metrics_are_averaged_over_devices(batch):
     """With synchronized batch norm, four devices learn the same as one."""
     model = MODEL.clone(axis_name=AXIS)
     mix = Mixup(mixup=0.5, cutmix=1.0)
-    augment = Augment(hflip=True, pad_crop=2, policy=trivial_augment(), mix=mix)
+    augment = Augment(hflip=True, pad_crop=2, policies=(trivial_augment(),), mix=mix)
     step_config = make_step_config(model=model, augment=augment)
     _, one, metrics_one = run_step(step_config, batch, devices=1, count=3)
     _, four, metrics_four = run_step(step_config, batch, devices=4, count=3)

@@ -7,12 +7,22 @@ pointwise operations, and a blend for the others. That costs little compared wit
 step, and vectorized branches would all run anyway.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from train.data.augment import image_ops
+from train.data.registries import AUGMENTATIONS, register_augmentation
+
+if TYPE_CHECKING:  # the augmentations need no ml_collections
+    from train.runtime.config_dict import ConfigDict
+
+Operation = Callable[[jax.Array, jax.Array], jax.Array]
 
 GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 TABLES = ("identity", "brightness", "contrast", "posterize", "solarize", "autocontrast", "equalize")
@@ -78,6 +88,37 @@ class Policy:
             magnitude = self.magnitude
         sign = jnp.where(sign < 0.5, -1.0, 1.0)
         return apply_operation(self.space, image, operation, magnitude / (MAGNITUDES - 1), sign)
+
+
+def make_policies(augment: ConfigDict) -> tuple[Policy | Operation, ...]:
+    """Build the augmentations that ``config.augment.policy`` names, in order."""
+    names = augment.policy.split("+") if augment.policy else []
+    return tuple(AUGMENTATIONS[name](augment) for name in names)
+
+
+def check_operation(operation: Policy | Operation, image: jax.ShapeDtypeStruct) -> None:
+    """Raise ValueError unless an own augmentation keeps the shape and type of an image."""
+    if isinstance(operation, Policy):
+        return
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    result = jax.eval_shape(operation, image, key)
+    if (getattr(result, "shape", None), getattr(result, "dtype", None)) != (
+        image.shape,
+        image.dtype,
+    ):
+        raise ValueError(f"it returns {result}, and must return an image as {image}")
+
+
+@register_augmentation("trivial")
+def make_trivial(augment: ConfigDict) -> Policy:
+    """Return TrivialAugment."""
+    return trivial_augment()
+
+
+@register_augmentation("rand")
+def make_rand(augment: ConfigDict) -> Policy:
+    """Return RandAugment."""
+    return rand_augment(augment.rand_num_ops, augment.rand_magnitude, augment.rand_prob)
 
 
 def trivial_augment() -> Policy:

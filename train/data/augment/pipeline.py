@@ -13,7 +13,7 @@ import numpy as np
 
 from train.data.augment import image_ops
 from train.data.augment.auto_augment import DRAWS as POLICY_DRAWS
-from train.data.augment.auto_augment import Policy
+from train.data.augment.auto_augment import Operation, Policy
 from train.data.augment.mixup import Mixup, Targets
 
 # Number of random numbers of each augmentation. All have a fixed position in one vector, so that
@@ -28,6 +28,7 @@ _DRAWS = {
     "erasing": 5,
     "mix": Mixup.DRAWS,
 }
+_OWN = 1  # own augmentations get keys, of these numbers and more
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Augment:
         (He et al. 2015, arXiv:1512.03385, section 4.2); 0: off.
       hflip: whether to flip horizontally with probability 0.5.
       vflip: whether to flip vertically with probability 0.5.
-      policy: TrivialAugment or RandAugment; None: off.
+      policies: in order, TrivialAugment, RandAugment, and own augmentations
+        ``(image uint8 (H, W, C), key) -> image`` of the same shape and type.
       color_jitter: maximum change of the factors of brightness, contrast and saturation from 1,
         and of the hue from 0; see :func:`color_jitter`.
       cutout: side in pixels of a filled square (DeVries and Taylor 2017, arXiv:1708.04552);
@@ -54,7 +56,7 @@ class Augment:
     pad_crop: int = 0
     hflip: bool = False
     vflip: bool = False
-    policy: Policy | None = None
+    policies: tuple[Policy | Operation, ...] = ()
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     cutout: int = 0
     random_erasing: float = 0.0
@@ -84,11 +86,7 @@ class Augment:
             return images, Targets(labels)
         draws = self._sample(keys)
         images = jax.vmap(self._shift_and_flip)(images, draws)
-        if self.policy:
-            for i in range(self.policy.num_ops):
-                images = image_ops.compute_once(
-                    jax.vmap(self.policy), images, draws["policy"][:, i]
-                )
+        images = self._apply_policies(images, keys, draws["policy"])
         if any(self.color_jitter):
             jitter = jax.vmap(lambda image, draws: color_jitter(image, self.color_jitter, draws))
             images = image_ops.compute_once(jitter, images, draws["jitter"])
@@ -100,14 +98,18 @@ class Augment:
     def _changes_images(self) -> bool:
         geometry = self.pad_crop or self.hflip or self.vflip
         return bool(
-            geometry or self.policy or any(self.color_jitter) or self.cutout or self.random_erasing
+            geometry
+            or self.policies
+            or any(self.color_jitter)
+            or self.cutout
+            or self.random_erasing
         )
 
     def _sample(self, keys: jax.Array) -> dict[str, jax.Array]:
         """Return uniform random numbers ``(N, n)`` by name, ``(N, num_ops, 4)`` for ``policy``."""
         # One call per image: on CPUs, each call of threefry takes most of a second to compile.
         counts = list(_DRAWS.values())
-        num_ops = self.policy.num_ops if self.policy else 0
+        num_ops = sum(p.num_ops for p in self.policies if isinstance(p, Policy))
         total = sum(counts) + num_ops * POLICY_DRAWS
         draws = jax.vmap(lambda key: jax.random.uniform(key, (total,)))(keys)
         *parts, rest = jnp.split(draws, np.cumsum(counts), axis=1)
@@ -122,6 +124,18 @@ class Augment:
         if self.vflip:
             image = jnp.where(draws["vertical"] < 0.5, image[::-1], image)
         return image
+
+    def _apply_policies(self, images: jax.Array, keys: jax.Array, draws: jax.Array) -> jax.Array:
+        used = 0
+        for number, policy in enumerate(self.policies):
+            if isinstance(policy, Policy):
+                for _ in range(policy.num_ops):
+                    images = image_ops.compute_once(jax.vmap(policy), images, draws[:, used])
+                    used += 1
+            else:
+                own_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _OWN + number)
+                images = jax.vmap(policy)(images, own_keys)
+        return images
 
     def _fill_boxes(self, image: jax.Array, draws: dict[str, jax.Array]) -> jax.Array:
         fill = jnp.array(self.fill, jnp.uint8)

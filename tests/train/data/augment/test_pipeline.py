@@ -20,7 +20,7 @@ EVERYTHING = Augment(
     pad_crop=2,
     hflip=True,
     vflip=True,
-    policy=trivial_augment(),
+    policies=(trivial_augment(),),
     color_jitter=(0.4, 0.4, 0.4, 0.1),
     cutout=3,
     random_erasing=0.5,
@@ -244,11 +244,11 @@ def test_all_fields_are_configurable():
     config.dataset.mean = (0.0, 0.5, 1.0)
     check_config(config)
     expected = Augment(
-        **given, policy=rand_augment(3, 7), mix=Mixup(0.2, 1.0, 0.7, 0.3), fill=(0, 128, 255)
+        **given, policies=(rand_augment(3, 7),), mix=Mixup(0.2, 1.0, 0.7, 0.3), fill=(0, 128, 255)
     )
     assert make_augment(config) == expected
     config.augment.policy = "trivial"
-    assert make_augment(config).policy == trivial_augment()
+    assert make_augment(config).policies == (trivial_augment(),)
 
 
 @pytest.mark.parametrize(

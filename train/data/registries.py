@@ -1,0 +1,9 @@
+"""Registries of data sources and augmentations; ``train/config/registries.py`` has the others."""
+
+from flax_resnet.registry import Registry
+
+SOURCES = Registry("data source", ("digits", "folder", "tfds"))
+AUGMENTATIONS = Registry("augmentation", ("trivial", "rand"))
+
+register_source = SOURCES.register
+register_augmentation = AUGMENTATIONS.register
