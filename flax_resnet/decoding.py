@@ -145,6 +145,26 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
         raise ImageDecodeError(f"{os.fspath(path)}: {reason}") from error
 
 
+def array_to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels as uint8 RGB ``(H, W, 3)``; gray ones get three equal channels.
+
+    Args:
+      pixels: uint8 ``(H, W, 3)``, or gray ``(H, W)`` or ``(H, W, 1)``.
+
+    Raises:
+      ImageDecodeError: they have another type or shape.
+    """
+    gray = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
+    if pixels.dtype != np.uint8 or not (gray or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ImageDecodeError(
+            f"an array of {pixels.dtype} {pixels.shape} is not an image: it must be uint8 (H, W, 3)"
+            " or (H, W)"
+        )
+    if not pixels.size:
+        raise ImageDecodeError(f"an array of shape {pixels.shape} has no pixels")
+    return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2) if gray else pixels
+
+
 def pillow_to_rgb(image: Image.Image) -> np.ndarray:
     """Convert a Pillow image to RGB as :func:`decode_rgb` does.
 

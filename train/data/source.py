@@ -6,20 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from flax_resnet.decoding import ImageDecodeError, decode_rgb, warn_once
+from flax_resnet.decoding import ImageDecodeError, array_to_rgb, decode_rgb, warn_once
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """One split: ``len(source)`` records; ``source[i]`` is ``(encoded image, label)``.
+    """One split: ``len(source)`` records; ``source[i]`` is ``(image, label)``.
 
-    Safe to read from several threads, and picklable for worker processes.
+    An image is encoded, as the bytes of a file, or an array as for ``array_to_rgb``. Safe to
+    read from several threads, and picklable for worker processes.
 
     Attributes:
       name: the data set, as in ``config.dataset.name``.
       split: the split, as in ``config.dataset.train_split``.
       class_names: names of the classes; a label is an index into these.
-      records: random access to ``{image_key: bytes, label_key: int}``.
+      records: random access to ``{image_key: image, label_key: int}``.
       image_key: key of the image in a record.
       label_key: key of the label in a record.
       names: the records' names, such as file names, if they have any.
@@ -40,9 +41,10 @@ class DataSource:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int]:
         record = self.records[index]
-        return record[self.image_key], int(record[self.label_key])
+        image, label = record[self.image_key], int(record[self.label_key])
+        return np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image, label
 
     def decode(
         self, index: int, warn: Callable[[str, str], None] = warn_once
@@ -57,10 +59,12 @@ class DataSource:
           ImageDecodeError: the record cannot be read or decoded.
         """
         try:
-            encoded, label = self[index]
+            image, label = self[index]
         except OSError as error:
             raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
-        return decode_rgb(encoded, warn), label
+        if isinstance(image, np.ndarray):
+            return array_to_rgb(image), label
+        return decode_rgb(image, warn), label
 
     def record_name(self, index: int) -> str:
         """Return the name of a record: its file, or ``"record 7"``."""
