@@ -196,9 +196,11 @@ def test_devices_drop_different_features(batch):
 def test_micro_batches_have_their_own_images_statistics_and_keys(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     images, labels = jnp.arange(12.0).reshape(12, 1), jnp.arange(12)
+    traced = []
 
     def compute(records, images, targets, key):
         """Record the calls in place of batch statistics."""
+        traced.append(key)
         row = jnp.stack([images[0, 0], targets.label[-1], jax.random.uniform(key)])
         return records.at[(records[:, 0] >= 0).sum()].set(row), {"mean": images.mean()}
 
@@ -209,6 +211,8 @@ def test_micro_batches_have_their_own_images_statistics_and_keys(backend, monkey
     assert records[:, 1].tolist() == [2, 5, 8, 11]
     assert len(np.unique(records[:, 2])) == 4
     assert result == {"mean": 5.5}
+    # The shapes take one call; a scan compiles one micro-batch instead of all four.
+    assert (len(traced) - 1 == 4) == (backend == "cpu")
 
 
 @pytest.mark.parametrize("skip", [False, True])
