@@ -14,7 +14,7 @@ from flax_resnet import ResNet, create_model
 from train.data.augment.pipeline import Augment
 from train.engine import step
 from train.engine.devices import Devices, Pmap
-from train.tasks.classification import make_loss
+from train.tasks.classification import mixed_cross_entropy
 
 SCHEDULE = optax.constant_schedule(0.01)
 
@@ -32,8 +32,8 @@ def make_step_config(model: ResNet, **fields) -> step.StepConfig:
         optimizer=optax.sgd(SCHEDULE, 0.9),
         schedule=SCHEDULE,
         augment=Augment(),
-        loss=make_loss("cross_entropy"),
-        eval_loss=make_loss("cross_entropy"),
+        loss=mixed_cross_entropy,
+        eval_loss=mixed_cross_entropy,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         seed=0,

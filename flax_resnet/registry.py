@@ -57,11 +57,12 @@ class Registry(Mapping):
     Args:
       kind: what a part is, for messages, such as ``"optimizer"``.
       reserved: names of the project's parts, which are known before their modules are imported.
+      forbidden: other names that no part may have.
     """
 
-    def __init__(self, kind: str, reserved: Sequence[str] = ()):
+    def __init__(self, kind: str, reserved: Sequence[str] = (), forbidden: Sequence[str] = ()):
         self.kind = kind
-        self.reserved = tuple(reserved)
+        self.reserved, self.forbidden = tuple(reserved), tuple(forbidden)
         self._entries: dict[str, _Entry] = {}
         _registries[kind] = self
 
@@ -86,8 +87,9 @@ class Registry(Mapping):
                 f" beginning with a letter, not {name!r}"
             )
         existing = self._entries.get(name)
-        if owner is not None and (name in self.reserved or (existing and existing.owner is None)):
-            raise ValueError(f"{self.kind} {name!r} is one of the project; choose another name")
+        taken = name in (*self.reserved, *self.forbidden) or (existing and existing.owner is None)
+        if owner is not None and taken:
+            raise ValueError(f"{self.kind} {name!r} is a name of the project; choose another")
         if existing and existing.owner == owner and _label(part) != _label(existing.part):
             raise ValueError(
                 f"{self.kind} {name!r} is registered twice, as {_label(existing.part)} and as"

@@ -25,6 +25,7 @@ from flax_resnet.weights import run_info
 
 WEIGHTS = ("ema", "raw")
 MAX_BLOCKS = 1000  # ResNet-1202 has 600
+_ACTIVATIONS = {"binary_cross_entropy": "sigmoid"}  # of runs that do not say it
 
 
 @dataclass(eq=False)
@@ -50,6 +51,7 @@ class Run:
       preprocessing: of every image.
       config: the run's configuration as ``{"group.key": value}``.
       batch_size: number of images computed together.
+      activation: what makes probabilities of logits: ``"softmax"`` or ``"sigmoid"``.
     """
 
     path: str
@@ -61,6 +63,7 @@ class Run:
     preprocessing: Preprocessing
     config: dict[str, Any]
     batch_size: int = 32
+    activation: str = "softmax"
     _compiled: dict[str, Callable] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
@@ -121,7 +124,7 @@ class Run:
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
         """Return probabilities ``(N, classes)`` of logits; see :func:`class_probabilities`."""
-        return class_probabilities(logits, self.config.get("loss", ""))
+        return class_probabilities(logits, self.activation)
 
     def class_name(self, index: int) -> str:
         """Return the name of an output: its class name, or its number if it has none."""
@@ -239,6 +242,7 @@ def load_run(
         info.preprocessing,
         config,
         batch_size=batch_size,
+        activation=info.probabilities or _ACTIVATIONS.get(config.get("loss"), "softmax"),
     )
 
 
@@ -263,13 +267,14 @@ def model_from_config(
     return create_model(name, num_classes=num_classes, axis_name=axis_name, **fields)
 
 
-def class_probabilities(logits: jax.Array, loss: str) -> jax.Array:
-    """Return probabilities ``(N, classes)`` of logits, according to the training loss.
+def class_probabilities(logits: jax.Array, kind: str) -> jax.Array:
+    """Return probabilities ``(N, classes)`` of logits.
 
-    These are the softmax; for ``"binary_cross_entropy"`` the sigmoid of each class, which need
-    not add up to 1.
+    Args:
+      logits: ``(N, classes)``.
+      kind: ``"softmax"``, or ``"sigmoid"`` of each class, which need not add up to 1.
     """
-    if loss == "binary_cross_entropy":
+    if kind == "sigmoid":
         return jax.nn.sigmoid(logits)
     return jax.nn.softmax(logits)
 

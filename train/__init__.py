@@ -17,9 +17,11 @@ _MODULES = {
     "load_config": "config.loading",
     "register_augmentation": "data.registries",
     "register_loss": "config.registries",
+    "register_metric": "config.registries",
     "register_optimizer": "config.registries",
     "register_schedule": "config.registries",
     "register_source": "data.registries",
+    "register_task": "config.registries",
 }
 
 __all__ = sorted(_MODULES)

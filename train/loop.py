@@ -1,16 +1,13 @@
 """The training loop: from a configuration and a folder to a trained, evaluated checkpoint."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import jax
 import numpy as np
 
-from flax_resnet.text import truncate
-from train.data.augment.mixup import Targets
-from train.data.augment.pipeline import example_keys
 from train.data.corrupt_records import CorruptRecords
 from train.data.prefetch import Prefetcher
 from train.engine import nonfinite
@@ -32,10 +29,10 @@ from train.engine.step import (
 from train.reporting import run_summary
 from train.reporting.console import Console
 from train.reporting.run_report import LiveReport
+from train.reporting.samples import first_images
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
-from train.runtime.formatting import MAX_CAPTION, format_percent
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import run_files
@@ -103,9 +100,10 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
         console.warn(
             f"run.json of {workdir!r} is missing or corrupt; rewriting it from the current data"
         )
-    run_files.describe(workdir, config, experiment.train_loader, experiment.eval_loader)
-    keep = config.checkpoint.max_to_keep
-    return stack.enter_context(Checkpoints(workdir, keep, warn=console.warn))
+    loaders = experiment.train_loader, experiment.eval_loader
+    run_files.describe(workdir, config, *loaders, experiment.step_config.probabilities)
+    checkpoints = Checkpoints(workdir, config.checkpoint.max_to_keep, warn=console.warn)
+    return stack.enter_context(checkpoints)
 
 
 def initial_state(experiment: Experiment, checkpoints: Checkpoints | None) -> TrainState:
@@ -179,7 +177,7 @@ class Loop:
         self.train_step = devices.train(
             with_stop_flag(run_steps(step) if self.steps_per_call > 1 else step)
         )
-        self.eval_step = make_eval_step(devices, step_config, eval_loader, config.loss)
+        self.eval_step = make_eval_step(devices, step_config, eval_loader)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, and return the evaluation of the final state."""
@@ -341,7 +339,8 @@ class Loop:
         config, loss = self.experiment.config, evaluation["loss"]
         nonfinite.check_evaluation(self.experiment, loss, step)
         if self.metrics_log is not None and not config.smoke:  # a smoke run learns nothing
-            chance = chance_loss(config.loss, self.experiment.model.num_classes)
+            step_config = self.experiment.step_config
+            chance = chance_loss(step_config.eval_loss, step_config.model.num_classes)
             run_summary.check_evaluation_loss(self.console, loss, chance)
         return {f"eval/{name}": v for name, v in evaluation.items() if name != "examples"}
 
@@ -371,30 +370,3 @@ class Loop:
         self.checkpoints.save(state, evaluation)
         self.last_saved = time.monotonic()
         self.meter.restart_clock()
-
-
-def first_images(experiment: Experiment) -> tuple[np.ndarray, list[str]]:
-    """Return up to 64 augmented images of the first batch, with captions."""
-    batch = experiment.train_loader.samples(experiment.sampler, 64)
-    even = len(batch["label"]) // 2 * 2  # since images are mixed in pairs
-    images, labels = (batch[name][: even or None] for name in ("image", "label"))
-    step_config = experiment.step_config
-    keys = example_keys(step_config.seed, 0, np.arange(len(labels)))
-    augment = jax.jit(step_config.augment.batch)
-    augmented, targets = jax.device_get(augment(images, labels, keys))
-    return augmented, captions(targets, experiment.train_loader.source.class_names)
-
-
-def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
-    """Return the class of each image; for mixed images both classes with their weights."""
-    names = [truncate(name, MAX_CAPTION) for name in class_names]
-    if targets.other is None:
-        return [names[label] for label in targets.label]
-    result = []
-    for label, other, weight in zip(*targets, strict=True):
-        if weight >= 0.995 or label == other:
-            result.append(names[label])
-        else:
-            parts = sorted([(weight, label), (1 - weight, other)], reverse=True)
-            result.append("\n".join(f"{names[i]} {format_percent(part, 0)}" for part, i in parts))
-    return result

@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -24,7 +25,7 @@ from flax_resnet import create_model
 from train.data.augment.auto_augment import rand_augment, trivial_augment
 from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment
-from train.tasks.classification import make_loss
+from train.tasks.classification import mixed_cross_entropy
 
 PARTS = {
     "flip, pad-and-crop": dict(hflip=True, pad_crop=4),
@@ -56,7 +57,7 @@ class Timed:
     """The training step of one variant, with its own state."""
 
     def __init__(self, model, augment, size, batch_size, ema_decay=0.0):
-        loss = make_loss("cross_entropy", smoothing=0.1)
+        loss = partial(mixed_cross_entropy, smoothing=0.1)
         step_config = trainer.make_step_config(
             model, augment=augment, loss=loss, ema_decay=ema_decay
         )

@@ -39,6 +39,7 @@ class RunInfo:
       versions: of the software that trained the run.
       own_parts: parts that the project does not have, such as ``"block sk"``.
       recipe: the recipe that registers them; None if a Python session did.
+      probabilities: ``"softmax"`` or ``"sigmoid"``; None in runs of older versions.
     """
 
     model: str
@@ -48,6 +49,7 @@ class RunInfo:
     versions: dict[str, str]
     own_parts: tuple[str, ...] = ()
     recipe: RecipeInfo | None = None
+    probabilities: str | None = None
 
 
 def _preprocessing(**fields: Any) -> Preprocessing:
@@ -74,6 +76,7 @@ RUN_INFO = record(
     versions=mapping(text()),
     own_parts=optional(sequence(text())),
     recipe=optional(RECIPE_INFO),
+    probabilities=optional(text(choices=("softmax", "sigmoid"))),
 )
 _RATE = optional(number(0, 1))
 _KEYS = {

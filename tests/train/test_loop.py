@@ -17,6 +17,7 @@ from train import loop
 from train.data.augment.mixup import Targets
 from train.engine.experiment import build_experiment
 from train.engine.pretrained import initial_variables
+from train.reporting import samples
 from train.reporting.console import Console
 from train.runtime import host
 from train.runtime.errors import RunError, UsageError
@@ -162,13 +163,13 @@ def test_captions_of_mixed_images_name_both_classes_with_weights():
     names = ("cat", "dog", "a bird of paradise")
     label, other = np.array([0, 1, 1, 2]), np.array([1, 0, 1, 0])
     targets = Targets(label, other, np.float32([0.8, 0.3, 0.5, 1.0]))
-    assert loop.captions(targets, names) == [
+    assert samples.captions(targets, names) == [
         "cat 80 %\ndog 20 %",
         "cat 70 %\ndog 30 %",
         "dog",
         "a bird of paradise",
     ]
-    assert loop.captions(Targets(label), names)[:2] == ["cat", "dog"]
+    assert samples.captions(Targets(label), names)[:2] == ["cat", "dog"]
 
 
 def train_one_step(config, workdir):

@@ -1,7 +1,7 @@
 """Comparison of several runs: results, curves, and the keys that differ."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
@@ -20,7 +20,8 @@ from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
 _percent = partial(format_percent, decimals=2)
-_RESULTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # key, title, format
+_Column = tuple[str, str, Callable[[float], str]]  # key, title, format
+_RESULTS: tuple[_Column, ...] = (
     ("eval/top1", "top-1", _percent),
     ("eval/top5", "top-5", _percent),
     ("eval/loss", "loss", "{:.4f}".format),
@@ -110,7 +111,9 @@ def mark_duplicates(runs: Sequence[RunSummary]) -> None:
 
 def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
     """Return the keys that differ, with the value of each run; neutral keys come last."""
-    values = {name: [run.values[name] for run in runs] for name in KEYS}
+    values = {
+        name: [run.values.get(name, key.default) for run in runs] for name, key in KEYS.items()
+    }
     different = [item for item in values.items() if len(set(item[1])) > 1]
     return sorted(different, key=lambda item: KEYS[item[0]].neutral)
 
@@ -120,14 +123,22 @@ def over_seeds(group: Sequence[RunSummary]) -> dict[str, list[float]]:
     finished = [run.results for run in group if not run.remark]
     values = {
         key: [results[key] for results in finished if results.get(key) is not None]
-        for key, _, _ in _RESULTS
+        for key, _, _ in _result_columns(finished)
     }
     return {key: numbers for key, numbers in values.items() if len(numbers) > 1}
 
 
+def _result_columns(results: Sequence[Mapping[str, Any]]) -> list[_Column]:
+    """Return the columns that some of the results have: the usual ones, and own metrics."""
+    names = {name for one in results for name in one if name.startswith("eval/")}
+    usual = [column for column in _RESULTS if column[0] in names]
+    own = sorted(names - {name for name, _, _ in _RESULTS} - {"eval/bad"})
+    return usual + [(name, name.removeprefix("eval/"), "{:.4f}".format) for name in own]
+
+
 def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
     """Return titles, and one row per run."""
-    keys = [result for result in _RESULTS if any(result[0] in run.results for run in runs)]
+    keys = _result_columns([run.results for run in runs])
     head = ["run", "seed", "step", *(name for _, name, _ in keys), "best top-1", "images/s"]
     rows = []
     for run in runs:
@@ -145,7 +156,7 @@ def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> tuple[list[str], list
     Results are the mean and the sample standard deviation (n - 1).
     """
     scored = [(group, results) for group in groups if (results := over_seeds(group))]
-    keys = [result for result in _RESULTS if any(result[0] in results for _, results in scored)]
+    keys = _result_columns([results for _, results in scored])
     rows = []
     for group, results in scored:
         names = ", ".join(run.name for run in group)

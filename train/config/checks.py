@@ -6,7 +6,7 @@ import reprlib
 import sys
 from typing import Any
 
-from train.config.keys import KEYS
+from train.config.keys import KEYS, Key
 from train.config.other_names import ANSWERS, OTHER_NAMES
 from train.runtime.errors import UsageError
 
@@ -24,8 +24,7 @@ def check_value(name: str, value: Any) -> None:
         return UsageError(f"config.{name} must be {expected}, not {_shown(value)} ({key.meaning})")
 
     if isinstance(key.default, tuple):
-        whole = key.example and all(is_a(int, v) for v in key.example)
-        kind, numbers = (int, "integers") if whole else (float, "numbers")
+        kind, numbers = _elements(key)
         valid = isinstance(value, tuple) and all(is_a(kind, v) for v in value)
         if not valid or not (key.example or len(value) == len(key.default)):
             example = ",".join(str(v) for v in key.example or key.default)
@@ -38,8 +37,10 @@ def check_value(name: str, value: Any) -> None:
     if isinstance(value, str) and not _is_argument(value):
         raise error("text that a command line can hold")
 
-    names = value.split(key.separator) if key.separator else [value]
-    if key.valid and not set(names) <= set(key.valid):
+    chosen = value.split(key.separator) if key.separator else [value]
+    if isinstance(value, tuple):
+        chosen = list(value)
+    if key.valid and not set(chosen) <= set(key.valid):
         raise error(" or ".join(repr(choice) for choice in key.valid))
     if key.automatic and -1 < value < 0:
         raise error("-1, 0 or more")
@@ -54,6 +55,14 @@ def check_value(name: str, value: Any) -> None:
             raise error(f"at most {key.maximum:g}")
     if key.ascending and list(value) != sorted(value):
         raise error("in ascending order")
+
+
+def _elements(key: Key) -> tuple[type, str]:
+    """Return the type of the elements of a tuple, and what they are called."""
+    for kind, name in ((int, "integers"), (str, "names")):
+        if key.example and is_a(kind, key.example[0]):
+            return kind, name
+    return float, "numbers"
 
 
 def _shown(value: Any) -> str:

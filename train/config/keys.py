@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_resnet.registry import Registry
-from train.config.registries import LOSSES, OPTIMIZERS, SCHEDULES
+from train.config.registries import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
 from train.data.registries import AUGMENTATIONS
 
 
@@ -23,8 +23,8 @@ class Key:
       maximum: largest valid number.
       below: exclusive upper limit.
       ascending: whether the numbers of a tuple must be in ascending order.
-      example: an example of a tuple of any length, of integers if the example is. A tuple
-        without an example has as many numbers as its default.
+      example: an example of a tuple of any length, of integers or texts if the example is. A
+        tuple without an example has as many numbers as its default.
       automatic: whether -1 is also valid; values between -1 and 0 are not.
       neutral: whether the key does not affect what is learned, so that a run may be resumed with
         another value.
@@ -51,7 +51,8 @@ class Key:
         """The values to choose from; empty for no such limit."""
         if self.registry is None:
             return self.choices
-        return tuple(dict.fromkeys((self.default, *self.registry)))
+        defaults = () if isinstance(self.default, tuple) else (self.default,)
+        return tuple(dict.fromkeys((*defaults, *self.registry)))
 
 
 KEYS: dict[str, Key] = {
@@ -82,7 +83,8 @@ KEYS: dict[str, Key] = {
         " JAX_COMPILATION_CACHE_DIR or flax_resnet/compiled in the user's cache directory; 'off':"
         " no cache.", neutral=True),
 
-    # Loss ------------------------------------------------------------------------------------
+    # Task ------------------------------------------------------------------------------------
+    "task": Key("classification", "What the network learns.", registry=TASKS),
     "loss": Key("cross_entropy", "Training loss; 'binary_cross_entropy' treats every class as a"
         " binary problem.", registry=LOSSES),
     "label_smoothing": Key(0.0, "Label smoothing: share of the target distributed uniformly over"
@@ -251,6 +253,8 @@ KEYS: dict[str, Key] = {
         " only the end; -1: every epoch, but no more often than every 20 steps and at most about"
         " 100 times per run.", minimum=-1, automatic=True, neutral=True),
     "eval.use_ema": Key(True, "Evaluate the EMA of the weights if there is one."),
+    "eval.metrics": Key((), "Metrics in addition to loss, top-1 and top-5.", example=("top1",),
+        registry=METRICS, neutral=True),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
         minimum=0, neutral=True),
     "checkpoint.every_epochs": Key(-1.0, "Checkpoint interval in epochs; the end is always saved."

@@ -168,8 +168,11 @@ def parse(name: str, text: str) -> Any:
     if name not in KEYS:
         raise UsageError(unknown_key(name))
     default = KEYS[name].default
+    example = KEYS[name].example
     if isinstance(default, str):
         value = text
+    elif example and isinstance(example[0], str):
+        value = tuple(part.strip(" ()'\"") for part in text.split(",") if part.strip(" ()"))
     elif isinstance(default, bool):
         value = {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     else:
@@ -179,7 +182,7 @@ def parse(name: str, text: str) -> Any:
             value = text
     if isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
-    if KEYS[name].example and is_a(float, value):
+    if example and is_a(float, value):
         value = (value,)
     check_value(name, value)
     return value

@@ -83,8 +83,11 @@ def own_parts(config: ConfigDict) -> dict[str, Hashable]:
     """Return the own parts that a configuration uses and its own keys, with their owners."""
     values, parts = flatten(config), {}
     for key, (registry, separator) in NAMED_BY.items():
-        text = values.get(key) or ""
-        names = text.split(separator) if separator else [text]
+        value = values.get(key) or ""
+        if isinstance(value, tuple):
+            names = list(value)
+        else:
+            names = value.split(separator) if separator else [value]
         for name in names[:1] if separator == ":" else names:
             if (owner := registry.owner(name)) is not None:
                 parts[f"{registry.kind} {name}"] = owner

@@ -8,11 +8,17 @@ from train.data.registries import AUGMENTATIONS, SOURCES
 
 OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
 SCHEDULES = Registry("schedule", ("constant", "step", "cosine", "polynomial", "one_cycle"))
+TASKS = Registry("task", ("classification",))
 LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy"))
+# An evaluation's result has other fields beside the metrics.
+_FIELDS = ("loss", "examples", "bad", "split", "step", "dataset", "tta")
+METRICS = Registry("metric", ("top1", "top5"), forbidden=_FIELDS)
 
 register_optimizer = OPTIMIZERS.register
 register_schedule = SCHEDULES.register
+register_task = TASKS.register
 register_loss = LOSSES.register
+register_metric = METRICS.register
 
 # The registry of the parts that a key names, and what separates several of them, or a name from
 # its argument.
@@ -21,7 +27,9 @@ NAMED_BY = {
     "model.block": (BLOCKS, ""),
     "optimizer.name": (OPTIMIZERS, ""),
     "schedule.name": (SCHEDULES, ""),
+    "task": (TASKS, ""),
     "loss": (LOSSES, ""),
+    "eval.metrics": (METRICS, ""),
     "augment.policy": (AUGMENTATIONS, "+"),
     "dataset.name": (SOURCES, ":"),
 }

@@ -64,8 +64,9 @@ def evaluate(
       progress: wraps the iterable of batches, for a progress bar.
 
     Returns:
-      ``examples``, ``top1``, ``top5`` (with six classes or more) and mean ``loss``; also ``bad``,
-      the number of images that could not be decoded, if there are any. They are excluded.
+      ``examples``, ``top1``, ``top5`` (with six classes or more), mean ``loss`` and the means of
+      other metrics; also ``bad``, the number of images that could not be decoded, if there are
+      any. They are excluded.
     """
     sums, per_example = [], []
     in_flight = DispatchThrottle()
@@ -88,16 +89,18 @@ def evaluate(
     result = {"examples": examples, "top1": total["top1"] / examples}
     if bad:
         result["bad"] = bad
-    if len(loader.source.class_names) >= MIN_TOP5_CLASSES:
-        result["top5"] = total["top5"] / examples
-    return result | {"loss": total["loss"] / examples}
+    counts = ("examples", "bad", "stop")
+    means = {name: total[name] / examples for name in total if name not in counts}
+    if len(loader.source.class_names) < MIN_TOP5_CLASSES:
+        means.pop("top5", None)
+    first = {name: means[name] for name in ("top5", "loss") if name in means}
+    return result | first | means
 
 
 def make_eval_step(
     devices: Devices,
     step_config: StepConfig,
     loader: DataLoader,
-    loss: str,
     flip: bool = False,
     keep_probabilities: bool = False,
 ) -> Callable:
@@ -109,11 +112,14 @@ def make_eval_step(
       devices: the devices.
       step_config: the steps' configuration.
       loader: the split.
-      loss: ``config.loss``, as in ``predictions.predict_examples``.
       flip: whether to average over mirror images, as in ``step.eval_step``.
       keep_probabilities: as in ``predictions.predict_examples``.
     """
-    per_example = partial(predict_examples, loss=loss, keep_probabilities=keep_probabilities)
+    per_example = partial(
+        predict_examples,
+        kind=step_config.probabilities,
+        keep_probabilities=keep_probabilities,
+    )
 
     def step(state: Any, data: Any, batch: Any) -> Any:
         return eval_step(step_config, state, loader.examples(data, batch), flip, per_example)
@@ -249,7 +255,7 @@ def evaluate_run(
     images = min(len(loader), max(limit, len(devices)))
     batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"
-    compiled = make_eval_step(devices, step_config, loader, config.loss, flip, keep_probabilities)
+    compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities)
     collector = PredictionCollector(model.num_classes)
     progress_bar = partial(  # on a terminal, if the batches take more than a second
         tqdm.tqdm,

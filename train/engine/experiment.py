@@ -15,8 +15,9 @@ from flax_resnet import ResNet
 from flax_resnet.runs import model_from_config
 from flax_resnet.text import error_reason
 from train.config.access import flatten
+from train.config.registries import TASKS
 from train.data.augment.auto_augment import check_operation, make_policies
-from train.data.augment.mixup import Mixup, check_even
+from train.data.augment.mixup import Mixup, Targets, check_even
 from train.data.augment.pipeline import Augment
 from train.data.class_names import check_classes
 from train.data.findings import inspect_data
@@ -35,7 +36,7 @@ from train.engine.step import AXIS, StepConfig
 from train.runtime import distributed, limits
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
-from train.tasks.classification import make_loss
+from train.tasks.task import Task
 from train.workdir import environment, run_files
 
 # Keys that may differ between processes, since they depend on the machine.
@@ -240,14 +241,15 @@ def make_step_config(
       UsageError: keys exclude each other or cannot be used with the model or the images.
     """
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
+    task = make_task(config, model.num_classes)
     frozen = frozen_modules(config.freeze, module_names(model)) if config.freeze else ()
     return StepConfig(
         model=model.clone(frozen=frozen),
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
         augment=make_augment(config),
-        loss=make_loss(config.loss, config.label_smoothing, config.bce_target_threshold),
-        eval_loss=make_loss(config.loss),
+        loss=task.loss,
+        eval_loss=task.eval_loss,
         mean=tuple(config.dataset.mean),
         std=tuple(config.dataset.std),
         seed=config.seed,
@@ -256,7 +258,30 @@ def make_step_config(
         frozen=frozen,
         evaluate_ema=config.eval.use_ema,
         skip_nonfinite=config.on_nonfinite == "skip",
+        metrics=task.metrics,
+        probabilities=task.probabilities,
     )
+
+
+def make_task(config: ConfigDict, outputs: int) -> Task:
+    """Build the task, and check that its losses and metrics have one value per image.
+
+    Raises:
+      UsageError: they have not, or cannot be computed for ``outputs`` logits.
+    """
+    logits = jax.ShapeDtypeStruct((4, outputs), jnp.float32)
+    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+    task = TASKS[config.task](config)
+    functions = {f"metric {name!r}": metric for name, metric in task.metrics.items()}
+    functions[f"loss {config.loss!r}"] = lambda logits, labels: task.loss(logits, Targets(labels))
+    for name, function in functions.items():
+        try:
+            result = jax.eval_shape(function, logits, labels)
+        except Exception as error:
+            raise UsageError(f"the {name} cannot be computed: {error_reason(error)}") from error
+        if getattr(result, "shape", None) != (4,):
+            raise UsageError(f"the {name} must have one number per image (N,), not {result}")
+    return task
 
 
 def module_names(model: ResNet) -> list[str]:

@@ -53,17 +53,17 @@ class Predictions:
 
 
 def predict_examples(
-    logits: jax.Array, labels: jax.Array, loss: str, keep_probabilities: bool = False
+    logits: jax.Array, labels: jax.Array, kind: str, keep_probabilities: bool = False
 ) -> dict[str, jax.Array]:
     """Return a few numbers per example, inside the compiled evaluation step.
 
     Args:
       logits: ``(N, outputs)``.
       labels: int ``(N,)``.
-      loss: ``config.loss``, which determines how logits become probabilities.
+      kind: how logits become probabilities: ``"softmax"`` or ``"sigmoid"``.
       keep_probabilities: whether to return the probabilities of all classes as well.
     """
-    probabilities = class_probabilities(logits, loss)
+    probabilities = class_probabilities(logits, kind)
     # By the logits, as ranks are: several sigmoids may round to 1.
     predicted = logits.argmax(axis=1)
     rows = jnp.arange(len(labels))

@@ -4,8 +4,8 @@ Both run inside a mapped axis (``train/engine/devices.py``): each device sees it
 batch; gradients, batch statistics and metrics are averaged or summed over the axis.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from flax_resnet import ResNet, init_variables
 from flax_resnet.preprocessing import normalize
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import Augment, example_keys
-from train.tasks.classification import label_rank
+from train.tasks.classification import label_rank, top1, top5
+from train.tasks.task import Loss, Metric
 
 AXIS = "batch"
 DROPOUT = 2**31 - 1  # beyond any step number
@@ -60,14 +61,15 @@ class StepConfig:
       frozen: names of the model's modules that keep their parameters and batch statistics.
       evaluate_ema: whether evaluation uses the moving average, if there is one.
       skip_nonfinite: whether a step with a loss or gradients that are not finite is skipped.
+      metrics, probabilities: of an evaluation, as in :class:`train.tasks.task.Task`.
     """
 
     model: ResNet
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     augment: Augment
-    loss: Callable[[jax.Array, Targets], jax.Array]
-    eval_loss: Callable[[jax.Array, Targets], jax.Array]
+    loss: Loss
+    eval_loss: Loss
     mean: Sequence[float]
     std: Sequence[float]
     seed: int
@@ -76,6 +78,8 @@ class StepConfig:
     frozen: tuple[str, ...] = ()
     evaluate_ema: bool = True
     skip_nonfinite: bool = False
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: {"top1": top1, "top5": top5})
+    probabilities: str = "softmax"
 
 
 def abstract_state(step_config: StepConfig, image_shape: tuple[int, int, int]) -> TrainState:
@@ -153,22 +157,22 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
-        top1 = jnp.mean(label_rank(logits, targets.dominant()) < 1)
-        return step_config.loss(logits, targets).mean(), (updates.get("batch_stats", {}), top1)
+        correct = jnp.mean(label_rank(logits, targets.dominant()) < 1)
+        return step_config.loss(logits, targets).mean(), (updates.get("batch_stats", {}), correct)
 
     def compute(batch_stats, images, targets, dropout):
         """Return gradients, loss and accuracy of one micro-batch."""
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (batch_stats, top1)), gradients = grad_fn(
+        (loss, (batch_stats, correct)), gradients = grad_fn(
             trainable, batch_stats, images, targets, dropout
         )
-        return batch_stats, (gradients, loss, top1)
+        return batch_stats, (gradients, loss, correct)
 
     batch_stats, means = accumulate_gradients(
         compute, step_config.grad_accum_steps, state.batch_stats, images, targets, dropout
     )
     # Devices have equally many images, so the mean of their means is the mean of the batch.
-    batch_stats, (gradients, loss, top1) = jax.lax.pmean((batch_stats, means), AXIS)
+    batch_stats, (gradients, loss, accuracy) = jax.lax.pmean((batch_stats, means), AXIS)
 
     finite = jnp.isfinite(loss)
     for leaf in jax.tree.leaves(gradients):
@@ -187,10 +191,10 @@ def train_step(
     )
     if step_config.skip_nonfinite:
         new_state = select_if_finite(finite, new_state, state.replace(step=new_state.step))
-        loss, top1 = (jnp.where(finite, metric, 0) for metric in (loss, top1))
+        loss, accuracy = (jnp.where(finite, metric, 0) for metric in (loss, accuracy))
     return new_state, {
         "loss": loss,
-        "top1": top1,
+        "top1": accuracy,
         "learning_rate": jnp.asarray(step_config.schedule(state.step), jnp.float32),
         "nonfinite": 1.0 - finite,
     }
@@ -293,9 +297,10 @@ def eval_step(
       per_example: ``(logits, labels) -> dict`` of arrays with a leading axis of N.
 
     Returns:
-      The number of valid ``examples``, of ``bad`` ones, ``top1`` and ``top5`` counts (int32) and
-      the summed ``loss`` of valid examples. With ``per_example`` also ``per_example``: its
-      result, ``label``, ``rank`` of the label and ``valid``, of all devices' examples in order.
+      The number of valid ``examples``, of ``bad`` ones, and sums over valid examples: the
+      ``loss`` and the metrics; those that are bool are counted as int32. With ``per_example``
+      also ``per_example``: its result, ``label``, ``rank`` of the label and ``valid``, of all
+      devices' examples in order.
     """
     variables = evaluated_variables(step_config, state)
     images = normalize(batch["image"], step_config.mean, step_config.std)
@@ -307,10 +312,12 @@ def eval_step(
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),
         "bad": batch["bad"].sum(dtype=jnp.int32),
-        "top1": (batch["valid"] & (rank < 1)).sum(dtype=jnp.int32),
-        "top5": (batch["valid"] & (rank < 5)).sum(dtype=jnp.int32),
         "loss": losses.sum(),
     }
+    for name, metric in step_config.metrics.items():
+        values = metric(logits, batch["label"])
+        exact = {"dtype": jnp.int32} if values.dtype == bool else {}
+        sums[name] = jnp.where(batch["valid"], values, 0).sum(**exact)
     sums = jax.lax.psum(sums, AXIS)
     if per_example is None:
         return sums

@@ -171,4 +171,4 @@ probabilities = jax.nn.{activation}(logits)
 
 def is_binary(run: Run) -> bool:
     """Return whether the classes have independent probabilities (sigmoid)."""
-    return run.config.get("loss") == "binary_cross_entropy"
+    return run.activation == "sigmoid"

@@ -149,9 +149,9 @@ def _metrics(run: Run) -> list[str]:
     if not rows:
         return ["The run did not evaluate this step."]
     metrics = [
-        f"- {name}: {_number(rows[-1][f'eval/{name}'])}"
-        for name in ("top1", "top5", "loss", "bad")
-        if f"eval/{name}" in rows[-1]
+        f"- {name.removeprefix('eval/')}: {_number(value)}"
+        for name, value in rows[-1].items()
+        if name.startswith("eval/")
     ]
     return [f"On the evaluation split, {_code(run.config['dataset.eval_split'])}:", "", *metrics]
 

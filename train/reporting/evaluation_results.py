@@ -66,6 +66,7 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
         lines.append(f"top-5        {_accuracy(result['top5'], metrics.top5)}")
     lines += [
         f"loss         {result['loss']:.4f}",
+        *(f"{name:12} {result[name]:.4f}" for name in evaluated.config.eval.metrics),
         f"calibration  mean confidence {format_percent(metrics.confidence)}, accuracy"
         f" {format_percent(result['top1'])}, expected calibration error (ECE)"
         f" {format_percent(metrics.ece, 2)}",

@@ -28,6 +28,8 @@ from train.runtime.formatting import format_percent, join_names
 from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
+# Names in rows of metrics that every evaluation has; others are own metrics.
+_EVALUATION = ("eval/top1", "eval/top5", "eval/loss", "eval/bad")
 FILE, PARTS = "report.html", "report.json"
 NUM_SAMPLES = 24
 
@@ -255,6 +257,10 @@ def _tiles(
             facts.append(("evaluation top-5", format_percent(newest["eval/top5"], 2), ""))
         if newest.get("eval/loss") is not None:
             facts.append(("evaluation loss", f"{newest['eval/loss']:.4g}", ""))
+        own = [name for name in newest if name.startswith("eval/") and name not in _EVALUATION]
+        for name in own:
+            if newest[name] is not None:
+                facts.append((f"evaluation {name[5:]}", f"{newest[name]:.4g}", ""))
         facts.append(("best top-1", best_top1, f"at step {best['step']:,}"))
     if last.get("train/loss") is not None:
         facts.append(("training loss", f"{last['train/loss']:.4g}", "mean since the last log"))

@@ -5,24 +5,73 @@ The target of a record is its class, or two classes with their weights if images
 accuracy.
 """
 
-import math
-from collections.abc import Callable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
+from train.config.registries import (
+    LOSSES,
+    METRICS,
+    register_loss,
+    register_metric,
+    register_task,
+)
 from train.data.augment.mixup import Targets
+from train.tasks.task import Loss, Task
+
+if TYPE_CHECKING:  # the step needs no ml_collections
+    from train.runtime.config_dict import ConfigDict
 
 MIN_TOP5_CLASSES = 6  # with five classes or fewer top-5 accuracy is 1 by definition
 
 
-def make_loss(
-    name: str, smoothing: float = 0.0, threshold: float = 0.0
-) -> Callable[[jax.Array, Targets], jax.Array]:
-    """Return the loss ``(logits (N, K), targets) -> (N,)`` of ``config.loss``, in nats."""
-    if name == "binary_cross_entropy":
-        return lambda logits, targets: binary_cross_entropy(logits, targets, smoothing, threshold)
+@register_task("classification")
+def classification(config: ConfigDict) -> Task:
+    """Return the task with the loss of ``config.loss`` and the metrics of ``config.eval.metrics``.
+
+    The loss of an evaluation has neither label smoothing nor a target threshold.
+    """
+    plain = config.copy_and_resolve_references()
+    plain.label_smoothing = plain.bce_target_threshold = 0.0
+    make_loss = LOSSES[config.loss]
+    return Task(
+        loss=make_loss(config),
+        eval_loss=make_loss(plain),
+        metrics={name: METRICS[name] for name in ("top1", "top5", *config.eval.metrics)},
+        probabilities=getattr(make_loss, "probabilities", "softmax"),
+    )
+
+
+@register_loss("cross_entropy")
+def make_cross_entropy(config: ConfigDict) -> Loss:
+    """Return :func:`mixed_cross_entropy` with ``config.label_smoothing``."""
+    smoothing = config.label_smoothing
     return lambda logits, targets: mixed_cross_entropy(logits, targets, smoothing)
+
+
+@register_loss("binary_cross_entropy")
+def make_binary_cross_entropy(config: ConfigDict) -> Loss:
+    """Return :func:`binary_cross_entropy` with smoothing and threshold of the configuration."""
+    smoothing, threshold = config.label_smoothing, config.bce_target_threshold
+    return lambda logits, targets: binary_cross_entropy(logits, targets, smoothing, threshold)
+
+
+make_binary_cross_entropy.probabilities = "sigmoid"
+
+
+@register_metric("top1")
+def top1(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return whether the most probable class is the label, bool ``(N,)``."""
+    return label_rank(logits, labels) < 1
+
+
+@register_metric("top5")
+def top5(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return whether the label is one of the five most probable classes, bool ``(N,)``."""
+    return label_rank(logits, labels) < 5
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -91,7 +140,8 @@ def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return (~(logits <= own)).sum(axis=1) + ((logits == own) & lower).sum(axis=1)
 
 
-def chance_loss(name: str, classes: int) -> float:
+def chance_loss(loss: Loss, classes: int) -> float:
     """Return the loss of all-zero logits: that of a model that has learned nothing."""
     # A model with a single output is always correct, with a loss of 0.
-    return math.log(2 if name == "binary_cross_entropy" else max(2, classes))
+    logits = jnp.zeros((1, max(2, classes)))
+    return float(loss(logits, Targets(jnp.zeros(1, int)))[0])

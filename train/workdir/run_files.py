@@ -221,12 +221,20 @@ def read_sessions(path: str, warn: Callable[[str], None] = lambda _: None) -> li
 
 
 def describe(
-    path: str, config: ConfigDict, train_loader: DataLoader, eval_loader: DataLoader
+    path: str,
+    config: ConfigDict,
+    train_loader: DataLoader,
+    eval_loader: DataLoader,
+    probabilities: str,
 ) -> None:
-    """Write ``run.json``: whatever prediction needs, and the versions of the software."""
+    """Write ``run.json``: whatever prediction needs, and the versions of the software.
+
+    ``probabilities`` is that of :class:`train.tasks.task.Task`.
+    """
     description = {
         "model": config.model.name,
         "class_names": list(train_loader.source.class_names),
+        "probabilities": probabilities,
         "preprocessing": dataclasses.asdict(eval_loader.preprocessing),
         "images": {loader.source.split: len(loader) for loader in (train_loader, eval_loader)},
         "versions": environment.versions(),

@@ -30,17 +30,17 @@ def softmax(logits):
 
 
 @pytest.mark.parametrize(
-    ("loss", "function"),
-    [("cross_entropy", softmax), ("binary_cross_entropy", scipy.special.expit)],
+    ("kind", "function"),
+    [("softmax", softmax), ("sigmoid", scipy.special.expit)],
 )
-def test_numbers_of_an_example(loss, function):
-    result = predict_examples(jnp.asarray(LOGITS), jnp.asarray(LABELS), loss, True)
+def test_numbers_of_an_example(kind, function):
+    result = predict_examples(jnp.asarray(LOGITS), jnp.asarray(LABELS), kind, True)
     expected = function(LOGITS)
     np.testing.assert_allclose(result["probabilities"], expected, rtol=1e-5)
     np.testing.assert_array_equal(result["predicted"], LOGITS.argmax(1))
     np.testing.assert_allclose(result["confidence"], expected.max(1), rtol=1e-5)
     np.testing.assert_allclose(result["of_label"], expected[np.arange(8), LABELS], rtol=1e-5)
-    result = predict_examples(jnp.asarray(LOGITS), jnp.asarray(LABELS), loss)
+    result = predict_examples(jnp.asarray(LOGITS), jnp.asarray(LABELS), kind)
     assert sorted(result) == ["confidence", "of_label", "predicted"]
 
 
@@ -50,7 +50,7 @@ def predictions():
     collector = PredictionCollector(outputs=4)
     rank = (LOGITS > LOGITS[np.arange(8), LABELS][:, None]).sum(1)
     for part in (slice(0, 4), slice(4, 8)):
-        numbers = predict_examples(LOGITS[part], LABELS[part], "cross_entropy", True)
+        numbers = predict_examples(LOGITS[part], LABELS[part], "softmax", True)
         numbers = {name: np.asarray(array) for name, array in numbers.items()}
         batch = {"label": LABELS[part], "rank": rank[part], "valid": VALID[part]}
         collector.add(numbers | batch)

@@ -13,12 +13,14 @@ from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment, example_keys
 from train.engine.devices import Pmap, ShardMap
 from train.engine.step import AXIS, create_state, eval_step
-from train.tasks.classification import make_loss
+from train.tasks.classification import mixed_cross_entropy
+
+SMOOTH_LOSS = partial(mixed_cross_entropy, smoothing=0.1)
 
 
 def test_step_is_the_optax_update_of_the_mean_loss(batch):
     augment = Augment(hflip=True, pad_crop=2)
-    step_config = make_step_config(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    step_config = make_step_config(augment=augment, loss=SMOOTH_LOSS)
     before, after, metrics = run_step(step_config, batch, start=7)
     images = np.asarray(augment(batch["image"], example_keys(0, 7, jnp.arange(16))))
     assert not np.array_equal(images, batch["image"])
@@ -47,7 +49,7 @@ def test_step_is_the_optax_update_of_the_mean_loss(batch):
 
 def test_mixed_images_use_the_mixture_of_both_labels(batch):
     augment = Augment(hflip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
-    step_config = make_step_config(augment=augment, loss=make_loss("cross_entropy", 0.1))
+    step_config = make_step_config(augment=augment, loss=SMOOTH_LOSS)
     colors = np.random.default_rng(3).integers(0, 256, (16, 1, 1, 3)).astype(np.uint8)
     batch = batch | {"image": np.tile(colors, (1, 12, 12, 1))}  # with different predictions
     keys = example_keys(0, 8, jnp.arange(16))

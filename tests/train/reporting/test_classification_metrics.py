@@ -167,9 +167,7 @@ def test_different_evaluations_get_different_folders(tmp_path):
 
 def test_sigmoids_that_saturate_are_ordered_by_their_logits():
     logits = jnp.array([[30, 40, -5]], jnp.float32)
-    outputs = predict_examples(
-        logits, jnp.array([1]), "binary_cross_entropy", keep_probabilities=True
-    )
+    outputs = predict_examples(logits, jnp.array([1]), "sigmoid", keep_probabilities=True)
     assert outputs["probabilities"][0, 0] == outputs["probabilities"][0, 1]
     assert outputs["predicted"][0] == 1
 

@@ -6,13 +6,14 @@ import numpy as np
 import optax
 import pytest
 
+from train.config.loading import default_config
 from train.data.augment.mixup import Targets
 from train.tasks.classification import (
     binary_cross_entropy,
     chance_loss,
+    classification,
     cross_entropy,
     label_rank,
-    make_loss,
     mixed_cross_entropy,
 )
 
@@ -104,39 +105,56 @@ def test_binary_cross_entropy_of_weighted_labels():
         np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
+def task(loss, **keys):
+    config = default_config()
+    config.loss = loss
+    config.update(keys)
+    return classification(config)
+
+
 def test_threshold_makes_targets_binary():
     logits, targets = mixed()
-    loss = make_loss("binary_cross_entropy", threshold=0.2)
+    loss = task("binary_cross_entropy", bce_target_threshold=0.2).loss
     hard = np.zeros((4, 5))
     hard[[0, 1, 2, 2, 3], [0, 0, 2, 3, 4]] = 1  # 0.1 and 0.15 are too little
     expected = optax.sigmoid_binary_cross_entropy(logits, jnp.float32(hard)).mean(axis=1)
     np.testing.assert_allclose(loss(logits, targets), expected, rtol=1e-5)
 
 
-def test_make_loss_by_name():
+def test_losses_of_the_task():
     """With the defaults, and with every key."""
     logits, targets = mixed()
     np.testing.assert_array_equal(
-        make_loss("cross_entropy")(logits, targets), mixed_cross_entropy(logits, targets, 0.0)
+        task("cross_entropy").loss(logits, targets), mixed_cross_entropy(logits, targets, 0.0)
+    )
+    smooth = task("cross_entropy", label_smoothing=0.1)
+    np.testing.assert_array_equal(
+        smooth.loss(logits, targets), mixed_cross_entropy(logits, targets, 0.1)
     )
     np.testing.assert_array_equal(
-        make_loss("cross_entropy", 0.1)(logits, targets), mixed_cross_entropy(logits, targets, 0.1)
+        smooth.eval_loss(logits, targets), mixed_cross_entropy(logits, targets, 0.0)
     )
+    assert smooth.probabilities == "softmax"
     hard = jax.nn.one_hot(targets.label, 5)
     expected = optax.sigmoid_binary_cross_entropy(logits, hard).mean(axis=1)
-    result = make_loss("binary_cross_entropy")(logits, Targets(targets.label))
+    result = task("binary_cross_entropy").loss(logits, Targets(targets.label))
     np.testing.assert_allclose(result, expected, rtol=1e-5)
+    binary = task("binary_cross_entropy", label_smoothing=0.1, bce_target_threshold=0.2)
     np.testing.assert_array_equal(
-        make_loss("binary_cross_entropy", 0.1, 0.2)(logits, targets),
-        binary_cross_entropy(logits, targets, 0.1, 0.2),
+        binary.loss(logits, targets), binary_cross_entropy(logits, targets, 0.1, 0.2)
     )
+    np.testing.assert_array_equal(
+        binary.eval_loss(logits, targets), binary_cross_entropy(logits, targets)
+    )
+    assert binary.probabilities == "sigmoid"
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
-def test_chance_loss_is_the_loss_of_zero_logits(name):
-    losses = make_loss(name)(jnp.zeros((6, 6)), Targets(jnp.arange(6)))
-    assert float(losses.mean()) == pytest.approx(chance_loss(name, 6), rel=1e-5)
-    pair = make_loss(name)(jnp.zeros((2, 2)), Targets(jnp.arange(2)))
-    assert float(pair.mean()) == pytest.approx(chance_loss(name, 2), rel=1e-5)
-    # A single class has a loss of 0 whatever is learned; chance must not be below that of two.
-    assert chance_loss(name, 1) == chance_loss(name, 2)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("cross_entropy", {1: 2, 2: 2, 6: 6}), ("binary_cross_entropy", {1: 2, 2: 2, 6: 2})],
+)
+def test_chance_loss_is_that_of_equal_probabilities(name, expected):
+    """A single class has a loss of 0 whatever is learned; chance must not be below that of two."""
+    loss = task(name).eval_loss
+    for classes, equally_likely in expected.items():
+        assert chance_loss(loss, classes) == pytest.approx(np.log(equally_likely), rel=1e-5)
