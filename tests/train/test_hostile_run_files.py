@@ -262,7 +262,7 @@ def test_evaluation_of_a_run_uses_no_more_threads_than_the_machine_has(run_copy)
     assert loader._threads <= os.cpu_count() + 2
 
 
-def test_evaluation_is_limited_by_data_and_machine(evaluated):
+def test_evaluation_is_limited_by_data_and_machine(evaluated, monkeypatch):
     config = evaluated.config.copy_and_resolve_references()
     config.loader.threads, config.loader.workers = 10**9, 10**9
     config.loader.device_cache_gib, config.loader.cache_on_device = 1e9, "always"
@@ -271,6 +271,9 @@ def test_evaluation_is_limited_by_data_and_machine(evaluated):
     assert config.loader.device_cache_gib == 2 and config.loader.cache_on_device == "auto"
     config.eval.batch_size = 2**50
     assert evaluation.make_batch_sizes(config, 8, 361).eval == 368
+    monkeypatch.setattr(evaluation, "core_count", lambda: 1)
+    evaluation.limit_to_machine(config.loader)
+    assert config.loader.threads >= 1 and config.loader.workers == 1
 
 
 def test_damaged_report_is_rebuilt(run_copy, commands):

@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from flax_resnet import create_model, load_run, load_weights
+from flax_resnet.decoding import ImageDecodeError
 from tests.flax_resnet.peers import import_torchvision, peer, randomized
 from train.export import exporting, loaders, model_card
 from train.runtime.errors import RunError, UsageError
@@ -91,11 +93,15 @@ def test_code_of_the_model_card_runs(stablehlo, run):
     assert metadata["class_names"] == list(run.class_names)
 
 
-def test_network_unknown_to_the_library_is_loaded_with_flax_resnet(run, tmp_path):
+def test_network_unknown_to_the_library_is_loaded_with_flax_resnet(run, tmp_path, monkeypatch):
     path = tmp_path / "digits.safetensors"
+    replace, moved = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda *paths: moved.append(paths[1]) or replace(*paths))
     output = "\n".join(exporting.export(run, "torchvision", str(path)))
     assert "torchvision does not have this network" in output
     assert "verified with flax_resnet" in output
+    published = [file for file in moved if os.path.dirname(file) == str(tmp_path)]
+    assert len(published) == 3 and published[-1] == str(path)  # never without its companions
     weights = load_weights(run.model, path)
     kernel = weights["params"]["stem_conv"]["kernel"]
     np.testing.assert_array_equal(kernel, run.variables["params"]["stem_conv"]["kernel"])
@@ -141,11 +147,45 @@ def test_any_different_output_is_found(run, tmp_path, monkeypatch, output, batch
     assert loaded == [7, 1] and os.listdir(tmp_path) == ["digits.safetensors.bad"]
 
 
-def test_outputs_of_another_shape_are_an_error(run, squares, tmp_path, monkeypatch):
-    outputs = {"probabilities": np.zeros((7, 11))}
+@pytest.mark.parametrize("classes", [1, 11])
+def test_outputs_of_another_shape_are_an_error(run, squares, tmp_path, monkeypatch, classes):
+    outputs = {"probabilities": np.zeros((7, classes))}
     monkeypatch.setattr(exporting, "_outputs_in_subprocess", lambda *_: outputs)
-    with pytest.raises(RunError, match=r"probabilities of shape \(7, 11\) instead of \(7, 10\)"):
+    message = rf"probabilities of shape \(7, {classes}\) instead of \(7, 10\)"
+    with pytest.raises(RunError, match=message):
         exporting.max_differences(run, None, str(tmp_path), "x", squares)
+
+
+@pytest.mark.parametrize("scale, expected", [(1e4, 5e-5), (0, 0)])
+def test_logits_are_compared_relative_to_the_largest(tmp_path, monkeypatch, scale, expected):
+    """Those of a head that starts at zero are all zero."""
+    images = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+    logits = images[:, 0, 0] * scale
+    run = SimpleNamespace(
+        model=SimpleNamespace(apply=lambda variables, images: images[:, 0, 0] * scale),
+        variables={},
+        preprocessing=SimpleNamespace(normalize=np.float32),
+        probabilities=np.zeros_like,
+    )
+    outputs = iter([logits[:1], logits[1:]])
+    monkeypatch.setattr(
+        exporting, "_outputs_in_subprocess", lambda *_: {"logits": next(outputs) * (1 + 5e-5)}
+    )
+    differences = exporting.max_differences(run, None, str(tmp_path), "x", images)
+    assert differences == {"logits": pytest.approx(expected, rel=0.01)}
+
+
+def test_images_are_random_if_none_of_the_split_can_be_decoded(run, monkeypatch):
+    class Damaged:
+        def __len__(self):
+            return 3
+
+        def decode(self, index):
+            raise ImageDecodeError("damaged")
+
+    monkeypatch.setattr(exporting, "open_source", lambda *_: Damaged())
+    images, real = exporting.verification_images(run)
+    assert not real and len(np.unique(images, axis=0)) == 8
 
 
 @pytest.mark.parametrize(
@@ -164,6 +204,8 @@ def test_invalid_output_names_are_rejected(format, output, error):
 def test_config_of_a_workdir_is_not_overwritten(digits_run):
     with pytest.raises(UsageError, match=r"config\.json of its own"):
         exporting.check_output("huggingface", os.path.join(digits_run, "model.safetensors"))
+    for format in ("stablehlo", "torchvision", "timm"):  # they write no config.json
+        exporting.check_output(format, os.path.join(digits_run, "model.safetensors"))
 
 
 @pytest.fixture(scope="module")

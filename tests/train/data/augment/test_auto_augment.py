@@ -66,6 +66,9 @@ def test_posterize_solarize_autocontrast_and_equalize_match_pillow():
         theirs = ImageOps.solarize(image, 255 * (1 - strength))
         np.testing.assert_array_equal(ours(WIDE, "solarize", strength), theirs)
     np.testing.assert_array_equal(ours(WIDE, "equalize", 0.5), ImageOps.equalize(image))
+    large = np.tile(photo(), (2, 3, 1))  # several pixels per level
+    theirs = ImageOps.equalize(Image.fromarray(large))
+    np.testing.assert_array_equal(ours(WIDE, "equalize", 0.5, image=large), theirs)
     np.testing.assert_allclose(
         ours(WIDE, "autocontrast", 0.5), ImageOps.autocontrast(image), atol=1
     )
