@@ -171,6 +171,9 @@ def test_non_finite_and_integer_weights_are_rejected(value, message, saved, tmp_
 
 def test_negative_variance_is_rejected(saved, tmp_path):
     variables, _ = saved
+    variables["batch_stats"]["stem_norm"]["var"][2] = 0  # of a channel that is always zero
+    np.savez(tmp_path / "w.npz", **flat(variables))
+    assert_same(load_weights(SMALL, tmp_path / "w.npz"), variables)
     variables["batch_stats"]["stem_norm"]["var"][2] = -1
     np.savez(tmp_path / "w.npz", **flat(variables))
     with pytest.raises(WeightsError, match=r"stem_norm/var is a variance but has -1"):

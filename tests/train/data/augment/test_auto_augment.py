@@ -84,13 +84,22 @@ def test_images_of_one_or_two_levels(name):
         np.testing.assert_array_equal(ours(WIDE, name, 0.5, image=image), theirs)
 
 
+# The largest magnitudes in TrivialAugment's wide space and in RandAugment's.
+REACHES = {
+    WIDE: {"shear": 0.99, "rotate": 135, "translate_x": 32, "translate_y": 32},
+    NARROW: {
+        "shear": 0.3,
+        "rotate": 30,
+        "translate_x": 150 / 331 * WIDTH,
+        "translate_y": 150 / 331 * HEIGHT,
+    },
+}
+
+
 def pillow_affine(space, name, strength, sign):
     """Return Pillow's six coefficients, from a position in the result to one in the image."""
-    reach = {"shear": space.shear, "rotate": space.rotate}.get(name.split("_")[0])
-    if name.startswith("translate"):
-        size = WIDTH if name.endswith("x") else HEIGHT
-        reach = space.translate * (size if space.relative else 1)
-    amount = strength * sign * reach
+    kind = name if name.startswith("translate") else name.split("_")[0]
+    amount = strength * sign * REACHES[space][kind]
     if name == "rotate":
         turn = np.deg2rad(amount)
         cos, sin = np.cos(turn), np.sin(turn)
