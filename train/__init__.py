@@ -12,6 +12,7 @@ if "multiprocessing" in sys.modules:  # perhaps in a worker, before it imports a
 # Imported on first use, since importing JAX takes a second.
 _MODULES = {
     "DataSource": "data.source",
+    "arrays_source": "data.arrays",
     "declare_key": "config.own_parts",
     "default_config": "config.loading",
     "load_config": "config.loading",

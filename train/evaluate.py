@@ -41,7 +41,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.output and os.path.exists(flags.output) and not os.path.isdir(flags.output):
         raise UsageError(f"--output must be a folder, but {flags.output!r} is a file")
 
-    from train.data.tfds_source import resolve_data_dir
+    from train.data.datasets import resolve_data_dir
     from train.engine import predictions
     from train.engine.evaluation import OtherData, evaluate_run
     from train.workdir.metrics_log import to_json

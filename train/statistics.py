@@ -22,8 +22,8 @@ def main() -> int:
     config = loading.load_config(flags.config, overrides)
 
     from train.data.corrupt_records import CorruptRecords
+    from train.data.datasets import data_dir
     from train.data.loader import DataLoader
-    from train.data.tfds_source import data_dir
 
     config.dataset.data_dir = data_dir(config.dataset)
     config.loader.cache_on_device = "never"

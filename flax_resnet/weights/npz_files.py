@@ -3,6 +3,7 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def read_npz(path: Path, archive: zipfile.ZipFile) -> WeightFile:
         if archive.getinfo(entry).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{truncate(name)} is compressed in a way that NumPy never uses")
         with archive.open(entry) as file:
-            shape, stored = _read_header(file, name)
+            shape, stored, _ = read_header(file, name)
         if stored.hasobject:
             raise WeightsError(
                 f"{path}: {truncate(name)} contains Python objects, which cannot be read without"
@@ -48,7 +49,16 @@ def read_npz(path: Path, archive: zipfile.ZipFile) -> WeightFile:
     return WeightFile("NumPy npz", tensors)
 
 
-def _read_header(file: zipfile.ZipExtFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Return the shape and type of an array, and whether it is in Fortran's order.
+
+    Args:
+      file: a file in NumPy's ``.npy`` format, at its start; afterwards at the values.
+      name: name of the array, for errors.
+
+    Raises:
+      ValueError: the header is corrupt or too long.
+    """
     version = np.lib.format.read_magic(file)
     if version not in _LENGTH_BYTES:
         raise ValueError(f"{truncate(name)} has version {version[0]}.{version[1]} of the format")
@@ -56,5 +66,5 @@ def _read_header(file: zipfile.ZipExtFile, name: str) -> tuple[tuple[int, ...], 
     length = int.from_bytes(prefix, "little")
     if length > _MAX_HEADER:  # NumPy reads it before it compares its length
         raise ValueError(f"{truncate(name)} has a header of {length:,} bytes")
-    shape, _, dtype = _PARSERS[version](io.BytesIO(prefix + file.read(length)))
-    return shape, dtype
+    shape, fortran, dtype = _PARSERS[version](io.BytesIO(prefix + file.read(length)))
+    return shape, dtype, fortran

@@ -38,6 +38,8 @@ def check_value(name: str, value: Any) -> None:
         raise error("text that a command line can hold")
 
     chosen = value.split(key.separator) if key.separator else [value]
+    if key.separator == ":":  # a name and its argument
+        chosen = chosen[:1]
     if isinstance(value, tuple):
         chosen = list(value)
     if key.valid and not set(chosen) <= set(key.valid):

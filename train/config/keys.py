@@ -6,7 +6,7 @@ from typing import Any
 
 from flax_resnet.registry import Registry
 from train.config.registries import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
-from train.data.registries import AUGMENTATIONS
+from train.data.registries import AUGMENTATIONS, SOURCES
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Key:
       meaning: one or two sentences for `--help`, error messages and the reference.
       choices: the valid values; empty for no such limit.
       registry: registry of the part that the value must name; the default is valid, too.
-      separator: separates the names of several parts.
+      separator: separates the names of several parts; ":": a name from its argument.
       minimum: smallest valid number, of every element of a tuple.
       maximum: largest valid number.
       below: exclusive upper limit.
@@ -125,9 +125,12 @@ KEYS: dict[str, Key] = {
 
     # Data ------------------------------------------------------------------------------------
     "dataset.name": Key("digits", "'digits', 'folder' for images in one folder per class, or"
-        " 'tfds:NAME' for a TFDS data set."),
+        " 'tfds:NAME' for a TFDS data set.", registry=SOURCES, separator=":"),
     "dataset.data_dir": Key("", "Image folder, or directory of prepared TFDS data; '':"
         " $TFDS_DATA_DIR or ~/tensorflow_datasets.", neutral=True),
+    "dataset.image_key": Key("", "Name of the images in the data: a feature of a TFDS data set, a"
+        " column, an array, or a file extension in tar files; '': detected."),
+    "dataset.label_key": Key("", "Name of the labels in the data, as image_key; '': detected."),
     "dataset.train_split": Key("train", "Training split, in TFDS's split syntax, or a subfolder of"
         " an image folder."),
     "dataset.eval_split": Key("test", "Evaluation split, as train_split. An image folder without it"

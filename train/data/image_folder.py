@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from train.data.folder_scan import BROKEN_LINK, UNREADABLE, FolderScan, has_image_extension
+from train.data.registries import register_source
 from train.data.skipped import describe_skipped
-from train.data.source import DataSource
+from train.data.source import DataSource, source_argument
+from train.data.splits import ALL, EVAL_SPLITS, TRAIN
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
 
-TRAIN = "train"
-EVAL_SPLITS = ("val", "validation", "valid", "test")  # in order of preference
-ALL = "all"  # every image of a folder without splits
 LAYOUT = "put the images into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into ROOT/CLASS/"
 # Names of folders that are splits, not classes, if there are no folders of the names above.
 SPLIT_LIKE = {TRAIN, *EVAL_SPLITS, "training", "testing", "eval", "evaluation", "dev"}
@@ -47,6 +47,15 @@ class ImageFolder(Sequence):
         name = self.files[index]
         with open(os.path.join(self.root, name), "rb") as file:
             return {"image": file.read(), "label": self.labels[index]}
+
+
+@register_source("folder")
+def open_image_folder(dataset: ConfigDict, split: str) -> DataSource:
+    """Open a split of the folder ``config.dataset.data_dir``; see :func:`open_folder`."""
+    source_argument(dataset)
+    if not dataset.data_dir:
+        raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
+    return open_folder(dataset.data_dir, split, dataset.val_fraction, dataset.val_seed)
 
 
 def open_folder(root: str, split: str, val_fraction: float, val_seed: int) -> DataSource:

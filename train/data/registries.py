@@ -2,7 +2,7 @@
 
 from flax_resnet.registry import Registry
 
-SOURCES = Registry("data source", ("digits", "folder", "tfds"))
+SOURCES = Registry("data source", ("digits", "folder", "tfds", "arrays"))
 AUGMENTATIONS = Registry("augmentation", ("trivial", "rand"))
 
 register_source = SOURCES.register

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.decoding import ImageDecodeError, array_to_rgb, decode_rgb, warn_once
+from train.runtime.config_dict import ConfigDict
+from train.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,20 @@ class DataSource:
     def record_name(self, index: int) -> str:
         """Return the name of a record: its file, or ``"record 7"``."""
         return f"record {index}" if self.names is None else self.names[index]
+
+
+def source_argument(dataset: ConfigDict, meaning: str = "") -> str:
+    """Return the argument of a name such as ``"tfds:cifar10"``.
+
+    Args:
+      dataset: ``config.dataset``.
+      meaning: the argument with an example, for the error; empty if the source has none.
+
+    Raises:
+      UsageError: it is missing, or there is one although the source has none.
+    """
+    kind, _, argument = dataset.name.partition(":")
+    if bool(argument) != bool(meaning):
+        expected = f"{kind}:{meaning}" if meaning else f"{kind!r}, without an argument"
+        raise UsageError(f"config.dataset.name must be {expected}, not {dataset.name!r}")
+    return argument

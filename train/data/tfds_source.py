@@ -13,7 +13,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from flax_resnet.decoding import ImageDecodeError
-from train.data.source import DataSource
+from train.data.registries import register_source
+from train.data.source import DataSource, source_argument
 from train.data.tfrecord import TFRecordFiles, file_error
 from train.runtime import limits
 from train.runtime.cli import program
@@ -24,24 +25,18 @@ FileFormat = tfds.core.FileFormat
 RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
 
 
-def data_dir(dataset: ConfigDict) -> str:
-    """Return ``config.dataset.data_dir`` as an absolute path, or TFDS's default directory."""
-    if dataset.name == "folder" and not dataset.data_dir:
-        return ""  # an error in open_source: TFDS's default holds no image folder
-    return resolve_data_dir(dataset.data_dir)
+@register_source("digits")
+def open_digits(dataset: ConfigDict, split: str) -> DataSource:
+    """Open a split of the digits, prepared in ``config.dataset.data_dir`` on first use."""
+    source_argument(dataset)
+    return _make_source(_prepared_digits(dataset.data_dir), "digits", split)
 
 
-def resolve_data_dir(chosen: str | None) -> str:
-    """Return ``chosen`` as an absolute path, or TFDS's default directory if it is empty."""
-    chosen = chosen or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in chosen:  # a bucket
-        return chosen
-    return os.path.abspath(os.path.expanduser(chosen))
-
-
-def open_digits(folder: str, split: str) -> DataSource:
-    """Open a split of the digits, which are prepared in ``folder`` on first use."""
-    return _make_source(_prepared_digits(folder), "digits", split)
+@register_source("tfds")
+def open_tfds(dataset: ConfigDict, split: str) -> DataSource:
+    """Open a split of a TFDS data set that is prepared in ``config.dataset.data_dir``."""
+    name = source_argument(dataset, "NAME, such as 'tfds:cifar10'")
+    return open_prepared(name, dataset.data_dir, split)
 
 
 def open_prepared(name: str, folder: str, split: str) -> DataSource:

@@ -13,10 +13,11 @@ import tqdm
 from flax_resnet.resnet import ResNet
 from train.config.keys import KEYS
 from train.data.corrupt_records import CorruptRecords
-from train.data.image_folder import ALL, has_splits
+from train.data.image_folder import has_splits
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
 from train.data.sampler import ProcessShard
+from train.data.splits import ALL
 from train.engine.devices import Devices, DispatchThrottle, make_devices
 from train.engine.experiment import (
     check_same_in_all_processes,

@@ -20,12 +20,12 @@ from train.data.augment.auto_augment import check_operation, make_policies
 from train.data.augment.mixup import Mixup, Targets, check_even
 from train.data.augment.pipeline import Augment
 from train.data.class_names import check_classes
+from train.data.datasets import data_dir
 from train.data.findings import inspect_data
 from train.data.loader import DataLoader
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.skipped import Finding
 from train.data.source import DataSource
-from train.data.tfds_source import data_dir
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
 from train.engine.optim.freezing import frozen_modules

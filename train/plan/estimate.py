@@ -14,8 +14,7 @@ import numpy as np
 
 from flax_resnet import summarize
 from flax_resnet.files import write_atomically
-from train.data.datasets import open_source
-from train.data.tfds_source import data_dir
+from train.data.datasets import data_dir, open_source
 from train.engine import requirements
 from train.engine.devices import make_devices
 from train.engine.experiment import Experiment, build_experiment, check_limits

@@ -52,7 +52,7 @@ def main() -> int:
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     warnings.simplefilter("ignore")
 
-    from train.data.tfds_source import resolve_data_dir
+    from train.data.datasets import resolve_data_dir
     from train.prepare.preparation import prepare
     from train.prepare.resized import resize_dataset
 

@@ -18,6 +18,7 @@ from tests.train.data.tfrecords import (
     write_shard,
 )
 from train.data import tfrecord
+from train.data.random_access import RandomAccessFile
 from train.data.tfds_source import open_prepared
 from train.runtime.errors import RunError, UsageError
 
@@ -114,7 +115,7 @@ class Part:
     def __init__(self, filename):
         self.filename, self.skip = filename, 0
         size = os.path.getsize(filename)
-        starts = tfrecord._scan(tfrecord._File(filename).read, size, filename)
+        starts = tfrecord._scan(RandomAccessFile(filename).read, size, filename)
         self.take = self.examples_in_shard = len(starts) - 1
 
 

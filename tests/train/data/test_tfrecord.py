@@ -24,7 +24,8 @@ from tests.train.data.tfrecords import (
     two_splits,
     write,
 )
-from train.data import tfrecord
+from train.data import random_access, tfrecord
+from train.data.random_access import RandomAccessFile
 from train.data.tfds_source import open_prepared
 from train.runtime.errors import RunError
 
@@ -72,7 +73,7 @@ def test_event_files_of_tensorboard_are_scanned(tmp_path):
             writer.add_scalar("loss", 1.0, step)
     (path,) = map(str, (tmp_path / "log").iterdir())
     size = os.path.getsize(path)
-    starts = tfrecord._scan(tfrecord._File(path).read, size, path)
+    starts = tfrecord._scan(RandomAccessFile(path).read, size, path)
     assert len(starts) == 1 + 1 + 20 and starts[-1] == size
 
 
@@ -86,7 +87,7 @@ def test_several_threads_read_at_once(tmp_path):
 
 
 def test_the_number_of_open_files_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "MAX_OPEN_FILES", 3)
+    monkeypatch.setattr(random_access, "MAX_OPEN_FILES", 3)
     source = opened(write(tmp_path, {"train": [2] * 40}))
 
     def count():
@@ -159,7 +160,7 @@ def test_files_that_can_only_seek_are_read(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "pread")
     path = tmp_path / "file"
     path.write_bytes(bytes(range(200)))
-    file = tfrecord._File(str(path))
+    file = RandomAccessFile(str(path))
     assert not hasattr(file._file, "fs")
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda start: file.read(start, 5), range(190)))

@@ -1,0 +1,180 @@
+"""Data sources made of images, labels and the names of classes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flax_resnet.text import truncate
+from train.data.source import DataSource
+from train.data.splits import part_of
+from train.runtime.errors import UsageError
+from train.runtime.formatting import join_names
+
+_NAMES_ADVICE = "give the names of the classes (see docs/data.md)"
+
+
+@dataclass(frozen=True)
+class LabeledImages(Sequence):
+    """Records of images and labels.
+
+    Attributes:
+      images: random access to encoded images or arrays.
+      labels: class indices, of as many records.
+      part: the records in use.
+    """
+
+    images: Sequence[Any]
+    labels: np.ndarray
+    part: range
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        position = self.part[index]
+        return {"image": self.images[position], "label": self.labels[position]}
+
+
+@dataclass(frozen=True)
+class _PartNames(Sequence):
+    names: Sequence[str]
+    part: range
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> str:
+        return self.names[self.part[index]]
+
+
+def make_source(
+    name: str,
+    split: str,
+    images: Sequence[Any],
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    names: Sequence[str] | None = None,
+    where: str = "",
+) -> DataSource:
+    """Return the source of a split, or of a part of it such as ``train[:80%]``.
+
+    Args:
+      name: name of the data set.
+      split: the split.
+      images: all its images.
+      labels: class indices, of as many records.
+      class_names: names of the classes.
+      names: the records' names.
+      where: what the images are, to find splits that overlap; empty: unknown.
+    """
+    part = part_of(split, len(labels))
+    return DataSource(
+        name,
+        split,
+        class_names,
+        LabeledImages(images, labels, part),
+        names=None if names is None else _PartNames(names, part),
+        parts=[(where, part.start, part.stop)] if where else (),
+    )
+
+
+def number_classes(
+    labels: Mapping[str, np.ndarray], where: str, class_names: Sequence[str] | None = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return class indices, and the names of the classes.
+
+    Args:
+      labels: integers or text ``(N,)`` or ``(N, 1)``, by split. Text is the name of a class;
+        integers are indices of ``class_names``, without these the names of the classes.
+      where: the data, for messages.
+      class_names: the names; default: all that occur in any split, sorted.
+
+    Raises:
+      UsageError: the labels are no classes, or do not fit the names.
+    """
+    columns = {
+        split: _column(values, f"the labels of {where} {split}".rstrip())
+        for split, values in labels.items()
+    }
+    is_text = {column.dtype.kind == "U" for column in columns.values()}
+    if len(is_text) > 1:
+        raise UsageError(f"the labels of {where} are numbers in one split and text in another")
+    used = np.unique(np.concatenate(list(columns.values())))
+    if not used.size:
+        raise UsageError(f"{where} has no images")
+    if class_names is not None:
+        if isinstance(class_names, np.ndarray):
+            class_names = _column(class_names, f"the names of classes of {where}").tolist()
+        names = tuple(map(str, class_names))
+        _check_names(names, where)
+    else:
+        names = tuple(map(str, used.tolist()))
+    if not is_text.pop():
+        _check_numbers(used, len(names), class_names is None, where)
+        return {split: column.astype(np.int32) for split, column in columns.items()}, names
+    if unknown := set(used.tolist()) - set(names):
+        raise UsageError(
+            f"{where} has labels that are no names of classes:"
+            f" {join_names([repr(truncate(name)) for name in sorted(unknown)], 4)}"
+        )
+    order = np.argsort(np.array(names))  # the names may be in another order than sorted
+    sorted_names = np.array(names)[order]
+    return {
+        split: order[np.searchsorted(sorted_names, column)].astype(np.int32)
+        for split, column in columns.items()
+    }, names
+
+
+def _column(values: np.ndarray, where: str) -> np.ndarray:
+    """Return labels as integers or text ``(N,)``; ``where`` names them in messages."""
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        advice = "; one-hot labels become numbers with labels.argmax(axis=1)" * (values.ndim == 2)
+        raise UsageError(f"{where} must have the shape (N,), not {values.shape}{advice}")
+    if values.dtype.kind == "S":
+        try:
+            return np.char.decode(values, "utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"{where} are text that is not UTF-8") from None
+    if values.dtype.kind not in "iubU":
+        raise UsageError(
+            f"{where} must be integers or text, not {values.dtype}; convert class"
+            " numbers with labels.astype('int64')"
+        )
+    return values
+
+
+def _check_names(names: tuple[str, ...], where: str) -> None:
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise UsageError(f"{where} has several classes named {join_names(repeated, 4)}")
+
+
+def _check_numbers(used: np.ndarray, count: int, complete: bool, where: str) -> None:
+    """Raise UsageError unless the labels in use are class indices.
+
+    Args:
+      used: the labels in use, sorted.
+      count: number of classes.
+      complete: whether all classes must be in use.
+      where: the data, for the message.
+    """
+    if used[0] < 0:
+        raise UsageError(
+            f"{where} has the label {used[0]}; images without a class cannot be used, and labels"
+            " must be 0 or more"
+        )
+    if not complete and used[-1] >= count:
+        raise UsageError(f"{where} has the label {used[-1]}, but names of only {count} classes")
+    if complete and used[-1] >= count:
+        missing = next(number for number, label in enumerate(used.tolist()) if label != number)
+        raise UsageError(
+            f"{where} has {count} classes with the labels {used[0]} to {used[-1]}, but no image has"
+            f" the label {missing}; renumber them with numpy.unique(labels, return_inverse=True),"
+            f" or {_NAMES_ADVICE}"
+        )

@@ -1,0 +1,80 @@
+"""Names of splits, and parts of them such as ``train[:80%]``."""
+
+import re
+from collections.abc import Collection
+
+from train.runtime.errors import UsageError
+from train.runtime.formatting import join_names
+
+TRAIN = "train"
+EVAL_SPLITS = ("val", "validation", "valid", "test")  # in order of preference
+ALL = "all"  # every image of data without splits
+
+_PART = re.compile(r"([^\[\]+]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+
+
+def parse_split(split: str) -> tuple[str, str, str]:
+    """Return the name, start and end of a part such as ``train[10%:500]``; ``""`` for none.
+
+    Raises:
+      UsageError: it is not of that form.
+    """
+    match = _PART.fullmatch(split)
+    if not match:
+        raise UsageError(
+            f"the split {split!r} must be a name or a part of a split, such as 'train',"
+            " 'train[:80%]' or 'train[1000:]'"
+        )
+    return match[1], match[2] or "", match[3] or ""
+
+
+def part_of(split: str, count: int) -> range:
+    """Return the records of a part of a split with ``count`` records.
+
+    Percentages are rounded to whole records, so that ``[:80%]`` and ``[80%:]`` do not overlap.
+
+    Raises:
+      UsageError: it is not of the form of :func:`parse_split`, or empty.
+    """
+    _, *bounds = parse_split(split)
+
+    def position(bound: str) -> int | None:
+        if bound.endswith("%"):
+            return round(int(bound[:-1]) * count / 100)
+        return int(bound) if bound else None
+
+    start, end = map(position, bounds)
+    records = range(count)[start:end]
+    if not records:
+        raise UsageError(f"the split {split!r} has no images: there are {count:,} in all")
+    return records
+
+
+def find_split(split: str, existing: Collection[str], where: str) -> str:
+    """Return the name among ``existing`` that ``split`` stands for.
+
+    A missing evaluation split is replaced by another of ``EVAL_SPLITS``. Data without splits,
+    whose only name is ``""``, are ``"train"`` or ``"all"``.
+
+    Args:
+      split: a split or a part of one.
+      existing: names of splits.
+      where: the data, for messages.
+
+    Raises:
+      UsageError: there is no such split.
+    """
+    name, *_ = parse_split(split)
+    if name in existing:
+        return name
+    if name in (TRAIN, ALL) and set(existing) == {""}:
+        return ""
+    others = [other for other in EVAL_SPLITS if other in existing]
+    if name in EVAL_SPLITS and others:
+        return others[0]
+    if "" in existing or set(existing) == {TRAIN}:
+        raise UsageError(
+            f"{where} has no split {name!r}, only images for training; hold a part out with"
+            " --config.dataset.train_split='train[:80%]' --config.dataset.eval_split='train[80%:]'"
+        )
+    raise UsageError(f"{where} has no split {name!r}; it has {join_names(sorted(existing))}")
