@@ -105,7 +105,8 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
             elif kind == "PNG":
                 values = _decode_with_opencv(encoded, _BGR_DEEP)
                 if values is not None:
-                    return _deep_to_rgb(values, header, warn)
+                    bits = conversion.stored_bits(values, header.significant_bits, warn)
+                    return _deep_to_rgb(values, header._replace(significant_bits=bits), warn)
             return _decode_with_pillow(encoded, kind, header, warn)
         if kind == "TIFF":
             return _decode_tiff(encoded, warn)
@@ -230,7 +231,7 @@ def _decode_tiff(encoded: bytes, warn: Warn) -> np.ndarray:
     if page.pages:
         warn("several pages", "only the first page of a file of several pages is used")
     if page.planes is not None:
-        values = np.moveaxis(page.planes[[2, 1, 0, 3][: page.samples]], 0, 2)
+        values = np.moveaxis(page.planes[[2, 1, 0, 3][: len(page.planes)]], 0, 2)
         return _deep_to_rgb(values, header._replace(orientation=page.orientation), warn)
     if header.depth > 8 and page.photometric <= 2 and page.samples in (1, 3, 4) and not page.planar:
         values = _decode_with_opencv(page.single, cv2.IMREAD_UNCHANGED)

@@ -50,6 +50,31 @@ def reduce_depth(
     return 255 - upper if inverted else upper
 
 
+def stored_bits(values: np.ndarray, significant_bits: int | None, warn: Warn) -> int | None:
+    """Return the bits that the values of a PNG use, of which it states ``significant_bits``.
+
+    The specification demands values that are scaled to 16 bits, in which a dark image would have
+    only zeros below the significant bits. Many programs store them as measured.
+
+    Args:
+      values: uint16, of any shape.
+      significant_bits: number of bits in the file, or None.
+      warn: called if the values fit both.
+    """
+    if significant_bits is None or not 8 <= significant_bits < 16:
+        return significant_bits
+    largest, unused = int(values.max(initial=0)), (1 << (16 - significant_bits)) - 1
+    if not 0 < largest < 1 << significant_bits or (values & np.uint16(unused)).any():
+        return significant_bits
+    warn(
+        "dark values of stated bits",
+        f"16-bit values reach only {largest:,} of 65,535, all multiples of {unused + 1}: taken as"
+        f" {significant_bits}-bit values that were scaled to 16 bits, as PNG demands; if they were"
+        " not, scale them",
+    )
+    return 16
+
+
 def unmultiply(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return the colors ``(H, W, C)`` that were multiplied with ``alpha`` ``(H, W, 1)``."""
     full = np.iinfo(colors.dtype).max

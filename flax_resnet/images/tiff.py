@@ -27,8 +27,8 @@ class TiffPage(NamedTuple):
       planar: whether the channels are stored one after the other.
       pages: whether other images follow.
       single: the file without these.
-      planes: of uncompressed channels of 16 bits that are stored one after the other, the values
-        ``(C, H, W)``: Pillow would read them as 8-bit ones, OpenCV as pixels.
+      planes: of uncompressed channels that are stored one after the other, the values
+        ``(3 or 4, H, W)`` as uint16, if Pillow would misread or refuse them.
       orientation: to be applied to ``planes``.
     """
 
@@ -146,21 +146,41 @@ def _inspect(encoded: bytes) -> TiffPage:
     planar = samples > 1 and tags.read(284, 1) == 2
     pages = bool(following) and _is_image(encoded, following, order, big)
     page = TiffPage(header, photometric, samples, planar, pages, single)
-    if not planar or depth <= 8 or tags.read(259, 1) != 1:
+    # Pillow reads deep planes as 8-bit ones and knows few kinds of channels; OpenCV reads pixels.
+    known = depth < 8 or photometric > 2 or samples == 3 or (samples == 4 and 1 not in extra)
+    if not planar or tags.read(259, 1) != 1 or (depth <= 8 and known):
         return page
-    if depth != 16 or samples not in (3, 4) or photometric != 2 or 324 in tags:
-        raise HeaderError(f"uncompressed planes of a {depth}-bit TIFF are read in RGB strips only")
+    return _read_planes(tags, encoded, order, page)
+
+
+def _read_planes(tags: _Directory, encoded: bytes, order: str, page: TiffPage) -> TiffPage:
+    """Add the values of uncompressed planes, of 8-bit ones scaled to 16 bits."""
+    depth, width, height = page.header.depth, page.header.width, page.header.height
+    photometric, samples = page.photometric, page.samples
+    is_gray = photometric == 1
+    kinds = {2} if is_gray else {3, 4}
+    if depth not in (8, 16) or photometric not in (1, 2) or samples not in kinds or 324 in tags:
+        raise HeaderError(
+            f"{samples} uncompressed planes of a {depth}-bit TIFF are not supported: only strips of"
+            " gray or RGB with at most one alpha; save it by pixel"
+        )
     offsets, counts = tags.read_all(273), tags.read_all(279)
-    if sum(counts) != 2 * samples * width * height or sum(counts) > len(encoded):
+    if sum(counts) != depth // 8 * samples * width * height or sum(counts) > len(encoded):
         raise HeaderError("the TIFF is truncated or corrupt")
     strips = zip(offsets, counts, strict=False)
     data = b"".join(encoded[offset : offset + count] for offset, count in strips)
     if len(data) != sum(counts):
         raise HeaderError("the TIFF is truncated or corrupt")
-    planes = np.frombuffer(data, order + "u2").reshape(samples, height, width)
+    planes = np.frombuffer(data, f"{order}u{depth // 8}").reshape(samples, height, width)
+    planes = planes.astype(np.uint16)
+    header = page.header
+    if depth == 8:
+        planes, header = 257 * planes, header._replace(significant_bits=16)
+    if is_gray:
+        planes = planes[[0, 0, 0, 1]]
     orientation = tags.read(274, 1)
     return page._replace(
-        planes=planes.astype(np.uint16), orientation=orientation if orientation <= 8 else 1
+        header=header, planes=planes, orientation=orientation if orientation <= 8 else 1
     )
 
 

@@ -8,6 +8,7 @@ like ``params/stage1_block1/conv1/kernel``.
 
 import functools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,25 @@ from flax_resnet.weights.run_info import read_run_info
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, wrap_read_errors
 
 FOLDER = "checkpoints"
+MAX_STEP = 2**31 - 1  # the train state counts steps as int32
 _COLLECTIONS = ("params", "batch_stats")
 
 
 def steps_in(folder: str | os.PathLike[str]) -> list[int]:
-    """Return the steps in a checkpoint folder, ascending; empty if it does not exist."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    # int() accepts 0099 and isdigit() accepts ²; neither is the name of a step.
-    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+    """Return the steps in a checkpoint folder, ascending; empty if it does not exist.
+
+    Files and links are not steps: a link could lead to another run's checkpoint.
+    """
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        folders = (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return sorted(int(name) for name in folders if is_step_name(name))
+
+
+def is_step_name(name: str) -> bool:
+    """Return whether a folder of this name is a step's; ``007`` and ``²`` are not."""
+    return bool(re.fullmatch("0|[1-9][0-9]{0,9}", name)) and int(name) <= MAX_STEP
 
 
 def best_in(folder: str | os.PathLike[str]) -> tuple[int, float] | None:

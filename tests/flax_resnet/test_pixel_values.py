@@ -49,11 +49,13 @@ def gray(values):
     return np.repeat(np.asarray(values, np.uint8).reshape(*values.shape[:2], 1), 3, axis=2)
 
 
-def planes_of_16_bits(values, order="<", orientation=1):
+def planar_tiff(values, order="<", orientation=1, photometric=2, extra=()):
     """Return a TIFF whose channels are stored one after the other."""
     height, width, channels = values.shape
     planes = np.moveaxis(values, 2, 0).reshape(-1, width, 1).copy()
-    described = {257: (4, [height]), 258: (3, [16] * channels), 262: (3, [2]), 277: (3, [channels])}
+    depth = 8 * values.itemsize
+    described = {257: (4, [height]), 258: (3, [depth] * channels), 262: (3, [photometric])}
+    described |= {277: (3, [channels])} | ({338: (3, [*extra])} if extra else {})
     described |= {
         278: (4, [height]),
         284: (3, [2]),
@@ -107,8 +109,14 @@ def tiff_rows():
                 0,
             )
     for order in "<>":
-        yield f"TIFF 16-bit planes {order}", planes_of_16_bits(deep, order), RGB, 0
-        twelve_planes = planes_of_16_bits(deep >> 4, order)
+        yield f"TIFF 16-bit planes {order}", planar_tiff(deep, order), RGB, 0
+        associated = planar_tiff(multiplied, order, extra=[1])
+        yield f"TIFF 8-bit planes, associated {order}", associated, RGB, 4
+        for kind, values in ((1, gray_multiplied), (2, gray_straight // 20)):
+            planes = planar_tiff(values, order, photometric=1, extra=[kind])
+            shown = gray(GRAY) if kind == 1 else gray(GRAY // 20)
+            yield f"TIFF 8-bit planes, gray alpha {kind} {order}", planes, shown, 4 * (kind == 1)
+        twelve_planes = planar_tiff(deep >> 4, order)
         yield f"TIFF 16-bit planes, 12 bits {order}", twelve_planes, RGB, 0
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
         alpha = encode(Image.fromarray(straight), "TIFF", compression=compression)
@@ -146,6 +154,9 @@ def png_rows():
     yield "PNG sBIT", stated, gray(twelve // 64 >> 4), 0
     scaled = odd_images.with_png_chunk(encode(full[..., 0], "PNG"), b"sBIT", b"\x0c")
     yield "PNG sBIT, scaled as specified", scaled, gray(full >> 8), 0
+    dark = full // 257 * 16
+    scaled = odd_images.with_png_chunk(encode(dark[..., 0], "PNG"), b"sBIT", b"\x0c")
+    yield "PNG sBIT, dark and scaled", scaled, gray(dark >> 8), 0
     frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
     apng = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
     yield "PNG animation", apng, RGB, 0
@@ -299,7 +310,7 @@ REFUSED = {
     "photometric interpretation 32803": tiff(GRAY, 32803),
     "raw camera": tiff(RGB, 2, tags={50706: (1, [1, 4, 0, 0])}),
     "12 channels": tiff(np.repeat(GRAY, 12, axis=2), 1, extra=(0,) * 11),
-    "uncompressed planes": planes_of_16_bits(np.repeat(ramp(), 5, axis=2)),
+    "uncompressed planes": planar_tiff(np.repeat(ramp(), 5, axis=2)),
     "preview": tiff(RGB, 2, tags={254: (4, [1])}),
     "12-bit JPEG": encode(RGB, "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),
 }
@@ -322,7 +333,7 @@ def test_orientation_is_applied_once_in_every_container(orientation):
     cases = {
         "TIFF": encode(RGB, "TIFF", tiffinfo={0x0112: orientation}),
         "TIFF LZW": encode(RGB, "TIFF", tiffinfo={0x0112: orientation}, compression="tiff_lzw"),
-        "TIFF 16-bit planes": planes_of_16_bits(RGB * np.uint16(257), orientation=orientation),
+        "TIFF 16-bit planes": planar_tiff(RGB * np.uint16(257), orientation=orientation),
         "TIFF 16-bit": tiff(RGB * np.uint16(257), 2, tags={0x0112: (3, [orientation])}),
         "AVIF": encode(RGB, "AVIF", exif=exif(orientation), **sharp | {"subsampling": "4:4:4"}),
     }

@@ -132,9 +132,10 @@ def _classes(run: Run) -> str:
 
 def _code(value: object) -> str:
     """Return text as Markdown's code, in which markup, HTML and addresses have no effect."""
-    text = one_line(" ".join(str(value).split()))
+    text = one_line(value)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    space = " " * ("`" in text or not text)
+    # Markdown removes one space from both ends, if both have one and there is other text.
+    space = " " * ("`" in text or not text or text[0] == text[-1] == " ")
     return f"{fence}{space}{text}{space}{fence}"
 
 

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from flax_resnet.text import error_reason
 from flax_resnet.weights import manifest
-from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, steps_in
+from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, is_step_name, steps_in
 from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
@@ -64,6 +64,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             with writing(self.folder):
                 os.makedirs(self.folder, exist_ok=True)
                 _remove_leftovers(self.folder)
+            if distributed.is_primary():
+                self._move_foreign()
         self._manager = ocp.CheckpointManager(self.folder, options=_options(self._read_only))
         best = self.best()
         self._best_top1 = best[1] if best else -1.0
@@ -217,8 +219,21 @@ class Checkpoints(contextlib.AbstractContextManager):
     def _path(self, step: int) -> str:
         return os.path.join(self.folder, str(step))
 
+    def _move_foreign(self) -> None:
+        """Move files and links with the name of a step, which would block saving it."""
+        foreign = set(filter(is_step_name, os.listdir(self.folder))) - set(map(str, self.steps()))
+        for name in sorted(foreign, key=int):
+            path = self._path(int(name))
+            away = self._rename_away(int(name))
+            self._warn(f"{path} is a file or link, not a checkpoint; moved to {away}")
+
     def _move_away(self, step: int) -> str:
         """Move a corrupt checkpoint out of the way of later saves; return its new path."""
+        away = self._rename_away(step)
+        self._manager.reload()
+        return away
+
+    def _rename_away(self, step: int) -> str:
         away = os.path.join(os.path.dirname(self.folder), CORRUPT_FOLDER, str(step))
         try:
             shutil.rmtree(away, ignore_errors=True)
@@ -229,7 +244,6 @@ class Checkpoints(contextlib.AbstractContextManager):
                 f"the corrupt checkpoint {self._path(step)} cannot be moved to {away}:"
                 f" {error.strerror or error}; move it away, then run the same command again"
             ) from error
-        self._manager.reload()
         return away
 
     def _remove_old(self) -> None:

@@ -263,10 +263,12 @@ def test_model_card_escapes_file_and_class_names(run):
     for loader in (flax_resnet, loaders.Loader("jax", loaders._stablehlo_code)):
         compile(model_card.snippet(run, loader, name), "card", "exec")
     compile(loaders._torch_code(run, "timm", name, ""), "card", "exec")
-    names = ("<b>a\nb</b>", "[c](http://d.e)", "`f``", "\u202eg")
+    names = ("<b>a\nb</b>", "[c](http://d.e)", "`f``", "\u202eg", " h ", "i  j", "\u2028")
     changed = dataclasses.replace(run, class_names=names)
     # CommonMark: nothing inside of a code span is markup, and only an equal fence ends it.
-    expected = r"`<b>a b</b>`, `[c](http://d.e)`, ``` `f`` ```, `\u202eg`"
+    expected = (
+        r"`<b>a\nb</b>`, `[c](http://d.e)`, ``` `f`` ```, `\u202eg`, `  h  `, `i  j`, `\u2028`"
+    )
     assert model_card._classes(changed) == expected
 
 

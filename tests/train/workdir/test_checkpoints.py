@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_resnet.weights.checkpoints import find_checkpoint
 from train.engine.step import TrainState
 from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
@@ -210,7 +211,7 @@ def test_corrupt_checkpoint_that_cannot_be_moved_is_an_error(saved, tmp_path):
 
 
 def test_folders_that_are_not_steps_are_ignored(saved, tmp_path):
-    names = ["²", "٣", "0099", "1_0", "-5", "notes"]
+    names = ["²", "٣", "0099", "1_0", "-5", " 3", "1.0", "1e3", "9" * 20, str(2**31), "notes"]
     for name in names:
         Path(saved.folder, name).mkdir()
     with Checkpoints(str(tmp_path), max_to_keep=2) as writer:
@@ -219,6 +220,29 @@ def test_folders_that_are_not_steps_are_ignored(saved, tmp_path):
         writer.wait()
         assert writer.steps() == [20, 60, 70]
     assert set(names) < set(os.listdir(saved.folder))
+
+
+@pytest.mark.parametrize("kind", ["file", "link to another run", "dangling link"])
+def test_file_or_link_with_the_name_of_a_step_is_not_read_but_moved(saved, tmp_path, kind):
+    foreign, other = Path(saved.folder, "70"), tmp_path / "other"
+    if kind == "file":
+        foreign.write_text("notes")
+    else:
+        if kind == "link to another run":
+            shutil.copytree(Path(saved.folder, "20"), other)
+        foreign.symlink_to(other)
+    with Checkpoints(str(tmp_path)) as reader:
+        assert reader.steps() == [20, 50, 60]
+    assert find_checkpoint(tmp_path) == Path(saved.folder, "60", "default")
+    messages = []
+    with Checkpoints(str(tmp_path), max_to_keep=2, warn=messages.append) as writer:
+        assert_same(writer.restore("last", template=state_at(0)), state_at(60))
+        writer.save(state_at(70))
+        writer.wait()
+        assert_same(writer.restore(70, template=state_at(0)), state_at(70))
+    assert len(messages) == 1 and "is a file or link, not a checkpoint" in messages[0]
+    assert os.path.lexists(tmp_path / "damaged_checkpoints" / "70")
+    assert other.exists() == (kind == "link to another run")
 
 
 def test_old_checkpoints_are_kept_until_the_new_one_is_verified(saved, monkeypatch):
