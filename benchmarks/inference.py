@@ -108,7 +108,9 @@ def make_ours(flags, batch):
     dtype = jnp.dtype(flags.dtype)
     model = trainer.make_model(flags)
     shape = (flags.size, flags.size, 3)
-    model, variables = fold_batch_norm(model, init_variables(model, 0, shape))
+    variables = init_variables(model, 0, shape)
+    if model.norm == "batch":
+        model, variables = fold_batch_norm(model, variables)
     variables = jax.device_put(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables))
     rng = np.random.default_rng(0)
     images = jax.device_put(rng.normal(size=(batch, *shape)).astype(np.float32).astype(dtype))

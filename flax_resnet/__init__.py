@@ -7,9 +7,15 @@ __version__ = "0.1.0"
 
 # Imported on first use: importing JAX takes a second, which would delay `--help` and usage errors.
 _MODULES = {
+    "Block": "blocks",
     "BottleneckBlock": "blocks",
     "FeatureInfo": "resnet",
     "ResNet": "resnet",
+    "ResNet101": "variants",
+    "ResNet152": "variants",
+    "ResNet18": "variants",
+    "ResNet34": "variants",
+    "ResNet50": "variants",
     "ResidualBlock": "blocks",
     "create_model": "variants",
     "feature_info": "variants",
@@ -19,8 +25,10 @@ _MODULES = {
     "load_pretrained": "weights",
     "load_run": "runs",
     "load_weights": "weights",
+    "register_activation": "layers",
     "register_block": "blocks",
     "register_model": "variants",
+    "register_norm": "layers",
     "save_weights": "weights",
     "summarize": "summary",
 }
@@ -28,15 +36,23 @@ _MODULES = {
 __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
+    from flax_resnet.blocks import Block as Block
     from flax_resnet.blocks import BottleneckBlock as BottleneckBlock
     from flax_resnet.blocks import ResidualBlock as ResidualBlock
     from flax_resnet.blocks import register_block as register_block
     from flax_resnet.folding import fold_batch_norm as fold_batch_norm
     from flax_resnet.init import init_variables as init_variables
+    from flax_resnet.layers import register_activation as register_activation
+    from flax_resnet.layers import register_norm as register_norm
     from flax_resnet.resnet import FeatureInfo as FeatureInfo
     from flax_resnet.resnet import ResNet as ResNet
     from flax_resnet.runs import load_run as load_run
     from flax_resnet.summary import summarize as summarize
+    from flax_resnet.variants import ResNet18 as ResNet18
+    from flax_resnet.variants import ResNet34 as ResNet34
+    from flax_resnet.variants import ResNet50 as ResNet50
+    from flax_resnet.variants import ResNet101 as ResNet101
+    from flax_resnet.variants import ResNet152 as ResNet152
     from flax_resnet.variants import create_model as create_model
     from flax_resnet.variants import feature_info as feature_info
     from flax_resnet.variants import list_models as list_models

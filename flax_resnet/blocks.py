@@ -7,14 +7,15 @@ symmetrically: ``"SAME"`` pads a strided convolution on one side only, which wou
 relative to the published networks.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from flax_resnet import ops
-from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv, he_normal
+from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv
 from flax_resnet.registry import BLOCKS
 
 register_block = BLOCKS.register
@@ -122,7 +123,14 @@ def average_pool(x: jax.Array, stride: int, dilation: int = 1) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Base class of the blocks; a subclass defines the convolutions of F.
+    """Base class of the blocks; a subclass defines ``expansion`` and the convolutions of F.
+
+    A block with another structure overrides ``__call__`` with a function of ``x`` and ``train``,
+    usually ``@nn.compact``, that makes its layers by ``self.conv`` and ``self.norm``, so that
+    they follow the fields of the network, and ends with :meth:`add_shortcut`. See
+    :func:`flax_resnet.layers.conv` for the arguments of ``self.conv`` (with ``groups=features``
+    it is depthwise). ``self.norm(name=…)`` is called with the map and
+    ``use_running_average=not train``.
 
     Maps ``(N, H, W, C)`` to ``(N, ceil(H / stride), ceil(W / stride), expansion * width)``.
     With ``train=True`` the running statistics in ``batch_stats`` are updated if the collection is
@@ -148,7 +156,10 @@ class Block(nn.Module):
         scale (arXiv:1706.02677, section 5.1), with ``preactivation`` by the last kernel.
       conv: factory of the convolutions.
       norm: factory of the norms.
+      activation: function after the norms; squeeze-and-excitation always has ReLU and sigmoid.
     """
+
+    expansion: ClassVar[int] = 1  # output channels / width
 
     width: int
     stride: int = 1
@@ -165,6 +176,7 @@ class Block(nn.Module):
     zero_init_last: bool = False
     conv: Layer = conv
     norm: Layer = batch_norm
+    activation: Callable[[jax.Array], jax.Array] = ops.relu
 
     def convolutions(self) -> list[dict[str, Any]]:
         """Return the arguments of the convolutions of F, in order."""
@@ -185,21 +197,29 @@ class Block(nn.Module):
             y = self._drop(y, train) if last else y
             y = self.conv(**layer, name=f"conv{i}")(y)
             y = self.norm(scale_init=scale, name=f"norm{i}")(y, use_running_average=not train)
-            y = y if last else ops.relu(y)
-        return ops.relu_of_sum(self._add(y, self._shortcut(x, train, self.norm), train))
+            y = y if last else self.activation(y)
+        y = self.add_shortcut(y, x, train)
+        return ops.relu_of_sum(y) if self.activation is ops.relu else self.activation(y)
 
     def _norm_relu_conv(self, x: jax.Array, train: bool) -> jax.Array:
         layers, y = self.convolutions(), x
         for i, layer in enumerate(layers, 1):
             last = i == len(layers)
-            kernel = nn.initializers.zeros if last and self.zero_init_last else he_normal
+            kernel = nn.initializers.zeros if last and self.zero_init_last else None
             norm = self.norm(after_conv=i > 1, name=f"norm{i}")
-            y = ops.relu(norm(y, use_running_average=not train))
+            y = self.activation(norm(y, use_running_average=not train))
             if i == 1:
                 shortcut = self._shortcut(y if self.activate_shortcut else x, train, norm=None)
             y = self._drop(y, train) if last else y
             y = self.conv(**layer, normalized=not last, kernel_init=kernel, name=f"conv{i}")(y)
         return self._add(y, shortcut, train)
+
+    def add_shortcut(self, y: jax.Array, x: jax.Array, train: bool = False) -> jax.Array:
+        """Return ``y`` plus the shortcut of ``x``, to which no activation is applied yet.
+
+        ``y`` passes squeeze-and-excitation and drop path first, if the block has them.
+        """
+        return self._add(y, self._shortcut(x, train, self.norm), train)
 
     def _shortcut(self, x: jax.Array, train: bool, norm: Layer | None) -> jax.Array | None:
         fields = dict(stride=self.stride, dilations=self.dilations, conv=self.conv, norm=norm)

@@ -5,9 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from flax_resnet.init import trace_modules
 from flax_resnet.layers import STANDARDIZE_EPSILON
+from flax_resnet.own_layers import folds_norms, label
+from flax_resnet.registry import BLOCKS
 from flax_resnet.resnet import ResNet
 
 
@@ -19,8 +24,10 @@ def fold_batch_norm(
     In evaluation batch norm is a scale and a shift (arXiv:1502.03167, section 3.1), which the
     preceding convolution can apply by other weights and a bias. A norm without a preceding
     convolution, such as the first one of a pre-activation block, becomes an explicit scale and
-    shift. Standardized kernels replace those of a network with weight standardization. Group norm
-    depends on the image: a network with group norm is returned unchanged.
+    shift. Standardized kernels replace those of a network with weight standardization.
+
+    In a block with an own ``__call__``, and with an own ``conv``, each batch norm becomes such a
+    scale and shift: nothing shows which convolution it follows.
 
     Args:
       model: the network.
@@ -29,12 +36,48 @@ def fold_batch_norm(
     Returns:
       The network and its ``{"params"}`` as float32 NumPy arrays. Logits differ by rounding. The
       network cannot be trained, since nothing normalizes its maps.
+
+    Raises:
+      ValueError: the network has other norms, which depend on the image.
     """
     if model.norm != "batch":
-        return model, dict(variables)
-    folded = _folded(model, dict(variables["params"]), dict(variables["batch_stats"]))
-    new = model.clone(norm="folded", conv_bias="all", weight_standardization=False)
-    return new, {"params": folded}
+        raise ValueError(
+            f"norm {label(model.norm)!r} cannot be folded into the convolutions; only 'batch' can"
+        )
+    params, statistics = dict(variables["params"]), dict(variables["batch_stats"])
+    block = BLOCKS[model.block] if isinstance(model.block, str) else model.block
+    own = {
+        name: params.pop(name)
+        for name in list(params)
+        if name != "head" and not folds_norms(model, block if name.startswith("stage") else None)
+    }
+    folded = _folded(model, params, statistics)
+    if own:
+        folded |= _with_explicit_norms(model, variables, own)
+    return model.clone(norm="folded"), {"params": folded}
+
+
+def _with_explicit_norms(
+    model: ResNet, variables: Mapping[str, Any], own: dict[str, Any]
+) -> dict[str, Any]:
+    """Return parameters of modules with each batch norm as an explicit scale and shift."""
+    stem = min(name for name in variables["params"] if name.startswith("stem_conv"))
+    images = jax.ShapeDtypeStruct(
+        (1, 64, 64, variables["params"][stem]["kernel"].shape[-2]), jnp.float32
+    )
+    modules, _ = trace_modules(model, images)
+    expected, _ = trace_modules(model.clone(norm="folded"), images)
+    params, statistics = flatten_dict(own), flatten_dict(dict(variables["batch_stats"]))
+    for path in {path[:-1] for path in params if (*path[:-1], "mean") in statistics}:
+        norm, var = modules[path], np.asarray(statistics[*path, "var"], np.float64)
+        if type(norm) is type(expected[path]):
+            raise ValueError(
+                f"{'/'.join(path)} is not made by the block's norm(…), so it cannot be folded"
+            )
+        scale = np.asarray(params[*path, "scale"], np.float64) / np.sqrt(var + norm.epsilon)
+        shift = np.asarray(params[*path, "bias"], np.float64) - statistics[*path, "mean"] * scale
+        params |= {(*path, "scale"): scale, (*path, "bias"): shift}
+    return unflatten_dict({path: np.asarray(leaf, np.float32) for path, leaf in params.items()})
 
 
 def _folded(model: ResNet, params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:

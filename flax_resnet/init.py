@@ -24,39 +24,50 @@ def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict
     The variable ``NAME`` of a module is initialized by the module's field ``NAME_init``, such as
     ``kernel_init``. Initializers other than zeros, ones and
     :class:`~flax_resnet.layers.VarianceScaling` are called as JAX functions. Variables without
-    such a field get the value that ``model.init`` gives them, which is then compiled.
+    such a field get the value that ``model.init`` gives them; these are compiled.
 
     Args:
       model: the network. With group norm there are no ``batch_stats``.
       seed: determines all values.
       image_shape: ``(H, W, C)``.
     """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    modules, shapes = trace_modules(model, images)
+    # Every variable has its own stream: adding a layer leaves the others' numbers unchanged.
+    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
+    streams = np.random.SeedSequence(seed).spawn(len(leaves))
+    values: dict[int, np.ndarray] = {}
+    for number, ((path, leaf), stream) in enumerate(zip(leaves, streams, strict=True)):
+        _, *parents, name = (entry.key for entry in path)
+        initializer = getattr(modules.get(tuple(parents)), f"{name}_init", None)
+        if initializer is not None:
+            values[number] = _sample(initializer, np.random.default_rng(stream), leaf.shape)
+    if others := [number for number in range(len(leaves)) if number not in values]:
+
+        def initialize(key: jax.Array, images: jax.Array) -> list[jax.Array]:
+            initial = jax.tree.leaves(model.init(key, images))
+            return [initial[number] for number in others]  # XLA removes whatever the rest needs
+
+        zeros = jnp.zeros(images.shape, images.dtype)
+        compiled = jax.jit(initialize)(jax.random.key(seed), zeros)
+        values |= dict(zip(others, map(np.array, compiled), strict=True))
+    return jax.tree_util.tree_unflatten(structure, [values[n] for n in range(len(leaves))])
+
+
+def trace_modules(
+    model: nn.Module, images: jax.ShapeDtypeStruct
+) -> tuple[dict[tuple[str, ...], nn.Module], Any]:
+    """Return a network's modules by their paths, and the shapes of its variables."""
     modules = {}
 
     def record(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
         modules[context.module.path] = context.module
         return call(*args, **kwargs)
 
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with nn.intercept_methods(record):
         # A function of its own: a cached trace of model.init would skip the interceptor.
         shapes = jax.eval_shape(lambda *args: model.init(*args), jax.random.key(0), images)
-    # Every variable has its own stream: adding a layer leaves the others' numbers unchanged.
-    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    streams = np.random.SeedSequence(seed).spawn(len(leaves))
-    values: list[np.ndarray] = []
-    compiled: list[jax.Array] = []  # the values of model.init, once they are needed
-    for (path, leaf), stream in zip(leaves, streams, strict=True):
-        _, *parents, name = (entry.key for entry in path)
-        initializer = getattr(modules.get(tuple(parents)), f"{name}_init", None)
-        if initializer is not None:
-            values.append(_sample(initializer, np.random.default_rng(stream), leaf.shape))
-            continue
-        if not compiled:
-            zeros = jnp.zeros(images.shape, images.dtype)
-            compiled = jax.tree.leaves(jax.jit(model.init)(jax.random.key(seed), zeros))
-        values.append(np.array(compiled[len(values)]))
-    return jax.tree_util.tree_unflatten(structure, values)
+    return modules, shapes
 
 
 def _sample(initializer: Callable, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

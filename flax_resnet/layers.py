@@ -5,6 +5,8 @@ module. ``functools.partial`` sets the arguments that a whole network shares (dt
 """
 
 import dataclasses
+import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,12 +19,16 @@ from flax.linen.dtypes import promote_dtype
 
 from flax_resnet import ops
 from flax_resnet.ops.norm import BatchNorm
+from flax_resnet.registry import ACTIVATIONS, NORMS
 
 BIASES = ("none", "unnormalized", "all")
 STANDARDIZE_EPSILON = 1e-8
 
 # A layer factory: returns a Linen module for the layer's arguments.
 Layer = Callable[..., nn.Module]
+
+register_norm = NORMS.register
+register_activation = ACTIVATIONS.register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +80,10 @@ def conv(
     *,
     normalized: bool = True,
     bias: str = "none",
-    kernel_init: Callable = he_normal,
+    kernel_init: Callable | None = None,
+    module: Layer = nn.Conv,
     **kwargs,
-) -> nn.Conv:
+) -> nn.Module:
     """Return a square convolution, padded by ``dilation * (kernel // 2)`` on every side.
 
     For odd kernels, it maps ``(N, H, W, C)`` to
@@ -87,26 +94,32 @@ def conv(
       kernel: kernel size.
       stride: stride in both directions.
       dilation: kernel dilation in both directions.
-      groups: number of groups.
+      groups: number of groups; as many as input channels and ``features`` make a depthwise
+        convolution.
       normalized: whether a norm directly follows.
       bias: which convolutions have a bias: ``"none"``, ``"all"``, or ``"unnormalized"``, those
         with ``normalized=False``.
-      kernel_init: initializer of the kernel.
+      kernel_init: initializer of the kernel; default: :data:`he_normal`.
+      module: a class with the fields of ``nn.Conv``, or a partial of one, whose arguments take
+        precedence over those that this function derives.
       **kwargs: further fields of ``nn.Conv``.
     """
     pad = dilation * (kernel // 2)
-    return nn.Conv(
-        features,
-        (kernel, kernel),
+    fields = dict(
         strides=(stride, stride),
         padding=((pad, pad), (pad, pad)),
         kernel_dilation=(dilation, dilation),
         feature_group_count=groups,
         use_bias=bias == "all" or (bias == "unnormalized" and not normalized),
-        kernel_init=kernel_init,
-        conv_general_dilated=ops.conv_general_dilated,
-        **kwargs,
+        kernel_init=he_normal,
     )
+    cls, given = getattr(module, "func", module), getattr(module, "keywords", {})
+    if issubclass(cls, nn.Conv):
+        fields["conv_general_dilated"] = ops.conv_general_dilated
+    fields |= kwargs | given
+    if kernel_init is not None:  # such as zeros for ``zero_init_last``
+        fields["kernel_init"] = kernel_init
+    return cls(features, (kernel, kernel), **fields)
 
 
 def standardize(inputs, kernel, bias, *, dtype):
@@ -127,28 +140,43 @@ standardized_conv = partial(conv, promote_dtype=standardize)
 # ``folded_norm`` uses it.
 
 
+@register_norm("batch")
 def batch_norm(*, after_conv: bool = True, **fields) -> BatchNorm:
     """Return batch norm (arXiv:1502.03167) with torchvision's momentum and epsilon."""
     # Flax's momentum is PyTorch's 1 - momentum: 0.9 here is torchvision's 0.1.
     return BatchNorm(**dict(momentum=0.9, epsilon=1e-5) | fields)
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group norm (Wu & He 2018, arXiv:1803.08494) with batch norm's call signature.
+@functools.cache
+def with_batch_norm_call(cls: type[nn.Module]) -> type[nn.Module]:
+    """Return a class of norms, with batch norm's call signature if it has another one."""
+    if "use_running_average" in inspect.signature(cls.__call__).parameters:
+        return cls
 
-    It has no running statistics.
-    """
+    class Norm(cls):
+        def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+            return super().__call__(x)
 
-    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-        """Normalize ``(N, H, W, C)``; ``use_running_average`` is ignored."""
-        return super().__call__(x)
+    return Norm
 
 
-def group_norm(*, after_conv: bool = True, **fields) -> GroupNorm:
-    """Return group norm with 32 groups."""
-    # The variance is computed as E[(x − mean)²] instead of E[x²] − mean², which loses precision
-    # when the group mean is far from zero.
-    return GroupNorm(**dict(num_groups=32, epsilon=1e-5, use_fast_variance=False) | fields)
+# Norms without running statistics compute the variance as E[(x − mean)²] instead of
+# E[x²] − mean², which loses precision when the mean is far from zero.
+
+
+@register_norm("group")
+def group_norm(*, after_conv: bool = True, **fields) -> nn.GroupNorm:
+    """Return group norm (Wu & He 2018, arXiv:1803.08494) with 32 groups."""
+    defaults = dict(num_groups=32, epsilon=1e-5, use_fast_variance=False)
+    return with_batch_norm_call(nn.GroupNorm)(**defaults | fields)
+
+
+@register_norm("layer")
+def layer_norm(*, after_conv: bool = True, **fields) -> nn.LayerNorm:
+    """Return layer norm (arXiv:1607.06450) over the channels of each pixel, as in ConvNeXt."""
+    return with_batch_norm_call(nn.LayerNorm)(
+        **dict(epsilon=1e-5, use_fast_variance=False) | fields
+    )
 
 
 class ScaleAndShift(nn.Module):
@@ -180,6 +208,29 @@ def folded_norm(
 ) -> nn.Module:
     """Return the replacement for batch norm after :func:`flax_resnet.folding.fold_batch_norm`."""
     return Identity(name=name) if after_conv else ScaleAndShift(dtype, name=name)
+
+
+def unfolded_norm(**fields) -> nn.Module:
+    """Return the replacement for batch norm where it cannot be folded into a convolution."""
+    return folded_norm(**fields | {"after_conv": False})
+
+
+# ``"relu"`` uses the backend-specific operations; the gradient of the others is JAX's.
+register_activation("relu", ops.relu)
+for _name in ("relu6", "leaky_relu", "elu", "silu", "hard_silu", "mish"):
+    register_activation(_name, getattr(jax.nn, _name))
+
+
+@register_activation("gelu")
+def gelu(x: jax.Array) -> jax.Array:
+    """Return the Gaussian error linear unit (arXiv:1606.08415) by erf, as PyTorch does."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+@register_activation("gelu_tanh")
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """Return the approximation of :func:`gelu` by tanh, the default of ``nn.gelu``."""
+    return jax.nn.gelu(x, approximate=True)
 
 
 class SqueezeExcite(nn.Module):

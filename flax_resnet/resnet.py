@@ -14,17 +14,17 @@ Convolutions and ``head`` have ``kernel`` (H, W, in, out) or (in, out) and optio
 norms ``scale`` and ``bias``; batch norm keeps ``mean`` and ``var`` in ``batch_stats``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet import layers, ops
-from flax_resnet.blocks import SHORTCUTS, STRIDE_CONVS
-from flax_resnet.registry import BLOCKS
+from flax_resnet import layers, ops, own_layers
+from flax_resnet.blocks import SHORTCUTS, STRIDE_CONVS, Block
+from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS
 
 
 class Stem(NamedTuple):
@@ -55,7 +55,6 @@ STEMS = {
     "deep_conv": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1), (3, 2, 1)], pool=False),
 }
 STRIDE_BLOCKS = ("first", "last")
-NORMS = ("batch", "group", "folded")
 
 
 class FeatureInfo(NamedTuple):
@@ -77,11 +76,13 @@ class BlockSpec(NamedTuple):
 class ResNet(nn.Module):
     """A residual network (He et al. 2015, arXiv:1512.03385).
 
-    Fields are validated on construction.
+    Fields are validated on construction. Names of own parts are replaced by the parts: a later
+    registration of the same name does not change the network.
 
     Attributes:
       stage_sizes: number of blocks in each stage.
-      block: ``"residual"`` (two 3×3) or ``"bottleneck"`` (1×1, 3×3, 1×1).
+      block: ``"residual"`` (two 3×3), ``"bottleneck"`` (1×1, 3×3, 1×1), or an own block: a class,
+        usually a subclass of :class:`flax_resnet.Block`, or its registered name.
       width: channels inside the blocks of the first stage; doubles with every stage.
       width_multiplier: factor on the channels inside a block, not on its output channels: 2 in
         wide_resnet50_2.
@@ -104,10 +105,18 @@ class ResNet(nn.Module):
         stage is applied after norm and ReLU; the others use the raw block input.
       se_ratio: hidden width of squeeze-and-excitation as a fraction of the channels
         (arXiv:1709.01507); 0: no squeeze-and-excitation.
-      norm: ``"batch"``, or ``"group"`` with 32 groups (arXiv:1803.08494); ``"folded"`` is for
-        evaluation only, see :func:`flax_resnet.fold_batch_norm`.
-      norm_epsilon: added to the variance in every norm.
-      norm_momentum: weight of the old running statistics; 1 - momentum in PyTorch.
+      norm: ``"batch"``, ``"group"`` with 32 groups (arXiv:1803.08494), ``"layer"`` over the
+        channels (arXiv:1607.06450), or a module class such as ``nn.LayerNorm`` or
+        ``partial(nn.GroupNorm, num_groups=8)``. A class gets those of ``name``, ``dtype``,
+        ``axis_name`` and ``scale_init`` that it takes; so does a function, which must return a
+        module that is called like ``nn.BatchNorm``. ``"folded"`` is for evaluation only, see
+        :func:`flax_resnet.fold_batch_norm`.
+      norm_epsilon: added to the variance in every norm that is given by its name.
+      norm_momentum: weight of the old running statistics of ``"batch"``; 1 - momentum in PyTorch.
+      activation: ``"relu"``, ``"gelu"`` (by erf, as in PyTorch), another registered name, or a
+        function of an array.
+      conv: a class with the fields of ``nn.Conv``, a partial of one, or a function with the
+        arguments of :func:`flax_resnet.layers.conv`; ``None``: that function.
       conv_bias: which convolutions have a bias; see :func:`flax_resnet.layers.conv`.
       weight_standardization: see :func:`flax_resnet.layers.standardize`.
       num_classes: outputs of the linear head; 0: no head, the output is the pooled features.
@@ -126,7 +135,7 @@ class ResNet(nn.Module):
     """
 
     stage_sizes: Sequence[int]
-    block: str = "bottleneck"
+    block: str | type[nn.Module] = "bottleneck"
     width: int = 64
     width_multiplier: int = 1
     groups: int = 1
@@ -138,9 +147,11 @@ class ResNet(nn.Module):
     output_stride: int | None = None
     preactivation: bool = False
     se_ratio: float = 0.0
-    norm: str = "batch"
+    norm: str | layers.Layer = "batch"
     norm_epsilon: float = 1e-5
     norm_momentum: float = 0.9
+    activation: str | Callable[[jax.Array], jax.Array] = "relu"
+    conv: layers.Layer | None = None
     conv_bias: str = "none"
     weight_standardization: bool = False
     num_classes: int = 1000
@@ -153,14 +164,18 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
+        parts = {"block": BLOCKS, "norm": NORMS, "activation": ACTIVATIONS}
+        for field, registry in parts.items():
+            setattr(self, field, own_layers.resolve(registry, getattr(self, field)))
         super().__post_init__()
-        choices = {"block": BLOCKS, "stem": STEMS, "shortcut": SHORTCUTS, "norm": NORMS}
+        choices = parts | {"norm": (*NORMS, "folded"), "stem": STEMS, "shortcut": SHORTCUTS}
         choices |= {"stride_conv": STRIDE_CONVS, "stride_block": STRIDE_BLOCKS}
         choices |= {"conv_bias": layers.BIASES}
         for field, valid in choices.items():
             value = getattr(self, field)
-            if value not in valid:
+            if (isinstance(value, str) or field not in parts) and value not in valid:
                 raise ValueError(f"unknown {field} {value!r}; valid are {', '.join(valid)}")
+        own_layers.check_layers(self.norm, self.conv, self.activation)
         minimums = {"num_classes": 0, "width": 1, "width_multiplier": 1, "groups": 1}
         if self.stem_width is not None:
             minimums["stem_width"] = 2  # a deep stem begins with half of it
@@ -185,10 +200,16 @@ class ResNet(nn.Module):
             raise ValueError(f"unknown output_stride {self.output_stride}; valid are {valid}")
         if self.groups > 1 and self.block == "residual":
             raise ValueError("groups needs block='bottleneck'; a residual block has no groups")
-        if self.width * self.width_multiplier % self.groups:
+        if not isinstance(self.block, str):
+            own_layers.check_block(self.block, self)
+        elif self.width * self.width_multiplier % self.groups:
             raise ValueError(
                 f"groups={self.groups} must divide width * width_multiplier, the"
                 f" {self.width * self.width_multiplier} channels inside the first stage's blocks"
+            )
+        if self.weight_standardization and self.conv is not None:
+            raise ValueError(
+                "weight_standardization=True needs the network's own convolution, not conv=…"
             )
         narrowest = min(self.width, self._stem_width)
         if self.norm == "group" and narrowest % 32:
@@ -220,7 +241,7 @@ class ResNet(nn.Module):
         x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
         if self.preactivation:
             trainable = train and "final_norm" not in self.frozen
-            x = ops.relu(self.final_norm(x, use_running_average=not trainable))
+            x = self._activation(self.final_norm(x, use_running_average=not trainable))
         return x
 
     def forward_head(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -262,18 +283,19 @@ class ResNet(nn.Module):
             if normalized:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
                 trainable = train and norm.name not in self.frozen
-                x = ops.relu(norm(x, use_running_average=not trainable))
+                x = self._activation(norm(x, use_running_average=not trainable))
         if not stem.pool:
             return x
         if self.preactivation:
-            # Pad with zeros, as Keras and BiT do; after a ReLU the padding value does not matter.
+            # Pad with zeros, as Keras and BiT do.
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             return ops.max_pool(x, padding=0)
         return ops.max_pool(x, padding=1)
 
     def _block(self, spec: BlockSpec) -> nn.Module:
         number = sum(self.stage_sizes[: spec.stage]) + spec.index
-        return BLOCKS[self.block](
+        block, name = self._block_class, f"stage{spec.stage + 1}_block{spec.index + 1}"
+        fields = dict(
             width=self.width * 2**spec.stage,
             stride=spec.stride,
             dilations=spec.dilations,
@@ -287,29 +309,51 @@ class ResNet(nn.Module):
             dropout=self.block_dropout,
             drop_path=self.drop_path * number / max(1, sum(self.stage_sizes) - 1),
             zero_init_last=self.zero_init_last,
-            conv=self._conv_layer(),
-            norm=self._norm_layer(),
-            name=f"stage{spec.stage + 1}_block{spec.index + 1}",
+            conv=self._conv_layer(block),
+            norm=self._norm_layer(block),
+            activation=self._activation,
         )
+        if not issubclass(block, Block):
+            fields = {
+                field: fields[field] for field in own_layers.block_fields(block) & fields.keys()
+            }
+        return block(**fields, name=name)
 
     @property
     def _stem_width(self) -> int:
         return self.width if self.stem_width is None else self.stem_width
 
+    @property
+    def _block_class(self) -> type[nn.Module]:
+        return BLOCKS[self.block] if isinstance(self.block, str) else self.block
+
+    @property
+    def _activation(self) -> Callable[[jax.Array], jax.Array]:
+        named = isinstance(self.activation, str)
+        return ACTIVATIONS[self.activation] if named else self.activation
+
     @nn.nowrap
-    def _conv_layer(self) -> layers.Layer:
+    def _conv_layer(self, block: type[nn.Module] | None = None) -> layers.Layer:
+        if self.norm == "folded" and own_layers.folds_norms(self, block):
+            return partial(layers.conv, bias="all", dtype=self.dtype)
         factory = layers.standardized_conv if self.weight_standardization else layers.conv
+        if self.conv is not None:
+            factory = own_layers.conv_factory(self.conv)
         return partial(factory, bias=self.conv_bias, dtype=self.dtype)
 
     @nn.nowrap
-    def _norm_layer(self) -> layers.Layer:
+    def _norm_layer(self, block: type[nn.Module] | None = None) -> layers.Layer:
         if self.norm == "folded":
-            return partial(layers.folded_norm, dtype=self.dtype)
-        fields = dict(epsilon=self.norm_epsilon, dtype=self.dtype)
-        if self.norm == "group":
-            return partial(layers.group_norm, **fields)
-        fields |= dict(momentum=self.norm_momentum, axis_name=self.axis_name)
-        return partial(layers.batch_norm, **fields)
+            folds = own_layers.folds_norms(self, block)
+            factory = layers.folded_norm if folds else layers.unfolded_norm
+            return partial(factory, dtype=self.dtype)
+        fields: dict[str, Any] = dict(dtype=self.dtype)
+        if not isinstance(self.norm, str):
+            return partial(own_layers.make_norm, self.norm, **fields, axis_name=self.axis_name)
+        fields |= dict(epsilon=self.norm_epsilon)
+        if self.norm == "batch":
+            fields |= dict(momentum=self.norm_momentum, axis_name=self.axis_name)
+        return partial(NORMS[self.norm], **fields)
 
     @nn.nowrap
     def block_specs(self) -> Iterator[BlockSpec]:
@@ -336,6 +380,6 @@ class ResNet(nn.Module):
         info = {"stem": FeatureInfo(total, self._stem_width)}
         for spec in self.block_specs():
             total *= spec.stride
-            channels = self.width * 2**spec.stage * BLOCKS[self.block].expansion
+            channels = self.width * 2**spec.stage * self._block_class.expansion
             info[f"stage{spec.stage + 1}"] = FeatureInfo(total, channels)
         return info

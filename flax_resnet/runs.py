@@ -26,6 +26,10 @@ from flax_resnet.weights import run_info
 WEIGHTS = ("ema", "raw")
 MAX_BLOCKS = 1000  # ResNet-1202 has 600
 _ACTIVATIONS = {"binary_cross_entropy": "sigmoid"}  # of runs that do not say it
+_MODEL_FIELDS = (
+    *("block", "norm", "activation", "stem", "shortcut", "width"),
+    *("zero_init_last", "drop_path", "dropout", "block_dropout"),
+)
 
 
 @dataclass(eq=False)
@@ -255,16 +259,17 @@ def model_from_config(
       ValueError: if there is no such network.
     """
     keys = {k.removeprefix("model."): v for k, v in config.items() if k.startswith("model.")}
-    copied = ("zero_init_last", "drop_path", "dropout", "block_dropout")
-    fields = {name: keys[name] for name in copied if name in keys}
-    fields |= {name: keys[name] for name in ("stem", "shortcut", "width") if keys.get(name)}
+    # Only values that are not the key's default, so that those of an own model apply.
+    fields = {name: keys[name] for name in _MODEL_FIELDS if keys.get(name)}
+    if axis_name is not None:
+        fields["axis_name"] = axis_name
     if keys.get("stage_sizes"):
         fields["stage_sizes"] = tuple(keys["stage_sizes"])
         if sum(fields["stage_sizes"]) > MAX_BLOCKS:  # tracing them would take minutes
             raise ValueError(f"stage_sizes must have at most {MAX_BLOCKS:,} blocks in total")
     fields["dtype"] = jnp.dtype(keys.get("dtype", "float32"))
     name = config["model.name"]
-    return create_model(name, num_classes=num_classes, axis_name=axis_name, **fields)
+    return create_model(name, num_classes=num_classes, **fields)
 
 
 def class_probabilities(logits: jax.Array, kind: str) -> jax.Array:

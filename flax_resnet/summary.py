@@ -75,15 +75,16 @@ def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: 
         parameters[_stage(path[0].key)] += leaf.size
 
     multiply_adds = dict.fromkeys(outputs, 0)
-    for path, kernel, output in layers:
-        multiply_adds[_stage(path[0])] += math.prod(output[1:]) * math.prod(kernel[:-1])
+    for layer in layers:
+        products = math.prod(layer.output[1:]) * math.prod(layer.kernel[:-1])
+        multiply_adds[_stage(layer.path[0])] += products
 
     blocks = dict(zip(outputs, (0, *model.stage_sizes, 0), strict=True))
     return Summary(
         tuple(
             Row(
                 stage,
-                _describe(model, stage, variables["params"]),
+                _describe(model, stage, layers),
                 outputs[stage],
                 blocks[stage],
                 parameters[stage],
@@ -94,6 +95,20 @@ def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: 
     )
 
 
+class _Layer(NamedTuple):
+    """A convolution or linear layer, in the order in which they are called."""
+
+    path: tuple[str, ...]
+    kernel: tuple[int, ...]
+    output: tuple[int, ...]
+    groups: int
+
+    def __str__(self) -> str:
+        *window, _, features = self.kernel
+        groups = f", {self.groups} groups" if self.groups > 1 else ""
+        return f"{'×'.join(map(str, window)) or 'linear'}, {features}{groups}"
+
+
 def _stage(layer: str) -> str:
     """Return the stage to which a layer belongs by its name."""
     if layer.startswith("stage"):
@@ -101,8 +116,8 @@ def _stage(layer: str) -> str:
     return "stem" if layer.startswith("stem") else "head"
 
 
-def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[tuple]]:
-    """Return output shapes by stage, and each layer's path, kernel shape and output shape."""
+def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[_Layer]]:
+    """Return output shapes by stage, and the convolutions and linear layers."""
     maps, layers = {}, []
 
     def record(next_function, args, kwargs, context):
@@ -111,7 +126,8 @@ def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[tup
             maps.update(output)
         elif isinstance(module, nn.Conv | nn.Dense):
             kernel = module.variables["params"]["kernel"]
-            layers.append((module.path, kernel.shape, output.shape))
+            groups = getattr(module, "feature_group_count", 1)
+            layers.append(_Layer(module.path, kernel.shape, output.shape, groups))
         return output
 
     with nn.intercept_methods(record):
@@ -119,23 +135,20 @@ def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[tup
     return {stage: leaf.shape[1:] for stage, leaf in (maps | {"head": head}).items()}, layers
 
 
-def _describe(model: ResNet, stage: str, params) -> str:
+def _describe(model: ResNet, stage: str, layers: list[_Layer]) -> str:
     """Describe a row's layers: kernel sizes and channels, those of a block in brackets."""
-
-    def convolutions(module, prefix):
-        kernels = [module[name]["kernel"].shape for name in sorted(module) if prefix in name]
-        return [f"{height}×{width}, {features}" for height, width, _, features in kernels]
-
     if stage == "stem":
         pool = ["3×3 max-pool"] if STEMS[model.stem].pool else []
-        return "; ".join(convolutions(params, "stem_conv") + pool)
+        return "; ".join([str(layer) for layer in layers if _stage(layer.path[0]) == stage] + pool)
     if stage == "head":
         return "average pool" + (f"; linear, {model.num_classes}" if model.num_classes else "")
     blocks = model.stage_sizes[int(stage.removeprefix("stage")) - 1]
-    layers = convolutions(params[f"{stage}_block1"], "conv")
-    if model.groups > 1:
-        layers[1] += f", {model.groups} groups"
-    return f"[{'; '.join(layers)}] × {blocks}"
+    block = [
+        str(layer)
+        for layer in layers
+        if layer.path[0] == f"{stage}_block1" and not {"se", "shortcut"} & set(layer.path)
+    ]
+    return f"[{'; '.join(block)}] × {blocks}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,8 +1,11 @@
 """Table of named networks: a variant is one line of fields of :class:`ResNet`."""
 
 import dataclasses
+import inspect
 from functools import partial
 from typing import Any
+
+from flax import linen as nn
 
 from flax_resnet.registry import MODELS
 from flax_resnet.resnet import FeatureInfo, ResNet
@@ -122,21 +125,43 @@ def create_model(name: str, **fields: Any) -> ResNet:
 
     Args:
       name: one of :func:`list_models`.
-      **fields: override any field of :class:`ResNet`. ``shortcut`` may also be one of the paper's
-        options ``"A"``, ``"B"`` and ``"C"`` (arXiv:1512.03385, section 3.3).
+      **fields: override any field of :class:`ResNet`, or arguments of an own model's function.
+        ``shortcut`` may also be one of the paper's options ``"A"``, ``"B"`` and ``"C"``
+        (arXiv:1512.03385, section 3.3).
 
     Raises:
       ValueError: for an unknown name, field or value; the message lists the valid ones.
     """
     if name not in MODELS:
         raise ValueError(MODELS.unknown(name))
-    valid = [f.name for f in dataclasses.fields(ResNet) if f.name not in ("parent", "name")]
+    make = MODELS[name]
+    valid = _arguments(make)
     for field in fields:
         if field not in valid:
-            raise ValueError(f"ResNet has no field {field!r}; valid are {', '.join(valid)}")
+            network = "ResNet" if MODELS.owner(name) is None else f"the model {name!r}"
+            raise ValueError(f"{network} has no field {field!r}; valid are {', '.join(valid)}")
     if "shortcut" in fields:
         fields["shortcut"] = _SHORTCUT_LETTERS.get(fields["shortcut"], fields["shortcut"])
-    return MODELS[name](**fields)
+    model = make(**fields)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model {name!r} must be a function that returns a module: {model!r}")
+    return model
+
+
+def _arguments(make: Any) -> list[str]:
+    """Return the arguments of a model's function, with ``**fields`` those of ResNet."""
+    parameters = inspect.signature(make).parameters.values()
+    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    if len(names) < len(parameters):
+        names += [field.name for field in dataclasses.fields(ResNet) if field.name not in names]
+    return [name for name in names if name not in ("parent", "name")]
+
+
+ResNet18 = partial(create_model, "resnet18")
+ResNet34 = partial(create_model, "resnet34")
+ResNet50 = partial(create_model, "resnet50")
+ResNet101 = partial(create_model, "resnet101")
+ResNet152 = partial(create_model, "resnet152")
 
 
 def feature_info(name: str, **fields: Any) -> dict[str, FeatureInfo]:

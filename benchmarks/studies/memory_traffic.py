@@ -137,7 +137,9 @@ def lowered_step(flags, model, devices):
 def lowered_inference(flags, model, devices):
     """Return inference with weights and images of the compute type, as in ``inference.py``."""
     shape = (flags.size, flags.size, 3)
-    model, variables = fold_batch_norm(model, init_variables(model, 0, shape))
+    variables = init_variables(model, 0, shape)
+    if model.norm == "batch":
+        model, variables = fold_batch_norm(model, variables)
     images = np.zeros((flags.batch, *shape))
     variables, images = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, flags.dtype), (variables, images)

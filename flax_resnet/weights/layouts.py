@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from flax_resnet.own_layers import label
 from flax_resnet.resnet import ResNet
 from flax_resnet.weights.leaves import Path
 from flax_resnet.weights.tensors import WeightsError
@@ -138,7 +139,7 @@ class Layout:
         table = average_pool if model.shortcut == "average_pool" else plain
         table = preactivation if model.preactivation else table
         template = table.get(rest) or table.get(re.sub(r"\d+", "#", rest))
-        if template is None:
+        if template is None or leaf not in _TORCH_LEAVES:  # an own block may have any
             return None
         if self.torch:
             return f"{template.format(**fields)}.{_TORCH_LEAVES[leaf]}"
@@ -228,6 +229,7 @@ class DetectedLayout:
 # Fields that names and shapes do not show; save_weights writes them to the file's metadata.
 _METADATA_FIELDS = (
     "stride_conv stride_block shortcut preactivation norm_epsilon weight_standardization stem norm"
+    " activation"
 ).split()
 
 
@@ -236,7 +238,13 @@ def metadata_fields(model: ResNet) -> dict[str, Any]:
     fields = {field: getattr(model, field) for field in _METADATA_FIELDS}
     if model.block != "bottleneck":
         del fields["stride_conv"]
-    return fields
+    parts = ("block", "norm", "conv", "activation")
+    own = {part: getattr(model, part) for part in parts}
+    return fields | {
+        part: label(value)
+        for part, value in own.items()
+        if not isinstance(value, (str, type(None)))
+    }
 
 
 def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:
@@ -249,6 +257,9 @@ def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:
         "shortcut": ("projection",),
         "norm_epsilon": (1e-5,),
         "stem": ("imagenet",),
+        "activation": ("relu",),
+        "block": (),
+        "conv": (),
         "norm": ("group",) if model.preactivation else ("batch",),  # BiT, all others
     }
     if layout is TIMM:

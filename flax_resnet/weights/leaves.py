@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flax_resnet.own_layers import label
 from flax_resnet.resnet import ResNet
 
 Path = tuple[str, ...]  # ("params", "stage1_block1", "conv1", "kernel")
@@ -36,4 +37,4 @@ def describe_model(model: str | ResNet) -> str:
     """Return a network's name for messages."""
     if isinstance(model, str):
         return model
-    return f"ResNet of {'-'.join(map(str, model.stage_sizes))} {model.block} blocks"
+    return f"ResNet of {'-'.join(map(str, model.stage_sizes))} {label(model.block)} blocks"

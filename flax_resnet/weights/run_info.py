@@ -85,8 +85,10 @@ _KEYS = {
     "model.dtype": optional(text(choices=("float32", "bfloat16"))),
     "model.stage_sizes": optional(sequence(integer(1, 1000), 0, 10)),
     "model.width": optional(integer(0, 65536)),
-    "model.stem": optional(text()),
-    "model.shortcut": optional(text()),
+    **dict.fromkeys(
+        (f"model.{name}" for name in ("block", "norm", "activation", "stem", "shortcut")),
+        optional(text()),
+    ),
     "model.zero_init_last": optional(boolean),
     **dict.fromkeys(("model.drop_path", "model.dropout", "model.block_dropout"), _RATE),
     "ema.decay": _RATE,

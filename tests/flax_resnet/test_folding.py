@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from flax_resnet import create_model, fold_batch_norm
 from tests.flax_resnet.peers import randomized
@@ -47,11 +48,13 @@ def test_folded_network_has_the_same_logits(name):
     assert jax.tree.map(np.shape, weights) == jax.tree.map(np.shape, expected)
 
 
-def test_network_with_group_norm_is_returned_unchanged():
-    model = create_model("resnet50_gn", num_classes=5, stage_sizes=(1,), width=32)
-    variables = randomized(model)
-    folded, weights = fold_batch_norm(model, variables)
-    assert folded == model and weights.keys() == variables.keys()
+@pytest.mark.parametrize(
+    ("norm", "name"), [("group", "'group'"), ("layer", "'layer'"), (nn.RMSNorm, "'RMSNorm'")]
+)
+def test_only_batch_norm_can_be_folded(norm, name):
+    model = create_model("resnet50", norm=norm)
+    with pytest.raises(ValueError, match=f"norm {name} cannot be folded.*only 'batch' can"):
+        fold_batch_norm(model, {"params": {}})
 
 
 def test_folded_network_cannot_be_trained():

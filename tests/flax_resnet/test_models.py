@@ -1,6 +1,5 @@
 """Named networks: parameter counts, maps, dtypes, initialization and errors."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -10,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from flax_resnet import ResNet, create_model, init_variables, list_models
-from flax_resnet.layers import VarianceScaling, conv, he_normal
+from flax_resnet.layers import VarianceScaling
 
 # torchvision's counts for 1,000 classes, timm's or Keras's for networks that only they have; for
 # CIFAR those of implementations of the papers. No other library has resnet18v2, resnet34v2, the
@@ -231,16 +230,6 @@ def test_init_variables_has_the_distributions_of_model_init(fields):
     jax.tree_util.tree_map_with_path(same_distribution, ours, theirs)
 
 
-class Initialized(ResNet):
-    """A network whose convolutions have another initializer."""
-
-    kernel_init: Callable = he_normal
-
-    @nn.nowrap
-    def _conv_layer(self):
-        return partial(conv, kernel_init=self.kernel_init)
-
-
 @pytest.mark.parametrize(
     "initializer",
     [
@@ -251,7 +240,8 @@ class Initialized(ResNet):
     ],
 )
 def test_init_variables_uses_the_kernel_init_of_the_modules(initializer):
-    model = Initialized((1,), "residual", 32, stem="cifar", num_classes=4, kernel_init=initializer)
+    own_conv = partial(nn.Conv, kernel_init=initializer)
+    model = ResNet((1,), "residual", 32, stem="cifar", num_classes=4, conv=own_conv)
     variables = init_variables(model, 0, (8, 8, 3))
     kernel = variables["params"]["stage1_block1"]["conv2"]["kernel"]
     expected = initializer(jax.random.key(1), (3, 3, 32, 32), jnp.float32)
@@ -273,14 +263,8 @@ class OwnNorm(nn.Module):
         return x * self.param("gain", nn.initializers.constant(0.5), (x.shape[-1],))
 
 
-class OwnNorms(ResNet):
-    @nn.nowrap
-    def _norm_layer(self):
-        return lambda after_conv=True, scale_init=None, **fields: OwnNorm(**fields)
-
-
 def test_init_variables_uses_model_init_for_parameters_without_an_initializer_field():
-    model = OwnNorms((1,), "residual", 8, stem="cifar", num_classes=4)
+    model = ResNet((1,), "residual", 8, stem="cifar", num_classes=4, norm=OwnNorm)
     ours = init_variables(model, 3, (8, 8, 3))["params"]
     theirs = model.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))["params"]
     assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, theirs)
@@ -304,7 +288,10 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet50", widht=3), "'widht'; valid are stage_sizes"),
         (lambda: create_model("resnet50", shortcut="c"), "'c'; valid are projection"),
         (lambda: create_model("resnet50", stem="tiny"), "valid are imagenet, cifar"),
-        (lambda: create_model("resnet50", norm="layer"), "valid are batch, group, folded"),
+        (
+            lambda: create_model("resnet50", norm="instance"),
+            "valid are batch, group, layer, folded",
+        ),
         (lambda: create_model("resnet50", num_classes=-3), "num_classes.*not -3"),
         (lambda: create_model("resnet50", output_stride=2), "valid are 4, 8, 16, 32"),
         (

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from flax_resnet.registry import Registry
+from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS, Registry
 from train.config.registries import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
 from train.data.registries import AUGMENTATIONS, SOURCES
 
@@ -114,6 +114,11 @@ KEYS: dict[str, Key] = {
         maximum=1000, example=(2, 2, 2, 2)),
     "model.width": Key(0, "Channels inside the blocks of the first stage, doubled in every stage;"
         " 0: those of the named model.", minimum=0, maximum=65536),
+    "model.block": Key("", "Block, such as 'bottleneck'; '': that of the named model.",
+        registry=BLOCKS),
+    "model.norm": Key("", "Norm; '': that of the named model.", registry=NORMS),
+    "model.activation": Key("", "Activation after the norms; '': that of the named model.",
+        registry=ACTIVATIONS),
     "model.stem": Key("", "Stem, such as 'cifar'; '': that of the named model."),
     "model.shortcut": Key("", "Shortcut, such as 'zero_pad'; '': that of the named model."),
     "model.zero_init_last": Key(False, "Initialize every residual block as its shortcut."),

@@ -3,7 +3,7 @@
 The modules of the project's own parts fill them by the same decorators as recipes do.
 """
 
-from flax_resnet.registry import BLOCKS, MODELS, Registry
+from flax_resnet.registry import ACTIVATIONS, BLOCKS, MODELS, NORMS, Registry
 from train.data.registries import AUGMENTATIONS, SOURCES
 
 OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
@@ -25,6 +25,8 @@ register_metric = METRICS.register
 NAMED_BY = {
     "model.name": (MODELS, ""),
     "model.block": (BLOCKS, ""),
+    "model.norm": (NORMS, ""),
+    "model.activation": (ACTIVATIONS, ""),
     "optimizer.name": (OPTIMIZERS, ""),
     "schedule.name": (SCHEDULES, ""),
     "task": (TASKS, ""),

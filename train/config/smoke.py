@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from flax_resnet.own_layers import is_own
+from flax_resnet.registry import MODELS
 from flax_resnet.runs import model_from_config
 from train.config.access import flatten, set_key
 from train.data.digits import TRAIN_IMAGES
@@ -95,7 +97,11 @@ def _shrink_model(config: ConfigDict, put: Put) -> None:
         model = model_from_config(flatten(config), num_classes=10)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
+    if MODELS.owner(config.model.name) is not None:
+        return  # an own model may have no such fields
     put("model.stage_sizes", (1,) * len(model.stage_sizes))
+    if is_own(model):
+        return  # own layers may need this width
     # Groups must divide the channels inside a block; group norm has 32 groups.
     groups = model.groups // math.gcd(model.groups, model.width_multiplier)
     put("model.width", 32 if model.norm == "group" else math.lcm(WIDTH, groups))

@@ -21,7 +21,9 @@ def write_stablehlo(run: Run, path: str) -> None:
     The program takes uint8 images ``(N, S, S, 3)`` and returns probabilities; it includes the
     normalization, and batch norm is folded into the convolutions.
     """
-    model, variables = fold_batch_norm(run.model, jax.device_get(run.variables))
+    model, variables = run.model, jax.device_get(run.variables)
+    if model.norm == "batch":
+        model, variables = fold_batch_norm(model, variables)
 
     def predict(images: jax.Array) -> jax.Array:
         return run.probabilities(model.apply(variables, run.preprocessing.normalize(images)))
@@ -54,6 +56,8 @@ def write_huggingface(run: Run, path: str) -> None:
 def matches_transformers(model: ResNet) -> bool:
     """Return whether transformers' ResNetForImageClassification can represent the network."""
     fields = {
+        "conv": None,
+        "activation": "relu",
         "stem": "imagenet",
         "shortcut": "projection",
         "stride_block": "first",
@@ -68,7 +72,11 @@ def matches_transformers(model: ResNet) -> bool:
         "output_stride": None,
     }
     widths = model.stem_width in (None, model.width)
-    return widths and all(getattr(model, name) == value for name, value in fields.items())
+    return (
+        isinstance(model.block, str)
+        and widths
+        and all(getattr(model, name) == value for name, value in fields.items())
+    )
 
 
 def transformers_config(run: Run) -> dict:

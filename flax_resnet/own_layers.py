@@ -1,0 +1,164 @@
+"""Own blocks, norms, convolutions and activations as fields of a network."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from flax import linen as nn
+
+from flax_resnet import layers
+from flax_resnet.blocks import Block
+from flax_resnet.layers import Layer
+from flax_resnet.registry import Registry
+
+
+def resolve(registry: Registry, part: Any) -> Any:
+    """Return the project's parts by their names, and own ones themselves.
+
+    So a later registration of the same name does not change a network, and a network is the same
+    whether it was given the name or the part.
+
+    Args:
+      registry: the parts of this kind.
+      part: a name, or a class or function; returned as it is if it is neither.
+    """
+    if isinstance(part, str):
+        return part if registry.owner(part) is None else registry[part]
+    names = (name for name in registry if registry.owner(name) is None and registry[name] is part)
+    return next(names, part)
+
+
+def label(part: Any) -> str:
+    """Return the name of a part for messages and metadata."""
+    if isinstance(part, partial):
+        return label(part.func)
+    return part if isinstance(part, str) else getattr(part, "__qualname__", type(part).__name__)
+
+
+def is_own(model: Any) -> bool:
+    """Return whether a network has parts that are not the project's."""
+    parts = (model.block, model.norm, model.activation)
+    return model.conv is not None or not all(isinstance(part, str) for part in parts)
+
+
+def check_layers(norm: Any, conv: Any, activation: Any) -> None:
+    """Raise ValueError if a layer of a network is not a name, class or function."""
+    for field, layer, default in (
+        ("norm", norm, isinstance(norm, str)),
+        ("conv", conv, conv is None),
+    ):
+        if not default and (not callable(layer) or isinstance(layer, nn.Module)):
+            raise ValueError(
+                f"{field} must be a module class or a function that returns a module, not {layer!r}"
+            )
+    if not isinstance(activation, str) and (
+        not callable(activation) or isinstance(activation, (type, nn.Module))
+    ):
+        raise ValueError(f"activation must be a name or a function of an array, not {activation!r}")
+
+
+def make_norm(norm: Layer, **arguments: Any) -> nn.Module:
+    """Return a norm of a user's class or factory, for the arguments that it has.
+
+    Args:
+      norm: a module class, a partial of one, or a function that returns a module with the call
+        signature of batch norm.
+      **arguments: those of :func:`flax_resnet.layers.batch_norm`.
+
+    Raises:
+      ValueError: the norm cannot be initialized to zero for ``zero_init_last``.
+    """
+    accepted = _accepted(norm, arguments)
+    if arguments.get("scale_init") is nn.initializers.zeros and "scale_init" not in accepted:
+        raise ValueError(
+            f"zero_init_last needs norms with the field scale_init, which {label(norm)} lacks"
+        )
+    cls = getattr(norm, "func", norm)
+    if is_module_class(cls):
+        cls = layers.with_batch_norm_call(cls)
+        return cls(*getattr(norm, "args", ()), **getattr(norm, "keywords", {}) | accepted)
+    return norm(**accepted)
+
+
+def _accepted(make: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a function takes and that it is not a partial with."""
+    parameters = inspect.signature(make).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = getattr(make, "keywords", {})
+    return {
+        name: value
+        for name, value in arguments.items()
+        if (takes_any or name in parameters) and name not in given
+    }
+
+
+def conv_factory(conv: Layer) -> Layer:
+    """Return the factory with the interface of :func:`flax_resnet.layers.conv`.
+
+    Args:
+      conv: a class with the fields of ``nn.Conv``, a partial of one, or such a factory.
+    """
+    own_class = is_module_class(getattr(conv, "func", conv))
+    return partial(layers.conv, module=conv) if own_class else conv
+
+
+def is_module_class(part: Any) -> bool:
+    """Return whether ``part`` is a class of Linen modules."""
+    return isinstance(part, type) and issubclass(part, nn.Module)
+
+
+# Fields of a network that a block may lack if they have their default there, which is the block's.
+_OPTIONAL = {
+    "width_multiplier": "width_multiplier",
+    "groups": "groups",
+    "stride_conv": "stride_conv",
+    "shortcut": "shortcut",
+    "preactivation": "preactivation",
+    "se_ratio": "se_ratio",
+    "block_dropout": "dropout",
+    "drop_path": "drop_path",
+    "zero_init_last": "zero_init_last",
+    "output_stride": "dilations",
+}
+
+
+def check_block(block: type, model: Any) -> None:
+    """Raise ValueError if a class cannot be the block of a network with such fields."""
+    if not is_module_class(block):
+        raise ValueError(f"block must be a name or a class of modules, not {label(block)}")
+    fields = block_fields(block)
+    if lacking := [name for name in ("width", "stride") if name not in fields]:
+        raise ValueError(
+            f"block {label(block)} has no field {' and no field '.join(lacking)}; a subclass of"
+            " flax_resnet.blocks.Block has all"
+        )
+    if not isinstance(getattr(block, "expansion", None), int):
+        raise ValueError(
+            f"block {label(block)} needs a class attribute expansion: its output channels divided"
+            " by width"
+        )
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    for name, field in _OPTIONAL.items():
+        value = getattr(model, name)
+        if field not in fields and value != defaults[name]:
+            raise ValueError(
+                f"block {label(block)} has no field {field}, so {name}={value!r} would have no"
+                f" effect; use {name}={defaults[name]!r}, or add the field"
+            )
+
+
+def block_fields(block: type) -> set[str]:
+    """Return the names of the fields that a block takes."""
+    return {field.name for field in dataclasses.fields(block)}
+
+
+def folds_norms(model: Any, block: type | None = None) -> bool:
+    """Return whether batch norm can be folded into the convolutions of a block, or of the stem.
+
+    The names of layers show which convolution a norm follows, except in a block with an own
+    ``__call__``; an own convolution might not be linear in its kernel.
+    """
+    numbered = block is None or (issubclass(block, Block) and block.__call__ is Block.__call__)
+    return numbered and model.conv is None
