@@ -94,15 +94,16 @@ class Run:
         return {name: maps[name] for name in self.model.feature_info}
 
     def prepare(self, images: Any) -> np.ndarray:
-        """Return the network's images before normalization, uint8 ``(N, S, S, 3)``."""
-        size = self.preprocessing.image_size
-        squares = [self.preprocessing.crop(to_rgb(image)) for image in _image_list(images)]
-        return np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
+        """Return the network's images before normalization, ``(N, H, W, C)``."""
+        preprocessing = self.preprocessing
+        crops = [preprocessing.crop(to_rgb(image)) for image in _image_list(images)]
+        empty = np.empty((0, *preprocessing.shape), preprocessing.pixels.dtype)
+        return np.stack(crops) if crops else empty
 
     def explain(
         self, images: Any, classes: Any = None, *, stage: int | None = None, prepared: bool = False
     ) -> np.ndarray:
-        """Return Grad-CAM maps of the prepared images, float32 ``(N, S, S)`` in 0…1.
+        """Return Grad-CAM maps of the prepared images, float32 ``(N, H, W)`` in 0…1.
 
         Args:
           images: see :class:`Run`.
@@ -114,8 +115,7 @@ class Run:
 
         images = images if prepared else _image_list(images)
         classes = None if classes is None else np.broadcast_to(classes, len(images))
-        size = self.preprocessing.image_size
-        parts = [np.empty((0, size, size), np.float32)]
+        parts = [np.empty((0, *self.preprocessing.shape[:2]), np.float32)]
         for part, batch in self._batches(images, prepared):
             if classes is None:
                 targets = self.logits(batch, prepared=True).argmax(axis=1)
@@ -164,11 +164,12 @@ class Run:
 
     def _batches(self, images: Any, prepared: bool) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield slices of the images, and these prepared and padded to one of the two sizes."""
-        size = self.preprocessing.image_size
-        if prepared and (images.dtype != np.uint8 or images.shape[1:] != (size, size, 3)):
+        shape, dtype = self.preprocessing.shape, self.preprocessing.pixels.dtype
+        if prepared and (images.dtype != dtype or images.shape[1:] != shape):
             raise ValueError(
-                f"prepared images must be uint8 (N, {size}, {size}, 3), not {images.dtype}"
-                f" {images.shape}; without prepared=True images of any size are prepared"
+                f"prepared images must be {dtype} (N, {', '.join(map(str, shape))}), not"
+                f" {images.dtype} {images.shape}; without prepared=True images of any size are"
+                " prepared"
             )
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)

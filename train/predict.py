@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -77,7 +78,7 @@ def main() -> int:
     run = load_trained_run(
         flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)), flags.trust_recipe
     )
-    run.batch_size = min(run.batch_size, max_images(run.preprocessing.image_size))
+    run.batch_size = min(run.batch_size, max_images(math.prod(run.preprocessing.shape[:2])))
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
     failed = 0
     hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flax_resnet.preprocessing import Preprocessing
+from flax_resnet.preprocessing import Preprocessing, Size, height_and_width
 from flax_resnet.recipe_store import RECIPE_INFO, RecipeInfo
 from flax_resnet.schema import (
+    Schema,
     SchemaError,
     boolean,
     integer,
@@ -53,9 +54,20 @@ class RunInfo:
 
 
 def _preprocessing(**fields: Any) -> Preprocessing:
-    if fields["resize"] < fields["image_size"]:
+    sizes = (height_and_width(fields[name]) for name in ("resize", "image_size"))
+    if any(resized < crop for resized, crop in zip(*sizes, strict=True)):
         raise ValueError(f"resize, {fields['resize']}, is less than image_size")
     return Preprocessing(**fields)
+
+
+def _size(high: int) -> Schema:
+    """Accept a side of a square, or height and width."""
+    side = integer(1, high)
+
+    def check(value: Any, field: str) -> Size:
+        return sequence(side, 2, 2)(value, field) if isinstance(value, list) else side(value, field)
+
+    return check
 
 
 # The limits are those of the configuration keys.
@@ -66,8 +78,8 @@ RUN_INFO = record(
     class_names=sequence(text(10_000), 1, 1_000_000),
     preprocessing=record(
         _preprocessing,
-        resize=integer(1, 20 * _MAX_IMAGE_SIZE),
-        image_size=integer(1, _MAX_IMAGE_SIZE),
+        resize=_size(20 * _MAX_IMAGE_SIZE),
+        image_size=_size(_MAX_IMAGE_SIZE),
         interpolation=text(choices=("bilinear", "bicubic")),
         mean=sequence(number(-1000, 1000), 3, 3),
         std=sequence(number(1e-6, 1000), 3, 3),

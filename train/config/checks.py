@@ -23,7 +23,11 @@ def check_value(name: str, value: Any) -> None:
     def error(expected: str) -> UsageError:
         return UsageError(f"config.{name} must be {expected}, not {_shown(value)} ({key.meaning})")
 
-    if isinstance(key.default, tuple):
+    if key.pair and isinstance(value, tuple):
+        kind = type(key.default)
+        if len(value) != 2 or not all(is_a(kind, v) for v in value):
+            raise error(f"{_TYPE_NAMES[kind]}, or two such as {key.default},{key.default}")
+    elif isinstance(key.default, tuple):
         kind, numbers = _elements(key)
         valid = isinstance(value, tuple) and all(is_a(kind, v) for v in value)
         if not valid or not (key.example or len(value) == len(key.default)):

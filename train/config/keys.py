@@ -25,6 +25,7 @@ class Key:
       ascending: whether the numbers of a tuple must be in ascending order.
       example: an example of a tuple of any length, of integers or texts if the example is. A
         tuple without an example has as many numbers as its default.
+      pair: whether two numbers of the default's type are valid, too.
       automatic: whether -1 is also valid; values between -1 and 0 are not.
       neutral: whether the key does not affect what is learned, so that a run may be resumed with
         another value.
@@ -42,6 +43,7 @@ class Key:
     below: float | None = None
     ascending: bool = False
     example: tuple = ()
+    pair: bool = False
     automatic: bool = False
     neutral: bool = False
     owner: Hashable = None
@@ -144,10 +146,10 @@ KEYS: dict[str, Key] = {
     "dataset.val_fraction": Key(0.2, "Fraction of an image folder held out for evaluation if it has"
         " no validation folder.", minimum=1e-6, below=1),
     "dataset.val_seed": Key(0, "Seed of that selection.", minimum=0, below=2**32),
-    "dataset.image_size": Key(224, "Height and width of the model input in pixels.", minimum=1,
-        maximum=4096),
-    "dataset.train_sizes": Key((), "Training image sizes in pixels, if not image_size: one size, or"
-        " one for each epoch in train_size_epochs.", minimum=1, maximum=4096,
+    "dataset.image_size": Key(224, "Size of the model input in pixels: the side of a square, or"
+        " (height, width).", minimum=1, maximum=4096, pair=True),
+    "dataset.train_sizes": Key((), "Shorter sides of the training images in pixels, if not those of"
+        " image_size: one, or one for each epoch in train_size_epochs.", minimum=1, maximum=4096,
         example=(128, 160, 192)),
     "dataset.train_size_epochs": Key((), "Epoch from which each of train_sizes is used; the first"
         " is 0.", minimum=0, maximum=1e6, ascending=True, example=(0.0, 6.0, 12.0)),

@@ -180,7 +180,7 @@ def parse(name: str, text: str) -> Any:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
-    if isinstance(default, tuple) and isinstance(value, list):
+    if (isinstance(default, tuple) or KEYS[name].pair) and isinstance(value, list):
         value = tuple(value)
     if example and is_a(float, value):
         value = (value,)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from flax_resnet.own_layers import is_own
+from flax_resnet.preprocessing import height_and_width, scale_size
 from flax_resnet.registry import MODELS
 from flax_resnet.runs import model_from_config
 from train.config.access import flatten, set_key
@@ -52,9 +53,10 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
     put("batch_size", math.lcm(images, config.augment.repeated_aug))
     _shrink_time(config, put, chosen)
 
-    dataset, size = config.dataset, config.dataset.image_size
-    put("dataset.image_size", min(size, SIZE))
-    factor = dataset.image_size / size
+    dataset = config.dataset
+    shorter = min(height_and_width(dataset.image_size))
+    put("dataset.image_size", scale_size(dataset.image_size, min(shorter, SIZE), shorter))
+    factor = min(height_and_width(dataset.image_size)) / shorter  # it may have been kept
     put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
 
     own_folder = dataset.name == "folder" and "dataset.data_dir" in chosen

@@ -1,11 +1,12 @@
 """The schedule of the training image size."""
 
+from flax_resnet.preprocessing import height_and_width
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
 
 class ImageSizes:
-    """Height and width of the training images by epoch, from ``config.dataset``.
+    """Shorter side of the training images by epoch, from ``config.dataset``.
 
     Either one size other than that of evaluation (Touvron et al. 2019, arXiv:1906.06423), or
     progressive resizing, which saves time at the start (Howard 2018). The step is compiled once
@@ -18,7 +19,7 @@ class ImageSizes:
     def __init__(self, dataset: ConfigDict, training: bool):
         self.train_sizes = tuple(dataset.train_sizes) if training else ()
         self._starts = tuple(dataset.train_size_epochs) if training else ()
-        self._image_size = dataset.image_size
+        self._image_size = min(height_and_width(dataset.image_size))
         if len(self.train_sizes) == 1 and not self._starts:
             self._starts = (0.0,)
         if len(self.train_sizes) != len(self._starts) or (self._starts and self._starts[0]):
@@ -29,7 +30,7 @@ class ImageSizes:
             )
 
     def at(self, epoch: float) -> int:
-        """Return the size in pixels at ``epoch``, counted from 0."""
+        """Return the shorter side in pixels at ``epoch``, counted from 0."""
         size = self._image_size
         for start, train_size in zip(self._starts, self.train_sizes, strict=True):
             size = train_size if epoch >= start else size

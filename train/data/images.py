@@ -1,4 +1,4 @@
-"""Resizing and encoding of uint8 images, with OpenCV."""
+"""Resizing and encoding of images, with OpenCV."""
 
 import numpy as np
 
@@ -10,22 +10,27 @@ cv2.setNumThreads(0)
 
 def resize_area(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Shrink an image ``(H, W, C)``; each new pixel is the mean of the area it covers."""
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return _resize(image, width, height, cv2.INTER_AREA)
 
 
 def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize an image ``(H, W, C)`` bilinearly, without antialiasing."""
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _resize(image, width, height, cv2.INTER_LINEAR)
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encode an RGB ``(H, W, 3)`` or gray ``(H, W)`` image as PNG."""
+    """Encode a uint8 RGB ``(H, W, 3)`` or gray ``(H, W)`` image as PNG."""
     return cv2.imencode(".png", _bgr(image))[1].tobytes()
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """Encode an RGB ``(H, W, 3)`` image as JPEG of ``quality`` 0…100."""
+    """Encode a uint8 RGB ``(H, W, 3)`` image as JPEG of ``quality`` 0…100."""
     return cv2.imencode(".jpg", _bgr(image), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _resize(image: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:
+    resized = cv2.resize(image, (width, height), interpolation=interpolation)
+    return resized.reshape(height, width, -1)  # OpenCV drops the axis of one channel
 
 
 def _bgr(image: np.ndarray) -> np.ndarray:

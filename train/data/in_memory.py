@@ -1,40 +1,39 @@
-"""Data that fit in memory: all images in one uint8 array on the device, gathered by the step."""
+"""Data that fit in memory: all images in one array on the device, gathered by the step."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import tqdm
 
+from flax_resnet.preprocessing import Preprocessing
 from train.data.reader import CorruptRecord, Reader
 
 CHUNK = 256  # records per task: with one each, the overhead exceeds decoding a small image
 
 
 def load(
-    reader: Reader, crop: Callable[[np.ndarray], np.ndarray], size: int, threads: int
+    reader: Reader, preprocessing: Preprocessing, threads: int
 ) -> tuple[dict[str, np.ndarray], list[CorruptRecord]]:
     """Decode every record, with a progress bar if it takes more than a second.
 
     Args:
       reader: decodes a record, or the next one in place of a corrupt one.
-      crop: turns an image of any size into one of ``size``.
-      size: height and width of the result.
+      preprocessing: crops an image of any size.
       threads: decoding threads.
 
     Returns:
-      ``image`` uint8 ``(N, size, size, 3)`` and ``label`` int32 ``(N,)``, and the corrupt records.
+      ``image`` ``(N, H, W, C)`` and ``label`` int32 ``(N,)``, and the corrupt records.
     """
     count = len(reader.source)
-    images = np.empty((count, size, size, 3), np.uint8)
+    images = np.empty((count, *preprocessing.shape), preprocessing.pixels.dtype)
     labels = np.empty(count, np.int32)
 
     def decode(start: int) -> list[CorruptRecord]:
         corrupt = []
         for index in range(start, min(start + CHUNK, count)):
             pixels, labels[index], replaced = reader.read(index)
-            images[index] = crop(pixels)
+            images[index] = preprocessing.crop(pixels)
             corrupt += replaced
         return corrupt
 

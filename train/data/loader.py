@@ -6,11 +6,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from flax_resnet.preprocessing import Preprocessing
 from train.data import in_memory
 from train.data.corrupt_records import CorruptRecords
 from train.data.datasets import open_source
 from train.data.image_sizes import ImageSizes
+from train.data.preprocessing import make_preprocessing
 from train.data.random_crop import random_resized_crop
 from train.data.reader import CorruptRecord, Reader
 from train.data.sampler import EpochSampler, ProcessShard
@@ -33,7 +33,7 @@ class DataLoader:
     batch, in one of two forms that :meth:`examples` reduces to the second inside the step:
 
     * cached: ``record`` int32 ``(B,)``, indices into ``cached``;
-    * streamed: ``image`` uint8 ``(B, S, S, 3)`` and ``label`` int32 ``(B,)``.
+    * streamed: ``image`` uint8 or uint16 ``(B, H, W, C)`` and ``label`` int32 ``(B,)``.
 
     Attributes:
       source: the records of the split.
@@ -42,7 +42,7 @@ class DataLoader:
       sizes: schedule of the training image size.
       shard: this process's share of every batch.
       cached_on_device: whether the decoded images are cached in device memory.
-      cached: after :meth:`load`, ``image`` uint8 ``(N, S, S, 3)`` and ``label`` int32 ``(N,)``
+      cached: after :meth:`load`, ``image`` ``(N, H, W, C)`` and ``label`` int32 ``(N,)``
         for the devices; empty if the split is streamed.
 
     Args:
@@ -63,14 +63,8 @@ class DataLoader:
     ):
         augment, dataset, loader = config.augment, config.dataset, config.loader
         self.source: DataSource = open_source(dataset, split)
+        self.preprocessing = make_preprocessing(dataset)
         self.reader = Reader(self.source, loader.max_corrupt_fraction)
-        self.preprocessing = Preprocessing(
-            resize=round(dataset.image_size / dataset.crop_pct),
-            image_size=dataset.image_size,
-            interpolation=dataset.interpolation,
-            mean=tuple(dataset.mean),
-            std=tuple(dataset.std),
-        )
         self.sizes = ImageSizes(dataset, training)
         self.shard = shard
         self._random_crop: Callable[..., np.ndarray] | None = None
@@ -81,7 +75,7 @@ class DataLoader:
         self._seed = config.seed
         self._threads = loader.threads or core_count() + 2
         self._workers = loader.workers
-        self._gib = len(self.source) * dataset.image_size**2 * 3 / 2**30
+        self._gib = len(self.source) * self.preprocessing.nbytes / 2**30
         fixed = self._random_crop is None and not self.sizes.train_sizes
         self.cached_on_device = _cache_on_device(config, fixed, cached_gib + self._gib)
         self.cached: dict[str, np.ndarray] = {}
@@ -98,7 +92,7 @@ class DataLoader:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(H, W, C)`` of the images in a batch; in training if ``train_sizes`` is not set."""
-        return self.preprocessing.image_size, self.preprocessing.image_size, 3
+        return self.preprocessing.shape
 
     @property
     def cached_gib(self) -> float:
@@ -113,9 +107,7 @@ class DataLoader:
         """
         self._corrupt_records = corrupt_records or self._corrupt_records
         if self.cached_on_device:
-            self.cached, corrupt = in_memory.load(
-                self.reader, self.preprocessing.crop, self.preprocessing.image_size, self._threads
-            )
+            self.cached, corrupt = in_memory.load(self.reader, self.preprocessing, self._threads)
             self._corrupt_records.add(self.reader, corrupt)
             self._is_corrupt[[record.index for record in corrupt]] = True
         return self
@@ -155,10 +147,10 @@ class DataLoader:
         return batch
 
     def center_crops(self, records: np.ndarray) -> np.ndarray:
-        """Return images of the split as evaluation uses them, uint8 ``(N, S, S, 3)``."""
+        """Return images of the split as evaluation uses them, ``(N, H, W, C)``."""
         if self.cached_on_device:
             return self.cached["image"][records]
-        return self._decode(records, self.preprocessing.image_size)[0]["image"]
+        return self._decode(records, self.preprocessing.shorter_side)[0]["image"]
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield every record once, in batches of ``batch_size`` over all processes.
@@ -182,7 +174,7 @@ class DataLoader:
 
         def load(step: int, positions: range) -> tuple[Batch, list[CorruptRecord]]:
             record, exists = records_at(step, positions)
-            batch, corrupt = self._decode(record, self.preprocessing.image_size)
+            batch, corrupt = self._decode(record, self.preprocessing.shorter_side)
             bad = exists & np.isin(record, [record.index for record in corrupt])
             return batch | {"valid": exists & ~bad, "bad": bad}, corrupt
 
@@ -192,9 +184,10 @@ class DataLoader:
         def load_and_note(step: int, positions: range) -> tuple:
             return *load(step, positions), dict(self.reader.oddities)
 
-        size = max((self.preprocessing.image_size, *self.sizes.train_sizes))
+        size = max((self.preprocessing.shorter_side, *self.sizes.train_sizes))
+        record_bytes = self.preprocessing.at(size).nbytes
         threads, workers = self._threads, self._workers
-        for parts in stream(load_and_note, steps, positions, threads, workers, size**2 * 3):
+        for parts in stream(load_and_note, steps, positions, threads, workers, record_bytes):
             batches, corrupt, oddities = zip(*parts, strict=True)
             for noted in oddities:  # by worker processes, which have readers of their own
                 self.reader.oddities.update(noted | self.reader.oddities)
@@ -205,17 +198,18 @@ class DataLoader:
         self, records: np.ndarray, size: int, seeds: list[tuple[int, ...]] | None = None
     ) -> tuple[Batch, list[CorruptRecord]]:
         """Return images and labels of ``records``, cropped at random if there are ``seeds``."""
-        images = np.empty((len(records), size, size, 3), np.uint8)
+        preprocessing = self.preprocessing.at(size)
+        images = np.empty((len(records), *preprocessing.shape), preprocessing.pixels.dtype)
         labels = np.empty(len(records), np.int32)
-        center_crop = self.preprocessing.at(size).crop
         corrupt: list[CorruptRecord] = []
         for i, record in enumerate(records):
             pixels, labels[i], replaced = self.reader.read(int(record))
             corrupt += replaced
             if seeds is None or self._random_crop is None:
-                images[i] = center_crop(pixels)
+                images[i] = preprocessing.crop(pixels)
             else:
-                images[i] = self._random_crop(pixels, size, np.random.default_rng(seeds[i]))
+                rng = np.random.default_rng(seeds[i])
+                images[i] = self._random_crop(pixels, preprocessing.image_size, rng)
         return {"image": images, "label": labels}, corrupt
 
 

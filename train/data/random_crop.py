@@ -4,24 +4,25 @@ import math
 
 import numpy as np
 
+from flax_resnet.preprocessing import Size, height_and_width
 from train.data.images import resize_area, resize_bilinear
 
 
 def random_resized_crop(
     image: np.ndarray,
-    size: int,
+    size: Size,
     rng: np.random.Generator,
     scale: tuple[float, float],
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
-    """Crop a box of random area and aspect ratio and resize it to ``size``×``size``.
+    """Crop a box of random area and aspect ratio and resize it to ``size``.
 
     As in the training of GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842, section 6). After ten
     boxes that do not fit, the largest centered box of a valid ratio is used.
 
     Args:
-      image: uint8 ``(H, W, 3)``.
-      size: height and width of the result.
+      image: uint8 or uint16 ``(H, W, C)``.
+      size: side, or height and width, of the result.
       rng: source of the random numbers.
       scale: range of the area fraction, sampled uniformly.
       ratio: range of the aspect ratio, width to height, sampled log-uniformly.
@@ -41,15 +42,20 @@ def random_resized_crop(
     return _resize(image[top : top + h, left : left + w], size)
 
 
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize to ``size``×``size``, quickly and without aliasing.
+def _resize(image: np.ndarray, size: Size) -> np.ndarray:
+    """Resize to ``size``, quickly and without aliasing.
 
     Bilinear interpolation uses all pixels if it shrinks by a factor of at most two. Before
     that, sides are halved by averaging pairs of pixels, which is exact and as fast. OpenCV's
     INTER_AREA takes longer than decoding the image if the factor is not an integer.
     """
-    while (by := tuple(2 if side >= 2 * size else 1 for side in image.shape[:2])) != (1, 1):
-        height, width = (side // factor for side, factor in zip(image.shape, by, strict=False))
-        even = image[: height * by[0], : width * by[1]]
-        image = resize_area(even, width, height)
-    return resize_bilinear(image, size, size)
+    height, width = height_and_width(size)
+    while True:
+        down, across = (
+            2 if side >= 2 * new else 1
+            for side, new in zip(image.shape, (height, width), strict=False)
+        )
+        if down == across == 1:
+            return resize_bilinear(image, width, height)
+        rows, columns = image.shape[0] // down, image.shape[1] // across
+        image = resize_area(image[: rows * down, : columns * across], columns, rows)

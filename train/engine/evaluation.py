@@ -1,5 +1,6 @@
 """Evaluation of a state on a split: every example counts exactly once."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -252,7 +253,7 @@ def evaluate_run(
         loader.load(CorruptRecords(warn=warn))
     devices = make_devices(config.parallel)
     # The run may have been trained on a larger machine.
-    limit = min(distributed.allgather(max_images(config.dataset.image_size)))
+    limit = min(distributed.allgather(max_images(math.prod(loader.image_shape[:2]))))
     images = min(len(loader), max(limit, len(devices)))
     batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"

@@ -23,6 +23,7 @@ from train.data.class_names import check_classes
 from train.data.datasets import data_dir
 from train.data.findings import inspect_data
 from train.data.loader import DataLoader
+from train.data.preprocessing import make_preprocessing
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.skipped import Finding
 from train.data.source import DataSource
@@ -299,14 +300,16 @@ def make_augment(config: ConfigDict) -> Augment:
             f"config.augment.color_jitter: the hue, {keys.color_jitter[3]}, must be at most 0.5,"
             " which allows any hue"
         )
-    size = min((config.dataset.image_size, *config.dataset.train_sizes))
+    preprocessing = make_preprocessing(config.dataset)
+    size = min((preprocessing.shorter_side, *config.dataset.train_sizes))
     for name, pixels in (("cutout", keys.cutout), ("pad_crop", keys.pad_crop)):
         if pixels >= size:
             raise UsageError(
                 f"config.augment.{name}={pixels} leaves nothing of images of {size} pixels"
             )
     policies = make_policies(keys)
-    image = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
+    preprocessing = preprocessing.at(size)
+    image = jax.ShapeDtypeStruct(preprocessing.shape, preprocessing.pixels.dtype)
     for policy in policies:
         try:
             check_operation(policy, image)

@@ -56,8 +56,10 @@ def mfu_per_image(experiment: Experiment) -> float | None:
     """
     config, devices = experiment.config, experiment.devices
     peak = peak_flops(devices.devices[0].device_kind, config.model.dtype)
-    sizes = experiment.train_loader.sizes.train_sizes or (config.dataset.image_size,)
+    preprocessing = experiment.train_loader.preprocessing
+    sizes = experiment.train_loader.sizes.train_sizes or (preprocessing.shorter_side,)
     if peak is None or experiment.step_config.frozen or len(sizes) > 1:
         return None
-    operations = 6 * summarize(experiment.model, sizes[0]).multiply_adds
+    *size, channels = preprocessing.at(sizes[0]).shape
+    operations = 6 * summarize(experiment.model, tuple(size), channels).multiply_adds
     return operations / (peak * len(devices))

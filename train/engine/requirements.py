@@ -61,5 +61,5 @@ def _image_bytes(experiment: Experiment, start: int) -> int:
         return cached
     steps = min(_BATCHES, experiment.intervals.num_steps - start)
     images = len(train.shard.positions(experiment.batch_sizes.train))
-    size = min((experiment.config.dataset.image_size, *train.sizes.train_sizes))
-    return cached + steps * images * size**2 * 3
+    size = min((train.preprocessing.shorter_side, *train.sizes.train_sizes))
+    return cached + steps * images * train.preprocessing.at(size).nbytes

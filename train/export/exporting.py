@@ -137,7 +137,7 @@ def max_differences(
       loader: code that loads ``folder/name``, executed in a new process.
       folder: directory of the file.
       name: name of the file.
-      images: uint8 ``(N, S, S, 3)``.
+      images: ``(N, H, W, C)``, prepared.
 
     Returns:
       ``probabilities`` (absolute) and, if the loader computes them, ``logits`` (relative).
@@ -208,7 +208,7 @@ def verification_images(run: Run) -> tuple[np.ndarray, bool]:
     """Return up to ``MAX_IMAGES`` different images, spread over the run's evaluation split.
 
     Returns:
-      uint8 images ``(N, S, S, 3)`` and whether they are real; random ones if the data are not
+      images ``(N, H, W, C)`` and whether they are real; random ones if the data are not
       available on this machine.
     """
     try:

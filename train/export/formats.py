@@ -5,7 +5,6 @@ import os
 from functools import partial
 
 import jax
-import numpy as np
 from jax import export
 
 from flax_resnet import fold_batch_norm, ops, save_weights
@@ -18,8 +17,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def write_stablehlo(run: Run, path: str) -> None:
     """Write the network as StableHLO for cpu, cuda and tpu and any batch size.
 
-    The program takes uint8 images ``(N, S, S, 3)`` and returns probabilities; it includes the
-    normalization, and batch norm is folded into the convolutions.
+    The program takes images ``(N, H, W, C)``, uint8 or uint16, and returns probabilities; it
+    includes the normalization, and batch norm is folded into the convolutions.
     """
     model, variables = run.model, jax.device_get(run.variables)
     if model.norm == "batch":
@@ -28,9 +27,8 @@ def write_stablehlo(run: Run, path: str) -> None:
     def predict(images: jax.Array) -> jax.Array:
         return run.probabilities(model.apply(variables, run.preprocessing.normalize(images)))
 
-    size = run.preprocessing.image_size
-    shape = (*export.symbolic_shape("N"), size, size, 3)
-    images = jax.ShapeDtypeStruct(shape, np.uint8)
+    shape = (*export.symbolic_shape("N"), *run.preprocessing.shape)
+    images = jax.ShapeDtypeStruct(shape, run.preprocessing.pixels.dtype)
     with ops.use_xla_ops():  # the forms for this CPU may not suit the target
         exported = export.export(jax.jit(predict), platforms=PLATFORMS)(images)
     with open(path, "wb") as file:

@@ -106,7 +106,8 @@ def estimate(
     state = initial_state(experiment, None)
     start = int(state.step)
     run_summary.print_summary(console, experiment, state)
-    summary = summarize(experiment.model, config.dataset.image_size)
+    *size, channels = experiment.image_shape
+    summary = summarize(experiment.model, tuple(size), channels)
     console.info(
         f"model:   {summary.parameters:,} parameters, {format_count(summary.multiply_adds)}"
         " multiply-adds per image"

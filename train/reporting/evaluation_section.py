@@ -91,7 +91,7 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
     metrics = evaluation_results.evaluation_metrics(evaluated)
     part = evaluation_results.to_dict(evaluated, metrics)
     image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
-    part |= {"outputs": predictions.outputs, "small": loader.image_shape[0] < PIXELATED_BELOW}
+    part |= {"outputs": predictions.outputs, "small": max(loader.image_shape[:2]) < PIXELATED_BELOW}
     _, heat_map = evaluation_results.confusion_cells(metrics.confusion)
     if heat_map:
         part["heat_map"] = heat_map
@@ -128,7 +128,7 @@ def choose_explained(evaluated: Evaluated, mistakes: np.ndarray) -> np.ndarray:
 
 
 def gradcam_pairs(evaluated: Evaluated, indices: np.ndarray) -> np.ndarray:
-    """Return images beside their Grad-CAM maps of the predicted class, ``(N, S, 2 S, 3)``."""
+    """Return images beside their Grad-CAM maps of the predicted class, ``(N, H, 2 W, 3)``."""
     from flax_resnet.gradcam import gradcam, overlay
 
     records = evaluated.predictions.record[indices]

@@ -41,7 +41,8 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
     captions = ["\n".join(_wrap(caption, letters)) for caption in captions]
     lines = max(caption.count("\n") + 1 for caption in captions)
     side, gap, above = 1.2, 0.1, 0.05 + font_size / 54 * lines  # inches
-    wide, high = side + gap, side + gap + above
+    tall = side * images.shape[1] / images.shape[2]
+    wide, high = side + gap, tall + gap + above
     # Axes that fill the figure, in inches from its top left. One pair for all images: to
     # lay out one for each takes seconds, during which the run waits.
     figure = Figure(figsize=(columns * wide, rows * high), dpi=110)
@@ -49,7 +50,7 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
     axis.set_axis_off()
     for i, (image, caption) in enumerate(zip(images, captions, strict=False)):
         left, top = i % columns * wide + gap / 2, i // columns * high + gap / 2 + above
-        extent = (left, left + side, top + side, top)
+        extent = (left, left + side, top + tall, top)
         drawn = AxesImage(axis, extent=extent, interpolation=_interpolation(image), origin="upper")
         drawn.set_data(image)
         axis.add_image(drawn)
@@ -60,15 +61,17 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
 
 
 def draw_explanation(path: str, square: np.ndarray, heat: np.ndarray, caption: str) -> None:
-    """Write a PNG: the uint8 network input ``(S, S, 3)``, and beside it with its Grad-CAM map.
+    """Write a PNG: the uint8 network input ``(H, W, 3)``, and beside it with its Grad-CAM map.
 
-    ``heat`` is the map, ``(S, S)`` in 0…1.
+    ``heat`` is the map, ``(H, W)`` in 0…1.
     """
     from matplotlib.figure import Figure
 
     from flax_resnet.gradcam import overlay
 
-    figure = Figure(figsize=(6, 3.4), layout="constrained", dpi=110)
+    figure = Figure(
+        figsize=(6, 3 * square.shape[0] / square.shape[1] + 0.4), layout="constrained", dpi=110
+    )
     for axis, image in zip(figure.subplots(1, 2), (square, overlay(square, heat)), strict=True):
         axis.axis("off")
         axis.imshow(image, interpolation=_interpolation(image))

@@ -83,7 +83,7 @@ class LiveReport(Plots):
         def take_and_keep() -> tuple[np.ndarray, Sequence[str]]:
             images, captions = take()
             cells = html_page.image_cells(images[:NUM_SAMPLES], captions[:NUM_SAMPLES])
-            small = images.shape[1] < evaluation_section.PIXELATED_BELOW
+            small = max(images.shape[1:3]) < evaluation_section.PIXELATED_BELOW
             self._samples = {"small": small, "cells": cells}
             return images, captions
 

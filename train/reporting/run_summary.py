@@ -24,13 +24,13 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     source = train_loader.source
     parameters = _size(state.params)
     trainable = f" ({_size(trainable_params(state.params, frozen)):,} trainable)" * bool(frozen)
-    size = config.dataset.image_size
+    size = "×".join(map(str, run.image_shape[:2]))
     sizes = ", ".join(map(str, train_loader.sizes.train_sizes))
     train_sizes = f" (training at {sizes})" if sizes else ""
     place = "in device memory" if train_loader.cached_on_device else "streamed"
     console.info(
         f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
-        f" evaluation images of {size}×{size}{train_sizes}, {len(source.class_names)} classes"
+        f" evaluation images of {size}{train_sizes}, {len(source.class_names)} classes"
         f" ({join_names(source.class_names, 4)}), {place}"
     )
     for finding in run.findings:

@@ -27,15 +27,15 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
-def max_images(size: int) -> int:
-    """Return about how many images of ``size`` pixels a network can compute in this host's memory.
+def max_images(pixels: int) -> int:
+    """Return about how many images of a size a network can compute in this host's memory.
 
     At 1 KiB per pixel, which is four float32 maps of 64 channels.
     """
     if not hasattr(os, "sysconf"):  # Windows
         return 1024
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, memory // (1024 * size**2))
+    return max(1, memory // (1024 * pixels))
 
 
 def has_accelerator() -> bool:

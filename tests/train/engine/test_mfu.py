@@ -8,6 +8,7 @@ import pytest
 
 from flax_resnet import create_model
 from train.config.loading import default_config
+from train.data.preprocessing import make_preprocessing
 from train.engine.devices import Devices
 from train.engine.meter import Meter
 from train.engine.mfu import mfu_per_image, peak_flops
@@ -23,7 +24,10 @@ def make_experiment(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
         config=config,
         model=create_model("resnet50"),
         devices=Devices([fake] * devices),
-        train_loader=SimpleNamespace(sizes=SimpleNamespace(train_sizes=sizes)),
+        train_loader=SimpleNamespace(
+            sizes=SimpleNamespace(train_sizes=sizes),
+            preprocessing=make_preprocessing(config.dataset),
+        ),
         step_config=SimpleNamespace(frozen=frozen),
     )
 
