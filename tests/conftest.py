@@ -174,6 +174,23 @@ class Commands:
         )
 
 
+@pytest.fixture(autouse=True)
+def own_parts_of_a_test():
+    """Forget the parts and keys that a test registers."""
+    from flax_resnet import registry
+    from train.config.keys import KEYS
+
+    parts = [(each, set(each._entries)) for each in registry._registries.values()]
+    keys = dict(KEYS)
+    yield
+    for each, before in parts:
+        for name in each._entries.keys() - before:
+            if each.owner(name) is not None:  # the project's modules are imported only once
+                del each._entries[name]
+    KEYS.clear()
+    KEYS.update(keys)
+
+
 @pytest.fixture(scope="session")
 def commands(data_dir):
     return Commands(data_dir)

@@ -260,10 +260,13 @@ def run_python(text, namespace, folder):
 
     for old, new in SUBSTITUTES.items():
         text = text.replace(old, new)
+    if "import register_" in text or "    register_" in text or "recipe" in namespace:
+        namespace["recipe"] = namespace.get("recipe", "") + text  # in pieces
     if "def get_config" in text:
-        (folder / "recipe.py").write_text(text)
-        load_config(str(folder / "recipe.py"))
-    else:
+        recipe = folder / ("my_recipe.py" if "recipe" in namespace else "recipe.py")
+        recipe.write_text(namespace.pop("recipe", text))
+        load_config(str(recipe))
+    elif "recipe" not in namespace:
         exec(compile(ast.parse(text), "<docs>", "exec"), namespace)
 
 

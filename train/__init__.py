@@ -11,10 +11,12 @@ if "multiprocessing" in sys.modules:  # perhaps in a worker, before it imports a
 
 # Imported on first use, since importing JAX takes a second.
 _MODULES = {
+    "Callback": "engine.callbacks",
     "DataSource": "data.source",
     "arrays_source": "data.arrays",
     "declare_key": "config.own_parts",
     "default_config": "config.loading",
+    "fit": "fitting",
     "load_config": "config.loading",
     "register_augmentation": "data.registries",
     "register_loss": "config.registries",

@@ -1,7 +1,7 @@
 """The training loop: from a configuration and a folder to a trained, evaluated checkpoint."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
@@ -11,8 +11,14 @@ import numpy as np
 from train.data.corrupt_records import CorruptRecords
 from train.data.prefetch import Prefetcher
 from train.engine import nonfinite
+from train.engine.callbacks import Callback
 from train.engine.evaluation import Evaluated, evaluate, make_eval_step
-from train.engine.experiment import Experiment, build_experiment, check_same_in_all_processes
+from train.engine.experiment import (
+    Experiment,
+    Sources,
+    build_experiment,
+    check_same_in_all_processes,
+)
 from train.engine.meter import Meter
 from train.engine.mfu import mfu_per_image
 from train.engine.multi_step import run_steps, stack_batches, steps_per_execution
@@ -46,7 +52,13 @@ class Interrupted(Exception):
     """A signal ended the run after everything was saved."""
 
 
-def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]:
+def train(
+    config: ConfigDict,
+    workdir: str,
+    stop: StopRequest,
+    sources: Sources | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Train a configuration in ``workdir``, or resume the run that is there.
 
     All processes must call this; process 0 writes.
@@ -55,6 +67,8 @@ def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]
       config: the configuration.
       workdir: the run's folder.
       stop: once it is true, the run finishes the current step and saves.
+      sources: the data; default: those of ``config.dataset``.
+      callbacks: called in process 0 while the run goes on.
 
     Returns:
       The evaluation of the final state: ``split``, ``examples``, ``top1``, ``loss``, ``step``,
@@ -66,7 +80,7 @@ def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]
     """
     # All errors of the configuration appear before anything is written, decoded or compiled.
     with distributed.raise_if_any_failed():
-        experiment = build_experiment(config, workdir)
+        experiment = build_experiment(config, workdir, sources)
     check_same_in_all_processes(config, experiment.train_loader, experiment.eval_loader)
     is_primary = distributed.is_primary()
     with ExitStack() as stack:
@@ -83,7 +97,9 @@ def train(config: ConfigDict, workdir: str, stop: StopRequest) -> dict[str, Any]
             stack.enter_context(metrics_log)
             run_summary.print_summary(console, experiment, state)
             run_files.add_session(workdir, start, end, experiment.batch_sizes.batch_norm)
-        return Loop(experiment, state, checkpoints, console, metrics_log, stop).run()
+        loop = Loop(experiment, state, checkpoints, console, metrics_log, stop)
+        loop.callbacks = callbacks if is_primary else ()
+        return loop.run()
 
 
 def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> Checkpoints:
@@ -156,6 +172,7 @@ class Loop:
             self.report = LiveReport(experiment.workdir, console.warn, experiment.findings)
         self.nonfinite_guard = nonfinite.NonFiniteGuard(experiment, self.wait_saved)
         self.last_saved = time.monotonic()
+        self.callbacks: Sequence[Callback] = ()
         self.compiled_shapes: Any = None  # of the last batch
         self.input_wait_reported = False
 
@@ -188,12 +205,20 @@ class Loop:
         with Prefetcher(self.batches(), self.experiment.devices.split) as feed:
             for call in self.experiment.intervals.calls(self.start, self.steps_per_call):
                 finished = self.step(feed, call)
+                self.call_back("on_step", call.stop)
                 evaluation = self.after(call.stop, self.stopping.after(finished))
         self.wait_saved()
         # A run that was already finished has no steps left, but its evaluation is returned too.
         evaluation = evaluation or self.evaluate(self.end)
         split = self.experiment.eval_loader.source.split
-        return {"split": split} | evaluation | {"step": self.end}
+        result = {"split": split} | evaluation | {"step": self.end}
+        self.call_back("on_end", result)
+        return result
+
+    def call_back(self, name: str, *arguments: Any) -> None:
+        """Call a method of all callbacks."""
+        for callback in self.callbacks:
+            getattr(callback, name)(*arguments)
 
     def repeat_interrupted_evaluation(self) -> dict[str, Any] | None:
         """Evaluate the restored state if that was due but was interrupted; else return None."""
@@ -332,6 +357,9 @@ class Loop:
         if self.metrics_log is not None:
             self.metrics_log.write(row)
             self.report.update(force=step == self.end)
+        self.call_back("on_log", row)
+        if evaluation is not None:
+            self.call_back("on_evaluation", step, evaluation)
         self.meter.restart_clock()
 
     def check_evaluation(self, evaluation: dict[str, Any], step: int) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class DataLoader:
       training: whether to use random-resized crops and training image sizes.
       shard: this process's share of every batch.
       cached_gib: GiB of other cached data, which share the memory limit.
+      source: the records; default: the split of the data set that the configuration names.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class DataLoader:
         training: bool,
         shard: ProcessShard = ProcessShard(),  # noqa: B008 (a constant)
         cached_gib: float = 0.0,
+        source: DataSource | None = None,
     ):
         augment, dataset, loader = config.augment, config.dataset, config.loader
-        self.source: DataSource = open_source(dataset, split)
+        self.source = open_source(dataset, split) if source is None else source
         self.preprocessing = make_preprocessing(dataset)
         self.reader = Reader(self.source, loader.max_corrupt_fraction)
         self.sizes = ImageSizes(dataset, training)

@@ -2,7 +2,7 @@
 
 from flax_resnet.registry import Registry
 
-SOURCES = Registry("data source", ("digits", "folder", "tfds", "arrays"))
+SOURCES = Registry("data source", ("digits", "folder", "tfds", "arrays", "given"))
 AUGMENTATIONS = Registry("augmentation", ("trivial", "rand"))
 
 register_source = SOURCES.register

@@ -50,6 +50,9 @@ _LOCAL_KEYS = (
 )
 
 
+Sources = tuple[DataSource, DataSource]  # for training and evaluation
+
+
 @dataclass(frozen=True)
 class BatchSizes:
     """Batch sizes in images.
@@ -111,10 +114,13 @@ class Experiment:
         return inspect_data(self.train_loader.source, self.eval_loader.source)
 
 
-def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
+def build_experiment(
+    config: ConfigDict, workdir: str, sources: Sources | None = None
+) -> Experiment:
     """Open the data, and build the model and everything that its steps need.
 
     Sets ``config.dataset.data_dir`` to an absolute path, since evaluation may run elsewhere.
+    ``sources`` are the data for training and evaluation; default: those of ``config.dataset``.
 
     Raises:
       UsageError, RunError: anything is wrong; nothing was written, decoded or compiled.
@@ -126,10 +132,13 @@ def build_experiment(config: ConfigDict, workdir: str) -> Experiment:
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
     shard = ProcessShard(distributed.process_index(), distributed.process_count())
-    train_loader = DataLoader(config, dataset.train_split, training=True, shard=shard)
+    train_source, eval_source = sources or (None, None)
+    train_loader = DataLoader(
+        config, dataset.train_split, training=True, shard=shard, source=train_source
+    )
     gib = train_loader.cached_gib
     eval_loader = DataLoader(
-        config, dataset.eval_split, training=False, shard=shard, cached_gib=gib
+        config, dataset.eval_split, False, shard, cached_gib=gib, source=eval_source
     )
     batch_sizes = make_batch_sizes(config, len(devices), len(eval_loader))
     check_classes(train_loader.source, eval_loader.source)

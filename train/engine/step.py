@@ -1,7 +1,8 @@
 """One training step and one evaluation step: pure functions of arrays, without I/O.
 
 Both run inside a mapped axis (``train/engine/devices.py``): each device sees its share of the
-batch; gradients, batch statistics and metrics are averaged or summed over the axis.
+batch; gradients, batch statistics and metrics are averaged or summed over the axis. Without an axis
+they run on one device, for example under plain ``jax.jit``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,7 @@ class StepConfig:
       evaluate_ema: whether evaluation uses the moving average, if there is one.
       skip_nonfinite: whether a step with a loss or gradients that are not finite is skipped.
       metrics, probabilities: of an evaluation, as in :class:`train.tasks.task.Task`.
+      axis_name: mapped axis of the devices; None: the step runs on one device, under ``jax.jit``.
     """
 
     model: ResNet
@@ -80,6 +82,11 @@ class StepConfig:
     skip_nonfinite: bool = False
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"top1": top1, "top5": top5})
     probabilities: str = "softmax"
+    axis_name: str | None = AXIS
+
+    def across(self, operation: Callable, values: Any, **arguments: Any) -> Any:
+        """Apply a collective operation of ``jax.lax`` over the devices, if there are several."""
+        return operation(values, self.axis_name, **arguments) if self.axis_name else values
 
 
 def abstract_state(step_config: StepConfig, image_shape: tuple[int, int, int]) -> TrainState:
@@ -140,7 +147,7 @@ def train_step(
       ``loss`` and ``top1`` are 0.
     """
     count = batch["label"].shape[0]
-    device = jax.lax.axis_index(AXIS)
+    device = jax.lax.axis_index(step_config.axis_name) if step_config.axis_name else 0
     positions = device * count + jnp.arange(count)  # in the global batch
     keys = example_keys(step_config.seed, state.step, positions)
     images, targets = step_config.augment.batch(batch["image"], batch["label"], keys)
@@ -172,7 +179,8 @@ def train_step(
         compute, step_config.grad_accum_steps, state.batch_stats, images, targets, dropout
     )
     # Devices have equally many images, so the mean of their means is the mean of the batch.
-    batch_stats, (gradients, loss, accuracy) = jax.lax.pmean((batch_stats, means), AXIS)
+    means = step_config.across(jax.lax.pmean, (batch_stats, means))
+    batch_stats, (gradients, loss, accuracy) = means
 
     finite = jnp.isfinite(loss)
     for leaf in jax.tree.leaves(gradients):
@@ -318,9 +326,9 @@ def eval_step(
         values = metric(logits, batch["label"])
         exact = {"dtype": jnp.int32} if values.dtype == bool else {}
         sums[name] = jnp.where(batch["valid"], values, 0).sum(**exact)
-    sums = jax.lax.psum(sums, AXIS)
+    sums = step_config.across(jax.lax.psum, sums)
     if per_example is None:
         return sums
     examples = {"label": batch["label"], "rank": rank, "valid": batch["valid"]}
     examples |= per_example(logits, batch["label"])
-    return sums | {"per_example": jax.lax.all_gather(examples, AXIS, tiled=True)}
+    return sums | {"per_example": step_config.across(jax.lax.all_gather, examples, tiled=True)}

@@ -1,0 +1,250 @@
+"""Own parts of docs/extend.md: a run with them is a whole run, and needs its recipe."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from flax_resnet import load_run
+from flax_resnet.weights import WeightsError
+from tests.conftest import ROOT
+from tests.train.test_main import final_state
+from train.config.loading import load_config
+from train.config.registries import LOSSES, METRICS, SCHEDULES
+from train.data.augment.mixup import Targets
+from train.engine.experiment import make_augment, make_task
+from train.engine.optim.optimizers import make_optimizer
+from train.engine.optim.schedules import Span
+from train.runtime.errors import UsageError
+
+SMALL = ("--config.model.stage_sizes=1,1", "--config.dataset.image_size=8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the recipe of the page, part of which is in a module beside it."""
+    folder = tmp_path_factory.mktemp("own")
+    text = (ROOT / "docs/extend.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text[: text.index("```bash")], re.M | re.S)
+    (folder / "own_numbers.py").write_text("EPOCHS = 2\n")
+    recipe = "".join(blocks).replace("num_epochs = 2", "num_epochs = EPOCHS")
+    (folder / "my_recipe.py").write_text(f"from own_numbers import EPOCHS\n{recipe}")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(folder):
+    """A user who has not trained with any recipe."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(folder / "state")
+    yield
+    os.environ.pop("XDG_STATE_HOME")
+    if before is not None:
+        os.environ["XDG_STATE_HOME"] = before
+
+
+@pytest.fixture(scope="module")
+def arguments(folder, data_dir):
+    data = f"--config.dataset.data_dir={data_dir}"
+    return ["--config", folder / "my_recipe.py", data, "--config.checkpoint.every_steps=3", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def run(folder, arguments, commands):
+    """A finished run with its workdir and the last line of its output."""
+    done = commands.run("train.main", *arguments, "--workdir", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run", json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def config(folder):
+    return load_config(str(folder / "my_recipe.py"))
+
+
+@pytest.fixture
+def moved(run, folder, tmp_path):
+    """A copy of the workdir, while the recipe is not at its place."""
+    shutil.copytree(run[0], tmp_path / "run")
+    os.rename(folder / "my_recipe.py", folder / "elsewhere.py")
+    yield tmp_path / "run"
+    os.rename(folder / "elsewhere.py", folder / "my_recipe.py")
+
+
+def test_the_run_describes_its_parts(run):
+    workdir, result = run
+    assert result["step"] == 22 and np.isfinite(result["margin"])
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["optimizer.lion_b2"] == 0.98 and config["loss_gamma"] == 2.0
+    info = json.loads((workdir / "run.json").read_text())
+    parts = {"optimizer lion", "schedule inverse_sqrt", "loss focal", "metric margin"}
+    parts |= {"augmentation noise", "key loss_gamma", "key optimizer.lion_b2"}
+    assert set(info["own_parts"]) == parts
+    assert list(info["recipe"]["modules"]) == ["own_numbers.py"]
+    assert "evaluation margin" in (workdir / "report.html").read_text()
+
+
+def test_killed_and_resumed_run_ends_with_the_same_bits(run, folder, arguments, commands, config):
+    workdir = folder / "killed"
+    process = commands.start("train.main", *arguments, "--workdir", workdir)
+    while process.poll() is None and not any(workdir.glob("checkpoints/[1-9]*[0-9]")):
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    done = commands.run("train.main", *arguments, "--workdir", workdir)
+    assert done.returncode == 0, done.stderr
+    jax.tree.map(np.testing.assert_array_equal, final_state(workdir), final_state(run[0]))
+
+
+def test_commands_find_the_recipe_where_it_lies(run, commands, tmp_path):
+    workdir, result = run
+    done = commands.run("train.evaluate", "--workdir", workdir)
+    evaluated = json.loads(done.stdout.splitlines()[-1])
+    assert evaluated["margin"] == pytest.approx(result["margin"], rel=1e-5)
+    file = tmp_path / "own.stablehlo"
+    export = ("--workdir", workdir, "--format", "stablehlo", "--output", file)
+    assert commands.call("train.export", *export).returncode == 0
+    exported = jax.export.deserialize(bytearray(file.read_bytes()))
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    expected = load_run(workdir).predict(images, prepared=True)
+    np.testing.assert_allclose(exported.call(images), expected, atol=1e-5)
+
+
+def test_without_its_recipe_a_run_needs_the_users_word(moved, commands, tmp_path):
+    image = ROOT / "docs/images" / next(iter(os.listdir(ROOT / "docs/images")))
+    stablehlo = ("--format", "stablehlo", "--output", tmp_path / "x.stablehlo")
+    uses = [
+        ("train.evaluate", "--workdir", moved),
+        ("train.predict", "--workdir", moved, image),
+        ("train.export", "--workdir", moved, *stablehlo),
+        ("train.compare", moved, "--output", tmp_path / "compare.html"),
+    ]
+    for module, *arguments in uses:
+        done = commands.call(module, *arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "my_recipe.py: No such file" in done.stderr and "--trust_recipe" in done.stderr
+    with pytest.raises(WeightsError, match="trust_recipe=True"):
+        load_run(moved)
+    for module, *arguments in uses[1:]:
+        done = commands.run(module, *arguments, "--trust_recipe")
+        assert done.returncode in (0, 1) and "recipe" not in done.stderr
+    run = load_run(moved, trust_recipe=True)
+    assert run.config["optimizer.name"] == "lion" and run.step == 22
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_changed_copy_is_refused(moved, commands, trust):
+    with open(moved / "recipe/modules/own_numbers.py", "a") as file:
+        file.write("EPOCHS = 3\n")
+    flag = ["--trust_recipe"] * trust
+    done = commands.call("train.evaluate", "--workdir", moved, *flag)
+    assert done.returncode == 1 and "own_numbers.py has changed" in done.stderr
+    with pytest.raises(WeightsError, match="has changed"):
+        load_run(moved, trust_recipe=trust)
+
+
+def test_a_recipe_that_the_user_never_trained_with_does_not_run(run, monkeypatch, tmp_path):
+    """A workdir from elsewhere may name any file with its checksum."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="you have not trained with it"):
+        load_run(run[0])
+
+
+def test_parts_of_a_session_are_needed_again(moved):
+    info = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps(info | {"recipe": None}))
+    with pytest.raises(WeightsError, match=r"registered in a Python session: .*optimizer lion"):
+        load_run(moved, trust_recipe=True)
+
+
+def test_the_help_lists_own_keys_and_names(folder, commands):
+    done = commands.call("train.main", "--config", folder / "my_recipe.py", "--help")
+    assert re.search(r"--config.loss_gamma=2 +'focal': exponent", done.stdout)
+    registered = re.search(r"optimizer.name='sgd'.* One of (.*)", done.stdout)[1]
+    assert registered == "'sgd', 'adam', 'adamw', 'lars', 'lamb', 'lion'."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("loss_gamma", "-1", "loss_gamma must be at least 0"),
+        ("optimizer.lion_b3", "1", "did you mean config.optimizer.lion_b2"),
+        ("optimizer.name", "lyon", "or 'lamb' or 'lion'"),
+        ("augment.policy", "noise+blur", "'trivial' or 'rand' or 'noise'"),
+        ("eval.metrics", "margin,f1", "'top1' or 'top5' or 'margin'"),
+    ],
+)
+def test_own_keys_and_names_are_checked(folder, key, value, message):
+    with pytest.raises(UsageError, match=message):
+        load_config(str(folder / "my_recipe.py"), [(key, value)])
+
+
+def test_parts_compute_what_the_page_says(config):
+    random = np.random.default_rng(0)
+    logits, labels = np.float32(random.normal(size=(5, 4))), np.array([0, 3, 1, 1, 2])
+    p = scipy.special.softmax(logits, axis=1)[np.arange(5), labels]
+    loss = LOSSES["focal"](config)(jnp.asarray(logits), Targets(jnp.asarray(labels)))
+    np.testing.assert_allclose(loss, -((1 - p) ** 2) * np.log(p), rtol=1e-5)
+    others = np.where(np.eye(4)[labels] == 1, -np.inf, logits).max(1)
+    margin = METRICS["margin"](jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(margin, logits[np.arange(5), labels] - others, rtol=1e-5)
+    rate = SCHEDULES["inverse_sqrt"](config.schedule, Span(0.1, 100, 4, 10))
+    assert [float(rate(step)) for step in (0, 3, 4, 34)] == pytest.approx([0.025, 0.1, 0.1, 0.05])
+    config.task = "ordinal"
+    task = make_task(config, 4)
+    target = Targets(jnp.asarray(labels))
+    distance = (scipy.special.softmax(logits, 1) * (np.arange(4) - labels[:, None]) ** 2).sum(1)
+    np.testing.assert_allclose(task.loss(jnp.asarray(logits), target), distance, rtol=1e-5)
+
+
+def test_lion_steps_by_the_sign_of_its_momentum(config):
+    """Chen et al. 2023, algorithm 2, with b1 0.9, b2 0.98 and decay 1e-4."""
+    params, gradients = np.float32([1, -2, 3]), np.float32([[0.5, -1, 0], [-6, 2, 1]])
+    optimizer = make_optimizer(config.optimizer, lambda step: 0.1)
+    state, momentum, expected = optimizer.init(params), np.zeros(3), params.copy()
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, params)
+        params = params + updates
+        direction = np.sign(0.9 * momentum + 0.1 * gradient)
+        expected = expected - 0.1 * (direction + 1e-4 * expected)
+        momentum = 0.98 * momentum + 0.02 * gradient
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+def test_augmentations_apply_in_order_with_a_key_per_image(config):
+    images = np.full((2, 8, 8, 3), 128, np.uint8)
+    keys = jax.random.split(jax.random.key(0), 2)
+    config.augment.policy = "noise"
+    noisy = np.asarray(make_augment(config)(images, keys), float) - 128
+    assert noisy.std() == pytest.approx(8, rel=0.15) and abs(noisy.mean()) < 1.5
+    assert not np.array_equal(noisy[0], noisy[1])
+    np.testing.assert_array_equal(noisy[:1] + 128, make_augment(config)(images[:1], keys[:1]))
+    results = {}
+    for policy in ("noise+trivial", "trivial+noise"):
+        config.augment.policy = policy
+        results[policy] = np.asarray(make_augment(config)(images, keys))
+    assert not np.array_equal(*results.values())
+
+
+def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
+    from train import register_augmentation, register_metric
+
+    register_augmentation("half", lambda augment: lambda image, key: image[::2])
+    register_metric("mean", lambda logits, labels: logits.mean())
+    config.augment.policy = "half"
+    with pytest.raises(
+        UsageError, match=r"policy='half' cannot be used: it returns .*\(8, 16, 3\)"
+    ):
+        make_augment(config)
+    config.eval.metrics = ("mean",)
+    with pytest.raises(UsageError, match=r"metric 'mean' must have one number per image"):
+        make_task(config, 10)

@@ -1,0 +1,103 @@
+"""Training from Python, for example in a notebook: :func:`fit`."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from flax_resnet.runs import Run, load_run
+from train.config.loading import check_config, load_config
+from train.data.given_source import GIVEN, as_source
+from train.engine.callbacks import Callback
+from train.loop import train
+from train.reporting import curves, svg
+from train.runtime.config_dict import ConfigDict
+from train.runtime.errors import UsageError
+from train.runtime.signals import StopRequest
+from train.workdir.metrics_log import read_rows
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+      workdir: its folder.
+      evaluation: the evaluation of the final state: ``examples``, ``top1``, ``loss``, …
+    """
+
+    workdir: str
+    evaluation: dict[str, Any]
+
+    @property
+    def run(self) -> Run:
+        """The trained network with its weights; see :func:`flax_resnet.load_run`."""
+        return load_run(self.workdir)
+
+    @property
+    def history(self) -> list[dict[str, float | None]]:
+        """The rows of ``metrics.jsonl``."""
+        return read_rows(self.workdir)
+
+    def curves(self) -> "Drawing":
+        """Return the learning curves, which a notebook shows as a picture."""
+        return Drawing(svg.document(curves.run_panels(self.history)))
+
+
+class Drawing(str):
+    """An SVG file's text, which a notebook shows as a picture."""
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+def fit(
+    config: ConfigDict | str,
+    workdir: str,
+    train_data: Any = None,
+    eval_data: Any = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Fitted:
+    """Train a configuration, or resume the run in ``workdir``.
+
+    >>> config = load_config("resnet20_digits")
+    >>> fitted = fit(config, "runs/digits", (images, labels), (test_images, test_labels))
+    >>> fitted.run.predict(list(test_images))
+
+    An interrupt (Ctrl-C, or a notebook's stop button) ends the run after saving; the same call
+    resumes it.
+
+    Args:
+      config: a configuration, or the name or path of a recipe.
+      workdir: the run's folder.
+      train_data: a pair of arrays ``(images, labels)`` as for :func:`train.arrays_source`, a
+        :class:`train.DataSource`, a Hugging Face ``datasets.Dataset``, or a sequence of
+        ``{"image", "label"}`` such as a ``grain.MapDataset``; default: ``config.dataset``.
+      eval_data: likewise, for evaluation; both are given, or neither.
+      class_names: names of the classes, if the data have none.
+      callbacks: called while the run goes on.
+
+    Raises:
+      UsageError, RunError: the run cannot start or continue.
+      train.loop.Interrupted: it was interrupted.
+    """
+    config = load_config(config) if isinstance(config, str) else ConfigDict(config)  # a copy
+    if (train_data is None) != (eval_data is None):
+        missing = "eval_data" if eval_data is None else "train_data"
+        raise UsageError(f"{missing} is missing; give the data for training and for evaluation")
+    sources = None
+    if train_data is not None:
+        config.dataset.name, config.dataset.data_dir = GIVEN, ""
+        sources = (
+            as_source(train_data, config.dataset.train_split, class_names),
+            as_source(eval_data, config.dataset.eval_split, class_names),
+        )
+    check_config(config)
+    stop = StopRequest()
+    is_main = threading.current_thread() is threading.main_thread()  # only it receives signals
+    with stop if is_main else nullcontext():
+        evaluation = train(config, workdir, stop, sources, callbacks)
+    return Fitted(workdir, evaluation)
