@@ -26,6 +26,7 @@ IMPORTERS = {
     "orbax": {"train.workdir.checkpoints", "flax_resnet.weights.checkpoints"},
     "tensorflow_datasets": {"train.data.tfds_source", "train.data.digits", "train.prepare"},
     "array_record": {"train.data.tfds_source", "train.prepare"},
+    "datasets": {"train.data.huggingface"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},
     "PIL": {"flax_resnet.decoding", "flax_resnet.images", "flax_resnet.preprocessing"},

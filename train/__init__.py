@@ -17,6 +17,7 @@ _MODULES = {
     "declare_key": "config.own_parts",
     "default_config": "config.loading",
     "fit": "fitting",
+    "huggingface_source": "data.huggingface",
     "load_config": "config.loading",
     "register_augmentation": "data.registries",
     "register_loss": "config.registries",

@@ -131,17 +131,19 @@ KEYS: dict[str, Key] = {
         minimum=0, below=1),
 
     # Data ------------------------------------------------------------------------------------
-    "dataset.name": Key("digits", "'digits', 'folder' for images in one folder per class, or"
-        " 'tfds:NAME' for a TFDS data set.", registry=SOURCES, separator=":"),
-    "dataset.data_dir": Key("", "Image folder, or directory of prepared TFDS data; '':"
-        " $TFDS_DATA_DIR or ~/tensorflow_datasets.", neutral=True),
+    "dataset.name": Key("digits", "'digits', 'folder' for images in one folder per class,"
+        " 'tfds:NAME', 'hf:NAME' for a TFDS or Hugging Face data set, 'arrays' for NumPy files,"
+        " 'webdataset' for tar shards.", registry=SOURCES, separator=":"),
+    "dataset.data_dir": Key("", "Image folder, file or folder of arrays, folder of shards, cache of"
+        " Hugging Face data, or directory of prepared TFDS data, by default $TFDS_DATA_DIR or"
+        " ~/tensorflow_datasets.", neutral=True),
     "dataset.image_key": Key("", "Name of the images in the data: a feature of a TFDS data set, a"
         " column, an array, or a file extension in tar files; '': detected."),
     "dataset.label_key": Key("", "Name of the labels in the data, as image_key; '': detected."),
-    "dataset.train_split": Key("train", "Training split, in TFDS's split syntax, or a subfolder of"
-        " an image folder."),
-    "dataset.eval_split": Key("test", "Evaluation split, as train_split. An image folder without it"
-        " uses its val, validation, valid or test folder, or a held-out part of the training"
+    "dataset.train_split": Key("train", "Training split, or a part such as 'train[:80%]', a"
+        " subfolder of an image folder, or a pattern of shards such as 'train-{000..012}.tar'."),
+    "dataset.eval_split": Key("test", "Evaluation split, as train_split. Without it, val,"
+        " validation, valid or test is used, or of an image folder a held-out part of the training"
         " images."),
     "dataset.val_fraction": Key(0.2, "Fraction of an image folder held out for evaluation if it has"
         " no validation folder.", minimum=1e-6, below=1),

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from flax_resnet.files import read_file
 from flax_resnet.text import truncate
 from train.data.array_files import ArrayFile, open_arrays
-from train.data.labeled_images import make_source, number_classes
+from train.data.labeled_images import CLASS_FILES, make_source, number_classes, read_names
 from train.data.registries import register_source
 from train.data.source import DataSource, source_argument
 from train.data.splits import TRAIN, find_split
@@ -32,7 +31,6 @@ _NAMING = (
     "name them like train_images and train_labels, x_train and y_train, or image and label for"
     " data without splits"
 )
-_MAX_NAMES_BYTES = 2**24
 
 
 def arrays_source(
@@ -94,7 +92,9 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
     named = [array.values() for array in by_role[CLASS_NAMES].values()]
     columns, names = number_classes(labels, path, named[0] if named else text_names)
     _check_lengths(len(images), columns[name], f"{path} {name}".rstrip())
-    return make_source("arrays", split, images, columns[name], names, where=images.where)
+    return make_source(
+        "arrays", split, images, columns[name], names, files=[(images.where, len(images))]
+    )
 
 
 def check_images(images: np.ndarray | ArrayFile, where: str) -> None:
@@ -138,7 +138,7 @@ def _find_arrays(path: str) -> tuple[dict[str, ArrayFile], list[str] | None]:
     arrays, names = {}, None
     for stem, file in files.items():
         if file.endswith(".txt"):
-            names = _read_names(file) if stem in _WORDS[CLASS_NAMES] else names
+            names = read_names(file) if stem in CLASS_FILES else names
         else:
             arrays |= {"_".join(filter(None, (stem, k))): v for k, v in open_arrays(file).items()}
     if not arrays:
@@ -159,13 +159,6 @@ def _list_files(folder: str, prefix: str) -> dict[str, str]:
         for name in names
         if name.startswith(prefix) and name.endswith((".npy", ".npz", ".txt")) and name[0] != "."
     }
-
-
-def _read_names(path: str) -> list[str]:
-    try:
-        return read_file(path, _MAX_NAMES_BYTES).decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read the names of classes in {path}: {error}") from error
 
 
 def _by_role(

@@ -3,7 +3,14 @@
 import os
 
 # These register their sources.
-from train.data import arrays, given_source, image_folder, tfds_source  # noqa: F401
+from train.data import (  # noqa: F401
+    arrays,
+    given_source,
+    huggingface,
+    image_folder,
+    tfds_source,
+    webdataset,
+)
 from train.data.registries import SOURCES
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict

@@ -1,18 +1,22 @@
 """Data sources made of images, labels and the names of classes."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from flax_resnet.files import read_file
 from flax_resnet.text import truncate
 from train.data.source import DataSource
 from train.data.splits import part_of
-from train.runtime.errors import UsageError
+from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
 
+CLASS_FILES = ("class_names", "classes")  # stems of text files with a name per line
+_MAX_NAMES_BYTES = 2**24
 _NAMES_ADVICE = "give the names of the classes (see docs/data.md)"
 
 
@@ -57,7 +61,7 @@ def make_source(
     labels: np.ndarray,
     class_names: tuple[str, ...],
     names: Sequence[str] | None = None,
-    where: str = "",
+    files: Sequence[tuple[str, int]] = (),
 ) -> DataSource:
     """Return the source of a split, or of a part of it such as ``train[:80%]``.
 
@@ -68,7 +72,7 @@ def make_source(
       labels: class indices, of as many records.
       class_names: names of the classes.
       names: the records' names.
-      where: what the images are, to find splits that overlap; empty: unknown.
+      files: where the images are, as names and numbers of images, to find splits that overlap.
     """
     part = part_of(split, len(labels))
     return DataSource(
@@ -77,8 +81,18 @@ def make_source(
         class_names,
         LabeledImages(images, labels, part),
         names=None if names is None else _PartNames(names, part),
-        parts=[(where, part.start, part.stop)] if where else (),
+        parts=list(_parts(files, part)),
     )
+
+
+def _parts(files: Iterable[tuple[str, int]], part: range) -> Iterator[tuple[str, int, int]]:
+    """Yield the records in use of each file, as for ``DataSource.parts``."""
+    first = 0
+    for name, count in files:
+        start, stop = max(part.start - first, 0), min(part.stop - first, count)
+        if start < stop:
+            yield name, start, stop
+        first += count
 
 
 def number_classes(
@@ -126,6 +140,24 @@ def number_classes(
         split: order[np.searchsorted(sorted_names, column)].astype(np.int32)
         for split, column in columns.items()
     }, names
+
+
+def read_class_names(folder: str) -> list[str] | None:
+    """Return the names of classes in a text file of a folder, if there is one."""
+    paths = [os.path.join(folder, f"{stem}.txt") for stem in CLASS_FILES]
+    return next((read_names(path) for path in paths if os.path.exists(path)), None)
+
+
+def read_names(path: str) -> list[str]:
+    """Return the lines of a text file.
+
+    Raises:
+      RunError: it cannot be read.
+    """
+    try:
+        return read_file(path, _MAX_NAMES_BYTES).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read the names of classes in {path}: {error}") from error
 
 
 def _column(values: np.ndarray, where: str) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from flax_resnet.registry import Registry
 
-SOURCES = Registry("data source", ("digits", "folder", "tfds", "arrays", "given"))
+SOURCES = Registry(
+    "data source", ("digits", "folder", "tfds", "arrays", "hf", "webdataset", "given")
+)
 AUGMENTATIONS = Registry("augmentation", ("trivial", "rand"))
 
 register_source = SOURCES.register

@@ -36,7 +36,8 @@ def open_digits(dataset: ConfigDict, split: str) -> DataSource:
 def open_tfds(dataset: ConfigDict, split: str) -> DataSource:
     """Open a split of a TFDS data set that is prepared in ``config.dataset.data_dir``."""
     name = source_argument(dataset, "NAME, such as 'tfds:cifar10'")
-    return open_prepared(name, dataset.data_dir, split)
+    keys = dataset.image_key, dataset.label_key
+    return _make_source(open_builder(name, dataset.data_dir), dataset.name, split, *keys)
 
 
 def open_prepared(name: str, folder: str, split: str) -> DataSource:
@@ -291,10 +292,16 @@ class Names(Sequence):
         return name.decode(errors="replace")
 
 
-def _make_source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> DataSource:
+def _make_source(
+    builder: tfds.core.DatasetBuilder,
+    name: str,
+    split: str,
+    image_key: str = "",
+    label_key: str = "",
+) -> DataSource:
     features = builder.info.features
-    image_key = find_feature(features, tfds.features.Image, name)
-    label_key = find_feature(features, tfds.features.ClassLabel, name)
+    image_key = find_feature(features, tfds.features.Image, name, image_key)
+    label_key = find_feature(features, tfds.features.ClassLabel, name, label_key)
     raw = raw_records(builder, name, split)
     where = f"{split!r} in {builder.data_path}"
     records = Examples(raw, features, image_key, label_key, where)
@@ -309,14 +316,23 @@ def _make_source(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Da
     return DataSource(name, split, class_names, records, image_key, label_key, names, parts=parts)
 
 
-def find_feature(features: Any, kind: type, name: str) -> str:
+def find_feature(features: Any, kind: type, name: str, chosen: str = "") -> str:
     """Return the key of the feature of type ``kind``; of several, ``"image"`` or ``"label"``.
+
+    Args:
+      features: all features of a data set.
+      kind: the type.
+      name: the data set, for the error.
+      chosen: the key to return, if it is of that type.
 
     Raises:
       UsageError: there is none.
     """
     keys = [key for key, feature in features.items() if isinstance(feature, kind)]
-    if not keys:
-        raise UsageError(f"{name} has no {kind.__name__} feature; it has {', '.join(features)}")
+    if chosen in keys:
+        return chosen
+    if chosen or not keys:
+        feature = f"{kind.__name__} feature" + f" {chosen!r}" * bool(chosen)
+        raise UsageError(f"{name} has no {feature}; it has {', '.join(features)}")
     preferred = [key for key in keys if key in ("image", "label")]
     return (preferred or keys)[0]

@@ -9,20 +9,17 @@ user's cache.
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from etils import epath
-from tqdm import tqdm
 
-from train.data.index_cache import load_index, save_index
+from train.data.index_cache import index_in_parallel, load_index, save_index
 from train.data.random_access import RandomAccessFile, RandomAccessFiles
 from train.runtime.errors import RunError
 
 HEADER = 12  # bytes of the length and its CRC
 FOOTER = 4  # bytes of the data's CRC
-THREADS = 16  # for scanning files; they mostly wait for the disk
 CACHE_VERSION = 1
 
 
@@ -41,7 +38,13 @@ class TFRecordFiles(Sequence):
     def __init__(self, parts: Iterable[Any]):
         self._parts = [part for part in parts if part.take]
         expected = {part.filename: part.examples_in_shard for part in self._parts}
-        starts = dict(zip(expected, _index_all(list(expected.items())), strict=True))
+        starts = dict(
+            zip(
+                expected,
+                index_in_parallel(lambda file: _index(*file), expected.items(), "indexing records"),
+                strict=True,
+            )
+        )
         self._ends = np.cumsum([part.take for part in self._parts])
         # Offsets of each record and of the one after it.
         pairs = [np.empty((0, 2), np.uint64)]
@@ -78,20 +81,6 @@ class TFRecordFiles(Sequence):
 
 
 # Offsets of records ------------------------------------------------------------------------
-
-
-def _index_all(files: list[tuple[str, int]]) -> list[np.ndarray]:
-    """Return :func:`_index` of many files, computed in parallel."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        results = [pool.submit(_index, *file) for file in files]
-        try:
-            bar = tqdm(
-                results, "indexing records", unit=" files", delay=3, disable=None, leave=False
-            )
-            return [result.result() for result in bar]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _index(path: str, records: int) -> np.ndarray:

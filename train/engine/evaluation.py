@@ -147,8 +147,8 @@ class OtherData:
         """Change ``config.dataset`` accordingly, and return the split."""
         if self.dataset and self.dataset != dataset.name:
             dataset.name, dataset.data_dir = self.dataset, ""
-            if self.dataset == "folder" and not self.data_dir:
-                raise UsageError("--dataset folder needs --data_dir, the folder with the images")
+            if self.dataset in ("folder", "arrays", "webdataset") and not self.data_dir:
+                raise UsageError(f"--dataset {self.dataset} needs --data_dir, where they are")
         if self.data_dir:
             dataset.data_dir = self.data_dir
         if self.split:

@@ -17,7 +17,9 @@ from tests.train.data.tfrecords import (
     write,
     write_shard,
 )
+from train.config.loading import default_config
 from train.data import tfrecord
+from train.data.datasets import open_source
 from train.data.random_access import RandomAccessFile
 from train.data.tfds_source import open_prepared
 from train.runtime.errors import RunError, UsageError
@@ -136,3 +138,19 @@ def test_prepared_data_open_if_their_code_cannot_be_imported(place, monkeypatch)
         assert len(open_prepared(name, str(place.parents[1]), "validation")) == 6
     with pytest.raises(RunError, match=r"not prepared in .* and its code needs apache_beam"):
         open_prepared("coco", str(place.parents[1]), "train")
+
+
+def test_features_can_be_chosen(tmp_path):
+    label = tfds.features.ClassLabel(names=["a", "b"])
+    kinds = {"image": tfds.features.Image(), "fine": label, "coarse": label}
+    features = tfds.features.FeaturesDict(kinds)
+    example = {"image": b"x", "fine": 1, "coarse": 0}
+    place = write(tmp_path, {"train": [2]}, features, make=lambda n: example)
+    dataset = default_config().dataset
+    dataset.update(name=f"tfds:{NAME}", data_dir=str(place.parents[1]), label_key="fine")
+    assert open_source(dataset, "train")[0] == (b"x", 1)
+    dataset.label_key = "coarse"
+    assert open_source(dataset, "train")[0] == (b"x", 0)
+    dataset.label_key = "image"
+    with pytest.raises(UsageError, match="has no ClassLabel feature 'image'; it has"):
+        open_source(dataset, "train")

@@ -1,0 +1,222 @@
+"""Data sets of Hugging Face's library ``datasets``: on the hub, in its cache, or saved on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.files import open_regular
+from flax_resnet.text import error_reason
+from train.data.labeled_images import make_source, number_classes
+from train.data.registries import register_source
+from train.data.source import DataSource
+from train.data.splits import TRAIN, find_split
+from train.runtime.config_dict import ConfigDict
+from train.runtime.errors import RunError, UsageError
+from train.runtime.formatting import join_names
+
+if TYPE_CHECKING:
+    import datasets
+
+_IMAGE_NAMES = ("image", "img")
+_LABEL_NAMES = ("label", "labels", "target", "class")
+_SAVED = ("dataset_dict.json", "state.json")  # files of save_to_disk()
+
+
+def huggingface_source(
+    data: datasets.Dataset,
+    split: str = TRAIN,
+    image_key: str = "",
+    label_key: str = "",
+    class_names: Sequence[str] | None = None,
+) -> DataSource:
+    """Return a data source of a ``datasets.Dataset``, whose images are decoded as all others.
+
+    Args:
+      data: the data set, with a column of images and one of labels.
+      split: a name for messages, or a part such as ``"train[:80%]"`` to use only that.
+      image_key: column of the images; default: detected.
+      label_key: column of the labels; default: detected.
+      class_names: names of the classes of integer labels; default: those of the column.
+
+    Raises:
+      UsageError: there are no such columns.
+    """
+    return _make_source({"": data}, "", split, "hf", image_key, label_key, class_names)
+
+
+@register_source("hf")
+def open_huggingface(dataset: ConfigDict, split: str) -> DataSource:
+    """Open a split of ``hf:NAME``, ``hf:NAME:CONFIG`` or ``hf:FOLDER``.
+
+    The name ``hf`` without an argument is the folder ``config.dataset.data_dir``, which is the
+    cache otherwise.
+
+    Raises:
+      UsageError: there is no such split, or it has no column of images or labels.
+      RunError: the data cannot be loaded.
+    """
+    place, _, configuration = dataset.name.partition(":")[2].partition(":")
+    cache_dir = dataset.data_dir or None
+    if not place:
+        place, cache_dir = dataset.data_dir, None
+    if not place:
+        raise UsageError(
+            "config.dataset.name must be 'hf:NAME' of a data set on the Hugging Face hub, such as"
+            " 'hf:ylecun/mnist', or 'hf' with config.dataset.data_dir=FOLDER of a saved one"
+        )
+    splits = _load(place, configuration, cache_dir)
+    name = find_split(split, splits, dataset.name)
+    keys = dataset.image_key, dataset.label_key
+    return _make_source(splits, name, split, dataset.name, *keys)
+
+
+def _load(place: str, configuration: str, cache_dir: str | None) -> Mapping[str, datasets.Dataset]:
+    """Load all splits, by name; ``""`` is the name of a data set without splits."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise RunError(
+            f"Hugging Face data sets need a package that is not installed ({error}); install it"
+            " with: pip install 'flax-resnet[hf]'"
+        ) from error
+    try:
+        if any(os.path.isfile(os.path.join(place, file)) for file in _SAVED):
+            loaded = datasets.load_from_disk(place)
+        else:
+            loaded = datasets.load_dataset(place, configuration or None, cache_dir=cache_dir)
+    except Exception as error:  # of this library, of its file systems, and of the network
+        raise RunError(
+            f"cannot load the Hugging Face data set {place!r}: {error_reason(error)}"
+        ) from error
+    return loaded if isinstance(loaded, dict) else {str(loaded.split or ""): loaded}
+
+
+class _Images(Sequence):
+    """The encoded images of a column. Safe to read from several threads, and picklable."""
+
+    def __init__(self, data: datasets.Dataset, key: str):
+        self._data, self._key = data, key
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def value(self, index: int) -> Mapping[str, Any]:
+        """Return ``bytes`` and ``path`` of an image, one of which may be None."""
+        value = self._data[index][self._key]
+        return value if isinstance(value, dict) else {"bytes": value, "path": None}
+
+    def __getitem__(self, index: int) -> bytes:
+        value = self.value(index)
+        if value["bytes"] is not None:
+            return value["bytes"]
+        if value["path"] is None:
+            raise ImageDecodeError("there is no image")
+        with open_regular(value["path"]) as file:
+            return file.read()
+
+
+class _Names(Sequence):
+    """The names of the images' files, or their numbers, read on access."""
+
+    def __init__(self, images: _Images):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> str:
+        return os.path.basename(self._images.value(index)["path"] or "") or f"record {index}"
+
+
+def _make_source(
+    splits: Mapping[str, datasets.Dataset],
+    name: str,
+    split: str,
+    source_name: str,
+    image_key: str,
+    label_key: str,
+    class_names: Sequence[str] | None = None,
+) -> DataSource:
+    import datasets
+
+    data, where = splits[name], f"{source_name} {name}".rstrip()
+    if not isinstance(data, datasets.Dataset):
+        raise UsageError(
+            f"{where} is a {type(data).__name__}; use a datasets.Dataset, which has random access"
+        )
+    images = _find_column(data, image_key, _IMAGE_NAMES, "image", _is_image, where)
+    labels = _find_column(data, label_key, _LABEL_NAMES, "label", _is_label, where)
+    if class_names is None and isinstance(data.features[labels], datasets.ClassLabel):
+        class_names, splits = data.features[labels].names, {name: data}
+    columns = {
+        key: _labels(other, labels, f"{source_name} {key}".rstrip())
+        for key, other in splits.items()
+        if labels in other.features
+    }
+    columns, names = number_classes(columns, source_name, class_names)
+    encoded = data.with_format(None).select_columns([images])
+    if isinstance(data.features[images], datasets.Image):
+        encoded = encoded.cast_column(images, datasets.Image(decode=False))
+    column = _Images(encoded, images)
+    return make_source(
+        source_name,
+        split,
+        column,
+        columns[name],
+        names,
+        names=_Names(column),
+        files=[(where, len(data))],
+    )
+
+
+def _find_column(
+    data: datasets.Dataset, chosen: str, usual: Sequence[str], noun: str, fits: Any, where: str
+) -> str:
+    """Return the chosen column, or the one that fits; of several, one with a usual name."""
+    expected = (chosen,) if chosen else usual
+    columns = [key for key, feature in data.features.items() if fits(feature, key in expected)]
+    if chosen in columns:
+        return chosen
+    named = [key for key in columns if key in usual]
+    if not chosen and len(named or columns) == 1:
+        return (named or columns)[0]
+    features = [f"{key} ({type(feature).__name__})" for key, feature in data.features.items()]
+    problem = f"no column of {noun}s {chosen!r}" if chosen else f"no column of {noun}s"
+    if not chosen and columns:
+        problem = f"several columns of {noun}s"
+    raise UsageError(
+        f"{where} has {problem} among {join_names(features, 10)}; choose with"
+        f" --config.dataset.{noun}_key=COLUMN"
+    )
+
+
+def _is_image(feature: Any, is_named: bool) -> bool:
+    """Return whether a column has images: bytes only with the expected name."""
+    import datasets
+
+    return isinstance(feature, datasets.Image) or (
+        is_named and getattr(feature, "dtype", "") in ("binary", "large_binary")
+    )
+
+
+def _is_label(feature: Any, is_named: bool) -> bool:
+    """Return whether a column has classes: integers and text only with the expected name."""
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel):
+        return True
+    dtype = str(getattr(feature, "dtype", ""))
+    return is_named and dtype.startswith(("int", "uint", "bool", "string", "large_string"))
+
+
+def _labels(data: datasets.Dataset, key: str, where: str) -> np.ndarray:
+    column = data.with_format("arrow").select_columns([key])[:].column(key)
+    if column.null_count:
+        raise UsageError(f"{where} has {column.null_count:,} images without a label")
+    values = column.to_numpy()
+    return values.astype(str) if values.dtype == object else values
