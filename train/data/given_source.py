@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from train.data.arrays import arrays_source
+from train.data.huggingface import huggingface_source
 from train.data.registries import register_source
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict
@@ -40,9 +41,7 @@ def as_source(data: Any, split: str, class_names: Sequence[str] | None = None) -
     if isinstance(data, tuple) and len(data) == 2:
         return arrays_source(*data, class_names, split)
     if hasattr(data, "features") and hasattr(data, "cast_column"):
-        from train.data.huggingface_source import dataset_source
-
-        return dataset_source(data, split)
+        return huggingface_source(data, split, class_names=class_names)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and len(data):
         return _record_source(data, split, class_names)
     raise UsageError(
