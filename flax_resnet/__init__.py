@@ -20,9 +20,9 @@ _MODULES = {
     "create_model": "variants",
     "feature_info": "variants",
     "fold_batch_norm": "folding",
+    "from_pretrained": "weights",
     "init_variables": "init",
     "list_models": "variants",
-    "load_pretrained": "weights",
     "load_run": "runs",
     "load_weights": "weights",
     "register_activation": "layers",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from flax_resnet.variants import feature_info as feature_info
     from flax_resnet.variants import list_models as list_models
     from flax_resnet.variants import register_model as register_model
-    from flax_resnet.weights import load_pretrained as load_pretrained
+    from flax_resnet.weights import from_pretrained as from_pretrained
     from flax_resnet.weights import load_weights as load_weights
     from flax_resnet.weights import save_weights as save_weights
 
@@ -65,6 +65,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "ops":
         return importlib.import_module("flax_resnet.ops")
+    if name == "load_pretrained":  # an AttributeError would lose its message in an import
+        raise ImportError(
+            "load_pretrained is now from_pretrained, which returns (model, variables)"
+        )
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"flax_resnet.{_MODULES[name]}"), name)

@@ -133,7 +133,7 @@ def examples(digits_run, tmp_path_factory):
     def weights(name, file, **fields):
         model = create_model(name, num_classes=1000, **fields)
         variables = init_variables(model, 0, (32, 32, 3))
-        save_weights(variables, folder / "new.safetensors", model=model, layout="torchvision")
+        save_weights(model, variables, folder / "new.safetensors", layout="torchvision")
         os.rename(folder / "new.safetensors", folder / file)
 
     weights("resnet18", "resnet18.safetensors")
@@ -141,7 +141,7 @@ def examples(digits_run, tmp_path_factory):
     weights("resnet50", "resnet50-11ad3fa6.pth", stage_sizes=(1, 1), width=8)
     save = folder / "resnet20.safetensors"
     model = create_model("resnet20")
-    save_weights(init_variables(model, 0, (32, 32, 3)), save, model=model, layout="torchvision")
+    save_weights(model, init_variables(model, 0, (32, 32, 3)), save, layout="torchvision")
     return folder
 
 

@@ -81,7 +81,7 @@ def main():
         make_folder(f"{root}/first", range(5))
         top1 = learn(f"{root}/first", f"{root}/pretrained", flags.pretraining_steps, 64)
         weights = f"{root}/pretrained.safetensors"
-        save_weights(load_weights("resnet20", f"{root}/pretrained"), weights, model="resnet20")
+        save_weights("resnet20", load_weights("resnet20", f"{root}/pretrained"), weights)
         print(f"0 to 4: {top1:.1%}")
         for seed in range(flags.seeds):
             data = f"{root}/second{seed}"

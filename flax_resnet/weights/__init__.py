@@ -1,7 +1,8 @@
 """Read and write weights of torchvision, timm, Hugging Face and Keras models.
 
 >>> variables = load_weights("resnet50", "resnet50.safetensors")
->>> save_weights(variables, "out.safetensors", model="resnet50", layout="torchvision")
+>>> save_weights("resnet50", variables, "out.safetensors", layout="torchvision")
+>>> model, variables = from_pretrained("resnet50.a1_in1k", num_classes=10)
 
 From the shell::
 
@@ -12,8 +13,8 @@ PyTorch is not needed, and reading never runs code from a file. HDF5 files need 
 Hugging Face Hub needs huggingface_hub; both are in the extra ``pretrained``.
 """
 
-from flax_resnet.weights.hub import load_pretrained
 from flax_resnet.weights.loading import load_weights, read_weights
+from flax_resnet.weights.pretrained import from_pretrained
 from flax_resnet.weights.report import Report
 from flax_resnet.weights.saving import save_weights
 from flax_resnet.weights.tensors import WeightsError
@@ -21,7 +22,7 @@ from flax_resnet.weights.tensors import WeightsError
 __all__ = [
     "Report",
     "WeightsError",
-    "load_pretrained",
+    "from_pretrained",
     "load_weights",
     "read_weights",
     "save_weights",

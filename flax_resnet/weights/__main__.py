@@ -12,9 +12,13 @@ from flax_resnet.text import one_line, truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.layouts import SAVED, detect_layout
-from flax_resnet.weights.loading import count_classes, guess_models, read_weights
+from flax_resnet.weights.loading import (
+    count_classes,
+    guess_models,
+    only_model,
+    read_weights,
+)
 from flax_resnet.weights.saving import save_weights
-from flax_resnet.weights.tensors import WeightsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,27 +76,14 @@ def inspect(path: str, list_tensors: bool = False) -> None:
 
 def convert(source: str, target: str, layout: str, model: str | None = None) -> None:
     """Read ``source``, write it to ``target`` in ``layout`` and print the report."""
-    model = model or _only_model(source)
+    model = model or only_model(source)
     variables, report = read_weights(model, source)
     head = variables["params"].get("head")
     classes = 0 if head is None else head["bias"].shape[0]
     network = create_model(model, num_classes=classes)
-    save_weights(variables, target, model=network, layout=layout)
+    save_weights(network, variables, target, layout=layout)
     print(report)
     print(f"wrote {one_line(target)}: {model}, {classes:,} classes, {layout} names")
-
-
-def _only_model(source: str) -> str:
-    """Return the only model that fits the file, or the one in the file's metadata."""
-    file = read_file(source)
-    detected = detect_layout(file.tensors)
-    fitting = guess_models(file, detected) if detected else []
-    if file.metadata.get("model") in fitting:
-        return file.metadata["model"]
-    if len(fitting) != 1:
-        names = " or ".join(fitting) or "no named model"
-        raise WeightsError(f"{source} fits {names}; choose the network with --model NAME")
-    return fitting[0]
 
 
 if __name__ == "__main__":

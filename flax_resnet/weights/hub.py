@@ -1,58 +1,19 @@
 """Published weights from the Hugging Face Hub, which also hosts timm's."""
 
+import os
 from pathlib import Path
-from typing import Any
 
-from flax_resnet.resnet import ResNet
-from flax_resnet.text import error_reason, truncate
-from flax_resnet.variants import list_models
-from flax_resnet.weights.loading import load_weights
+from flax_resnet.text import error_reason
 from flax_resnet.weights.tensors import REPOSITORY_FILES, WeightsError
 
-
-def load_pretrained(
-    identity: str,
-    *,
-    model: str | ResNet | None = None,
-    num_classes: int | None = None,
-    revision: str | None = None,
-) -> dict[str, Any]:
-    """Download published weights from the Hugging Face Hub and load them.
-
-    >>> variables = load_pretrained("resnet50.a1_in1k", num_classes=10)
-    >>> model = create_model("resnet50", num_classes=10)
-
-    Args:
-      identity: an id of timm, or ``OWNER/REPOSITORY`` such as ``microsoft/resnet-50``.
-      model: the network; required if the id does not begin with its name.
-      num_classes: see :func:`load_weights`.
-      revision: a branch, tag or commit.
-
-    Returns:
-      ``{"params", "batch_stats"}``, as :func:`load_weights` does.
-
-    Raises:
-      WeightsError: the extra ``pretrained`` is not installed, or the network or the id does
-        not exist.
-    """
-    if model is None:
-        model = model_name(identity)
-    return load_weights(model, download(identity, revision), num_classes=num_classes)
+_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".npz")
 
 
-def model_name(identity: str) -> str:
-    """Return the model name in an id: resnet50 for resnet50.a1_in1k and microsoft/resnet-50.
-
-    Raises:
-      WeightsError: no model has this name.
-    """
-    name = identity.rpartition("/")[2].partition(".")[0].replace("-", "").lower()
-    if name not in list_models():
-        raise WeightsError(
-            f"{truncate(identity)} does not begin with a model name ({truncate(name)!r} is not in"
-            " list_models()); pass the network as model=…"
-        )
-    return name
+def is_path(source: str) -> bool:
+    """Return whether a text that names weights is a path, as opposed to an id of the hub."""
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith(_ENDINGS):
+        return True
+    return os.path.exists(source) or os.path.isdir(source.partition("/")[0])
 
 
 def download(identity: str, revision: str | None = None) -> Path:
@@ -99,5 +60,5 @@ def _unreachable(repository: str, error: Exception) -> WeightsError:
     return WeightsError(
         f"{repository} could not be downloaded ({type(error).__name__}) and is not in the cache:"
         " check the network, or download its model.safetensors elsewhere and call"
-        " load_weights(NAME, FILE)"
+        " from_pretrained(FILE)"
     )

@@ -133,6 +133,32 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
     return [name for name, doubts in fitting if not doubts] or [name for name, _ in fitting]
 
 
+def only_model(source: str | os.PathLike[str]) -> str:
+    """Return the only named model that fits the file, or the one in the file's metadata.
+
+    Raises:
+      WeightsError: several fit, or none.
+    """
+    file = read_file(source)
+    detected = detect_layout(file.tensors)
+    fitting = guess_models(file, detected) if detected else []
+    if file.metadata.get("model") in fitting:
+        return file.metadata["model"]
+    if len(fitting) != 1:
+        names = " or ".join(fitting) or "no named model"
+        raise WeightsError(
+            f"{source} fits {names}; choose the network with --model NAME (in Python: model=…)"
+        )
+    return fitting[0]
+
+
+def classes_in(source: str | os.PathLike[str], model: ResNet) -> int | None:
+    """Return the number of classes of a file's head, or None if it has no head."""
+    file = read_file(source)
+    detected = detect_layout(file.tensors)
+    return count_classes(model, file, detected) if detected else None
+
+
 def count_classes(model: ResNet, file: WeightFile, detected: DetectedLayout) -> int | None:
     """Return the number of classes of the file's head, or None if it has no head."""
     shapes = {detected.strip_prefix(name): t.shape for name, t in file.tensors.items()}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax import linen as nn
 
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import one_line
@@ -21,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 def save_weights(
+    model: str | ResNet,
     variables: Mapping[str, Any],
     path: str | os.PathLike[str],
     *,
-    model: str | ResNet,
     layout: str = "torchvision",
 ) -> None:
     """Write variables to a ``.safetensors`` file under another library's names, in float32.
@@ -35,9 +36,9 @@ def save_weights(
     fields that its names do not show, which :func:`load_weights` compares.
 
     Args:
+      model: the name or network that the variables belong to.
       variables: ``{"params", "batch_stats"}`` of one device, not replicated.
       path: the file; must end in ``.safetensors``.
-      model: the name or network that the variables belong to.
       layout: ``"torchvision"``, ``"timm"``, ``"huggingface"``, or ``"flax"`` for the names of
         this library.
 
@@ -45,6 +46,11 @@ def save_weights(
       WeightsError: the variables do not match the network or are not finite, the layout has no
         name for one of its layers, or the file cannot be written.
     """
+    if not isinstance(model, (str, nn.Module)):
+        raise WeightsError(
+            "save_weights takes the network or its name, the variables and the path, in this order;"
+            f" its first argument is of type {type(model).__name__}"
+        )
     if layout not in SAVED:
         raise WeightsError(f"unknown layout {layout!r}; valid are {', '.join(SAVED)}")
     if not str(path).endswith(".safetensors"):

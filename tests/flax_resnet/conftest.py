@@ -11,5 +11,5 @@ from tests.flax_resnet.weights.weight_files import SMALL
 def saved(tmp_path):
     """Variables of SMALL, and a file of them in torchvision's layout."""
     variables = randomized(SMALL)
-    save_weights(variables, tmp_path / "small.safetensors", model=SMALL)
+    save_weights(SMALL, variables, tmp_path / "small.safetensors")
     return variables, tmp_path / "small.safetensors"

@@ -184,7 +184,7 @@ def train_one_step(config, workdir):
 def test_init_from_a_file_with_another_number_of_classes(small, tmp_path, capsys):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=7)
     variables = init_variables(model, 5, (8, 8, 3))
-    save_weights(variables, tmp_path / "w.safetensors", model=model)
+    save_weights(model, variables, tmp_path / "w.safetensors")
     small.init_from = str(tmp_path / "w.safetensors")
     params = train_one_step(small, tmp_path / "run")["params"]
     for name, module in variables["params"].items():
@@ -196,7 +196,7 @@ def test_init_from_a_file_with_another_number_of_classes(small, tmp_path, capsys
 
 def test_init_from_weights_for_other_channels_is_refused(small, tmp_path):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=10)
-    save_weights(init_variables(model, 5, (8, 8, 1)), tmp_path / "w.safetensors", model=model)
+    save_weights(model, init_variables(model, 5, (8, 8, 1)), tmp_path / "w.safetensors")
     small.init_from = str(tmp_path / "w.safetensors")
     with pytest.raises(RunError, match="images with 1 channels; the images here have 3"):
         loop.train(small, str(tmp_path / "run"), StopRequest())
@@ -262,7 +262,7 @@ def test_frozen_modules_stay_unchanged(small, tmp_path):
     """Parameters and batch statistics are bit-identical after steps with decay and saving."""
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=10)
     variables = init_variables(model, 5, (8, 8, 3))
-    save_weights(variables, tmp_path / "w.safetensors", model=model)
+    save_weights(model, variables, tmp_path / "w.safetensors")
     small.update(init_from=str(tmp_path / "w.safetensors"), freeze="stem*, stage1*")
     small.eval.every_epochs = 0
     loop.train(small, str(tmp_path / "run"), StopRequest())
@@ -276,7 +276,7 @@ def test_frozen_modules_stay_unchanged(small, tmp_path):
 
 def test_head_that_cannot_be_kept_is_an_error(small, tmp_path):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=7)
-    save_weights(init_variables(model, 5, (8, 8, 3)), tmp_path / "w.safetensors", model=model)
+    save_weights(model, init_variables(model, 5, (8, 8, 3)), tmp_path / "w.safetensors")
     small.update(init_from=str(tmp_path / "w.safetensors"), init_head="keep")
     with pytest.raises(UsageError, match="has no head with 10 classes"):
         loop.train(small, str(tmp_path / "run"), StopRequest())

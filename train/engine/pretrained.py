@@ -69,10 +69,7 @@ def _check_channels(params: Any, expected: int, source: str) -> None:
 
 
 def _download(source: str) -> str | os.PathLike[str]:
-    ending = os.path.splitext(source)[1]
-    endings = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".npz")
-    is_path = source.startswith((".", "/", "~")) or source.count("/") > 1 or ending in endings
-    if is_path or os.path.isdir(source.partition("/")[0]):
+    if hub.is_path(source):
         raise RunError(f"config.init_from: there is no file or folder {source!r}")
     try:
         return hub.download(source)

@@ -39,7 +39,7 @@ def write_stablehlo(run: Run, path: str) -> None:
 
 def write_weights(run: Run, path: str, layout: str) -> None:
     """Write the weights in another library's layout; see :func:`flax_resnet.save_weights`."""
-    save_weights(run.variables, path, model=run.model, layout=layout)
+    save_weights(run.model, run.variables, path, layout=layout)
 
 
 def write_huggingface(run: Run, path: str) -> None:

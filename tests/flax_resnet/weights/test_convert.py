@@ -39,7 +39,7 @@ def test_convert_requires_model_if_several_fit(nameless, tmp_path, capsys):
 def test_torch_names_imply_the_stride_in_the_3x3_convolution(tmp_path, capsys):
     model = create_model("resnet50", num_classes=3)
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
-    save_weights(init_variables(model, 0, (32, 32, 3)), source, model=model)
+    save_weights(model, init_variables(model, 0, (32, 32, 3)), source)
     assert main(["convert", str(source), str(target), "--layout", "timm"]) == 0
     assert "resnet50, 3 classes" in capsys.readouterr().out
 
@@ -49,5 +49,5 @@ def test_saving_group_norm_in_torchvision_names_warns(tmp_path, caplog):
     variables = init_variables(model, 0, (32, 32, 3))
     for layout, warns in (("torchvision", True), ("timm", False)):
         caplog.clear()
-        save_weights(variables, tmp_path / "w.safetensors", model=model, layout=layout)
+        save_weights(model, variables, tmp_path / "w.safetensors", layout=layout)
         assert ("norm='group'" in caplog.text) == warns

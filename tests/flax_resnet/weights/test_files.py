@@ -12,7 +12,7 @@ import pytest
 
 from flax_resnet import (
     ResNet,
-    load_pretrained,
+    from_pretrained,
     load_weights,
     save_weights,
 )
@@ -160,7 +160,7 @@ def test_saved_files_have_default_permissions(saved, tmp_path):
 )
 def test_non_finite_and_integer_weights_are_rejected(value, message, saved, tmp_path):
     _, path = saved
-    save_weights(saved[0], path, model=SMALL)
+    save_weights(SMALL, saved[0], path)
     kind = {"float64": "F64", "int8": "I8"}[value.dtype.name]
     tensors = tensors_of(path)
     tensors["conv1.weight"] = (kind, value.shape, value.tobytes())
@@ -229,7 +229,7 @@ def test_invalid_paths_are_reported(saved, tmp_path):
         load_weights(SMALL, tmp_path / ("a" * 300))
     for invalid in (tmp_path / ("a" * 300 + ".safetensors"), path / "w.safetensors"):
         with pytest.raises(WeightsError, match=r"cannot write .*(too long|Not a directory)"):
-            save_weights(variables, invalid, model=SMALL)
+            save_weights(SMALL, variables, invalid)
     with pytest.raises(WeightsError, match="does not exist"):
         load_weights(SMALL, path / "w.safetensors")
 
@@ -238,7 +238,7 @@ def test_missing_extras_are_reported(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(WeightsError, match=r"huggingface_hub: pip install 'flax-resnet\[pretr"):
-        load_pretrained("resnet50.a1_in1k")
+        from_pretrained("resnet50.a1_in1k")
     (tmp_path / "w.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(WeightsError, match=r"h5py: pip install 'flax-resnet\[pretrained\]'"):
         load_weights("resnet50", tmp_path / "w.h5")

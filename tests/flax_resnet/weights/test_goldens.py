@@ -51,7 +51,7 @@ def test_weights_give_the_logits_of_the_library_and_are_saved_as_they_were(name,
     if layout == "keras":
         return  # there is no writer
 
-    save_weights(variables, path, model=model, layout=layout)
+    save_weights(model, variables, path, layout=layout)
     saved = load_file(path)
     assert saved.keys() == tensors.keys()
     for tensor, values in tensors.items():

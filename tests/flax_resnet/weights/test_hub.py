@@ -1,8 +1,9 @@
 """Test downloading published weights, with a mocked hub."""
 
+import jax.numpy as jnp
 import pytest
 
-from flax_resnet import load_pretrained
+from flax_resnet import create_model, from_pretrained, init_variables, save_weights
 from flax_resnet.weights import WeightsError
 from tests.flax_resnet.peers import assert_same
 from tests.flax_resnet.weights.weight_files import SMALL
@@ -23,11 +24,13 @@ def test_pretrained_ids_are_downloaded_from_the_hub(saved, monkeypatch):
     missing = errors.EntryNotFoundError("no such file")
     monkeypatch.setattr(hub, "hf_hub_download", download)
     offline = False
-    assert_same(load_pretrained("small.a1_in1k", model=SMALL, revision="v2"), variables)
+    model, loaded = from_pretrained("small.a1_in1k", model=SMALL, revision="v2")
+    assert model == SMALL
+    assert_same(loaded, variables)
     assert requests[-1] == ("timm/small.a1_in1k", "pytorch_model.bin", "v2")
     offline = True
-    with pytest.raises(WeightsError, match=r"could not be downloaded.*network.*load_weights"):
-        load_pretrained("microsoft/resnet-50")
+    with pytest.raises(WeightsError, match=r"could not be downloaded.*network.*from_pretrained"):
+        from_pretrained("microsoft/resnet-50")
     assert requests[-1] == ("microsoft/resnet-50", "model.safetensors", None)
 
 
@@ -35,4 +38,41 @@ def test_ids_of_unknown_models_are_rejected_before_the_download(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: pytest.fail("downloaded"))
     with pytest.raises(WeightsError, match=r"'vit_base' is not in list_models.*model="):
-        load_pretrained("vit_base.augreg_in1k")
+        from_pretrained("vit_base.augreg_in1k")
+
+
+def test_a_name_without_a_tag_is_rejected():
+    with pytest.raises(WeightsError, match=r"resnet50 is a network; add the tag"):
+        from_pretrained("resnet50")
+
+
+def test_a_file_gives_a_network_with_a_new_head(saved):
+    variables, path = saved
+    model, loaded = from_pretrained(
+        path, model=SMALL, num_classes=10, seed=3, dtype=jnp.bfloat16, output_stride=4
+    )
+    assert model == SMALL.clone(num_classes=10, dtype=jnp.bfloat16, output_stride=4)
+    head = loaded["params"].pop("head")
+    assert variables["params"].pop("head")["kernel"].shape[-1] != 10
+    assert_same(loaded, variables)
+    # PyTorch's default for linear layers: uniform within 1/sqrt(inputs), here for weight and none
+    # for the bias.
+    bound = head["kernel"].shape[0] ** -0.5
+    assert 0.8 * bound < abs(head["kernel"]).max() < bound and head["kernel"].shape[1] == 10
+    assert not head["bias"].any()
+    assert (
+        model.apply(loaded | {"params": loaded["params"] | {"head": head}}, jnp.ones((1, 8, 8, 3)))
+    ).shape == (1, 10)
+
+
+def test_a_file_shows_its_network_and_classes(tmp_path):
+    model = create_model("resnet20", num_classes=7)
+    variables = init_variables(model, 0, (32, 32, 3))
+    save_weights("resnet20", variables, tmp_path / "w.safetensors")
+    loaded, _ = from_pretrained(tmp_path / "w.safetensors")
+    assert loaded == model
+
+
+def test_the_old_name_leads_to_the_new_one():
+    with pytest.raises(ImportError, match="now from_pretrained"):
+        from flax_resnet import load_pretrained  # noqa: F401

@@ -30,7 +30,7 @@ def check_round_trip(make, model, layout, path):
     expected = evaluated(net, images)
     assert_close(logits_of(model, variables, images), expected, "logits")
 
-    save_weights(variables, path, model=model, layout=layout)
+    save_weights(model, variables, path, layout=layout)
     again = make().eval()
     again.load_state_dict(safetensors.load_file(path), strict=True)
     np.testing.assert_array_equal(evaluated(again, images), expected)
@@ -51,7 +51,7 @@ def test_torchvision_and_timm_round_trip_gives_the_same_logits(tmp_path):
     assert_same(variables, load_weights("resnet18", tmp_path / "in.safetensors"))
 
     for library in ("torchvision", "timm"):
-        save_weights(variables, tmp_path / "out.safetensors", model="resnet18", layout=library)
+        save_weights("resnet18", variables, tmp_path / "out.safetensors", layout=library)
         again = make(library).eval()
         again.load_state_dict(safetensors.load_file(tmp_path / "out.safetensors"), strict=True)
         assert_close(evaluated(again, images), expected, library)
@@ -74,7 +74,7 @@ def test_published_models_have_the_same_names_and_shapes(library, name, tmp_path
         state = torch_net(library, name, num_classes=1000).state_dict()
     variables = init_variables(create_model(name), 0, (64, 64, 3))
     path = tmp_path / "w.safetensors"
-    save_weights(variables, path, model=name, layout=library)
+    save_weights(name, variables, path, layout=library)
     with safetensors.safe_open(path, "np") as file:
         shapes = {tensor: tuple(file.get_slice(tensor).get_shape()) for tensor in file.keys()}
     assert shapes == {tensor: tuple(value.shape) for tensor, value in state.items()}
@@ -146,7 +146,7 @@ def test_saved_files_have_torch_tensors_and_metadata(tmp_path):
     safetensors = peer("safetensors")
     model = create_model("resnet20")
     variables = randomized(model)
-    save_weights(variables, tmp_path / "w.safetensors", model="resnet20")
+    save_weights("resnet20", variables, tmp_path / "w.safetensors")
     tensors = numpy_side.load_file(tmp_path / "w.safetensors")
     np.testing.assert_array_equal(tensors["fc.weight"].T, variables["params"]["head"]["kernel"])
     assert tensors["bn1.num_batches_tracked"].dtype == np.int64

@@ -36,7 +36,7 @@ from tests.flax_resnet.weights.weight_files import SMALL, flat, tensors_of, writ
 )
 def test_round_trip_is_bit_exact(model, layout, tmp_path):
     variables = randomized(model, channels=1)
-    save_weights(variables, tmp_path / "w.safetensors", model=model, layout=layout)
+    save_weights(model, variables, tmp_path / "w.safetensors", layout=layout)
     again, report = read_weights(model, tmp_path / "w.safetensors")
     assert_same(variables, again)
     assert report.complete and len(report.loaded) == len(jax.tree.leaves(variables))
@@ -47,7 +47,7 @@ def test_model_name_gets_the_number_of_classes_of_the_file(tmp_path):
     model = create_model("resnet20", num_classes=7)
     variables = randomized(model)
     path = tmp_path / "w.safetensors"
-    save_weights(variables, path, model="resnet20", layout="timm")
+    save_weights("resnet20", variables, path, layout="timm")
     assert_same(load_weights("resnet20", path), variables)
     other = create_model("resnet20", num_classes=4)
     assert load_weights(other, path)["params"]["head"]["kernel"].shape == (64, 4)
@@ -99,7 +99,7 @@ def test_non_strict_loads_whatever_fits(saved):
 
 
 def test_deeper_networks_file_is_rejected(tmp_path):
-    save_weights(randomized(create_model("resnet32")), tmp_path / "w.safetensors", model="resnet32")
+    save_weights("resnet32", randomized(create_model("resnet32")), tmp_path / "w.safetensors")
     with pytest.raises(
         WeightsError,
         match=r"not match resnet20: .* not in the network .*layer1\.3.* 5-5-5.*fits resnet32",
@@ -111,7 +111,7 @@ def test_other_stride_than_torchvision_is_reported_as_doubt(tmp_path):
     first, second = (ResNet((1, 1), width=8, stride_conv=conv) for conv in ("3x3", "1x1"))
     path = tmp_path / "w.safetensors"
     frozen = freeze(jax.tree.map(jnp.asarray, randomized(first)))  # as in older Flax versions
-    save_weights(frozen, path, model=first)
+    save_weights(first, frozen, path)
     assert read_weights(first, path)[1].complete
     assert "a network with stride_conv='3x3', this one has '1x1'" in str(
         read_weights(second, path)[1]
@@ -120,7 +120,7 @@ def test_other_stride_than_torchvision_is_reported_as_doubt(tmp_path):
     assert read_weights(first, path)[1].complete
     report = read_weights(second, path)[1]
     assert not report.complete and "stride_conv='3x3'" in str(report)
-    save_weights(frozen, path, model=first, layout="huggingface")
+    save_weights(first, frozen, path, layout="huggingface")
     write_safetensors(path, tensors_of(path))
     assert "stride_conv='3x3'" in str(read_weights(second, path)[1])
 
@@ -144,7 +144,7 @@ def test_saving_warns_about_unsupported_fields(fields, layouts, tmp_path, caplog
     variables = randomized(model)
     for layout in ("torchvision", "timm", "huggingface", "flax"):
         caplog.clear()
-        save_weights(variables, tmp_path / "w.safetensors", model=model, layout=layout)
+        save_weights(model, variables, tmp_path / "w.safetensors", layout=layout)
         name, value = list(fields.items())[-1] if fields else ("", "")
         assert (f"no network of {layout} has {name}={value!r}" in caplog.text) == (
             layout in layouts.split()
@@ -160,7 +160,12 @@ def test_layouts_reject_layers_without_a_name(tmp_path):
     for name, layout in (("resnet50d", "torchvision"), ("seresnet50", "huggingface")):
         model = create_model(name, stage_sizes=(1, 1), width=16)
         with pytest.raises(WeightsError, match=f"the {layout} layout has no name for s.*timm"):
-            save_weights(randomized(model), tmp_path / "w.safetensors", model=model, layout=layout)
+            save_weights(model, randomized(model), tmp_path / "w.safetensors", layout=layout)
+
+
+def test_the_old_order_of_arguments_is_rejected(tmp_path):
+    with pytest.raises(WeightsError, match="its first argument is of type dict"):
+        save_weights({"params": {}}, tmp_path / "w.safetensors", "resnet20")
 
 
 def test_wrapper_prefixes_are_stripped(saved, tmp_path):
@@ -219,7 +224,7 @@ def test_failed_save_leaves_no_file(change, arguments, message, tmp_path):
     arguments = {"model": SMALL, "path": "w.safetensors"} | arguments
     path = tmp_path / arguments.pop("path")
     with pytest.raises(WeightsError, match=message):
-        save_weights(change(randomized(SMALL)), path, **arguments)
+        save_weights(variables=change(randomized(SMALL)), path=path, **arguments)
     assert os.listdir(tmp_path) == []
 
 
@@ -228,14 +233,14 @@ def test_failed_save_keeps_the_existing_file(saved, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
     with pytest.raises(WeightsError, match="disk full"):
-        save_weights(variables, path, model=SMALL)
+        save_weights(SMALL, variables, path)
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
 
 
 def test_inspect_and_convert(tmp_path, capsys):
     variables = randomized(create_model("resnet20", num_classes=3))
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
-    save_weights(variables, source, model="resnet20", layout="huggingface")
+    save_weights("resnet20", variables, source, layout="huggingface")
     assert main(["inspect", str(source), "--tensors"]) == 0
     text = capsys.readouterr().out
     assert "layout    huggingface" in text and "network   resnet20\n" in text
@@ -256,7 +261,7 @@ def test_command_errors_are_one_line_with_exit_status(tmp_path):
 
 
 def test_import_loads_no_optional_package():
-    code = "from flax_resnet import load_pretrained, save_weights; import sys; "
+    code = "from flax_resnet import from_pretrained, save_weights; import sys; "
     code += "print([m for m in sys.modules if m.split('.')[0] in "
     code += "('torch', 'h5py', 'huggingface_hub', 'train', 'keras')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

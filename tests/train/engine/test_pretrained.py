@@ -25,7 +25,7 @@ MODEL = ResNet((1,), block="residual", width=8, stem="cifar", num_classes=2)
 )
 def test_head_is_loaded_or_newly_initialized(init_head, of_run, keeps_head, tmp_path, monkeypatch):
     saved = init_variables(MODEL, 1, (8, 8, 3))
-    save_weights(saved, path := tmp_path / "w.safetensors", model=MODEL)
+    save_weights(MODEL, saved, path := tmp_path / "w.safetensors")
     info = of_run and SimpleNamespace(class_names=of_run)
     monkeypatch.setattr(pretrained, "read_run_info", lambda path: info)
     config = SimpleNamespace(init_from=str(path), init_head=init_head, seed=2)
