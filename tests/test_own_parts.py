@@ -86,7 +86,12 @@ def test_the_run_describes_its_parts(run):
     assert config["optimizer.lion_b2"] == 0.98 and config["loss_gamma"] == 2.0
     info = json.loads((workdir / "run.json").read_text())
     parts = {"optimizer lion", "schedule inverse_sqrt", "loss focal", "metric margin"}
-    parts |= {"augmentation noise", "key loss_gamma", "key optimizer.lion_b2"}
+    parts |= {
+        "augmentation noise",
+        "key loss_gamma",
+        "key optimizer.lion_b2",
+        "data source sklearn",
+    }
     assert set(info["own_parts"]) == parts
     assert list(info["recipe"]["modules"]) == ["own_numbers.py"]
     assert "evaluation margin" in (workdir / "report.html").read_text()

@@ -37,8 +37,8 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
     Args:
       config: a complete configuration, already checked.
       chosen: keys that keep their values, for example ``"batch_size"``. The digits replace the
-        data unless it includes ``"dataset.name"``, or ``"dataset.data_dir"`` for a folder of
-        images.
+        data unless it includes ``"dataset.name"``, or ``"dataset.data_dir"`` for data that
+        are not prepared by TFDS.
 
     Raises:
       UsageError: the model is invalid.
@@ -59,11 +59,12 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
     factor = min(height_and_width(dataset.image_size)) / shorter  # it may have been kept
     put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
 
-    own_folder = dataset.name == "folder" and "dataset.data_dir" in chosen
-    if dataset.name == "digits" or not ("dataset.name" in chosen or own_folder):
+    in_folder = dataset.name.partition(":")[0] not in ("digits", "tfds")
+    own_data = in_folder and "dataset.data_dir" in chosen
+    if dataset.name == "digits" or not ("dataset.name" in chosen or own_data):
         if dataset.name != "digits":
             # Do not prepare the digits in the folder of the recipe's data.
-            dataset.name, dataset.data_dir = "digits", ""
+            dataset.update(name="digits", data_dir="", image_key="", label_key="")
         put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
         put("dataset.eval_split", f"test[:{2 * IMAGES}]")
         put("model.num_classes", 0)

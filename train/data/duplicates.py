@@ -1,4 +1,4 @@
-"""Image files that are copies of one another, empty or unreadable."""
+"""Images that are copies of one another, empty or unreadable."""
 
 import hashlib
 import os
@@ -22,13 +22,13 @@ _UNREADABLE = -1
 
 @dataclass(frozen=True)
 class FileCheck:
-    """The result of :func:`check_files`; files are indices.
+    """The result of :func:`check_files` or :func:`check_images`; images are indices.
 
     Attributes:
-      checked: number of files that were compared with all others.
-      empty: files without content.
-      unreadable: files that this process may not read.
-      copies: groups of two or more files with equal content.
+      checked: number of images that were compared with all others.
+      empty: images without content.
+      unreadable: images that this process may not read.
+      copies: groups of two or more images with equal content.
     """
 
     checked: int
@@ -48,30 +48,13 @@ def check_files(root: str, files: Sequence[str], max_seconds: float = MAX_SECOND
       files: paths of regular files below ``root``.
       max_seconds: approximate time limit.
     """
-    start = time.monotonic()
     checked = 0
-
-    def values(
-        function: Callable[[str], Hashable], indices: Sequence[int], share: float = 1.0
-    ) -> dict[int, Hashable]:
-        """Return the values of the files that are read before a share of the time is over."""
-
-        def work(first: int) -> list[tuple[int, Hashable]]:
-            results = []
-            for index in indices[first : first + _CHUNK]:
-                if time.monotonic() - start > share * max_seconds:
-                    break
-                results.append((index, function(os.path.join(root, files[index]))))
-            return results
-
-        parts = pool.map(work, range(0, len(indices), _CHUNK))
-        return {index: value for part in parts for index, value in part}
 
     def split(groups: list[list[int]], function: Callable[[str], Hashable]) -> list[list[int]]:
         """Split groups by a value of their files; groups of one are dropped."""
         nonlocal checked
         indices = [index for group in groups for index in group]
-        value = values(function, indices)
+        value = timed.values(on_path(function), indices)
         checked -= len(indices) - len(value)
         return [
             part
@@ -79,9 +62,12 @@ def check_files(root: str, files: Sequence[str], max_seconds: float = MAX_SECOND
             for part in _groups({index: value[index] for index in group if index in value})
         ]
 
+    def on_path(function: Callable[[str], Hashable]) -> Callable[[int], Hashable]:
+        return lambda index: function(os.path.join(root, files[index]))
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        order = np.random.default_rng(0).permutation(len(files))[:MAX_FILES].tolist()
-        sizes = values(_readable_size, order, _SIZES_SHARE)
+        timed = _Timed(pool, max_seconds)
+        sizes = timed.values(on_path(_readable_size), _selection(len(files)), _SIZES_SHARE)
         checked += len(sizes)
         same_size = _groups({index: size for index, size in sizes.items() if size > 0})
         small, large = [], []
@@ -94,6 +80,66 @@ def check_files(root: str, files: Sequence[str], max_seconds: float = MAX_SECOND
         unreadable=sorted(index for index, size in sizes.items() if size == _UNREADABLE),
         copies=sorted(map(sorted, copies)),
     )
+
+
+def check_images(
+    image: Callable[[int], bytes | np.ndarray], count: int, max_seconds: float = MAX_SECONDS
+) -> FileCheck:
+    """Compare images that are no files of their own, as :func:`check_files` does.
+
+    Args:
+      image: returns an image, encoded or as an array.
+      count: number of images.
+      max_seconds: approximate time limit.
+    """
+
+    def digest(index: int) -> Hashable:
+        try:
+            content = image(index)
+        except (OSError, ValueError):  # ImageDecodeError is a ValueError
+            return _UNREADABLE
+        if not isinstance(content, np.ndarray):
+            return hashlib.blake2b(content, digest_size=16).digest() if content else 0
+        return content.shape, hashlib.blake2b(content, digest_size=16).digest()
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        digests = _Timed(pool, max_seconds).values(digest, _selection(count))
+    contents = {index: value for index, value in digests.items() if value not in (0, _UNREADABLE)}
+    return FileCheck(
+        checked=len(digests),
+        empty=sorted(index for index, value in digests.items() if value == 0),
+        unreadable=sorted(index for index, value in digests.items() if value == _UNREADABLE),
+        copies=sorted(map(sorted, _groups(contents))),
+    )
+
+
+def _selection(count: int) -> list[int]:
+    """Return all or a random selection of ``count`` images, in random order."""
+    return np.random.default_rng(0).permutation(count)[:MAX_FILES].tolist()
+
+
+class _Timed:
+    """Computes values of images in threads until the time is over."""
+
+    def __init__(self, pool: ThreadPoolExecutor, max_seconds: float):
+        self._pool, self._max_seconds = pool, max_seconds
+        self._start = time.monotonic()
+
+    def values(
+        self, function: Callable[[int], Hashable], indices: Sequence[int], share: float = 1.0
+    ) -> dict[int, Hashable]:
+        """Return the values of the images that are read before a share of the time is over."""
+
+        def work(first: int) -> list[tuple[int, Hashable]]:
+            results = []
+            for index in indices[first : first + _CHUNK]:
+                if time.monotonic() - self._start > share * self._max_seconds:
+                    break
+                results.append((index, function(index)))
+            return results
+
+        parts = self._pool.map(work, range(0, len(indices), _CHUNK))
+        return {index: value for part in parts for index, value in part}
 
 
 def _groups(keys: dict[int, Hashable]) -> list[list[int]]:

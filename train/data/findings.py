@@ -1,11 +1,16 @@
 """What a user should know of the data before training: skipped files, copies, similar classes."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+import numpy as np
 
 from train.data.class_names import ALIKE, alike
-from train.data.duplicates import MAX_SECONDS, check_files
+from train.data.duplicates import MAX_SECONDS, FileCheck, check_files, check_images
 from train.data.folder_scan import BESIDE, IMAGES_BESIDE
 from train.data.image_folder import SPLIT_LIKE, ImageFolder
+from train.data.labeled_images import LabeledImages
 from train.data.skipped import MAX_EXAMPLES, Finding, describe_skipped
 from train.data.source import DataSource
 from train.runtime.formatting import format_duration, join_names
@@ -28,6 +33,9 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
         findings += _compare_files(train, evaluation)
         like_splits = [name for name in train.class_names if name.casefold() in SPLIT_LIKE]
         findings += _found("split as class", like_splits, "classes have the name of a split")
+    kinds = {type(source.records) for source in (train, evaluation)}
+    if kinds == {LabeledImages} and not findings:  # otherwise splits that overlap are reported
+        findings += _compare_records(train, evaluation)
     groups = [" and ".join(group) for group in alike(train.class_names)]
     advice = "merge the folders if they are one class"
     return findings + _found("alike", groups, f"groups of class names differ {ALIKE}", advice)
@@ -74,7 +82,7 @@ def _overlap(train: DataSource, evaluation: DataSource) -> list[Finding]:
 
 
 def _compare_files(train: DataSource, evaluation: DataSource) -> list[Finding]:
-    """Find images that are copies of others, empty or unreadable."""
+    """Find image files that are copies of others, empty or unreadable."""
     label_of = {
         file: label
         for source in (train, evaluation)
@@ -83,35 +91,89 @@ def _compare_files(train: DataSource, evaluation: DataSource) -> list[Finding]:
     training, evaluated = set(train.records.files), set(evaluation.records.files)
     files = list(label_of)
     check = check_files(train.records.root, files)
+    images = [_Image(f, label_of[f], f in training, f in evaluated) for f in files]
+    shared = sorted(training & evaluated)
+    return _describe_check(check, images.__getitem__, len(files), len(evaluation), shared)
+
+
+def _compare_records(train: DataSource, evaluation: DataSource) -> list[Finding]:
+    """Find images in arrays and other files that are copies of others, or empty."""
+
+    def record(index: int) -> tuple[DataSource, int]:
+        is_training = index < len(train)
+        return (train, index) if is_training else (evaluation, index - len(train))
+
+    def read(index: int) -> bytes | np.ndarray:
+        source, number = record(index)
+        return source[number][0]
+
+    def image(index: int) -> _Image:
+        source, number = record(index)
+        name = f"{source.split}: {source.record_name(number)}"
+        label = int(source.records.label(number))
+        return _Image(name, label, source is train, source is not train)
+
+    count = len(train) + len(evaluation)
+    return _describe_check(check_images(read, count), image, count, len(evaluation))
+
+
+class _Image(NamedTuple):
+    """An image for messages about copies."""
+
+    name: str
+    label: int
+    in_training: bool
+    in_evaluation: bool
+
+
+def _describe_check(
+    check: FileCheck,
+    image: Callable[[int], _Image],
+    count: int,
+    num_evaluated: int,
+    shared: Sequence[str] = (),
+) -> list[Finding]:
+    """Return the findings of a comparison.
+
+    Args:
+      check: the comparison.
+      image: the image of an index.
+      count: number of images.
+      num_evaluated: number of evaluation images.
+      shared: names of files that are in both splits.
+    """
     # The images that are in both splits, in several classes, or several times in a split.
-    leaks = {file: f"{file} in both splits" for file in sorted(training & evaluated)}
+    leaks = {name: f"{name} in both splits" for name in shared}
     conflicts, copies = {}, {}
-    for group in ([files[i] for i in indices] for indices in check.copies):
-        for split in (training, evaluated):
-            first, *others = [file for file in group if file in split] or [""]
-            copies |= {file: f"{file} = {first}" for file in others}
-            if split is training and first:
-                leaks |= {file: f"{file} = {first}" for file in group if file not in training}
-        one_per_label = {label_of[file]: file for file in reversed(group)}
-        for file in group if len(one_per_label) > 1 else ():
-            other = next(one for label, one in one_per_label.items() if label != label_of[file])
-            conflicts[file] = f"{file} = {other}"
-    leaked = f"of {len(evaluation):,} evaluation images are also training images"
+    for group in (list(map(image, indices)) for indices in check.copies):
+        for in_split in (attrgetter("in_training"), attrgetter("in_evaluation")):
+            first, *others = [one for one in group if in_split(one)] or [None]
+            copies |= {one.name: f"{one.name} = {first.name}" for one in others}
+        first = next((one for one in group if one.in_training), None)
+        if first:
+            leaks |= {
+                one.name: f"{one.name} = {first.name}" for one in group if not one.in_training
+            }
+        one_per_label = {one.label: one for one in reversed(group)}
+        for one in group if len(one_per_label) > 1 else ():
+            other = next(two for label, two in one_per_label.items() if label != one.label)
+            conflicts[one.name] = f"{one.name} = {other.name}"
+    leaked = f"of {num_evaluated:,} evaluation images are also training images"
     findings = [
         *_found(LEAK, leaks.values(), leaked, _LEAK_ADVICE),
         *_found("several classes", conflicts.values(), "images are in several classes", "keep one"),
         *_found("copies", copies.values(), "images are copies of others of their split", "", False),
-        *_found("empty", [files[i] for i in check.empty], "image files are empty", _CORRUPT),
+        *_found("empty", [image(i).name for i in check.empty], "images are empty", _CORRUPT),
         *_found(
             "no permission",
-            [files[i] for i in check.unreadable],
-            "image files cannot be read",
+            [image(i).name for i in check.unreadable],
+            "images cannot be read",
             f"change their permissions; {_CORRUPT}",
         ),
     ]
-    if left := len(files) - check.checked:
+    if left := count - check.checked:
         text = (
-            f"{left:,} of {len(files):,} images were not compared with others to find copies,"
+            f"{left:,} of {count:,} images were not compared with others to find copies,"
             f" which would take longer than {format_duration(MAX_SECONDS)}"
         )
         findings.append(Finding("unchecked", left, (), text, is_warning=False))

@@ -38,8 +38,11 @@ class LabeledImages(Sequence):
         return len(self.part)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        position = self.part[index]
-        return {"image": self.images[position], "label": self.labels[position]}
+        return {"image": self.images[self.part[index]], "label": self.label(index)}
+
+    def label(self, index: int) -> int:
+        """Return the label of a record without its image."""
+        return int(self.labels[self.part[index]])
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ class OtherData:
         """Change ``config.dataset`` accordingly, and return the split."""
         if self.dataset and self.dataset != dataset.name:
             dataset.name, dataset.data_dir = self.dataset, ""
+            dataset.image_key = dataset.label_key = ""
             if self.dataset in ("folder", "arrays", "webdataset") and not self.data_dir:
                 raise UsageError(f"--dataset {self.dataset} needs --data_dir, where they are")
         if self.data_dir:

@@ -274,6 +274,8 @@ def _configuration(config: Any) -> list[str]:
     values = flatten(config)
     changed, others = [], []
     for name, key in KEYS.items():
+        if name not in values:  # a key of another recipe
+            continue
         row = (f"{name}\n{key.meaning}", *map(format_value, (values[name], key.default)))
         (others if values[name] == key.default else changed).append(row)
     defaults = [row[:2] for row in others]

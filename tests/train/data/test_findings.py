@@ -15,11 +15,13 @@ import pytest
 from tests.train.pictures import encode, photograph
 from tests.unprivileged import unprivileged
 from train.config.loading import default_config
+from train.data.arrays import arrays_source
 from train.data.class_names import alike, check_classes
 from train.data.datasets import open_source
-from train.data.duplicates import FileCheck, check_files
+from train.data.duplicates import FileCheck, check_files, check_images
 from train.data.findings import inspect_data
 from train.data.image_folder import ImageFolder, open_folder
+from train.data.images import encode_png
 from train.data.source import DataSource
 from train.runtime.errors import UsageError
 
@@ -254,3 +256,34 @@ def test_summary_plan_and_report_show_the_same_findings(tmp_path, commands):
         assert line in planned.stdout and line in trained.stdout
     assert page.count("leak.png = train/a/0.png") == 1
     assert "&lt;b&gt;.txt" in page and not re.search("<b>.txt", page)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_copies_in_arrays_and_encoded_records_are_found(encoded):
+    images = np.random.default_rng(0).integers(0, 256, (300, 4, 4), np.uint8)
+    images[7], images[250], images[260] = images[3], images[4], images[204]  # 200… are evaluated
+    labels = np.arange(300) % 2
+    records = list(map(encode_png, images)) if encoded else images
+    train = arrays_source(records[:200], labels[:200], split="train")
+    evaluation = arrays_source(records[200:], labels[200:], split="test")
+    found = {finding.kind: finding for finding in inspect_data(train, evaluation)}
+    assert {k: f.count for k, f in found.items()} == {"leak": 1, "copies": 2}
+    assert found["leak"].text.startswith("1 of 100 evaluation images are also training images: ")
+    assert "test: record 50 = train: record 4" in found["leak"].text
+    labels[3] = 0
+    train = arrays_source(records[:200], labels[:200], split="train")
+    found = {finding.kind: finding for finding in inspect_data(train, evaluation)}
+    assert found["several classes"].examples == (
+        "train: record 3 = train: record 7",
+        "train: record 7 = train: record 3",
+    )
+
+
+def test_records_are_compared_for_a_limited_time():
+    def slow(index):
+        time.sleep(0.002)
+        return b"" if index < 2500 else b"%d" % (index // 2)
+
+    check = check_images(slow, 5000, max_seconds=0.2)
+    assert 100 < check.checked < 3000 and all(index < 2500 for index in check.empty)
+    assert all(one % 2 == 0 and other == one + 1 for one, other in check.copies)

@@ -119,10 +119,12 @@ def test_interrupted_resizing_leaves_no_files(photos, tmp_path, monkeypatch):
 
 
 def test_resizing_is_rejected_if_no_image_is_larger(data_dir):
+    from train.config.loading import default_config
     from train.data.datasets import open_source
-    from train.runtime.config_dict import ConfigDict
 
-    open_source(ConfigDict({"name": "digits", "data_dir": data_dir}), "test")
+    dataset = default_config().dataset
+    dataset.data_dir = data_dir
+    open_source(dataset, "test")
     with pytest.raises(UsageError, match="are 8×8, so none is larger"):
         resize_dataset(open_builder("sklearn_digits", data_dir), data_dir, 400)
 
