@@ -91,10 +91,14 @@ def test_the_run_describes_its_parts(run):
         "key loss_gamma",
         "key optimizer.lion_b2",
         "data source sklearn",
+        "logger best",
     }
     assert set(info["own_parts"]) == parts
     assert list(info["recipe"]["modules"]) == ["own_numbers.py"]
     assert "evaluation margin" in (workdir / "report.html").read_text()
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    top1, step = max((row["eval/top1"], -row["step"]) for row in rows if "eval/top1" in row)
+    assert (workdir / "best.txt").read_text() == f"{top1} after step {-step}\n"
 
 
 def test_killed_and_resumed_run_ends_with_the_same_bits(run, folder, arguments, commands, config):

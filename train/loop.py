@@ -34,7 +34,7 @@ from train.engine.step import (
 )
 from train.reporting import run_summary
 from train.reporting.console import Console
-from train.reporting.run_report import LiveReport
+from train.reporting.observers import Observers
 from train.reporting.samples import first_images
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
@@ -43,7 +43,6 @@ from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints, restore_on_all
-from train.workdir.metrics_log import MetricsLog
 
 MIN_GRADCAM_STEPS = 100  # shorter runs are not worth the time to compile Grad-CAM
 
@@ -92,14 +91,12 @@ def train(
         start, end = int(state.step), experiment.intervals.num_steps
         with distributed.raise_if_any_failed():
             check_requirements(experiment, state)
-            metrics_log = MetricsLog(workdir, start, console.warn) if is_primary else None
-        if metrics_log is not None:
-            stack.enter_context(metrics_log)
+            observers = Observers(experiment, start, console, callbacks) if is_primary else None
+        if observers is not None:
+            stack.enter_context(observers)
             run_summary.print_summary(console, experiment, state)
             run_files.add_session(workdir, start, end, experiment.batch_sizes.batch_norm)
-        loop = Loop(experiment, state, checkpoints, console, metrics_log, stop)
-        loop.callbacks = callbacks if is_primary else ()
-        return loop.run()
+        return Loop(experiment, state, checkpoints, console, observers, stop).run()
 
 
 def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> Checkpoints:
@@ -144,7 +141,7 @@ class Loop:
     Args:
       experiment: everything that does not change.
       state: the state to start from, as host arrays.
-      checkpoints, metrics_log: outputs of process 0; None in other processes.
+      checkpoints, observers: outputs of process 0; None in other processes.
       console: progress output.
       stop: request to end early.
     """
@@ -155,11 +152,11 @@ class Loop:
         state: TrainState,
         checkpoints: Checkpoints | None,
         console: Console,
-        metrics_log: MetricsLog | None,
+        observers: Observers | None,
         stop: StopRequest,
     ):
         self.experiment, self.console = experiment, console
-        self.checkpoints, self.metrics_log = checkpoints, metrics_log
+        self.checkpoints, self.observers = checkpoints, observers
         self.start, self.end = int(state.step), experiment.intervals.num_steps
         config, devices = experiment.config, experiment.devices
         step_config = experiment.step_config
@@ -167,12 +164,8 @@ class Loop:
         self.stopping = StopAgreement(stop, devices)
         batch_size, mfu = experiment.batch_sizes.train, mfu_per_image(experiment)
         self.meter = Meter(batch_size, devices.fetch, step_config.skip_nonfinite, mfu)
-        self.report = None
-        if metrics_log:
-            self.report = LiveReport(experiment.workdir, console.warn, experiment.findings)
         self.nonfinite_guard = nonfinite.NonFiniteGuard(experiment, self.wait_saved)
         self.last_saved = time.monotonic()
-        self.callbacks: Sequence[Callback] = ()
         self.compiled_shapes: Any = None  # of the last batch
         self.input_wait_reported = False
 
@@ -205,20 +198,15 @@ class Loop:
         with Prefetcher(self.batches(), self.experiment.devices.split) as feed:
             for call in self.experiment.intervals.calls(self.start, self.steps_per_call):
                 finished = self.step(feed, call)
-                self.call_back("on_step", call.stop)
                 evaluation = self.after(call.stop, self.stopping.after(finished))
         self.wait_saved()
         # A run that was already finished has no steps left, but its evaluation is returned too.
         evaluation = evaluation or self.evaluate(self.end)
         split = self.experiment.eval_loader.source.split
         result = {"split": split} | evaluation | {"step": self.end}
-        self.call_back("on_end", result)
+        if self.observers is not None:
+            self.observers.finish(result)
         return result
-
-    def call_back(self, name: str, *arguments: Any) -> None:
-        """Call a method of all callbacks."""
-        for callback in self.callbacks:
-            getattr(callback, name)(*arguments)
 
     def repeat_interrupted_evaluation(self) -> dict[str, Any] | None:
         """Evaluate the restored state if that was due but was interrupted; else return None."""
@@ -231,8 +219,8 @@ class Loop:
         evaluation = self.evaluate(step)
         row = {"step": step, "epoch": round(intervals.epoch(step), 4)}
         row |= self.check_evaluation(evaluation, step)
-        if self.metrics_log is not None:
-            self.metrics_log.write(row)
+        if self.observers is not None:
+            self.observers.log(row)
             self.checkpoints.attach_metrics(step, evaluation)
         return evaluation
 
@@ -252,6 +240,8 @@ class Loop:
         first, compiles = self.compiled_shapes is None, shapes != self.compiled_shapes
         if first:
             self.console.compiling()
+        if self.observers is not None:
+            self.observers.before_step(call, self.state)
         self.state, metrics = self.train_step(
             self.state, self.train_data, batch, self.stopping.flag()
         )
@@ -262,9 +252,11 @@ class Loop:
             self.meter.restart_clock()
         if first:
             self.console.compiled()
-            if self.report is not None:
-                self.report.draw_samples(lambda: first_images(self.experiment))
+            if self.observers is not None:
+                self.observers.draw_samples(lambda: first_images(self.experiment))
             self.console.start_clock(call.stop)
+            self.meter.restart_clock()
+        if self.observers is not None and self.observers.after_step(call, metrics):
             self.meter.restart_clock()
         return finished
 
@@ -312,8 +304,8 @@ class Loop:
             self.stopping.flag,
             collector.add,
         )
-        if self.report is not None and evaluation is not None:
-            self.report.set_evaluation(lambda: self.evaluated(evaluation, step, collector))
+        if self.observers is not None and evaluation is not None:
+            self.observers.set_evaluation(lambda: self.evaluated(evaluation, step, collector))
         return evaluation
 
     def evaluated(
@@ -334,8 +326,8 @@ class Loop:
         try:
             return self.evaluate(row["step"], self.stopping.after)
         except BaseException:
-            if self.metrics_log is not None:
-                self.metrics_log.write(row)
+            if self.observers is not None:
+                self.observers.log(row)
                 if row["step"] != self.end:  # otherwise already saved
                     self.save(None)
                 self.wait_saved()
@@ -354,19 +346,16 @@ class Loop:
             streams = not self.experiment.train_loader.cached_on_device
             run_summary.print_input_wait(self.console, input_wait, streams)
             self.input_wait_reported = True
-        if self.metrics_log is not None:
-            self.metrics_log.write(row)
-            self.report.update(force=step == self.end)
-        self.call_back("on_log", row)
-        if evaluation is not None:
-            self.call_back("on_evaluation", step, evaluation)
+        if self.observers is not None:
+            self.observers.log(row)
+            self.observers.update(row, evaluation, force=step == self.end)
         self.meter.restart_clock()
 
     def check_evaluation(self, evaluation: dict[str, Any], step: int) -> dict[str, Any]:
         """Check the loss of an evaluation, and return its part of a row of metrics."""
         config, loss = self.experiment.config, evaluation["loss"]
         nonfinite.check_evaluation(self.experiment, loss, step)
-        if self.metrics_log is not None and not config.smoke:  # a smoke run learns nothing
+        if self.observers is not None and not config.smoke:  # a smoke run learns nothing
             step_config = self.experiment.step_config
             chance = chance_loss(step_config.eval_loss, step_config.model.num_classes)
             run_summary.check_evaluation_loss(self.console, loss, chance)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS, Registry
-from train.config.registries import LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
+from train.config.registries import LOGGERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
 from train.data.registries import AUGMENTATIONS, SOURCES
 
 
@@ -280,4 +280,9 @@ KEYS: dict[str, Key] = {
         " best.", minimum=1, neutral=True),
     "log.every_steps": Key(0, "Logging interval in steps; 0: ten times per epoch, within 10 to 100"
         " steps.", minimum=0, neutral=True),
+    "log.to": Key(("tensorboard",), "Loggers in addition to metrics.jsonl and report.html.",
+        example=("tensorboard", "mlflow"), registry=LOGGERS, neutral=True),
+    "log.profile_steps": Key((), "First and last step, counted from 1, of a profile that"
+        " jax.profiler writes to profile/ in the workdir; (): no profile.", minimum=1, below=2**31,
+        ascending=True, example=(10, 15), neutral=True),
 }  # fmt: skip

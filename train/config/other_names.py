@@ -123,7 +123,8 @@ _ANSWERS = {
     "checkpoint_dir default_root_dir exp_dir exp_name experiment log_dir logdir out out_dir output"
     " output_dir run_name save_dir work_dir workdir": "use the flag --workdir DIR",
     "logger tensorboard use_wandb wandb": (
-        "metrics.jsonl, tensorboard/ and report.html in the workdir are always written"
+        "config.log.to=tensorboard,mlflow,wandb selects loggers; metrics.jsonl and report.html in"
+        " the workdir are always written"
     ),
     "early_stopping es_patience patience": (
         "there is no early stopping; the best checkpoint is kept, and --step best loads it"

@@ -13,12 +13,14 @@ LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy"))
 # An evaluation's result has other fields beside the metrics.
 _FIELDS = ("loss", "examples", "bad", "split", "step", "dataset", "tta")
 METRICS = Registry("metric", ("top1", "top5"), forbidden=_FIELDS)
+LOGGERS = Registry("logger", ("tensorboard", "mlflow", "wandb"))
 
 register_optimizer = OPTIMIZERS.register
 register_schedule = SCHEDULES.register
 register_task = TASKS.register
 register_loss = LOSSES.register
 register_metric = METRICS.register
+register_logger = LOGGERS.register
 
 # The registry of the parts that a key names, and what separates several of them, or a name from
 # its argument.
@@ -32,6 +34,7 @@ NAMED_BY = {
     "task": (TASKS, ""),
     "loss": (LOSSES, ""),
     "eval.metrics": (METRICS, ""),
+    "log.to": (LOGGERS, ""),
     "augment.policy": (AUGMENTATIONS, "+"),
     "dataset.name": (SOURCES, ":"),
 }

@@ -78,6 +78,7 @@ def _shrink_time(config: ConfigDict, put: Put, chosen: Set[str]) -> None:
     put("eval.every_epochs", 0.0)
     put("checkpoint.every_epochs", 0.0)
     put("log.every_steps", 1)
+    put("log.profile_steps", ())
     if schedule.warmup_epochs or schedule.warmup_steps:
         put("schedule.warmup_epochs", 0.0)
         put("schedule.warmup_steps", 1)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from train.data.sampler import EpochSampler
+from train.engine.profiling import check_profile_steps
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_percent
@@ -109,6 +110,7 @@ def make_intervals(config: ConfigDict, sampler: EpochSampler) -> Intervals:
     num_steps = config.num_steps or in_steps(config.num_epochs)
     if not num_steps:
         raise UsageError("config.num_epochs and config.num_steps are both 0: nothing to train")
+    check_profile_steps(config.log.profile_steps, num_steps)
     return Intervals(
         sampler=sampler,
         num_steps=num_steps,

@@ -1,14 +1,18 @@
 """Grids of images as PNG files, drawn by matplotlib."""
 
+import io
 import os
+import struct
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flax_resnet.files import make_atomically
-from flax_resnet.text import error_reason
+from flax_resnet.files import write_atomically
+from flax_resnet.text import error_reason, truncate
+
+MAX_NAMED = 30  # classes of a confusion matrix whose names and counts can be read
 
 
 class Plots:
@@ -30,7 +34,12 @@ class Plots:
 
 
 def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: int = 8) -> None:
-    """Write a PNG: a grid of uint8 ``(N, H, W, 3)`` images with captions above."""
+    """Write the PNG of :func:`grid_png`."""
+    write_atomically(path, grid_png(images, captions, columns))
+
+
+def grid_png(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> bytes:
+    """Return a PNG: a grid of uint8 ``(N, H, W, 3)`` images with captions above."""
     from matplotlib.figure import Figure  # takes most of a second to import
     from matplotlib.image import AxesImage
 
@@ -57,7 +66,32 @@ def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: i
         place = dict(horizontalalignment="center", verticalalignment="bottom", clip_on=False)
         middle = left + side / 2
         axis.text(middle, top - 0.03, caption, fontsize=font_size, parse_math=False, **place)
-    _save(figure, path)
+    return _png(figure)
+
+
+def confusion_png(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
+    """Return a PNG of a confusion matrix, labels in rows; each row is colored by its shares."""
+    from matplotlib.figure import Figure
+
+    size = len(matrix)
+    figure = Figure(figsize=(6, 6), layout="constrained", dpi=110)
+    axis = figure.subplots()
+    axis.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), "Blues", vmin=0, vmax=1)
+    axis.set(xlabel="predicted", ylabel="label")
+    if size <= MAX_NAMED:
+        names = [truncate(name, 20) for name in class_names]
+        axis.set_xticks(range(size), names, rotation=90, fontsize=7, parse_math=False)
+        axis.set_yticks(range(size), names, fontsize=7, parse_math=False)
+        for (row, column), count in np.ndenumerate(matrix):
+            color = "white" if 2 * count > matrix[row].sum() else "black"
+            place = dict(horizontalalignment="center", verticalalignment="center")
+            axis.text(column, row, f"{count}", fontsize=7, color=color, **place)
+    return _png(figure)
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG, from its header."""
+    return struct.unpack(">II", png[16:24])
 
 
 def draw_explanation(path: str, square: np.ndarray, heat: np.ndarray, caption: str) -> None:
@@ -76,7 +110,7 @@ def draw_explanation(path: str, square: np.ndarray, heat: np.ndarray, caption: s
         axis.axis("off")
         axis.imshow(image, interpolation=_interpolation(image))
     figure.suptitle(caption, fontsize=9, parse_math=False)
-    _save(figure, path)
+    write_atomically(path, _png(figure))
 
 
 def _wrap(caption: str, width: int) -> list[str]:
@@ -88,7 +122,9 @@ def _interpolation(image: np.ndarray) -> str:
     return "nearest" if len(image) < 64 else "antialiased"  # small images show their pixels
 
 
-def _save(figure, path: str) -> None:
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
     with warnings.catch_warnings():  # about letters of class names that the font lacks
         warnings.simplefilter("ignore")
-        make_atomically(path, lambda partial: figure.savefig(partial, format="png"))
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -22,6 +22,8 @@ from train.config.access import flatten
 from train.config.keys import KEYS
 from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
+from train.engine.profiling import FOLDER as PROFILE
+from train.engine.profiling import describe_steps
 from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
 from train.reporting.plots import Plots
 from train.runtime.formatting import format_percent, join_names
@@ -199,7 +201,9 @@ def page(workdir: str, parts: dict[str, Any], warn: Callable[[str], None] = lamb
         html_page.section("Data", _findings(parts.get("findings", []))),
         html_page.section("Training images (augmented)", grid),
         html_page.section("Configuration", *_configuration(config)),
-        html_page.section("Environment", *_environment(workdir, sessions)),
+        html_page.section(
+            "Environment", *_environment(workdir, sessions), _profile(workdir, config)
+        ),
     ]
     return html_page.page(f"{name} – flax-resnet", body)
 
@@ -289,6 +293,15 @@ def _configuration(config: Any) -> list[str]:
 def format_value(value: Any) -> str:
     """Return a value of the configuration as text."""
     return repr(value) if isinstance(value, str) else str(value)
+
+
+def _profile(workdir: str, config: Any) -> str:
+    """Return where the profile of some steps is; nothing without one."""
+    folder = os.path.join(workdir, PROFILE)
+    if not config.log.profile_steps or not os.path.isdir(folder):
+        return ""
+    what = describe_steps(config.log.profile_steps)
+    return html_page.paragraph(f"jax.profiler trace of {what}: {folder}")
 
 
 def _environment(workdir: str, sessions: Sequence[dict[str, Any]]) -> list[str]:

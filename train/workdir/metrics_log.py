@@ -1,4 +1,4 @@
-"""The metrics of a run on disk: metrics.jsonl and TensorBoard events."""
+"""The metrics of a run on disk: metrics.jsonl."""
 
 import contextlib
 import errno
@@ -6,13 +6,8 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
-
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from flax_resnet import schema
 from flax_resnet.files import open_regular, write_atomically
@@ -29,7 +24,7 @@ _step = schema.integer()
 
 
 class MetricsLog(contextlib.AbstractContextManager):
-    """Writer of rows of metrics to ``metrics.jsonl`` and TensorBoard.
+    """Writer of rows of metrics to ``metrics.jsonl``.
 
     Rows after step ``start``, written by a run that died after its last checkpoint, are removed:
     those steps will be repeated.
@@ -49,51 +44,17 @@ class MetricsLog(contextlib.AbstractContextManager):
         with writing(path):
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = open(path, "a", encoding="utf-8")
-            self._events = Events(os.path.join(workdir, "tensorboard"), start + 1)
 
     def write(self, row: dict[str, float]) -> None:
         """Write ``{"step": n, name: value, …}``."""
         with writing(self._path):
             self._file.write(to_json(row) + "\n")
             self._file.flush()
-            self._events.write(row)
 
     def __exit__(self, *_) -> None:
-        """Close the files."""
+        """Close the file."""
         with contextlib.suppress(OSError):  # failed writes were reported by write()
             self._file.close()
-        with contextlib.suppress(OSError):
-            self._events.close()
-
-
-class Events:
-    """TensorBoard events, written synchronously.
-
-    The thread of tensorboardX's own writer may die, for example on a full disk, and then everyone
-    who adds to its queue waits forever. Existing events of step ``first`` and later are
-    invalidated.
-    """
-
-    def __init__(self, folder: str, first: int):
-        os.makedirs(folder, exist_ok=True)
-        self._writer = EventsWriter(os.path.join(folder, "events"))
-        self._write(file_version="brain.Event:2", step=first)
-        start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
-        self._write(session_log=start, step=first)
-
-    def write(self, row: dict[str, float]) -> None:
-        """Write the finite numbers of a row."""
-        for name, value in row.items():
-            if name != "step" and math.isfinite(value):
-                self._write(summary=scalar(name, value), step=row["step"])
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
-
-    def _write(self, **fields: Any) -> None:
-        self._writer.write_event(Event(wall_time=time.time(), **fields))
 
 
 def to_json(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from train.engine.devices import Devices
 from train.engine.meter import Meter
 from train.engine.mfu import mfu_per_image, peak_flops
 from train.reporting.console import Console
+from train.reporting.loggers.tensorboard import TensorBoardLogger
 from train.workdir.metrics_log import MetricsLog
 
 
@@ -67,6 +68,9 @@ def test_mfu_is_in_all_outputs(tmp_path, capsys):
     with MetricsLog(str(tmp_path), 0) as log:
         log.write(row)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["mfu"] == 0.4123
+    logger = TensorBoardLogger(default_config(), str(tmp_path))
+    logger.log(row)
+    logger.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     written = events.read_bytes()
     assert b"mfu" in written and np.float32(0.4123).tobytes() in written

@@ -1,0 +1,87 @@
+"""TensorBoard: scalars, sample images, confusion matrices and hyperparameters."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import hparams, scalar
+
+from train.config.access import flatten
+from train.config.registries import register_logger
+from train.reporting import plots
+from train.reporting.loggers.logger import Logger
+from train.runtime.config_dict import ConfigDict
+
+
+@register_logger("tensorboard")
+class TensorBoardLogger(Logger):
+    """Events in ``tensorboard/`` of the workdir, written synchronously.
+
+    The thread of tensorboardX's own writer may die, for example on a full disk, and then everyone
+    who adds to its queue waits forever.
+    """
+
+    in_thread = False
+
+    def __init__(self, config: ConfigDict, workdir: str):
+        super().__init__(config, workdir)
+        folder = os.path.join(workdir, "tensorboard")
+        os.makedirs(folder, exist_ok=True)
+        # The name has only seconds, and an existing file would be replaced.
+        self._writer = EventsWriter(os.path.join(folder, "events"), f".{time.time_ns()}")
+        self._step = 0
+
+    def start(self, step: int) -> None:
+        """Invalidate existing events of later steps, and write the hyperparameters."""
+        self._step = step
+        self._write(step + 1, file_version="brain.Event:2")
+        start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
+        self._write(step + 1, session_log=start)
+        values = {
+            name: str(value) if isinstance(value, tuple) else value
+            for name, value in flatten(self.config).items()
+        }
+        metrics = {"eval/top1": None, "eval/loss": None, "train/loss": None}  # columns
+        experiment, self._started, self._finished = hparams(values, metrics)
+        # Of step 0, so that the session of a resumed run does not invalidate them.
+        self._write(0, summary=experiment)
+        self._write(0, summary=self._started)
+        self._writer.flush()
+
+    def log(self, row: dict[str, float]) -> None:
+        """Write a scalar for each number."""
+        for name, value in row.items():
+            if name != "step":
+                self._write(row["step"], summary=scalar(name, value))
+        self._writer.flush()
+
+    def samples(self, images: np.ndarray, captions: Sequence[str]) -> None:
+        """Write the images as one grid with captions."""
+        self._image("samples", plots.grid_png(images, captions), self._step)
+
+    def confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
+        """Write the matrix as an image."""
+        self._image("eval/confusion", plots.confusion_png(matrix, class_names), step)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Mark the run as successful in the table of hyperparameters."""
+        self._write(0, summary=self._finished)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _image(self, tag: str, png: bytes, step: int) -> None:
+        image = Summary.Image(encoded_image_string=png, colorspace=4)  # RGBA
+        image.width, image.height = plots.png_size(png)
+        self._write(step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+        self._writer.flush()
+
+    def _write(self, step: int, **fields: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **fields))

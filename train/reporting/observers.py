@@ -1,0 +1,96 @@
+"""Everything that receives what a run measures: metrics.jsonl, report, loggers and callbacks."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from train.engine.callbacks import Callback
+from train.engine.evaluation import Evaluated
+from train.engine.experiment import Experiment
+from train.engine.profiling import Profiler
+from train.reporting.console import Console
+from train.reporting.loggers.fan_out import Loggers
+from train.reporting.run_report import LiveReport
+from train.workdir.metrics_log import MetricsLog
+
+
+class Observers(contextlib.ExitStack):
+    """Output of the primary process; exceptions of callbacks end the run, those of loggers do not.
+
+    Args:
+      experiment: the run.
+      start: the step from which it continues.
+      console: for warnings.
+      callbacks: callbacks of a training that was started from Python.
+
+    Raises:
+      RunError: metrics.jsonl cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        start: int,
+        console: Console,
+        callbacks: Sequence[Callback] = (),
+    ):
+        super().__init__()
+        config, workdir = experiment.config, experiment.workdir
+        self._metrics_log = self.enter_context(MetricsLog(workdir, start, console.warn))
+        self._loggers = self.enter_context(Loggers(config, workdir, start, console))
+        self._report = LiveReport(workdir, console.warn, experiment.findings)
+        profiler = Profiler(config.log.profile_steps, start, workdir, console.info, console.warn)
+        self._profiler = self.enter_context(profiler)
+        self._callbacks = callbacks
+
+    def before_step(self, call: range, state: Any) -> None:
+        """Prepare for the steps of ``call``, counted from 0."""
+        self._profiler.before(call, state)
+
+    def after_step(self, call: range, metrics: Any) -> bool:
+        """Return whether something took long after the steps of ``call``, which may still run."""
+        took_long = self._profiler.after(call, metrics)
+        for callback in self._callbacks:
+            callback.on_step(call.stop)
+        return took_long
+
+    def log(self, row: dict[str, float]) -> None:
+        """Write a row of metrics."""
+        self._metrics_log.write(row)
+        self._loggers.log(row)
+
+    def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
+        """Show the training images and captions that ``take`` returns."""
+
+        def take_and_log() -> tuple[np.ndarray, Sequence[str]]:
+            images, captions = take()
+            self._loggers.samples(images, captions)
+            return images, captions
+
+        self._report.draw_samples(take_and_log)
+
+    def set_evaluation(self, get: Callable[[], Evaluated]) -> None:
+        """Set the newest evaluation; ``get`` is called when the report is next written."""
+
+        def get_and_log() -> Evaluated:
+            evaluated = get()
+            self._loggers.evaluated(evaluated)
+            return evaluated
+
+        self._report.set_evaluation(get_and_log)
+
+    def update(self, row: dict[str, float], evaluation: dict[str, Any] | None, force: bool) -> None:
+        """Write the report if the last one is old, or ``force``, and call the callbacks."""
+        self._report.update(force)
+        for callback in self._callbacks:
+            callback.on_log(row)
+            if evaluation is not None:
+                callback.on_evaluation(row["step"], evaluation)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Log the result of the complete run."""
+        self._loggers.finish(result)
+        for callback in self._callbacks:
+            callback.on_end(result)
