@@ -34,8 +34,10 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
         like_splits = [name for name in train.class_names if name.casefold() in SPLIT_LIKE]
         findings += _found("split as class", like_splits, "classes have the name of a split")
     kinds = {type(source.records) for source in (train, evaluation)}
-    if kinds == {LabeledImages} and not findings:  # otherwise splits that overlap are reported
-        findings += _compare_records(train, evaluation)
+    if kinds == {LabeledImages}:
+        if not findings:  # otherwise the overlap of the splits is reported
+            findings += _compare_records(train, evaluation)
+        findings += [one for source in (train, evaluation) for one in _missing_classes(source)]
     groups = [" and ".join(group) for group in alike(train.class_names)]
     advice = "merge the folders if they are one class"
     return findings + _found("alike", groups, f"groups of class names differ {ALIKE}", advice)
@@ -115,6 +117,14 @@ def _compare_records(train: DataSource, evaluation: DataSource) -> list[Finding]
 
     count = len(train) + len(evaluation)
     return _describe_check(check_images(read, count), image, count, len(evaluation))
+
+
+def _missing_classes(source: DataSource) -> list[Finding]:
+    """Find classes without an image, as in parts of a split that is sorted by class."""
+    counts = np.bincount(source.records.used_labels, minlength=len(source.class_names))
+    missing = [name for name, n in zip(source.class_names, counts, strict=True) if not n]
+    what = f"of {len(counts):,} classes have no image in {source.split!r}"
+    return _found("missing classes", missing, what, "shuffle the images before using parts of them")
 
 
 class _Image(NamedTuple):

@@ -40,6 +40,11 @@ class LabeledImages(Sequence):
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return {"image": self.images[self.part[index]], "label": self.label(index)}
 
+    @property
+    def used_labels(self) -> np.ndarray:
+        """The labels of all records, in order."""
+        return self.labels[self.part.start : self.part.stop]
+
     def label(self, index: int) -> int:
         """Return the label of a record without its image."""
         return int(self.labels[self.part[index]])

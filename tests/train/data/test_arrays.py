@@ -71,6 +71,15 @@ def test_parts_that_overlap_are_reported(tmp_path):
     assert inspect_data(train, disjoint) == [] and len(train) + len(disjoint) == 30
 
 
+def test_parts_of_sorted_arrays_are_reported(tmp_path):
+    path = save(tmp_path, image=IMAGES, label=np.sort(LABELS))
+    found = inspect_data(*(opened("arrays", path, f"train[{part}]") for part in (":80%", "80%:")))
+    assert [finding.text for finding in found] == [
+        "2 of 3 classes have no image in 'train[80%:]': 0, 1; shuffle the images before using parts"
+        " of them"
+    ]
+
+
 def test_arrays_in_memory_may_differ_in_size():
     source = arrays_source([IMAGES[0], IMAGES[1, :2]], ["b", "a"])
     assert source.class_names == ("a", "b")
