@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flax_resnet.text import truncate
 from train.data.class_names import ALIKE, alike
 from train.data.duplicates import MAX_SECONDS, FileCheck, check_files, check_images
 from train.data.folder_scan import BESIDE, IMAGES_BESIDE
@@ -16,6 +17,7 @@ from train.data.source import DataSource
 from train.runtime.formatting import format_duration, join_names
 
 _CORRUPT = "they count as corrupt"
+_MAX_NAME = 200  # characters of an example, which may be two paths
 LEAK = "leak"  # kind of images that are in both splits
 _LEAK_ADVICE = "the accuracy will be overestimated; remove them from one split"
 
@@ -61,9 +63,10 @@ def _found(
     if not names:
         return []
     names = sorted(names)
-    text = f"{len(names):,} {what}: {join_names(names, MAX_EXAMPLES)}"
+    examples = [truncate(name, _MAX_NAME) for name in names[:MAX_EXAMPLES]]
+    text = f"{len(names):,} {what}: {join_names([*examples, *names[MAX_EXAMPLES:]], MAX_EXAMPLES)}"
     text += f"; {advice}" * bool(advice)
-    return [Finding(kind, len(names), tuple(names[:MAX_EXAMPLES]), text, is_warning)]
+    return [Finding(kind, len(names), tuple(examples), text, is_warning)]
 
 
 def _overlap(train: DataSource, evaluation: DataSource) -> list[Finding]:

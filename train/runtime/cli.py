@@ -98,11 +98,20 @@ def run_command(command: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of the output, such as head, is gone
         discard_output()
         status = 1
+    except MemoryError:
+        print_error("out of memory: free some, or raise the limit (ulimit -v, or the container's)")
+        status = 1
     except RuntimeError as error:
         # JAX has no type of its own for it, and starts its devices on their first use anywhere.
-        if not str(error).startswith("Unable to initialize backend"):
+        if str(error).startswith("Unable to initialize backend"):
+            print_error(f"JAX cannot use its devices: {error}")
+        elif str(error) == "can't start new thread":
+            print_error(
+                f"{error}: raise the limit of processes or memory (ulimit -u, ulimit -v, or the"
+                " container's)"
+            )
+        else:
             raise
-        print_error(f"JAX cannot use its devices: {error}")
         status = 1
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):

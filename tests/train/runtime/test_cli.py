@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from train.runtime.cli import Parser, program
+from tests.conftest import as_a_process
+from train.runtime.cli import Parser, program, run_command
 
 
 @pytest.mark.parametrize("arguments", [["--workdir=~/runs"], ["--workdir", "~/runs"]])
@@ -34,6 +35,23 @@ def test_devices_that_jax_cannot_use_are_an_error_of_one_line():
     [line] = done.stderr.splitlines()
     assert line.startswith("error: JAX cannot use its devices: ") and "abacus" in line
     assert "JAX_PLATFORMS" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "error: out of memory: free some"),
+        (RuntimeError("can't start new thread"), "error: can't start new thread: raise the limit"),
+    ],
+)
+def test_exhausted_limits_are_errors_of_one_line(capfd, error, message):
+    def fail():
+        raise error
+
+    with as_a_process(), pytest.raises(SystemExit) as ended:
+        run_command(fail)
+    [line] = capfd.readouterr().err.splitlines()
+    assert ended.value.code == 1 and line.startswith(message)
 
 
 @pytest.mark.parametrize(
