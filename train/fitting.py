@@ -84,7 +84,9 @@ def fit(
       UsageError, RunError: the run cannot start or continue.
       train.loop.Interrupted: it was interrupted.
     """
-    config = load_config(config) if isinstance(config, str) else ConfigDict(config)  # a copy
+    if isinstance(config, str):
+        config = load_config(config)
+    config = config.copy_and_resolve_references()
     if (train_data is None) != (eval_data is None):
         missing = "eval_data" if eval_data is None else "train_data"
         raise UsageError(f"{missing} is missing; give the data for training and for evaluation")

@@ -8,12 +8,12 @@ import grain
 import jax
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from docs.notebook import notebook
 from tests.conftest import ROOT
 from tests.train.test_main import final_state
 from train import Callback, arrays_source, fit
+from train.data.datasets import open_source
 from train.engine.devices import Pmap
 from train.engine.experiment import make_model, make_step_config
 from train.engine.step import create_state, eval_step, train_step
@@ -22,18 +22,21 @@ from train.runtime.errors import UsageError
 from train.runtime.signals import StopRequest
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """Images and labels for training and for evaluation."""
-    images, labels = load_digits(return_X_y=True)
-    images = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return (images[:1437], labels[:1437]), (images[1437:], labels[1437:])
-
-
 @pytest.fixture
 def config(digits_config):
     digits_config.model.stage_sizes = (1,)
     return digits_config
+
+
+@pytest.fixture
+def digits(config):
+    """Gray images and labels for training and evaluation, in the order of the prepared data."""
+    parts = []
+    for split in ("train", "test"):
+        source = open_source(config.dataset, split)
+        images, labels = zip(*map(source.decode, range(len(source))), strict=True)
+        parts.append((np.stack(images)[..., 0], np.array(labels)))
+    return parts
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def test_every_kind_of_data_gives_the_bits_of_the_data_set(config, digits, expec
     ]
     kinds = {
         "arrays": (train_data, test_data),
-        "source": tuple(arrays_source(*part) for part in digits),
+        "source": (arrays_source(*train_data), arrays_source(*test_data, split="test")),
         "grain": records,
     }
     for name, (first, second) in kinds.items():

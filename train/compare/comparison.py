@@ -87,8 +87,9 @@ def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     """Return groups of runs that differ only in the seed and in neutral keys."""
     groups: dict[tuple, list[RunSummary]] = {}
     for run in runs:
-        names = (name for name, key in KEYS.items() if not key.neutral and name != "seed")
-        groups.setdefault(tuple(run.values[name] for name in names), []).append(run)
+        keys = {name: key for name, key in KEYS.items() if not key.neutral and name != "seed"}
+        values = (run.values.get(name, key.default) for name, key in keys.items())
+        groups.setdefault(tuple(values), []).append(run)
     return list(groups.values())
 
 
