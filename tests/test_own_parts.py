@@ -114,6 +114,18 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(run, folder, arguments, 
     jax.tree.map(np.testing.assert_array_equal, final_state(workdir), final_state(run[0]))
 
 
+def test_a_changed_recipe_is_named_when_a_run_resumes(run, folder, commands, arguments, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "new", ignore=lambda *_: ["run", "killed", "state"])
+    with open(tmp_path / "new/own_numbers.py", "a") as file:
+        file.write("# another\n")
+    arguments = ["--config", tmp_path / "new/my_recipe.py", *arguments[2:]]
+    done = commands.run("train.main", *arguments, "--workdir", tmp_path / "run")
+    assert done.returncode == 0 and done.stderr.count("has changed since") == 1
+    copy = (tmp_path / "run/recipe/modules/own_numbers.py").read_text()
+    assert copy.endswith("# another\n")
+
+
 def test_commands_find_the_recipe_where_it_lies(run, commands, tmp_path):
     workdir, result = run
     done = commands.run("train.evaluate", "--workdir", workdir)

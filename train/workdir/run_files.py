@@ -24,7 +24,7 @@ from train.data.loader import DataLoader
 from train.data.source import DataSource
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import RunError, UsageError, warn
 from train.runtime.files import (
     Locked,
     append_line,
@@ -83,7 +83,19 @@ def check(path: str, config: ConfigDict) -> bool:
             f"{path!r} holds a run with another configuration: {keys}. Use the same configuration"
             f" to resume it, or {'another --workdir' if other_weights else advise_new_run(path)}"
         )
+    if distributed.is_primary():
+        _warn_of_changed_recipe(path, config)
     return True
+
+
+def _warn_of_changed_recipe(path: str, config: ConfigDict) -> None:
+    info, recipe = find_description(path), recipe_of(config)
+    if info is not None and info.recipe is not None and recipe is not None:
+        if recipe.digest != info.recipe.digest:
+            warn(
+                f"the recipe {recipe.path!r} or a module that it imports has changed since"
+                f" {path!r} was started; the run continues with the new code"
+            )
 
 
 def advise_new_run(path: str) -> str:
