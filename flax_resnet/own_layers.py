@@ -34,7 +34,7 @@ def label(part: Any) -> str:
     """Return the name of a part for messages and metadata."""
     if isinstance(part, partial):
         return label(part.func)
-    return part if isinstance(part, str) else getattr(part, "__qualname__", type(part).__name__)
+    return part if isinstance(part, str) else getattr(part, "__name__", type(part).__name__)
 
 
 def is_own(model: Any) -> bool:
