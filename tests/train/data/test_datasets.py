@@ -1,6 +1,7 @@
 """The digits and other TFDS data sets."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -9,8 +10,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.conftest import DIGITS
+from train.config.loading import check_config
 from train.data.datasets import open_source
 from train.data.loader import DataLoader
+from train.data.registries import SOURCES
+from train.data.source import DataSource
 from train.runtime.errors import RunError, UsageError
 
 
@@ -121,3 +125,36 @@ def test_statistics_are_those_of_all_pixels(data_dir, commands):
     mean, std = (line.partition(" = ")[2] for line in run.stdout.splitlines()[-2:])
     assert eval(mean) == pytest.approx([pixels.mean()] * 3, abs=1e-4)
     assert eval(std) == pytest.approx([pixels.std()] * 3, abs=1e-4)
+
+
+def test_own_sources_get_an_absolute_folder_and_their_argument(digits_config, monkeypatch):
+    def own(dataset, split):
+        return results.pop(0)(dataset, split)
+
+    def source(dataset, split):
+        records = [{"image": np.zeros((2, 2), np.uint8), "label": 0}]
+        return DataSource(f"{dataset.name} {dataset.data_dir}", split, ("a",), records)
+
+    results = [source, lambda *_: [1, 2], lambda *_: DataSource("own", "train", ("a",), [])]
+    monkeypatch.setitem(SOURCES._entries, "own", SOURCES._entries["folder"]._replace(part=own))
+    digits_config.dataset.update(name="own:one:two", data_dir="here")
+    check_config(digits_config)
+    assert open_source(digits_config.dataset, "train").name == f"own:one:two {os.getcwd()}/here"
+    assert digits_config.dataset.data_dir == "here"
+    for message in ("returned an object of type list", "split 'train' of 'own:one:two' has no"):
+        with pytest.raises(UsageError, match=message):
+            open_source(digits_config.dataset, "train")
+
+
+def test_keys_that_a_source_does_not_use_are_refused(digits_config):
+    for name in ("digits", "folder"):
+        digits_config.dataset.update(name=name, label_key="fine")
+        with pytest.raises(UsageError, match="label_key='fine' have no meaning for"):
+            open_source(digits_config.dataset, "train")
+    for name in ("digits:1", "folder:x", "arrays:x", "webdataset:x"):
+        digits_config.dataset.update(name=name, label_key="")
+        with pytest.raises(UsageError, match=f"'{name[:-2]}', without an argument, not '{name}'"):
+            open_source(digits_config.dataset, "train")
+    digits_config.dataset.name = "array"
+    with pytest.raises(UsageError, match=r"config.dataset.name must be 'digits' or .*not 'array'"):
+        check_config(digits_config)
