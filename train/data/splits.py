@@ -73,8 +73,10 @@ def find_split(split: str, existing: Collection[str], where: str) -> str:
     if name in EVAL_SPLITS and others:
         return others[0]
     if "" in existing or set(existing) == {TRAIN}:
+        every = ALL if "" in existing else TRAIN
         raise UsageError(
             f"{where} has no split {name!r}, only images for training; hold a part out with"
-            " --config.dataset.train_split='train[:80%]' --config.dataset.eval_split='train[80%:]'"
+            " --config.dataset.train_split='train[:80%]' --config.dataset.eval_split='train[80%:]',"
+            f" or evaluate all of them as the split {every!r}"
         )
     raise UsageError(f"{where} has no split {name!r}; it has {join_names(sorted(existing))}")
