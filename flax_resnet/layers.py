@@ -233,6 +233,10 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=True)
 
 
+# Functions of JAX, as Flax exports them, and those that the network uses instead.
+SAME_FUNCTIONS = ((jax.nn.relu, ops.relu), (jax.nn.gelu, gelu_tanh))
+
+
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation: channel gates from the pooled map (arXiv:1709.01507, section 3).
 

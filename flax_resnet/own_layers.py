@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from flax_resnet import layers
@@ -22,8 +23,9 @@ def resolve(registry: Registry, part: Any) -> Any:
 
     Args:
       registry: the parts of this kind.
-      part: a name, or a class or function; returned as it is if it is neither.
+      part: a name, class or function; anything else is returned unchanged.
     """
+    part = next((ours for theirs, ours in layers.SAME_FUNCTIONS if part is theirs), part)
     if isinstance(part, str):
         return part if registry.owner(part) is None else registry[part]
     names = (name for name in registry if registry.owner(name) is None and registry[name] is part)
@@ -152,6 +154,23 @@ def check_block(block: type, model: Any) -> None:
 def block_fields(block: type) -> set[str]:
     """Return the names of the fields that a block takes."""
     return {field.name for field in dataclasses.fields(block)}
+
+
+def check_output(block: nn.Module, y: jax.Array, shape: tuple[int, ...], channels: int) -> None:
+    """Raise ValueError if a block's output is not what its fields say.
+
+    Args:
+      block: the block.
+      y: its output.
+      shape: of its input ``(N, H, W, C)``.
+      channels: that the output must have.
+    """
+    expected = (shape[0], *(-(-size // block.stride) for size in shape[1:3]), channels)
+    if y.shape != expected:
+        raise ValueError(
+            f"block {label(type(block))} with stride={block.stride}, width={block.width} and"
+            f" expansion={block.expansion} returned a map of shape {y.shape}, not {expected}"
+        )
 
 
 def folds_norms(model: Any, block: type | None = None) -> bool:

@@ -269,7 +269,10 @@ class ResNet(nn.Module):
         maps = {"stem": x}
         for spec in self.block_specs():
             block = self._block(spec)
-            x = block(x, train and block.name not in self.frozen)
+            shape, x = x.shape, block(x, train and block.name not in self.frozen)
+            if not isinstance(self.block, str):
+                channels = self.width * 2**spec.stage * block.expansion
+                own_layers.check_output(block, x, shape, channels)
             maps[f"stage{spec.stage + 1}"] = x
         return maps
 

@@ -142,7 +142,10 @@ def create_model(name: str, **fields: Any) -> ResNet:
             raise ValueError(f"{network} has no field {field!r}; valid are {', '.join(valid)}")
     if "shortcut" in fields:
         fields["shortcut"] = _SHORTCUT_LETTERS.get(fields["shortcut"], fields["shortcut"])
-    model = make(**fields)
+    try:
+        model = make(**fields)
+    except TypeError as error:
+        raise ValueError(f"the model {name!r} cannot be made: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model {name!r} must be a function that returns a module: {model!r}")
     return model

@@ -200,14 +200,10 @@ def test_heat_maps_of_an_early_stage(recipes):
 
 @pytest.mark.parametrize("name", ["sk", "convnext"])
 def test_a_run_with_the_block_is_whole(recipes, name, data_dir, commands, tmp_path):
-    small = [
-        ("model.width", "32"),
-        ("model.stage_sizes", "1"),
-        ("dataset.image_size", "8"),
-        ("num_epochs", "2"),
-    ]
-    small += [("dataset.data_dir", data_dir), ("checkpoint.every_epochs", "1")]
-    config = load_config(recipes[name], small)
+    width = {"sk": "32", "convnext": "16"}[name]
+    small = {"model.width": width, "model.stage_sizes": "1", "dataset.image_size": "8"}
+    small |= {"num_epochs": "2", "dataset.data_dir": data_dir, "checkpoint.every_epochs": "1"}
+    config = load_config(recipes[name], list(small.items()))
     workdir = str(tmp_path / "run")
     result = train(config, workdir, StopRequest())
     assert result["step"] == 22 and result["loss"] < 2.25 < np.log(10)  # chance

@@ -240,11 +240,8 @@ def metadata_fields(model: ResNet) -> dict[str, Any]:
         del fields["stride_conv"]
     parts = ("block", "norm", "conv", "activation")
     own = {part: getattr(model, part) for part in parts}
-    return fields | {
-        part: label(value)
-        for part, value in own.items()
-        if not isinstance(value, (str, type(None)))
-    }
+    own = {part: value for part, value in own.items() if not isinstance(value, (str, type(None)))}
+    return fields | {part: f"own {label(value)}" for part, value in own.items()}
 
 
 def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:

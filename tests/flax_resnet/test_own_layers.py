@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 import flax_resnet
-from flax_resnet import ResNet, create_model, fold_batch_norm, load_weights, save_weights
+from flax_resnet import ResNet, ResNet18, create_model, fold_batch_norm, load_weights, save_weights
 from flax_resnet import registry as registries
 from flax_resnet.blocks import Block, BottleneckBlock
 from flax_resnet.layers import conv, gelu, layer_norm
@@ -178,6 +178,18 @@ def test_the_projects_parts_and_their_names_are_the_same():
     by_name = create_model("resnet50", activation="gelu", norm="layer")
     by_part = create_model("resnet50", block=BottleneckBlock, activation=gelu, norm=layer_norm)
     assert by_part == by_name and by_part.block == "bottleneck"
+    # With backend-specific gradients, and the default of nn.gelu, which is not that of PyTorch.
+    assert ResNet18(activation=nn.relu).activation == "relu"
+    assert ResNet18(activation=nn.gelu).activation == "gelu_tanh"
+
+
+def test_a_block_must_have_the_shape_that_its_fields_say():
+    class Wide(Doubling):
+        expansion = 1
+
+    model = ResNet(**SMALL | dict(block=Wide, shortcut="none"))
+    with pytest.raises(ValueError, match=r"Wide with .* returned .*\(2, 8, 8, 16\), not .*8\)"):
+        jax.eval_shape(model.init, jax.random.key(0), random_images(8))
 
 
 def test_a_later_registration_does_not_change_a_network():
@@ -252,6 +264,8 @@ def test_own_networks_are_known_by_name():
     assert (model.num_classes, model.dropout) == (7, 0.5)
     with pytest.raises(ValueError, match="'tiny' has no field 'drop_path'; valid are num_classes"):
         model_from_config({"model.name": "tiny", "model.drop_path": 0.1}, 7)
+    with pytest.raises(ValueError, match=r"'tiny' cannot be made: .* 'num_classes'"):
+        create_model("tiny")
     flax_resnet.register_model("wrong", lambda **fields: 5)
     with pytest.raises(ValueError, match="'wrong' must be a function that returns a module: 5"):
         create_model("wrong", num_classes=2)

@@ -5,13 +5,15 @@
 _OTHER_NAMES = {
     "": """
         aa=augment.policy accum_iter=grad_accum_steps accum_steps=grad_accum_steps
-        accumulate=grad_accum_steps accumulate_grad_batches=grad_accum_steps amp=model.dtype
+        accumulate=grad_accum_steps accumulate_grad_batches=grad_accum_steps
+        act=model.activation act_layer=model.activation amp=model.dtype
         amp_dtype=model.dtype arch=model.name architecture=model.name
         aug_repeats=augment.repeated_aug augment=augment.policy augmentation=augment.policy
         auto_augment=augment.policy autoaugment=augment.policy backbone=model.name
         base_lr=schedule.learning_rate batch=batch_size batch_norm=sync_batch_norm
         batch_size_per_gpu=batch_size bce_loss=loss betas=optimizer.b1 bf16=model.dtype
-        bfloat16=model.dtype blr=schedule.learning_rate bs=batch_size cache=loader.cache_on_device
+        bfloat16=model.dtype block_cls=model.block blr=schedule.learning_rate
+        bs=batch_size cache=loader.cache_on_device
         cache_dir=compilation_cache check_val_every_n_epoch=eval.every_epochs checkpoint=init_from
         checkpoint_freq=checkpoint.every_epochs checkpoint_interval=checkpoint.every_epochs
         checkpoint_path=init_from ckpt=init_from ckpt_path=init_from classes=model.num_classes
@@ -51,6 +53,7 @@ _OTHER_NAMES = {
         mixup_switch=augment.mixup_switch_prob model=model.name model_ema=ema.decay
         model_ema_decay=ema.decay model_type=model.name n_classes=model.num_classes
         nb_classes=model.num_classes net=model.name network=model.name
+        norm_layer=model.norm
         norm_weight_decay=optimizer.decay_norm_and_bias num_iterations=num_steps
         num_workers=loader.workers opt=optimizer.name opt_eps=optimizer.eps optim=optimizer.name
         optimizer=optimizer.name optimizer_type=optimizer.name overfit_batches=smoke
