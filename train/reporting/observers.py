@@ -12,7 +12,7 @@ from train.engine.experiment import Experiment
 from train.engine.profiling import Profiler
 from train.reporting.console import Console
 from train.reporting.loggers.fan_out import Loggers
-from train.reporting.run_report import LiveReport
+from train.reporting.run_report import NUM_SAMPLES, LiveReport
 from train.workdir.metrics_log import MetricsLog
 
 
@@ -66,7 +66,7 @@ class Observers(contextlib.ExitStack):
 
         def take_and_log() -> tuple[np.ndarray, Sequence[str]]:
             images, captions = take()
-            self._loggers.samples(images, captions)
+            self._loggers.samples(images[:NUM_SAMPLES], captions[:NUM_SAMPLES])
             return images, captions
 
         self._report.draw_samples(take_and_log)

@@ -70,8 +70,8 @@ def check(path: str, config: ConfigDict) -> bool:
       RunError: the folder cannot be written, or its config.json cannot be read.
     """
     check_writable(path, f"the workdir {path!r}")
-    for name in (FOLDER, "tensorboard"):  # of another user, perhaps
-        check_writable(os.path.join(path, name), f"the workdir {path!r}")
+    # The folder may be of another user.
+    check_writable(os.path.join(path, FOLDER), f"the workdir {path!r}")
     if not saved_steps(path):
         return False
     different = loading.differences(read_config(path), config)

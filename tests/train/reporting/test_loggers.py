@@ -111,9 +111,9 @@ def test_a_logger_that_fails_in_every_method_is_one_warning(config, tmp_path, im
     config.log.to = ("bad", "fast", "exits", "good")
     output = run(config, tmp_path, images=images)
     assert sorted(w for w in output.warnings) == [
-        "logger 'bad' failed in start(): ValueError: no wonder; training continues",
-        "logger 'exits' cannot start: SystemExit: 3; training continues",
-        "logger 'fast' failed in start(): ValueError: no wonder; training continues",
+        "logger 'bad' failed in start(): ValueError: no wonder; the run continues",
+        "logger 'exits' cannot start: SystemExit: 3; the run continues",
+        "logger 'fast' failed in start(): ValueError: no wonder; the run continues",
     ]
     assert [note.split(" of ")[0] for note in output.notes] == [
         "note: logger 'bad' missed 3 rows",
@@ -180,7 +180,10 @@ def test_a_missing_library_is_named_before_training(config, tmp_path, monkeypatc
     output = Output()
     Loggers(config, str(tmp_path), 0, output)
     (warning,) = output.warnings
-    assert "not installed: pip install 'flax-resnet[no_such_library]'" in warning
+    assert (
+        "cannot start: no_such_library is not installed: pip install 'flax-resnet[no_such_library]'"
+        in warning
+    )
 
 
 def events(path):
@@ -227,6 +230,27 @@ def test_resumed_run_invalidates_later_events_of_tensorboard(config, tmp_path):
     starts = [e.step for e in events(second) if e.session_log.status == 1]
     assert starts == [5]
     assert [e.step for e in events(first) if e.session_log.status == 1] == [1]
+
+
+def test_one_that_hangs_at_the_end_leaves_time_to_the_others(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(fan_out, "SECONDS_TO_FINISH", 0.5)
+    event, closed = threading.Event(), []
+
+    class Hangs(Logger):
+        def close(self):
+            event.wait(60)
+
+    class Good(Logger):
+        def close(self):
+            closed.append(True)
+
+    register_logger("hangs", Hangs)
+    register_logger("good", Good)
+    config.log.to = ("hangs", "good")
+    output = run(config, tmp_path)
+    event.set()
+    assert closed and output.warnings == ["logger 'hangs' has not finished in time"]
+    assert not output.notes
 
 
 @pytest.fixture

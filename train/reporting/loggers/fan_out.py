@@ -64,7 +64,9 @@ class Loggers(contextlib.AbstractContextManager):
         """Close all loggers, and wait until they are done, but not long."""
         end = time.monotonic() + (SECONDS_TO_STOP if kind else SECONDS_TO_FINISH)
         for guard in self._guards:
-            guard.close(lambda: max(0.0, end - time.monotonic()))
+            guard.begin_close()
+        for guard in self._guards:
+            guard.end_close(max(0.0, end - time.monotonic()))
 
     def _call(self, method: str, *arguments: Any) -> None:
         for guard in self._guards:

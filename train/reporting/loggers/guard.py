@@ -34,11 +34,13 @@ class Guard:
         self._failure = ""  # the first one, until it is printed
         self._warned = False
         self._missed: Counter[str] = Counter()  # calls by method
-        self._queue: queue.Queue = queue.Queue(MAX_PENDING)
+        self._queue: queue.Queue = queue.Queue()
         self._thread: threading.Thread | None = None
         package = getattr(factory, "package", "")
         if package and not _is_installed(package):
-            self._failure = f"{package} is not installed: pip install 'flax-resnet[{package}]'"
+            self._failure = (
+                f"cannot start: {package} is not installed: pip install 'flax-resnet[{package}]'"
+            )
             self._show()
             return
         if getattr(factory, "in_thread", True):
@@ -51,28 +53,26 @@ class Guard:
         """Call a method of the logger if it has one, now or later."""
         if self._thread is None:
             self._run(method, arguments)
+        elif self._queue.qsize() < MAX_PENDING:
+            self._queue.put((method, arguments))
         else:
-            try:
-                self._queue.put_nowait((method, arguments))
-            except queue.Full:
-                self._missed[method] += 1
-                self._fail(f"is too slow: {MAX_PENDING:,} calls wait, and further ones are dropped")
+            self._missed[method] += 1
+            self._fail(f"is too slow: {MAX_PENDING:,} calls wait, and further ones are dropped")
         self._show()
 
-    def close(self, deadline: Callable[[], float]) -> None:
-        """Close the logger, and wait until its calls are done or the ``deadline`` has passed.
-
-        Args:
-          deadline: returns the seconds left.
-        """
+    def begin_close(self) -> None:
+        """Close the logger, after the calls that wait."""
         if self._thread is None:
             self._run("close", ())
         else:
-            with contextlib.suppress(queue.Full):
-                self._queue.put(("close", ()), timeout=deadline())
-            self._thread.join(deadline())
+            self._queue.put(("close", ()))
+
+    def end_close(self, seconds: float) -> None:
+        """Wait until the logger is closed, at most some ``seconds``, and print what it missed."""
+        if self._thread is not None:
+            self._thread.join(seconds)
             if self._thread.is_alive():
-                self._missed.update(method for method, _ in list(self._queue.queue))
+                self._missed.update(method for method, _ in self._queue.queue)
                 self._fail("has not finished in time")
         self._show()
         if self._missed["log"]:
@@ -97,7 +97,7 @@ class Guard:
         except (Exception, SystemExit) as error:
             self._missed[method] += 1
             what = "cannot start" if method == "create" else f"failed in {method}()"
-            self._fail(f"{what}: {type(error).__name__}: {error_reason(error)}")
+            self._fail(f"{what}: {type(error).__name__}: {error_reason(error)}; the run continues")
 
     def _fail(self, text: str) -> None:
         self._failure = self._failure or text
@@ -105,7 +105,7 @@ class Guard:
     def _show(self) -> None:
         if self._failure and not self._warned:
             self._warned = True
-            self._console.warn(f"logger {self._name!r} {self._failure}; training continues")
+            self._console.warn(f"logger {self._name!r} {self._failure}")
 
 
 def _is_installed(package: str) -> bool:

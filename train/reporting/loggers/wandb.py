@@ -30,6 +30,7 @@ class WandbLogger(Logger):
         import wandb  # takes seconds
 
         self._wandb = wandb
+        wandb.setup(wandb.Settings(silent=True))  # or it prints into lines of the console
         mode = os.environ.get("WANDB_MODE")
         mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
         saved = read_id(self.workdir, "wandb") if step else {}
