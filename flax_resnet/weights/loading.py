@@ -1,5 +1,6 @@
 """Load the tensors of a weight file into a network's variables."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -24,7 +25,14 @@ from flax_resnet.weights.layouts import (
     detect_layout,
     metadata_fields,
 )
-from flax_resnet.weights.leaves import STEMS, Path, describe_model, flatten, leaf_shapes
+from flax_resnet.weights.leaves import (
+    STEMS,
+    Path,
+    describe_model,
+    flatten,
+    leaf_shapes,
+    stem_kernel,
+)
 from flax_resnet.weights.report import Report, first_names
 from flax_resnet.weights.tensors import (
     Tensor,
@@ -48,6 +56,7 @@ def load_weights(
     num_classes: int | None = None,
     strict: bool = True,
     seed: int = 0,
+    channels: int | None = None,
 ) -> dict[str, Any]:
     """Load a weight file or checkpoint into the variables of a network.
 
@@ -57,8 +66,7 @@ def load_weights(
     in ``.npz``. A directory may be an Orbax checkpoint or a workdir, whose last step is read.
 
     The report on loaded, skipped, missing and mismatched tensors is logged, as a warning unless
-    it is complete; :func:`read_weights` returns it. The stem gets as many image channels as it
-    has in the file.
+    it is complete; :func:`read_weights` returns it.
 
     Args:
       model: a name in :func:`flax_resnet.list_models`, or a network.
@@ -69,6 +77,8 @@ def load_weights(
       strict: reject a file that lacks any tensor of the stem and blocks or has additional ones.
         Otherwise, whatever fits is loaded and the rest is newly initialized.
       seed: seed of newly initialized leaves, as in :func:`flax_resnet.init_variables`.
+      channels: image channels of the stem; default: as many as in the file. A stem for RGB is
+        adapted to other numbers, see :func:`adapt_stem`.
 
     Returns:
       ``{"params", "batch_stats"}`` as float32 NumPy arrays.
@@ -78,7 +88,9 @@ def load_weights(
         another network, would run code, or has values that are not finite or not floating
         point. The message has one line that says what to do.
     """
-    variables, report = read_weights(model, path, num_classes=num_classes, strict=strict, seed=seed)
+    variables, report = read_weights(
+        model, path, num_classes=num_classes, strict=strict, seed=seed, channels=channels
+    )
     _log.log(logging.INFO if report.complete else logging.WARNING, "%s", report)
     return variables
 
@@ -90,6 +102,7 @@ def read_weights(
     num_classes: int | None = None,
     strict: bool = True,
     seed: int = 0,
+    channels: int | None = None,
 ) -> tuple[dict[str, Any], Report]:
     """Load a file like :func:`load_weights`, and return the variables and the report."""
     file = read_file(path)
@@ -113,9 +126,41 @@ def read_weights(
         for leaf, (name, tensor) in match.sources.items()
     }
     if len(variables) < len(match.shapes):
-        initial = flatten(init_variables(match.network, seed, (64, 64, match.channels)))
+        initial = flatten(init_variables(match.network, seed, (64, 64, channels or match.channels)))
         variables = {leaf: variables.get(leaf, initial[leaf]) for leaf in match.shapes}
-    return unflatten_dict(variables), match.report
+    report, stem = match.report, stem_kernel(match.sources)
+    if stem is not None and channels not in (None, match.channels):
+        variables[stem] = adapt_stem(variables[stem], channels)
+        how = "summed" if channels == 1 else f"repeated and scaled by {match.channels}/{channels}"
+        note = f"the stem's weights of {match.channels} image channels are {how} for {channels}"
+        report = dataclasses.replace(report, notes=(*report.notes, note))
+    return unflatten_dict(variables), report
+
+
+def adapt_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Return a stem's kernel for another number of image channels, as timm does.
+
+    One channel gets the sum over red, green and blue, so that a gray image has the response that
+    it had as RGB. Otherwise the channels are red, green, blue, red, … with weights scaled by
+    3 / ``channels``, which keeps that response if ``channels`` is a multiple of 3.
+
+    Args:
+      kernel: ``(H, W, 3, out)``.
+      channels: number of channels of the result.
+
+    Raises:
+      WeightsError: the kernel is not for RGB.
+    """
+    given = kernel.shape[2]
+    if given != 3:
+        raise WeightsError(
+            f"the weights are of a network for images with {given} channels, and cannot be adapted"
+            f" to {channels}: only those for 3 channels can"
+        )
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    scale = np.float32(given / channels)
+    return np.take(kernel, np.arange(channels) % given, axis=2) * scale
 
 
 def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:

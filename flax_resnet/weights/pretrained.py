@@ -18,6 +18,7 @@ def from_pretrained(
     num_classes: int | None = None,
     revision: str | None = None,
     seed: int = 0,
+    channels: int | None = None,
     **fields: Any,
 ) -> tuple[ResNet, dict[str, Any]]:
     """Return a network with published weights, or with those of a file.
@@ -34,6 +35,7 @@ def from_pretrained(
         is newly initialized, as :func:`init_variables` does. 0 omits it.
       revision: a branch, tag or commit of the hub.
       seed: seed of newly initialized variables.
+      channels: image channels, as in :func:`load_weights`; default: those of the weights.
       **fields: override fields of the network, such as ``dtype`` or ``output_stride``.
 
     Returns:
@@ -60,7 +62,7 @@ def from_pretrained(
         if isinstance(model, str):
             num_classes = classes_in(path, network) or num_classes
     network = network.clone(num_classes=num_classes)
-    return network, load_weights(network, path, seed=seed)
+    return network, load_weights(network, path, seed=seed, channels=channels)
 
 
 def _model_name(identity: str) -> str:

@@ -198,7 +198,7 @@ def test_init_from_weights_for_other_channels_is_refused(small, tmp_path):
     model = create_model("resnet20", stage_sizes=(1, 1), num_classes=10)
     save_weights(model, init_variables(model, 5, (8, 8, 1)), tmp_path / "w.safetensors")
     small.init_from = str(tmp_path / "w.safetensors")
-    with pytest.raises(RunError, match="images with 1 channels; the images here have 3"):
+    with pytest.raises(RunError, match="images with 1 channels, and cannot be adapted to 3"):
         loop.train(small, str(tmp_path / "run"), StopRequest())
 
 

@@ -36,7 +36,7 @@ def initial_variables(
     try:
         if not os.path.exists(path):
             path = _download(source)
-        variables, report = read_weights(model, path, seed=config.seed)
+        variables, report = read_weights(model, path, seed=config.seed, channels=image_shape[-1])
         info = read_run_info(path)
     except WeightsError as error:
         raise RunError(f"config.init_from={source!r}: {error}") from error
@@ -46,7 +46,6 @@ def initial_variables(
             f"config.init_head='keep', but {source!r} has no head with {model.num_classes} classes;"
             " 'auto' initializes a new one"
         )
-    _check_channels(variables["params"], image_shape[-1], source)
     print(f"weights: {report}", flush=True)
     fresh = config.init_head == "fresh"
     if config.init_head == "auto":
@@ -56,16 +55,6 @@ def initial_variables(
         variables["params"]["head"] = initial["params"]["head"]
         print("  the head is newly initialized", flush=True)
     return variables
-
-
-def _check_channels(params: Any, expected: int, source: str) -> None:
-    stem = min(name for name in params if name.startswith("stem_conv"))  # the first, or the only
-    channels = params[stem]["kernel"].shape[-2]
-    if channels != expected:
-        raise RunError(
-            f"config.init_from={source!r} is a network for images with {channels} channels; the"
-            f" images here have {expected}"
-        )
 
 
 def _download(source: str) -> str | os.PathLike[str]:
