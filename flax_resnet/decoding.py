@@ -22,10 +22,18 @@ import numpy as np  # noqa: E402
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
 from flax_resnet.files import open_regular  # noqa: E402
-from flax_resnet.images import conversion, headers, jpeg2000, pnm, tiff  # noqa: E402
-from flax_resnet.images.conversion import Warn, reduce_depth, to_srgb  # noqa: E402
+from flax_resnet.images import (  # noqa: E402
+    conversion,
+    headers,
+    jpeg2000,
+    pnm,
+    tiff,
+    tiff_channels,
+)
+from flax_resnet.images.conversion import Warn, convert_pixels, reduce_depth, to_srgb  # noqa: E402
 from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
 from flax_resnet.images.headers import HeaderError, ImageHeader  # noqa: E402
+from flax_resnet.images.pixels import RGB, PixelFormat  # noqa: E402
 from flax_resnet.text import OneLineError, error_reason, one_line  # noqa: E402
 
 # An image of one color needs a byte for several hundred pixels, in most formats.
@@ -121,15 +129,39 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
             return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
         raise HeaderError(describe_format(encoded))
     except Exception as error:  # Pillow raises many types
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "unknown format" if unknown else error_reason(error)
-        raise ImageDecodeError(
-            f"{len(encoded):,} bytes are not a readable image: {reason}"
-        ) from error
+        raise _decode_error(encoded, error) from error
 
 
-def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
-    """Decode a file; see :func:`decode_rgb`.
+def decode_image(encoded: bytes, pixels: PixelFormat = RGB, warn: Warn = warn_once) -> np.ndarray:
+    """Decode an image to ``pixels.channels`` channels of ``pixels.bits`` bits, ``(H, W, C)``.
+
+    RGB of 8 bits is that of :func:`decode_rgb`. One channel is gray: colors are converted by their
+    luma (ITU-R BT.601). With 16 bits, the values are those that are stored, and of files of 8 bits
+    257 times those. Images of one or three channels may have an alpha, which is ignored. Other
+    numbers of channels are those of the file, as stored: TIFF of any number, PNG with an alpha of
+    two or four.
+
+    Args:
+      encoded: the contents of a file.
+      pixels: channels and bits of the result.
+      warn: as for :func:`decode_rgb`.
+
+    Raises:
+      ImageDecodeError: as for :func:`decode_rgb`, or the file has other channels.
+    """
+    if pixels.channels in (1, 3) and pixels.bits == 8:
+        values = decode_rgb(encoded, warn)
+        return values if pixels.channels == 3 else convert_pixels(values, pixels, warn)
+    try:
+        return convert_pixels(_decode_values(encoded, pixels.channels, warn), pixels, warn)
+    except ImageDecodeError:
+        raise
+    except Exception as error:
+        raise _decode_error(encoded, error) from error
+
+
+def read_image(path: str | os.PathLike[str], pixels: PixelFormat = RGB) -> np.ndarray:
+    """Decode a file; see :func:`decode_image`.
 
     Raises:
       ImageDecodeError: if it cannot be read or decoded; the message names the file.
@@ -140,10 +172,45 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
 
     try:
         with open_regular(path) as file:
-            return decode_rgb(file.read(), warn)
+            return decode_image(file.read(), pixels, warn)
     except (OSError, ImageDecodeError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
         raise ImageDecodeError(f"{os.fspath(path)}: {reason}") from error
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decode a file; see :func:`decode_rgb`.
+
+    Raises:
+      ImageDecodeError: if it cannot be read or decoded; the message names the file.
+    """
+    return read_image(path)
+
+
+def array_to_pixels(array: np.ndarray, pixels: PixelFormat = RGB) -> np.ndarray:
+    """Return an image's values with ``pixels.channels`` channels of ``pixels.bits`` bits.
+
+    Args:
+      array: uint8, or uint16 if ``pixels.bits`` is 16; ``(H, W, C)``, or gray ``(H, W)``. One and
+        three channels are converted to each other as by :func:`decode_image`.
+      pixels: the form of the result ``(H, W, C)``.
+
+    Raises:
+      ImageDecodeError: it has another type or shape.
+    """
+    if pixels == RGB:
+        return array_to_rgb(array)
+    types = {8: ("uint8",), 16: ("uint8", "uint16")}[pixels.bits]
+    if array.dtype.name not in types or array.ndim not in (2, 3) or not array.size:
+        raise ImageDecodeError(
+            f"an array of {array.dtype} {array.shape} is not an image of {pixels}: it must be"
+            f" {' or '.join(types)} (H, W, {pixels.channels})"
+        )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    try:
+        return convert_pixels(array.reshape(*array.shape[:2], -1), pixels, warn_once)
+    except HeaderError as error:
+        raise ImageDecodeError(f"an array {array.shape} is not an image: {error}") from error
 
 
 def array_to_rgb(pixels: np.ndarray) -> np.ndarray:
@@ -178,11 +245,63 @@ def pillow_to_rgb(image: Image.Image) -> np.ndarray:
         raise ImageDecodeError(str(error)) from error
 
 
+def _decode_error(encoded: bytes, error: Exception) -> ImageDecodeError:
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "unknown format" if unknown else error_reason(error)
+    return ImageDecodeError(f"{len(encoded):,} bytes are not a readable image: {reason}")
+
+
 def _check_size(header: ImageHeader, length: int) -> None:
     """Raise HeaderError if an image claims more pixels than its length can encode."""
-    pixels = header.width * header.height
+    _check_pixels(header.width, header.height, length)
+
+
+def _check_pixels(width: int, height: int, length: int) -> None:
+    pixels = width * height
     if pixels > min(MAX_PIXELS, max(_FREE_PIXELS, _MAX_PIXELS_PER_BYTE * length)) or pixels <= 0:
-        raise HeaderError(f"the header claims {header.width}×{header.height} pixels")
+        raise HeaderError(f"the header claims {width}×{height} pixels")
+
+
+def _decode_values(encoded: bytes, channels: int, warn: Warn) -> np.ndarray:
+    """Return the stored values ``(H, W, C)`` of 8 or 16 bits; of files of colors, uint8 RGB."""
+    kind, stored = detect_format(encoded), None
+    if kind == "PNG":
+        stored = _png_values(encoded)
+    elif kind == "TIFF":
+        stored = tiff_channels.read_channels(
+            encoded,
+            lambda width, height: _check_pixels(width, height, len(encoded)),
+            lambda file: _decode_with_opencv(file, cv2.IMREAD_UNCHANGED),
+        )
+    elif kind in ("PNM", "AVIF", "JPEG2000"):
+        raise HeaderError(f"{kind} is read with 8 bits and 1 or 3 channels only; save it as PNG")
+    if stored is None:
+        return decode_rgb(encoded, warn)
+    values = stored.values
+    if channels in (1, 3):
+        if stored.associated_alpha:
+            values = conversion.unmultiply(values[..., :-1], values[..., -1:])
+        values = values[..., : stored.colors]
+        if stored.profile and conversion.profile_transform(stored.profile) is not conversion.SAME:
+            warn("color profile of 16 bits", "the color profile of 16-bit values is not applied")
+    return conversion.orient(values, stored.orientation)
+
+
+def _png_values(encoded: bytes) -> tiff_channels.StoredValues:
+    header = headers.inspect_png(encoded)
+    _check_size(header, len(encoded))
+    encoded = _without(encoded, header.unused)
+    values = _decode_with_opencv(encoded, cv2.IMREAD_UNCHANGED)
+    if values is None or values.shape[:2] != (header.height, header.width):
+        raise HeaderError("the PNG is truncated or corrupt")
+    values = values.reshape(*values.shape[:2], -1)
+    # OpenCV returns BGR for palettes, and BGRA for gray with an alpha.
+    order, colors = {0: ([0], 1), 4: ([0, 3], 1), 6: ([2, 1, 0, 3], 3)}.get(
+        encoded[25], ([2, 1, 0], 3)
+    )
+    return tiff_channels.StoredValues(
+        values[..., order], colors, header.orientation, header.profile
+    )
 
 
 def _without(encoded: bytes, parts: Sequence[slice]) -> bytes:

@@ -82,6 +82,20 @@ class Preprocessing:
         return normalize(images, self.mean, self.std)
 
 
+def to_viewable(images: np.ndarray) -> np.ndarray:
+    """Return images ``(…, H, W, C)`` as uint8 RGB, to be looked at.
+
+    Of more than three channels, the first three are shown as red, green and blue; of fewer, the
+    first as gray. Values of 16 bits are divided by the largest of each image.
+    """
+    channels = images.shape[-1]
+    images = images[..., :3] if channels >= 3 else np.repeat(images[..., :1], 3, axis=-1)
+    if images.dtype == np.uint8:
+        return images
+    largest = np.maximum(images.max(axis=(-3, -2, -1), keepdims=True), 1)
+    return (images.astype(np.uint32) * 255 // largest).astype(np.uint8)
+
+
 def height_and_width(size: Size) -> tuple[int, int]:
     """Return the height and width of a size."""
     return (size, size) if isinstance(size, int) else tuple(size)

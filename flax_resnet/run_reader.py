@@ -2,12 +2,12 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import unflatten_dict
 
-from flax_resnet.resnet import ResNet
 from flax_resnet.schema import Schema, SchemaError, read_error, read_json
 from flax_resnet.weights.checkpoints import (
     FOLDER,
@@ -17,10 +17,12 @@ from flax_resnet.weights.checkpoints import (
     read_checkpoint,
     steps_in,
 )
-from flax_resnet.weights.leaves import leaf_shapes
+from flax_resnet.weights.leaves import Path as LeafPath
 from flax_resnet.weights.tensors import WeightsError, wrap_read_errors
 
 _log = logging.getLogger(__name__)
+
+Shapes = Mapping[LeafPath, tuple[int, ...]]
 
 
 class RunLoadError(WeightsError):
@@ -42,14 +44,14 @@ def read_description(path: str, name: str, schema: Schema) -> Any:
         raise RunLoadError(read_error(file_path, error)) from error
 
 
-def restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, dict[str, Any]]:
+def restore(path: str, step: int | str, shapes: Shapes, ema: bool) -> tuple[int, dict[str, Any]]:
     """Return the number of the chosen step, and its variables.
 
     Args:
       path: the workdir.
       step: a number, ``"last"`` or ``"best"``. If the last checkpoint is corrupt, the previous
         one is restored and a warning is logged.
-      model: the network that the variables must fit.
+      shapes: shapes of the network's variables.
       ema: whether to restore the moving average of the weights.
 
     Raises:
@@ -66,11 +68,11 @@ def restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, 
     if step != "last":
         if step not in steps:
             raise RequestError(f"{folder} has no step {step}; it has {', '.join(map(str, steps))}")
-        return step, _read_step(folder, step, model, ema)
+        return step, _read_step(folder, step, shapes, ema)
     failure: WeightsError | None = None
     for number in reversed(steps):
         try:
-            variables = _read_step(folder, number, model, ema)
+            variables = _read_step(folder, number, shapes, ema)
         except WeightsError as error:
             failure = failure or error
             continue
@@ -80,7 +82,7 @@ def restore(path: str, step: int | str, model: ResNet, ema: bool) -> tuple[int, 
     raise RunLoadError(f"{failure}. None of {len(steps)} checkpoints can be read") from failure
 
 
-def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, Any]:
+def _read_step(folder: str, step: int, shapes: Shapes, ema: bool) -> dict[str, Any]:
     step_folder = Path(folder) / str(step)
     try:
         check_step(folder, step)
@@ -91,7 +93,7 @@ def _read_step(folder: str, step: int, model: ResNet, ema: bool) -> dict[str, An
         raise RunLoadError(f"cannot read the checkpoint {step_folder}: the folder holds none")
     file = read_checkpoint(checkpoint, use_ema=ema)
     leaves = {}
-    for leaf, shape in leaf_shapes(model).items():
+    for leaf, shape in shapes.items():
         tensor = file.tensors.get("/".join(leaf))
         if tensor is None or tensor.shape != shape:
             problem = "missing" if tensor is None else f"of shape {tensor.shape}"

@@ -16,12 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_resnet.images.pixels import RGB, PixelFormat
 from flax_resnet.preprocessing import Preprocessing
 from flax_resnet.recipe_store import RecipeError, UntrustedRecipeError, use_recipe
 from flax_resnet.resnet import ResNet
 from flax_resnet.run_reader import RequestError, RunLoadError, read_description, restore
 from flax_resnet.variants import create_model
 from flax_resnet.weights import run_info
+from flax_resnet.weights.leaves import leaf_shapes
 
 WEIGHTS = ("ema", "raw")
 MAX_BLOCKS = 1000  # ResNet-1202 has 600
@@ -38,7 +40,9 @@ class Run:
 
     The argument ``images`` of its methods is one image or a list of images of any size: a file's
     path, a uint8 array ``(H, W, 3)`` or gray ``(H, W)``, or a Pillow image; or one uint8 array
-    ``(N, H, W, 3)``. They are resized, cropped and normalized as in the run's own evaluation.
+    ``(N, H, W, 3)``. For runs with other channels or bits, arrays have those channels, and may be
+    uint16 if the run's images have 16 bits. They are resized, cropped and normalized as in the
+    run's own evaluation.
     With ``prepared=True`` it is what :meth:`prepare` returned, for instance in another thread.
 
     The methods return NumPy arrays with one entry per image along the first axis, and raise
@@ -96,7 +100,10 @@ class Run:
     def prepare(self, images: Any) -> np.ndarray:
         """Return the network's images before normalization, ``(N, H, W, C)``."""
         preprocessing = self.preprocessing
-        crops = [preprocessing.crop(to_rgb(image)) for image in _image_list(images)]
+        crops = [
+            preprocessing.crop(to_pixels(image, preprocessing.pixels))
+            for image in _image_list(images)
+        ]
         empty = np.empty((0, *preprocessing.shape), preprocessing.pixels.dtype)
         return np.stack(crops) if crops else empty
 
@@ -233,7 +240,8 @@ def load_run(
     except ValueError as error:
         raise RunLoadError(f"{path!r} does not describe a run: {error}") from error
     try:
-        number, variables = restore(path, step, model, weights == "ema")
+        shapes = leaf_shapes(model, info.preprocessing.pixels.channels)
+        number, variables = restore(path, step, shapes, weights == "ema")
     except OSError as error:
         raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
     variables = jax.device_put(variables)
@@ -285,26 +293,21 @@ def class_probabilities(logits: jax.Array, kind: str) -> jax.Array:
     return jax.nn.softmax(logits)
 
 
-def to_rgb(image: Any) -> np.ndarray:
-    """Return a file's path, a Pillow image or an array as uint8 RGB ``(H, W, 3)``.
+def to_pixels(image: Any, pixels: PixelFormat = RGB) -> np.ndarray:
+    """Return a file's path, a Pillow image or an array as ``(H, W, C)`` of a run's channels.
 
     Raises:
       ImageDecodeError: if it is not a readable image; the message names the file.
     """
-    from flax_resnet.decoding import ImageDecodeError, pillow_to_rgb, read_rgb
+    from flax_resnet.decoding import array_to_pixels, pillow_to_rgb, read_image
 
     if isinstance(image, (str, os.PathLike)):
-        return read_rgb(image)
+        return read_image(image, pixels)
     if hasattr(image, "convert"):  # Pillow
-        image = pillow_to_rgb(image)
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8:
-        raise ImageDecodeError(f"an image must be uint8, 0 to 255, not an array of {pixels.dtype}")
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:
-        raise ImageDecodeError(f"an image must be (H, W, 3) or (H, W), not of shape {pixels.shape}")
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        deep = pixels.bits == 16 and image.mode.startswith("I;16")
+        as_stored = deep or pixels.channels not in (1, 3)
+        image = image if as_stored else pillow_to_rgb(image)
+    return np.ascontiguousarray(array_to_pixels(np.asarray(image), pixels))
 
 
 def _image_list(images: Any) -> list[Any]:

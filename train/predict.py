@@ -207,6 +207,7 @@ class Explanations:
 
     def write(self, file: str, square: np.ndarray, heat: np.ndarray, classes: _Classes) -> None:
         """Write an image; further files of the same name get a number."""
+        from flax_resnet.preprocessing import to_viewable
         from train.reporting.plots import draw_explanation
 
         stem = os.path.splitext(os.path.basename(file))[0]
@@ -221,7 +222,7 @@ class Explanations:
         best = ", ".join(f"{truncate(c, 30)} {format_percent(share)}" for c, share in classes[:2])
         path = os.path.join(self._folder, f"{name}.png")
         with writing(path):
-            draw_explanation(path, square, heat, f"{truncate(title, 50)}\n{best}")
+            draw_explanation(path, to_viewable(square), heat, f"{truncate(title, 50)}\n{best}")
 
 
 def text_lines(prediction: Prediction) -> list[str]:

@@ -31,26 +31,30 @@ def main() -> int:
     loader.load(CorruptRecords(warn=lambda text: print_line(f"warning: {text}")))
     count, mean, std = channel_statistics(loader)
     print_line(f"# {count:,} images of {loader.source.name} {loader.source.split}")
+    end = "," * (len(mean) == 1)  # of a tuple of one
     for name, values in (("mean", mean), ("std", std)):
-        print(f"config.dataset.{name} = ({', '.join(f'{value:.4f}' for value in values)})")
+        print(f"config.dataset.{name} = ({', '.join(f'{value:.4f}' for value in values)}{end})")
     return 0
 
 
 def channel_statistics(loader) -> tuple[int, np.ndarray, np.ndarray]:
-    """Return the number of valid images, and mean and standard deviation of R, G, B in 0…1.
+    """Return the number of valid images, and mean and standard deviation of each channel in 0…1.
 
     They are taken over all pixels of the center crops.
     """
-    total, squares, pixels, count = np.zeros(3), np.zeros(3), 0, 0
+    form = loader.preprocessing.pixels
+    total, squares = np.zeros(form.channels), np.zeros(form.channels)
+    pixels, count = 0, 0
     for batch in loader.eval_batches(64):
         count += int(batch["valid"].sum())
-        images = batch["image"][batch["valid"]].reshape(-1, 3)
+        images = batch["image"][batch["valid"]].reshape(-1, form.channels)
         # Sums of integers are exact for any number of images.
         total += images.sum(axis=0, dtype=np.int64)
         squares += np.square(images, dtype=np.int64).sum(axis=0)
         pixels += len(images)
     mean = total / pixels
-    return count, mean / 255, np.sqrt(squares / pixels - mean**2) / 255
+    std = np.sqrt(squares / pixels - mean**2)
+    return count, mean / form.max_value, std / form.max_value
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from flax_resnet.images.headers import MAX_PROFILE_BYTES, HeaderError
+from flax_resnet.images.pixels import PixelFormat
 
 Warn = Callable[[str, str], None]  # receives the kind of an oddity, and what was done
 
@@ -73,6 +74,46 @@ def stored_bits(values: np.ndarray, significant_bits: int | None, warn: Warn) ->
         " not, scale them",
     )
     return 16
+
+
+def convert_pixels(values: np.ndarray, pixels: PixelFormat, warn: Warn) -> np.ndarray:
+    """Convert values ``(H, W, C)`` of 8 or 16 bits to another form.
+
+    Raises:
+      HeaderError: they have another number of channels, and are not gray or RGB.
+    """
+    channels = values.shape[2]
+    if channels == 3 and pixels.channels == 1:
+        if (values[..., :1] != values[..., 1:]).any():
+            warn("gray", "colors are converted to gray by their luma (ITU-R BT.601)")
+        values = luma(values)
+    elif channels == 1 and pixels.channels == 3:
+        values = np.repeat(values, 3, axis=2)
+    elif channels != pixels.channels:
+        raise HeaderError(f"it has {channels} channels, not {pixels.channels}")
+    if values.dtype == pixels.dtype:
+        return values
+    if pixels.bits == 8:
+        return reduce_depth(values, None, warn)
+    return values * np.uint16(257)  # the largest value becomes the largest
+
+
+def luma(colors: np.ndarray) -> np.ndarray:
+    """Return the luma ``(H, W, 1)`` of RGB colors (ITU-R BT.601), as Pillow's mode L.
+
+    Of gray colors it is their value.
+    """
+    red, green, blue = np.moveaxis(colors.astype(np.uint32), 2, 0)
+    gray = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
+    return gray[..., None].astype(colors.dtype)
+
+
+def orient(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Return values of any number of channels upright, by their EXIF orientation."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    axes = {2: 1, 3: (0, 1), 4: 0, 6: 1, 7: (0, 1), 8: 0}.get(orientation, ())
+    return np.ascontiguousarray(np.flip(values, axes))
 
 
 def unmultiply(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -1,10 +1,14 @@
 """The form of an image's pixels: how many channels they have, and of how many bits."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # configurations need no NumPy
+    import numpy as np
 
 MAX_CHANNELS = 16
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
 class PixelFormat(NamedTuple):
@@ -21,6 +25,8 @@ class PixelFormat(NamedTuple):
     @property
     def dtype(self) -> np.dtype:
         """The type of the values."""
+        import numpy as np
+
         return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
 
     @property

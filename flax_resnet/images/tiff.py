@@ -54,11 +54,17 @@ def inspect_tiff(encoded: bytes) -> TiffPage:
         raise HeaderError("the TIFF is truncated or corrupt") from None
 
 
-class _Directory:
-    """The tags of a page; ``next_at`` is where the offset of the next one is stored."""
+class Directory:
+    """The tags of a page.
+
+    Attributes:
+      order: byte order of the file, as for ``struct``.
+      big: whether it is a BigTIFF file.
+      next_at: where the offset of the next page is stored.
+    """
 
     def __init__(self, encoded: bytes, offset: int, order: str, big: bool):
-        self._encoded, self._order, self._big = encoded, order, big
+        self._encoded, self.order, self.big = encoded, order, big
         count = struct.unpack_from(order + ("Q" if big else "H"), encoded, offset)[0]
         size, start = (20, offset + 8) if big else (12, offset + 2)
         self.next_at = start + size * count
@@ -83,7 +89,7 @@ class _Directory:
             return ()
         if count > _MAX_VALUES:
             raise HeaderError(f"TIFF tag {tag} claims {count:,} values")
-        return struct.unpack_from(f"{self._order}{count}{layout}", self._encoded, start)
+        return struct.unpack_from(f"{self.order}{count}{layout}", self._encoded, start)
 
     def read_bytes(self, tag: int) -> bytes:
         """Return the bytes of a tag of 8-bit values."""
@@ -95,8 +101,8 @@ class _Directory:
         if tag not in self._entries:
             return 0, 0, 0
         entry = self._entries[tag]
-        layout, inline = ("HQ", 8) if self._big else ("HI", 4)
-        kind, count = struct.unpack_from(self._order + layout, self._encoded, entry + 2)
+        layout, inline = ("HQ", 8) if self.big else ("HI", 4)
+        kind, count = struct.unpack_from(self.order + layout, self._encoded, entry + 2)
         start = entry + 4 + inline
         size = struct.calcsize("=" + _LAYOUTS.get(kind, "B"))
         if count * size > inline:
@@ -105,22 +111,29 @@ class _Directory:
 
     def offset_at(self, position: int) -> int:
         """Return the offset that is stored at ``position``."""
-        layout = self._order + ("Q" if self._big else "I")
+        layout = self.order + ("Q" if self.big else "I")
         return struct.unpack_from(layout, self._encoded, position)[0]
 
 
-def _inspect(encoded: bytes) -> TiffPage:
+def first_page(encoded: bytes) -> Directory:
+    """Return the tags of the first page, which holds the image; raise HeaderError if not."""
     order = "<" if encoded[:1] == b"I" else ">"
     big = 43 in encoded[2:4]
-    offset_size = 8 if big else 4
     first = struct.unpack_from(order + "Q" if big else order + "I", encoded, 8 if big else 4)[0]
-    tags = _Directory(encoded, first, order, big)
+    tags = Directory(encoded, first, order, big)
     if 50706 in tags or encoded[8:10] == b"CR":
         raise HeaderError("a raw camera file is not supported; convert it to JPEG")
     if tags.read(254) & (_REDUCED | _MASK):
         raise HeaderError("the first page of the TIFF is a preview or a mask, not the image")
+    return tags
+
+
+def _inspect(encoded: bytes) -> TiffPage:
+    tags = first_page(encoded)
+    order, big = tags.order, tags.big
+    offset_size = 8 if big else 4
     photometric, samples = tags.read(262, MIN_IS_WHITE), tags.read(277, 1)
-    depth = _depth(tags, photometric, samples)
+    depth = read_depth(tags, photometric, samples)
     width, height = tags.read(256), tags.read(257)
     tile = tags.read(322, 1) * tags.read(323, 1)
     if tile > max(2**24, 4 * width * height):
@@ -153,7 +166,7 @@ def _inspect(encoded: bytes) -> TiffPage:
     return _read_planes(tags, encoded, order, page)
 
 
-def _read_planes(tags: _Directory, encoded: bytes, order: str, page: TiffPage) -> TiffPage:
+def _read_planes(tags: Directory, encoded: bytes, order: str, page: TiffPage) -> TiffPage:
     """Add the values of uncompressed planes, of 8-bit ones scaled to 16 bits."""
     depth, width, height = page.header.depth, page.header.width, page.header.height
     photometric, samples = page.photometric, page.samples
@@ -184,11 +197,13 @@ def _read_planes(tags: _Directory, encoded: bytes, order: str, page: TiffPage) -
     )
 
 
-def _depth(tags: _Directory, photometric: int, samples: int) -> int:
+def read_depth(
+    tags: Directory, photometric: int, samples: int, max_samples: int = _MAX_SAMPLES
+) -> int:
     """Return the bits per value, of a kind whose range is defined."""
     if photometric not in _PHOTOMETRIC:
         raise HeaderError(f"TIFF with photometric interpretation {photometric} is not supported")
-    if samples > _MAX_SAMPLES:
+    if samples > max_samples:
         raise HeaderError(f"TIFF with {samples:,} channels is not supported")
     bits, formats = {*tags.read_all(258)} or {1}, {*tags.read_all(339)} or {1}
     depth = max(bits)
@@ -203,7 +218,7 @@ def _depth(tags: _Directory, photometric: int, samples: int) -> int:
     return depth
 
 
-def _widen_palette(tags: _Directory, encoded: bytes, order: str) -> bytes:
+def _widen_palette(tags: Directory, encoded: bytes, order: str) -> bytes:
     """Return the file with a palette of 16-bit colors, where a program wrote 8-bit ones."""
     colors = tags.read_all(_COLOR_MAP)
     kind, count, start = tags.locate(_COLOR_MAP)
@@ -213,7 +228,7 @@ def _widen_palette(tags: _Directory, encoded: bytes, order: str) -> bytes:
     return encoded[:start] + wide + encoded[start + len(wide) :]
 
 
-def _offset_or_zero(tags: _Directory, encoded: bytes) -> int:
+def _offset_or_zero(tags: Directory, encoded: bytes) -> int:
     try:
         return tags.offset_at(tags.next_at)
     except struct.error:
@@ -223,6 +238,6 @@ def _offset_or_zero(tags: _Directory, encoded: bytes) -> int:
 def _is_image(encoded: bytes, offset: int, order: str, big: bool) -> bool:
     """Return whether there is another page that is not a preview or a mask."""
     try:
-        return not _Directory(encoded, offset, order, big).read(254) & (_REDUCED | _MASK)
+        return not Directory(encoded, offset, order, big).read(254) & (_REDUCED | _MASK)
     except (struct.error, HeaderError):
         return False

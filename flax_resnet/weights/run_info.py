@@ -1,11 +1,13 @@
 """What a workdir says about its run: the schemas of ``run.json`` and ``config.json``."""
 
 import os
+import reprlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flax_resnet.images.pixels import MAX_CHANNELS
 from flax_resnet.preprocessing import Preprocessing, Size, height_and_width
 from flax_resnet.recipe_store import RECIPE_INFO, RecipeInfo
 from flax_resnet.schema import (
@@ -57,7 +59,9 @@ def _preprocessing(**fields: Any) -> Preprocessing:
     sizes = (height_and_width(fields[name]) for name in ("resize", "image_size"))
     if any(resized < crop for resized, crop in zip(*sizes, strict=True)):
         raise ValueError(f"resize, {fields['resize']}, is less than image_size")
-    return Preprocessing(**fields)
+    if len(fields["mean"]) != len(fields["std"]):
+        raise ValueError("mean and std have different lengths")
+    return Preprocessing(**fields | {"bits": fields["bits"] or 8})
 
 
 def _size(high: int) -> Schema:
@@ -68,6 +72,12 @@ def _size(high: int) -> Schema:
         return sequence(side, 2, 2)(value, field) if isinstance(value, list) else side(value, field)
 
     return check
+
+
+def _bits(value: Any, field: str) -> int:
+    if value not in (8, 16):
+        raise SchemaError(f"{field} must be 8 or 16, not {reprlib.repr(value)}")
+    return value
 
 
 # The limits are those of the configuration keys.
@@ -81,8 +91,9 @@ RUN_INFO = record(
         resize=_size(20 * _MAX_IMAGE_SIZE),
         image_size=_size(_MAX_IMAGE_SIZE),
         interpolation=text(choices=("bilinear", "bicubic")),
-        mean=sequence(number(-1000, 1000), 3, 3),
-        std=sequence(number(1e-6, 1000), 3, 3),
+        mean=sequence(number(-1000, 1000), 1, MAX_CHANNELS),
+        std=sequence(number(1e-6, 1000), 1, MAX_CHANNELS),
+        bits=optional(_bits),
     ),
     images=mapping(integer()),
     versions=mapping(text()),

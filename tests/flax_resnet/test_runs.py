@@ -11,7 +11,7 @@ from PIL import Image
 
 from flax_resnet import load_run
 from flax_resnet.decoding import ImageDecodeError
-from flax_resnet.runs import to_rgb
+from flax_resnet.runs import to_pixels
 from flax_resnet.weights import WeightsError
 from tests.train.pictures import photograph
 from tests.unprivileged import unprivileged
@@ -182,7 +182,7 @@ def test_pillow_image_equals_its_file(tmp_path):
     assert deep.mode == "I;16"
     deep.save(tmp_path / "deep.png")
     for name, shape in (("turned.png", (9, 6, 3)), ("deep.png", (6, 9, 3))):
-        expected = to_rgb(tmp_path / name)
+        expected = to_pixels(tmp_path / name)
         assert expected.shape == shape and expected.std() > 10
         with Image.open(tmp_path / name) as image:
-            np.testing.assert_array_equal(to_rgb(image), expected)
+            np.testing.assert_array_equal(to_pixels(image), expected)

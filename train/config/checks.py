@@ -115,7 +115,7 @@ def unknown_key(name: str) -> str:
         [OTHER_NAMES.get(name.replace(".", "_")), OTHER_NAMES.get(leaf)],
         [key for other, key in OTHER_NAMES.items() if other.rpartition(".")[2] == leaf],
         difflib.get_close_matches(name, in_group, n=1, cutoff=0.5) if group else in_group,
-        # A low cutoff only finds a key that was not meant, such as init_head for "in_chans".
+        # A low cutoff only finds a key that was not meant.
         difflib.get_close_matches(name, KEYS, n=1, cutoff=0.7),
         [key for key in KEYS if difflib.get_close_matches(leaf, [key.rpartition(".")[2]], 1, 0.75)],
     )

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
 from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS, Registry
 from train.config.registries import LOGGERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
 from train.data.registries import AUGMENTATIONS, SOURCES
@@ -150,6 +151,10 @@ KEYS: dict[str, Key] = {
     "dataset.val_seed": Key(0, "Seed of that selection.", minimum=0, below=2**32),
     "dataset.image_size": Key(224, "Size of the model input in pixels: the side of a square, or"
         " (height, width).", minimum=1, maximum=4096, pair=True),
+    "dataset.channels": Key(3, "Channels of an image: 3 for RGB, 1 for gray; others as stored, in"
+        " TIFF files and arrays.", minimum=1, maximum=16),
+    "dataset.bits": Key(8, "Bits of a value: 16 keeps those of PNG and TIFF files and arrays of 16"
+        " bits, 8 their upper 8.", choices=(8, 16)),
     "dataset.train_sizes": Key((), "Shorter sides of the training images in pixels, if not those of"
         " image_size: one, or one for each epoch in train_size_epochs.", minimum=1, maximum=4096,
         example=(128, 160, 192)),
@@ -159,10 +164,12 @@ KEYS: dict[str, Key] = {
         " 0.875 and 224 pixels, images are resized to 256 first.", minimum=0.05, maximum=1),
     "dataset.interpolation": Key("bilinear", "Interpolation of the resize before the center crop.",
         choices=("bilinear", "bicubic")),
-    "dataset.mean": Key((0.485, 0.456, 0.406), "RGB mean in 0…1, subtracted from the input.",
-        minimum=-1000, maximum=1000),
-    "dataset.std": Key((0.229, 0.224, 0.225), "RGB standard deviation in 0…1, divided by.",
-        minimum=1e-6, maximum=1000),
+    "dataset.mean": Key(RGB_MEAN, "Mean of each channel, or of all, in 0…1, subtracted from the"
+        " input. The default is 0.5 for channels other than RGB.", minimum=-1000, maximum=1000,
+        example=RGB_MEAN),
+    "dataset.std": Key(RGB_STD, "Standard deviation of each channel, or of all, in 0…1, divided"
+        " by. The default is 0.25 for channels other than RGB.", minimum=1e-6, maximum=1000,
+        example=RGB_STD),
 
     # Input pipeline --------------------------------------------------------------------------
     "loader.cache_on_device": Key("auto", "Cache decoded images in device memory: 'auto' if they"

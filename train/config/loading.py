@@ -23,6 +23,7 @@ from train.config.access import flatten, set_key
 from train.config.checks import check_value, is_a, unknown_key
 from train.config.keys import KEYS
 from train.config.own_parts import recipe_of, remember
+from train.data.channels import mean_and_std
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.files import ROOT
@@ -96,6 +97,7 @@ def check_config(config: ConfigDict) -> None:
                 f"config.{name} is missing; start from train.config.loading.default_config()"
             )
         check_value(name, values[name])
+    mean_and_std(config.dataset)  # as many as there are channels
 
 
 def to_json(config: ConfigDict) -> str:

@@ -37,6 +37,8 @@ _OTHER_NAMES = {
         gradient_accumulation_steps=grad_accum_steps gradient_clip_val=optimizer.grad_clip_norm
         half=model.dtype half_precision=model.dtype head_dropout=model.dropout
         hflip_prob=augment.hflip image_dir=dataset.data_dir image_shape=dataset.image_size
+        bit_depth=dataset.bits in_chans=dataset.channels in_channels=dataset.channels
+        input_channels=dataset.channels num_channels=dataset.channels
         img_size=dataset.image_size init_checkpoint=init_from initial_checkpoint=init_from
         initial_lr=schedule.learning_rate input_shape=dataset.image_size
         input_size=dataset.image_size iterations=num_steps j=loader.workers

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
 from flax_resnet.own_layers import is_own
 from flax_resnet.preprocessing import height_and_width, scale_size
 from flax_resnet.registry import MODELS
@@ -68,6 +69,10 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
         put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
         put("dataset.eval_split", f"test[:{2 * IMAGES}]")
         put("model.num_classes", 0)
+        if dataset.channels not in (1, 3):  # the digits are gray
+            put("dataset.channels", 3)
+            put("dataset.mean", RGB_MEAN)
+            put("dataset.std", RGB_STD)
     _shrink_model(config, put)
 
 

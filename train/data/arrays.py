@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet.images.pixels import MAX_CHANNELS, RGB, PixelFormat
 from flax_resnet.text import truncate
 from train.data.array_files import ArrayFile, open_arrays
 from train.data.labeled_images import CLASS_FILES, make_source, number_classes, read_names
@@ -43,7 +44,8 @@ def arrays_source(
 
     Args:
       images: uint8 ``(N, H, W, 3)`` RGB, or ``(N, H, W)`` or ``(N, H, W, 1)`` gray; or a sequence
-        of such images, which may differ in size.
+        of such images, which may differ in size. With ``dataset.channels`` and ``dataset.bits``
+        in the configuration also of other channels, and uint16.
       labels: integers ``(N,)``, or names of classes.
       class_names: names of the classes, which integers are indices of; default: all labels,
         sorted. Needed if not every class has an image in every split.
@@ -54,7 +56,7 @@ def arrays_source(
     """
     where = "the data"
     if isinstance(images, np.ndarray):
-        check_images(images, where)
+        check_images(images, where, _apparent_format(images))
     columns, names = number_classes({"": np.asarray(labels)}, where, class_names)
     _check_lengths(len(images), columns[""], where)
     return make_source("arrays", split, images, columns[""], names)
@@ -87,7 +89,7 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
             f"{path} has images but no labels for the split {sorted(missing)[0]!r}; {_NAMING}"
         )
     images = by_role[IMAGES][name]
-    check_images(images, images.where)
+    check_images(images, images.where, PixelFormat(dataset.channels, dataset.bits))
     labels = {name: by_role[LABELS][name].values() for name in by_role[IMAGES]}
     named = [array.values() for array in by_role[CLASS_NAMES].values()]
     columns, names = number_classes(labels, path, named[0] if named else text_names)
@@ -97,26 +99,38 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
     )
 
 
-def check_images(images: np.ndarray | ArrayFile, where: str) -> None:
-    """Raise UsageError unless the array can hold images."""
+def check_images(images: np.ndarray | ArrayFile, where: str, pixels: PixelFormat = RGB) -> None:
+    """Raise UsageError unless the array can hold images of a form."""
     shape, dtype = images.shape, images.dtype
-    if dtype != np.uint8:
+    deep = dtype.name == "uint16"
+    if dtype.name != "uint8" and not (deep and pixels.bits == 16):
         way_out = "images.astype('uint8') if they are 0…255"
         if dtype.kind == "f":
             way_out = f"(255 * images).round().astype('uint8') if they are 0…1, {way_out}"
+        if deep:
+            way_out = f"{way_out}, or set dataset.bits=16"
         raise UsageError(
             f"the images of {where} must be uint8, not {dtype}; convert them with {way_out}"
         )
-    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
+    channels = pixels.channels
+    valid = (1, 3) if channels in (1, 3) else (channels,)
+    if len(shape) == 4 and shape[1] in (*valid, 1, 3) and shape[3] not in valid:
         raise UsageError(
             f"the images of {where} have the shape {shape} with channels first; convert them with"
             " images.transpose(0, 2, 3, 1)"
         )
-    if len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,)) or 0 in shape:
+    if (shape[3:] or (1,))[0] not in valid or len(shape) not in (3, 4) or 0 in shape:
+        gray = ", (N, H, W, 1) or (N, H, W)" * (3 in valid)
         raise UsageError(
-            f"the images of {where} must have the shape (N, H, W, 3), (N, H, W, 1) or (N, H, W),"
-            f" not {shape}"
+            f"the images of {where} must have the shape (N, H, W, {max(valid)}){gray}, not {shape}"
         )
+
+
+def _apparent_format(images: np.ndarray) -> PixelFormat:
+    """Return the form that images seem to have, which a configuration may state or not."""
+    bits = 16 if images.dtype == np.uint16 else 8
+    last = images.shape[3] if images.ndim == 4 and images.shape[1] not in (1, 3) else 3
+    return PixelFormat(last if 1 <= last <= MAX_CHANNELS else 3, bits)
 
 
 def _check_lengths(images: int, labels: np.ndarray, where: str) -> None:

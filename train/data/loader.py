@@ -66,7 +66,7 @@ class DataLoader:
         augment, dataset, loader = config.augment, config.dataset, config.loader
         self.source = open_source(dataset, split) if source is None else source
         self.preprocessing = make_preprocessing(dataset)
-        self.reader = Reader(self.source, loader.max_corrupt_fraction)
+        self.reader = Reader(self.source, loader.max_corrupt_fraction, self.preprocessing.pixels)
         self.sizes = ImageSizes(dataset, training)
         self.shard = shard
         self._random_crop: Callable[..., np.ndarray] | None = None

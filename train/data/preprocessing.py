@@ -1,6 +1,7 @@
 """The preprocessing that a configuration describes."""
 
 from flax_resnet.preprocessing import Preprocessing, height_and_width, scale_size
+from train.data.channels import mean_and_std
 from train.runtime.config_dict import ConfigDict
 
 
@@ -8,10 +9,12 @@ def make_preprocessing(dataset: ConfigDict) -> Preprocessing:
     """Return the preprocessing of ``config.dataset``."""
     height, width = height_and_width(dataset.image_size)
     size = height if height == width else (height, width)
+    mean, std = mean_and_std(dataset)
     return Preprocessing(
         resize=scale_size(size, 1, dataset.crop_pct),
         image_size=size,
         interpolation=dataset.interpolation,
-        mean=tuple(dataset.mean),
-        std=tuple(dataset.std),
+        mean=mean,
+        std=std,
+        bits=dataset.bits,
     )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.images.pixels import RGB, PixelFormat
 from flax_resnet.text import one_line
 from train.data.source import DataSource
 from train.runtime.errors import RunError
@@ -36,10 +37,12 @@ class Reader:
       source: the records.
       max_corrupt_fraction: fraction of them that may be corrupt, rounded up: one corrupt file
         must not end a run on a small folder.
+      pixels: channels and bits of the images.
     """
 
-    def __init__(self, source: DataSource, max_corrupt_fraction: float):
+    def __init__(self, source: DataSource, max_corrupt_fraction: float, pixels: PixelFormat = RGB):
         self.source = source
+        self._pixels = pixels
         self.oddities: dict[str, str] = {}
         self.max_corrupt = math.ceil(max_corrupt_fraction * len(source))
 
@@ -47,7 +50,7 @@ class Reader:
         """Return image and label of record ``index``, or of the next one that can be decoded.
 
         Returns:
-          The image, uint8 RGB ``(H, W, 3)``, its label, and the corrupt records from ``index``
+          The image ``(H, W, C)``, its label, and the corrupt records from ``index``
           on that it replaces.
 
         Raises:
@@ -57,7 +60,8 @@ class Reader:
         while True:
             candidate = (index + len(corrupt)) % len(self.source)
             try:
-                return *self.source.decode(candidate, partial(self._note, candidate)), corrupt
+                warn = partial(self._note, candidate)
+                return *self.source.decode(candidate, warn, self._pixels), corrupt
             except ImageDecodeError as error:
                 name = self.source.record_name(candidate)
                 corrupt.append(CorruptRecord(candidate, name, str(error)))

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flax_resnet.decoding import ImageDecodeError, array_to_rgb, decode_rgb, warn_once
+from flax_resnet.decoding import ImageDecodeError, array_to_pixels, decode_image, warn_once
+from flax_resnet.images.pixels import RGB, PixelFormat
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
@@ -15,7 +16,7 @@ from train.runtime.errors import UsageError
 class DataSource:
     """One split: ``len(source)`` records; ``source[i]`` is ``(image, label)``.
 
-    An image is encoded, as the bytes of a file, or an array as for ``array_to_rgb``. Safe to
+    An image is encoded, as the bytes of a file, or an array as for ``array_to_pixels``. Safe to
     read from several threads, and picklable for worker processes.
 
     Attributes:
@@ -49,13 +50,17 @@ class DataSource:
         return np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image, label
 
     def decode(
-        self, index: int, warn: Callable[[str, str], None] = warn_once
+        self,
+        index: int,
+        warn: Callable[[str, str], None] = warn_once,
+        pixels: PixelFormat = RGB,
     ) -> tuple[np.ndarray, int]:
-        """Return record ``index`` as uint8 RGB ``(H, W, 3)`` and label.
+        """Return the image ``(H, W, C)`` and the label of record ``index``.
 
         Args:
           index: number of the record.
           warn: called with a kind and a text if the image has an oddity.
+          pixels: channels and bits of the image.
 
         Raises:
           ImageDecodeError: the record cannot be read or decoded.
@@ -65,8 +70,8 @@ class DataSource:
         except OSError as error:
             raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
         if isinstance(image, np.ndarray):
-            return array_to_rgb(image), label
-        return decode_rgb(image, warn), label
+            return array_to_pixels(image, pixels), label
+        return decode_image(image, pixels, warn), label
 
     def record_name(self, index: int) -> str:
         """Return the name of a record: its file, or ``"record 7"``."""

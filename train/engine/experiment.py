@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from flax_resnet import ResNet
+from flax_resnet.images.pixels import RGB
 from flax_resnet.runs import model_from_config
 from flax_resnet.text import error_reason
 from train.config.access import flatten
 from train.config.registries import TASKS
-from train.data.augment.auto_augment import check_operation, make_policies
+from train.data.augment.auto_augment import Policy, check_operation, make_policies
 from train.data.augment.mixup import Mixup, Targets, check_even
 from train.data.augment.pipeline import Augment
 from train.data.class_names import check_classes
@@ -252,6 +253,7 @@ def make_step_config(
     """
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
     task = make_task(config, model.num_classes)
+    preprocessing = make_preprocessing(config.dataset)
     frozen = frozen_modules(config.freeze, module_names(model)) if config.freeze else ()
     return StepConfig(
         model=model.clone(frozen=frozen),
@@ -260,8 +262,8 @@ def make_step_config(
         augment=make_augment(config),
         loss=task.loss,
         eval_loss=task.eval_loss,
-        mean=tuple(config.dataset.mean),
-        std=tuple(config.dataset.std),
+        mean=preprocessing.mean,
+        std=preprocessing.std,
         seed=config.seed,
         grad_accum_steps=config.grad_accum_steps,
         ema_decay=config.ema.decay,
@@ -316,9 +318,18 @@ def make_augment(config: ConfigDict) -> Augment:
             raise UsageError(
                 f"config.augment.{name}={pixels} leaves nothing of images of {size} pixels"
             )
-    policies = make_policies(keys)
-    preprocessing = preprocessing.at(size)
-    image = jax.ShapeDtypeStruct(preprocessing.shape, preprocessing.pixels.dtype)
+    policies, form = make_policies(keys), preprocessing.pixels
+    if form != RGB:
+        for name, changes_colors in (
+            ("policy", any(isinstance(policy, Policy) for policy in policies)),
+            ("color_jitter", any(keys.color_jitter)),
+        ):
+            if changes_colors:
+                raise UsageError(
+                    f"config.augment.{name}={keys[name]!r} changes colors, which needs images of"
+                    f" {RGB}; these have {form}"
+                )
+    image = jax.ShapeDtypeStruct(preprocessing.at(size).shape, form.dtype)
     for policy in policies:
         try:
             check_operation(policy, image)
@@ -337,7 +348,9 @@ def make_augment(config: ConfigDict) -> Augment:
         random_erasing_scale=tuple(keys.random_erasing_scale),
         random_erasing_ratio=tuple(keys.random_erasing_ratio),
         mix=mix,
-        fill=tuple(min(255, max(0, round(255 * mean))) for mean in config.dataset.mean),
+        fill=tuple(
+            min(form.max_value, max(0, round(form.max_value * mean))) for mean in preprocessing.mean
+        ),
     )
 
 

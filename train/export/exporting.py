@@ -216,21 +216,24 @@ def verification_images(run: Run) -> tuple[np.ndarray, bool]:
         source = open_source(dataset, dataset.eval_split)
     except (RunError, UsageError):
         return _random_images(run), False
-    pixels = []
+    images = []
     for index in np.unique(np.linspace(0, len(source) - 1, 4 * MAX_IMAGES).astype(int)):
         try:
-            pixels.append(source.decode(int(index))[0])
+            image, _ = source.decode(int(index), pixels=run.preprocessing.pixels)
+            images.append(image)
         except ImageDecodeError:
             continue
-    if not pixels:
+    if not images:
         return _random_images(run), False
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, MAX_IMAGES).astype(int))
-    return run.prepare([pixels[i] for i in chosen]), True
+    chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(int))
+    return run.prepare([images[i] for i in chosen]), True
 
 
 def _random_images(run: Run) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return run.prepare(list(rng.integers(0, 256, (MAX_IMAGES, 64, 64, 3), np.uint8)))
+    form = run.preprocessing.pixels
+    shape = (MAX_IMAGES, 64, 64, form.channels)
+    return run.prepare(list(rng.integers(0, form.max_value + 1, shape, form.dtype)))
 
 
 def _write_text(folder: str, name: str, text: str) -> None:

@@ -91,7 +91,7 @@ def transformers_config(run: Run) -> dict:
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": model.stride_conv == "1x1",
-        "num_channels": 3,
+        "num_channels": run.preprocessing.pixels.channels,
         "id2label": names,
         "label2id": {name: index for index, name in names.items()},
     }

@@ -60,6 +60,8 @@ def loader_for_format(run: Run, format: str) -> Loader:
     else:
         names = _TORCHVISION if format == "torchvision" else _TIMM
         supported = name in names and not changed_fields(run.model, name)
+        if format == "torchvision":  # timm's networks have any number of channels
+            supported = supported and run.preprocessing.pixels.channels == 3
     if not supported:
         note = f"{library} does not have this network; the model card loads it with flax_resnet"
         return _flax_resnet_loader(run, note)
@@ -119,6 +121,9 @@ probabilities = predict(images)
 
 def _torch_code(run: Run, library: str, file: str, images: str) -> str:
     name, classes = run.config["model.name"], run.model.num_classes
+    channels, largest = run.preprocessing.pixels.channels, run.preprocessing.pixels.max_value
+    in_chans = f", in_chans={channels}" * (channels != 3)
+    as_floats = ".astype('float32')" * (largest > 255)  # PyTorch computes little with uint16
     load = [f"net.load_state_dict(load_file({file!r}))"]
     if library == "transformers":
         imports = "from transformers import ResNetForImageClassification"
@@ -128,7 +133,7 @@ def _torch_code(run: Run, library: str, file: str, images: str) -> str:
         make = (
             f"torchvision.models.{name}(num_classes={classes})"
             if library == "torchvision"
-            else f'timm.create_model("{name}", num_classes={classes})'
+            else f'timm.create_model("{name}", num_classes={classes}{in_chans})'
         )
     activation = "sigmoid(logits)" if is_binary(run) else "softmax(logits, dim=1)"
     lines = [
@@ -141,7 +146,7 @@ def _torch_code(run: Run, library: str, file: str, images: str) -> str:
         f"std = torch.tensor({list(run.preprocessing.std)})[:, None, None]",
         "",
         images,
-        "pixels = torch.tensor(images).permute(0, 3, 1, 2) / 255",
+        f"pixels = torch.tensor(images{as_floats}).permute(0, 3, 1, 2) / {largest}",
         "with torch.no_grad():",
         f"    logits = net((pixels - mean) / std){call}",
         f"probabilities = torch.{activation}",

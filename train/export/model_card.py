@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 from flax_resnet import summarize
+from flax_resnet.images.pixels import RGB
+from flax_resnet.preprocessing import Preprocessing, height_and_width
 from flax_resnet.runs import Run
 from flax_resnet.text import one_line
 from train.config.keys import KEYS
@@ -28,8 +30,11 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
     Raises:
       RunError: ``run.json`` is corrupt.
     """
-    size = run.preprocessing.image_size
-    summary = summarize(run.model, size)
+    *sides, channels = run.preprocessing.shape
+    size, form = "×".join(map(str, sides)), run.preprocessing.pixels
+    in_file = format == "stablehlo"
+    kind = "RGB images" if form == RGB else f"images with {form}"
+    summary = summarize(run.model, tuple(sides), channels)
     info = run_files.read_description(run.path)
     run_name = os.path.basename(os.path.abspath(run.path))  # without a trailing slash
     return "\n".join(
@@ -43,8 +48,8 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             "## Network",
             "",
             f"- {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds per"
-            f" image of {size}×{size} pixels",
-            "- input: RGB images of that size",
+            f" image of {size} pixels",
+            f"- input: {kind} of that size",
             f"- output: {'independent ' if is_binary(run) else ''}probabilities of"
             f" {run.model.num_classes} classes",
             "",
@@ -61,11 +66,10 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             "",
             "## Preprocessing",
             "",
-            f"Resize the shorter side to {run.preprocessing.resize} pixels"
-            f" ({run.preprocessing.interpolation}, antialiased), center-crop {size}×{size}, then"
-            f" `(pixels / 255 - mean) / std` with mean {_numbers(run.preprocessing.mean)} and std"
-            f" {_numbers(run.preprocessing.std)}"
-            + (": part of the exported file, which takes uint8." if format == "stablehlo" else "."),
+            f"{_resizing(run.preprocessing)} ({run.preprocessing.interpolation}, antialiased),"
+            f" center-crop {size}, then `(pixels / {form.max_value} - mean) / std` with mean"
+            f" {_numbers(run.preprocessing.mean)} and std {_numbers(run.preprocessing.std)}"
+            + (f": part of the exported file, which takes {form.dtype}." if in_file else "."),
             "",
             "## Load it",
             "",
@@ -88,34 +92,60 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
 
 
 def snippet(run: Run, loader: Loader, name: str) -> str:
-    """Return Python code that classifies ``picture.jpg`` with the exported file."""
-    preprocessing = run.preprocessing
-    size = preprocessing.image_size
-    return f'''\
+    """Return Python code that classifies an image with the exported file."""
+    pixels = run.preprocessing.pixels
+    prepare = _PREPARE.format(**_geometry(run.preprocessing)) if pixels == RGB else ""
+    images = 'images = np.stack([prepare("picture.jpg")])'
+    if pixels != RGB:
+        shape = ", ".join(map(str, run.preprocessing.shape))
+        images = f'images = np.load("images.npy")  # {pixels.dtype} (N, {shape}), prepared'
+    return f"""\
 import json
 
 import numpy as np
-from PIL import Image, ImageOps
-
-
-def prepare(path):
-    """Return the network input of an image file, uint8 ({size}, {size}, 3)."""
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I;16"):  # convert() would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("RGB")
-    width, height = (int({preprocessing.resize} * side / min(image.size)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.{preprocessing.interpolation.upper()})
-    left, top = round((width - {size}) / 2), round((height - {size}) / 2)
-    return np.asarray(image.crop((left, top, left + {size}, top + {size})))
-
-
-{loader.code(name, 'images = np.stack([prepare("picture.jpg")])')}
+{prepare}
+{loader.code(name, images)}
 with open({f"{name}.json"!r}, encoding="utf-8") as file:
     names = json.load(file)["class_names"]
 for row in np.asarray(probabilities):
     print(names[row.argmax()], row.max())
+"""
+
+
+_PREPARE = '''\
+from PIL import Image, ImageOps
+
+
+def prepare(path):
+    """Return the network input of an image file, uint8 ({height}, {width}, 3)."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I;16"):  # convert() would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("RGB")
+    width, height = (int({scaled}) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.{interpolation})
+    left, top = round((width - {width}) / 2), round((height - {height}) / 2)
+    return np.asarray(image.crop((left, top, left + {width}, top + {height})))
+
 '''
+
+
+def _geometry(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the fields of ``_PREPARE``."""
+    height, width, _ = preprocessing.shape
+    scaled = f"{preprocessing.resize} * side / min(image.size)"
+    if height != width:
+        least_height, least_width = height_and_width(preprocessing.resize)
+        scaled = f"max({least_height} * side / image.height, {least_width} * side / image.width)"
+    interpolation = preprocessing.interpolation.upper()
+    return dict(height=height, width=width, scaled=scaled, interpolation=interpolation)
+
+
+def _resizing(preprocessing: Preprocessing) -> str:
+    if isinstance(preprocessing.resize, int):
+        return f"Resize the shorter side to {preprocessing.resize} pixels"
+    size = "×".join(map(str, preprocessing.resize))
+    return f"Resize to the smallest size that covers {size} pixels (height × width)"
 
 
 def _weights(run: Run) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.files import write_atomically
+from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
@@ -111,7 +112,8 @@ def write_results(
 
     def draw_mistakes(path: str) -> None:
         if len(metrics.mistakes):
-            images = evaluated.loader.center_crops(predictions.record[metrics.mistakes])
+            crops = evaluated.loader.center_crops(predictions.record[metrics.mistakes])
+            images = to_viewable(crops)
             captions = prediction_captions(predictions, metrics.mistakes, names)
             draw_grid(path, images, captions, columns=6)
 

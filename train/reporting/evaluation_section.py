@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from flax_resnet import schema
+from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
@@ -102,7 +103,7 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
         return html_page.image_cells(images, captions)
 
     if len(metrics.mistakes):
-        squares = loader.center_crops(predictions.record[metrics.mistakes])
+        squares = to_viewable(loader.center_crops(predictions.record[metrics.mistakes]))
         part["mistakes"] = cells(metrics.mistakes, squares)
         for cell, name in zip(part["mistakes"], image_names, strict=True):
             cell["caption"] += f"\n{name}"  # to find it, and to correct its label
@@ -137,8 +138,9 @@ def gradcam_pairs(evaluated: Evaluated, indices: np.ndarray) -> np.ndarray:
     classes = np.resize(evaluated.predictions.predicted[indices], NUM_EXPLAINED)
     images = evaluated.loader.preprocessing.normalize(padded)
     heats = np.asarray(gradcam(evaluated.model, evaluated.variables, images, classes))
+    shown = to_viewable(squares)
     return np.stack(
-        [np.hstack([i, overlay(i, heat)]) for i, heat in zip(squares, heats, strict=False)]
+        [np.hstack([i, overlay(i, heat)]) for i, heat in zip(shown, heats, strict=False)]
     )
 
 

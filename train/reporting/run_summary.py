@@ -2,7 +2,9 @@
 
 import jax
 
+from flax_resnet.images.pixels import RGB
 from train.config.keys import KEYS
+from train.data.channels import assumes_statistics, mean_and_std
 from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
 from train.engine.optim import schedules
@@ -24,15 +26,22 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     source = train_loader.source
     parameters = _size(state.params)
     trainable = f" ({_size(trainable_params(state.params, frozen)):,} trainable)" * bool(frozen)
-    size = "×".join(map(str, run.image_shape[:2]))
+    size, pixels = "×".join(map(str, run.image_shape[:2])), train_loader.preprocessing.pixels
+    form = f" with {pixels}" if pixels != RGB else ""
     sizes = ", ".join(map(str, train_loader.sizes.train_sizes))
     train_sizes = f" (training at {sizes})" if sizes else ""
     place = "in device memory" if train_loader.cached_on_device else "streamed"
     console.info(
         f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
-        f" evaluation images of {size}{train_sizes}, {len(source.class_names)} classes"
+        f" evaluation images of {size}{train_sizes}{form}, {len(source.class_names)} classes"
         f" ({join_names(source.class_names, 4)}), {place}"
     )
+    if assumes_statistics(config.dataset):
+        mean, std = (values[0] for values in mean_and_std(config.dataset))
+        console.info(
+            f"note: dataset.mean and dataset.std are taken as {mean:g} and {std:g} for each"
+            " channel; train.statistics measures those of the training images"
+        )
     for finding in run.findings:
         if finding.is_warning:
             console.warn(finding.text)

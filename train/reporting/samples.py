@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import truncate
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import example_keys
@@ -21,7 +22,7 @@ def first_images(experiment: Experiment) -> tuple[np.ndarray, list[str]]:
     keys = example_keys(step_config.seed, 0, np.arange(len(labels)))
     augment = jax.jit(step_config.augment.batch)
     augmented, targets = jax.device_get(augment(images, labels, keys))
-    return augmented, captions(targets, experiment.train_loader.source.class_names)
+    return to_viewable(augmented), captions(targets, experiment.train_loader.source.class_names)
 
 
 def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:

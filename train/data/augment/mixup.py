@@ -70,7 +70,7 @@ class Mixup:
         """Mix a batch of images.
 
         Args:
-          images: uint8 ``(N, H, W, C)``.
+          images: uint8 or uint16 ``(N, H, W, C)``.
           labels: int ``(N,)``.
           draws: uniform random numbers ``(N, 5)``; a pair uses those of its first example.
 
@@ -84,7 +84,7 @@ class Mixup:
         weights = jax.vmap(lambda draw: self._weights(images.shape[1:3], draw))(draws[::2])
         weights = jnp.repeat(weights, 2, axis=0)  # (N, H, W, 1)
         own, partner = images.astype(jnp.float32), swap_pairs(images).astype(jnp.float32)
-        mixed = jnp.round(partner + weights * (own - partner)).astype(jnp.uint8)
+        mixed = jnp.round(partner + weights * (own - partner)).astype(images.dtype)
         return mixed, Targets(labels, swap_pairs(labels), weights.mean((1, 2, 3)))
 
     def _weights(self, size: tuple[int, int], draws: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
-"""Augmentation inside the jitted step, of uint8 images.
+"""Augmentation inside the jitted step, of uint8 or uint16 images.
 
 Every example has its own random key, so its augmentation does not depend on the distribution of
-the batch over devices. Images stay uint8 until the step normalizes them.
+the batch over devices. Images keep their type until the step normalizes them.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Augment:
       hflip: whether to flip horizontally with probability 0.5.
       vflip: whether to flip vertically with probability 0.5.
       policies: in order, TrivialAugment, RandAugment, and own augmentations
-        ``(image uint8 (H, W, C), key) -> image`` of the same shape and type.
+        ``(image (H, W, C), key) -> image`` of the same shape and type.
       color_jitter: maximum change of the factors of brightness, contrast and saturation from 1,
         and of the hue from 0; see :func:`color_jitter`.
       cutout: side in pixels of a filled square (DeVries and Taylor 2017, arXiv:1708.04552);
@@ -50,7 +50,7 @@ class Augment:
       random_erasing_scale: range of its area fraction.
       random_erasing_ratio: range of its aspect ratio, height to width.
       mix: mixup and CutMix.
-      fill: RGB color of both kinds of boxes; the mean color becomes 0 when normalized.
+      fill: values of both kinds of boxes by channel; the mean color becomes 0 when normalized.
     """
 
     pad_crop: int = 0
@@ -63,10 +63,10 @@ class Augment:
     random_erasing_scale: tuple[float, float] = (0.02, 0.33)
     random_erasing_ratio: tuple[float, float] = (0.3, 3.3)
     mix: Mixup = field(default_factory=Mixup)
-    fill: tuple[int, int, int] = (0, 0, 0)
+    fill: tuple[int, ...] = (0,)
 
     def __call__(self, images: jax.Array, keys: jax.Array) -> jax.Array:
-        """Augment images, uint8 ``(N, H, W, 3)``, with one key each ``(N,)``, without targets."""
+        """Augment images ``(N, H, W, C)`` with one key each ``(N,)``, without targets."""
         return self.batch(images, jnp.zeros(len(images), int), keys)[0]
 
     def batch(
@@ -75,7 +75,7 @@ class Augment:
         """Augment images and compute their targets.
 
         Args:
-          images: uint8 ``(N, H, W, 3)``.
+          images: uint8 or uint16 ``(N, H, W, C)``; for operations on colors uint8 RGB.
           labels: int ``(N,)``.
           keys: random keys ``(N,)``, see :func:`example_keys`.
 
@@ -138,7 +138,7 @@ class Augment:
         return images
 
     def _fill_boxes(self, image: jax.Array, draws: dict[str, jax.Array]) -> jax.Array:
-        fill = jnp.array(self.fill, jnp.uint8)
+        fill = jnp.array(self.fill, image.dtype)
         if self.cutout:
             image = jnp.where(cutout_box(image.shape, self.cutout, draws["cutout"]), fill, image)
         if self.random_erasing:
