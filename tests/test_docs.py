@@ -214,6 +214,11 @@ class Calls:
 
         main.parse(arguments)  # tests/train/plan checks what it does
 
+    def train_sweep(self, arguments):
+        from train.sweep.__main__ import parse
+
+        parse(arguments)  # tests/train/sweep checks what it does
+
     def train_evaluate(self, arguments):
         self.command("train.evaluate", arguments)
 

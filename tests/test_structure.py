@@ -18,6 +18,7 @@ LAYERS = (
     ("loop",),
     ("fitting",),
     ("main", "evaluate", "predict", "statistics", "plan", "compare", "export", "prepare"),
+    ("sweep",),
 )
 LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 
@@ -27,6 +28,7 @@ IMPORTERS = {
     "tensorflow_datasets": {"train.data.tfds_source", "train.data.digits", "train.prepare"},
     "array_record": {"train.data.tfds_source", "train.prepare"},
     "datasets": {"train.data.huggingface"},
+    "optuna": {"train.sweep.search"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},
     "PIL": {"flax_resnet.decoding", "flax_resnet.images", "flax_resnet.preprocessing"},

@@ -12,7 +12,7 @@ from train.data.corrupt_records import CorruptRecords
 from train.data.prefetch import Prefetcher
 from train.engine import nonfinite
 from train.engine.callbacks import Callback
-from train.engine.evaluation import Evaluated, evaluate, make_eval_step
+from train.engine.evaluation import Evaluated, evaluate
 from train.engine.experiment import (
     Experiment,
     Sources,
@@ -21,16 +21,16 @@ from train.engine.experiment import (
 )
 from train.engine.meter import Meter
 from train.engine.mfu import mfu_per_image
-from train.engine.multi_step import run_steps, stack_batches, steps_per_execution
+from train.engine.multi_step import stack_batches, steps_per_execution
 from train.engine.predictions import PredictionCollector
-from train.engine.preemption import StopAgreement, with_stop_flag
+from train.engine.preemption import StopAgreement
+from train.engine.programs import UNSHARED, Programs
 from train.engine.requirements import check_requirements
 from train.engine.step import (
     TrainState,
     abstract_state,
     create_state,
     evaluated_variables,
-    train_step,
 )
 from train.reporting import run_summary
 from train.reporting.console import Console
@@ -57,6 +57,7 @@ def train(
     stop: StopRequest,
     sources: Sources | None = None,
     callbacks: Sequence[Callback] = (),
+    programs: Programs = UNSHARED,
 ) -> dict[str, Any]:
     """Train a configuration in ``workdir``, or resume the run that is there.
 
@@ -68,6 +69,7 @@ def train(
       stop: once it is true, the run finishes the current step and saves.
       sources: the data; default: those of ``config.dataset``.
       callbacks: called in process 0 while the run goes on.
+      programs: the compiled steps; runs of one process may share them.
 
     Returns:
       The evaluation of the final state: ``split``, ``examples``, ``top1``, ``loss``, ``step``,
@@ -96,7 +98,7 @@ def train(
             stack.enter_context(observers)
             run_summary.print_summary(console, experiment, state)
             run_files.add_session(workdir, start, end, experiment.batch_sizes.batch_norm)
-        return Loop(experiment, state, checkpoints, console, observers, stop).run()
+        return Loop(experiment, state, checkpoints, console, observers, stop, programs).run()
 
 
 def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> Checkpoints:
@@ -144,6 +146,7 @@ class Loop:
       checkpoints, observers: outputs of process 0; None in other processes.
       console: progress output.
       stop: request to end early.
+      programs: the compiled steps.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class Loop:
         console: Console,
         observers: Observers | None,
         stop: StopRequest,
+        programs: Programs = UNSHARED,
     ):
         self.experiment, self.console = experiment, console
         self.checkpoints, self.observers = checkpoints, observers
@@ -178,16 +182,11 @@ class Loop:
         self.eval_data = devices.replicate(eval_data)
         self.state = devices.replicate(state)
 
-        def step(state, data, batch):
-            return train_step(step_config, state, train_loader.examples(data, batch))
-
         self.steps_per_call = steps_per_execution(
             config.steps_per_execution, devices.platform, train_loader.cached_on_device
         )
-        self.train_step = devices.train(
-            with_stop_flag(run_steps(step) if self.steps_per_call > 1 else step)
-        )
-        self.eval_step = make_eval_step(devices, step_config, eval_loader)
+        self.train_step = programs.train_step(experiment, self.steps_per_call)
+        self.eval_step = programs.eval_step(experiment)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, and return the evaluation of the final state."""

@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("train.predict", "classify images with a run"),
     "plan": ("train.plan.__main__", "estimate memory and time of a run before it starts"),
     "compare": ("train.compare.__main__", "compare runs side by side"),
+    "sweep": ("train.sweep.__main__", "train with several values of keys and seeds, or search"),
     "export": ("train.export.__main__", "export a run: StableHLO, torchvision, timm, Hugging Face"),
     "prepare": ("train.prepare.__main__", "download and prepare a TFDS data set"),
     "statistics": ("train.statistics", "compute the mean and deviation of training images"),
