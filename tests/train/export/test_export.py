@@ -180,7 +180,7 @@ def test_images_are_random_if_none_of_the_split_can_be_decoded(run, monkeypatch)
         def __len__(self):
             return 3
 
-        def decode(self, index):
+        def decode(self, index, **options):
             raise ImageDecodeError("damaged")
 
     monkeypatch.setattr(exporting, "open_source", lambda *_: Damaged())
