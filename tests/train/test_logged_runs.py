@@ -1,18 +1,22 @@
 """Runs with loggers and a profile, which end in the same bits as a run without."""
 
 import gzip
+import importlib.util
 import json
 
 import jax
 import numpy as np
 import pytest
 
+from tests.train.reporting.test_loggers import history, metrics_of, mlflow_runs
 from tests.train.test_main import final_state
 from train import Logger
 from train.config.registries import register_logger
 from train.loop import train
 from train.runtime.errors import UsageError
 from train.runtime.signals import StopRequest
+
+SERVICES = [name for name in ("mlflow",) if importlib.util.find_spec(name)]
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def small(digits_config):
 
 
 def test_loggers_and_profile_change_no_bit(small, tmp_path, monkeypatch, capsys):
-    """Also one that fails, one that changes what it gets, and a run that is resumed."""
+    """Also one that fails, and one that changes what it gets."""
     calls = []
 
     class Failing(Logger):
@@ -61,7 +65,11 @@ def test_loggers_and_profile_change_no_bit(small, tmp_path, monkeypatch, capsys)
     small.checkpoint.every_steps = 0
     train(small, str(tmp_path / "without"), StopRequest())
     assert not (tmp_path / "without/tensorboard").exists()
-    small.log.to = ("tensorboard", "failing", "recorder")
+    small.log.to = ("tensorboard", "failing", "recorder", *SERVICES)
+    monkeypatch.chdir(tmp_path)  # for mlruns
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     small.log.profile_steps, small.checkpoint.every_steps = (2, 3), 3
     workdir = tmp_path / "with"
     capsys.readouterr()
@@ -85,6 +93,15 @@ def test_loggers_and_profile_change_no_bit(small, tmp_path, monkeypatch, capsys)
     jax.tree.map(
         np.testing.assert_array_equal, final_state(workdir), final_state(tmp_path / "without")
     )
+    if SERVICES:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"file://{tmp_path}/mlruns")
+        (logged,) = mlflow_runs(client)
+        assert history(client, logged) == {p: [v] for p, v in metrics_of(workdir).items()}
+        values = json.loads((workdir / "config.json").read_text())
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+        assert logged.data.params == texts
 
 
 @pytest.mark.parametrize("steps", [(3,), (1, 5), (1, 2, 3)])
