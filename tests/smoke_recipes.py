@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import train.loop
+import train.reporting.observers
 from tests.without_report import NoReport
 from train.config.loading import load_config
 from train.engine.experiment import make_model
@@ -33,7 +34,7 @@ def small_form(recipe, trained):
 
 
 def main(folder, *recipes):
-    train.loop.LiveReport = NoReport
+    train.reporting.observers.LiveReport = NoReport
     trained = set()
     for recipe in recipes:
         name = Path(recipe).stem

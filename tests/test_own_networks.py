@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.flax_resnet.peers import assert_close, peer, random_images, randomized
 from tests.flax_resnet.test_models import assert_same_distributions, count
 from tests.train.test_main import final_state
+from tests.without_report import NoReport
 from train.config.access import flatten
 from train.config.loading import load_config
 from train.export.formats import write_stablehlo
@@ -199,7 +200,8 @@ def test_heat_maps_of_an_early_stage(recipes):
 
 
 @pytest.mark.parametrize("name", ["sk", "convnext"])
-def test_a_run_with_the_block_is_whole(recipes, name, data_dir, commands, tmp_path):
+def test_a_run_with_the_block_is_whole(recipes, name, data_dir, commands, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.reporting.observers.LiveReport", NoReport)
     width = {"sk": "32", "convnext": "16"}[name]
     small = {"model.width": width, "model.stage_sizes": "1", "dataset.image_size": "8"}
     small |= {"num_epochs": "2", "dataset.data_dir": data_dir, "checkpoint.every_epochs": "1"}

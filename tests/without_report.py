@@ -1,6 +1,6 @@
 """train.main without plots and report, which take a third of a short run."""
 
-import train.loop
+import train.reporting.observers
 from train.main import main
 from train.runtime.cli import run_command
 
@@ -22,5 +22,5 @@ class NoReport:
 
 
 if __name__ == "__main__":
-    train.loop.LiveReport = NoReport
+    train.reporting.observers.LiveReport = NoReport
     run_command(main)
