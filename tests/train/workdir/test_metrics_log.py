@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard events."""
+"""The rows of metrics.jsonl."""
 
 import json
 
