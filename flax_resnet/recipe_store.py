@@ -1,27 +1,28 @@
 """The recipe of a run with own parts: its copy in the workdir, and whether it may be run.
 
 ``recipe/`` of the workdir holds the recipe and its local modules, ``run.json`` their checksums.
-Code from a workdir never runs unless the user says so. The recipe at its original place does if it
-is unchanged and this user has started a training with it: otherwise a workdir from elsewhere could
-name any file.
+Code from a workdir runs only with the user's permission. The recipe at its original place runs if
+it is unchanged and this user has trained with it there, as noted in ``flax_resnet/recipes`` of
+``$XDG_STATE_HOME`` or ``~/.local/state``: otherwise a workdir from elsewhere could name any file.
 """
 
 import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flax_resnet.files import read_file, write_atomically
-from flax_resnet.recipes import MAX_BYTES, Recipe, digest, running
+from flax_resnet.recipes import MAX_BYTES, Recipe, digest, known, running
 from flax_resnet.registry import SESSION, missing_parts
 from flax_resnet.schema import mapping, record, text
 from flax_resnet.text import error_reason
 
 FOLDER = "recipe"
+_CHANGED = "has changed"
 _sha256 = text(64)
 
 
@@ -30,7 +31,7 @@ class RecipeError(ValueError):
 
 
 class UntrustedRecipeError(RecipeError):
-    """Only the copy in the workdir is left, and the user did not say to run it."""
+    """Only the copy in the workdir is left, and the user did not permit to run it."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def store(workdir: str, recipe: Recipe) -> None:
-    """Write the copy of a recipe; raise OSError if that fails."""
-    copies = {_main_copy(workdir, recipe.path): recipe.source}
-    copies |= {_module_copy(workdir, key): source for key, (_, source) in recipe.modules.items()}
+    """Write the copy of a recipe, beside those of earlier versions; raise OSError if that fails."""
+    copies = {_copy(workdir, recipe.digest, os.path.basename(recipe.path)): recipe.source}
+    for key, (_, source) in recipe.modules.items():
+        copies[_copy(workdir, recipe.digest, key)] = source
     for path, source in copies.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_atomically(path, source)
@@ -107,14 +109,16 @@ def use_recipe(
       UntrustedRecipeError, RecipeError: see :func:`find`; or the recipe fails, or lacks a part.
     """
     owner = SESSION if info is None else info.digest
-    if not missing_parts(parts, owner):
-        return
+    missing = missing_parts(parts, owner)
     if info is None:
-        missing = ", ".join(missing_parts(parts, owner))
-        raise UntrustedRecipeError(
-            f"the run in {workdir!r} has own parts that were registered in a Python session:"
-            f" {missing}; register them before you load it, which only Python can do"
-        )
+        if missing:
+            raise UntrustedRecipeError(
+                f"the run in {workdir!r} has own parts that were registered in a Python session:"
+                f" {', '.join(missing)}; register them before you load it, which only Python can do"
+            )
+        return
+    if owner in known and not missing:
+        return
     try:
         with running(find(workdir, info, trust_copy)):
             pass
@@ -134,69 +138,82 @@ def find(workdir: str, info: RecipeInfo, trust_copy: bool = False) -> Recipe:
     """Return the recipe of a run, from its original place, else with ``trust_copy`` from its copy.
 
     Raises:
-      UntrustedRecipeError: it is no longer at its original place as it was, or was never used by
-        this user, and ``trust_copy`` is False.
-      RecipeError: the copy is missing or does not match its checksums.
+      UntrustedRecipeError: it is no longer at its original place as it was, or this user never
+        trained with it there, and ``trust_copy`` is False.
+      RecipeError: the copy has changed, or is needed and missing.
     """
-    copy = _read(
-        info,
-        _main_copy(workdir, info.path),
-        {key: _module_copy(workdir, key) for key in info.modules},
-    )
-    if isinstance(copy, str):
-        raise RecipeError(
-            f"the copy of the recipe in {os.path.join(workdir, FOLDER)!r} is not that of the run:"
-            f" {copy}"
-        )
-    original = _read(info, info.path, {key: path for key, (path, _) in info.modules.items()})
+    files = {"": os.path.basename(info.path)} | {key: key for key in info.modules}
+    paths = {key: _copy(workdir, info.digest, file) for key, file in files.items()}
+    copy = _read(info, paths)
+    if isinstance(copy, str) and copy.endswith(_CHANGED):
+        raise RecipeError(f"the copy of the recipe in {workdir!r} is not that of the run: {copy}")
+    places = {"": info.path} | {key: path for key, (path, _) in info.modules.items()}
+    original = _read(info, places)
     if isinstance(original, Recipe) and _is_trusted(original):
         return original
-    if trust_copy:
-        return copy
-    reason = original if isinstance(original, str) else "you have not trained with it here"
-    raise UntrustedRecipeError(
-        f"the run in {workdir!r} has parts of its own recipe {info.path!r}: {reason}. To run the"
-        " copy in the workdir, read it and add --trust_recipe (from Python: trust_recipe=True)"
-    )
+    if not trust_copy:
+        reason = original if isinstance(original, str) else "you have not trained with it there"
+        raise UntrustedRecipeError(
+            f"the run in {workdir!r} has parts of its own recipe {info.path!r}: {reason}. To run"
+            " the copy in the workdir, read it and add --trust_recipe (from Python:"
+            " trust_recipe=True)"
+        )
+    if isinstance(copy, str):
+        raise RecipeError(f"the copy of the recipe of the run in {workdir!r} is missing: {copy}")
+    return copy
 
 
 def trust(recipe: Recipe) -> None:
-    """Note that this user runs the recipe, so that later commands use it while it is unchanged."""
-    with contextlib.suppress(OSError):  # otherwise they need --trust_recipe
-        path = _trusted_folder() / recipe.digest
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch()
+    """Note that this user trains with the recipe where it lies.
+
+    Later commands then run it from there while it is unchanged; otherwise they need the user's
+    word, as they do if the note cannot be written.
+    """
+    path = _trust_file(recipe)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch()
 
 
 def _is_trusted(recipe: Recipe) -> bool:
-    return (_trusted_folder() / recipe.digest).is_file()
+    path = _trust_file(recipe)
+    try:
+        return path is not None and all(
+            entry.stat().st_uid == os.getuid() for entry in (path, path.parent)
+        )
+    except OSError:
+        return False
 
 
-def _trusted_folder() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "flax_resnet" / "recipes"
+def _trust_file(recipe: Recipe) -> Path | None:
+    """Return the file of a recipe at its places; None if the user has no folder for it."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # to be ignored, by the specification
+        state = os.path.expanduser("~/.local/state")
+    if not os.path.isabs(state):
+        return None
+    places = [recipe.path, *(path for path, _ in recipe.modules.values())]
+    text = repr([recipe.digest, *map(os.path.realpath, places)])
+    name = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return Path(state) / "flax_resnet" / "recipes" / name
 
 
-def _read(info: RecipeInfo, main: str, modules: dict[str, str]) -> Recipe | str:
-    """Return the recipe in these files, or how they differ from ``info``."""
-    sources = []
-    checksums = [info.sha256, *(checksum for _, checksum in info.modules.values())]
-    for path, checksum in zip((main, *modules.values()), checksums, strict=True):
+def _read(info: RecipeInfo, paths: Mapping[str, str]) -> Recipe | str:
+    """Return the recipe in files by key (``""``: itself), or how they differ from ``info``."""
+    checksums = {"": info.sha256} | {key: checksum for key, (_, checksum) in info.modules.items()}
+    sources = {}
+    for key, path in paths.items():
         try:
-            sources.append(read_file(path, MAX_BYTES))
+            sources[key] = read_file(path, MAX_BYTES)
         except OSError as error:
-            return f"{path}: {error.strerror}"
-        if hashlib.sha256(sources[-1]).hexdigest() != checksum:
-            return f"{path} has changed"
+            return f"{path!r}: {error.strerror}"
+        if hashlib.sha256(sources[key]).hexdigest() != checksums[key]:
+            return f"{path!r} {_CHANGED}"
     # Tracebacks name the original paths.
-    paths = [path for path, _ in info.modules.values()]
-    contents = zip(paths, sources[1:], strict=True)
-    return Recipe(info.path, sources[0], dict(zip(info.modules, contents, strict=True)))
+    modules = {key: (path, sources[key]) for key, (path, _) in info.modules.items()}
+    return Recipe(info.path, sources[""], modules)
 
 
-def _main_copy(workdir: str, path: str) -> str:
-    return os.path.join(workdir, FOLDER, os.path.basename(path))
-
-
-def _module_copy(workdir: str, key: str) -> str:
-    return os.path.join(workdir, FOLDER, "modules", *key.split("/"))
+def _copy(workdir: str, digest: str, file: str) -> str:
+    return os.path.join(workdir, FOLDER, digest[:16], *file.split("/"))

@@ -1,11 +1,11 @@
 """Recipes: Python files that make a configuration and may register own parts.
 
-A recipe runs with the local modules that it imports, exactly as they were read, and leaves nothing
-in ``sys.modules``: two recipes may each have a module ``blocks``.
+A recipe and the local modules that it imports run exactly as they were read, as modules of names
+of their own: ``recipe_DIGEST`` and ``recipe_DIGEST_local.MODULE``. So two recipes may each have a
+module ``blocks``, and an import inside a function works whenever it runs.
 """
 
 import ast
-import contextlib
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -14,17 +14,22 @@ import os
 import site
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from flax_resnet.files import read_file
-from flax_resnet.registry import owned_by
+from flax_resnet.registry import forget, owned_by
 
+PREFIX = "recipe_"  # of the names of modules
+_LOCAL = "_local"  # ends the name of the package of local modules
 MAX_BYTES = 10 << 20  # of one file
 _MAX_MODULES = 300
 _ROOT = Path(__file__).parent.parent
+_lock = threading.RLock()  # the owner of what is registered is a global variable
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ class Recipe:
     def digest(self) -> str:
         """SHA-256 of everything but the paths, which identifies a recipe."""
         return digest(self.checksums)
+
+    @property
+    def module_name(self) -> str:
+        """The name under which it runs."""
+        return f"{PREFIX}{self.digest[:16]}"
+
+
+known: dict[str, Recipe] = {}  # those that ran in this process, by digest
 
 
 def digest(checksums: Mapping[str, str]) -> str:
@@ -89,66 +102,95 @@ def read_recipe(path: str) -> Recipe:
     return Recipe(path, source, modules)
 
 
-@contextlib.contextmanager
+@contextmanager
 def running(recipe: Recipe) -> Iterator[ModuleType]:
-    """Run a recipe and yield its module, whose functions may import local modules meanwhile.
+    """Run a recipe, and yield its module.
 
-    Parts that are registered meanwhile belong to the recipe.
+    Parts that are registered meanwhile belong to the recipe, instead of those that an earlier run
+    of it registered.
 
     Raises:
-      Exception: whatever the recipe raises.
+      Exception: whatever the recipe raises; then none of its parts stays registered.
     """
-    name = f"recipe_{recipe.digest[:16]}"
-    before, finder = sys.modules.copy(), _Finder(recipe)
-    for other in finder.names():
-        sys.modules.pop(other, None)
-    module = ModuleType(name)
-    module.__file__ = recipe.path
-    sys.modules[name] = module
-    sys.meta_path.insert(0, finder)
-    try:
-        with owned_by(recipe.digest):
-            exec(compile(recipe.source, recipe.path, "exec"), vars(module))
-            yield module
-    finally:
-        sys.meta_path.remove(finder)
-        # Without them here, worker processes get functions and classes by value.
-        for other in (name, *finder.names()):
-            sys.modules.pop(other, None)
-            if other in before:
-                sys.modules[other] = before[other]
+    with _lock:
+        owner, name = recipe.digest, recipe.module_name
+        forget(owner)
+        for other in [*sys.modules]:
+            if other.startswith(name):
+                del sys.modules[other]
+        known[owner] = recipe
+        try:
+            with owned_by(owner):
+                yield importlib.import_module(name)
+        except BaseException:
+            forget(owner)
+            del known[owner]
+            raise
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports the modules of a recipe from their contents."""
-
-    def __init__(self, recipe: Recipe):
-        self._modules = recipe.modules
-
-    def names(self) -> set[str]:
-        """Return the names of the modules and their packages."""
-        paths = [key.removesuffix(".py").removesuffix("/__init__") for key in self._modules]
-        return {name for path in paths for name in _with_packages(path.replace("/", "."))}
+    """Imports the known recipes and their modules from their contents."""
 
     def find_spec(self, name, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
-        """Return the specification of a module of the recipe, else None."""
-        if name not in self.names():
+        """Return the specification of a module of a recipe, else None."""
+        if not name.startswith(PREFIX):
             return None
-        key = name.replace(".", "/")
-        file = next((f for f in (f"{key}.py", f"{key}/__init__.py") if f in self._modules), None)
-        package = file != f"{key}.py"
-        spec = importlib.machinery.ModuleSpec(
-            name, self, origin=file and self._modules[file][0], is_package=package
-        )
-        spec.has_location, spec.loader_state = file is not None, file
+        main, local, inner = name.partition(_LOCAL)
+        recipe = next((one for one in known.values() if one.module_name == main), None)
+        if recipe is None:
+            return None
+        file, source, is_package = recipe.path, recipe.source, False
+        if local:
+            file, source, is_package = _locate(recipe, inner.lstrip("."))
+        if source is None and not is_package:
+            return None
+        spec = importlib.machinery.ModuleSpec(name, self, origin=file, is_package=is_package)
+        spec.has_location, spec.loader_state = file is not None, (recipe, file, source)
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's source; that of a package without ``__init__.py`` is empty."""
-        file = module.__spec__.loader_state
-        if file is not None:
-            path, source = self._modules[file]
-            exec(compile(source, path, "exec"), vars(module))
+        recipe, file, source = module.__spec__.loader_state
+        if source is not None:
+            tree = _Renamer(recipe).visit(ast.parse(source, file))
+            exec(compile(ast.fix_missing_locations(tree), file, "exec"), vars(module))
+
+
+def _locate(recipe: Recipe, inner: str) -> tuple[str | None, bytes | None, bool]:
+    """Return file and source of a local module by its name, and whether it is a package."""
+    key = inner.replace(".", "/")
+    for file in (f"{key}.py", f"{key}/__init__.py"):
+        if file in recipe.modules:
+            return *recipe.modules[file], file != f"{key}.py"
+    return None, None, not key or any(file.startswith(f"{key}/") for file in recipe.modules)
+
+
+class _Renamer(ast.NodeTransformer):
+    """Makes absolute imports of a recipe's modules those of their names under the recipe."""
+
+    def __init__(self, recipe: Recipe):
+        self._prefix = f"{recipe.module_name}{_LOCAL}."
+        self._local = {key.partition("/")[0].removesuffix(".py") for key in recipe.modules}
+
+    def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
+        """Rename ``import a.b``, which binds ``a``, and ``import a.b as c``."""
+        imports: list[ast.stmt] = []
+        for alias in node.names:
+            top = alias.name.partition(".")[0]
+            names = [alias]
+            if top in self._local:
+                names = [ast.alias(self._prefix + alias.name, alias.asname or top)]
+                if not alias.asname and alias.name != top:
+                    # The first loads a.b, the second binds a.
+                    names = [ast.alias(self._prefix + name, top) for name in (alias.name, top)]
+            imports += [ast.copy_location(ast.Import([name]), node) for name in names]
+        return imports
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        """Rename ``from a.b import c``."""
+        if not node.level and (node.module or "").partition(".")[0] in self._local:
+            node.module = self._prefix + node.module
+        return node
 
 
 def _imported_names(source: bytes, path: str, package: str) -> list[str]:
@@ -160,8 +202,10 @@ def _imported_names(source: bytes, path: str, package: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
-                with contextlib.suppress(ImportError):  # running it raises the error
+                try:
                     module = importlib.util.resolve_name("." * node.level + module, package)
+                except ImportError:  # running it raises the error
+                    continue
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return [name for full in names for name in _with_packages(full)]
 
@@ -174,6 +218,8 @@ def _with_packages(name: str) -> list[str]:
 
 def _find_local(name: str, search: Sequence[str]) -> tuple[str, str, str] | None:
     """Return key, file and package of a local module; None if there is none of that name."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return None
     path, spec = list(search), None
     for full in _with_packages(name):
         spec = importlib.machinery.PathFinder.find_spec(full, path)
@@ -195,4 +241,9 @@ def _is_local(file: str) -> bool:
     installed += [*site.getsitepackages(), site.getusersitepackages()]
     installed += [str(_ROOT / package) for package in ("flax_resnet", "train", "configs")]
     real = os.path.realpath(file)
+    if {"site-packages", "dist-packages"} & set(Path(real).parts):
+        return False
     return not any(real.startswith(os.path.join(os.path.realpath(p), "")) for p in installed)
+
+
+sys.meta_path.append(_Finder())

@@ -90,13 +90,17 @@ class Registry(Mapping):
         taken = name in (*self.reserved, *self.forbidden) or (existing and existing.owner is None)
         if owner is not None and taken:
             raise ValueError(f"{self.kind} {name!r} is a name of the project; choose another")
-        if existing and existing.owner == owner and _label(part) != _label(existing.part):
-            raise ValueError(
-                f"{self.kind} {name!r} is registered twice, as {_label(existing.part)} and as"
-                f" {_label(part)}; rename one"
-            )
+        again = existing and existing.owner == owner and existing.part is not part
+        if again and owner not in (None, SESSION):
+            raise ValueError(f"{self.kind} {name!r} is registered twice; rename one")
         self._entries[name] = _Entry(part, owner)
         return part
+
+    def forget(self, owner: Hashable) -> None:
+        """Remove the parts of an owner."""
+        own = [name for name, entry in self._entries.items() if entry.owner == owner]
+        for name in own:
+            del self._entries[name]
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._entries:
@@ -120,20 +124,29 @@ class Registry(Mapping):
         return f"unknown {self.kind} {name!r}{hint}; valid are {', '.join(self)}"
 
 
-def _label(part: Any) -> str:
-    return getattr(part, "__qualname__", None) or type(part).__name__
+def forget(owner: Hashable) -> None:
+    """Remove all parts of an owner, before its code registers them again."""
+    for registry in _registries.values():
+        registry.forget(owner)
+
+
+def has_parts(owner: Hashable) -> bool:
+    """Return whether an owner has registered anything."""
+    registries = _registries.values()
+    return any(registry.owner(name) == owner for registry in registries for name in registry)
 
 
 def missing_parts(parts: Iterable[str], owner: Hashable) -> list[str]:
-    """Return those of ``parts``, such as ``"block sk"``, that ``owner`` has not registered.
+    """Return those of ``parts``, such as ``"block sk"``, that nobody or another owner registered.
 
-    Kinds without a registry in this process are not checked.
+    Those of the session count as registered. Kinds without a registry in this process are not
+    checked.
     """
     missing = []
     for part in parts:
         kind, _, name = part.rpartition(" ")
         registry = _registries.get(kind)
-        if registry is not None and registry.owner(name) != owner:
+        if registry is not None and registry.owner(name) not in (owner, SESSION):
             missing.append(part)
     return missing
 

@@ -177,18 +177,20 @@ class Commands:
 @pytest.fixture(autouse=True)
 def own_parts_of_a_test():
     """Forget the parts and keys that a test registers."""
-    from flax_resnet import registry
+    from flax_resnet import recipes, registry
     from train.config.keys import KEYS
 
-    parts = [(each, set(each._entries)) for each in registry._registries.values()]
-    keys = dict(KEYS)
+    parts = [(each, dict(each._entries)) for each in registry._registries.values()]
+    keys, known = dict(KEYS), dict(recipes.known)
     yield
     for each, before in parts:
-        for name in each._entries.keys() - before:
-            if each.owner(name) is not None:  # the project's modules are imported only once
-                del each._entries[name]
-    KEYS.clear()
-    KEYS.update(keys)
+        # The project's modules are imported only once.
+        project = {name: e for name, e in each._entries.items() if e.owner is None}
+        each._entries.clear()
+        each._entries.update(project | before)
+    for mapping, before in ((KEYS, keys), (recipes.known, known)):
+        mapping.clear()
+        mapping.update(before)
 
 
 @pytest.fixture(scope="session")

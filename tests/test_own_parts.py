@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 
 import jax
@@ -13,13 +14,19 @@ import numpy as np
 import pytest
 import scipy.special
 
-from flax_resnet import load_run
+from flax_resnet import load_run, recipe_store
+from flax_resnet.recipes import read_recipe, running
 from flax_resnet.weights import WeightsError
 from tests.conftest import ROOT
 from tests.train.test_main import final_state
-from train.config.loading import load_config
+from train import declare_key
+from train.config import own_parts
+from train.config.checks import check_value
+from train.config.keys import KEYS
+from train.config.loading import check_config, load_config
 from train.config.registries import LOSSES, METRICS, SCHEDULES
 from train.data.augment.mixup import Targets
+from train.data.images import encode_png
 from train.engine.experiment import make_augment, make_task
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.schedules import Span
@@ -122,8 +129,8 @@ def test_a_changed_recipe_is_named_when_a_run_resumes(run, folder, commands, arg
     arguments = ["--config", tmp_path / "new/my_recipe.py", *arguments[2:]]
     done = commands.run("train.main", *arguments, "--workdir", tmp_path / "run")
     assert done.returncode == 0 and done.stderr.count("has changed since") == 1
-    copy = (tmp_path / "run/recipe/modules/own_numbers.py").read_text()
-    assert copy.endswith("# another\n")
+    copies = [path.read_text() for path in tmp_path.glob("run/recipe/*/own_numbers.py")]
+    assert sorted(copies) == ["EPOCHS = 2\n", "EPOCHS = 2\n# another\n"]
 
 
 def test_commands_find_the_recipe_where_it_lies(run, commands, tmp_path):
@@ -141,7 +148,8 @@ def test_commands_find_the_recipe_where_it_lies(run, commands, tmp_path):
 
 
 def test_without_its_recipe_a_run_needs_the_users_word(moved, commands, tmp_path):
-    image = ROOT / "docs/images" / next(iter(os.listdir(ROOT / "docs/images")))
+    image = tmp_path / "image.png"
+    image.write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
     stablehlo = ("--format", "stablehlo", "--output", tmp_path / "x.stablehlo")
     uses = [
         ("train.evaluate", "--workdir", moved),
@@ -152,23 +160,23 @@ def test_without_its_recipe_a_run_needs_the_users_word(moved, commands, tmp_path
     for module, *arguments in uses:
         done = commands.call(module, *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
-        assert "my_recipe.py: No such file" in done.stderr and "--trust_recipe" in done.stderr
+        assert "my_recipe.py': No such file" in done.stderr and "--trust_recipe" in done.stderr
     with pytest.raises(WeightsError, match="trust_recipe=True"):
         load_run(moved)
-    for module, *arguments in uses[1:]:
-        done = commands.run(module, *arguments, "--trust_recipe")
-        assert done.returncode in (0, 1) and "recipe" not in done.stderr
+    for module, *arguments in uses:
+        done = commands.call(module, *arguments, "--trust_recipe")
+        assert done.returncode == 0, done.stderr
     run = load_run(moved, trust_recipe=True)
     assert run.config["optimizer.name"] == "lion" and run.step == 22
 
 
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_changed_copy_is_refused(moved, commands, trust):
-    with open(moved / "recipe/modules/own_numbers.py", "a") as file:
-        file.write("EPOCHS = 3\n")
+    [copy] = moved.glob("recipe/*/own_numbers.py")
+    copy.write_text("EPOCHS = 3\n")
     flag = ["--trust_recipe"] * trust
     done = commands.call("train.evaluate", "--workdir", moved, *flag)
-    assert done.returncode == 1 and "own_numbers.py has changed" in done.stderr
+    assert done.returncode == 1 and "own_numbers.py' has changed" in done.stderr
     with pytest.raises(WeightsError, match="has changed"):
         load_run(moved, trust_recipe=trust)
 
@@ -269,3 +277,141 @@ def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
     config.eval.metrics = ("mean",)
     with pytest.raises(UsageError, match=r"metric 'mean' must have one number per image"):
         make_task(config, 10)
+
+
+def write_recipe(folder, body, **modules):
+    """Write a recipe that registers own parts, and modules beside it; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in modules.items():
+        (folder / f"{name}.py").write_text(source)
+    (folder / "recipe.py").write_text(
+        "from train import declare_key, default_config, register_loss\n"
+        f"{body}\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.loss = 'own'\n"
+        "    return config\n"
+    )
+    return str(folder / "recipe.py")
+
+
+def loss_of(factor):
+    return (
+        f"from helpers import ZERO\ndeclare_key('factor', {factor}, 'Factor.', minimum={factor})\n"
+        "@register_loss('own')\n"
+        "def own(config):\n"
+        "    from helpers import one\n"  # when the recipe has long ended
+        "    return lambda logits, targets: config.factor * one(logits)\n"
+    )
+
+
+HELPERS = "ZERO = 0\ndef one(logits):\n    return {} + logits[:, 0] * ZERO\n"
+
+
+def test_recipes_of_one_process_keep_their_parts_keys_and_modules(tmp_path):
+    """Both register a loss and declare a key of the same names, and import a module ``helpers``."""
+    before = set(sys.modules)
+    first = write_recipe(tmp_path / "a", loss_of(2), helpers=HELPERS.format(1))
+    second = write_recipe(tmp_path / "b", loss_of(30), helpers=HELPERS.format(10))
+    configs = [load_config(first), load_config(second)]
+    assert "helpers" not in set(sys.modules) - before
+    logits, targets = jnp.zeros((3, 4)), Targets(jnp.zeros(3, int))
+    for config, expected in zip(configs * 2, (2, 300) * 2, strict=True):
+        assert own_parts.recipe_of(config).path == (first if expected == 2 else second)
+        loss = make_task(config, 4).loss(logits, targets)
+        np.testing.assert_array_equal(loss, [expected] * 3)
+        check_config(config)
+
+
+def test_local_modules_are_found_and_others_are_not(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "inner.py").write_text("from . import other\nVALUE = other.VALUE\n")
+    (package / "other.py").write_text("VALUE = 7\n")
+    (tmp_path / "time.py").write_text("raise AssertionError('hides the standard library')\n")
+    (tmp_path / "numpy.py").write_text("raise AssertionError('hides an installed module')\n")
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "installed_one.py").write_text("VALUE = 8\n")
+    monkeypatch.syspath_prepend(str(installed))
+    (tmp_path / "recipe.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses, time, numpy, installed_one\n"
+        "import package.inner\n"
+        "import package.inner as inner\n"
+        "def make():\n"
+        "    from package import other\n"
+        "    @dataclasses.dataclass\n"
+        "    class Own:\n"
+        "        value: int = other.VALUE\n"
+        "    return Own()\n"
+    )
+    recipe = read_recipe(str(tmp_path / "recipe.py"))
+    assert sorted(recipe.modules) == ["package/inner.py", "package/other.py"]
+    with running(recipe) as module:
+        pass
+    assert module.package.inner.VALUE == module.inner.VALUE == module.make().value == 7
+
+
+def test_a_run_with_an_own_key_only_needs_its_recipe(run, folder, tmp_path, commands):
+    shutil.copytree(run[0], tmp_path / "run")
+    info = json.loads((tmp_path / "run/run.json").read_text())
+    info["own_parts"] = ["key loss_gamma", "key optimizer.lion_b2"]
+    (tmp_path / "run/run.json").write_text(json.dumps(info))
+    assert load_run(tmp_path / "run").step == 22
+    assert "loss_gamma" in KEYS
+
+
+def test_a_missing_copy_is_an_error_only_where_it_is_needed(moved):
+    shutil.rmtree(moved / "recipe")
+    with pytest.raises(WeightsError, match=r"copy of the recipe .* is missing"):
+        load_run(moved, trust_recipe=True)
+
+
+def test_the_original_is_enough(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run", ignore=lambda *_: ["recipe"])
+    assert load_run(tmp_path / "run").step == 22
+
+
+def test_the_place_of_a_recipe_is_trusted_not_its_content(run, folder, tmp_path):
+    """It may read files beside it, which a workdir from elsewhere may bring along."""
+    shutil.copytree(run[0], tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "evil", ignore=lambda *_: ["run", "killed", "state"])
+    text = (tmp_path / "run/run.json").read_text()
+    (tmp_path / "run/run.json").write_text(text.replace(str(folder), str(tmp_path / "evil")))
+    with pytest.raises(WeightsError, match="you have not trained with it there"):
+        load_run(tmp_path / "run")
+
+
+def test_a_relative_state_folder_is_ignored(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = read_recipe(__file__)
+    assert recipe_store._trust_file(recipe).is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("Upper", 1, "x"), "must be like 'group.key_name'"),
+        (("seed", 1, "x"), "is a key of the project"),
+        (("optimizer", 1, "x"), "a key and a group"),
+        (("seed.more", 1, "x"), "a key and a group"),
+        (("items", 1, "x"), "is a method"),
+        (("own", None, "x"), "is not a bool, number"),
+        (("own", 1.0, "x", {"minimum": 2}), "default of config.own must be at least 2"),
+        (("own", "text", "x", {"minimum": 2}), "default of"),
+    ],
+)
+def test_wrong_keys_are_refused(arguments, message):
+    *arguments, limits = arguments if len(arguments) == 4 else (*arguments, {})
+    with pytest.raises(ValueError, match=message):
+        declare_key(*arguments, **limits)
+    assert arguments[0] in ("seed", "optimizer") or arguments[0] not in KEYS
+
+
+def test_keys_may_be_tuples_of_text():
+    declare_key("own_names", ("a", "b"), "Names.")
+    check_value("own_names", ("c",))
+    with pytest.raises(UsageError, match="must be names such as a,b"):
+        check_value("own_names", (1.0,))

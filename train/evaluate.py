@@ -18,7 +18,7 @@ def main() -> int:
     )
     add_checkpoint_flags(parser)
     parser.add_argument("--split", default="", help="another split of the run's data set")
-    dataset = "another data set with the same classes: digits, folder or tfds:NAME"
+    dataset = "another data set with the same classes, as config.dataset.name"
     parser.add_argument("--dataset", default="", metavar="NAME", help=dataset)
     parser.add_argument("--data_dir", default="", metavar="DIR", help="folder of that data set")
     tta = "test-time augmentation: average the logits of each image and its mirror image"

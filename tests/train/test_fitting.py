@@ -1,6 +1,5 @@
 """Training from Python: the same bits as the command, from any kind of data."""
 
-import dataclasses
 import json
 from functools import partial
 
@@ -118,9 +117,10 @@ def test_wrong_data_are_errors(config, tmp_path, data, message):
 
 def test_the_step_runs_under_plain_jit(config, digits):
     """It computes what it does on one device of pmap."""
+    config.sync_batch_norm = True
     model = make_model(config, 10)
     mapped = make_step_config(config, model, steps_per_epoch=22, num_steps=44)
-    plain = dataclasses.replace(mapped, axis_name=None)
+    plain = mapped.on_one_device()
     (images, labels), _ = digits
     batch = {"image": np.repeat(images[:16, :, :, None], 3, axis=3), "label": np.int32(labels[:16])}
     state = create_state(plain, (8, 8, 3))

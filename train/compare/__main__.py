@@ -36,7 +36,9 @@ def compare(paths: list[str], output: str, trust_recipe: bool) -> int:
         try:
             use_recipe(path, trust_recipe)
             runs.append(comparison.read(path))
-        except RunError as error:
+        except (RunError, UsageError) as error:
+            if len(places) == 1:
+                raise
             print_error(error)
             status = 1
     if not runs:

@@ -88,6 +88,7 @@ def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     groups: dict[tuple, list[RunSummary]] = {}
     for run in runs:
         keys = {name: key for name, key in KEYS.items() if not key.neutral and name != "seed"}
+        keys["recipe"] = KEYS["recipe"]  # the code of own parts
         values = (run.values.get(name, key.default) for name, key in keys.items())
         groups.setdefault(tuple(values), []).append(run)
     return list(groups.values())

@@ -82,6 +82,8 @@ KEYS: dict[str, Key] = {
     "smoke": Key(False, "Smoke test of a recipe: two steps of a small batch of small images, the"
         " digits in place of its data, one narrow block per stage, no download. The workdir is"
         " runs/NAME_smoke. Keys given on the command line keep their values."),
+    "recipe": Key("", "Checksum of the recipe if it registers own parts; set when it runs.",
+        neutral=True),
     "compilation_cache": Key("auto", "Directory of the persistent compilation cache; 'auto':"
         " JAX_COMPILATION_CACHE_DIR or flax_resnet/compiled in the user's cache directory; 'off':"
         " no cache.", neutral=True),

@@ -15,14 +15,13 @@ import traceback
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from flax_resnet import recipe_store, schema
+from flax_resnet import schema
 from flax_resnet.recipes import read_recipe, running
-from flax_resnet.registry import running_owner
+from flax_resnet.registry import has_parts, running_owner
 from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_value, is_a, unknown_key
 from train.config.keys import KEYS
-from train.config.own_parts import recipe_of, remember
 from train.data.channels import mean_and_std
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
@@ -57,7 +56,8 @@ def load_config(recipe: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
     Raises:
       UsageError: the recipe, an override or the resulting configuration is invalid.
     """
-    config, _ = _run_recipe(recipe)
+    config, digest = _run_recipe(recipe)
+    config.recipe = digest if has_parts(digest) else ""
     given = {name for name, _ in overrides}
     for name, text in overrides:
         set_key(config, name, parse(name, text))
@@ -69,8 +69,6 @@ def load_config(recipe: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
 
         shrink(config, given)
         check_config(config)
-    if used := recipe_of(config):
-        recipe_store.trust(used)
     return config
 
 
@@ -80,7 +78,7 @@ def owner_of(recipe: str) -> Hashable:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Validate all keys and values.
+    """Validate all keys and values; missing own keys get their defaults.
 
     Raises:
       UsageError: a key is unknown or missing, or a value has the wrong type or range.
@@ -92,6 +90,8 @@ def check_config(config: ConfigDict) -> None:
     for name, key in KEYS.items():
         if name not in values:
             if key.owner is not None:
+                if key.owner == config.get("recipe"):
+                    set_key(config, name, key.default)
                 continue
             raise UsageError(
                 f"config.{name} is missing; start from train.config.loading.default_config()"
@@ -243,7 +243,6 @@ def _run_recipe(name: str) -> tuple[ConfigDict, Hashable]:
             f"{path}: get_config() must return an ml_collections ConfigDict,"
             f" not {type(config).__name__}"
         )
-    remember(recipe)
     return config, recipe.digest
 
 

@@ -4,17 +4,29 @@ import re
 from collections.abc import Hashable
 from typing import Any
 
+from flax_resnet import recipes
 from flax_resnet.recipes import Recipe
-from flax_resnet.registry import current_owner
+from flax_resnet.registry import SESSION, Registry, current_owner
 from train.config.access import flatten
 from train.config.keys import KEYS, Key
 from train.config.registries import NAMED_BY
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
-from train.runtime.formatting import join_names
 
-_recipes: dict[Hashable, Recipe] = {}
 _NAME = re.compile(r"([a-z]\w*\.)?[a-z]\w*")
+
+
+class _OwnKeys(Registry):
+    """The keys in ``KEYS`` that are not the project's."""
+
+    def forget(self, owner: Hashable) -> None:
+        """Remove the keys of an owner."""
+        for name in [name for name in self if self.owner(name) == owner]:
+            del KEYS[name]
+        super().forget(owner)
+
+
+_OWN_KEYS = _OwnKeys("key")
 
 
 def declare_key(name: str, default: Any, meaning: str, **limits: Any) -> None:
@@ -28,7 +40,7 @@ def declare_key(name: str, default: Any, meaning: str, **limits: Any) -> None:
     Args:
       name: with the group, such as ``"optimizer.lion_b1"``; the group may be new.
       default: value of configurations that do not set it; a bool, int, float, text, or a tuple of
-        numbers.
+        numbers or of texts.
       meaning: one or two sentences.
       **limits: fields of :class:`train.config.keys.Key`, such as ``minimum`` and ``choices``.
 
@@ -38,45 +50,57 @@ def declare_key(name: str, default: Any, meaning: str, **limits: Any) -> None:
     from train.config.checks import check_value
 
     owner, existing = current_owner(), KEYS.get(name)
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"a configuration key must be like 'group.key_name', in lower case, not {name!r}"
         )
     if existing is not None and existing.owner is None:
         raise ValueError(f"config.{name} is a key of the project; choose another name")
-    if name in _groups() or name.rpartition(".")[0] in KEYS:
+    # Keys of other recipes in this process do not matter.
+    others = [other for other, key in KEYS.items() if key.owner in (None, owner) and other != name]
+    if any(f"{one}.".startswith(f"{two}.") for other in others for one, two in _pairs(name, other)):
         raise ValueError(f"config.{name} cannot be a key and a group of keys")
+    if any(hasattr(ConfigDict, part) for part in name.split(".")):
+        raise ValueError(f"config.{name} is a method of configurations; choose another name")
     if not isinstance(default, (bool, int, float, str, tuple)):
         raise ValueError(f"config.{name}: {default!r} is not a bool, number, text or tuple")
+    if isinstance(default, tuple) and (not default or isinstance(default[0], str)):
+        limits.setdefault("example", default or (1.0,))
     KEYS[name] = Key(default, meaning, owner=owner, **limits)
     try:
         check_value(name, default)
-    except UsageError:
+        _OWN_KEYS._add(name, KEYS[name], owner)
+    except (UsageError, TypeError, ValueError) as error:
         del KEYS[name]
-        raise
+        if existing is not None:
+            KEYS[name] = existing
+        raise ValueError(f"the default of {error}") from None
 
 
-def remember(recipe: Recipe) -> None:
-    """Keep a recipe that ran, so that runs with its parts can store it."""
-    _recipes[recipe.digest] = recipe
+def _pairs(one: str, other: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (one, other), (other, one)
 
 
 def recipe_of(config: ConfigDict) -> Recipe | None:
-    """Return the recipe of the own parts that a configuration uses.
+    """Return the recipe that registered the own parts of a configuration; None without one.
 
-    None if it uses none, or those of a Python session.
+    Its parts are registered again if others of their names were since.
 
     Raises:
-      UsageError: they are of several recipes.
+      UsageError: the recipe did not run in this process, or does not register the parts.
     """
-    parts = own_parts(config)
-    owners = set(parts.values())
-    if len(owners) > 1:
+    if not config.recipe:
+        return None
+    recipe = recipes.known.get(config.recipe)
+    if recipe is None:
         raise UsageError(
-            f"the configuration uses parts of {len(owners)} recipes: {join_names(sorted(parts))};"
-            " register them in one, or in a module that it imports"
+            f"the recipe with the checksum {config.recipe[:16]}… has not run in this process; make"
+            " the configuration with load_config(RECIPE)"
         )
-    return _recipes.get(owners.pop()) if owners else None
+    if set(own_parts(config).values()) - {config.recipe, SESSION}:
+        with recipes.running(recipe):
+            pass
+    return recipe
 
 
 def own_parts(config: ConfigDict) -> dict[str, Hashable]:
@@ -95,7 +119,3 @@ def own_parts(config: ConfigDict) -> dict[str, Hashable]:
         if name in KEYS and KEYS[name].owner is not None:
             parts[f"key {name}"] = KEYS[name].owner
     return parts
-
-
-def _groups() -> set[str]:
-    return {key.rpartition(".")[0] for key in KEYS} - {""}

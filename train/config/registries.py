@@ -10,9 +10,12 @@ OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
 SCHEDULES = Registry("schedule", ("constant", "step", "cosine", "polynomial", "one_cycle"))
 TASKS = Registry("task", ("classification",))
 LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy"))
-# An evaluation's result has other fields beside the metrics.
-_FIELDS = ("loss", "examples", "bad", "split", "step", "dataset", "tta")
-METRICS = Registry("metric", ("top1", "top5"), forbidden=_FIELDS)
+# Other fields of an evaluation, its result and its files.
+METRIC_FIELDS = (
+    *("loss", "examples", "bad", "split", "step", "dataset", "tta", "stop", "per_example"),
+    *("label", "rank", "valid", "weights", "classes", "confusion", "reliability", "calibration"),
+)
+METRICS = Registry("metric", ("top1", "top5"), forbidden=METRIC_FIELDS)
 LOGGERS = Registry("logger", ("tensorboard", "mlflow", "wandb"))
 
 register_optimizer = OPTIMIZERS.register

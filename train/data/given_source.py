@@ -1,12 +1,14 @@
 """Data that a Python program passes, instead of a data set that the configuration names."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from train.data.arrays import arrays_source
 from train.data.huggingface import huggingface_source
+from train.data.labeled_images import make_source, number_classes
 from train.data.registries import register_source
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict
@@ -50,6 +52,19 @@ def as_source(data: Any, split: str, class_names: Sequence[str] | None = None) -
     )
 
 
+@dataclass(frozen=True)
+class _Images(Sequence):
+    """The images of records."""
+
+    records: Sequence[Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.records[index]["image"]
+
+
 def _record_source(
     data: Sequence[Mapping[str, Any]], split: str, class_names: Sequence[str] | None
 ) -> DataSource:
@@ -58,7 +73,6 @@ def _record_source(
         raise UsageError(
             f"the records for {split} must be {{'image': …, 'label': …}}, not {first!r:.100}"
         )
-    if class_names is None:
-        labels = np.array([int(data[index]["label"]) for index in range(len(data))])
-        class_names = [str(label) for label in range(labels.max() + 1)]
-    return DataSource(GIVEN, split, tuple(class_names), data)
+    labels = np.array([data[index]["label"] for index in range(len(data))])
+    columns, names = number_classes({"": labels}, f"the data for {split}", class_names)
+    return make_source(GIVEN, split, _Images(data), columns[""], names)

@@ -2,12 +2,15 @@
 
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cloudpickle
 import grain
 from absl import flags
 
+from flax_resnet.recipes import PREFIX
 from train.runtime import limits
 from train.runtime.errors import RunError, warn
 from train.runtime.worker import announce_run
@@ -57,6 +60,7 @@ def stream(
     if workers:
         _mark_flags_parsed()
         announce_run()
+        _send_recipes_by_value()
         # In the queues, the batches being assembled, and arrays that are not freed yet.
         needed = (4 * workers + 2 * parts + 50) * item_bytes
         if problem := limits.shared_memory(needed):
@@ -76,6 +80,13 @@ def stream(
         raise
     finally:
         iterator.close()
+
+
+def _send_recipes_by_value() -> None:
+    """Let worker processes get the functions and classes of recipes, which they cannot import."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(PREFIX):
+            cloudpickle.register_pickle_by_value(module)
 
 
 def _init_worker(worker: int, count: int) -> None:

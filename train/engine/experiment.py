@@ -16,7 +16,8 @@ from flax_resnet.images.pixels import RGB
 from flax_resnet.runs import model_from_config
 from flax_resnet.text import error_reason
 from train.config.access import flatten
-from train.config.registries import TASKS
+from train.config.own_parts import recipe_of
+from train.config.registries import METRIC_FIELDS, TASKS
 from train.data.augment.auto_augment import Policy, check_operation, make_policies
 from train.data.augment.mixup import Mixup, Targets, check_even
 from train.data.augment.pipeline import Augment
@@ -126,6 +127,7 @@ def build_experiment(
     Raises:
       UsageError, RunError: anything is wrong; nothing was written, decoded or compiled.
     """
+    recipe_of(config)  # registers its parts again if another recipe replaced them
     dataset = config.dataset
     dataset.data_dir = data_dir(dataset)
     check_limits(config, workdir)
@@ -284,8 +286,16 @@ def make_task(config: ConfigDict, outputs: int) -> Task:
     logits = jax.ShapeDtypeStruct((4, outputs), jnp.float32)
     labels = jax.ShapeDtypeStruct((4,), jnp.int32)
     task = TASKS[config.task](config)
+    if not isinstance(task, Task) or "top1" not in task.metrics:
+        raise UsageError(
+            f"the task {config.task!r} must return a train.tasks.task.Task with a metric 'top1',"
+            f" not {task!r:.200}"
+        )
+    if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
+        raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")
     functions = {f"metric {name!r}": metric for name, metric in task.metrics.items()}
-    functions[f"loss {config.loss!r}"] = lambda logits, labels: task.loss(logits, Targets(labels))
+    for kind, loss in (("training loss", task.loss), ("loss of an evaluation", task.eval_loss)):
+        functions[kind] = lambda logits, labels, loss=loss: loss(logits, Targets(labels))
     for name, function in functions.items():
         try:
             result = jax.eval_shape(function, logits, labels)

@@ -6,8 +6,8 @@ they run on one device, for example under plain ``jax.jit``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +83,10 @@ class StepConfig:
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"top1": top1, "top5": top5})
     probabilities: str = "softmax"
     axis_name: str | None = AXIS
+
+    def on_one_device(self) -> Self:
+        """Return the configuration of steps without a mapped axis, for ``jax.jit``."""
+        return replace(self, axis_name=None, model=self.model.clone(axis_name=None))
 
     def across(self, operation: Callable, values: Any, **arguments: Any) -> Any:
         """Apply a collective operation of ``jax.lax`` over the devices, if there are several."""

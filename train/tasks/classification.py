@@ -95,11 +95,7 @@ def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 
 
     Cross entropy is linear in the target, so this equals the loss of the mixed, smoothed target.
     """
-    losses = cross_entropy(logits, targets.label, smoothing)
-    if targets.other is None:
-        return losses
-    others = cross_entropy(logits, targets.other, smoothing)
-    return targets.weight * losses + (1 - targets.weight) * others
+    return targets.average(lambda labels: cross_entropy(logits, labels, smoothing))
 
 
 def binary_cross_entropy(

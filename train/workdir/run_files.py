@@ -142,9 +142,11 @@ def create(path: str, config: ConfigDict) -> None:
         os.makedirs(path, exist_ok=True)
     with writing(_config_file(path)):
         write_atomically(_config_file(path), loading.to_json(config))
-    if recipe := recipe_of(config):
+    recipe = recipe_of(config)
+    if recipe and own_parts(config):
         with writing(os.path.join(path, recipe_store.FOLDER)):
             recipe_store.store(path, recipe)
+        recipe_store.trust(recipe)
 
 
 def read_config(path: str) -> ConfigDict:

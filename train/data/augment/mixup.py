@@ -11,6 +11,7 @@ Each pair has its own random numbers; timm's default samples once per batch. The
 an example is the same; a batch covers the whole range of mixtures instead of one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +42,13 @@ class Targets(NamedTuple):
         if self.other is None:
             return self.label
         return jnp.where(self.weight < 0.5, self.other, self.label)
+
+    def average(self, loss: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """Return the losses ``(N,)`` of labels ``(N,)``, of mixed images weighted over both."""
+        losses = loss(self.label)
+        if self.other is None:
+            return losses
+        return self.weight * losses + (1 - self.weight) * loss(self.other)
 
 
 @dataclass(frozen=True)
