@@ -1,0 +1,144 @@
+"""Sweeps that train: killed, stopped and continued; failing runs; own parts; searches."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from tests.train.test_main import final_state, last_json, wait_until
+from train.config.loading import load_config
+from train.loop import train
+from train.runtime.errors import RunError
+from train.runtime.signals import StopRequest
+from train.sweep import runs
+from train.sweep.definition import define
+from train.workdir import run_files
+from train.workdir.metrics_log import read_rows
+
+RATE = "schedule.learning_rate"
+KEYS = {
+    "dataset.image_size": "8",
+    "model.stage_sizes": "1,1,1",
+    "num_epochs": "6",
+    "eval.every_epochs": "3",
+    "checkpoint.every_epochs": "1",
+    "log.every_steps": "4",
+}
+END = 6 * 22
+TINY = [
+    ("model.stage_sizes", "1"),
+    ("model.width", "8"),
+    ("dataset.image_size", "8"),
+    ("num_steps", "4"),
+]
+
+RECIPE = """
+import optax
+from train import declare_key, default_config, register_schedule
+from configs.resnet20_digits import get_config as digits
+
+declare_key("schedule.half_life", 10.0, "Steps in which the rate halves.", minimum=0.1)
+
+@register_schedule("halving")
+def halving(schedule, span):
+    return optax.exponential_decay(span.peak, schedule.half_life, 0.5)
+
+def get_config():
+    config = digits()
+    config.schedule.name = "halving"
+    config.schedule.half_life = default_config().schedule.half_life
+    return config
+"""
+
+
+def sweep(path, definition, trials=None):
+    return runs.sweep(definition, str(path), trials, StopRequest())
+
+
+def last_line(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def starts(path):
+    return [session["step"] for session in run_files.read_sessions(str(path))]
+
+
+def test_a_killed_sweep_continues_as_if_it_had_not_been(commands, data_dir, tmp_path):
+    path = tmp_path / "sweep"
+    overrides = [f"--config.{key}={value}" for key, value in KEYS.items()]
+    arguments = commands.digits(path, "--grid", f"{RATE}=0.05,0.1", "--seeds", "2", *overrides)
+    names = [f"learning_rate={rate},seed={seed}" for rate in ("0.05", "0.1") for seed in (0, 1)]
+
+    def start_and_send(number, name):
+        process = commands.start("train.sweep", *arguments, devices=4)
+        logged = lambda: any(row["step"] >= 26 for row in read_rows(str(path / name)))  # noqa: E731
+        wait_until(process, logged)
+        process.send_signal(number)
+        return process, *process.communicate(timeout=300)
+
+    start_and_send(signal.SIGKILL, names[1])
+    process, _, stderr = start_and_send(signal.SIGTERM, names[2])
+    assert process.returncode == 75, stderr
+    assert "2 of 4 runs are finished; run the same command to continue" in stderr
+    done = commands.run("train.sweep", *arguments, devices=4)
+    assert done.returncode == 0, done.stderr
+    assert f"run 1 of 4: {names[0]} (finished)" in done.stdout
+
+    assert sorted(file.name for file in path.iterdir() if file.is_dir()) == sorted(names)
+    assert (starts(path / names[0]), starts(path / names[3])) == ([0], [0])
+    for name in names[1:3]:
+        first, again = starts(path / name)
+        assert first == 0 < again < END
+    # The runs that were killed and stopped are those of the single commands.
+    config = dict(KEYS) | {"dataset.data_dir": data_dir, RATE: "0.05", "seed": "1"}
+    single = load_config("resnet20_digits", list(config.items()))
+    result = train(single, str(tmp_path / "single"), StopRequest())
+    expected, state = final_state(tmp_path / "single"), final_state(path / names[1])
+    assert expected.keys() == state.keys()
+    for leaf, value in expected.items():
+        np.testing.assert_array_equal(state[leaf], value, leaf)
+
+    best = last_json(done)["best"]
+    accuracies = {name: read_rows(str(path / name))[-1]["eval/top1"] for name in names}
+    assert accuracies[names[1]] == result["top1"]
+    means = {0.05: list(accuracies.values())[:2], 0.1: list(accuracies.values())[2:]}
+    rate = best["keys"][RATE]
+    assert best["top1"] == pytest.approx(np.mean(means[rate]))
+    assert best["top1_std"] == pytest.approx(np.std(means[rate], ddof=1))
+    assert best["top1"] >= max(map(np.mean, means.values())) - 1e-9
+    page = (path / "compare.html").read_text()
+    assert all(name in page for name in names) and "Means over seeds" in page
+
+
+def test_a_failing_run_does_not_end_the_sweep(data_dir, tmp_path, capsys):
+    overrides = [*TINY, ("dataset.data_dir", data_dir)]
+    grid = [f"{RATE}=1e30,0.05", "batch_size=63,64"]
+    definition = define("resnet20_digits", overrides, grid, (), 1)
+    assert sweep(tmp_path, definition) == 1
+    out, err = capsys.readouterr()
+    result = json.loads(out.splitlines()[-1])
+    good = "learning_rate=0.05,batch_size=64"
+    assert (result["runs"], len(result["failed"])) == (4, 3) and good not in result["failed"]
+    assert result["best"]["keys"] == {RATE: 0.05, "batch_size": 64}
+    assert "learning_rate=0.05,batch_size=63: config.batch_size=63 does not divide" in err
+    assert "learning_rate=1e+30,batch_size=64: the training loss" in err
+    with runs.exclusive_lock(str(tmp_path)), pytest.raises(RunError, match="wait until it ends"):
+        sweep(tmp_path, definition)
+
+
+def test_own_parts_and_a_search(data_dir, tmp_path, capsys):
+    pytest.importorskip("optuna")
+    recipe = tmp_path / "halving.py"
+    recipe.write_text(RECIPE)
+    overrides = [*TINY, ("dataset.data_dir", data_dir)]
+    space = ["schedule.half_life=1.0,5.0"]
+    definition = define(str(recipe), overrides, (), space, 1)
+    assert sweep(tmp_path / "runs", definition, trials=1) == 0
+    capsys.readouterr()
+    assert sweep(tmp_path / "runs", definition, trials=2) == 0
+    out = capsys.readouterr().out
+    assert "run 1 of 2: half_life=" in out and "(finished)" in out
+    for path in (tmp_path / "runs").glob("half_life=*"):
+        rate = read_rows(str(path))[-1]["learning_rate"]
+        assert rate == pytest.approx(0.1 * 0.5 ** (3 / float(path.name.partition("=")[2])))
