@@ -7,7 +7,7 @@ import pytest
 from train.config.access import set_key
 from train.engine import programs
 from train.engine.experiment import build_experiment
-from train.engine.programs import UNSHARED, SharedPrograms
+from train.engine.programs import SHARING_JAX, UNSHARED, SharedPrograms
 from train.engine.step import create_state
 
 STEPS = 8
@@ -56,12 +56,14 @@ def test_shared_steps_compute_the_same_bits(make, monkeypatch):
     for rate, seed in ((0.03, 1), (0.2, 2**31 + 5)):
         experiment = make(KEYS | {"schedule.learning_rate": rate, "seed": seed})
         state, rates = train(experiment, shared)
-        assert len(traces) == 1  # the second run uses the program of the first
+        # The second run uses the program of the first, where that computes the same bits.
+        assert len(traces) == 1 or jax.__version_info__ < SHARING_JAX
     expected, expected_rates = train(experiment, UNSHARED)
     jax.tree.map(np.testing.assert_array_equal, state, expected)
     np.testing.assert_allclose(rates, expected_rates, rtol=1e-6)
 
 
+@pytest.mark.skipif(jax.__version_info__ < SHARING_JAX, reason="shares no steps")
 def test_runs_that_differ_in_more_share_nothing(make):
     shared = SharedPrograms()
     for keys in ({}, {"label_smoothing": 0.2}, {"label_smoothing": 0.2, "seed": 4}):
