@@ -19,17 +19,27 @@ from flax_resnet.recipes import read_recipe, running
 from flax_resnet.weights import WeightsError
 from tests.conftest import ROOT
 from tests.train.test_main import final_state
-from train import declare_key
+from train import (
+    declare_key,
+    register_augmentation,
+    register_loss,
+    register_metric,
+    register_optimizer,
+    register_schedule,
+    register_source,
+    register_task,
+)
 from train.config import own_parts
 from train.config.checks import check_value
 from train.config.keys import KEYS
 from train.config.loading import check_config, load_config
 from train.config.registries import LOSSES, METRICS, SCHEDULES
 from train.data.augment.mixup import Targets
+from train.data.datasets import open_source
 from train.data.images import encode_png
 from train.engine.experiment import make_augment, make_task
 from train.engine.optim.optimizers import make_optimizer
-from train.engine.optim.schedules import Span
+from train.engine.optim.schedules import Span, make_schedule
 from train.runtime.errors import UsageError
 
 SMALL = ("--config.model.stage_sizes=1,1", "--config.dataset.image_size=8")
@@ -264,9 +274,32 @@ def test_augmentations_apply_in_order_with_a_key_per_image(config):
     assert not np.array_equal(*results.values())
 
 
-def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
-    from train import register_augmentation, register_metric
+@pytest.mark.parametrize(
+    ("register", "key", "make"),
+    [
+        (register_optimizer, "optimizer.name", lambda c: make_optimizer(c.optimizer, lambda s: 1)),
+        (register_schedule, "schedule.name", lambda c: make_schedule(c.schedule, 10, 20, 8)),
+        (register_loss, "loss", lambda c: make_task(c, 4)),
+        (register_task, "task", lambda c: make_task(c, 4)),
+        (register_augmentation, "augment.policy", make_augment),
+        (register_source, "dataset.name", lambda c: open_source(c.dataset, "train")),
+    ],
+)
+def test_a_part_that_fails_or_returns_nonsense_is_an_error_of_one_line(config, register, key, make):
+    def fail(*_):
+        raise ZeroDivisionError("by\nzero")
 
+    register("failing", fail)
+    register("nonsense", lambda *_: 7)
+    for name, message in (("failing", r"fails: ZeroDivisionError: by zero"), ("nonsense", "7|int")):
+        config.update_from_flattened_dict({key: name})
+        with pytest.raises(UsageError, match=message):
+            result = make(config)
+            assert key == "schedule.name" and result == 7  # Optax would call it
+            raise UsageError("7")
+
+
+def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
     register_augmentation("half", lambda augment: lambda image, key: image[::2])
     register_metric("mean", lambda logits, labels: logits.mean())
     config.augment.policy = "half"

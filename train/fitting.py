@@ -12,6 +12,7 @@ from train.data.given_source import GIVEN, as_source
 from train.engine.callbacks import Callback
 from train.loop import train
 from train.reporting import curves, svg
+from train.runtime.cli import configure_jax
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.signals import StopRequest
@@ -98,6 +99,7 @@ def fit(
             as_source(eval_data, config.dataset.eval_split, class_names),
         )
     check_config(config)
+    configure_jax(config)
     stop = StopRequest()
     is_main = threading.current_thread() is threading.main_thread()  # only it receives signals
     with stop if is_main else nullcontext():

@@ -15,6 +15,7 @@ from train.data.registries import SOURCES
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+from train.runtime.own_code import build
 
 
 def open_source(dataset: ConfigDict, split: str) -> DataSource:
@@ -34,7 +35,7 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
         )
     dataset = ConfigDict(dataset)  # a copy
     dataset.data_dir = data_dir(dataset)
-    source = SOURCES[kind](dataset, split)
+    source = build(SOURCES, kind, dataset, split)
     if not isinstance(source, DataSource):
         raise UsageError(
             f"the data source {kind!r} returned an object of type {type(source).__name__};"

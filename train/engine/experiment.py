@@ -39,6 +39,7 @@ from train.engine.step import AXIS, StepConfig
 from train.runtime import distributed, limits
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
+from train.runtime.own_code import build
 from train.tasks.task import Task
 from train.workdir import environment, run_files
 
@@ -285,7 +286,7 @@ def make_task(config: ConfigDict, outputs: int) -> Task:
     """
     logits = jax.ShapeDtypeStruct((4, outputs), jnp.float32)
     labels = jax.ShapeDtypeStruct((4,), jnp.int32)
-    task = TASKS[config.task](config)
+    task = build(TASKS, config.task, config)
     if not isinstance(task, Task) or "top1" not in task.metrics:
         raise UsageError(
             f"the task {config.task!r} must return a train.tasks.task.Task with a metric 'top1',"

@@ -20,6 +20,7 @@ from train.config.registries import (
     register_task,
 )
 from train.data.augment.mixup import Targets
+from train.runtime.own_code import build
 from train.tasks.task import Loss, Task
 
 if TYPE_CHECKING:  # the step needs no ml_collections
@@ -36,12 +37,11 @@ def classification(config: ConfigDict) -> Task:
     """
     plain = config.copy_and_resolve_references()
     plain.label_smoothing = plain.bce_target_threshold = 0.0
-    make_loss = LOSSES[config.loss]
     return Task(
-        loss=make_loss(config),
-        eval_loss=make_loss(plain),
+        loss=build(LOSSES, config.loss, config),
+        eval_loss=build(LOSSES, config.loss, plain),
         metrics={name: METRICS[name] for name in ("top1", "top5", *config.eval.metrics)},
-        probabilities=getattr(make_loss, "probabilities", "softmax"),
+        probabilities=getattr(LOSSES[config.loss], "probabilities", "softmax"),
     )
 
 

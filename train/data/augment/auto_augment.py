@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from train.data.augment import image_ops
 from train.data.registries import AUGMENTATIONS, register_augmentation
+from train.runtime.own_code import build
 
 if TYPE_CHECKING:  # the augmentations need no ml_collections
     from train.runtime.config_dict import ConfigDict
@@ -93,7 +94,7 @@ class Policy:
 def make_policies(augment: ConfigDict) -> tuple[Policy | Operation, ...]:
     """Build the augmentations that ``config.augment.policy`` names, in order."""
     names = augment.policy.split("+") if augment.policy else []
-    return tuple(AUGMENTATIONS[name](augment) for name in names)
+    return tuple(build(AUGMENTATIONS, name, augment) for name in names)
 
 
 def check_operation(operation: Policy | Operation, image: jax.ShapeDtypeStruct) -> None:

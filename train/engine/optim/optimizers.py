@@ -15,6 +15,7 @@ import optax
 
 from train.config.registries import OPTIMIZERS, register_optimizer
 from train.runtime.errors import UsageError
+from train.runtime.own_code import build
 
 if TYPE_CHECKING:  # the optimizers need no ml_collections
     from train.runtime.config_dict import ConfigDict
@@ -32,9 +33,14 @@ def make_optimizer(optimizer: ConfigDict, schedule: optax.Schedule) -> optax.Gra
     """
     none = optax.identity()
     clip = optax.clip_by_global_norm(optimizer.grad_clip_norm) if optimizer.grad_clip_norm else none
-    parts = OPTIMIZERS[optimizer.name](optimizer, schedule)
-    if isinstance(parts, optax.GradientTransformation):
+    parts = build(OPTIMIZERS, optimizer.name, optimizer, schedule)
+    if isinstance(parts, optax.GradientTransformation) or not isinstance(parts, Sequence):
         parts = [parts]
+    if wrong := [part for part in parts if not isinstance(part, optax.GradientTransformation)]:
+        raise UsageError(
+            f"the optimizer {optimizer.name!r} must return Optax transformations, not"
+            f" {wrong[0]!r:.200}"
+        )
     return optax.chain(clip, *parts, scale_backbone(optimizer.backbone_lr_scale))
 
 

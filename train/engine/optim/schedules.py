@@ -14,6 +14,7 @@ import optax
 from train.config.registries import SCHEDULES, register_schedule
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_percent, pluralize
+from train.runtime.own_code import build
 
 if TYPE_CHECKING:  # the optimizers need no ml_collections
     from train.runtime.config_dict import ConfigDict
@@ -66,7 +67,7 @@ def make_schedule(
     step_boundaries(schedule, steps_per_epoch, num_steps)  # checks the keys of any schedule
     warmup = warmup_steps(schedule, steps_per_epoch, num_steps)
     span = Span(peak_rate(schedule, batch_size), num_steps, warmup, steps_per_epoch)
-    return SCHEDULES[schedule.name](schedule, span)
+    return build(SCHEDULES, schedule.name, schedule, span)
 
 
 @register_schedule("constant")
