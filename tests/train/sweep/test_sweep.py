@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from tests.train.test_main import final_state, last_json, wait_until
+from tests.train.test_main import final_state, wait_until
 from train.config.loading import load_config
 from train.loop import train
 from train.runtime.errors import RunError
@@ -17,21 +17,15 @@ from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 
 RATE = "schedule.learning_rate"
-KEYS = {
-    "dataset.image_size": "8",
-    "model.stage_sizes": "1,1,1",
-    "num_epochs": "6",
-    "eval.every_epochs": "3",
-    "checkpoint.every_epochs": "1",
-    "log.every_steps": "4",
-}
-END = 6 * 22
-TINY = [
-    ("model.stage_sizes", "1"),
-    ("model.width", "8"),
-    ("dataset.image_size", "8"),
-    ("num_steps", "4"),
+SMALL = [("model.stage_sizes", "1"), ("model.width", "8"), ("dataset.image_size", "8")]
+LONG = [
+    *SMALL,
+    ("num_epochs", "10"),
+    ("eval.every_epochs", "5"),
+    ("checkpoint.every_epochs", "1"),
 ]
+END = 10 * 22
+TINY = [*SMALL, ("num_steps", "4")]
 
 RECIPE = """
 import optax
@@ -56,24 +50,19 @@ def sweep(path, definition, trials=None):
     return runs.sweep(definition, str(path), trials, StopRequest())
 
 
-def last_line(capsys):
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
 def starts(path):
     return [session["step"] for session in run_files.read_sessions(str(path))]
 
 
-def test_a_killed_sweep_continues_as_if_it_had_not_been(commands, data_dir, tmp_path):
-    path = tmp_path / "sweep"
-    overrides = [f"--config.{key}={value}" for key, value in KEYS.items()]
-    arguments = commands.digits(path, "--grid", f"{RATE}=0.05,0.1", "--seeds", "2", *overrides)
+def test_a_killed_sweep_continues_as_if_it_had_not_been(commands, data_dir, tmp_path, capsys):
+    path, grid = tmp_path / "sweep", f"{RATE}=0.05,0.1"
+    overrides = [f"--config.{key}={value}" for key, value in LONG]
+    arguments = commands.digits(path, "--grid", grid, "--seeds", "2", *overrides)
     names = [f"learning_rate={rate},seed={seed}" for rate in ("0.05", "0.1") for seed in (0, 1)]
 
     def start_and_send(number, name):
         process = commands.start("train.sweep", *arguments, devices=4)
-        logged = lambda: any(row["step"] >= 26 for row in read_rows(str(path / name)))  # noqa: E731
-        wait_until(process, logged)
+        wait_until(process, lambda: run_files.saved_steps(str(path / name)))
         process.send_signal(number)
         return process, *process.communicate(timeout=300)
 
@@ -81,9 +70,10 @@ def test_a_killed_sweep_continues_as_if_it_had_not_been(commands, data_dir, tmp_
     process, _, stderr = start_and_send(signal.SIGTERM, names[2])
     assert process.returncode == 75, stderr
     assert "2 of 4 runs are finished; run the same command to continue" in stderr
-    done = commands.run("train.sweep", *arguments, devices=4)
-    assert done.returncode == 0, done.stderr
-    assert f"run 1 of 4: {names[0]} (finished)" in done.stdout
+    config = [*LONG, ("dataset.data_dir", data_dir)]
+    assert sweep(path, define("resnet20_digits", config, [grid], (), 2)) == 0
+    out = capsys.readouterr().out
+    assert f"run 1 of 4: {names[0]} (finished)" in out
 
     assert sorted(file.name for file in path.iterdir() if file.is_dir()) == sorted(names)
     assert (starts(path / names[0]), starts(path / names[3])) == ([0], [0])
@@ -91,15 +81,14 @@ def test_a_killed_sweep_continues_as_if_it_had_not_been(commands, data_dir, tmp_
         first, again = starts(path / name)
         assert first == 0 < again < END
     # The runs that were killed and stopped are those of the single commands.
-    config = dict(KEYS) | {"dataset.data_dir": data_dir, RATE: "0.05", "seed": "1"}
-    single = load_config("resnet20_digits", list(config.items()))
+    single = load_config("resnet20_digits", [*config, (RATE, "0.05"), ("seed", "1")])
     result = train(single, str(tmp_path / "single"), StopRequest())
     expected, state = final_state(tmp_path / "single"), final_state(path / names[1])
     assert expected.keys() == state.keys()
     for leaf, value in expected.items():
         np.testing.assert_array_equal(state[leaf], value, leaf)
 
-    best = last_json(done)["best"]
+    best = json.loads(out.splitlines()[-1])["best"]
     accuracies = {name: read_rows(str(path / name))[-1]["eval/top1"] for name in names}
     assert accuracies[names[1]] == result["top1"]
     means = {0.05: list(accuracies.values())[:2], 0.1: list(accuracies.values())[2:]}
