@@ -79,7 +79,7 @@ def fit(
         ``{"image", "label"}`` such as a ``grain.MapDataset``; default: ``config.dataset``.
       eval_data: likewise, for evaluation; both are given, or neither.
       class_names: names of the classes, if the data have none.
-      callbacks: called while the run goes on.
+      callbacks: called during the run.
 
     Raises:
       UsageError, RunError: the run cannot start or continue.

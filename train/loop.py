@@ -68,7 +68,7 @@ def train(
       workdir: the run's folder.
       stop: once it is true, the run finishes the current step and saves.
       sources: the data; default: those of ``config.dataset``.
-      callbacks: called in process 0 while the run goes on.
+      callbacks: called in process 0 during the run.
       programs: the compiled steps; runs of one process may share them.
 
     Returns:
