@@ -167,7 +167,13 @@ def test_all_operations_are_equally_frequent(policy, strengths):
 
     images = np.broadcast_to(image, (count, *image.shape))
     keys = example_keys(0, 0, jnp.arange(count))
-    results_of_policy = np.asarray(jax.jit(Augment(policy=policy))(images, keys)).astype(np.int16)
+    results_of_policy = np.asarray(
+        jax.jit(
+            Augment(
+                policies=(policy),
+            )
+        )(images, keys)
+    ).astype(np.int16)
     distinct, counts = np.unique(results_of_policy, axis=0, return_counts=True)
     matches = [near(result) for result in distinct]
     assert min(map(len, matches)) > 0
@@ -185,7 +191,7 @@ def test_operations_are_applied_in_sequence():
     count = 1000
     images = np.broadcast_to(photo(), (count, HEIGHT, WIDTH, 3))
     keys = example_keys(0, 0, jnp.arange(count))
-    out = np.asarray(jax.jit(Augment(policy=rand_augment(2, 30)))(images, keys))
+    out = np.asarray(jax.jit(Augment(policies=(rand_augment(2, 30),)))(images, keys))
     # An image is unchanged if both operations are the identity, or the second undoes the first.
     assert 1 / 14**2 / 4 < (out == photo()).all((1, 2, 3)).mean() < 0.03
     # Solarize and then posterize, as one of many pairs.
@@ -200,7 +206,7 @@ def test_operations_are_applied_with_their_probability():
     images = np.broadcast_to(photo(), (count, HEIGHT, WIDTH, 3))
     keys = example_keys(0, 0, jnp.arange(count))
     always, rarely, never = (
-        np.asarray(jax.jit(Augment(policy=rand_augment(1, 12, share)))(images, keys))
+        np.asarray(jax.jit(Augment(policies=(rand_augment(1, 12, share),)))(images, keys))
         for share in (1.0, 0.3, 0.0)
     )
     assert (never == photo()).all()
