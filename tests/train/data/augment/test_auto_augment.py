@@ -167,13 +167,8 @@ def test_all_operations_are_equally_frequent(policy, strengths):
 
     images = np.broadcast_to(image, (count, *image.shape))
     keys = example_keys(0, 0, jnp.arange(count))
-    results_of_policy = np.asarray(
-        jax.jit(
-            Augment(
-                policies=(policy),
-            )
-        )(images, keys)
-    ).astype(np.int16)
+    augment = jax.jit(Augment(policies=(policy,)))
+    results_of_policy = np.asarray(augment(images, keys)).astype(np.int16)
     distinct, counts = np.unique(results_of_policy, axis=0, return_counts=True)
     matches = [near(result) for result in distinct]
     assert min(map(len, matches)) > 0
