@@ -170,7 +170,7 @@ def test_invalid_arguments_are_rejected_before_evaluation(command, tmp_path):
         (("--output", ""), "--output is empty"),
         (("--output", tmp_path / "file"), "is a file"),
         (("--dataset", "folder"), "--data_dir"),
-        (("--dataset", "cifar10"), "'tfds:NAME'"),
+        (("--dataset", "cifar10"), "unknown data source"),
     ):
         with pytest.raises(UsageError, match=words):
             command(*arguments)

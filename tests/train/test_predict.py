@@ -128,7 +128,7 @@ def test_classes_are_ordered_by_logits_and_nan_is_an_error(
     head = jax.tree.map(lambda array: 1000 * array, run.variables["params"]["head"])
     sure = run.variables | {"params": run.variables["params"] | {"head": head}}
     config = run.config | {"loss": "binary_cross_entropy"}
-    scaled = dataclasses.replace(run, variables=sure, config=config)
+    scaled = dataclasses.replace(run, variables=sure, config=config, activation="sigmoid")
     monkeypatch.setattr(predict, "load_trained_run", lambda *_: scaled)
     status, out, _ = command(pictures / "a.jpg", "--json", "--topk", "10")
     [row] = map(json.loads, out.splitlines())

@@ -37,7 +37,7 @@ def compare(paths: list[str], output: str, trust_recipe: bool) -> int:
             use_recipe(path, trust_recipe)
             runs.append(comparison.read(path))
         except (RunError, UsageError) as error:
-            if len(places) == 1:
+            if len(places) == 1 and isinstance(error, UsageError):
                 raise
             print_error(error)
             status = 1

@@ -15,7 +15,10 @@ WIDER = ("resnext50_32x4d", "wide_resnet50_2")
 def make_run(name, **fields):
     model = create_model(name, **fields)
     return SimpleNamespace(
-        model=model, config={"model.name": name}, class_name=lambda index: f"class {index}"
+        preprocessing=SimpleNamespace(shape=(224, 224, 3), mean=(0.5,) * 3, std=(0.5,) * 3, bits=8),
+        model=model,
+        config={"model.name": name},
+        class_name=lambda index: f"class {index}",
     )
 
 
