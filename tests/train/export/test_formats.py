@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from flax_resnet import create_model
+from flax_resnet.preprocessing import Preprocessing
 from train.export import loaders
 from train.export.formats import matches_transformers, transformers_config
 
@@ -15,7 +16,7 @@ WIDER = ("resnext50_32x4d", "wide_resnet50_2")
 def make_run(name, **fields):
     model = create_model(name, **fields)
     return SimpleNamespace(
-        preprocessing=SimpleNamespace(shape=(224, 224, 3), mean=(0.5,) * 3, std=(0.5,) * 3, bits=8),
+        preprocessing=Preprocessing(256, 224, "bilinear", (0.5,) * 3, (0.5,) * 3),
         model=model,
         config={"model.name": name},
         class_name=lambda index: f"class {index}",
