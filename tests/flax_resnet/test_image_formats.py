@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_resnet.decoding import ImageDecodeError, decode_rgb, read_rgb
+from flax_resnet.decoding import ImageDecodeError, decode_rgb, read_image
 from flax_resnet.images import headers
 from flax_resnet.images.formats import detect_format
 from flax_resnet.images.headers import plain_jpeg_shape
@@ -54,7 +54,7 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch):
     for content in (EPS, b"\n" + EPS, b"\xc5\xd0\xd3\xc6\x20\0\0\0" + EPS):
         photo.write_bytes(content)
         with pytest.raises(ImageDecodeError, match=r"photo\.jpg: .*PostScript"):
-            read_rgb(photo)
+            read_image(photo)
     assert not (tmp_path / "started").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from flax_resnet import decoding, load_weights
-from flax_resnet.decoding import ImageDecodeError, read_rgb
+from flax_resnet.decoding import ImageDecodeError, read_image
 from flax_resnet.text import error_reason
 from flax_resnet.weights import WeightsError
 from flax_resnet.weights import __main__ as weights_command
@@ -57,7 +57,7 @@ def test_commands_print_warnings_of_images_in_one_line(tmp_path, monkeypatch, ca
     path = tmp_path / "evil\x1b[2J\u202e\n.png"
     path.write_bytes(encode(Image.fromarray(np.full((4, 4), 999, np.uint16)), "PNG"))
     with pytest.raises(SystemExit):
-        cli.run_command(lambda: read_rgb(path) is None)
+        cli.run_command(lambda: read_image(path) is None)
     [line] = capsys.readouterr().err.splitlines()
     assert re.match(r"warning: .*evil\\x1b\[2J\\u202e\\n\.png: 16-bit values reach only 999 ", line)
 
