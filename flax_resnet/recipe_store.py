@@ -49,11 +49,14 @@ class RecipeInfo:
     modules: dict[str, tuple[str, str]]
 
     @property
+    def checksums(self) -> dict[str, str]:
+        """As :attr:`Recipe.checksums`."""
+        return {"": self.sha256} | {key: sha256 for key, (_, sha256) in self.modules.items()}
+
+    @property
     def digest(self) -> str:
         """Digest of the recipe."""
-        return digest(
-            {"": self.sha256} | {key: sha256 for key, (_, sha256) in self.modules.items()}
-        )
+        return digest(self.checksums)
 
 
 _path = text(4096, any_path=True)
@@ -86,12 +89,9 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 def store(workdir: str, recipe: Recipe) -> None:
     """Write the copy of a recipe, beside those of earlier versions; raise OSError if that fails."""
-    copies = {_copy(workdir, recipe.digest, os.path.basename(recipe.path)): recipe.source}
-    for key, (_, source) in recipe.modules.items():
-        copies[_copy(workdir, recipe.digest, key)] = source
-    for path, source in copies.items():
+    for key, path in _copies(workdir, recipe).items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_atomically(path, source)
+        write_atomically(path, recipe.sources[key])
 
 
 def use_recipe(
@@ -142,9 +142,7 @@ def find(workdir: str, info: RecipeInfo, trust_copy: bool = False) -> Recipe:
         trained with it there, and ``trust_copy`` is False.
       RecipeError: the copy has changed, or is needed and missing.
     """
-    files = {"": os.path.basename(info.path)} | {key: key for key in info.modules}
-    paths = {key: _copy(workdir, info.digest, file) for key, file in files.items()}
-    copy = _read(info, paths)
+    copy = _read(info, _copies(workdir, info))
     if isinstance(copy, str) and copy.endswith(_CHANGED):
         raise RecipeError(f"the copy of the recipe in {workdir!r} is not that of the run: {copy}")
     places = {"": info.path} | {key: path for key, (path, _) in info.modules.items()}
@@ -201,8 +199,7 @@ def _trust_file(recipe: Recipe) -> Path | None:
 
 def _read(info: RecipeInfo, paths: Mapping[str, str]) -> Recipe | str:
     """Return the recipe in files by key (``""``: itself), or how they differ from ``info``."""
-    checksums = {"": info.sha256} | {key: checksum for key, (_, checksum) in info.modules.items()}
-    sources = {}
+    checksums, sources = info.checksums, {}
     for key, path in paths.items():
         try:
             sources[key] = read_file(path, MAX_BYTES)
@@ -215,5 +212,8 @@ def _read(info: RecipeInfo, paths: Mapping[str, str]) -> Recipe | str:
     return Recipe(info.path, sources[""], modules)
 
 
-def _copy(workdir: str, digest: str, file: str) -> str:
-    return os.path.join(workdir, FOLDER, digest[:16], *file.split("/"))
+def _copies(workdir: str, recipe: Recipe | RecipeInfo) -> dict[str, str]:
+    """Return the path of each file's copy by its key (``""``: the recipe itself)."""
+    files = {"": os.path.basename(recipe.path)} | {key: key for key in recipe.modules}
+    folder = os.path.join(workdir, FOLDER, recipe.digest[:16])
+    return {key: os.path.join(folder, *file.split("/")) for key, file in files.items()}

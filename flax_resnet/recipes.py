@@ -6,6 +6,7 @@ module ``blocks``, and an import inside a function works whenever it runs.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -48,12 +49,16 @@ class Recipe:
     modules: Mapping[str, tuple[str, bytes]] = field(repr=False, hash=False)
 
     @property
-    def checksums(self) -> dict[str, str]:
-        """SHA-256 of the source, as ``""``, and of each module."""
-        sources = {"": self.source} | {key: source for key, (_, source) in self.modules.items()}
-        return {key: hashlib.sha256(source).hexdigest() for key, source in sources.items()}
+    def sources(self) -> dict[str, bytes]:
+        """The source, as ``""``, and that of each module."""
+        return {"": self.source} | {key: source for key, (_, source) in self.modules.items()}
 
     @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each of the sources."""
+        return {key: hashlib.sha256(source).hexdigest() for key, source in self.sources.items()}
+
+    @functools.cached_property  # imports ask for it
     def digest(self) -> str:
         """SHA-256 of everything but the paths, which identifies a recipe."""
         return digest(self.checksums)
