@@ -77,10 +77,11 @@ class Registry(Mapping):
         """
         owner = current_owner()
         if part is None:
-            return lambda part: self._add(name, part, owner)
-        return self._add(name, part, owner)
+            return lambda part: self.add(name, part, owner)
+        return self.add(name, part, owner)
 
-    def _add(self, name: str, part: Any, owner: Hashable) -> Any:
+    def add(self, name: str, part: Any, owner: Hashable) -> Any:
+        """Register a part of an owner; see :meth:`register`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"the name of a registered {self.kind} must be letters, digits, '_', '-' or '.',"

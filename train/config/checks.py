@@ -41,12 +41,7 @@ def check_value(name: str, value: Any) -> None:
     if isinstance(value, str) and not _is_argument(value):
         raise error("text that a command line can hold")
 
-    chosen = value.split(key.separator) if key.separator else [value]
-    if key.separator == ":":  # a name and its argument
-        chosen = chosen[:1]
-    if isinstance(value, tuple):
-        chosen = list(value)
-    if key.valid and not set(chosen) <= set(key.valid):
+    if key.valid and not set(key.chosen(value)) <= set(key.valid):
         raise error(" or ".join(repr(choice) for choice in key.valid))
     if key.automatic and -1 < value < 0:
         raise error("-1, 0 or more")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
-from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS, Registry
+from flax_resnet.registry import ACTIVATIONS, BLOCKS, MODELS, NORMS, Registry
 from train.config.registries import LOGGERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
 from train.data.registries import AUGMENTATIONS, SOURCES
 
@@ -52,10 +52,18 @@ class Key:
     @property
     def valid(self) -> tuple:
         """The values to choose from; empty for no such limit."""
-        if self.registry is None:
+        # A registry without reserved names is empty until other modules fill it.
+        if self.registry is None or not self.registry.reserved:
             return self.choices
         defaults = () if isinstance(self.default, tuple) else (self.default,)
         return tuple(dict.fromkeys((*defaults, *self.registry)))
+
+    def chosen(self, value: Any) -> list:
+        """Return what a value of the key's type chooses among the valid ones."""
+        if isinstance(value, tuple):
+            return list(value)
+        names = value.split(self.separator) if self.separator else [value]
+        return names[:1] if self.separator == ":" else names
 
 
 KEYS: dict[str, Key] = {
@@ -110,7 +118,8 @@ KEYS: dict[str, Key] = {
         " statistics; 0: no EMA.", minimum=0, below=1),
 
     # Model -----------------------------------------------------------------------------------
-    "model.name": Key("resnet50", "A name in flax_resnet.list_models()."),
+    "model.name": Key("resnet50", "A name in flax_resnet.list_models().",
+        registry=MODELS),
     "model.num_classes": Key(0, "Outputs of the head; 0: the number of classes of the data.",
         minimum=0, maximum=10**7),
     "model.dtype": Key("float32", "Compute type (mixed precision); parameters stay float32.",

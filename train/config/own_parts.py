@@ -9,7 +9,6 @@ from flax_resnet.recipes import Recipe
 from flax_resnet.registry import SESSION, Registry, current_owner
 from train.config.access import flatten
 from train.config.keys import KEYS, Key
-from train.config.registries import NAMED_BY
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
@@ -69,7 +68,7 @@ def declare_key(name: str, default: Any, meaning: str, **limits: Any) -> None:
     KEYS[name] = Key(default, meaning, owner=owner, **limits)
     try:
         check_value(name, default)
-        _OWN_KEYS._add(name, KEYS[name], owner)
+        _OWN_KEYS.add(name, KEYS[name], owner)
     except (UsageError, TypeError, ValueError) as error:
         del KEYS[name]
         if existing is not None:
@@ -105,17 +104,14 @@ def recipe_of(config: ConfigDict) -> Recipe | None:
 
 def own_parts(config: ConfigDict) -> dict[str, Hashable]:
     """Return the own parts that a configuration uses and its own keys, with their owners."""
-    values, parts = flatten(config), {}
-    for key, (registry, separator) in NAMED_BY.items():
-        value = values.get(key) or ""
-        if isinstance(value, tuple):
-            names = list(value)
-        else:
-            names = value.split(separator) if separator else [value]
-        for name in names[:1] if separator == ":" else names:
-            if (owner := registry.owner(name)) is not None:
-                parts[f"{registry.kind} {name}"] = owner
-    for name in values:
-        if name in KEYS and KEYS[name].owner is not None:
-            parts[f"key {name}"] = KEYS[name].owner
+    parts = {}
+    for name, value in flatten(config).items():
+        key = KEYS.get(name)
+        if key is None:
+            continue
+        for part in key.chosen(value) if key.registry is not None else ():
+            if (owner := key.registry.owner(part)) is not None:
+                parts[f"{key.registry.kind} {part}"] = owner
+        if key.owner is not None:
+            parts[f"key {name}"] = key.owner
     return parts

@@ -3,8 +3,7 @@
 The modules of the project's own parts fill them by the same decorators as recipes do.
 """
 
-from flax_resnet.registry import ACTIVATIONS, BLOCKS, MODELS, NORMS, Registry
-from train.data.registries import AUGMENTATIONS, SOURCES
+from flax_resnet.registry import Registry
 
 OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
 SCHEDULES = Registry("schedule", ("constant", "step", "cosine", "polynomial", "one_cycle"))
@@ -24,20 +23,3 @@ register_task = TASKS.register
 register_loss = LOSSES.register
 register_metric = METRICS.register
 register_logger = LOGGERS.register
-
-# The registry of the parts that a key names, and what separates several of them, or a name from
-# its argument.
-NAMED_BY = {
-    "model.name": (MODELS, ""),
-    "model.block": (BLOCKS, ""),
-    "model.norm": (NORMS, ""),
-    "model.activation": (ACTIVATIONS, ""),
-    "optimizer.name": (OPTIMIZERS, ""),
-    "schedule.name": (SCHEDULES, ""),
-    "task": (TASKS, ""),
-    "loss": (LOSSES, ""),
-    "eval.metrics": (METRICS, ""),
-    "log.to": (LOGGERS, ""),
-    "augment.policy": (AUGMENTATIONS, "+"),
-    "dataset.name": (SOURCES, ":"),
-}
