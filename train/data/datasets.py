@@ -28,11 +28,6 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
     kind = dataset.name.partition(":")[0]
     if kind not in SOURCES:
         raise UsageError(f"config.dataset.name={dataset.name!r}: {SOURCES.unknown(kind)}")
-    if kind in ("digits", "folder") and (dataset.image_key or dataset.label_key):
-        raise UsageError(
-            f"config.dataset.image_key={dataset.image_key!r} and label_key={dataset.label_key!r}"
-            f" have no meaning for {dataset.name!r}; reset them to ''"
-        )
     dataset = ConfigDict(dataset)  # a copy
     dataset.data_dir = data_dir(dataset)
     source = build(SOURCES, kind, dataset, split)

@@ -15,7 +15,7 @@ from typing import Any
 from train.data.folder_scan import BROKEN_LINK, UNREADABLE, FolderScan, has_image_extension
 from train.data.registries import register_source
 from train.data.skipped import describe_skipped
-from train.data.source import DataSource, source_argument
+from train.data.source import DataSource, require_no_names, source_argument
 from train.data.splits import ALL, EVAL_SPLITS, TRAIN
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
@@ -53,6 +53,7 @@ class ImageFolder(Sequence):
 def open_image_folder(dataset: ConfigDict, split: str) -> DataSource:
     """Open a split of the folder ``config.dataset.data_dir``; see :func:`open_folder`."""
     source_argument(dataset)
+    require_no_names(dataset)
     if not dataset.data_dir:
         raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
     return open_folder(dataset.data_dir, split, dataset.val_fraction, dataset.val_seed)

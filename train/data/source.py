@@ -93,3 +93,12 @@ def source_argument(dataset: ConfigDict, meaning: str = "") -> str:
         expected = f"{kind}:{meaning}" if meaning else f"{kind!r}, without an argument"
         raise UsageError(f"config.dataset.name must be {expected}, not {dataset.name!r}")
     return argument
+
+
+def require_no_names(dataset: ConfigDict) -> None:
+    """Raise UsageError if ``image_key`` or ``label_key`` is set, for data without such names."""
+    if dataset.image_key or dataset.label_key:
+        raise UsageError(
+            f"config.dataset.image_key={dataset.image_key!r} and label_key={dataset.label_key!r}"
+            f" have no meaning for {dataset.name!r}; reset them to ''"
+        )

@@ -14,7 +14,7 @@ from etils import epath
 
 from flax_resnet.decoding import ImageDecodeError
 from train.data.registries import register_source
-from train.data.source import DataSource, source_argument
+from train.data.source import DataSource, require_no_names, source_argument
 from train.data.tfrecord import TFRecordFiles, file_error
 from train.runtime import limits
 from train.runtime.cli import program
@@ -29,6 +29,7 @@ RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
 def open_digits(dataset: ConfigDict, split: str) -> DataSource:
     """Open a split of the digits, prepared in ``config.dataset.data_dir`` on first use."""
     source_argument(dataset)
+    require_no_names(dataset)
     return _make_source(_prepared_digits(dataset.data_dir), "digits", split)
 
 

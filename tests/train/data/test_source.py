@@ -30,5 +30,5 @@ def test_gray_may_have_an_axis_of_channels():
     "pixels", [PIXELS / 255, PIXELS[0, 0], PIXELS[..., :2], PIXELS[:0], np.zeros((3, 4, 5), "u1")]
 )
 def test_other_arrays_are_corrupt_records(pixels):
-    with pytest.raises(ImageDecodeError, match="array of"):
+    with pytest.raises(ImageDecodeError, match="array"):
         decoded(pixels)
