@@ -124,7 +124,7 @@ def _compare_records(train: DataSource, evaluation: DataSource) -> list[Finding]
 
 def _missing_classes(source: DataSource) -> list[Finding]:
     """Find classes without an image, as in parts of a split that is sorted by class."""
-    counts = np.bincount(source.records.used_labels, minlength=len(source.class_names))
+    counts = np.bincount(source.all_labels(), minlength=len(source.class_names))
     missing = [name for name, n in zip(source.class_names, counts, strict=True) if not n]
     what = f"of {len(counts):,} classes have no image in {source.split!r}"
     return _found("missing classes", missing, what, "shuffle the images before using parts of them")

@@ -48,6 +48,10 @@ class ImageFolder(Sequence):
         with open(os.path.join(self.root, name), "rb") as file:
             return {"image": file.read(), "label": self.labels[index]}
 
+    def all_labels(self) -> tuple[int, ...]:
+        """Return the labels of all records, in order."""
+        return self.labels
+
 
 @register_source("folder")
 def open_image_folder(dataset: ConfigDict, split: str) -> DataSource:

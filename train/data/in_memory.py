@@ -13,7 +13,10 @@ CHUNK = 256  # records per task: with one each, the overhead exceeds decoding a 
 
 
 def load(
-    reader: Reader, preprocessing: Preprocessing, threads: int
+    reader: Reader,
+    preprocessing: Preprocessing,
+    threads: int,
+    weights: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], list[CorruptRecord]]:
     """Decode every record, with a progress bar if it takes more than a second.
 
@@ -21,19 +24,23 @@ def load(
       reader: decodes a record, or the next one in place of a corrupt one.
       preprocessing: crops an image of any size.
       threads: decoding threads.
+      weights: weights of the records ``(N,)``, if they are to be cached.
 
     Returns:
-      ``image`` ``(N, H, W, C)`` and ``label`` int32 ``(N,)``, and the corrupt records.
+      ``image`` ``(N, H, W, C)``, ``label`` int32 ``(N,)``, with ``weights`` also ``weight`` float32
+      ``(N,)``, and the corrupt records.
     """
     count = len(reader.source)
     images = np.empty((count, *preprocessing.shape), preprocessing.pixels.dtype)
     labels = np.empty(count, np.int32)
+    sources = np.empty(count, np.int32)  # the records whose images these are
 
     def decode(start: int) -> list[CorruptRecord]:
         corrupt = []
         for index in range(start, min(start + CHUNK, count)):
             pixels, labels[index], replaced = reader.read(index)
             images[index] = preprocessing.crop(pixels)
+            sources[index] = (index + len(replaced)) % count
             corrupt += replaced
         return corrupt
 
@@ -54,11 +61,14 @@ def load(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return {"image": images, "label": labels}, corrupt
+    cached = {"image": images, "label": labels}
+    if weights is not None:
+        cached["weight"] = weights[sources]
+    return cached, corrupt
 
 
 def gather(cached: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Replace the ``record`` numbers of a batch by their ``cached`` images and labels."""
+    """Replace the ``record`` numbers of a batch by what is ``cached`` of them."""
     batch = dict(batch)
     record = batch.pop("record")
-    return batch | {"image": cached["image"][record], "label": cached["label"][record]}
+    return batch | {name: array[record] for name, array in cached.items()}

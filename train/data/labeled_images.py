@@ -40,9 +40,8 @@ class LabeledImages(Sequence):
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return {"image": self.images[self.part[index]], "label": self.label(index)}
 
-    @property
-    def used_labels(self) -> np.ndarray:
-        """The labels of all records, in order."""
+    def all_labels(self) -> np.ndarray:
+        """Return the labels of all records, in order."""
         return self.labels[self.part.start : self.part.stop]
 
     def label(self, index: int) -> int:

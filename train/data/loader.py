@@ -35,6 +35,8 @@ class DataLoader:
     * cached: ``record`` int32 ``(B,)``, indices into ``cached``;
     * streamed: ``image`` uint8 or uint16 ``(B, H, W, C)`` and ``label`` int32 ``(B,)``.
 
+    In training on records with weights, a batch also has ``weight`` float32 ``(B,)``.
+
     Attributes:
       source: the records of the split.
       reader: decodes them.
@@ -42,8 +44,8 @@ class DataLoader:
       sizes: schedule of the training image size.
       shard: this process's share of every batch.
       cached_on_device: whether the decoded images are cached in device memory.
-      cached: after :meth:`load`, ``image`` ``(N, H, W, C)`` and ``label`` int32 ``(N,)``
-        for the devices; empty if the split is streamed.
+      cached: after :meth:`load`, ``image`` ``(N, H, W, C)``, ``label`` int32 ``(N,)`` and perhaps
+        ``weight`` for the devices; empty if the split is streamed.
 
     Args:
       config: the run's configuration.
@@ -68,6 +70,7 @@ class DataLoader:
         self.preprocessing = make_preprocessing(dataset)
         self.reader = Reader(self.source, loader.max_corrupt_fraction, self.preprocessing.pixels)
         self.sizes = ImageSizes(dataset, training)
+        self._weights = self.source.weights if training else None
         self.shard = shard
         self._random_crop: Callable[..., np.ndarray] | None = None
         if training and tuple(augment.rrc_scale) != (1.0, 1.0):
@@ -109,7 +112,9 @@ class DataLoader:
         """
         self._corrupt_records = corrupt_records or self._corrupt_records
         if self.cached_on_device:
-            self.cached, corrupt = in_memory.load(self.reader, self.preprocessing, self._threads)
+            self.cached, corrupt = in_memory.load(
+                self.reader, self.preprocessing, self._threads, self._weights
+            )
             self._corrupt_records.add(self.reader, corrupt)
             self._is_corrupt[[record.index for record in corrupt]] = True
         return self
@@ -199,20 +204,24 @@ class DataLoader:
     def _decode(
         self, records: np.ndarray, size: int, seeds: list[tuple[int, ...]] | None = None
     ) -> tuple[Batch, list[CorruptRecord]]:
-        """Return images and labels of ``records``, cropped at random if there are ``seeds``."""
+        """Return images, labels and weights of records, cropped at random with ``seeds``."""
         preprocessing = self.preprocessing.at(size)
         images = np.empty((len(records), *preprocessing.shape), preprocessing.pixels.dtype)
-        labels = np.empty(len(records), np.int32)
+        labels, sources = np.empty((2, len(records)), np.int32)
         corrupt: list[CorruptRecord] = []
         for i, record in enumerate(records):
             pixels, labels[i], replaced = self.reader.read(int(record))
+            sources[i] = (record + len(replaced)) % len(self)
             corrupt += replaced
             if seeds is None or self._random_crop is None:
                 images[i] = preprocessing.crop(pixels)
             else:
                 rng = np.random.default_rng(seeds[i])
                 images[i] = self._random_crop(pixels, preprocessing.image_size, rng)
-        return {"image": images, "label": labels}, corrupt
+        batch = {"image": images, "label": labels}
+        if self._weights is not None:
+            batch["weight"] = self._weights[sources]
+        return batch, corrupt
 
 
 def _cache_on_device(config: ConfigDict, fixed: bool, gib: float) -> bool:

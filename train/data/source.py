@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from flax_resnet.decoding import ImageDecodeError, array_to_pixels, decode_image, warn_once
 from flax_resnet.images.pixels import RGB, PixelFormat
+from train.data.record_labels import read_labels
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+
+MAX_CHEAP_READS = 20_000  # records; about a second for small images
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class DataSource:
       names: the records' names, such as file names, if they have any.
       skipped: files and folders that are not used, by reason; see ``folder_scan``.
       parts: the records as ``(file, start, end)``, if they are parts of files.
+      weights: factors of the records' training losses, float32 ``(N,)``, 0 or more; used as they
+        are, so a mean of 1 keeps the size of the gradients. None: 1 for every record.
+
+    Raises:
+      UsageError: ``weights`` are not finite numbers of 0 or more, one per record and some above 0.
     """
 
     name: str
@@ -40,6 +49,26 @@ class DataSource:
     names: Sequence[str] | None = None
     skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
     parts: Sequence[tuple[str, int, int]] = ()
+    weights: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is None:
+            return
+        weights = np.asarray(self.weights)
+        if weights.shape != (len(self),) or weights.dtype != np.float32:
+            raise UsageError(
+                f"the weights of {self.name} {self.split} must be float32 of the shape"
+                f" ({len(self)},), not {weights.dtype} {weights.shape}"
+            )
+        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+        if wrong.size or not weights.any():
+            found = (
+                f"{weights[wrong[0]]} of {self.record_name(wrong[0])}" if wrong.size else "all 0"
+            )
+            raise UsageError(
+                f"the weights of {self.name} {self.split} must be finite, 0 or more, and some above"
+                f" 0, not {found}"
+            )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -72,6 +101,26 @@ class DataSource:
         if isinstance(image, np.ndarray):
             return array_to_pixels(image, pixels), label
         return decode_image(image, pixels, warn), label
+
+    @property
+    def has_cheap_labels(self) -> bool:
+        """Whether :meth:`all_labels` takes at most a few seconds, since it reads no large data."""
+        return hasattr(self.records, "all_labels") or len(self) <= MAX_CHEAP_READS
+
+    def all_labels(self) -> np.ndarray:
+        """Return the labels of all records, int32 ``(N,)``, without decoding images.
+
+        Records that hold their labels have a method of this name; others are read one by one, which
+        takes as long as reading the data from disk. A record that cannot be read has the label of
+        the next one, which replaces it in training, too.
+        """
+        return self._all_labels
+
+    @cached_property
+    def _all_labels(self) -> np.ndarray:
+        if hasattr(self.records, "all_labels"):
+            return np.asarray(self.records.all_labels(), np.int32)
+        return read_labels(self.records, self.label_key, f"reading labels of {self.split}")
 
     def record_name(self, index: int) -> str:
         """Return the name of a record: its file, or ``"record 7"``."""

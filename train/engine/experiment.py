@@ -382,4 +382,6 @@ def _fingerprint(source: DataSource) -> dict[str, Any]:
     last = len(source) - 1
     sample = sorted({0, last // 3, last // 2, last})
     checksums = {source.record_name(index): zlib.crc32(source[index][0]) for index in sample}
-    return {"images": len(source), "classes": source.class_names, "records": checksums}
+    weights = None if source.weights is None else zlib.crc32(source.weights)
+    facts = {"images": len(source), "classes": source.class_names, "records": checksums}
+    return facts | {"weights": weights}

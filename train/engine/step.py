@@ -20,6 +20,7 @@ from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import Augment, example_keys
 from train.tasks.classification import label_rank, top1, top5
 from train.tasks.task import Loss, Metric
+from train.tasks.weighting import image_weights, weighted_loss
 
 AXIS = "batch"
 DROPOUT = 2**31 - 1  # beyond any step number
@@ -142,25 +143,28 @@ def train_step(
     Args:
       step_config: the steps' configuration.
       state: the state, the same on all devices.
-      batch: this device's ``image`` uint8 ``(N, H, W, C)`` and ``label`` int32 ``(N,)``.
+      batch: this device's ``image`` uint8 ``(N, H, W, C)``, ``label`` int32 ``(N,)`` and, if the
+        records have weights, ``weight`` float32 ``(N,)``.
 
     Returns:
-      The new state and the metrics, averaged over the axis: ``loss``, ``top1`` (accuracy; for a
-      mixed image the label with the larger weight is correct), ``learning_rate`` and
-      ``nonfinite``, 1 if the loss or a gradient is not finite. If such a step is skipped, its
-      ``loss`` and ``top1`` are 0.
+      The new state and the metrics, averaged over the axis: ``loss``, weighted as the gradients;
+      ``top1`` (accuracy; for a mixed image the label with the larger weight is correct),
+      ``learning_rate`` and ``nonfinite``, 1 if the loss or a gradient is not finite. If such a
+      step is skipped, its ``loss`` and ``top1`` are 0.
     """
     count = batch["label"].shape[0]
     device = jax.lax.axis_index(step_config.axis_name) if step_config.axis_name else 0
     positions = device * count + jnp.arange(count)  # in the global batch
     keys = example_keys(step_config.seed, state.step, positions)
     images, targets = step_config.augment.batch(batch["image"], batch["label"], keys)
+    targets = targets, image_weights(targets, batch.get("weight"))
     # A separate sequence of keys: augmentation folds positions into the keys of steps.
     dropout = jax.random.fold_in(jax.random.key(step_config.seed), DROPOUT)
     dropout = jax.random.fold_in(jax.random.fold_in(dropout, state.step), device)
     trainable = trainable_params(state.params, step_config.frozen)
 
     def loss_fn(params, batch_stats, images, targets, dropout):
+        targets, weights = targets
         logits, updates = step_config.model.apply(
             {"params": state.params | params, "batch_stats": batch_stats},
             normalize(images, step_config.mean, step_config.std),
@@ -169,7 +173,8 @@ def train_step(
             rngs={"dropout": dropout},
         )
         correct = jnp.mean(label_rank(logits, targets.dominant()) < 1)
-        return step_config.loss(logits, targets).mean(), (updates.get("batch_stats", {}), correct)
+        loss = weighted_loss(step_config.loss, logits, targets, weights).mean()
+        return loss, (updates.get("batch_stats", {}), correct)
 
     def compute(batch_stats, images, targets, dropout):
         """Return gradients, loss and accuracy of one micro-batch."""
@@ -228,7 +233,7 @@ def select_if_finite(finite: jax.Array, new: TrainState, old: TrainState) -> Tra
 
 
 def accumulate_gradients(
-    compute: Callable, count: int, batch_stats: Any, images: jax.Array, targets: Targets, key: Any
+    compute: Callable, count: int, batch_stats: Any, images: jax.Array, targets: Any, key: Any
 ) -> tuple[Any, Any]:
     """Compute a device's batch in ``count`` equal micro-batches, one after another.
 
@@ -240,7 +245,7 @@ def accumulate_gradients(
       count: number of micro-batches.
       batch_stats: statistics before the first micro-batch.
       images: ``(N, H, W, C)``, with N a multiple of ``count``.
-      targets: labels of the images.
+      targets: labels of the images, and their weights.
       key: random key; each micro-batch gets its own.
 
     Returns:

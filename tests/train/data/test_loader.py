@@ -279,6 +279,30 @@ def test_evaluation_marks_corrupt_images_as_not_valid(
     ]
 
 
+@pytest.mark.parametrize("cache_on_device", ["always", "never"])
+def test_training_batches_have_the_weights_of_their_records(digits_config, cache_on_device):
+    """A record in place of a corrupt one keeps its own weight."""
+    digits_config.loader.update(cache_on_device=cache_on_device, max_corrupt_fraction=0.1)
+    pixels = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    records = [{"image": image, "label": 0} for image in pixels]
+    records[7]["image"] = records[39]["image"] = b"broken"
+    weights = np.arange(40, dtype=np.float32) / 19.5
+    source = DataSource("own", "train", ("a", "b"), records, weights=weights)
+    train = DataLoader(digits_config, "train", True, source=source).load()
+    sampler = EpochSampler(40, 20, seed=1)
+    batches = [
+        train.examples(train.cached, batch) for batch in train.train_batches(sampler, range(4))
+    ]
+    for batch in batches:
+        values = batch["image"][:, 0, 0, 0]
+        np.testing.assert_array_equal(batch["weight"], weights[values])
+        assert batch["weight"].dtype == np.float32
+    assert {8, 0} <= set(np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches]))
+    evaluation = DataLoader(digits_config, "test", False, source=source).load()
+    batch = next(iter(evaluation.eval_batches(20)))
+    assert "weight" not in evaluation.examples(evaluation.cached, batch)
+
+
 def test_a_loader_is_pickled_without_the_runs_console(splits):
     """A progress bar cannot be pickled, and Grain pickles everything that is referenced."""
 

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from flax_resnet.decoding import ImageDecodeError
+from tests.train.data.labeled import opened
+from train.data.arrays import arrays_source
+from train.data.image_folder import open_folder
 from train.data.images import encode_png
 from train.data.source import DataSource
+from train.runtime.errors import RunError, UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 
@@ -32,3 +36,62 @@ def test_gray_may_have_an_axis_of_channels():
 def test_other_arrays_are_corrupt_records(pixels):
     with pytest.raises(ImageDecodeError, match="array"):
         decoded(pixels)
+
+
+class Failing(list):
+    """Records of which some cannot be read."""
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        if record is None:
+            raise OSError("gone")
+        return record
+
+
+@pytest.mark.parametrize(("count", "missing"), [(5, (0, 1)), (300, (7, 255, 256, 299))])
+def test_labels_of_records_are_read_without_images(count, missing):
+    """A record that cannot be read counts as the next one, which the reader uses in its place."""
+    labels = np.random.default_rng(0).integers(0, 9, count)
+    records = Failing({"image": b"no image", "label": label} for label in labels)
+    for index in missing:
+        records[index] = None
+    source = DataSource("own", "train", tuple("abcdefghi"), records)
+    readable = [i for i in range(count) if i not in missing]
+    expected = [labels[next((j for j in readable if j >= i), readable[0])] for i in range(count)]
+    assert source.all_labels().dtype == np.int32 and source.has_cheap_labels
+    np.testing.assert_array_equal(source.all_labels(), expected)
+
+
+def test_labels_of_no_readable_record_are_an_error():
+    with pytest.raises(RunError, match="none of the 2 records can be read"):
+        DataSource("own", "train", ("a",), Failing([None, None])).all_labels()
+
+
+def test_records_with_an_array_of_labels_are_not_read(tmp_path, data_dir):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            (tmp_path / name / f"{number}.png").write_bytes(b"not an image")
+    folder = open_folder(str(tmp_path), "all", 0.2, 0)
+    arrays = arrays_source(np.zeros((10, 4, 4), np.uint8), np.arange(10) // 5, split="train[2:8]")
+    for source, expected in ((folder, [0] * 5 + [1] * 5), (arrays, [0, 0, 0, 1, 1, 1])):
+        assert source.has_cheap_labels
+        np.testing.assert_array_equal(source.all_labels(), expected)
+    digits = opened("digits", data_dir, "train[:50]")
+    np.testing.assert_array_equal(digits.all_labels(), [digits[i][1] for i in range(50)])
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(3, np.float32), r"shape \(2,\), not float32 \(3,\)"),
+        (np.ones(2), "must be float32 .* not float64"),
+        (np.float32([1, -1]), "0 or more, and some above 0, not -1.0 of record 1"),
+        (np.float32([np.nan, 1]), "not nan of record 0"),
+        (np.float32([0, 0]), "not all 0"),
+    ],
+)
+def test_invalid_weights_are_usage_errors(weights, message):
+    records = [{"image": PIXELS, "label": 0}] * 2
+    with pytest.raises(UsageError, match=message):
+        DataSource("own", "train", ("a",), records, weights=weights)

@@ -47,7 +47,7 @@ def test_step_is_the_optax_update_of_the_mean_loss(batch):
     jax.tree.map(close, after.batch_stats, stats)
 
 
-def test_mixed_images_use_the_mixture_of_both_labels(batch):
+def test_mixed_images_use_the_mixture_of_both_labels_and_weights(batch):
     augment = Augment(hflip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
     step_config = make_step_config(augment=augment, loss=SMOOTH_LOSS)
     colors = np.random.default_rng(3).integers(0, 256, (16, 1, 1, 3)).astype(np.uint8)
@@ -70,7 +70,9 @@ def test_mixed_images_use_the_mixture_of_both_labels(batch):
     rng = np.random.default_rng(0)
     choices = [(predicted + rng.integers(0, 2, 16, np.int32)) % 7 for _ in range(100)]
     label = next(label for label in choices if len({*accuracies(label)}) == 3)
-    batch = batch | {"label": label}
+    weights = np.float32(rng.choice([0, 0.5, 1, 3], 16))  # of the records
+    weights[:2] = 0
+    batch = batch | {"label": label, "weight": weights}
     before, after, metrics = run_step(step_config, batch, start=8)
     own, other = (
         jax.nn.one_hot(batch["label"], 7),
@@ -79,12 +81,16 @@ def test_mixed_images_use_the_mixture_of_both_labels(batch):
     share = targets.weight[:, None]
     assert (share != 0.5).all()  # otherwise either label is correct
     soft = share * own + (1 - share) * other
+    parts = [(share[:, 0] * weights, own), ((1 - share[:, 0]) * weights[np.arange(16) ^ 1], other)]
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": before.batch_stats}
         logits, _ = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
-        losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, 0.1))
-        return losses.mean(), logits
+        losses = [
+            factor * optax.softmax_cross_entropy(logits, optax.smooth_labels(target, 0.1))
+            for factor, target in parts
+        ]
+        return sum(losses).mean(), logits
 
     (loss, logits), gradients = jax.value_and_grad(loss_fn, has_aux=True)(before.params)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
@@ -101,6 +107,8 @@ def test_gradients_statistics_and_metrics_are_averaged_over_devices(batch):
     mix = Mixup(mixup=0.5, cutmix=1.0)
     augment = Augment(hflip=True, pad_crop=2, policies=(trivial_augment(),), mix=mix)
     step_config = make_step_config(model=model, augment=augment)
+    weights = np.float32(np.random.default_rng(0).exponential(size=16))
+    batch = batch | {"weight": weights}
     _, one, metrics_one = run_step(step_config, batch, devices=1, count=3)
     _, four, metrics_four = run_step(step_config, batch, devices=4, count=3)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
