@@ -28,6 +28,7 @@ IMPORTERS = {
     "tensorflow_datasets": {"train.data.tfds_source", "train.data.digits", "train.prepare"},
     "array_record": {"train.data.tfds_source", "train.prepare"},
     "datasets": {"train.data.huggingface"},
+    "pyarrow": {"train.data.table_file"},
     "optuna": {"train.sweep.search"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},

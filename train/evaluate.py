@@ -21,6 +21,8 @@ def main() -> int:
     dataset = "another data set with the same classes, as config.dataset.name"
     parser.add_argument("--dataset", default="", metavar="NAME", help=dataset)
     parser.add_argument("--data_dir", default="", metavar="DIR", help="folder of that data set")
+    labels = "table of the labels of that data set, as config.dataset.labels"
+    parser.add_argument("--labels", default="", metavar="FILE", help=labels)
     tta = "test-time augmentation: average the logits of each image and its mirror image"
     parser.add_argument("--tta", choices=("flip",), default="", help=tta)
     predictions = "write the prediction of each image: .csv, or .npz with all probabilities"
@@ -41,7 +43,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.output and os.path.exists(flags.output) and not os.path.isdir(flags.output):
         raise UsageError(f"--output must be a folder, but {flags.output!r} is a file")
 
-    from train.data.datasets import resolve_data_dir
+    from train.data.datasets import resolve_data_dir, resolve_path
     from train.engine import predictions
     from train.engine.evaluation import OtherData, evaluate_run
     from train.workdir.metrics_log import to_json
@@ -57,7 +59,8 @@ def run(flags: argparse.Namespace) -> int:
                 check_writable(os.path.dirname(flags.predictions), flags.predictions)
     ema = None if flags.weights is None else flags.weights == "ema"
     data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
-    other = OtherData(flags.split, flags.dataset, data_dir)
+    labels = flags.labels and resolve_path(flags.labels)
+    other = OtherData(flags.split, flags.dataset, data_dir, labels)
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     with distributed.raise_if_any_failed():
         use_recipe(flags.workdir, flags.trust_recipe)

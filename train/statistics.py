@@ -22,10 +22,10 @@ def main() -> int:
     config = loading.load_config(flags.config, overrides)
 
     from train.data.corrupt_records import CorruptRecords
-    from train.data.datasets import data_dir
+    from train.data.datasets import paths
     from train.data.loader import DataLoader
 
-    config.dataset.data_dir = data_dir(config.dataset)
+    config.dataset.update(paths(config.dataset))
     config.loader.cache_on_device = "never"
     loader = DataLoader(config, config.dataset.train_split, training=False)
     loader.load(CorruptRecords(warn=lambda text: print_line(f"warning: {text}")))

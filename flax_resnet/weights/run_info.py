@@ -3,7 +3,8 @@
 import os
 import reprlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class RunInfo:
       own_parts: parts that the project does not have, such as ``"block sk"``.
       recipe: the recipe that registers them; None if a Python session did.
       probabilities: ``"softmax"`` or ``"sigmoid"``; None in runs of older versions.
+      records: fingerprint of the images and labels by split, of tables and folds.
     """
 
     model: str
@@ -53,6 +55,7 @@ class RunInfo:
     own_parts: tuple[str, ...] = ()
     recipe: RecipeInfo | None = None
     probabilities: str | None = None
+    records: Mapping[str, str] = field(default_factory=dict)
 
 
 def _preprocessing(**fields: Any) -> Preprocessing:
@@ -83,7 +86,9 @@ def _bits(value: Any, field: str) -> int:
 # The limits are those of the configuration keys.
 _MAX_IMAGE_SIZE = 4096
 RUN_INFO = record(
-    lambda own_parts, **fields: RunInfo(own_parts=own_parts or (), **fields),
+    lambda own_parts, records, **fields: RunInfo(
+        own_parts=own_parts or (), records=records or {}, **fields
+    ),
     model=text(),
     class_names=sequence(text(10_000), 1, 1_000_000),
     preprocessing=record(
@@ -100,6 +105,7 @@ RUN_INFO = record(
     own_parts=optional(sequence(text())),
     recipe=optional(RECIPE_INFO),
     probabilities=optional(text(choices=("softmax", "sigmoid"))),
+    records=optional(mapping(text())),
 )
 _RATE = optional(number(0, 1))
 _KEYS = {

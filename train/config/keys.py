@@ -144,14 +144,29 @@ KEYS: dict[str, Key] = {
 
     # Data ------------------------------------------------------------------------------------
     "dataset.name": Key("digits", "'digits', 'folder' for images in one folder per class,"
-        " 'tfds:NAME', 'hf:NAME' for a TFDS or Hugging Face data set, 'arrays' for NumPy files,"
-        " 'webdataset' for tar shards.", registry=SOURCES, separator=":"),
-    "dataset.data_dir": Key("", "Image folder, file or folder of arrays, folder of shards, cache of"
-        " Hugging Face data, or directory of prepared TFDS data, by default $TFDS_DATA_DIR or"
-        " ~/tensorflow_datasets.", neutral=True),
+        " 'table' for a table of labels, 'tfds:NAME', 'hf:NAME' for a TFDS or Hugging Face data"
+        " set, 'arrays' for NumPy files, 'webdataset' for tar shards.", registry=SOURCES,
+        separator=":"),
+    "dataset.data_dir": Key("", "Image folder, that of a table's images (default: the table's own),"
+        " file or folder of arrays, folder of shards, cache of Hugging Face data, or directory of"
+        " prepared TFDS data, by default $TFDS_DATA_DIR or ~/tensorflow_datasets.", neutral=True),
+    "dataset.labels": Key("", "Table of labels, a CSV or Parquet file with a row per image.",
+        neutral=True),
     "dataset.image_key": Key("", "Name of the images in the data: a feature of a TFDS data set, a"
         " column, an array, or a file extension in tar files; '': detected."),
     "dataset.label_key": Key("", "Name of the labels in the data, as image_key; '': detected."),
+    "dataset.split_key": Key("", "Column of the splits in the table; '': 'split' if there is one,"
+        " 'none': none."),
+    "dataset.group_key": Key("", "Column of the groups in the table, such as patients, which are"
+        " held out as a whole; '': 'group' if there is one, 'none': none."),
+    "dataset.weight_key": Key("", "Column of the rows' weights in the training loss; '': 'weight'"
+        " if there is one, 'none': none."),
+    "dataset.group_pattern": Key("", "Groups by the names of the files, instead of group_key: a"
+        r" regular expression with the group in parentheses, such as '(patient\d+)_'."),
+    "dataset.class_names": Key((), "Names of the classes of a table, in order; (): all labels,"
+        " sorted.", example=("cat", "dog")),
+    "dataset.delimiter": Key("", "Character between the columns of a CSV table, or 'tab'; '':"
+        " comma, semicolon or tab, detected."),
     "dataset.train_split": Key("train", "Training split, or a part such as 'train[:80%]', a"
         " subfolder of an image folder, or a pattern of shards such as 'train-{000..012}.tar'."),
     "dataset.eval_split": Key("test", "Evaluation split, as train_split. Without it, val,"
@@ -304,3 +319,9 @@ KEYS: dict[str, Key] = {
         " jax.profiler writes to profile/ in the workdir; (): no profile.", minimum=1, below=2**31,
         ascending=True, example=(10, 15), neutral=True),
 }  # fmt: skip
+
+# The keys of the group "dataset" that say where the data are and what they hold.
+DATA_KEYS = (
+    *("name", "data_dir", "labels", "class_names", "delimiter", "image_key", "label_key"),
+    *("split_key", "group_key", "weight_key", "group_pattern"),
+)

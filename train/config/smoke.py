@@ -17,6 +17,7 @@ from flax_resnet.preprocessing import height_and_width, scale_size
 from flax_resnet.registry import MODELS
 from flax_resnet.runs import model_from_config
 from train.config.access import flatten, set_key
+from train.config.keys import DATA_KEYS, KEYS
 from train.data.digits import TRAIN_IMAGES
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
@@ -38,8 +39,8 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
     Args:
       config: a complete configuration, already checked.
       chosen: keys that keep their values, for example ``"batch_size"``. The digits replace the
-        data unless it includes ``"dataset.name"``, or ``"dataset.data_dir"`` for data that
-        are not prepared by TFDS.
+        data unless it includes ``"dataset.name"``, or ``"dataset.data_dir"`` or
+        ``"dataset.labels"`` for data that are not prepared by TFDS.
 
     Raises:
       UsageError: the model is invalid.
@@ -61,11 +62,11 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
     put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
 
     in_folder = dataset.name.partition(":")[0] not in ("digits", "tfds")
-    own_data = in_folder and "dataset.data_dir" in chosen
+    own_data = in_folder and {"dataset.data_dir", "dataset.labels"} & chosen
     if dataset.name == "digits" or not ("dataset.name" in chosen or own_data):
         if dataset.name != "digits":
             # Do not prepare the digits in the folder of the recipe's data.
-            dataset.update(name="digits", data_dir="", image_key="", label_key="")
+            dataset.update({key: KEYS[f"dataset.{key}"].default for key in DATA_KEYS})
         put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
         put("dataset.eval_split", f"test[:{2 * IMAGES}]")
         put("model.num_classes", 0)

@@ -1,6 +1,8 @@
 """The data set that the configuration names."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 
 # These register their sources.
 from train.data import (  # noqa: F401
@@ -8,14 +10,18 @@ from train.data import (  # noqa: F401
     given_source,
     huggingface,
     image_folder,
+    table,
     tfds_source,
     webdataset,
 )
+from train.data.hold_out import groups_by_pattern
 from train.data.registries import SOURCES
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.own_code import build
+
+TABLE_KEYS = ("labels", "class_names", "delimiter", "split_key", "group_key", "weight_key")
 
 
 def open_source(dataset: ConfigDict, split: str) -> DataSource:
@@ -29,16 +35,52 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
     if kind not in SOURCES:
         raise UsageError(f"config.dataset.name={dataset.name!r}: {SOURCES.unknown(kind)}")
     dataset = ConfigDict(dataset)  # a copy
-    dataset.data_dir = data_dir(dataset)
+    dataset.update(paths(dataset))
+    _check_table_keys(dataset, kind)
     source = build(SOURCES, kind, dataset, split)
     if not isinstance(source, DataSource):
         raise UsageError(
             f"the data source {kind!r} returned an object of type {type(source).__name__};"
             " it must return a train.DataSource"
         )
+    if dataset.group_pattern and source.groups is None:
+        source = replace(source, groups=_groups(dataset, source))
     if not len(source):
         raise UsageError(f"the split {split!r} of {dataset.name!r} has no images")
     return source
+
+
+def _groups(dataset: ConfigDict, source: DataSource) -> Sequence[str]:
+    if source.names is None:
+        raise UsageError(
+            f"config.dataset.group_pattern={dataset.group_pattern!r}: the images of"
+            f" {dataset.name!r} have no names"
+        )
+    return groups_by_pattern(dataset.group_pattern, source.names)
+
+
+def has_splits(dataset: ConfigDict) -> bool:
+    """Return whether the data of ``config.dataset`` have splits of their own, if that is known."""
+    if dataset.name == "folder":
+        return image_folder.has_splits(resolve_path(dataset.data_dir))
+    return dataset.name != "table" or table.has_splits(dataset)
+
+
+def paths(dataset: ConfigDict) -> dict[str, str]:
+    """Return ``data_dir`` and ``labels`` of ``config.dataset`` as absolute paths."""
+    labels = dataset.labels and resolve_path(dataset.labels)
+    return {"data_dir": data_dir(dataset), "labels": labels}
+
+
+def _check_table_keys(dataset: ConfigDict, kind: str) -> None:
+    """Raise UsageError if keys of tables are set for another of the project's sources."""
+    if kind == "table" or kind not in SOURCES.reserved:
+        return
+    if given := [f"{key}={dataset[key]!r}" for key in TABLE_KEYS if dataset[key]]:
+        raise UsageError(
+            f"config.dataset.{' and '.join(given)} have no meaning for {dataset.name!r}, only for"
+            " config.dataset.name='table'"
+        )
 
 
 def data_dir(dataset: ConfigDict) -> str:
@@ -50,7 +92,9 @@ def data_dir(dataset: ConfigDict) -> str:
 
 def resolve_data_dir(chosen: str | None) -> str:
     """Return ``chosen`` as an absolute path, or TFDS's default directory if it is empty."""
-    chosen = chosen or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in chosen:  # a bucket
-        return chosen
-    return os.path.abspath(os.path.expanduser(chosen))
+    return resolve_path(chosen or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def resolve_path(path: str) -> str:
+    """Return a path as an absolute one; that of a bucket as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))

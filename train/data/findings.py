@@ -30,19 +30,33 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
       evaluation: the evaluation split of the same data set, with the same classes.
     """
     findings = _overlap(train, evaluation)
+    if train.table is not None:
+        findings += train.table.findings()
     if isinstance(train.records, ImageFolder) and isinstance(evaluation.records, ImageFolder):
         findings += describe_skipped(train.records.root, merge_skipped(train, evaluation))
         findings += _compare_files(train, evaluation)
         like_splits = [name for name in train.class_names if name.casefold() in SPLIT_LIKE]
+        like_splits *= train.table is None
         findings += _found("split as class", like_splits, "classes have the name of a split")
     kinds = {type(source.records) for source in (train, evaluation)}
     if kinds == {LabeledImages}:
         if not findings:  # otherwise the overlap of the splits is reported
             findings += _compare_records(train, evaluation)
         findings += [one for source in (train, evaluation) for one in _missing_classes(source)]
+    findings += _shared_groups(train, evaluation)
     groups = [" and ".join(group) for group in alike(train.class_names)]
-    advice = "merge the folders if they are one class"
+    place = "folders" if train.table is None else "labels"
+    advice = f"merge the {place} if they are one class"
     return findings + _found("alike", groups, f"groups of class names differ {ALIKE}", advice)
+
+
+def _shared_groups(train: DataSource, evaluation: DataSource) -> list[Finding]:
+    """Find groups, such as patients, with images in both splits."""
+    if train.groups is None or evaluation.groups is None:
+        return []
+    shared = {*train.groups} & {*evaluation.groups}
+    what = f"of {len({*evaluation.groups}):,} groups of evaluation images are also in training"
+    return _found("shared groups", shared, what, _LEAK_ADVICE)
 
 
 def merge_skipped(*sources: DataSource) -> dict[str, list[str]]:

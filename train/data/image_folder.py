@@ -6,17 +6,19 @@ case. Symbolic links are followed. Everything else is skipped, and listed in the
 ``skipped``; ``folder_scan`` has the rules.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from train.data.folder_scan import BROKEN_LINK, UNREADABLE, FolderScan, has_image_extension
+from train.data.hold_out import groups_by_pattern, hold_out
 from train.data.registries import register_source
 from train.data.skipped import describe_skipped
 from train.data.source import DataSource, require_no_names, source_argument
-from train.data.splits import ALL, EVAL_SPLITS, TRAIN
+from train.data.splits import EVAL_SPLITS, TRAIN, locate_split
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
@@ -60,10 +62,13 @@ def open_image_folder(dataset: ConfigDict, split: str) -> DataSource:
     require_no_names(dataset)
     if not dataset.data_dir:
         raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
-    return open_folder(dataset.data_dir, split, dataset.val_fraction, dataset.val_seed)
+    selection = dataset.val_fraction, dataset.val_seed, dataset.group_pattern
+    return open_folder(dataset.data_dir, split, *selection)
 
 
-def open_folder(root: str, split: str, val_fraction: float, val_seed: int) -> DataSource:
+def open_folder(
+    root: str, split: str, val_fraction: float, val_seed: int, group_pattern: str = ""
+) -> DataSource:
     """Open the images of ``split`` below ``root``; class names are sorted.
 
     Args:
@@ -74,6 +79,8 @@ def open_folder(root: str, split: str, val_fraction: float, val_seed: int) -> Da
       val_fraction: fraction of each class that is held out from training in that case, at least
         one image.
       val_seed: seed of that selection. Most images stay on their side when others are added.
+      group_pattern: regular expression whose group is the name of an image's group; all images
+        of a group are held out, or none.
 
     Raises:
       RunError: there is no such folder, or it cannot be listed.
@@ -93,14 +100,23 @@ def open_folder(root: str, split: str, val_fraction: float, val_seed: int) -> Da
         scan.skip_beside({TRAIN, *EVAL_SPLITS, split})
     _check_listed(scan)
     _check_classes(scan, subfolder, classes)
-    labeled = []
-    for label, (name, files) in enumerate(classes.items()):
-        if part:
-            files = _select_part(part, subfolder, name, files, val_fraction, val_seed)
-        labeled += [(file, label) for file in files]
-    files, labels = (tuple(column) for column in zip(*labeled, strict=True))
-    records = ImageFolder(root, files, labels)
-    return DataSource("folder", split, tuple(classes), records, names=files, skipped=scan.skipped)
+    files = [file for images in classes.values() for file in images]
+    labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()])
+    groups = groups_by_pattern(group_pattern, files) if group_pattern else None
+    if part:
+        names = [file.removeprefix(os.path.join(subfolder, "")) for file in files]
+        kept = hold_out(part, names, labels, groups, tuple(classes), val_fraction, val_seed)
+        files, labels = [files[i] for i in kept], labels[kept]
+        groups = groups and tuple(groups[i] for i in kept)
+    return DataSource(
+        "folder",
+        split,
+        tuple(classes),
+        ImageFolder(root, tuple(files), tuple(labels.tolist())),
+        names=tuple(files),
+        skipped=scan.skipped,
+        groups=groups,
+    )
 
 
 def has_splits(root: str) -> bool:
@@ -129,31 +145,11 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
     return [os.path.join(folder, image) for image in sorted(images)], skipped
 
 
-_TRAINING_PART, _HELD_OUT_PART = "training", "held out"
-
-
 def _locate_split(root: str, split: str) -> tuple[str, str]:
-    """Return the subfolder to read, and which part of each class: ``""`` for all."""
+    """Return the subfolder to read, and which part of each class; see ``splits.locate_split``."""
     names = (TRAIN, *EVAL_SPLITS, split)
     existing = {name for name in names if os.path.isdir(os.path.join(root, name))}
-    eval_splits = [name for name in EVAL_SPLITS if name in existing]
-    if split in existing:
-        return split, "" if split != TRAIN or eval_splits else _TRAINING_PART
-    if split == ALL and not existing:
-        return "", ""
-    if split == TRAIN and not eval_splits:
-        return "", _TRAINING_PART
-    if split in EVAL_SPLITS:
-        if eval_splits:
-            return eval_splits[0], ""
-        return (TRAIN if TRAIN in existing else ""), _HELD_OUT_PART
-    if "[" in split or "+" in split:
-        raise UsageError(
-            f"the split {split!r} uses TFDS's split syntax, but the images of a folder are sorted"
-            f" by class; name a whole split, such as {EVAL_SPLITS[0]!r}"
-        )
-    named = ", ".join(sorted(existing)) or "none of train, " + ", ".join(EVAL_SPLITS)
-    raise UsageError(f"{root!r} has no subfolder {split!r} for that split; it has {named}")
+    return locate_split(split, existing, f"the folder {root!r}")
 
 
 def _check_listed(scan: FolderScan) -> None:
@@ -189,22 +185,3 @@ def _check_classes(scan: FolderScan, subfolder: str, classes: Mapping[str, Seque
             f"the folders {join_names(names)} in {folder!r} look like splits, not classes; rename"
             f" them to {TRAIN!r} and {EVAL_SPLITS[0]!r}"
         )
-
-
-def _select_part(
-    part: str, subfolder: str, name: str, files: list[str], val_fraction: float, val_seed: int
-) -> list[str]:
-    """Return the files of a class that are held out, or the others."""
-    if len(files) < 2:
-        raise UsageError(
-            f"the class {name!r} has a single image, which cannot be used for both training and"
-            " evaluation; add more, or make folders train and val"
-        )
-
-    def rank(file: str) -> bytes:
-        text = f"{val_seed}/{file.removeprefix(os.path.join(subfolder, ''))}"
-        return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
-
-    count = min(len(files) - 1, max(1, round(val_fraction * len(files))))
-    held_out = set(sorted(files, key=rank)[:count])
-    return [file for file in files if (file in held_out) == (part == _HELD_OUT_PART)]

@@ -67,6 +67,8 @@ class DataLoader:
     ):
         augment, dataset, loader = config.augment, config.dataset, config.loader
         self.source = open_source(dataset, split) if source is None else source
+        if self.source.table is not None:
+            self.source.table.check(loader.max_corrupt_fraction)
         self.preprocessing = make_preprocessing(dataset)
         self.reader = Reader(self.source, loader.max_corrupt_fraction, self.preprocessing.pixels)
         self.sizes = ImageSizes(dataset, training)

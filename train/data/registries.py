@@ -3,7 +3,7 @@
 from flax_resnet.registry import Registry
 
 SOURCES = Registry(
-    "data source", ("digits", "folder", "tfds", "arrays", "hf", "webdataset", "given")
+    "data source", ("digits", "folder", "table", "tfds", "arrays", "hf", "webdataset", "given")
 )
 AUGMENTATIONS = Registry("augmentation", ("trivial", "rand"))
 

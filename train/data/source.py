@@ -10,6 +10,7 @@ import numpy as np
 from flax_resnet.decoding import ImageDecodeError, array_to_pixels, decode_image, warn_once
 from flax_resnet.images.pixels import RGB, PixelFormat
 from train.data.record_labels import read_labels
+from train.data.wrong_rows import TableRows
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
@@ -35,6 +36,9 @@ class DataSource:
       parts: the records as ``(file, start, end)``, if they are parts of files.
       weights: factors of the records' training losses, float32 ``(N,)``, 0 or more; used as they
         are, so a mean of 1 keeps the size of the gradients. None: 1 for every record.
+      groups: the records' groups, such as patients, if they have any.
+      table: the rows of the table of labels, if there is one.
+      fingerprint: a text that changes with the records, if a run must not be resumed with others.
 
     Raises:
       UsageError: ``weights`` are not finite numbers of 0 or more, one per record and some above 0.
@@ -50,6 +54,9 @@ class DataSource:
     skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
     parts: Sequence[tuple[str, int, int]] = ()
     weights: np.ndarray | None = None
+    groups: Sequence[str] | None = None
+    table: TableRows | None = None
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         if self.weights is None:

@@ -9,6 +9,7 @@ from train.runtime.formatting import join_names
 TRAIN = "train"
 EVAL_SPLITS = ("val", "validation", "valid", "test")  # in order of preference
 ALL = "all"  # every image of data without splits
+TRAINING_PART, HELD_OUT_PART = "training", "held out"  # of data without evaluation splits
 
 _PART = re.compile(r"([^\[\]+]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
@@ -80,3 +81,38 @@ def find_split(split: str, existing: Collection[str], where: str) -> str:
             f" or evaluate all of them as the split {every!r}"
         )
     raise UsageError(f"{where} has no split {name!r}; it has {join_names(sorted(existing))}")
+
+
+def locate_split(split: str, existing: Collection[str], where: str) -> tuple[str, str]:
+    """Return which images of a folder or a table a split has.
+
+    Args:
+      split: a split.
+      existing: the splits that the data have; none for data without splits.
+      where: the data, for messages.
+
+    Returns:
+      A name among ``existing``, or ``""`` for data without splits; and ``TRAINING_PART`` or
+      ``HELD_OUT_PART`` if only that part is meant, else ``""``.
+
+    Raises:
+      UsageError: there is no such split.
+    """
+    eval_splits = [name for name in EVAL_SPLITS if name in existing]
+    if split in existing:
+        return split, "" if split != TRAIN or eval_splits else TRAINING_PART
+    if split == ALL and not existing:
+        return "", ""
+    if split == TRAIN and not existing:
+        return "", TRAINING_PART
+    if split in EVAL_SPLITS and eval_splits:
+        return eval_splits[0], ""
+    if split in EVAL_SPLITS and (TRAIN in existing or not existing):
+        return (TRAIN if TRAIN in existing else ""), HELD_OUT_PART
+    if "[" in split or "+" in split:
+        raise UsageError(
+            f"the split {split!r} uses TFDS's split syntax, but {where} may be sorted by class;"
+            f" name a whole split, such as {EVAL_SPLITS[0]!r}"
+        )
+    named = join_names(sorted(existing)) or "none of train, " + ", ".join(EVAL_SPLITS)
+    raise UsageError(f"{where} has no split {split!r}; it has {named}")

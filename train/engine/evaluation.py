@@ -12,9 +12,9 @@ import numpy as np
 import tqdm
 
 from flax_resnet.resnet import ResNet
-from train.config.keys import KEYS
+from train.config.keys import DATA_KEYS, KEYS
 from train.data.corrupt_records import CorruptRecords
-from train.data.image_folder import has_splits
+from train.data.datasets import has_splits
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
 from train.data.sampler import ProcessShard
@@ -35,7 +35,7 @@ from train.runtime.errors import UsageError, print_line
 from train.runtime.host import core_count, max_images
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
-from train.workdir.run_files import check_data, read_config
+from train.workdir.run_files import check_data, read_config, read_description
 
 
 def evaluate(
@@ -137,31 +137,38 @@ class OtherData:
       split: name of a split.
       dataset: a value of ``config.dataset.name``.
       data_dir: a value of ``config.dataset.data_dir``.
+      labels: a value of ``config.dataset.labels``.
     """
 
     split: str = ""
     dataset: str = ""
     data_dir: str = ""
+    labels: str = ""
 
     def apply(self, dataset: ConfigDict) -> str:
         """Change ``config.dataset`` accordingly, and return the split."""
-        if self.dataset and self.dataset != dataset.name:
-            dataset.name, dataset.data_dir = self.dataset, ""
-            dataset.image_key = dataset.label_key = ""
-            if self.dataset in ("folder", "arrays", "webdataset") and not self.data_dir:
+        name = self.dataset or ("table" if self.labels else "")
+        if name and name != dataset.name:
+            dataset.update({key: KEYS[f"dataset.{key}"].default for key in DATA_KEYS})
+            dataset.name = name
+            if name in ("folder", "arrays", "webdataset") and not self.data_dir:
                 raise UsageError(f"--dataset {self.dataset} needs --data_dir, where they are")
+            if name == "table" and not self.labels:
+                raise UsageError("--dataset table needs --labels, the table")
+        if self.labels:
+            dataset.labels, dataset.data_dir = self.labels, ""
         if self.data_dir:
             dataset.data_dir = self.data_dir
         if self.split:
             return self.split
-        if self.is_other_dataset and dataset.name == "folder" and not has_splits(dataset.data_dir):
+        if self.is_other_dataset and not has_splits(dataset):
             return ALL  # not only the part that training would hold out
         return dataset.eval_split
 
     @property
     def is_other_dataset(self) -> bool:
         """Whether more than the split differs."""
-        return bool(self.dataset or self.data_dir)
+        return bool(self.dataset or self.data_dir or self.labels)
 
 
 @dataclass(frozen=True)
@@ -231,6 +238,8 @@ def evaluate_run(
             raise UsageError(f"the run in {path!r} has no moving average: its ema.decay is 0")
         config.eval.use_ema = config.eval.use_ema if ema is None else ema
         name = other.apply(config.dataset)
+        if config.dataset.name == "table":  # which may lack some classes
+            config.dataset.class_names = read_description(path).class_names
         limit_to_machine(config.loader)
         shard = ProcessShard(distributed.process_index(), distributed.process_count())
         loader = DataLoader(config, name, training=False, shard=shard)
@@ -244,6 +253,9 @@ def evaluate_run(
         process = "" if distributed.is_primary() else f" of process {distributed.process_index()}"
         print_line(f"warning{process}: {text}", sys.stderr)
 
+    if loader.source.table is not None and distributed.is_primary():
+        for finding in loader.source.table.findings():
+            (warn if finding.is_warning else print_line)(finding.text)
     with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn)
     with checkpoints:

@@ -22,7 +22,7 @@ from train.data.augment.auto_augment import Policy, check_operation, make_polici
 from train.data.augment.mixup import Mixup, Targets, check_even
 from train.data.augment.pipeline import Augment
 from train.data.class_names import check_classes
-from train.data.datasets import data_dir
+from train.data.datasets import paths
 from train.data.findings import inspect_data
 from train.data.loader import DataLoader
 from train.data.preprocessing import make_preprocessing
@@ -46,6 +46,7 @@ from train.workdir import environment, run_files
 # Keys that may differ between processes, since they depend on the machine.
 _LOCAL_KEYS = (
     "dataset.data_dir",
+    "dataset.labels",
     "loader.threads",
     "loader.workers",
     "loader.max_corrupt_fraction",
@@ -122,7 +123,7 @@ def build_experiment(
 ) -> Experiment:
     """Open the data, and build the model and everything that its steps need.
 
-    Sets ``config.dataset.data_dir`` to an absolute path, since evaluation may run elsewhere.
+    Makes ``config.dataset.data_dir`` and ``labels`` absolute, since evaluation may run elsewhere.
     ``sources`` are the data for training and evaluation; default: those of ``config.dataset``.
 
     Raises:
@@ -130,7 +131,7 @@ def build_experiment(
     """
     recipe_of(config)  # registers its parts again if another recipe replaced them
     dataset = config.dataset
-    dataset.data_dir = data_dir(dataset)
+    dataset.update(paths(dataset))
     check_limits(config, workdir)
     resumes = run_files.check(workdir, config)
     devices = make_devices(config.parallel)

@@ -14,7 +14,7 @@ import numpy as np
 
 from flax_resnet import summarize
 from flax_resnet.files import write_atomically
-from train.data.datasets import data_dir, open_source
+from train.data.datasets import open_source, paths
 from train.engine import requirements
 from train.engine.devices import make_devices
 from train.engine.experiment import Experiment, build_experiment, check_limits
@@ -71,7 +71,7 @@ def plan(config: ConfigDict, workdir: str, output: str) -> dict[str, Any]:
 
 def independent_checks(config: ConfigDict, workdir: str) -> list[Callable[[], Any]]:
     """Return checks that do not depend on each other, so that all of their errors are reported."""
-    config.dataset.data_dir = data_dir(config.dataset)
+    config.dataset.update(paths(config.dataset))
     return [
         lambda: check_limits(config, workdir),
         lambda: run_files.check(workdir, config),

@@ -48,7 +48,7 @@ def default_folder(workdir: str, evaluated: Evaluated) -> str:
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     if "dataset" in result or re.search(r"[^\w.-]", "".join(parts)):
         # A hash separates evaluations of the same name, such as two folders called photos.
-        place = config.dataset.data_dir if "dataset" in result else ""
+        place = config.dataset.labels or config.dataset.data_dir if "dataset" in result else ""
         if place and "://" not in place:
             place = os.path.realpath(place)
         key = json.dumps([*parts, place])

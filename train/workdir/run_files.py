@@ -251,6 +251,11 @@ def describe(
         "probabilities": probabilities,
         "preprocessing": dataclasses.asdict(eval_loader.preprocessing),
         "images": {loader.source.split: len(loader) for loader in (train_loader, eval_loader)},
+        "records": {
+            loader.source.split: loader.source.fingerprint
+            for loader in (train_loader, eval_loader)
+            if loader.source.fingerprint
+        },
         "versions": environment.versions(),
     }
     if parts := own_parts(config):
@@ -283,8 +288,8 @@ def read_description(path: str) -> RunInfo:
 def check_data(path: str, *loaders: DataLoader, other_data: bool = False) -> None:
     """Check that the data are those of the run in ``path``.
 
-    Their folder may have moved, but classes and number of images must be the same: otherwise
-    labels would have another meaning and batches would hold other images.
+    Their folder may have moved, but classes, number of images and the rows of a table must be the
+    same: otherwise labels would have another meaning and batches would hold other images.
 
     Args:
       path: the workdir.
@@ -309,6 +314,12 @@ def check_data(path: str, *loaders: DataLoader, other_data: bool = False) -> Non
                 f"the run in {path!r} had {counts[source.split]:,} images in {source.name}"
                 f" {source.split}, which has {len(loader):,} now; restore them, or use another"
                 " --workdir"
+            )
+        before, now = info.records.get(source.split), source.fingerprint
+        if not other_data and before and now and before != now:
+            raise RunError(
+                f"the run in {path!r} had other images or labels in {source.name} {source.split}:"
+                " they have changed since; restore them, or use another --workdir"
             )
 
 

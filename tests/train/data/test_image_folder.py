@@ -117,7 +117,7 @@ def test_without_evaluation_split_a_part_of_each_class_is_held_out(below, tmp_pa
         ),
         (["1.jpg", "2.jpg"], "train", UsageError, "no folder with images"),
         (["train/a/1.jpg", "val/a/2.jpg"], "train", UsageError, "has one class, 'a'"),
-        (["val/a/1.jpg", "val/b/2.jpg"], "train", UsageError, "no subfolder 'train'.* it has val"),
+        (["val/a/1.jpg", "val/b/2.jpg"], "train", UsageError, "has no split 'train'.* it has val"),
         (["a/1.jpg", "b/1.jpg", "b/2.jpg"], "train", UsageError, "'a' has a single image"),
         (
             ["train/a/1.jpg", "val/a/1.jpg"],
@@ -125,7 +125,7 @@ def test_without_evaluation_split_a_part_of_each_class_is_held_out(below, tmp_pa
             UsageError,
             "TFDS's split syntax.*'val'",
         ),
-        (["train/a/1.jpg", "train/b/1.jpg"], "dev", UsageError, "no subfolder 'dev'.*it has train"),
+        (["train/a/1.jpg", "train/b/1.jpg"], "dev", UsageError, "has no split 'dev'.*it has train"),
     ],
 )
 def test_invalid_folders_are_reported_in_one_line(files, split, error, message, tmp_path):

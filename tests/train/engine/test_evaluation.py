@@ -1,11 +1,10 @@
 """Evaluation counts every example once."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from train.data.image_folder import ALL
+from train.config.loading import default_config
+from train.data.splits import ALL
 from train.engine.devices import Pmap
 from train.engine.evaluation import OtherData, evaluate
 from train.runtime.errors import UsageError
@@ -109,7 +108,8 @@ def test_evaluation_that_is_given_up_has_no_result():
 
 def test_other_data_replace_the_runs_split(tmp_path):
     def applied(other, name="folder"):
-        dataset = SimpleNamespace(name=name, data_dir="/own", eval_split="test")
+        dataset = default_config().dataset
+        dataset.update(name=name, data_dir="/own", eval_split="test")
         return other.apply(dataset), dataset.name, dataset.data_dir, other.is_other_dataset
 
     for place in ("plain/cat", "split/train/cat", "split/val/cat"):

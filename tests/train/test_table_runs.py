@@ -1,0 +1,110 @@
+"""Tables of labels in the commands: evaluation, plans, changed tables."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from train.config.keys import DATA_KEYS, KEYS
+from train.config.loading import default_config
+from train.data.datasets import open_source
+from train.data.images import encode_png
+from train.data.loader import DataLoader
+from train.engine.evaluation import OtherData
+from train.runtime.errors import RunError, UsageError
+from train.workdir import run_files
+
+
+@pytest.fixture(scope="module")
+def digits_table(digits_run, tmp_path_factory):
+    """A table of the digits' test images."""
+    folder = tmp_path_factory.mktemp("table")
+    source = open_source(run_files.read_config(digits_run).dataset, "test")
+    with open(folder / "digits.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image", "label", "site"))
+        for index in range(len(source)):
+            image, label = source.decode(index)
+            (folder / f"{index}.png").write_bytes(encode_png(image))
+            rows.writerow((f"{index}.png", source.class_names[label], "AB"[index % 2]))
+    return folder / "digits.csv"
+
+
+def evaluated(commands, digits_run, output, *flags):
+    result = commands.call("train.evaluate", "--workdir", digits_run, "--output", output, *flags)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+
+def test_evaluation_on_a_table_equals_that_on_the_run_s_own_data(
+    commands, digits_run, digits_table, tmp_path
+):
+    own, _ = evaluated(commands, digits_run, tmp_path / "own")
+    table = ("--labels", digits_table)
+    other, _ = evaluated(commands, digits_run, tmp_path / "table", *table)
+    assert other["dataset"] == "table" and other["split"] == "all"
+    assert other["examples"] == own["examples"]
+    np.testing.assert_allclose([other["top1"], other["loss"]], [own["top1"], own["loss"]], 1e-5)
+
+    # A table without some of the classes, and with a wrong row.
+    rows = digits_table.read_text().splitlines()
+    few = [rows[0], *(row for row in rows[1:] if row.split(",")[1] in "123"), "none.png,1,A"]
+    (digits_table.parent / "few.csv").write_text("\n".join(few))
+    table = ("--dataset", "table", "--labels", digits_table.parent / "few.csv")
+    result, stderr = evaluated(commands, digits_run, tmp_path / "few", *table)
+    assert result["examples"] == len(few) - 2
+    assert f"line {len(few)}: no file 'none.png'" in stderr
+
+
+def test_other_tables_for_evaluation(digits_table, tmp_path):
+    (tmp_path / "split.csv").write_text("image,label,split\na,b,val\n")
+
+    def applied(other, **keys):
+        dataset = default_config().dataset
+        dataset.update({"name": "folder", "data_dir": "/own", "group_pattern": "(x)"} | keys)
+        return other.apply(dataset), dataset
+
+    split, dataset = applied(OtherData(labels=str(tmp_path / "split.csv")))
+    assert (split, dataset.name, dataset.data_dir) == ("test", "table", "")
+    assert dataset.group_pattern == "" and OtherData(labels="x").is_other_dataset
+    split, dataset = applied(OtherData(labels=str(digits_table), data_dir="/d"))
+    assert (split, dataset.data_dir) == ("all", "/d")
+    own = {"name": "table", "labels": str(digits_table), "split_key": "site"}
+    assert (
+        applied(
+            OtherData(labels=str(tmp_path / "split.csv"), dataset="table"),
+            **own | {"split_key": "split"},
+        )[0]
+        == "test"
+    )
+    assert applied(OtherData(data_dir="/d"), **own)[0] == "test"
+    with pytest.raises(UsageError, match="--dataset table needs --labels"):
+        applied(OtherData(dataset="table"))
+
+
+def test_a_run_is_not_resumed_with_a_changed_table(digits_table, tmp_path):
+    config = default_config()
+    config.dataset.update(name="table", labels=str(digits_table), image_size=8)
+
+    def loaders():
+        splits = (config.dataset.train_split, True), (config.dataset.eval_split, False)
+        return [DataLoader(config, split, training) for split, training in splits]
+
+    run_files.describe(str(tmp_path), config, *loaders(), "softmax")
+    run_files.check_data(str(tmp_path), *loaders())
+    rows = digits_table.read_text().splitlines()
+    image, label, site = rows[5].split(",")
+    rows[5] = f"{image},{(int(label) + 1) % 10},{site}"
+    config.dataset.labels = str(digits_table.parent / "changed.csv")
+    (digits_table.parent / "changed.csv").write_text("\n".join(rows))
+    with pytest.raises(RunError, match=r"have changed since|had .* images"):
+        run_files.check_data(str(tmp_path), *loaders())
+    description = json.loads((tmp_path / "run.json").read_text())
+    del description["records"]  # as in runs of older versions
+    (tmp_path / "run.json").write_text(json.dumps(description))
+    assert run_files.read_description(str(tmp_path)).records == {}
+
+
+def test_keys_of_the_data_are_keys():
+    assert {f"dataset.{key}" for key in DATA_KEYS} <= KEYS.keys()

@@ -1,0 +1,81 @@
+"""The columns of a table of labels: image, label, and perhaps split, group and weight."""
+
+from collections.abc import Mapping, Sequence
+
+from train.runtime.config_dict import ConfigDict
+from train.runtime.errors import UsageError
+from train.runtime.formatting import join_names
+
+IMAGE, LABEL, SPLIT, GROUP, WEIGHT = "image", "label", "split", "group", "weight"
+NONE = "none"  # a key's value: no such column
+
+# Columns that are images or labels if no key chooses others.
+_USUAL = {
+    IMAGE: (
+        *("image", "images", "img", "image_path", "image_file", "image_name", "image_filename"),
+        *("file", "file_name", "filename", "file_path", "filepath", "path"),
+    ),
+    LABEL: ("label", "labels", "class", "class_name", "category", "target"),
+}
+_OPTIONAL = (SPLIT, GROUP, WEIGHT)  # columns of these names are used
+
+
+def choose_columns(names: Sequence[str], dataset: ConfigDict, path: str) -> Mapping[str, str]:
+    """Return the names of the columns by purpose.
+
+    Args:
+      names: names of all columns.
+      dataset: ``config.dataset`` with ``image_key``, ``label_key``, ``split_key``, ``group_key``
+        and ``weight_key``.
+      path: the table, for messages.
+
+    Raises:
+      UsageError: a column is missing or cannot be detected.
+    """
+    if dataset.group_key not in ("", NONE) and dataset.group_pattern:
+        raise UsageError(
+            f"config.dataset.group_key={dataset.group_key!r} and"
+            f" group_pattern={dataset.group_pattern!r} exclude each other; reset one to ''"
+        )
+    chosen = {purpose: choose_column(names, purpose, dataset, path) for purpose in (IMAGE, LABEL)}
+    for purpose in _OPTIONAL:
+        key = dataset[f"{purpose}_key"]
+        if key == NONE or (purpose == GROUP and dataset.group_pattern):
+            continue
+        named = [name for name in names if name.casefold() == purpose]
+        if key:
+            chosen[purpose] = _named(key, names, purpose, path)
+        elif len(named) == 1:
+            chosen[purpose] = named[0]
+    return chosen
+
+
+def choose_column(names: Sequence[str], purpose: str, dataset: ConfigDict, path: str) -> str:
+    """Return the name of the column of images or labels.
+
+    Raises:
+      UsageError: there is no such column, or it cannot be detected.
+    """
+    key = dataset[f"{purpose}_key"]
+    if key:
+        return _named(key, names, purpose, path)
+    usual = [name for name in names if name.casefold() in _USUAL[purpose]]
+    if len(usual) == 1:
+        return usual[0]
+    problem = f"several columns that may be {purpose}s" if usual else f"no column of {purpose}s"
+    raise UsageError(
+        f"{path!r} has {problem} among {_listed(usual or names)}; choose with"
+        f" --config.dataset.{purpose}_key=COLUMN"
+    )
+
+
+def _named(key: str, names: Sequence[str], purpose: str, path: str) -> str:
+    if key in names:
+        return key
+    raise UsageError(
+        f"{path!r} has no column {key!r} (config.dataset.{purpose}_key); it has {_listed(names)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return join_names([repr(name) for name in names], 12)
