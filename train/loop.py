@@ -43,6 +43,7 @@ from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints, restore_on_all
+from train.workdir.held_out import write_held_out
 
 MIN_GRADCAM_STEPS = 100  # shorter runs are not worth the time to compile Grad-CAM
 
@@ -117,6 +118,7 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
         )
     loaders = experiment.train_loader, experiment.eval_loader
     run_files.describe(workdir, config, *loaders, experiment.step_config.probabilities)
+    write_held_out(workdir, experiment.eval_loader.source)
     checkpoints = Checkpoints(workdir, config.checkpoint.max_to_keep, warn=console.warn)
     return stack.enter_context(checkpoints)
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from train.config.keys import DATA_KEYS, KEYS
-from train.config.loading import default_config
+from train.config.loading import default_config, load_config
 from train.data.datasets import open_source
 from train.data.images import encode_png
 from train.data.loader import DataLoader
 from train.engine.evaluation import OtherData
+from train.loop import train
 from train.runtime.errors import RunError, UsageError
+from train.runtime.signals import StopRequest
 from train.workdir import run_files
 
 
@@ -104,6 +106,55 @@ def test_a_run_is_not_resumed_with_a_changed_table(digits_table, tmp_path):
     del description["records"]  # as in runs of older versions
     (tmp_path / "run.json").write_text(json.dumps(description))
     assert run_files.read_description(str(tmp_path)).records == {}
+
+
+@pytest.fixture(scope="session")
+def fold_runs(tmp_path_factory):
+    """Runs of a few steps on three folds of a table with groups."""
+    folder = tmp_path_factory.mktemp("folds")
+    rows = ["image,label,group"]
+    for i in range(30):
+        pixels = (
+            np.full((8, 8), 20 + 100 * (i % 2), np.uint8) + np.arange(8, dtype=np.uint8) * i // 9
+        )
+        (folder / f"{i}.png").write_bytes(encode_png(pixels))
+        rows.append(f"{i}.png,{['dark', 'light'][i % 2]},patient {i // 2 % 12}")
+    (folder / "t.csv").write_text("\n".join(rows))
+    runs = []
+    for number in (1, 2, 3):
+        config = load_config("resnet20_digits")
+        config.dataset.update(name="table", labels=str(folder / "t.csv"), fold=f"{number}/3")
+        config.dataset.image_size = 8
+        config.model.stage_sizes, config.batch_size, config.num_steps = (1, 1), 8, 6
+        config.schedule.warmup_epochs = 0
+        runs.append(str(folder / f"run{number}"))
+        train(config, runs[-1], StopRequest())
+    return runs
+
+
+def test_the_held_out_images_of_folds_are_listed_and_evaluated(fold_runs, commands, tmp_path):
+    listed = []
+    for number, run in enumerate(fold_runs, 1):
+        with open(f"{run}/held_out.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        predictions = tmp_path / f"{number}.csv"
+        output = ("--output", tmp_path / str(number), "--predictions", predictions)
+        result = commands.call("train.evaluate", "--workdir", run, *output)
+        assert json.loads(result.stdout.splitlines()[-1])["split"] == "held_out", result.stderr
+        with open(predictions, newline="") as file:
+            evaluated = [(row["image"], row["label"]) for row in csv.DictReader(file)]
+        assert evaluated == [(row["image"], row["label"]) for row in rows]
+        listed.append(rows)
+    assert sorted(int(row["image"][:-4]) for rows in listed for row in rows) == list(range(30))
+    groups = [{row["group"] for row in rows} for rows in listed]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 12
+
+
+def test_a_fold_is_neither_resumed_as_another_nor_with_another_table(fold_runs, tmp_path):
+    config = run_files.read_config(fold_runs[0])
+    config.dataset.fold = "2/3"
+    with pytest.raises(UsageError, match=r"dataset.fold was '1/3', is now '2/3'"):
+        run_files.check(fold_runs[0], config)
 
 
 def test_keys_of_the_data_are_keys():

@@ -172,9 +172,12 @@ KEYS: dict[str, Key] = {
     "dataset.eval_split": Key("test", "Evaluation split, as train_split. Without it, val,"
         " validation, valid or test is used, or of an image folder a held-out part of the training"
         " images."),
-    "dataset.val_fraction": Key(0.2, "Fraction of an image folder held out for evaluation if it has"
-        " no validation folder.", minimum=1e-6, below=1),
+    "dataset.val_fraction": Key(0.2, "Fraction of an image folder or table held out for"
+        " evaluation if it has no split for that.", minimum=1e-6, below=1),
     "dataset.val_seed": Key(0, "Seed of that selection.", minimum=0, below=2**32),
+    "dataset.fold": Key("", "Cross-validation: 'k/n' trains on all but the k-th of n stratified"
+        " parts of the training split and evaluates on that part, the split 'held_out'. Groups"
+        " stay together."),
     "dataset.image_size": Key(224, "Size of the model input in pixels: the side of a square, or"
         " (height, width).", minimum=1, maximum=4096, pair=True),
     "dataset.channels": Key(3, "Channels of an image: 3 for RGB, 1 for gray; others as stored, in"
@@ -323,5 +326,5 @@ KEYS: dict[str, Key] = {
 # The keys of the group "dataset" that say where the data are and what they hold.
 DATA_KEYS = (
     *("name", "data_dir", "labels", "class_names", "delimiter", "image_key", "label_key"),
-    *("split_key", "group_key", "weight_key", "group_pattern"),
+    *("split_key", "group_key", "weight_key", "group_pattern", "fold"),
 )

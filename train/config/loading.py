@@ -23,6 +23,7 @@ from train.config.access import flatten, set_key
 from train.config.checks import check_value, is_a, unknown_key
 from train.config.keys import KEYS
 from train.data.channels import mean_and_std
+from train.data.splits import parse_fold
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.files import ROOT
@@ -98,6 +99,8 @@ def check_config(config: ConfigDict) -> None:
             )
         check_value(name, values[name])
     mean_and_std(config.dataset)  # as many as there are channels
+    if config.dataset.fold:
+        parse_fold(config.dataset.fold)
 
 
 def to_json(config: ConfigDict) -> str:

@@ -14,9 +14,11 @@ from train.data import (  # noqa: F401
     tfds_source,
     webdataset,
 )
+from train.data.folds import take_fold
 from train.data.hold_out import groups_by_pattern
 from train.data.registries import SOURCES
 from train.data.source import DataSource
+from train.data.splits import HELD_OUT
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.own_code import build
@@ -37,7 +39,8 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
     dataset = ConfigDict(dataset)  # a copy
     dataset.update(paths(dataset))
     _check_table_keys(dataset, kind)
-    source = build(SOURCES, kind, dataset, split)
+    takes_fold = dataset.fold and split in (HELD_OUT, dataset.train_split)
+    source = build(SOURCES, kind, dataset, dataset.train_split if takes_fold else split)
     if not isinstance(source, DataSource):
         raise UsageError(
             f"the data source {kind!r} returned an object of type {type(source).__name__};"
@@ -45,6 +48,8 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
         )
     if dataset.group_pattern and source.groups is None:
         source = replace(source, groups=_groups(dataset, source))
+    if takes_fold:
+        source = take_fold(source, split, dataset)
     if not len(source):
         raise UsageError(f"the split {split!r} of {dataset.name!r} has no images")
     return source

@@ -8,8 +8,8 @@ case. Symbolic links are followed. Everything else is skipped, and listed in the
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from train.data.hold_out import groups_by_pattern, hold_out
 from train.data.registries import register_source
 from train.data.skipped import describe_skipped
 from train.data.source import DataSource, require_no_names, source_argument
-from train.data.splits import EVAL_SPLITS, TRAIN, locate_split
+from train.data.splits import EVAL_SPLITS, HELD_OUT_PART, TRAIN, locate_split
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
@@ -50,6 +50,11 @@ class ImageFolder(Sequence):
         with open(os.path.join(self.root, name), "rb") as file:
             return {"image": file.read(), "label": self.labels[index]}
 
+    def select(self, indices: np.ndarray) -> Self:
+        """Return some of the records."""
+        files = tuple(self.files[i] for i in indices)
+        return replace(self, files=files, labels=tuple(self.labels[i] for i in indices))
+
     def all_labels(self) -> tuple[int, ...]:
         """Return the labels of all records, in order."""
         return self.labels
@@ -62,12 +67,17 @@ def open_image_folder(dataset: ConfigDict, split: str) -> DataSource:
     require_no_names(dataset)
     if not dataset.data_dir:
         raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
-    selection = dataset.val_fraction, dataset.val_seed, dataset.group_pattern
+    selection = dataset.val_fraction, dataset.val_seed, dataset.group_pattern, bool(dataset.fold)
     return open_folder(dataset.data_dir, split, *selection)
 
 
 def open_folder(
-    root: str, split: str, val_fraction: float, val_seed: int, group_pattern: str = ""
+    root: str,
+    split: str,
+    val_fraction: float,
+    val_seed: int,
+    group_pattern: str = "",
+    whole: bool = False,
 ) -> DataSource:
     """Open the images of ``split`` below ``root``; class names are sorted.
 
@@ -81,6 +91,7 @@ def open_folder(
       val_seed: seed of that selection. Most images stay on their side when others are added.
       group_pattern: regular expression whose group is the name of an image's group; all images
         of a group are held out, or none.
+      whole: whether no part is held out of the training images.
 
     Raises:
       RunError: there is no such folder, or it cannot be listed.
@@ -93,7 +104,7 @@ def open_folder(
             f"{root!r} {'is a file' if os.path.exists(root) else 'does not exist'}; set"
             " --config.dataset.data_dir=FOLDER to the folder with the images"
         )
-    subfolder, part = _locate_split(root, split)
+    subfolder, part = _locate_split(root, split, whole)
     scan = FolderScan(root)
     classes = scan.classes(subfolder)
     if subfolder:
@@ -116,6 +127,7 @@ def open_folder(
         names=tuple(files),
         skipped=scan.skipped,
         groups=groups,
+        is_held_out=part == HELD_OUT_PART,
     )
 
 
@@ -145,11 +157,11 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
     return [os.path.join(folder, image) for image in sorted(images)], skipped
 
 
-def _locate_split(root: str, split: str) -> tuple[str, str]:
+def _locate_split(root: str, split: str, whole: bool) -> tuple[str, str]:
     """Return the subfolder to read, and which part of each class; see ``splits.locate_split``."""
     names = (TRAIN, *EVAL_SPLITS, split)
     existing = {name for name in names if os.path.isdir(os.path.join(root, name))}
-    return locate_split(split, existing, f"the folder {root!r}")
+    return locate_split(split, existing, f"the folder {root!r}", whole)
 
 
 def _check_listed(scan: FolderScan) -> None:

@@ -3,8 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -32,17 +32,21 @@ class LabeledImages(Sequence):
 
     images: Sequence[Any]
     labels: np.ndarray
-    part: range
+    part: range | np.ndarray
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return {"image": self.images[self.part[index]], "label": self.label(index)}
+        return {"image": self.images[int(self.part[index])], "label": self.label(index)}
+
+    def select(self, indices: np.ndarray) -> Self:
+        """Return some of the records."""
+        return replace(self, part=np.take(self.part, indices))
 
     def all_labels(self) -> np.ndarray:
         """Return the labels of all records, in order."""
-        return self.labels[self.part.start : self.part.stop]
+        return np.take(self.labels, self.part)
 
     def label(self, index: int) -> int:
         """Return the label of a record without its image."""

@@ -1,9 +1,10 @@
 """The records of one split of a data set."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, Self
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class DataSource:
       groups: the records' groups, such as patients, if they have any.
       table: the rows of the table of labels, if there is one.
       fingerprint: a text that changes with the records, if a run must not be resumed with others.
+      is_held_out: whether the records were held out from training images.
 
     Raises:
       UsageError: ``weights`` are not finite numbers of 0 or more, one per record and some above 0.
@@ -57,6 +59,7 @@ class DataSource:
     groups: Sequence[str] | None = None
     table: TableRows | None = None
     fingerprint: str = ""
+    is_held_out: bool = False
 
     def __post_init__(self) -> None:
         if self.weights is None:
@@ -129,9 +132,50 @@ class DataSource:
             return np.asarray(self.records.all_labels(), np.int32)
         return read_labels(self.records, self.label_key, f"reading labels of {self.split}")
 
+    def select(self, indices: np.ndarray) -> Self:
+        """Return a source of some of the records, in ascending order of ``indices``."""
+        chosen = indices.tolist()
+        select = getattr(self.records, "select", partial(SelectedRecords, self.records))
+        names = tuple(map(self.record_name, chosen))
+        weights = None if self.weights is None else self.weights[indices]
+        return replace(
+            self,
+            records=select(indices),
+            names=names,
+            parts=(),
+            weights=weights,
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
+            fingerprint=fingerprint(names, self.all_labels()[indices], weights),
+        )
+
     def record_name(self, index: int) -> str:
         """Return the name of a record: its file, or ``"record 7"``."""
         return f"record {index}" if self.names is None else self.names[index]
+
+
+@dataclass(frozen=True)
+class SelectedRecords(Sequence):
+    """Some of the records of a source."""
+
+    records: Sequence[Mapping[str, Any]]
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.records[int(self.indices[index])]
+
+
+def fingerprint(files: Sequence[str], labels: Sequence[int], weights: np.ndarray | None) -> str:
+    """Return a text that changes with the records of a split."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.encode("utf-8", "surrogatepass") + b"\0")
+    digest.update(np.array(labels, "<i4").tobytes())
+    if weights is not None:
+        digest.update(weights.astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
 
 
 def source_argument(dataset: ConfigDict, meaning: str = "") -> str:

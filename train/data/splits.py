@@ -3,13 +3,16 @@
 import re
 from collections.abc import Collection
 
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
 
 TRAIN = "train"
 EVAL_SPLITS = ("val", "validation", "valid", "test")  # in order of preference
 ALL = "all"  # every image of data without splits
+HELD_OUT = "held_out"  # the images of config.dataset.fold
 TRAINING_PART, HELD_OUT_PART = "training", "held out"  # of data without evaluation splits
+MAX_FOLDS = 1000
 
 _PART = re.compile(r"([^\[\]+]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
@@ -83,13 +86,36 @@ def find_split(split: str, existing: Collection[str], where: str) -> str:
     raise UsageError(f"{where} has no split {name!r}; it has {join_names(sorted(existing))}")
 
 
-def locate_split(split: str, existing: Collection[str], where: str) -> tuple[str, str]:
+def parse_fold(fold: str) -> tuple[int, int]:
+    """Return the number, counted from 1, and the count of a fold such as ``"2/5"``.
+
+    Raises:
+      UsageError: it is not of that form.
+    """
+    match = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", fold)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (1 <= number <= count and 2 <= count <= MAX_FOLDS):
+        raise UsageError(
+            f"config.dataset.fold must be a fold such as '2/5', the second of five, not {fold!r}"
+        )
+    return number, count
+
+
+def evaluation_split(dataset: ConfigDict) -> str:
+    """Return the split of ``config.dataset`` on which a run evaluates."""
+    return HELD_OUT if dataset.fold else dataset.eval_split
+
+
+def locate_split(
+    split: str, existing: Collection[str], where: str, whole: bool = False
+) -> tuple[str, str]:
     """Return which images of a folder or a table a split has.
 
     Args:
       split: a split.
       existing: the splits that the data have; none for data without splits.
       where: the data, for messages.
+      whole: whether no part is held out of the training images here, since folds are.
 
     Returns:
       A name among ``existing``, or ``""`` for data without splits; and ``TRAINING_PART`` or
@@ -99,14 +125,20 @@ def locate_split(split: str, existing: Collection[str], where: str) -> tuple[str
       UsageError: there is no such split.
     """
     eval_splits = [name for name in EVAL_SPLITS if name in existing]
+    training_part = "" if whole else TRAINING_PART
     if split in existing:
-        return split, "" if split != TRAIN or eval_splits else TRAINING_PART
+        return split, "" if split != TRAIN or eval_splits else training_part
     if split == ALL and not existing:
         return "", ""
     if split == TRAIN and not existing:
-        return "", TRAINING_PART
+        return "", training_part
     if split in EVAL_SPLITS and eval_splits:
         return eval_splits[0], ""
+    if split in EVAL_SPLITS and whole:
+        raise UsageError(
+            f"{where} has no split {split!r}; the images that config.dataset.fold holds out are the"
+            f" split {HELD_OUT!r}"
+        )
     if split in EVAL_SPLITS and (TRAIN in existing or not existing):
         return (TRAIN if TRAIN in existing else ""), HELD_OUT_PART
     if "[" in split or "+" in split:

@@ -4,7 +4,6 @@ The table has a row per image, with the path of its file and the name of its cla
 with its split, group and weight. Rows that cannot be used are kept as ``DataSource.table``.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from train.data import wrong_rows
 from train.data.hold_out import groups_by_pattern, hold_out
 from train.data.image_folder import ImageFolder
 from train.data.registries import register_source
-from train.data.source import DataSource, source_argument
-from train.data.splits import locate_split
+from train.data.source import DataSource, fingerprint, source_argument
+from train.data.splits import HELD_OUT_PART, locate_split
 from train.data.table_columns import GROUP, IMAGE, LABEL, SPLIT, WEIGHT, choose_columns
 from train.data.table_file import Table, read_table
 from train.data.wrong_rows import TableRows, WrongRow
@@ -53,7 +52,7 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
     names = _class_names(dataset, rows, table.path)
     numbers = {name: number for number, name in enumerate(names)}
     existing = {*rows.values(SPLIT)} if SPLIT in table.columns else set()
-    name, part = locate_split(split, existing, f"the table {table.path!r}")
+    name, part = locate_split(split, existing, f"the table {table.path!r}", bool(dataset.fold))
     used = [row for row in rows.used if not name or table.columns[SPLIT][row] == name]
     files = [table.columns[IMAGE][row] for row in used]
     labels = np.array([numbers[table.columns[LABEL][row]] for row in used], np.int32)
@@ -83,6 +82,7 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
         groups=None if groups is None else tuple(groups[i] for i in kept),
         table=TableRows(table.path, rows.count, rows.wrong, rows.repeated),
         fingerprint=fingerprint(files, labels, weights),
+        is_held_out=part == HELD_OUT_PART,
     )
 
 
@@ -101,17 +101,6 @@ def read_labels(dataset: ConfigDict) -> Table:
 def has_splits(dataset: ConfigDict) -> bool:
     """Return whether the table ``config.dataset.labels`` has a column of splits."""
     return SPLIT in read_labels(dataset).columns
-
-
-def fingerprint(files: Sequence[str], labels: Sequence[int], weights: np.ndarray | None) -> str:
-    """Return a text that changes with the records of a table."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.encode("utf-8", "surrogatepass") + b"\0")
-    digest.update(np.array(labels, "<i4").tobytes())
-    if weights is not None:
-        digest.update(weights.astype("<f4").tobytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclass

@@ -18,7 +18,7 @@ from train.data.datasets import has_splits
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
 from train.data.sampler import ProcessShard
-from train.data.splits import ALL
+from train.data.splits import ALL, evaluation_split
 from train.engine.devices import Devices, DispatchThrottle, make_devices
 from train.engine.experiment import (
     check_same_in_all_processes,
@@ -159,11 +159,13 @@ class OtherData:
             dataset.labels, dataset.data_dir = self.labels, ""
         if self.data_dir:
             dataset.data_dir = self.data_dir
+        if self.is_other_dataset:
+            dataset.fold = ""  # all its images
         if self.split:
             return self.split
         if self.is_other_dataset and not has_splits(dataset):
             return ALL  # not only the part that training would hold out
-        return dataset.eval_split
+        return evaluation_split(dataset)
 
     @property
     def is_other_dataset(self) -> bool:

@@ -29,6 +29,7 @@ from train.data.preprocessing import make_preprocessing
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.skipped import Finding
 from train.data.source import DataSource
+from train.data.splits import evaluation_split
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
 from train.engine.optim.freezing import frozen_modules
@@ -143,7 +144,7 @@ def build_experiment(
     )
     gib = train_loader.cached_gib
     eval_loader = DataLoader(
-        config, dataset.eval_split, False, shard, cached_gib=gib, source=eval_source
+        config, evaluation_split(dataset), False, shard, cached_gib=gib, source=eval_source
     )
     batch_sizes = make_batch_sizes(config, len(devices), len(eval_loader))
     check_classes(train_loader.source, eval_loader.source)

@@ -17,6 +17,7 @@ from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.runs import Run
 from flax_resnet.weights import WeightsError
 from train.data.datasets import open_source
+from train.data.splits import evaluation_split
 from train.export import loaders
 from train.export.formats import WRITERS
 from train.export.model_card import model_card
@@ -213,7 +214,7 @@ def verification_images(run: Run) -> tuple[np.ndarray, bool]:
     """
     try:
         dataset = run_files.read_config(run.path).dataset
-        source = open_source(dataset, dataset.eval_split)
+        source = open_source(dataset, evaluation_split(dataset))
     except (RunError, UsageError):
         return _random_images(run), False
     images = []

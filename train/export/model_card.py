@@ -10,6 +10,7 @@ from flax_resnet.preprocessing import Preprocessing, height_and_width
 from flax_resnet.runs import Run
 from flax_resnet.text import one_line
 from train.config.keys import KEYS
+from train.data.splits import HELD_OUT
 from train.export.loaders import Loader, is_binary
 from train.workdir import environment, run_files
 from train.workdir.metrics_log import read_rows
@@ -184,7 +185,8 @@ def _metrics(run: Run) -> list[str]:
         for name, value in rows[-1].items()
         if name.startswith("eval/")
     ]
-    return [f"On the evaluation split, {_code(run.config['dataset.eval_split'])}:", "", *metrics]
+    split = HELD_OUT if run.config.get("dataset.fold") else run.config["dataset.eval_split"]
+    return [f"On the evaluation split, {_code(split)}:", "", *metrics]
 
 
 def _number(value: float | None) -> str:

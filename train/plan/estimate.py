@@ -15,6 +15,7 @@ import numpy as np
 from flax_resnet import summarize
 from flax_resnet.files import write_atomically
 from train.data.datasets import open_source, paths
+from train.data.splits import evaluation_split
 from train.engine import requirements
 from train.engine.devices import make_devices
 from train.engine.experiment import Experiment, build_experiment, check_limits
@@ -79,7 +80,7 @@ def independent_checks(config: ConfigDict, workdir: str) -> list[Callable[[], An
             config.batch_size, config.grad_accum_steps
         ),
         lambda: open_source(config.dataset, config.dataset.train_split),
-        lambda: open_source(config.dataset, config.dataset.eval_split),
+        lambda: open_source(config.dataset, evaluation_split(config.dataset)),
     ]
 
 

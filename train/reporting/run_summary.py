@@ -5,6 +5,7 @@ import jax
 from flax_resnet.images.pixels import RGB
 from train.config.keys import KEYS
 from train.data.channels import assumes_statistics, mean_and_std
+from train.data.source import DataSource
 from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
 from train.engine.optim import schedules
@@ -12,7 +13,7 @@ from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
 from train.runtime.config_dict import ConfigDict
 from train.runtime.formatting import format_percent, join_names, pluralize
-from train.workdir import run_files
+from train.workdir import held_out, run_files
 
 MIN_BATCH_NORM_IMAGES = 8  # fewer are a warning
 MAX_INPUT_WAIT = 0.05  # share of the time; more is input-bound
@@ -36,6 +37,8 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
         f" evaluation images of {size}{train_sizes}{form}, {len(source.class_names)} classes"
         f" ({join_names(source.class_names, 4)}), {place}"
     )
+    if eval_loader.source.is_held_out:
+        console.info(f"held out: {_held_out(eval_loader.source, config.dataset.fold)}")
     if assumes_statistics(config.dataset):
         mean, std = (values[0] for values in mean_and_std(config.dataset))
         console.info(
@@ -74,6 +77,12 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
             " training continues, with slightly different results; sync_batch_norm=True does not"
             " depend on the number of devices"
         )
+
+
+def _held_out(source: DataSource, fold: str) -> str:
+    groups = "" if source.groups is None else f" of {pluralize(len({*source.groups}), 'group')}"
+    part = f", fold {fold}" * bool(fold)
+    return f"{pluralize(len(source), 'image')}{groups}{part}, listed in {held_out.FILE}"
 
 
 def _size(tree: object) -> int:

@@ -1,0 +1,34 @@
+"""The list of the images that a run holds out for evaluation, in its workdir."""
+
+import csv
+import os
+
+from flax_resnet.files import make_atomically
+from train.data.source import DataSource
+from train.runtime.files import writing
+
+FILE = "held_out.csv"
+
+
+def write_held_out(workdir: str, source: DataSource) -> None:
+    """Write ``held_out.csv`` with image, label and group, if the evaluation images are held out.
+
+    Raises:
+      RunError: the file cannot be written.
+    """
+    if not source.is_held_out:
+        return
+    header = ("image", "label", "group")[: 3 if source.groups is not None else 2]
+
+    def write(temporary: str) -> None:
+        # Names of files may have bytes that are not UTF-8.
+        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(header)
+            for index, label in enumerate(source.all_labels()):
+                row = (source.record_name(index), source.class_names[label])
+                rows.writerow(row if source.groups is None else (*row, source.groups[index]))
+
+    path = os.path.join(workdir, FILE)
+    with writing(path):
+        make_atomically(path, write)
