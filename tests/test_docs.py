@@ -34,6 +34,8 @@ COVERED = {
     "python -m train.evaluate --workdir runs/resnet20_digits": "train/test_evaluate.py",
     "python -m train.predict --workdir runs/resnet20_digits IMAGE_OR_FOLDER --topk 3"
     " --explain explained": "train/test_predict.py",
+    "python -m train.predict --workdir runs/resnet20_digits --csv"
+    " photos.csv": "train/test_predict.py",
     "python -m train.export --workdir runs/resnet20_digits --format stablehlo"
     " --output digits.stablehlo": "train/export/test_export.py",
     "python -m train.export --workdir runs/finetuned --format torchvision"

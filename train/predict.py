@@ -1,4 +1,4 @@
-"""Classify images: python -m train.predict --workdir DIR IMAGE_OR_FOLDER… […]."""
+"""Classify images: python -m train.predict --workdir DIR IMAGE_FOLDER_OR_TABLE… […]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import tqdm
@@ -28,11 +28,15 @@ from train.runtime.host import core_count, max_images
 from train.workdir.trained_run import load_trained_run
 
 if TYPE_CHECKING:  # importing JAX takes a second
+    import argparse
+
     import numpy as np
 
     from flax_resnet.runs import Run
+    from train.data.image_table import ImageTable
 
 MAX_BATCH_SIZE = 32
+JOINED = ("predicted", "probability", "error")  # beside the columns of a table
 CSV_HEADER = ("file", "rank", "class", "probability", "error")
 _MAX_STEM_BYTES = 200
 _Classes = list[tuple[str, float]]
@@ -55,14 +59,26 @@ def main() -> int:
     )
     add_checkpoint_flags(parser)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files and folders, with subfolders"
+        "images",
+        nargs="+",
+        metavar="IMAGE_FOLDER_OR_TABLE",
+        help="files and folders, with subfolders, or a .csv, .tsv or .parquet table of images",
     )
-    parser.add_argument(
-        "--topk", type=int, default=5, metavar="N", help="classes per image; default: 5"
-    )
+    topk = "classes per image; default: 5, with a table and --csv 1"
+    parser.add_argument("--topk", type=int, metavar="N", help=topk)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object per line")
-    form.add_argument("--csv", action="store_true", help="print " + ",".join(CSV_HEADER))
+    form.add_argument(
+        "--csv",
+        action="store_true",
+        help=f"print {','.join(CSV_HEADER)}; with a table its columns and {','.join(JOINED)}",
+    )
+    folder = "folder to which the paths in a table are relative; default: its own"
+    parser.add_argument("--data_dir", default="", metavar="DIR", help=folder)
+    image_key = "column of the images in a table; default: detected"
+    parser.add_argument("--image_key", default="", metavar="COLUMN", help=image_key)
+    delimiter = "character between the columns of a CSV table, or tab; default: detected"
+    parser.add_argument("--delimiter", default="", metavar="CHARACTER", help=delimiter)
     explain = "write Grad-CAM maps there: the regions that support the most probable class"
     parser.add_argument("--explain", metavar="DIR", help=explain)
     arguments = sys.argv[1:]
@@ -70,22 +86,29 @@ def main() -> int:
         end = arguments.index("--")
         arguments[end:] = [os.path.join(".", file) for file in arguments[end + 1 :]]
     flags = parser.parse_intermixed_args(arguments)  # flags may stand between the files
-    if flags.topk < 1:
+    if flags.topk is not None and flags.topk < 1:
         raise UsageError(f"--topk must be at least 1, not {flags.topk}")
     step = parse_step(flags.step)
-    files = find_files(flags.images, flags.explain)
+    table = open_table(flags)
+    files = find_files(flags.images, flags.explain) if table is None else table.files
+    topk = flags.topk or (5 if table is None or not flags.csv else 1)
 
     run = load_trained_run(
         flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)), flags.trust_recipe
     )
     run.batch_size = min(run.batch_size, max_images(math.prod(run.preprocessing.shape[:2])))
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
+    header: Sequence[str] = CSV_HEADER
+    if table is not None:
+        topk = min(topk, len(run.class_names))
+        to_lines = table_lines(table, flags.json, topk) if flags.json or flags.csv else text_lines
+        header = joined_header(table.names, topk)
     failed = 0
     hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()
     with tqdm.tqdm(total=len(files), unit=" images", leave=False, disable=hidden) as bar:
         if flags.csv:
-            bar.write(csv_row(CSV_HEADER), sys.stdout)
-        for prediction in predict_files(run, files, flags.topk, flags.explain):
+            bar.write(csv_row(header), sys.stdout)
+        for prediction in predict_files(run, files, topk, flags.explain):
             if prediction.error is not None:
                 failed += 1
                 bar.write(one_line(f"error: {prediction.error}"), sys.stderr)
@@ -96,6 +119,23 @@ def main() -> int:
     if failed:
         print(f"error: {failed} of {pluralize(len(files), 'image')} failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def open_table(flags: argparse.Namespace) -> ImageTable | None:
+    """Return the table that the command line names, if it does.
+
+    Raises:
+      UsageError: there are flags of a table without one.
+    """
+    from train.data.image_table import find_table, read_image_table
+
+    path = find_table(flags.images)
+    given = flags.data_dir, flags.image_key, flags.delimiter
+    if path is not None:
+        return read_image_table(path, *given)
+    if any(given):
+        raise UsageError("--data_dir, --image_key and --delimiter need a table of images")
+    return None
 
 
 def find_files(paths: Sequence[str], explain: str | None = None) -> list[str]:
@@ -233,10 +273,14 @@ def text_lines(prediction: Prediction) -> list[str]:
     return [one_line(f"{prediction.file}: {classes}")]
 
 
-def json_lines(prediction: Prediction) -> list[str]:
-    """Return one line with a JSON object: ``file`` and ``classes``, or ``file`` and ``error``."""
+def json_lines(prediction: Prediction, columns: dict[str, str] | None = None) -> list[str]:
+    """Return one line with a JSON object: ``file`` and ``classes``, or ``file`` and ``error``.
+
+    With ``columns``, of a row of a table, it has these as well.
+    """
     classes = [{"class": name, "probability": p} for name, p in prediction.classes]
     result = {"classes": classes} if prediction.error is None else {"error": prediction.error}
+    result |= {} if columns is None else {"columns": columns}
     text = json.dumps({"file": prediction.file} | result, ensure_ascii=False, allow_nan=False)
     # JSON's own escapes, so that a terminal is safe and the names are not changed.
     return ["".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)]
@@ -250,6 +294,35 @@ def csv_lines(prediction: Prediction) -> list[str]:
         csv_row((prediction.file, rank, name, f"{probability:.7g}", ""))
         for rank, (name, probability) in enumerate(prediction.classes, 1)
     ]
+
+
+def joined_header(names: Sequence[str], topk: int) -> list[str]:
+    """Return the names of a table's columns, and of those with its predictions, all different."""
+    header = list(names)
+    *columns, error = JOINED
+    numbers = ("", *(f"_{rank}" for rank in range(2, topk + 1)))
+    for name in (*(f"{name}{number}" for number in numbers for name in columns), error):
+        while name in header:
+            name = f"run_{name}"
+        header.append(name)
+    return header
+
+
+def table_lines(table: ImageTable, as_json: bool, topk: int) -> Callable[[Prediction], list[str]]:
+    """Return a function that joins predictions, in order, to the rows of a table."""
+    rows = itertools.count()
+
+    def join(prediction: Prediction) -> list[str]:
+        row = table.row(next(rows))
+        if as_json:
+            return json_lines(prediction, dict(zip(table.names, row, strict=True)))
+        fields = [
+            x for name, probability in prediction.classes for x in (name, f"{probability:.7g}")
+        ]
+        missing = [""] * (2 * topk - len(fields))
+        return [csv_row((*row, *fields, *missing, prediction.error or ""))]
+
+    return join
 
 
 def csv_row(fields: Sequence[object]) -> str:

@@ -94,6 +94,72 @@ def test_csv_and_text_agree_and_topk_is_limited_to_the_classes(command, pictures
     assert out == f"{files[0]}: {rows[0]['class']} {100 * first[0]:.1f} %\n"
 
 
+def test_predictions_are_joined_to_the_rows_of_a_table(command, pictures, tmp_path):
+    table = [
+        ["id", "path", "error", "note"],
+        ["7", "b.png", "", '=HYPERLINK("x")'],
+        ["7", "broken.png", "", "two\nlines, quoted"],
+        ["8", str(pictures / "a.jpg"), "none", ""],
+        ["9", "", "", ""],
+        ["10", "./b.png", "", "ü"],
+    ]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=";").writerows(table)
+    (tmp_path / "t.csv").write_text(text.getvalue(), encoding="utf-8-sig", newline="")
+    flags = ("--data_dir", pictures)
+    status, out, err = command("--csv", tmp_path / "t.csv", *flags, "--topk", 2)
+    header, *rows = csv.reader(io.StringIO(out, newline=""))
+    assert status == 1 and err.splitlines()[-1] == "error: 2 of 5 images failed"
+    added = ["predicted", "probability", "predicted_2", "probability_2", "run_error"]
+    assert header == table[0] + added
+    assert [row[:4] for row in rows] == table[1:]
+    assert [bool(row[-1]) for row in rows] == [False, True, False, True, False]
+    assert rows[0][4:] == rows[4][4:] and rows[1][4:8] == [""] * 4
+
+    expected = {}
+    for line in command(pictures / "b.png", pictures / "a.jpg", "--json")[1].splitlines():
+        expected[json.loads(line)["file"]] = json.loads(line)["classes"]
+    for row, file in ((rows[0], "b.png"), (rows[2], "a.jpg")):
+        best, second = expected[str(pictures / file)][:2]
+        assert (row[4], row[6]) == (best["class"], second["class"])
+        assert float(row[5]) == pytest.approx(best["probability"], abs=1e-6)
+
+    lines = command("--json", tmp_path / "t.csv", *flags, "--image_key", "path")[1].splitlines()
+    assert [json.loads(line)["columns"]["id"] for line in lines] == ["7", "7", "8", "9", "10"]
+    assert json.loads(lines[0])["file"] == str(pictures / "b.png")
+    status, out, _ = command("--csv", tmp_path / "t.csv", *flags)
+    assert next(csv.reader(io.StringIO(out, newline="")))[4:] == [
+        "predicted",
+        "probability",
+        "run_error",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "error", "message"),
+    [
+        ("image\n", (), RunError, "has no rows"),
+        ("image,b\nx\ny,1\nz,1,2", (), RunError, "another number of fields .* in line 2, 4"),
+        ("a,b\n1,2", (), UsageError, "no column of images .*choose with --image_key=COLUMN"),
+        ("image,b\n1,2", ("--image_key", "c"), UsageError, r"no column 'c' \(--image_key\)"),
+        ("image,x;image\n1", (), UsageError, "choose with --delimiter=CHARACTER"),
+        ("image,b,b\n1,2,3", (), UsageError, "several columns 'b'"),
+        ("image\nb.png", ("a.png",), UsageError, "the only argument, but there are 2"),
+    ],
+)
+def test_unusable_tables_are_rejected_before_the_run_is_loaded(
+    text, flags, error, message, command, tmp_path
+):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(error, match=message):
+        command(tmp_path / "t.csv", "--csv", *flags)
+
+
+def test_flags_of_tables_need_one(command, pictures):
+    with pytest.raises(UsageError, match="need a table of images"):
+        command(pictures, "--image_key", "path")
+
+
 def test_explain_writes_an_image_per_file(command, pictures):
     explained = pictures / "explained"
     for _ in range(2):  # images of the first run are skipped

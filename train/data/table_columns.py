@@ -7,6 +7,7 @@ from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
 
 IMAGE, LABEL, SPLIT, GROUP, WEIGHT = "image", "label", "split", "group", "weight"
+_KEYS = "--config.dataset."
 NONE = "none"  # a key's value: no such column
 
 # Columns that are images or labels if no key chooses others.
@@ -37,43 +38,54 @@ def choose_columns(names: Sequence[str], dataset: ConfigDict, path: str) -> Mapp
             f"config.dataset.group_key={dataset.group_key!r} and"
             f" group_pattern={dataset.group_pattern!r} exclude each other; reset one to ''"
         )
-    chosen = {purpose: choose_column(names, purpose, dataset, path) for purpose in (IMAGE, LABEL)}
+    chosen = {
+        purpose: choose_column(names, purpose, dataset[f"{purpose}_key"], path)
+        for purpose in (IMAGE, LABEL)
+    }
     for purpose in _OPTIONAL:
         key = dataset[f"{purpose}_key"]
         if key == NONE or (purpose == GROUP and dataset.group_pattern):
             continue
         named = [name for name in names if name.casefold() == purpose]
         if key:
-            chosen[purpose] = _named(key, names, purpose, path)
+            chosen[purpose] = _named(key, names, _KEYS, purpose, path)
         elif len(named) == 1:
             chosen[purpose] = named[0]
     return chosen
 
 
-def choose_column(names: Sequence[str], purpose: str, dataset: ConfigDict, path: str) -> str:
+def choose_column(
+    names: Sequence[str], purpose: str, key: str, path: str, flags: str = _KEYS
+) -> str:
     """Return the name of the column of images or labels.
+
+    Args:
+      names: names of all columns.
+      purpose: ``IMAGE`` or ``LABEL``.
+      key: the chosen column; "" to detect it.
+      path: the table, for messages.
+      flags: what precedes ``image_key=COLUMN`` on the command line.
 
     Raises:
       UsageError: there is no such column, or it cannot be detected.
     """
-    key = dataset[f"{purpose}_key"]
     if key:
-        return _named(key, names, purpose, path)
+        return _named(key, names, flags, purpose, path)
     usual = [name for name in names if name.casefold() in _USUAL[purpose]]
     if len(usual) == 1:
         return usual[0]
     problem = f"several columns that may be {purpose}s" if usual else f"no column of {purpose}s"
     raise UsageError(
         f"{path!r} has {problem} among {_listed(usual or names)}; choose with"
-        f" --config.dataset.{purpose}_key=COLUMN"
+        f" {flags}{purpose}_key=COLUMN"
     )
 
 
-def _named(key: str, names: Sequence[str], purpose: str, path: str) -> str:
+def _named(key: str, names: Sequence[str], flags: str, purpose: str, path: str) -> str:
     if key in names:
         return key
     raise UsageError(
-        f"{path!r} has no column {key!r} (config.dataset.{purpose}_key); it has {_listed(names)}"
+        f"{path!r} has no column {key!r} ({flags}{purpose}_key); it has {_listed(names)}"
     )
 
 

@@ -46,7 +46,9 @@ class Table:
         return len(self.lines)
 
 
-def read_table(path: str, delimiter: str, choose: Choose) -> Table:
+def read_table(
+    path: str, delimiter: str, choose: Choose, flags: str = "--config.dataset."
+) -> Table:
     """Read some columns of a CSV or Parquet file; the content decides which of the two it is.
 
     Args:
@@ -54,6 +56,7 @@ def read_table(path: str, delimiter: str, choose: Choose) -> Table:
         in its first line; fields may be quoted as Python's csv module does it.
       delimiter: a character, or ``"tab"``; "": detected from ``DELIMITERS``.
       choose: chooses the columns.
+      flags: what precedes ``delimiter=CHARACTER`` on the command line.
 
     Raises:
       UsageError: ``choose`` does, or the delimiter cannot be detected.
@@ -70,8 +73,8 @@ def read_table(path: str, delimiter: str, choose: Choose) -> Table:
     text = _decode(content, path)
     if not text.strip():
         raise RunError(f"the table {path!r} is empty")
-    delimiter = _NAMED_DELIMITERS.get(delimiter, delimiter) or _detect(text, path, choose)
-    return _read_csv(text, path, delimiter, choose)
+    delimiter = _NAMED_DELIMITERS.get(delimiter, delimiter) or _detect(text, path, choose, flags)
+    return _read_csv(text, path, delimiter, choose, flags)
 
 
 def _decode(content: bytes, path: str) -> str:
@@ -92,7 +95,7 @@ def _reader(text: str, delimiter: str, strict: bool = True):
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=skips, strict=strict)
 
 
-def _detect(text: str, path: str, choose: Choose) -> str:
+def _detect(text: str, path: str, choose: Choose, flags: str) -> str:
     """Return the delimiter with which the first line names the columns."""
     names = {d: _header(text[:_MAX_HEADER], d) for d in DELIMITERS}
     candidates = [d for d in DELIMITERS if len(names[d]) > 1] or [","]
@@ -108,9 +111,10 @@ def _detect(text: str, path: str, choose: Choose) -> str:
     if len(candidates) == 1:
         raise errors[candidates[0]]
     listed = " or ".join(DELIMITERS[candidate] for candidate in working or candidates)
+    first = truncate(text[:_MAX_HEADER].partition("\n")[0])
     raise UsageError(
-        f"the columns of {path!r} may be separated by {listed}, by its first line"
-        f" {truncate(text[:_MAX_HEADER].partition(chr(10))[0])!r}; set config.dataset.delimiter"
+        f"the columns of {path!r} may be separated by {listed}, by its first line {first!r}; choose"
+        f" with {flags}delimiter=CHARACTER"
     )
 
 
@@ -122,12 +126,12 @@ def _header(text: str, delimiter: str) -> tuple[str, ...]:
         return ()
 
 
-def _read_csv(text: str, path: str, delimiter: str, choose: Choose) -> Table:
+def _read_csv(text: str, path: str, delimiter: str, choose: Choose, flags: str) -> Table:
     try:
         reader = _reader(text, delimiter)
     except (TypeError, ValueError):
         raise UsageError(
-            f"config.dataset.delimiter must be one character, or 'tab', not {delimiter!r}"
+            f"{flags}delimiter must be one character, or 'tab', not {delimiter!r}"
         ) from None
     lines, uneven, line = array("q"), [], 1
     try:

@@ -102,7 +102,7 @@ def test_parquet_without_pyarrow_is_an_error_with_the_command(folder, monkeypatc
         ("image,path,label\n", {}, "several columns that may be images among 'image', 'path'"),
         ("image,label\n", {"label_key": "Label"}, "no column 'Label' .*it has 'image', 'label'"),
         ("image,image,label\na,b,c", {}, "several columns"),
-        ("image;n,label\na;b,c", {}, "may be separated by comma or semicolon.*delimiter"),
+        ("image;n,label\na;b,c", {}, "may be separated by comma or semicolon.*delimiter="),
         ("image,label;x,image;label\n", {}, "may be separated by comma or semicolon"),
         ("image label\na b", {}, "no column of images among 'image label'"),
         ("image|label\na|b", {"delimiter": "||"}, "delimiter must be one character"),
