@@ -93,7 +93,12 @@ def fit(
         raise UsageError(f"{missing} is missing; give the data for training and for evaluation")
     sources = None
     if train_data is not None:
-        config.dataset.name, config.dataset.data_dir = GIVEN, ""
+        if config.dataset.fold:
+            raise UsageError(
+                f"config.dataset.fold={config.dataset.fold!r} divides the data of config.dataset;"
+                " give its parts as train_data and eval_data, and reset it to ''"
+            )
+        config.dataset.update(name=GIVEN, data_dir="", labels="")
         sources = (
             as_source(train_data, config.dataset.train_split, class_names),
             as_source(eval_data, config.dataset.eval_split, class_names),

@@ -115,6 +115,12 @@ def test_wrong_data_are_errors(config, tmp_path, data, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_folds_of_given_data_are_an_error(config, digits, tmp_path):
+    config.dataset.fold = "1/2"
+    with pytest.raises(UsageError, match=r"give its parts as train_data and eval_data"):
+        fit(config, str(tmp_path / "run"), *digits)
+
+
 def test_the_step_runs_under_plain_jit(config, digits):
     """It computes what it does on one device of pmap."""
     config.sync_batch_norm = True

@@ -4,7 +4,13 @@
 # stands before both.
 _OTHER_NAMES = {
     "": """
-        aa=augment.policy accum_iter=grad_accum_steps accum_steps=grad_accum_steps
+        aa=augment.policy annotation_file=dataset.labels annotations=dataset.labels
+        csv=dataset.labels csv_file=dataset.labels cv_fold=dataset.fold
+        group_column=dataset.group_key image_column=dataset.image_key kfold=dataset.fold
+        label_column=dataset.label_key labels_file=dataset.labels metadata=dataset.labels
+        n_folds=dataset.fold n_splits=dataset.fold num_folds=dataset.fold sep=dataset.delimiter
+        separator=dataset.delimiter split_column=dataset.split_key train_csv=dataset.labels
+        weight_column=dataset.weight_key accum_iter=grad_accum_steps accum_steps=grad_accum_steps
         accumulate=grad_accum_steps accumulate_grad_batches=grad_accum_steps
         act=model.activation act_layer=model.activation amp=model.dtype
         amp_dtype=model.dtype arch=model.name architecture=model.name

@@ -11,6 +11,7 @@ from train.data import (  # noqa: F401
     huggingface,
     image_folder,
     table,
+    table_rows,
     tfds_source,
     webdataset,
 )
@@ -68,7 +69,7 @@ def has_splits(dataset: ConfigDict) -> bool:
     """Return whether the data of ``config.dataset`` have splits of their own, if that is known."""
     if dataset.name == "folder":
         return image_folder.has_splits(resolve_path(dataset.data_dir))
-    return dataset.name != "table" or table.has_splits(dataset)
+    return dataset.name != "table" or table_rows.has_splits(dataset)
 
 
 def paths(dataset: ConfigDict) -> dict[str, str]:

@@ -206,6 +206,14 @@ def test_rows_of_one_image_may_be_in_both_splits_which_is_a_leak(folder):
     assert "2 of 2" in {f.kind: f for f in inspect_data(train, val)}["leak"].text
 
 
+def test_a_split_of_wrong_rows_is_not_replaced_by_a_held_out_part(folder):
+    rows = [(name, name[0], "train") for name in NAMES] + [("none.png", "a", "val")]
+    table = write(folder / "t.csv", rows, ("image", "label", "split"))
+    assert len(from_table(table, "train")) == 12
+    with pytest.raises(UsageError, match=r"split 'val' .* has no images"):
+        from_table(table, "val")
+
+
 def test_split_group_and_weight_columns(folder):
     rows = [(n, n[0], "val" if n[1] < "2" else "train", f"p{n[1]}", 1 + int(n[1])) for n in NAMES]
     header = ("image", "label", "split", "group", "weight")
@@ -277,6 +285,20 @@ def test_a_table_of_many_rows_is_read_in_seconds(tmp_path):
     start = time.process_time()
     assert len(from_table(table)) == 100
     assert time.process_time() - start < 5
+
+
+def test_rows_are_read_again_after_a_change(folder):
+    table = folder / "t.csv"
+    write(table, LABELED.items())
+    old = time.time() - 100
+    for path in (table, folder):
+        os.utime(path, (old, old))
+    first, second = from_table(table, "train"), from_table(table, "val")
+    assert first.table.wrong is second.table.wrong
+    (folder / "a0.png").unlink()
+    assert from_table(table).table.wrong[0].text == "line 2: no file 'a0.png'"
+    write(table, list(LABELED.items())[1:])
+    assert not from_table(table).table.wrong
 
 
 def test_keys_of_tables_have_no_meaning_for_other_sources(tmp_path):
