@@ -44,7 +44,7 @@ class RunInfo:
       own_parts: parts that the project does not have, such as ``"block sk"``.
       recipe: the recipe that registers them; None if a Python session did.
       probabilities: ``"softmax"`` or ``"sigmoid"``; None in runs of older versions.
-      records: fingerprint of the images and labels by split, of tables and folds.
+      records: fingerprint of the images and labels by split, if the source has one.
     """
 
     model: str

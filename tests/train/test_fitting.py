@@ -17,7 +17,7 @@ from train.engine.devices import Pmap
 from train.engine.experiment import make_model, make_step_config
 from train.engine.step import create_state, eval_step, train_step
 from train.loop import train
-from train.runtime.errors import UsageError
+from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
 
 
@@ -119,6 +119,24 @@ def test_folds_of_given_data_are_an_error(config, digits, tmp_path):
     config.dataset.fold = "1/2"
     with pytest.raises(UsageError, match=r"give its parts as train_data and eval_data"):
         fit(config, str(tmp_path / "run"), *digits)
+
+
+@pytest.mark.parametrize("form", ["arrays", "records"])
+def test_a_run_is_not_resumed_with_other_images(form, config, digits, tmp_path):
+    """Of the same number and classes: only the pixels differ."""
+    config.num_steps = 1
+
+    def given(images, labels):
+        if form == "arrays":
+            return images, labels
+        return [{"image": i, "label": int(k)} for i, k in zip(images, labels, strict=True)]
+
+    workdir = str(tmp_path / "run")
+    (images, labels), test_data = digits
+    fit(config, workdir, given(images, labels), given(*test_data))
+    with pytest.raises(RunError, match="other images or labels in"):
+        fit(config, workdir, given(255 - images, labels), given(*test_data))
+    assert fit(config, workdir, given(images, labels), given(*test_data)).evaluation["step"] == 1
 
 
 def test_the_step_runs_under_plain_jit(config, digits):

@@ -14,7 +14,13 @@ import numpy as np
 from flax_resnet.images.pixels import MAX_CHANNELS, RGB, PixelFormat
 from flax_resnet.text import truncate
 from train.data.array_files import ArrayFile, open_arrays
-from train.data.labeled_images import CLASS_FILES, make_source, number_classes, read_names
+from train.data.labeled_images import (
+    CLASS_FILES,
+    make_source,
+    number_classes,
+    read_names,
+    sample_fingerprint,
+)
 from train.data.registries import register_source
 from train.data.source import DataSource, source_argument
 from train.data.splits import TRAIN, find_split
@@ -59,7 +65,8 @@ def arrays_source(
         check_images(images, where, _apparent_format(images))
     columns, names = number_classes({"": np.asarray(labels)}, where, class_names)
     _check_lengths(len(images), columns[""], where)
-    return make_source("arrays", split, images, columns[""], names)
+    fingerprint = sample_fingerprint(images, columns[""])
+    return make_source("arrays", split, images, columns[""], names, fingerprint=fingerprint)
 
 
 @register_source("arrays")
@@ -95,7 +102,13 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
     columns, names = number_classes(labels, path, named[0] if named else text_names)
     _check_lengths(len(images), columns[name], f"{path} {name}".rstrip())
     return make_source(
-        "arrays", split, images, columns[name], names, files=[(images.where, len(images))]
+        "arrays",
+        split,
+        images,
+        columns[name],
+        names,
+        files=[(images.where, len(images))],
+        fingerprint=sample_fingerprint(images, columns[name]),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from train.data.arrays import arrays_source
 from train.data.huggingface import huggingface_source
-from train.data.labeled_images import make_source, number_classes
+from train.data.labeled_images import make_source, number_classes, sample_fingerprint
 from train.data.registries import register_source
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict
@@ -75,4 +75,6 @@ def _record_source(
         )
     labels = np.array([data[index]["label"] for index in range(len(data))])
     columns, names = number_classes({"": labels}, f"the data for {split}", class_names)
-    return make_source(GIVEN, split, _Images(data), columns[""], names)
+    images, labels = _Images(data), columns[""]
+    fingerprint = sample_fingerprint(images, labels)
+    return make_source(GIVEN, split, images, labels, names, fingerprint=fingerprint)

@@ -1,5 +1,6 @@
 """Data sources made of images, labels and the names of classes."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from train.runtime.formatting import join_names
 
 CLASS_FILES = ("class_names", "classes")  # stems of text files with a name per line
 _MAX_NAMES_BYTES = 2**24
+_SAMPLE = 64  # images that a fingerprint covers
 _NAMES_ADVICE = "give the names of the classes (see docs/data.md)"
 
 
@@ -73,6 +75,7 @@ def make_source(
     class_names: tuple[str, ...],
     names: Sequence[str] | None = None,
     files: Sequence[tuple[str, int]] = (),
+    fingerprint: str = "",
 ) -> DataSource:
     """Return the source of a split, or of a part of it such as ``train[:80%]``.
 
@@ -84,6 +87,7 @@ def make_source(
       class_names: names of the classes.
       names: the records' names.
       files: where the images are, as names and numbers of images, to find splits that overlap.
+      fingerprint: as in ``DataSource``.
     """
     part = part_of(split, len(labels))
     return DataSource(
@@ -93,7 +97,23 @@ def make_source(
         LabeledImages(images, labels, part),
         names=None if names is None else _PartNames(names, part),
         parts=list(_parts(files, part)),
+        fingerprint=fingerprint,
     )
+
+
+def sample_fingerprint(images: Sequence[Any], labels: np.ndarray) -> str:
+    """Return a text that changes with the labels and with the pixels of a sample of the images.
+
+    Args:
+      images: encoded images or arrays. Reading all of a file larger than memory takes minutes,
+        and data that change as a whole, in order or scale, differ in a few images too.
+      labels: class indices, of as many records.
+    """
+    digest = hashlib.sha256(np.asarray(labels, "<i4").tobytes())
+    for index in np.linspace(0, len(images) - 1, _SAMPLE).astype(int).tolist():
+        image = images[index]
+        digest.update(image if isinstance(image, bytes) else np.asarray(image).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _parts(files: Iterable[tuple[str, int]], part: range) -> Iterator[tuple[str, int, int]]:

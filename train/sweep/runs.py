@@ -136,7 +136,7 @@ class Runner:
             raise
         except (RunError, UsageError) as error:
             print_error(f"{name}: {error}")
-        except Exception:
+        except (Exception, SystemExit):  # own parts may raise anything
             traceback.print_exc()
             print_error(f"{name} failed")
         else:
