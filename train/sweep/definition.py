@@ -83,7 +83,10 @@ class Definition:
         for key, values in self.space.items():
             is_range = isinstance(values, Range)
             content[f"--space {key}"] = str(values) if is_range else list(map(as_text, values))
-        for name, value in flatten(self.config({})).items():
+        config = flatten(self.config({}))
+        if config["recipe"]:  # its code trains the runs, so all must have the same
+            content["checksum of the recipe and its modules"] = config["recipe"]
+        for name, value in config.items():
             if not (KEYS[name].neutral or name in self.grid or name in self.space):
                 content[f"config.{name}"] = value
         return json.loads(json.dumps(content))

@@ -144,7 +144,8 @@ class Runner:
             return result
         finally:
             gc.collect()  # the arrays of a run on the devices, before those of the next
-        self.failed.append(name)
+        if name not in self.failed:  # a search may try settings twice
+            self.failed.append(name)
         return None
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.train.test_main import final_state, wait_until
 from train.config.loading import load_config
 from train.loop import train
-from train.runtime.errors import RunError
+from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
 from train.sweep import runs
 from train.sweep.definition import define
@@ -131,3 +131,10 @@ def test_own_parts_and_a_search(data_dir, tmp_path, capsys):
     for path in (tmp_path / "runs").glob("half_life=*"):
         rate = read_rows(str(path))[-1]["learning_rate"]
         assert rate == pytest.approx(0.1 * 0.5 ** (3 / float(path.name.partition("=")[2])))
+    recipe.write_text(RECIPE.replace("optax.exponential_decay", "exit(9) or ") + "# changed")
+    changed = define(str(recipe), overrides, (), space, 1)
+    with pytest.raises(UsageError, match="holds another sweep: checksum of the recipe and"):
+        sweep(tmp_path / "runs", changed, trials=2)
+    assert sweep(tmp_path / "others", changed, trials=2) == 1  # whatever an own part raises
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["runs"] == len(result["failed"]) > 0
