@@ -1,5 +1,6 @@
 """The training loop: from a configuration and a folder to a trained, evaluated checkpoint."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -22,7 +23,7 @@ from train.engine.experiment import (
 from train.engine.meter import Meter
 from train.engine.mfu import mfu_per_image
 from train.engine.multi_step import stack_batches, steps_per_execution
-from train.engine.predictions import PredictionCollector
+from train.engine.predictions import PredictionCollector, write_predictions
 from train.engine.preemption import StopAgreement
 from train.engine.programs import UNSHARED, Programs
 from train.engine.requirements import check_requirements
@@ -41,9 +42,8 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
-from train.workdir import run_files
+from train.workdir import held_out, run_files
 from train.workdir.checkpoints import Checkpoints, restore_on_all
-from train.workdir.held_out import write_held_out
 
 MIN_GRADCAM_STEPS = 100  # shorter runs are not worth the time to compile Grad-CAM
 
@@ -118,7 +118,7 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
         )
     loaders = experiment.train_loader, experiment.eval_loader
     run_files.describe(workdir, config, *loaders, experiment.step_config.probabilities)
-    write_held_out(workdir, experiment.eval_loader.source)
+    held_out.write_held_out(workdir, experiment.eval_loader.source)
     checkpoints = Checkpoints(workdir, config.checkpoint.max_to_keep, warn=console.warn)
     return stack.enter_context(checkpoints)
 
@@ -174,6 +174,7 @@ class Loop:
         self.last_saved = time.monotonic()
         self.compiled_shapes: Any = None  # of the last batch
         self.input_wait_reported = False
+        self.collector: PredictionCollector | None = None  # of the last evaluation
 
         with distributed.raise_if_any_failed():
             process = distributed.process_index()
@@ -206,6 +207,10 @@ class Loop:
         split = self.experiment.eval_loader.source.split
         result = {"split": split} | evaluation | {"step": self.end}
         if self.observers is not None:
+            if self.experiment.config.dataset.fold:
+                path = os.path.join(self.experiment.workdir, held_out.PREDICTIONS)
+                source = self.experiment.eval_loader.source
+                write_predictions(path, self.collector.predictions(), source)
             self.observers.finish(result)
         return result
 
@@ -293,7 +298,7 @@ class Loop:
     ) -> dict[str, Any] | None:
         """Evaluate the current state, after ``step`` steps; return None if ``give_up`` did."""
         experiment = self.experiment
-        collector = PredictionCollector(experiment.model.num_classes)
+        self.collector = collector = PredictionCollector(experiment.model.num_classes)
         evaluation = evaluate(
             experiment.devices,
             self.eval_step,

@@ -145,9 +145,22 @@ def test_the_held_out_images_of_folds_are_listed_and_evaluated(fold_runs, comman
             evaluated = [(row["image"], row["label"]) for row in csv.DictReader(file)]
         assert evaluated == [(row["image"], row["label"]) for row in rows]
         listed.append(rows)
+        _check_stored(run, predictions)
     assert sorted(int(row["image"][:-4]) for rows in listed for row in rows) == list(range(30))
     groups = [{row["group"] for row in rows} for rows in listed]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
+
+
+def _check_stored(run, predictions):
+    """Check that the run's own predictions are those of train.evaluate."""
+    with np.load(f"{run}/held_out.npz") as stored, open(predictions, newline="") as file:
+        rows = list(csv.DictReader(file))
+        best = stored["probabilities"].argmax(axis=1)
+        assert [stored["class_names"][i] for i in best] == [row["predicted"] for row in rows]
+        np.testing.assert_allclose(
+            stored["probabilities"].max(axis=1), [float(row["probability"]) for row in rows], 1e-4
+        )
+        np.testing.assert_allclose(stored["probabilities"].sum(axis=1), 1, 1e-5)
 
 
 def test_a_fold_is_neither_resumed_as_another_nor_with_another_table(fold_runs, tmp_path):

@@ -75,7 +75,10 @@ def has_splits(dataset: ConfigDict) -> bool:
 def paths(dataset: ConfigDict) -> dict[str, str]:
     """Return ``data_dir`` and ``labels`` of ``config.dataset`` as absolute paths."""
     labels = dataset.labels and resolve_path(dataset.labels)
-    return {"data_dir": data_dir(dataset), "labels": labels}
+    folder = data_dir(dataset)
+    if dataset.name == "table" and labels:
+        folder = folder or os.path.dirname(labels)
+    return {"data_dir": folder, "labels": labels}
 
 
 def _check_table_keys(dataset: ConfigDict, kind: str) -> None:

@@ -145,7 +145,9 @@ class DataSource:
             parts=(),
             weights=weights,
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
-            fingerprint=fingerprint(names, self.all_labels()[indices], weights),
+            fingerprint=fingerprint(
+                (self.fingerprint, *names), self.all_labels()[indices], weights
+            ),
         )
 
     def record_name(self, index: int) -> str:

@@ -40,7 +40,13 @@ class Programs:
 
     def eval_step(self, experiment: Experiment) -> Callable:
         """Compile the step of :func:`train.engine.evaluation.evaluate`."""
-        return make_eval_step(experiment.devices, experiment.step_config, experiment.eval_loader)
+        keeps = bool(experiment.config.dataset.fold)  # for metrics of all folds together
+        return make_eval_step(
+            experiment.devices,
+            experiment.step_config,
+            experiment.eval_loader,
+            keep_probabilities=keeps,
+        )
 
 
 UNSHARED = Programs()

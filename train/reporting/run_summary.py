@@ -1,6 +1,7 @@
 """Print the run summary and configuration warnings before training starts."""
 
 import jax
+import numpy as np
 
 from flax_resnet.images.pixels import RGB
 from train.config.keys import KEYS
@@ -39,6 +40,9 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     )
     if eval_loader.source.is_held_out:
         console.info(f"held out: {_held_out(eval_loader.source, config.dataset.fold)}")
+    if source.weights is not None:
+        low, mean, high = (f(source.weights) for f in (np.min, np.mean, np.max))
+        console.info(f"weights: of the images in the loss {low:.4g} to {high:.4g}, mean {mean:.4g}")
     if assumes_statistics(config.dataset):
         mean, std = (values[0] for values in mean_and_std(config.dataset))
         console.info(

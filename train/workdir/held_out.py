@@ -8,6 +8,7 @@ from train.data.source import DataSource
 from train.runtime.files import writing
 
 FILE = "held_out.csv"
+PREDICTIONS = "held_out.npz"  # of the last evaluation of a fold, with all probabilities
 
 
 def write_held_out(workdir: str, source: DataSource) -> None:
