@@ -2,10 +2,16 @@
 
 import csv
 import json
+import re
+import shutil
+import zipfile
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
+from train.compare import comparison
+from train.compare.cross_validation import cross_validations
 from train.config.keys import DATA_KEYS, KEYS
 from train.config.loading import default_config, load_config
 from train.data.datasets import open_source
@@ -161,6 +167,71 @@ def _check_stored(run, predictions):
             stored["probabilities"].max(axis=1), [float(row["probability"]) for row in rows], 1e-4
         )
         np.testing.assert_allclose(stored["probabilities"].sum(axis=1), 1, 1e-5)
+
+
+def test_folds_are_compared_as_a_cross_validation(fold_runs, commands, tmp_path):
+    runs = [comparison.read(run) for run in fold_runs]
+    (validation,) = cross_validations(runs)
+    assert (validation.folds, validation.images, validation.remark) == (3, 30, "")
+
+    label, predicted, loss = [], [], 0
+    for run in fold_runs:
+        with np.load(f"{run}/held_out.npz") as stored:
+            labels, probabilities = stored["label"], stored["probabilities"]
+            label += labels.tolist()
+            predicted += probabilities.argmax(axis=1).tolist()
+            loss -= np.log(probabilities[np.arange(len(labels)), labels]).sum()
+    expected = {
+        "eval/top1": sklearn.metrics.accuracy_score(label, predicted),
+        "eval/balanced_accuracy": sklearn.metrics.balanced_accuracy_score(label, predicted),
+        "eval/f1_macro": sklearn.metrics.f1_score(label, predicted, average="macro"),
+    }
+    for name, value in expected.items():
+        assert validation.pooled[name] == pytest.approx(value, abs=1e-9), name
+    assert validation.pooled["eval/loss"] == pytest.approx(loss / 30, rel=1e-4)
+
+    output = ("--output", tmp_path / "folds.html")
+    result = commands.call("train.compare", *fold_runs, *output)
+    assert result.returncode == 0, result.stderr
+    accuracies = [100 * run.results["eval/top1"] for run in runs]
+    mean = f"{np.mean(accuracies):.2f} % ± {np.std(accuracies, ddof=1):.2f} %"
+    lines = [line for line in result.stdout.splitlines() if "3 of 3" in line or "pooled" in line]
+    assert mean in lines[-2] and f"{100 * expected['eval/top1']:.2f} %" in lines[-1]
+    assert "all 30 held-out images" in (tmp_path / "folds.html").read_text()
+
+    few = commands.call("train.compare", *fold_runs[1:], *output)
+    assert "2 of 3" in few.stdout and "all 20 held-out images" in few.stdout
+
+
+def test_folds_of_other_data_are_not_pooled(fold_runs, tmp_path):
+    copies = [shutil.copytree(run, tmp_path / str(i)) for i, run in enumerate(fold_runs)]
+
+    def remark(path=copies[1]):
+        runs = [comparison.read(str(copy)) for copy in copies]
+        (validation,) = cross_validations(runs)
+        assert validation.pooled == {} and "not pooled" in comparison.as_text(runs)
+        return validation.remark
+
+    shutil.copy(copies[0] / "held_out.npz", copies[1] / "held_out.npz")
+    assert re.match(r"10 images are held out in several of the runs.*\.png", remark())
+    with np.load(copies[0] / "held_out.npz") as stored:
+        arrays = dict(stored)
+    for name, value in (
+        ("label", arrays["label"] - 1),
+        ("label", arrays["label"].astype(float)),
+        ("predicted", arrays["predicted"] + 2),
+        ("probabilities", arrays["probabilities"][:, 0]),
+        ("probabilities", arrays["probabilities"] * np.nan),
+        ("file", arrays["file"][:-1]),
+        ("label", np.array([None])),
+    ):
+        with zipfile.ZipFile(copies[1] / "held_out.npz", "w") as archive:
+            for key, array in (arrays | {name: value}).items():
+                with archive.open(f"{key}.npy", "w") as entry:
+                    np.lib.format.write_array(entry, array)
+        assert "held_out.npz" in remark()
+    (copies[1] / "held_out.npz").unlink()
+    assert "held_out.npz does not exist" in remark()
 
 
 def test_a_fold_is_neither_resumed_as_another_nor_with_another_table(fold_runs, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line
+from train.compare.cross_validation import CrossValidation, cross_validations
 from train.config.access import flatten
 from train.config.keys import KEYS
 from train.reporting import curves, html_page
@@ -20,6 +21,7 @@ from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
 _percent = partial(format_percent, decimals=2)
+_FOLDS = "Mean ± sample standard deviation over folds, and metrics of all held-out images together"
 _Column = tuple[str, str, Callable[[float], str]]  # key, title, format
 _RESULTS: tuple[_Column, ...] = (
     ("eval/top1", "top-1", _percent),
@@ -170,6 +172,30 @@ def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> tuple[list[str], list
     return ["runs", "finished", *(name for _, name, _ in keys)], rows
 
 
+def folds_table(
+    validations: Sequence[CrossValidation],
+) -> tuple[list[str], list[list[str]]]:
+    """Return titles, and two rows per cross-validation.
+
+    The first has the mean and the sample standard deviation (n - 1) over the folds, the second the
+    metrics of all held-out images together.
+    """
+    keys = _result_columns([run.results for each in validations for run in each.runs])
+    rows = []
+    for each in validations:
+        names = ", ".join(run.name for run in each.runs)
+        over = over_seeds(each.runs)
+        means = [
+            _cell(over.get(key), lambda v, form=form: f"{form(mean(v))} ± {form(stdev(v))}")
+            for key, _, form in keys
+        ]
+        rows.append([names, f"{len(each.runs)} of {each.folds}", *means])
+        if each.pooled:
+            pooled = [_cell(each.pooled.get(key), form) for key, _, form in keys]
+            rows.append([f"all {each.images:,} held-out images", "pooled", *pooled])
+    return ["runs", "folds", *(name for _, name, _ in keys)], rows
+
+
 def _cell(value: Any, form: Callable[[Any], str]) -> str:
     return "–" if value is None else form(value)
 
@@ -183,6 +209,10 @@ def as_text(runs: Sequence[RunSummary]) -> str:
     if rows:
         parts += ["", "mean ± sample standard deviation over runs that differ only in the seed:"]
         parts.append(_aligned(head, rows))
+    validations = cross_validations(runs)
+    if validations:
+        parts += ["", f"{_FOLDS}:", _aligned(*folds_table(validations))]
+        parts += [f"not pooled: {each.remark}" for each in validations if each.remark]
     differ = differences(runs)
     if differ:
         rows = [[name, *map(format_value, values)] for name, values in differ]
@@ -230,6 +260,14 @@ def page(runs: Sequence[RunSummary]) -> str:
             html_page.paragraph(explanation, "weak"),
             html_page.table(head, rows, "means over seeds"),
         )
+    folds, validations = "", cross_validations(ordered)
+    if validations:
+        folds = html_page.section(
+            "Cross-validation",
+            html_page.paragraph(f"{_FOLDS}.", "weak"),
+            html_page.table(*folds_table(validations), "cross-validation"),
+            *(html_page.paragraph(f"Not pooled: {v.remark}.") for v in validations if v.remark),
+        )
     differ = html_page.paragraph("none")
     if different := differences(ordered):
         rows = [(f"{k}\n{KEYS[k].meaning}", *map(format_value, v)) for k, v in different]
@@ -243,6 +281,7 @@ def page(runs: Sequence[RunSummary]) -> str:
         f"<h1>{html_page.escape(title)}</h1>",
         html_page.section("Results", html_page.table(*results_table(ordered), "results"), remarks),
         seeds,
+        folds,
         html_page.section("Learning curves", html_page.charts(panels)),
         html_page.section("Configuration differences", differ),
     ]

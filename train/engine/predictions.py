@@ -2,6 +2,7 @@
 
 import csv
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,7 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
     A ``.csv`` has one row per example: ``image`` (its name in the data set), ``label``,
     ``predicted``, ``probability`` of the latter, ``probability_of_label``, and ``place``, the
     rank of the label counted from 1. An ``.npz`` has the arrays of :class:`Predictions`, with
-    the probabilities of all classes, ``image`` and ``class_names``.
+    the probabilities of all classes, ``file`` (the same name) and ``class_names``.
 
     Raises:
       RunError: the file cannot be written.
@@ -143,10 +144,13 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
                 writer.writerow((image, names[label], names[predicted], *numbers))
 
     def write_npz(temporary: str) -> None:
-        with open(temporary, "wb") as file:  # np.savez would add an extension to a path
-            arrays = {name: v for name, v in vars(predictions).items() if name != "outputs"}
-            class_names = np.array(source.class_names)
-            np.savez_compressed(file, image=np.array(images), class_names=class_names, **arrays)
+        arrays = {"file": np.array(images), "class_names": np.array(source.class_names)}
+        arrays |= {name: v for name, v in vars(predictions).items() if name != "outputs"}
+        # np.savez takes no array of the name "file".
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
     with writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

@@ -91,7 +91,7 @@ def test_csv_rows_have_the_names_of_their_images(predictions, source, tmp_path):
 def test_npz_has_all_arrays_and_names(predictions, source, tmp_path):
     write_predictions(str(tmp_path / "p.npz"), predictions, source)
     arrays = np.load(tmp_path / "p.npz")
-    assert arrays["image"].tolist() == [NAMES[record] for record in KEPT]
+    assert arrays["file"].tolist() == [NAMES[record] for record in KEPT]
     assert arrays["class_names"].tolist() == ["x", "y", "z"]
     for name in ("record", "label", "predicted", "rank", "confidence", "of_label", "probabilities"):
         np.testing.assert_array_equal(arrays[name], getattr(predictions, name))

@@ -1,0 +1,132 @@
+"""Cross-validation: runs that differ only in the fold, and the metrics of all held-out images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from train.config.keys import KEYS
+from train.data.array_files import open_arrays
+from train.data.splits import parse_fold
+from train.runtime.errors import RunError
+from train.runtime.formatting import join_names
+from train.tasks.metrics import classification_metrics
+from train.workdir import held_out, run_files
+
+if TYPE_CHECKING:  # it imports this module
+    from train.compare.comparison import RunSummary
+
+_FOLD = "dataset.fold"
+_ARRAYS = ("label", "predicted", "rank", "probabilities")
+_COUNTS = ("eval/bad", "eval/examples")
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Finished runs on different folds of the same images.
+
+    Attributes:
+      runs: the runs, by fold.
+      folds: number of folds of the division; some may have no run.
+      images: number of all held-out images.
+      pooled: metrics of all held-out images together, as the keys of ``metrics.jsonl``.
+      remark: why these are missing; else empty.
+    """
+
+    runs: Sequence[RunSummary]
+    folds: int
+    images: int
+    pooled: Mapping[str, float]
+    remark: str = ""
+
+
+def cross_validations(runs: Sequence[RunSummary]) -> list[CrossValidation]:
+    """Return the groups of two or more finished runs that differ only in the fold."""
+    groups: dict[tuple, list[RunSummary]] = {}
+    for run in runs:
+        fold = run.values.get(_FOLD, "")
+        if fold and not run.remark:
+            keys = [name for name, key in KEYS.items() if not key.neutral and name != _FOLD]
+            values = (run.values.get(name, KEYS[name].default) for name in [*keys, "recipe"])
+            groups.setdefault((parse_fold(fold)[1], *values), []).append(run)
+    return [_validate(group) for group in groups.values() if len(group) > 1]
+
+
+def _validate(runs: Sequence[RunSummary]) -> CrossValidation:
+    runs = sorted(runs, key=lambda run: parse_fold(run.values[_FOLD])[0])
+    folds = parse_fold(runs[0].values[_FOLD])[1]
+    try:
+        predictions = [_read(run.path) for run in runs]
+        pooled = _pool(runs, predictions)
+    except RunError as error:
+        return CrossValidation(runs, folds, 0, {}, str(error))
+    return CrossValidation(runs, folds, sum(len(part["label"]) for part in predictions), pooled)
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    """Read the held-out predictions of a run; raise RunError for missing or unusable ones."""
+    file = os.path.join(path, held_out.PREDICTIONS)
+    arrays = {name: array.values() for name, array in open_arrays(file).items()}
+    classes = run_files.read_description(path).class_names
+    images, probabilities = arrays.get("file"), arrays.get("probabilities")
+    valid = (
+        _is(images, "U", 1)
+        and len(images)
+        and _is(probabilities, "f", 2)
+        and len(probabilities) == len(images)
+        and np.isfinite(probabilities).all()
+        and all(
+            _is(arrays.get(name), "iu", 1)
+            and len(arrays[name]) == len(images)
+            and (0 <= arrays[name]).all()
+            and (arrays[name] < count).all()
+            for name, count in (
+                ("label", len(classes)),
+                ("predicted", probabilities.shape[1]),
+                ("rank", probabilities.shape[1]),
+            )
+        )
+    )
+    if not valid:
+        raise RunError(f"{file} has no predictions of this run; train.main writes it at the end")
+    used = {name: arrays[name] for name in (*_ARRAYS, "file")}
+    return used | {"class_names": np.array(classes)}
+
+
+def _is(array: np.ndarray | None, kinds: str, axes: int) -> bool:
+    return array is not None and array.dtype.kind in kinds and array.ndim == axes
+
+
+def _pool(runs: Sequence[RunSummary], predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the metrics of all predictions together.
+
+    Raises:
+      RunError: an image is held out in several runs, or the classes differ.
+    """
+    first = predictions[0]
+    for run, part in zip(runs, predictions, strict=True):
+        same_outputs = part["probabilities"].shape[1] == first["probabilities"].shape[1]
+        if not (same_outputs and np.array_equal(part["class_names"], first["class_names"])):
+            raise RunError(f"{runs[0].path!r} and {run.path!r} have different classes")
+    counts = Counter(name for part in predictions for name in part["file"].tolist())
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
+        raise RunError(
+            f"{len(repeated):,} images are held out in several of the runs, whose data differ:"
+            f" {join_names(repeated, 3)}"
+        )
+    sizes = [len(part["label"]) for part in predictions]
+    names = set.intersection(*({*run.results} for run in runs))
+    pooled = {
+        name: float(np.average([run.results[name] for run in runs], weights=sizes))
+        for name in names
+        if name.startswith("eval/") and name not in _COUNTS
+        if all(isinstance(run.results[name], int | float) for run in runs)
+    }
+    arrays = {name: np.concatenate([part[name] for part in predictions]) for name in _ARRAYS}
+    metrics = classification_metrics(arrays, first["probabilities"].shape[1])
+    return pooled | {f"eval/{name}": value for name, value in metrics.items()}
