@@ -34,10 +34,11 @@ from train.config.checks import check_value
 from train.config.keys import KEYS
 from train.config.loading import check_config, load_config
 from train.config.registries import LOSSES, METRICS, SCHEDULES
+from train.data.augment.configured import make_augment
 from train.data.augment.mixup import Targets
 from train.data.datasets import open_source
 from train.data.images import encode_png
-from train.engine.experiment import make_augment, make_task
+from train.engine.experiment import make_task
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.schedules import Span, make_schedule
 from train.runtime.errors import UsageError

@@ -13,10 +13,10 @@ from flax_resnet.decoding import cv2
 from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
 from flax_resnet.preprocessing import center_crop
 from tests.train.pictures import photograph
+from train.data.augment.configured import make_augment
 from train.data.augment.pipeline import example_keys
 from train.data.loader import DataLoader
 from train.engine import experiment
-from train.engine.experiment import make_augment
 from train.export import exporting
 from train.loop import train
 from train.runtime.errors import UsageError

@@ -11,9 +11,9 @@ from PIL import Image, ImageEnhance
 from flax_resnet.preprocessing import normalize
 from train.config.loading import check_config, default_config
 from train.data.augment.auto_augment import rand_augment, trivial_augment
+from train.data.augment.configured import make_augment
 from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment, color_jitter, example_keys
-from train.engine.experiment import make_augment
 from train.runtime.errors import UsageError
 
 EVERYTHING = Augment(
