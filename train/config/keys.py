@@ -99,7 +99,15 @@ KEYS: dict[str, Key] = {
     # Task ------------------------------------------------------------------------------------
     "task": Key("classification", "What the network learns.", registry=TASKS),
     "loss": Key("cross_entropy", "Training loss; 'binary_cross_entropy' treats every class as a"
-        " binary problem.", registry=LOSSES),
+        " binary problem, 'focal' reduces the loss of well-classified images.", registry=LOSSES),
+    "focal_gamma": Key(2.0, "With 'focal': exponent of the factor (1 - p) of each image's loss; 0:"
+        " cross entropy.", minimum=0, maximum=10),
+    "class_weights": Key("", "Weights of the classes in the training loss: 'balanced' gives all"
+        " classes the same total weight; or numbers by class, 1 for the others, such as"
+        " 'cat=2,dog=0.5'. Scaled to a mean of 1 over the training images. '': none."),
+    "logit_adjustment": Key(0.0, "Logit adjustment for imbalanced classes: this multiple of the"
+        " logarithm of each class's share is added to the logits in the training loss; 1 aims at"
+        " balanced accuracy; 0: none.", minimum=0, maximum=10),
     "label_smoothing": Key(0.0, "Label smoothing: share of the target distributed uniformly over"
         " all classes.", minimum=0, below=1),
     "bce_target_threshold": Key(0.0, "With 'binary_cross_entropy': targets above this become 1, the"
@@ -205,6 +213,9 @@ KEYS: dict[str, Key] = {
         " fit in device_cache_gib and are not cropped at random (rrc_scale).",
         choices=("auto", "always", "never"), neutral=True),
     "loader.device_cache_gib": Key(2.0, "Memory limit of 'auto', in GiB.", minimum=0, neutral=True),
+    "loader.sampling": Key("shuffle", "'shuffle': every image once per epoch; 'balanced': all"
+        " classes equally often, images of rare ones several times per epoch.",
+        choices=("shuffle", "balanced")),
     "loader.threads": Key(0, "Decoding threads; 0: number of processor cores plus two.", minimum=0,
         neutral=True),
     "loader.workers": Key(0, "Decoding processes, for machines with many cores; 0: decode in"

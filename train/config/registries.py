@@ -8,7 +8,7 @@ from flax_resnet.registry import Registry
 OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
 SCHEDULES = Registry("schedule", ("constant", "step", "cosine", "polynomial", "one_cycle"))
 TASKS = Registry("task", ("classification",))
-LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy"))
+LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy", "focal"))
 # Other fields of an evaluation, its result and its files.
 METRIC_FIELDS = (
     *("loss", "examples", "bad", "split", "step", "dataset", "tta", "stop", "per_example"),

@@ -67,6 +67,8 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
         if dataset.name != "digits":
             # Do not prepare the digits in the folder of the recipe's data.
             dataset.update({key: KEYS[f"dataset.{key}"].default for key in DATA_KEYS})
+            if config.class_weights != "balanced":  # otherwise names of other classes
+                put("class_weights", "")
         put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
         put("dataset.eval_split", f"test[:{2 * IMAGES}]")
         put("model.num_classes", 0)

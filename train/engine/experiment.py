@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flax_resnet import ResNet
 from flax_resnet.runs import model_from_config
@@ -24,7 +25,7 @@ from train.data.datasets import paths
 from train.data.findings import inspect_data
 from train.data.loader import DataLoader
 from train.data.preprocessing import make_preprocessing
-from train.data.sampler import EpochSampler, ProcessShard
+from train.data.sampler import BalancedSampler, EpochSampler, ProcessShard
 from train.data.skipped import Finding
 from train.data.source import DataSource
 from train.data.splits import evaluation_split
@@ -39,6 +40,7 @@ from train.runtime import distributed, limits
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.own_code import build
+from train.tasks.class_balance import BALANCED, ClassBalance, make_balance
 from train.tasks.task import Task
 from train.workdir import environment, run_files
 
@@ -89,6 +91,7 @@ class Experiment:
       batch_sizes: numbers of images.
       model: the network.
       step_config: everything that the steps need apart from arrays.
+      balance: how the training loss weights the classes; None: as the training images.
       resumes: whether ``workdir`` has checkpoints, from which the run continues.
       variables: pretrained variables of ``init_from``; None without, or if the run resumes.
     """
@@ -103,6 +106,7 @@ class Experiment:
     batch_sizes: BatchSizes
     model: ResNet
     step_config: StepConfig
+    balance: ClassBalance | None
     resumes: bool
     variables: dict[str, Any] | None
 
@@ -148,15 +152,15 @@ def build_experiment(
     check_classes(train_loader.source, eval_loader.source)
     if resumes and run_files.find_description(workdir) is not None:  # otherwise it is rewritten
         run_files.check_data(workdir, train_loader, eval_loader)
-    sampler = EpochSampler(
-        len(train_loader), batch_sizes.train, config.seed, config.augment.repeated_aug
-    )
+    sampler = make_sampler(config, train_loader.source)
     intervals = make_intervals(config, sampler)
     if resumes:
         check_length(config, workdir, intervals)
     class_names = train_loader.source.class_names
     model = make_model(config, len(class_names))
-    step_config = make_step_config(config, model, intervals.steps_per_epoch, intervals.num_steps)
+    balance = make_balance(config, train_loader.source)
+    length = intervals.steps_per_epoch, intervals.num_steps
+    step_config = make_step_config(config, model, *length, balance)
     if step_config.augment.mix:
         check_even(batch_sizes.device)
     variables = None
@@ -173,6 +177,7 @@ def build_experiment(
         batch_sizes=batch_sizes,
         model=model,
         step_config=step_config,
+        balance=balance,
         resumes=resumes,
         variables=variables,
     )
@@ -246,10 +251,29 @@ def make_model(config: ConfigDict, num_classes: int) -> ResNet:
         raise UsageError(f"config.model: {error}") from None
 
 
+def make_sampler(config: ConfigDict, source: DataSource) -> EpochSampler:
+    """Build the sampler of the training images; raise UsageError for an invalid batch size."""
+    settings = config.batch_size, config.seed, config.augment.repeated_aug
+    if config.loader.sampling == BALANCED:
+        return BalancedSampler(source.all_labels(), *settings)
+    return EpochSampler(len(source), *settings)
+
+
 def make_step_config(
-    config: ConfigDict, model: ResNet, steps_per_epoch: int, num_steps: int
+    config: ConfigDict,
+    model: ResNet,
+    steps_per_epoch: int,
+    num_steps: int,
+    balance: ClassBalance | None = None,
 ) -> StepConfig:
     """Build everything that the steps need apart from arrays.
+
+    Args:
+      config: the configuration.
+      model: the network.
+      steps_per_epoch: training steps per epoch.
+      num_steps: length of the run.
+      balance: weights of the classes and adjustment of the logits; None: none.
 
     Raises:
       UsageError: keys exclude each other or cannot be used with the model or the images.
@@ -273,6 +297,8 @@ def make_step_config(
         frozen=frozen,
         evaluate_ema=config.eval.use_ema,
         skip_nonfinite=config.on_nonfinite == "skip",
+        class_weights=None if balance is None else balance.class_weights,
+        logit_adjustment=None if balance is None else balance.logit_adjustment,
         metrics=task.metrics,
         probabilities=task.probabilities,
     )
@@ -291,6 +317,12 @@ def make_task(config: ConfigDict, outputs: int) -> Task:
         raise UsageError(
             f"the task {config.task!r} must return a train.tasks.task.Task with a metric 'top1',"
             f" not {task!r:.200}"
+        )
+    if config.logit_adjustment and task.probabilities != "softmax":
+        raise UsageError(
+            f"config.logit_adjustment={config.logit_adjustment:g} is defined for losses with a"
+            f" softmax over the classes, not for config.loss={config.loss!r}; use class_weights or"
+            " loader.sampling='balanced'"
         )
     if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
         raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")
@@ -323,6 +355,9 @@ def check_same_in_all_processes(config: ConfigDict, *loaders: DataLoader) -> Non
     )
     for loader in loaders:
         distributed.assert_equal(f"{loader.source.split!r} data", _fingerprint(loader.source))
+    if config.loader.sampling == BALANCED:
+        labels = zlib.crc32(np.ascontiguousarray(loaders[0].source.all_labels()))
+        distributed.assert_equal(f"labels of {loaders[0].source.split!r}", labels)
 
 
 def _fingerprint(source: DataSource) -> dict[str, Any]:
@@ -330,6 +365,6 @@ def _fingerprint(source: DataSource) -> dict[str, Any]:
     last = len(source) - 1
     sample = sorted({0, last // 3, last // 2, last})
     checksums = {source.record_name(index): zlib.crc32(source[index][0]) for index in sample}
-    weights = None if source.weights is None else zlib.crc32(source.weights)
+    weights = None if source.weights is None else zlib.crc32(np.ascontiguousarray(source.weights))
     facts = {"images": len(source), "classes": source.class_names, "records": checksums}
     return facts | {"weights": weights}

@@ -7,7 +7,6 @@ from train.data.sampler import EpochSampler
 from train.engine.profiling import check_profile_steps
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
-from train.runtime.formatting import format_percent
 
 
 @dataclass(frozen=True)
@@ -69,19 +68,13 @@ class Intervals:
         return step / self.steps_per_epoch
 
     def describe(self) -> str:
-        """Return a sentence about the length of the run and the images that epochs leave out."""
+        """Return a sentence about the length of the run and the images that epochs use."""
         epochs, sampler = self.epoch(self.num_steps), self.sampler
         text = (
             f"{self.num_steps:,} steps of {sampler.batch_size} images,"
             f" {self.steps_per_epoch:,} per epoch, {epochs:.4g} epoch{'' if epochs == 1 else 's'}"
         )
-        used = self.steps_per_epoch * sampler.batch_size // sampler.repeats
-        if left_out := sampler.num_records - used:
-            share = format_percent(left_out / sampler.num_records)
-            text += (
-                f"; each epoch leaves out {left_out:,} images ({share}), different ones every time"
-            )
-        return text
+        return "; ".join(filter(None, (text, sampler.describe_epoch())))
 
     def _due(self, step: int, every: int) -> bool:
         return step == self.num_steps or bool(every and step % every == 0)

@@ -63,6 +63,8 @@ class StepConfig:
       frozen: names of the model's modules that keep their parameters and batch statistics.
       evaluate_ema: whether evaluation uses the moving average, if there is one.
       skip_nonfinite: whether a step with a loss or gradients that are not finite is skipped.
+      class_weights: factors of the training loss of images of each class ``(K,)``, if any.
+      logit_adjustment: added to the logits in the training loss ``(K,)``, if anything.
       metrics, probabilities: of an evaluation, as in :class:`train.tasks.task.Task`.
       axis_name: mapped axis of the devices; None: the step runs on one device, under ``jax.jit``.
     """
@@ -81,6 +83,8 @@ class StepConfig:
     frozen: tuple[str, ...] = ()
     evaluate_ema: bool = True
     skip_nonfinite: bool = False
+    class_weights: Sequence[float] | None = None
+    logit_adjustment: Sequence[float] | None = None
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"top1": top1, "top5": top5})
     probabilities: str = "softmax"
     axis_name: str | None = AXIS
@@ -157,7 +161,8 @@ def train_step(
     positions = device * count + jnp.arange(count)  # in the global batch
     keys = example_keys(step_config.seed, state.step, positions)
     images, targets = step_config.augment.batch(batch["image"], batch["label"], keys)
-    targets = targets, image_weights(targets, batch.get("weight"))
+    weights = image_weights(targets, batch.get("weight"), step_config.class_weights)
+    targets = targets, weights
     # A separate sequence of keys: augmentation folds positions into the keys of steps.
     dropout = jax.random.fold_in(jax.random.key(step_config.seed), DROPOUT)
     dropout = jax.random.fold_in(jax.random.fold_in(dropout, state.step), device)
@@ -173,6 +178,8 @@ def train_step(
             rngs={"dropout": dropout},
         )
         correct = jnp.mean(label_rank(logits, targets.dominant()) < 1)
+        if step_config.logit_adjustment is not None:
+            logits = logits + jnp.asarray(step_config.logit_adjustment, logits.dtype)
         loss = weighted_loss(step_config.loss, logits, targets, weights).mean()
         return loss, (updates.get("batch_stats", {}), correct)
 

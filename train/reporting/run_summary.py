@@ -54,6 +54,8 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
             console.warn(finding.text)
         else:
             console.info(f"note: {finding.text}")
+    if run.balance is not None:
+        console.info(f"balance: {run.balance.describe()}")
     console.info(
         f"model:   {config.model.name}, {parameters:,} parameters{trainable}, {config.model.dtype},"
         f" on {devices.describe()}, {run.batch_sizes.device} images each"
@@ -114,8 +116,10 @@ def config_warnings(
     ineffective = {  # keys with no or an unexpected effect
         f"schedule.milestone_epochs and milestone_steps have no effect on"
         f" schedule.name={schedule.name!r}": milestones and schedule.name != "step",
-        "bce_target_threshold has no effect on loss='cross_entropy'": config.bce_target_threshold
+        f"bce_target_threshold has no effect on loss={config.loss!r}": config.bce_target_threshold
         and config.loss != "binary_cross_entropy",
+        f"focal_gamma has no effect on loss={config.loss!r}": config.loss != "focal"
+        and config.focal_gamma != KEYS["focal_gamma"].default,
         "init_head has no effect without init_from": config.init_head != "auto"
         and not config.init_from,
         f"freeze={config.freeze!r} without init_from keeps weights at their random"

@@ -27,16 +27,17 @@ if TYPE_CHECKING:  # the step needs no ml_collections
     from train.runtime.config_dict import ConfigDict
 
 MIN_TOP5_CLASSES = 6  # with five classes or fewer top-5 accuracy is 1 by definition
+MIN_FOCAL_ERROR = 1e-7  # smallest 1 − p in the focal loss
 
 
 @register_task("classification")
 def classification(config: ConfigDict) -> Task:
     """Return the task with the loss of ``config.loss`` and the metrics of ``config.eval.metrics``.
 
-    The loss of an evaluation has neither label smoothing nor a target threshold.
+    The loss of an evaluation has neither label smoothing, a target threshold nor a focal factor.
     """
     plain = config.copy_and_resolve_references()
-    plain.label_smoothing = plain.bce_target_threshold = 0.0
+    plain.label_smoothing = plain.bce_target_threshold = plain.focal_gamma = 0.0
     return Task(
         loss=build(LOSSES, config.loss, config),
         eval_loss=build(LOSSES, config.loss, plain),
@@ -60,6 +61,15 @@ def make_binary_cross_entropy(config: ConfigDict) -> Loss:
 
 
 make_binary_cross_entropy.probabilities = "sigmoid"
+
+
+@register_loss("focal")
+def make_focal_loss(config: ConfigDict) -> Loss:
+    """Return :func:`focal_loss` with ``config.focal_gamma`` and ``config.label_smoothing``."""
+    gamma, smoothing = config.focal_gamma, config.label_smoothing
+    return lambda logits, targets: targets.average(
+        lambda labels: focal_loss(logits, labels, gamma, smoothing)
+    )
 
 
 @register_metric("top1")
@@ -88,6 +98,28 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
     log_p = jax.nn.log_softmax(logits)
     label_log_p = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
     return -(1 - smoothing) * label_log_p - smoothing * log_p.mean(axis=1)
+
+
+def focal_loss(
+    logits: jax.Array, labels: jax.Array, gamma: float, smoothing: float = 0.0
+) -> jax.Array:
+    """Return focal losses ``(N,)`` in nats, −(1 − p)^γ log p of the label's probability p.
+
+    Softmax form of Lin et al. 2017 (arXiv:1708.02002, equation 4) for several classes. With two
+    classes it equals the paper's binary form, whose logit is the difference of the two. The
+    paper's α is a class weight: ``config.class_weights``. With γ = 0 it is the cross entropy.
+
+    Args:
+      logits: float32 ``(N, K)``.
+      labels: int ``(N,)``.
+      gamma: the exponent γ, 0 or more; the paper uses 2.
+      smoothing: label smoothing, as in :func:`cross_entropy`.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    # The gradient of x^γ at 0 is not finite for γ below 1.
+    losses = -(jnp.maximum(-jnp.expm1(log_p), MIN_FOCAL_ERROR) ** gamma) * log_p
+    label_losses = jnp.take_along_axis(losses, labels[:, None], axis=1)[:, 0]
+    return (1 - smoothing) * label_losses + smoothing * losses.mean(axis=1)
 
 
 def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 0.0) -> jax.Array:

@@ -1,5 +1,6 @@
 """Weights of images in the training loss."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,16 +22,25 @@ class ImageWeights(NamedTuple):
     other: jax.Array | None = None
 
 
-def image_weights(targets: Targets, record: jax.Array | None) -> ImageWeights | None:
-    """Return the weights of a batch; None if all are 1.
+def image_weights(
+    targets: Targets, record: jax.Array | None, classes: Sequence[float] | None = None
+) -> ImageWeights | None:
+    """Return the weights of a batch, the products of two kinds; None if all are 1.
 
     Args:
       targets: the labels, after mixing.
       record: weights of the records ``(N,)``, before mixing; None if all are 1.
+      classes: weights of the classes ``(K,)``; None if all are 1.
     """
-    if record is None:
+    if record is None and classes is None:
         return None
-    return ImageWeights(record, None if targets.other is None else swap_pairs(record))
+    weights = jnp.ones(targets.label.shape) if record is None else record
+    other = None if targets.other is None else swap_pairs(weights)
+    if classes is not None:
+        by_class = jnp.asarray(classes, jnp.float32)
+        weights = weights * by_class[targets.label]
+        other = None if other is None else other * by_class[targets.other]
+    return ImageWeights(weights, other)
 
 
 def weighted_loss(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from train.data.sampler import EpochSampler, ProcessShard
+from train.data.sampler import BalancedSampler, EpochSampler, ProcessShard
 from train.runtime.errors import UsageError
 
 
@@ -109,4 +109,79 @@ def test_the_orders_of_earlier_epochs_are_dropped():
     sampler = EpochSampler(103, 10, seed=4)
     for step in range(0, 60, 5):
         sampler[step]
-    assert len(sampler._permutations) == 2  # batches are loaded ahead, so two epochs are in use
+    assert len(sampler._orders) == 2  # batches are loaded ahead, so two epochs are in use
+
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 3, 4], [300, 70, 29, 1]))
+
+
+def balanced(batch_size=40, seed=4, repeats=1, labels=LABELS):
+    return BalancedSampler(labels, batch_size, seed, repeats)
+
+
+@pytest.mark.parametrize("batch_size", [40, 41, 3])
+def test_balanced_batches_have_all_classes_equally_often(batch_size):
+    sampler = balanced(batch_size)
+    assert sampler.steps_per_epoch == 400 // batch_size  # as without
+    classes = np.unique(LABELS)
+    for step in range(3 * sampler.steps_per_epoch):
+        batch = sampler[step]
+        assert batch.shape == (batch_size,) and batch.dtype == np.int32
+        counts = [(LABELS[batch] == label).sum() for label in classes]
+        assert max(counts) - min(counts) <= 2
+    order = np.concatenate([sampler[step] for step in range(sampler.steps_per_epoch)])
+    counts = np.bincount(order, minlength=400)
+    # Images of rare classes are used equally often, those of frequent ones at most once a pass.
+    for label in classes:
+        used = counts[LABELS == label]
+        assert used.max() - used.min() <= 2
+
+
+def test_balanced_epochs_continue_with_the_other_images_of_a_frequent_class():
+    sampler = balanced()  # 100 images of each class per epoch
+    order = np.concatenate([sampler[step] for step in range(30)])
+    frequent = order[LABELS[order] == 0]
+    assert sorted(frequent) == np.flatnonzero(LABELS == 0).tolist()  # 300 in three epochs
+
+
+def test_balanced_batches_depend_on_seed_and_step_only():
+    sampler = balanced()
+    batches = [sampler[step] for step in range(35)]
+    for step in (34, 3, 17, 9, 10):  # out of order, across epochs, after pickling
+        np.testing.assert_array_equal(balanced()[step], batches[step])
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(sampler))[step], batches[step])
+        assert not np.array_equal(balanced(seed=5)[step], batches[step])
+    assert not np.array_equal(batches[0], batches[10])
+
+
+def test_processes_draw_the_shares_of_one_balanced_batch():
+    for step in (0, 7, 13):
+        parts = [balanced()[step][ProcessShard(i, 2).positions(40)] for i in range(2)]
+        np.testing.assert_array_equal(np.concatenate(parts), balanced()[step])
+
+
+def test_every_image_of_a_class_is_equally_likely():
+    labels = np.repeat([0, 1], [9, 3])
+    counts = np.zeros(12, int)
+    pairs = 0
+    for seed in range(300):
+        for step in range(2):
+            batch = balanced(6, seed, labels=labels)[step]
+            counts += np.bincount(batch, minlength=12)
+            pairs += (labels[batch[::2]] == labels[batch[1::2]]).sum()
+    assert scipy.stats.chisquare(counts[:9]).pvalue > 0.01
+    assert len(set(counts[9:])) == 1  # each twice in six
+    assert 0.3 < pairs / 1800 < 0.5  # mixup also pairs images of one class; 2 / 5 by chance
+
+
+def test_repeated_augmentation_of_balanced_batches():
+    sampler = balanced(repeats=2)
+    for step in range(25):
+        _, counts = np.unique(sampler[step], return_counts=True)
+        assert (counts % 2 == 0).all()
+        assert [(LABELS[sampler[step]] == label).sum() for label in (0, 1, 3, 4)] == [10] * 4
+
+
+def test_balanced_sampling_describes_an_epoch():
+    text = balanced().describe_epoch()
+    assert "an image of the rarest class 100 times per epoch, one of the most frequent 0.33" in text

@@ -48,8 +48,11 @@ def test_step_is_the_optax_update_of_the_mean_loss(batch):
 
 
 def test_mixed_images_use_the_mixture_of_both_labels_and_weights(batch):
+    """With weights of classes and logits that are adjusted, too."""
     augment = Augment(hflip=True, mix=Mixup(mixup=1.0, cutmix=1.0))
-    step_config = make_step_config(augment=augment, loss=SMOOTH_LOSS)
+    by_class, adjustment = np.float32([0.5, 3, 1, 0.2, 2, 1, 1]), np.log(np.arange(1, 8) / 28)
+    balance = {"class_weights": tuple(by_class), "logit_adjustment": tuple(adjustment)}
+    step_config = make_step_config(augment=augment, loss=SMOOTH_LOSS, **balance)
     colors = np.random.default_rng(3).integers(0, 256, (16, 1, 1, 3)).astype(np.uint8)
     batch = batch | {"image": np.tile(colors, (1, 12, 12, 1))}  # with different predictions
     keys = example_keys(0, 8, jnp.arange(16))
@@ -81,13 +84,15 @@ def test_mixed_images_use_the_mixture_of_both_labels_and_weights(batch):
     share = targets.weight[:, None]
     assert (share != 0.5).all()  # otherwise either label is correct
     soft = share * own + (1 - share) * other
+    weights = weights * by_class[label]
     parts = [(share[:, 0] * weights, own), ((1 - share[:, 0]) * weights[np.arange(16) ^ 1], other)]
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": before.batch_stats}
         logits, _ = MODEL.apply(variables, jnp.float32(images), True, mutable="batch_stats")
         losses = [
-            factor * optax.softmax_cross_entropy(logits, optax.smooth_labels(target, 0.1))
+            factor
+            * optax.softmax_cross_entropy(logits + adjustment, optax.smooth_labels(target, 0.1))
             for factor, target in parts
         ]
         return sum(losses).mean(), logits
