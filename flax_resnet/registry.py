@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 PACKAGES = ("flax_resnet", "train")
 SESSION = "session"  # owner of what is registered outside of a recipe, for example in a notebook
 
+_NO_PART: Any = object()
 _NAME = re.compile(r"[A-Za-z][\w.-]*")  # ":", "+" and "," separate names from others
 _owner: Hashable = SESSION
 _registries: dict[str, "Registry"] = {}
@@ -66,7 +67,7 @@ class Registry(Mapping):
         self._entries: dict[str, _Entry] = {}
         _registries[kind] = self
 
-    def register(self, name: str, part: Any = None) -> Any:
+    def register(self, name: str, part: Any = _NO_PART) -> Any:
         """Register a part, as a decorator or with ``part`` itself, which is returned.
 
         A part of the same name is replaced if a recipe or a notebook cell runs again, or by that
@@ -75,8 +76,11 @@ class Registry(Mapping):
         Raises:
           ValueError: the name is invalid, one of the project, or used twice in a recipe.
         """
+        if not isinstance(name, str) and callable(name):  # a decorator without parentheses
+            decorator = f"@register_{self.kind.split()[-1]}"
+            raise ValueError(f'write {decorator}("NAME"), not {decorator}: a part needs a name')
         owner = current_owner()
-        if part is None:
+        if part is _NO_PART:
             return lambda part: self.add(name, part, owner)
         return self.add(name, part, owner)
 
@@ -87,6 +91,8 @@ class Registry(Mapping):
                 f"the name of a registered {self.kind} must be letters, digits, '_', '-' or '.',"
                 f" beginning with a letter, not {name!r}"
             )
+        if part is None:
+            raise ValueError(f"{self.kind} {name!r} must be a function or class, not None")
         existing = self._entries.get(name)
         taken = name in (*self.reserved, *self.forbidden) or (existing and existing.owner is None)
         if owner is not None and taken:

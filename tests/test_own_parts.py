@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from flax_resnet import load_run, recipe_store
+from flax_resnet import load_run, recipe_store, register_block
 from flax_resnet.recipes import read_recipe, running
 from flax_resnet.weights import WeightsError
 from tests.conftest import ROOT
@@ -219,8 +219,13 @@ def test_the_help_lists_own_keys_and_names(folder, commands):
         ("loss_gamma", "-1", "loss_gamma must be at least 0"),
         ("optimizer.lion_b3", "1", "did you mean config.optimizer.lion_b2"),
         ("optimizer.name", "lyon", "or 'lamb' or 'lion'"),
-        ("augment.policy", "noise+blur", "'trivial' or 'rand' or 'noise'"),
-        ("eval.metrics", "margin,f1", "'top1' or 'top5' or 'margin'"),
+        ("augment.policy", "noise+blur", "'trivial' or 'rand' or 'noise', .*: 'blur' is unknown"),
+        ("augment.policy", "trivial+niose", "'niose' is unknown; did you mean 'noise'"),
+        ("augment.policy", "noise+", r"separated by '\+', not 'noise\+': one name is empty"),
+        ("loss", "focla", "not 'focla'; did you mean 'focal'"),
+        ("eval.metrics", "margin,f1", "'top1' or 'top5' or 'margin'.*: 'f1' is unknown"),
+        ("eval.metrics", "margin,margin", "'margin' is repeated"),
+        ("log.to", "best,,tensorboard", "one name is empty"),
     ],
 )
 def test_own_keys_and_names_are_checked(folder, key, value, message):
@@ -427,14 +432,21 @@ def test_a_relative_state_folder_is_ignored(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("Upper", 1, "x"), "must be like 'group.key_name'"),
+        (("ownKey", 1, "x"), "of lower-case letters, digits and '_', not 'ownKey'"),
+        (("own.deep.key", 1, "x"), "at most one group"),
+        (("own.class", 1, "x"), "'class' is a keyword"),
         (("seed", 1, "x"), "is a key of the project"),
         (("optimizer", 1, "x"), "a key and a group"),
         (("seed.more", 1, "x"), "a key and a group"),
         (("items", 1, "x"), "is a method"),
         (("own", None, "x"), "is not a bool, number"),
         (("own", 1.0, "x", {"minimum": 2}), "default of config.own must be at least 2"),
-        (("own", "text", "x", {"minimum": 2}), "default of"),
+        (("own", "text", "x", {"minimum": 2}), "own: minimum=2 needs numbers, .* 'text'"),
+        (("own", ("a",), "x", {"below": 2}), r"own: below=2 needs numbers, .* \('a',\)"),
+        (("own", 1, "x", {"maximum": "2"}), "own: maximum must be a number, not '2'"),
+        (("own", 1, "x", {"values": (1,)}), "there is no values=.*; valid are choices, .*minimum"),
+        (("own", "a", "x", {"choices": "abc"}), "choices must be a tuple, not 'abc'"),
+        (("own", 1, "x", {"separator": "+"}), "needs a text, and the default is 1"),
     ],
 )
 def test_wrong_keys_are_refused(arguments, message):
@@ -442,6 +454,25 @@ def test_wrong_keys_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         declare_key(*arguments, **limits)
     assert arguments[0] in ("seed", "optimizer") or arguments[0] not in KEYS
+
+
+def test_a_recipe_declares_a_key_once(tmp_path):
+    line = "declare_key('own', 1, 'x')\n"
+    with pytest.raises(UsageError, match=r"line 3: ValueError: config.own is declared twice"):
+        load_config(write_recipe(tmp_path, line + line))
+
+
+@pytest.mark.parametrize("kind", ["loss", "source", "block"])
+def test_decorators_without_a_name_are_refused(kind):
+    register = {"loss": register_loss, "source": register_source, "block": register_block}[kind]
+    with pytest.raises(ValueError, match=rf'write @register_{kind}\("NAME"\)'):
+
+        @register
+        def part(config):
+            pass
+
+    with pytest.raises(ValueError, match="'own' must be a function or class, not None"):
+        register("own", None)
 
 
 def test_keys_may_be_tuples_of_text():

@@ -15,7 +15,7 @@ _MODULES = {
     "DataSource": "data.source",
     "arrays_source": "data.arrays",
     "Logger": "reporting.loggers.logger",
-    "declare_key": "config.own_parts",
+    "declare_key": "config.own_keys",
     "default_config": "config.loading",
     "fit": "fitting",
     "huggingface_source": "data.huggingface",

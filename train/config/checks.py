@@ -21,7 +21,7 @@ def check_value(name: str, value: Any) -> None:
     key = KEYS[name]
 
     def error(expected: str) -> UsageError:
-        return UsageError(f"config.{name} must be {expected}, not {_shown(value)} ({key.meaning})")
+        return _wrong(name, expected, value)
 
     if key.pair and isinstance(value, tuple):
         kind = type(key.default)
@@ -42,7 +42,8 @@ def check_value(name: str, value: Any) -> None:
         raise error("text that a command line can hold")
 
     if key.valid and not set(key.chosen(value)) <= set(key.valid):
-        raise error(" or ".join(repr(choice) for choice in key.valid))
+        choices = " or ".join(repr(choice) for choice in key.valid)
+        raise _wrong(name, choices, value, _unknown_part(key, value))
     if key.automatic and -1 < value < 0:
         raise error("-1, 0 or more")
     for number in value if isinstance(value, tuple) else (value,):
@@ -56,6 +57,38 @@ def check_value(name: str, value: Any) -> None:
             raise error(f"at most {key.maximum:g}")
     if key.ascending and list(value) != sorted(value):
         raise error("in ascending order")
+
+
+def _wrong(name: str, expected: str, value: Any, hint: str = "") -> UsageError:
+    text = f"config.{name} must be {expected}, not {_shown(value)}{hint}"
+    return UsageError(f"{text} ({KEYS[name].meaning})")
+
+
+def _unknown_part(key: Key, value: Any) -> str:
+    """Return which of the names in a value is unknown, with the one probably meant."""
+    names = key.chosen(value)
+    wrong = next(name for name in names if name not in key.valid)
+    if wrong == "":
+        return ": one name is empty"
+    close = difflib.get_close_matches(str(wrong), map(str, key.valid), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else ""
+    if len(names) == 1:
+        return f"; {hint}" * bool(hint)
+    return f": {wrong!r} is unknown" + f"; {hint}" * bool(hint)
+
+
+def check_list(name: str, value: Any) -> None:
+    """Raise UsageError if a list of parts has an empty or repeated name.
+
+    Augmentations, which are applied in order, may be repeated.
+    """
+    key = KEYS[name]
+    names = key.chosen(value) if key.registry is not None else ()
+    if len(names) > 1 and "" in names:
+        raise _wrong(name, f"names separated by {key.separator!r}", value, ": one name is empty")
+    repeated = [part for part in names if names.count(part) > 1]
+    if repeated and isinstance(value, tuple):
+        raise _wrong(name, "different names", value, f": {repeated[0]!r} is repeated; remove one")
 
 
 def _elements(key: Key) -> tuple[type, str]:

@@ -20,7 +20,7 @@ from flax_resnet.recipes import read_recipe, running
 from flax_resnet.registry import has_parts, running_owner
 from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
-from train.config.checks import check_value, is_a, unknown_key
+from train.config.checks import check_list, check_value, is_a, unknown_key
 from train.config.keys import KEYS
 from train.data.channels import mean_and_std
 from train.data.splits import parse_fold
@@ -98,6 +98,7 @@ def check_config(config: ConfigDict) -> None:
                 f"config.{name} is missing; start from train.config.loading.default_config()"
             )
         check_value(name, values[name])
+        check_list(name, values[name])
     mean_and_std(config.dataset)  # as many as there are channels
     if config.dataset.fold:
         parse_fold(config.dataset.fold)
@@ -177,7 +178,7 @@ def parse(name: str, text: str) -> Any:
     if isinstance(default, str):
         value = text
     elif example and isinstance(example[0], str):
-        value = tuple(part.strip(" ()'\"") for part in text.split(",") if part.strip(" ()"))
+        value = _texts(text)
     elif isinstance(default, bool):
         value = {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     else:
@@ -191,6 +192,14 @@ def parse(name: str, text: str) -> Any:
         value = (value,)
     check_value(name, value)
     return value
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    """Return the texts of ``"a,b"`` or ``"('a', 'b')"``; an empty one stays, to be reported."""
+    parts = [part.strip(" ()'\"") for part in text.split(",")]
+    if not parts[-1]:  # nothing, or the comma of Python's ("a",)
+        parts.pop()
+    return tuple(parts)
 
 
 def find_recipe(name: str) -> str:
