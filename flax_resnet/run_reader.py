@@ -18,6 +18,7 @@ from flax_resnet.weights.checkpoints import (
     steps_in,
 )
 from flax_resnet.weights.leaves import Path as LeafPath
+from flax_resnet.weights.run_info import BY_TOP1, BestBy
 from flax_resnet.weights.tensors import WeightsError, wrap_read_errors
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,13 @@ def read_description(path: str, name: str, schema: Schema) -> Any:
         raise RunLoadError(read_error(file_path, error)) from error
 
 
-def restore(path: str, step: int | str, shapes: Shapes, ema: bool) -> tuple[int, dict[str, Any]]:
+def restore(
+    path: str,
+    step: int | str,
+    shapes: Shapes,
+    ema: bool,
+    best_by: BestBy = BY_TOP1,
+) -> tuple[int, dict[str, Any]]:
     """Return the number of the chosen step, and its variables.
 
     Args:
@@ -53,6 +60,7 @@ def restore(path: str, step: int | str, shapes: Shapes, ema: bool) -> tuple[int,
         one is restored and a warning is logged.
       shapes: shapes of the network's variables.
       ema: whether to restore the moving average of the weights.
+      best_by: how the best checkpoint is chosen.
 
     Raises:
       RunLoadError: if no checkpoint can be restored.
@@ -63,7 +71,7 @@ def restore(path: str, step: int | str, shapes: Shapes, ema: bool) -> tuple[int,
     if not steps:
         raise RunLoadError(f"{path!r} has no finished checkpoint yet")
     if step == "best":
-        best = best_in(folder)
+        best = best_in(folder, best_by)
         step = best[0] if best else steps[-1]
     if step != "last":
         if step not in steps:

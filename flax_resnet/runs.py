@@ -197,8 +197,8 @@ def load_run(
 
     Args:
       path: the workdir.
-      step: a number, ``"last"``, or ``"best"`` by the evaluation's top-1. If the last checkpoint
-        is corrupt, the previous one is loaded and a warning is logged.
+      step: a number, ``"last"``, or ``"best"`` by the run's ``eval.metric``. If the last
+        checkpoint is corrupt, the previous one is loaded and a warning is logged.
       weights: ``"ema"`` for the moving average of the weights or ``"raw"`` for the weights
         themselves; default: those that the run evaluated, which is the average if the run keeps
         one and ``eval.use_ema`` is not False.
@@ -241,7 +241,7 @@ def load_run(
         raise RunLoadError(f"{path!r} does not describe a run: {error}") from error
     try:
         shapes = leaf_shapes(model, info.preprocessing.pixels.channels)
-        number, variables = restore(path, step, shapes, weights == "ema")
+        number, variables = restore(path, step, shapes, weights == "ema", info.best_by)
     except OSError as error:
         raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
     variables = jax.device_put(variables)

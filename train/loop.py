@@ -74,7 +74,8 @@ def train(
 
     Returns:
       The evaluation of the final state: ``split``, ``examples``, ``top1``, ``loss``, ``step``,
-      with six classes or more ``top5``, and ``bad`` if images could not be decoded.
+      with six classes or more ``top5``, ``bad`` if images could not be decoded, and the metrics
+      of the split, such as ``balanced_accuracy``.
 
     Raises:
       Interrupted: ``stop`` ended the run.
@@ -119,7 +120,9 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
     loaders = experiment.train_loader, experiment.eval_loader
     run_files.describe(workdir, config, *loaders, experiment.step_config.probabilities)
     held_out.write_held_out(workdir, experiment.eval_loader.source)
-    checkpoints = Checkpoints(workdir, config.checkpoint.max_to_keep, warn=console.warn)
+    checkpoints = Checkpoints(
+        workdir, config.checkpoint.max_to_keep, console.warn, run_files.best_by(config)
+    )
     return stack.enter_context(checkpoints)
 
 
@@ -298,6 +301,7 @@ class Loop:
     ) -> dict[str, Any] | None:
         """Evaluate the current state, after ``step`` steps; return None if ``give_up`` did."""
         experiment = self.experiment
+        split_metrics = experiment.step_config.split_metrics
         self.collector = collector = PredictionCollector(experiment.model.num_classes)
         evaluation = evaluate(
             experiment.devices,
@@ -309,6 +313,7 @@ class Loop:
             give_up,
             self.stopping.flag,
             collector.add,
+            lambda: split_metrics(collector.arrays(), collector.outputs),
         )
         if self.observers is not None and evaluation is not None:
             self.observers.set_evaluation(lambda: self.evaluated(evaluation, step, collector))

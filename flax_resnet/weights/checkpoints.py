@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from flax_resnet.weights import leaves, manifest
-from flax_resnet.weights.run_info import read_run_info
+from flax_resnet.weights.run_info import BY_TOP1, BestBy, read_run_info
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError, wrap_read_errors
 
 FOLDER = "checkpoints"
@@ -41,15 +41,18 @@ def is_step_name(name: str) -> bool:
     return bool(re.fullmatch("0|[1-9][0-9]{0,9}", name)) and int(name) <= MAX_STEP
 
 
-def best_in(folder: str | os.PathLike[str]) -> tuple[int, float] | None:
-    """Return the step with the best top-1 accuracy (ties: the latest) and that accuracy.
+def best_in(
+    folder: str | os.PathLike[str],
+    by: BestBy = BY_TOP1,
+) -> tuple[int, float] | None:
+    """Return the step with the best value of a metric (ties: the latest) and that value.
 
-    None if no step was evaluated.
+    None if no step was evaluated with that metric.
     """
     metrics = {s: manifest.read_metrics(os.path.join(folder, str(s))) for s in steps_in(folder)}
-    top1s = [(values["top1"], s) for s, values in metrics.items() if values.get("top1") is not None]
-    top1, step = max(top1s, default=(0.0, None))
-    return None if step is None else (step, top1)
+    values = {s: named[by.metric] for s, named in metrics.items() if by.metric in named}
+    step = max(values, key=lambda s: (by.score(values[s]), s), default=None)
+    return None if step is None else (step, values[step])
 
 
 def check_step(folder: str | os.PathLike[str], step: int) -> bool:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax_resnet.images.pixels import MAX_CHANNELS
 from flax_resnet.preprocessing import Preprocessing, Size, height_and_width
@@ -31,6 +31,25 @@ FILE = "run.json"
 _MAX_FLOAT = sys.float_info.max
 
 
+class BestBy(NamedTuple):
+    """How a run chooses its best checkpoint.
+
+    Attributes:
+      metric: name of the metric of its evaluations.
+      larger_is_better: whether the largest value is the best.
+    """
+
+    metric: str = "top1"
+    larger_is_better: bool = True
+
+    def score(self, value: float) -> float:
+        """Return a number that is larger the better ``value`` is."""
+        return value if self.larger_is_better else -value
+
+
+BY_TOP1 = BestBy()
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """The content of ``run.json``.
@@ -45,6 +64,7 @@ class RunInfo:
       recipe: the recipe that registers them; None if a Python session did.
       probabilities: ``"softmax"`` or ``"sigmoid"``; None in runs of older versions.
       records: fingerprint of the images and labels by split, if the source has one.
+      best_by: how the best checkpoint is chosen.
     """
 
     model: str
@@ -56,6 +76,7 @@ class RunInfo:
     recipe: RecipeInfo | None = None
     probabilities: str | None = None
     records: Mapping[str, str] = field(default_factory=dict)
+    best_by: BestBy = BY_TOP1
 
 
 def _preprocessing(**fields: Any) -> Preprocessing:
@@ -86,8 +107,8 @@ def _bits(value: Any, field: str) -> int:
 # The limits are those of the configuration keys.
 _MAX_IMAGE_SIZE = 4096
 RUN_INFO = record(
-    lambda own_parts, records, **fields: RunInfo(
-        own_parts=own_parts or (), records=records or {}, **fields
+    lambda own_parts, records, best_by, **fields: RunInfo(
+        own_parts=own_parts or (), records=records or {}, best_by=best_by or BY_TOP1, **fields
     ),
     model=text(),
     class_names=sequence(text(10_000), 1, 1_000_000),
@@ -106,6 +127,7 @@ RUN_INFO = record(
     recipe=optional(RECIPE_INFO),
     probabilities=optional(text(choices=("softmax", "sigmoid"))),
     records=optional(mapping(text())),
+    best_by=optional(record(BestBy, metric=text(), larger_is_better=boolean)),
 )
 _RATE = optional(number(0, 1))
 _KEYS = {

@@ -6,7 +6,15 @@ from typing import Any
 
 from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
 from flax_resnet.registry import ACTIVATIONS, BLOCKS, MODELS, NORMS, Registry
-from train.config.registries import LOGGERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TASKS
+from train.config.registries import (
+    LOGGERS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    SCHEDULES,
+    SPLIT_METRICS,
+    TASKS,
+)
 from train.data.registries import AUGMENTATIONS, SOURCES
 
 
@@ -17,7 +25,7 @@ class Key:
     Attributes:
       default: the value of a configuration that does not set the key.
       meaning: one or two sentences for `--help`, error messages and the reference.
-      choices: the valid values; empty for no such limit.
+      choices: the valid values; empty for no such limit, or for those of the registry only.
       registry: registry of the part that the value must name; the default is valid, too.
       separator: separates the names of several parts; ":": a name from its argument.
       minimum: smallest valid number, of every element of a tuple.
@@ -56,7 +64,7 @@ class Key:
         if self.registry is None or not self.registry.reserved:
             return self.choices
         defaults = () if isinstance(self.default, tuple) else (self.default,)
-        return tuple(dict.fromkeys((*defaults, *self.registry)))
+        return tuple(dict.fromkeys((*defaults, *self.choices, *self.registry)))
 
     def chosen(self, value: Any) -> list:
         """Return what a value of the key's type chooses among the valid ones."""
@@ -314,6 +322,8 @@ KEYS: dict[str, Key] = {
     "eval.use_ema": Key(True, "Evaluate the EMA of the weights if there is one."),
     "eval.metrics": Key((), "Metrics in addition to loss, top-1 and top-5.", example=("top1",),
         registry=METRICS, neutral=True),
+    "eval.metric": Key("top1", "Metric that decides which checkpoint is the best.",
+        choices=("loss", *SPLIT_METRICS), registry=METRICS, neutral=True),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
         minimum=0, neutral=True),
     "checkpoint.every_epochs": Key(-1.0, "Checkpoint interval in epochs; the end is always saved."

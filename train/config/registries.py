@@ -13,9 +13,21 @@ LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy", "focal"))
 METRIC_FIELDS = (
     *("loss", "examples", "bad", "split", "step", "dataset", "tta", "stop", "per_example"),
     *("label", "rank", "valid", "weights", "classes", "confusion", "reliability", "calibration"),
+    "baseline",
 )
-METRICS = Registry("metric", ("top1", "top5"), forbidden=METRIC_FIELDS)
+# Metrics of all predictions of a split together, see train/tasks/metrics.py.
+SPLIT_METRICS = ("balanced_accuracy", "f1_macro")
+METRICS = Registry("metric", ("top1", "top5"), forbidden=(*METRIC_FIELDS, *SPLIT_METRICS))
 LOGGERS = Registry("logger", ("tensorboard", "mlflow", "wandb"))
+
+
+def larger_is_better(metric: str) -> bool:
+    """Return whether larger values of a metric, as in ``config.eval.metric``, are better.
+
+    An own metric has the attribute ``larger_is_better`` if smaller ones are.
+    """
+    return metric != "loss" and getattr(METRICS.get(metric), "larger_is_better", True)
+
 
 register_optimizer = OPTIMIZERS.register
 register_schedule = SCHEDULES.register

@@ -35,7 +35,7 @@ from train.runtime.errors import UsageError, print_line
 from train.runtime.host import core_count, max_images
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
-from train.workdir.run_files import check_data, read_config, read_description
+from train.workdir.run_files import best_by, check_data, read_config, read_description
 
 
 def evaluate(
@@ -48,6 +48,7 @@ def evaluate(
     give_up: Callable[[Any], bool] = lambda _: False,
     flag: Callable[[], jax.Array | None] = lambda: None,
     collect: Callable[[dict[str, np.ndarray]], None] = lambda _: None,
+    summarize: Callable[[], dict[str, float]] = dict,
     progress: Callable[[Iterable], Iterable] = lambda batches: batches,
 ) -> dict[str, float] | None:
     """Evaluate a state on a split.
@@ -63,12 +64,13 @@ def evaluate(
         it returns true, the evaluation ends without a result.
       flag: returns the next step's ``stop``, see ``preemption.StopAgreement``.
       collect: receives ``per_example`` of every batch in order, if the step returns that.
+      summarize: returns the metrics of everything that was collected.
       progress: wraps the iterable of batches, for a progress bar.
 
     Returns:
-      ``examples``, ``top1``, ``top5`` (with six classes or more), mean ``loss`` and the means of
-      other metrics; also ``bad``, the number of images that could not be decoded, if there are
-      any. They are excluded.
+      ``examples``, ``top1``, ``top5`` (with six classes or more), mean ``loss``, the means of
+      other metrics and those of ``summarize``; also ``bad``, the number of images that could not
+      be decoded, if there are any. They are excluded.
     """
     sums, per_example = [], []
     in_flight = DispatchThrottle()
@@ -96,7 +98,7 @@ def evaluate(
     if len(loader.source.class_names) < MIN_TOP5_CLASSES:
         means.pop("top5", None)
     first = {name: means[name] for name in ("top5", "loss") if name in means}
-    return result | first | means
+    return result | first | means | summarize()
 
 
 def make_eval_step(
@@ -259,7 +261,7 @@ def evaluate_run(
         for finding in loader.source.table.findings():
             (warn if finding.is_warning else print_line)(finding.text)
     with distributed.raise_if_any_failed():
-        checkpoints = Checkpoints(path, warn=warn)
+        checkpoints = Checkpoints(path, warn=warn, best_by=best_by(config))
     with checkpoints:
         state = restore_on_all(checkpoints, step, abstract_state(step_config, loader.image_shape))
 
@@ -291,6 +293,7 @@ def evaluate_run(
         loader,
         batch_size,
         collect=collector.add,
+        summarize=lambda: step_config.split_metrics(collector.arrays(), collector.outputs),
         progress=progress_bar,
     )
     result = {"split": loader.source.split} | result | {"step": int(state.step)}

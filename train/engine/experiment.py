@@ -300,6 +300,7 @@ def make_step_config(
         class_weights=None if balance is None else balance.class_weights,
         logit_adjustment=None if balance is None else balance.logit_adjustment,
         metrics=task.metrics,
+        split_metrics=task.split_metrics,
         probabilities=task.probabilities,
     )
 

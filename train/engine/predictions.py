@@ -5,7 +5,6 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +88,7 @@ class PredictionCollector:
     """
 
     def __init__(self, outputs: int):
-        self._outputs = outputs
+        self.outputs = outputs
         self._start = 0
         self._parts: list[dict[str, np.ndarray]] = []
 
@@ -101,12 +100,14 @@ class PredictionCollector:
         self._start += count
         self._parts.append({name: array[valid] for name, array in part.items()})
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays of all batches."""
+        names = self._parts[0]
+        return {name: np.concatenate([part[name] for part in self._parts]) for name in names}
+
     def predictions(self) -> Predictions:
         """Return the predictions of all batches."""
-        joined: dict[str, Any] = {
-            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
-        }
-        return Predictions(**joined, outputs=self._outputs)
+        return Predictions(**self.arrays(), outputs=self.outputs)
 
 
 def check_predictions_path(path: str) -> None:

@@ -19,7 +19,8 @@ from flax_resnet.preprocessing import normalize
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import Augment, example_keys
 from train.tasks.classification import label_rank, top1, top5
-from train.tasks.task import Loss, Metric
+from train.tasks.metrics import classification_metrics
+from train.tasks.task import Loss, Metric, SplitMetrics
 from train.tasks.weighting import image_weights, weighted_loss
 
 AXIS = "batch"
@@ -65,7 +66,8 @@ class StepConfig:
       skip_nonfinite: whether a step with a loss or gradients that are not finite is skipped.
       class_weights: factors of the training loss of images of each class ``(K,)``, if any.
       logit_adjustment: added to the logits in the training loss ``(K,)``, if anything.
-      metrics, probabilities: of an evaluation, as in :class:`train.tasks.task.Task`.
+      metrics, split_metrics, probabilities: of an evaluation, as in
+        :class:`train.tasks.task.Task`.
       axis_name: mapped axis of the devices; None: the step runs on one device, under ``jax.jit``.
     """
 
@@ -86,6 +88,7 @@ class StepConfig:
     class_weights: Sequence[float] | None = None
     logit_adjustment: Sequence[float] | None = None
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"top1": top1, "top5": top5})
+    split_metrics: SplitMetrics = classification_metrics
     probabilities: str = "softmax"
     axis_name: str | None = AXIS
 

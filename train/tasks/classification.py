@@ -38,10 +38,11 @@ def classification(config: ConfigDict) -> Task:
     """
     plain = config.copy_and_resolve_references()
     plain.label_smoothing = plain.bce_target_threshold = plain.focal_gamma = 0.0
+    names = dict.fromkeys(("top1", "top5", *config.eval.metrics, config.eval.metric))
     return Task(
         loss=build(LOSSES, config.loss, config),
         eval_loss=build(LOSSES, config.loss, plain),
-        metrics={name: METRICS[name] for name in ("top1", "top5", *config.eval.metrics)},
+        metrics={name: METRICS[name] for name in names if name in METRICS},
         probabilities=getattr(LOSSES[config.loss], "probabilities", "softmax"),
     )
 

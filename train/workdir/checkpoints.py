@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from flax_resnet.text import error_reason
 from flax_resnet.weights import manifest
 from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, is_step_name, steps_in
+from flax_resnet.weights.run_info import BY_TOP1, BestBy
 from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
@@ -33,7 +34,7 @@ class CorruptCheckpointError(Exception):
 
 
 class Checkpoints(contextlib.AbstractContextManager):
-    """The checkpoints of one workdir: the latest ones and the one with the best top-1.
+    """The checkpoints of one workdir: the latest ones and the one with the best evaluation.
 
     Saving runs in a thread; if it fails, the next call raises. An interrupted save never becomes
     visible, since Orbax renames a step into place only when it is complete.
@@ -42,6 +43,7 @@ class Checkpoints(contextlib.AbstractContextManager):
       workdir: the run's folder.
       max_to_keep: number of latest checkpoints to keep; ``None`` opens them read-only.
       warn: receives a message for each checkpoint that cannot be used.
+      best_by: the metric that decides about the best one.
 
     Raises:
       RunError: ``workdir`` has no checkpoints to read, or the folder cannot be created.
@@ -52,9 +54,10 @@ class Checkpoints(contextlib.AbstractContextManager):
         workdir: str,
         max_to_keep: int | None = None,
         warn: Callable[[str], None] = lambda _: None,
+        best_by: BestBy = BY_TOP1,
     ):
         self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
-        self._max_to_keep, self._warn = max_to_keep, warn
+        self._max_to_keep, self._warn, self._best_by = max_to_keep, warn, best_by
         self._read_only = max_to_keep is None
         if not os.path.isdir(self.folder) and (self._read_only or os.path.exists(self.folder)):
             raise RunError(f"{workdir!r} has no checkpoints: {self.folder} is not a folder")
@@ -67,20 +70,22 @@ class Checkpoints(contextlib.AbstractContextManager):
             if distributed.is_primary():
                 self._move_foreign()
         self._manager = ocp.CheckpointManager(self.folder, options=_options(self._read_only))
-        best = self.best()
-        self._best_top1 = best[1] if best else -1.0
+        self._best = self.best()
 
     def steps(self) -> list[int]:
         """Return the saved steps in ascending order."""
         return steps_in(self.folder)
 
     def best(self) -> tuple[int, float] | None:
-        """Return ``(step, top1)`` of the best evaluated checkpoint, the latest of equals."""
-        return best_in(self.folder)
+        """Return the step and metric of the best evaluated checkpoint, the latest of equals."""
+        return best_in(self.folder, self._best_by)
 
     def is_best(self, metrics: dict[str, float] | None) -> bool:
         """Return whether the metrics of an evaluation, if any, beat all saved checkpoints."""
-        return metrics is not None and metrics["top1"] > self._best_top1
+        value = (metrics or {}).get(self._best_by.metric)
+        if value is None or self._best is None:
+            return value is not None
+        return self._best_by.score(value) > self._best_by.score(self._best[1])
 
     def save(self, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Start saving a state of host arrays under its ``state.step``.
@@ -96,8 +101,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         step, saved = int(state.step), self.steps()
         if saved and step <= saved[-1]:
             raise RunError(f"{self.folder} already has step {saved[-1]}, cannot save step {step}")
-        if self.is_best(metrics):
-            self._best_top1 = metrics["top1"]
+        self._note(step, metrics)
         self._saving = self._saver.submit(self._save, step, jax.tree.map(np.array, state), metrics)
 
     def has_metrics(self, step: int) -> bool:
@@ -110,7 +114,12 @@ class Checkpoints(contextlib.AbstractContextManager):
         with writing(self._path(step)):
             manifest.write(self._path(step), metrics)
         self._remove_old()  # the previous best may have been kept for no other reason
-        self._best_top1 = max(self._best_top1, metrics["top1"])
+        self._note(step, metrics)
+
+    def _note(self, step: int, metrics: dict[str, float] | None) -> None:
+        """Remember an evaluation that beats all others."""
+        if self.is_best(metrics):
+            self._best = step, metrics[self._best_by.metric]
 
     def check(self) -> None:
         """Raise RunError if a save has failed; do not wait for a running one."""

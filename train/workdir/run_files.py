@@ -17,9 +17,10 @@ from typing import Any
 from flax_resnet import recipe_store, schema
 from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
-from flax_resnet.weights.run_info import RUN_INFO, RunInfo
+from flax_resnet.weights.run_info import RUN_INFO, BestBy, RunInfo
 from train.config import loading
 from train.config.own_parts import own_parts, recipe_of
+from train.config.registries import larger_is_better
 from train.data.loader import DataLoader
 from train.data.source import DataSource
 from train.runtime import distributed
@@ -249,6 +250,7 @@ def describe(
         "model": config.model.name,
         "class_names": list(train_loader.source.class_names),
         "probabilities": probabilities,
+        "best_by": best_by(config)._asdict(),
         "preprocessing": dataclasses.asdict(eval_loader.preprocessing),
         "images": {loader.source.split: len(loader) for loader in (train_loader, eval_loader)},
         "records": {
@@ -265,6 +267,11 @@ def describe(
     text = json.dumps(description, indent=2, ensure_ascii=False)
     with writing(_run_file(path)):
         write_atomically(_run_file(path), text + "\n")
+
+
+def best_by(config: ConfigDict) -> BestBy:
+    """Return how a run of this configuration chooses its best checkpoint."""
+    return BestBy(config.eval.metric, larger_is_better(config.eval.metric))
 
 
 def find_description(path: str) -> RunInfo | None:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_resnet.weights.checkpoints import find_checkpoint
+from flax_resnet.weights.checkpoints import best_in, find_checkpoint
+from flax_resnet.weights.run_info import BestBy
 from train.engine.step import TrainState
 from train.runtime import distributed
 from train.runtime.errors import RunError, UsageError
@@ -90,6 +91,24 @@ def test_is_best_compares_with_all_saved_steps(saved):
     assert not saved.is_best({"top1": 0.9}) and not saved.is_best(None)
     again = Checkpoints(os.path.dirname(saved.folder), max_to_keep=2)
     assert not again.is_best({"top1": 0.9}) and again.is_best({"top1": 0.91})
+
+
+@pytest.mark.parametrize(("larger", "best"), [(True, 30), (False, 20)])
+def test_another_metric_decides_about_the_best(tmp_path, larger, best):
+    by = BestBy("own", larger)
+    with Checkpoints(str(tmp_path), max_to_keep=1, best_by=by) as checkpoints:
+        for step, own in ((10, None), (20, -2.0), (30, 1.0), (40, 0.0)):
+            metrics = {"top1": 1 / step, **({} if own is None else {"own": own})}
+            assert checkpoints.is_best(metrics) == (step == 20 or (larger and step == 30))
+            checkpoints.save(state_at(step), metrics)
+        checkpoints.wait()
+        assert checkpoints.steps() == [best, 40]
+    folder = checkpoints.folder
+    with Checkpoints(str(tmp_path), max_to_keep=1, best_by=by) as checkpoints:
+        assert not checkpoints.is_best({"top1": 1.0})
+        assert not checkpoints.is_best({"own": -2.0 if best == 20 else 1.0})
+        assert checkpoints.is_best({"own": 1.5 if larger else -2.5})
+    assert best_in(folder, by)[0] == best and best_in(folder)[0] == best  # 1 / 40 is the least
 
 
 def test_without_evaluations_the_last_step_is_restored_as_the_best(tmp_path):
