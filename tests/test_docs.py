@@ -67,7 +67,7 @@ TRAINED = ("runs/images", "runs/finetuned")
 SUBSTITUTES = {
     'create_model("resnet50", num_classes=10, dtype=jnp.bfloat16)': 'create_model("resnet50",'
     " num_classes=10, dtype=jnp.bfloat16, stage_sizes=(1,), width=8)",
-    "config.num_epochs = 20": "config.num_epochs = 0.2\nconfig.model.stage_sizes = (1,)",
+    "config.num_epochs = 10": "config.num_epochs = 0.2\nconfig.model.stage_sizes = (1,)",
     "jnp.zeros((4, 224, 224, 3))": "jnp.zeros((4, 32, 32, 3))",
     '"runs/resnet18_folder"': '"resnet18.safetensors"',
     'create_model("resnet18", num_classes=0), "resnet18.safetensors"': "backbone,"
