@@ -232,7 +232,7 @@ def _find_local(name: str, search: Sequence[str]) -> tuple[str, str, str] | None
             return None
         path = list(spec.submodule_search_locations or ())
     file = spec.origin if spec is not None else None
-    if not file or not file.endswith(".py") or not _is_local(file):
+    if not file or not file.endswith(".py") or not is_local(file):
         return None
     key, package = name.replace(".", "/"), name.rpartition(".")[0]
     if os.path.basename(file) == "__init__.py":
@@ -240,7 +240,8 @@ def _find_local(name: str, search: Sequence[str]) -> tuple[str, str, str] | None
     return f"{key}.py", os.path.abspath(file), package
 
 
-def _is_local(file: str) -> bool:
+def is_local(file: str) -> bool:
+    """Return whether a file is neither the project's nor an installed module."""
     paths = sysconfig.get_paths()
     installed = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     installed += [*site.getsitepackages(), site.getusersitepackages()]

@@ -132,7 +132,7 @@ def check_images(images: np.ndarray | ArrayFile, where: str, pixels: PixelFormat
             f"the images of {where} have the shape {shape} with channels first; convert them with"
             " images.transpose(0, 2, 3, 1)"
         )
-    if (shape[3:] or (1,))[0] not in valid or len(shape) not in (3, 4) or 0 in shape:
+    if (shape[3:] or (1,))[0] not in valid or len(shape) not in (3, 4) or 0 in shape[1:]:
         gray = ", (N, H, W, 1) or (N, H, W)" * (3 in valid)
         raise UsageError(
             f"the images of {where} must have the shape (N, H, W, {max(valid)}){gray}, not {shape}"

@@ -1,8 +1,7 @@
 """Labels of records that hold no array of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import tqdm
@@ -16,13 +15,13 @@ _MISSING = -1  # label of a record that cannot be read
 
 
 def read_labels(
-    records: Sequence[Mapping[str, Any]], key: str, description: str = "reading labels"
+    label: Callable[[int], int], count: int, description: str = "reading labels"
 ) -> np.ndarray:
     """Read the labels of records, int32 ``(N,)``, with a progress bar after a second.
 
     Args:
-      records: as in ``DataSource.records``.
-      key: key of the label in a record.
+      label: returns the label of a record by its number.
+      count: number of records.
       description: for the progress bar.
 
     Raises:
@@ -31,19 +30,19 @@ def read_labels(
 
     def read(start: int) -> list[int]:
         labels = []
-        for index in range(start, min(start + CHUNK, len(records))):
+        for index in range(start, min(start + CHUNK, count)):
             try:
-                labels.append(int(records[index][key]))
+                labels.append(label(index))
             except (OSError, ImageDecodeError):
                 labels.append(_MISSING)
         return labels
 
     bar = tqdm.tqdm(
-        desc=description, total=len(records), unit=" images", delay=1, leave=False, disable=None
+        desc=description, total=count, unit=" images", delay=1, leave=False, disable=None
     )
     parts = []
     with bar, ThreadPoolExecutor(THREADS) as pool:
-        for part in pool.map(read, range(0, len(records), CHUNK)):
+        for part in pool.map(read, range(0, count, CHUNK)):
             parts.append(np.array(part, np.int32))
             bar.update(len(part))
     labels = np.concatenate(parts)

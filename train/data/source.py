@@ -10,10 +10,18 @@ import numpy as np
 
 from flax_resnet.decoding import ImageDecodeError, array_to_pixels, decode_image, warn_once
 from flax_resnet.images.pixels import RGB, PixelFormat
+from train.data.record_checks import (
+    check_fields,
+    checked_image,
+    checked_label,
+    checked_labels,
+    raise_failure,
+)
 from train.data.record_labels import read_labels
 from train.data.wrong_rows import TableRows
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+from train.runtime.own_code import FAILURES
 
 MAX_CHEAP_READS = 20_000  # records; about a second for small images
 
@@ -43,7 +51,8 @@ class DataSource:
       is_held_out: whether the records were held out from training images.
 
     Raises:
-      UsageError: ``weights`` are not finite numbers of 0 or more, one per record and some above 0.
+      UsageError: there are no names of classes, not as many ``names`` as records, or ``weights``
+        are not finite numbers of 0 or more, one per record and some above 0.
     """
 
     name: str
@@ -62,31 +71,23 @@ class DataSource:
     is_held_out: bool = False
 
     def __post_init__(self) -> None:
-        if self.weights is None:
-            return
-        weights = np.asarray(self.weights)
-        if weights.shape != (len(self),) or weights.dtype != np.float32:
-            raise UsageError(
-                f"the weights of {self.name} {self.split} must be float32 of the shape"
-                f" ({len(self)},), not {weights.dtype} {weights.shape}"
-            )
-        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-        if wrong.size or not weights.any():
-            found = (
-                f"{weights[wrong[0]]} of {self.record_name(wrong[0])}" if wrong.size else "all 0"
-            )
-            raise UsageError(
-                f"the weights of {self.name} {self.split} must be finite, 0 or more, and some above"
-                f" 0, not {found}"
-            )
+        check_fields(self)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int]:
-        record = self.records[index]
-        image, label = record[self.image_key], int(record[self.label_key])
-        return np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image, label
+        record = None
+        try:
+            record = self.records[index]
+            image, label = record[self.image_key], record[self.label_key]
+        except FAILURES as error:
+            raise_failure(self, index, record, error)
+        if type(image) is not bytes:
+            image = checked_image(self, index, image)
+        if type(label) is not int or not 0 <= label < len(self.class_names):
+            label = checked_label(self, index, label)
+        return image, label
 
     def decode(
         self,
@@ -129,8 +130,17 @@ class DataSource:
     @cached_property
     def _all_labels(self) -> np.ndarray:
         if hasattr(self.records, "all_labels"):
-            return np.asarray(self.records.all_labels(), np.int32)
-        return read_labels(self.records, self.label_key, f"reading labels of {self.split}")
+            return checked_labels(self, self.records.all_labels())
+        return read_labels(self._label, len(self), f"reading labels of {self.split}")
+
+    def _label(self, index: int) -> int:
+        record = None
+        try:
+            record = self.records[index]
+            label = record[self.label_key]
+        except FAILURES as error:
+            raise_failure(self, index, record, error)
+        return checked_label(self, index, label)
 
     def select(self, indices: np.ndarray) -> Self:
         """Return a source of some of the records, in ascending order of ``indices``."""

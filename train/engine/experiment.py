@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet import ResNet
+from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.runs import model_from_config
 from flax_resnet.text import error_reason
 from train.config.access import flatten
@@ -365,7 +366,14 @@ def _fingerprint(source: DataSource) -> dict[str, Any]:
     """Return facts that identify a split, from a few of its records."""
     last = len(source) - 1
     sample = sorted({0, last // 3, last // 2, last})
-    checksums = {source.record_name(index): zlib.crc32(source[index][0]) for index in sample}
+    checksums = {source.record_name(index): _checksum(source, index) for index in sample}
     weights = None if source.weights is None else zlib.crc32(np.ascontiguousarray(source.weights))
     facts = {"images": len(source), "classes": source.class_names, "records": checksums}
     return facts | {"weights": weights}
+
+
+def _checksum(source: DataSource, index: int) -> int:
+    try:
+        return zlib.crc32(source[index][0])
+    except (OSError, ImageDecodeError):
+        return 0  # it may be a corrupt record, which is reported when it is decoded

@@ -94,7 +94,7 @@ def test_arrays_in_memory_may_differ_in_size():
         (IMAGES.astype(int), LABELS, None, "must be uint8, not int64"),
         (IMAGES[0], LABELS, None, r"must have the shape \(N, H, W, 3\).*not \(5, 6\)"),
         (np.zeros((30, 3, 8, 8), "u1"), LABELS, None, r"images\.transpose\(0, 2, 3, 1\)"),
-        (IMAGES[:0], LABELS[:0], None, "must have the shape"),
+        (IMAGES[:0], LABELS[:0], None, "has no images"),
         (IMAGES, LABELS[:9], None, "30 images but 9 labels"),
         (IMAGES, LABELS / 2, None, r"must be integers or text, not float64"),
         (IMAGES, np.eye(3)[LABELS], None, r"labels\.argmax\(axis=1\)"),

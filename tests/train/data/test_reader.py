@@ -17,7 +17,7 @@ VALID = [encode(photograph(i, 6, 8), "PNG") for i in range(4)]
 def make_source(*images):
     records = [{"image": image, "label": i} for i, image in enumerate(images)]
     names = [f"{i}.png" for i in range(len(images))]
-    return DataSource("some", "train", tuple("abcdefghij"), records, names=names)
+    return DataSource("some", "train", tuple(names), records, names=names)
 
 
 def test_the_next_record_replaces_a_corrupt_one():

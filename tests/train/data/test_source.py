@@ -95,3 +95,85 @@ def test_invalid_weights_are_usage_errors(weights, message):
     records = [{"image": PIXELS, "label": 0}] * 2
     with pytest.raises(UsageError, match=message):
         DataSource("own", "train", ("a",), records, weights=weights)
+
+
+def source_of(*records, classes=("a", "b", "c"), **fields):
+    return DataSource("own", "train", classes, records, **fields)
+
+
+GOOD = {"image": PIXELS, "label": 0}
+
+
+@pytest.mark.parametrize(
+    ("record", "message", "is_label"),
+    [
+        (
+            GOOD | {"label": 7},
+            r"1 \('y.png'\) of own train has the label 7; the source has 3 c",
+            True,
+        ),
+        (GOOD | {"label": -1}, "has the label -1; the source has 3 classes", True),
+        (GOOD | {"label": 1.5}, "has the label 1.5; it must be an integer", True),
+        (GOOD | {"label": "a"}, "has the label 'a'; it must be an integer", True),
+        (GOOD | {"label": np.array([1])}, r"has the label array\(\[1\]\); it must be", True),
+        (GOOD | {"image": "a.png"}, r"1 \('y.png'\) of .* has an image of the type str", False),
+        ((PIXELS, 1), "a dictionary with the keys 'image' and 'label', not .* type tuple", True),
+        ({"image": PIXELS}, "keys 'image' and 'label', not one with 'image'", True),
+    ],
+)
+def test_a_wrong_record_is_an_error_that_names_it(record, message, is_label):
+    source = source_of(GOOD, record, names=("x.png", "y.png"))
+    source.decode(0)
+    for read in [lambda: source.decode(1), source.all_labels][: 1 + is_label]:
+        with pytest.raises(RunError, match=message) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", [1, np.int64(1), np.uint8(1), np.array(1), True, np.True_])
+def test_a_label_may_have_any_type_of_integers(label):
+    assert source_of({"image": PIXELS, "label": label}).decode(0)[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, 3], "record 1 of own train has the label 3"), ([0], r"\(2,\)"), ([0.5, 1], "float64")],
+)
+def test_an_array_of_wrong_labels_is_an_error(labels, message):
+    class Records(list):
+        def all_labels(self):
+            return labels
+
+    with pytest.raises(RunError, match=message):
+        DataSource("own", "train", ("a", "b", "c"), Records([{}, {}])).all_labels()
+
+
+@pytest.mark.parametrize("error", [KeyError("no key"), SystemExit(3)])
+def test_an_error_of_own_records_names_the_record_and_the_place(error):
+    class Records(list):
+        def __getitem__(self, index):
+            if index == 1:
+                raise error
+            return super().__getitem__(index)
+
+    source = DataSource("own", "train", ("a",), Records([{"image": PIXELS, "label": 0}] * 2))
+    message = (
+        rf"record 1 of own train cannot be read: {type(error).__name__}.*test_source\.py, line"
+    )
+    with pytest.raises(RunError, match=message) as caught:
+        source.decode(1)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": ()}, r"class names of own train must be .* not \(\)"),
+        ({"classes": "abc"}, "not 'abc'"),
+        ({"classes": (1, 2)}, "must be a sequence of one text per class"),
+        ({"names": ["x"]}, "2 records but 1 names"),
+    ],
+)
+def test_invalid_fields_are_usage_errors(fields, message):
+    with pytest.raises(UsageError, match=message):
+        source_of(*[{"image": PIXELS, "label": 0}] * 2, **fields)

@@ -77,7 +77,9 @@ def test_run_is_not_resumed_with_other_classes(digits_run, tmp_path, change):
 
 
 class Records:
-    """A split of ten records."""
+    """A split of ten records, of which one may be changed or unreadable."""
+
+    weights = None
 
     def __init__(self, split="train", classes=("a", "b"), changed=None, size=10, names="{}.png"):
         self.name, self.split, self.class_names = "folder", split, classes
@@ -87,10 +89,12 @@ class Records:
         return self.size
 
     def __getitem__(self, index):
+        if self.names is None and index == 0:
+            raise OSError("gone")
         return (b"other" if index == self.changed else b"bytes"), 0
 
     def record_name(self, index):
-        return self.names.format(index)
+        return str(self.names).format(index)
 
 
 def test_splits_with_other_classes_are_an_error():
@@ -120,6 +124,7 @@ def test_processes_compare_the_content_of_their_data(monkeypatch, digits_config)
     assert fingerprint(names="{}.jpg") != fingerprint()
     assert fingerprint(classes=("b", "a")) != fingerprint()
     assert len(fingerprint(size=1)["records"]) == 1
+    assert fingerprint(names=None)  # the first record is corrupt, which decoding it reports
     both = compared(monkeypatch, digits_config, Records(), Records("test"))
     assert {"'train' data", "'test' data"} <= both.keys()
 
