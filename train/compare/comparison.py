@@ -13,6 +13,8 @@ from train.compare.cross_validation import CrossValidation, cross_validations
 from train.config.access import flatten
 from train.config.keys import KEYS
 from train.reporting import curves, html_page
+from train.reporting.cautions import is_above_baseline, top1_interval
+from train.reporting.evaluation_tiles import best_row, format_metric, title
 from train.reporting.run_report import format_value, progress, throughput
 from train.runtime.errors import RunError, warn
 from train.runtime.files import writing
@@ -25,8 +27,15 @@ _FOLDS = "Mean ± sample standard deviation over folds, and metrics of all held-
 _Column = tuple[str, str, Callable[[float], str]]  # key, title, format
 _RESULTS: tuple[_Column, ...] = (
     ("eval/top1", "top-1", _percent),
+    ("eval/baseline", "baseline", _percent),
     ("eval/top5", "top-5", _percent),
     ("eval/loss", "loss", "{:.4f}".format),
+)
+
+
+_NOT_ABOVE = (
+    "not clearly above the baseline: the 95 % confidence interval (Wilson) of top-1 reaches down to"
+    " the share of the largest class"
 )
 
 
@@ -41,6 +50,7 @@ class RunSummary:
       rows: rows of ``metrics.jsonl``.
       step: last logged step.
       remark: why the run is excluded from means, such as that it has not finished; else empty.
+      images: images of the evaluation split; None if unknown.
     """
 
     path: str
@@ -49,6 +59,17 @@ class RunSummary:
     rows: list[dict[str, float]]
     step: int
     remark: str
+    images: int | None = None
+
+    @property
+    def is_above_baseline(self) -> bool:
+        """Whether top-1 is clearly above the share of the largest class, as far as is known."""
+        baseline, count = self.results.get("eval/baseline"), self.images
+        if baseline is None or not count:
+            return True
+        examples = count - (self.results.get("eval/bad") or 0)
+        interval = top1_interval(self.results["eval/top1"], int(examples))
+        return is_above_baseline(interval, baseline)
 
     @property
     def results(self) -> dict[str, float]:
@@ -74,7 +95,10 @@ def read(path: str) -> RunSummary:
     if not evaluated_rows(rows):
         remark = f"{remark or 'has'}{' and has' if remark else ''} never been evaluated"
     name = os.path.basename(os.path.abspath(path))
-    return RunSummary(path, name, values, rows, step, remark)
+    info = run_files.find_description(path)
+    counts = list(info.images.values()) if info else []
+    images = counts[-1] if counts else None  # of training and evaluation, in this order
+    return RunSummary(path, name, values, rows, step, remark, images)
 
 
 def disambiguate_names(runs: Sequence[RunSummary]) -> None:
@@ -143,15 +167,30 @@ def _result_columns(results: Sequence[Mapping[str, Any]]) -> list[_Column]:
 def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
     """Return titles, and one row per run."""
     keys = _result_columns([run.results for run in runs])
-    head = ["run", "seed", "step", *(name for _, name, _ in keys), "best top-1", "images/s"]
+    by = {_metric(run) for run in runs}
+    best_title = f"best {title(*by)}" if len(by) == 1 else "best"
+    head = ["run", "seed", "step", *(name for _, name, _ in keys), best_title, "images/s"]
     rows = []
     for run in runs:
-        best = max((row["eval/top1"] for row in evaluated_rows(run.rows)), default=None)
         step = f"{run.step:,}" + (" *" if run.remark else "")
         results = [_cell(run.results.get(key), form) for key, _, form in keys]
-        more = _cell(best, _percent), _cell(throughput(run.rows), "{:,.0f}".format)
+        if keys and keys[0][0] == "eval/top1" and not run.is_above_baseline:
+            results[0] += " !"
+        more = _best_cell(run, len(by) > 1), _cell(throughput(run.rows), "{:,.0f}".format)
         rows.append([run.name, str(run.values["seed"]), step, *results, *more])
     return head, rows
+
+
+def _metric(run: RunSummary) -> str:
+    return run.values.get("eval.metric", KEYS["eval.metric"].default)
+
+
+def _best_cell(run: RunSummary, named: bool) -> str:
+    """Return the best value of the run's ``eval.metric``, with its name if ``named``."""
+    metric = _metric(run)
+    best = best_row(evaluated_rows(run.rows), metric)
+    value = _cell(best and best[f"eval/{metric}"], lambda value: format_metric(metric, value))
+    return f"{value} ({title(metric)})" if named else value
 
 
 def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> tuple[list[str], list[list[str]]]:
@@ -205,6 +244,8 @@ def as_text(runs: Sequence[RunSummary]) -> str:
     parts = [_aligned(*results_table(runs))]
     if any(run.remark for run in runs):
         parts.append("* not finished, never evaluated, or a duplicate of another run")
+    if not all(run.is_above_baseline for run in runs):
+        parts.append(f"! {_NOT_ABOVE}")
     head, rows = seeds_table(grouped(runs))
     if rows:
         parts += ["", "mean ± sample standard deviation over runs that differ only in the seed:"]
@@ -276,13 +317,18 @@ def page(runs: Sequence[RunSummary]) -> str:
     remarks = "".join(
         html_page.paragraph(f"* {run.name} {run.remark}.", "weak") for run in ordered if run.remark
     )
-    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0].name
+    remarks += "".join(
+        html_page.paragraph(f"! {run.name}: {_NOT_ABOVE}.", "weak")
+        for run in ordered
+        if not run.is_above_baseline
+    )
+    heading = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0].name
     body = [
-        f"<h1>{html_page.escape(title)}</h1>",
+        f"<h1>{html_page.escape(heading)}</h1>",
         html_page.section("Results", html_page.table(*results_table(ordered), "results"), remarks),
         seeds,
         folds,
         html_page.section("Learning curves", html_page.charts(panels)),
         html_page.section("Configuration differences", differ),
     ]
-    return html_page.page(f"{title} – flax-resnet", body)
+    return html_page.page(f"{heading} – flax-resnet", body)

@@ -16,7 +16,10 @@ METRIC_FIELDS = (
     "baseline",
 )
 # Metrics of all predictions of a split together, see train/tasks/metrics.py.
-SPLIT_METRICS = ("balanced_accuracy", "f1_macro")
+SPLIT_METRICS = (
+    *("balanced_accuracy", "f1_macro", "kappa", "mcc"),
+    *("auroc_macro", "average_precision_macro"),
+)
 METRICS = Registry("metric", ("top1", "top5"), forbidden=(*METRIC_FIELDS, *SPLIT_METRICS))
 LOGGERS = Registry("logger", ("tensorboard", "mlflow", "wandb"))
 

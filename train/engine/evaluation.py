@@ -34,6 +34,7 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, print_line
 from train.runtime.host import core_count, max_images
 from train.tasks.classification import MIN_TOP5_CLASSES
+from train.tasks.metrics import MAX_PROBABILITIES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.run_files import best_by, check_data, read_config, read_description
 
@@ -230,7 +231,8 @@ def evaluate_run(
       other: data to evaluate on; by default the run's evaluation split.
       tta: test-time augmentation: ``"flip"`` averages the logits of each image and its mirror
         image.
-      keep_probabilities: whether the predictions include the probabilities of all classes.
+      keep_probabilities: whether the predictions include the probabilities of all classes even if
+        they are more than ``MAX_PROBABILITIES``.
 
     Raises:
       UsageError, RunError: there is no such run, checkpoint or data, or the data have other
@@ -274,6 +276,7 @@ def evaluate_run(
     images = min(len(loader), max(limit, len(devices)))
     batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"
+    keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
     compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities)
     collector = PredictionCollector(model.num_classes)
     progress_bar = partial(  # on a terminal, if the batches take more than a second

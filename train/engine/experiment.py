@@ -32,6 +32,7 @@ from train.data.source import DataSource
 from train.data.splits import evaluation_split
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
+from train.engine.metric_limits import check_metric
 from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.schedules import make_schedule, same_rates
@@ -159,6 +160,7 @@ def build_experiment(
         check_length(config, workdir, intervals)
     class_names = train_loader.source.class_names
     model = make_model(config, len(class_names))
+    check_metric(config, len(eval_loader), len(class_names), model.num_classes)
     balance = make_balance(config, train_loader.source)
     length = intervals.steps_per_epoch, intervals.num_steps
     step_config = make_step_config(config, model, *length, balance)

@@ -12,6 +12,7 @@ from train.config.access import flatten
 from train.config.registries import OPTIMIZERS, SCHEDULES
 from train.engine.evaluation import make_eval_step
 from train.engine.experiment import Experiment
+from train.engine.metric_limits import ranks_in_training
 from train.engine.multi_step import run_steps
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.preemption import with_stop_flag
@@ -40,7 +41,9 @@ class Programs:
 
     def eval_step(self, experiment: Experiment) -> Callable:
         """Compile the step of :func:`train.engine.evaluation.evaluate`."""
-        keeps = bool(experiment.config.dataset.fold)  # for metrics of all folds together
+        config, images = experiment.config, len(experiment.eval_loader)
+        keeps = bool(config.dataset.fold)  # for metrics of all folds together
+        keeps |= ranks_in_training(config.eval.metric, images, experiment.model.num_classes)
         return make_eval_step(
             experiment.devices,
             experiment.step_config,

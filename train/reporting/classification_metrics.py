@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from train.engine.predictions import Predictions, output_names
+from train.tasks.metrics import MAX_PROBABILITIES
+from train.tasks.ranking import one_vs_rest
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 NUM_BINS = 15  # as in Guo et al. 2017
@@ -70,6 +72,10 @@ class ClassMetrics:
       recall: share of them with a correct prediction; None without examples.
       recall_interval: its 95 % Wilson interval; None without examples.
       precision: share of correct ones among the predictions of this class; None without any.
+      f1: harmonic mean of precision and recall; None without examples and predictions.
+      auroc: area under the ROC curve against the rest; None without probabilities of all classes,
+        or if all or no examples have this label.
+      average_precision: likewise.
     """
 
     name: str
@@ -77,6 +83,9 @@ class ClassMetrics:
     recall: float | None
     recall_interval: tuple[float, float] | None
     precision: float | None
+    f1: float | None = None
+    auroc: float | None = None
+    average_precision: float | None = None
 
 
 class Confusion(NamedTuple):
@@ -134,6 +143,9 @@ def compute_metrics(
     labels = np.bincount(predictions.label, minlength=size)
     predicted = np.bincount(predictions.predicted, minlength=size)
     hits = matrix.diagonal()
+    probabilities, ranked = predictions.probabilities, [None] * size
+    if probabilities is not None and probabilities.size <= MAX_PROBABILITIES:
+        ranked = one_vs_rest(predictions.label, probabilities)
     classes = [
         ClassMetrics(
             name,
@@ -141,6 +153,8 @@ def compute_metrics(
             hits[i] / labels[i] if labels[i] else None,
             wilson_interval(hits[i], labels[i]) if labels[i] else None,
             hits[i] / predicted[i] if predicted[i] else None,
+            2 * hits[i] / (labels[i] + predicted[i]) if labels[i] + predicted[i] else None,
+            *(ranked[i] or (None, None)),
         )
         for i, name in enumerate(names)
     ]

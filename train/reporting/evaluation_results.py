@@ -13,9 +13,11 @@ import numpy as np
 from flax_resnet.files import write_atomically
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line, truncate
+from train.config.registries import SPLIT_METRICS
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import curves, html_page, svg
+from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
 from train.reporting.plots import Plots, draw_grid
 from train.runtime.files import writing
@@ -32,6 +34,11 @@ def evaluation_metrics(evaluated: Evaluated) -> ClassificationMetrics:
     """Return the metrics of the predictions of an evaluation."""
     names = list(evaluated.loader.source.class_names)
     return compute_metrics(evaluated.predictions, names, top5=len(names) >= MIN_TOP5_CLASSES)
+
+
+def evaluation_cautions(evaluated: Evaluated) -> list[str]:
+    """Return :func:`train.reporting.cautions.cautions` of an evaluation."""
+    return cautions(evaluated.result, evaluation_metrics(evaluated).classes)
 
 
 def default_folder(workdir: str, evaluated: Evaluated) -> str:
@@ -66,6 +73,12 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
     if "top5" in result:
         lines.append(f"top-5        {_accuracy(result['top5'], metrics.top5)}")
     lines += [
+        f"baseline     {format_percent(result['baseline'], 2):>8}  share of the largest class",
+        *(
+            f"{name:12} {result[name]:.4f}"
+            for name in SPLIT_METRICS
+            if name in result and name not in evaluated.config.eval.metrics
+        ),
         f"loss         {result['loss']:.4f}",
         *(f"{name:12} {result[name]:.4f}" for name in evaluated.config.eval.metrics),
         f"calibration  mean confidence {format_percent(metrics.confidence)}, accuracy"
@@ -81,6 +94,7 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
     for title, items in (("worst recall", worst), ("confusions  ", confusions)):
         if items:
             lines.append(f"{title} {', '.join(items[:_SUMMARY_ITEMS])}")
+    lines += [f"warning: {text}" for text in cautions(result, metrics.classes)]
     return "\n".join(map(one_line, lines))
 
 

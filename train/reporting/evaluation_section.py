@@ -8,16 +8,19 @@ import numpy as np
 from flax_resnet import schema
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line
+from train.config.registries import SPLIT_METRICS
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
-from train.reporting.classification_metrics import ReliabilityBin
+from train.reporting.cautions import cautions
+from train.reporting.classification_metrics import ClassMetrics, ReliabilityBin
 from train.runtime.formatting import format_percent
 from train.workdir.metrics_log import finite
 
 NUM_EXPLAINED = 8  # images with Grad-CAM maps, half of them mistakes if there are enough
 PIXELATED_BELOW = 64  # pixels; smaller images are enlarged without smoothing
 _MAX_ROWS = 25  # of the table of classes
+_RANKING = ("AUROC", "average precision")
 
 _text, _count = schema.text(10_000, any_path=True), schema.integer()
 _share = schema.number(0, 1 + 1e-6)  # means of ones may be rounded
@@ -52,6 +55,8 @@ _FIELDS = {
     "small": schema.boolean,
     "top1": _share,
     "top1_interval": _interval,
+    "baseline": schema.optional(_share),
+    **{name: schema.optional(schema.number(-1, 1 + 1e-6)) for name in SPLIT_METRICS},
     "loss": schema.optional(schema.number()),
     "mean_confidence": schema.optional(_share),
     "expected_calibration_error": schema.optional(_share),
@@ -63,6 +68,9 @@ _FIELDS = {
             recall=schema.optional(_share),
             recall_interval=schema.optional(_interval),
             precision=schema.optional(_share),
+            f1=schema.optional(_share),
+            auroc=schema.optional(_share),
+            average_precision=schema.optional(_share),
         ),
         1,
         1_000_000,
@@ -148,12 +156,18 @@ def section(name: str, part: dict[str, Any]) -> str:
     """Return the HTML of the evaluation ``name`` from the content of :func:`build_part`."""
     classes = part["classes"]
     low, high = (format_percent(end, 2) for end in part["top1_interval"])
+    more = "".join(
+        f"{name.replace('_', ' ')} {part[name]:.4f}; "
+        for name in SPLIT_METRICS
+        if part.get(name) is not None
+    )
     loss, ece = part.get("loss"), part.get("expected_calibration_error")
     facts = (
         f"{part['dataset']} {part['split']}:"
         f" {evaluation_results.description(part, part['weights'])}. Top-1 accuracy"
-        f" {format_percent(part['top1'], 2)}, 95 % confidence interval (Wilson) {low} to {high};"
-        f" loss {'–' if loss is None else f'{loss:.4g}'}; mean confidence"
+        f" {format_percent(part['top1'], 2)}, 95 % confidence interval (Wilson) {low} to {high},"
+        f" baseline (share of the largest class) {_percent(part.get('baseline'), 2)}; {more}"
+        f"loss {'–' if loss is None else f'{loss:.4g}'}; mean confidence"
         f" {_percent(part.get('mean_confidence'))}, expected calibration error (ECE)"
         f" {_percent(ece, 2)}."
     )
@@ -167,6 +181,7 @@ def section(name: str, part: dict[str, Any]) -> str:
     return html_page.section(
         f"Evaluation: {name}",
         html_page.paragraph(facts),
+        *(html_page.paragraph(f"Warning: {text}.") for text in _cautions(part)),
         "<h3>Confusion matrix</h3>",
         html_page.scrolling(matrix, "confusion matrix"),
         "<h3>Per-class accuracy</h3>",
@@ -179,6 +194,13 @@ def section(name: str, part: dict[str, Any]) -> str:
             if part.get(key)
         ),
     )
+
+
+def _cautions(part: dict[str, Any]) -> list[str]:
+    """Return the cautions of an evaluation; none for one of an older version."""
+    if part.get("baseline") is None:
+        return []
+    return cautions(part, [ClassMetrics(**one) for one in part["classes"]])
 
 
 def _percent(share: float | None, decimals: int = 1) -> str:
@@ -194,11 +216,14 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
             format_percent(one["recall"]),
             "{} to {}".format(*map(format_percent, one["recall_interval"])),
             _percent(one["precision"]),
+            _percent(one["f1"]),
+            _percent(one["auroc"]),
+            _percent(one["average_precision"]),
             f"{one['examples']:,}",
         )
         for one in present
     ]
-    head = ("class", "recall", "95 % confidence interval", "precision", "images")
+    head = ("class", "recall", "95 % confidence interval", "precision", "F1", *_RANKING, "images")
     shown = [html_page.table(head, rows[:_MAX_ROWS], "per-class accuracy, lowest recall first")]
     if len(rows) > _MAX_ROWS:
         rest = html_page.table(head, rows[_MAX_ROWS:], "per-class accuracy of the other classes")

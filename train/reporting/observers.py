@@ -1,6 +1,7 @@
 """Everything that receives what a run measures: metrics.jsonl, report, loggers and callbacks."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from train.engine.callbacks import Callback
 from train.engine.evaluation import Evaluated
 from train.engine.experiment import Experiment
 from train.engine.profiling import Profiler
+from train.reporting import evaluation_results
 from train.reporting.console import Console
 from train.reporting.loggers.fan_out import Loggers
 from train.reporting.run_report import NUM_SAMPLES, LiveReport
@@ -43,7 +45,8 @@ class Observers(contextlib.ExitStack):
         self._report = LiveReport(workdir, console.warn, experiment.findings)
         profiler = Profiler(config.log.profile_steps, start, workdir, console.info, console.warn)
         self._profiler = self.enter_context(profiler)
-        self._callbacks = callbacks
+        self._callbacks, self._console, self._is_smoke = callbacks, console, config.smoke
+        self._get_evaluation: Callable[[], Evaluated] | None = None
 
     def before_step(self, call: range, state: Any) -> None:
         """Prepare for the steps of ``call``, counted from 0."""
@@ -73,6 +76,7 @@ class Observers(contextlib.ExitStack):
 
     def set_evaluation(self, get: Callable[[], Evaluated]) -> None:
         """Set the newest evaluation; ``get`` is called when the report is next written."""
+        self._get_evaluation = get = functools.cache(get)
 
         def get_and_log() -> Evaluated:
             evaluated = get()
@@ -90,7 +94,10 @@ class Observers(contextlib.ExitStack):
                 callback.on_evaluation(row["step"], evaluation)
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Log the result of the complete run."""
+        """Log the result of the complete run, and warn if it is worse than it looks."""
+        if self._get_evaluation is not None and not self._is_smoke:
+            for text in evaluation_results.evaluation_cautions(self._get_evaluation()):
+                self._console.warn(text)
         self._loggers.finish(result)
         for callback in self._callbacks:
             callback.on_end(result)

@@ -25,13 +25,12 @@ from train.engine.evaluation import Evaluated
 from train.engine.profiling import FOLDER as PROFILE
 from train.engine.profiling import describe_steps
 from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
+from train.reporting.evaluation_tiles import Tile, evaluation_tiles
 from train.reporting.plots import Plots
-from train.runtime.formatting import format_percent, join_names
+from train.runtime.formatting import join_names
 from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
-# Names in rows of metrics that every evaluation has; others are own metrics.
-_EVALUATION = ("eval/top1", "eval/top5", "eval/loss", "eval/bad")
 FILE, PARTS = "report.html", "report.json"
 NUM_SAMPLES = 24
 
@@ -195,7 +194,9 @@ def page(workdir: str, parts: dict[str, Any], warn: Callable[[str], None] = lamb
     subtitle = html_page.paragraph(_subtitle(workdir, config), "weak")
     body = [
         f"<header>\n<h1>{html_page.escape(name)}</h1>\n{subtitle}\n</header>",
-        html_page.tiles(_tiles(rows, sessions, evaluations, run_files.saved_steps(workdir))),
+        html_page.tiles(
+            _tiles(rows, sessions, evaluations, run_files.saved_steps(workdir), config.eval.metric)
+        ),
         html_page.section("Learning curves", html_page.charts(panels)),
         *(evaluation_section.section(*item) for item in evaluations.items()),
         html_page.section("Data", _findings(parts.get("findings", []))),
@@ -239,33 +240,19 @@ def throughput(rows: Sequence[dict]) -> float | None:
 
 
 def _tiles(
-    rows: Sequence[dict], sessions: Sequence[dict], evaluations: dict[str, dict], saved: list[int]
-) -> list[tuple[str, str, str]]:
+    rows: Sequence[dict],
+    sessions: Sequence[dict],
+    evaluations: dict[str, dict],
+    saved: list[int],
+    metric: str,
+) -> list[Tile]:
     step, total = progress(rows, sessions)
     last = rows[-1] if rows else {}
     state = "finished" if step == total else f"of {total:,}" if total else ""
-    facts = [("step", f"{step:,}", state)]
+    facts = []
     if evaluated := evaluated_rows(rows):
-        newest = evaluated[-1]
-        # Among equals the one of --step best: the last with a checkpoint.
-        best = max(evaluated, key=lambda r: (r["eval/top1"], r["step"] in saved, r["step"]))
-        interval = ""
-        for one in evaluations.values():
-            if (one["step"], one["top1"]) == (newest["step"], newest["eval/top1"]):
-                low, high = (format_percent(end, 2) for end in one["top1_interval"])
-                interval = f"95 % confidence interval {low} to {high}"
-                break
-        top1, best_top1 = (format_percent(row["eval/top1"], 2) for row in (newest, best))
-        facts.append(("evaluation top-1", top1, interval))
-        if newest.get("eval/top5") is not None:
-            facts.append(("evaluation top-5", format_percent(newest["eval/top5"], 2), ""))
-        if newest.get("eval/loss") is not None:
-            facts.append(("evaluation loss", f"{newest['eval/loss']:.4g}", ""))
-        own = [name for name in newest if name.startswith("eval/") and name not in _EVALUATION]
-        for name in own:
-            if newest[name] is not None:
-                facts.append((f"evaluation {name[5:]}", f"{newest[name]:.4g}", ""))
-        facts.append(("best top-1", best_top1, f"at step {best['step']:,}"))
+        facts += evaluation_tiles(evaluated, evaluations, saved, metric)
+    facts.append(("step", f"{step:,}", state))
     if last.get("train/loss") is not None:
         facts.append(("training loss", f"{last['train/loss']:.4g}", "mean since the last log"))
     if (rate := throughput(rows)) is not None:

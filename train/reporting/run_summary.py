@@ -9,6 +9,7 @@ from train.data.channels import assumes_statistics, mean_and_std
 from train.data.source import DataSource
 from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
+from train.engine.metric_limits import describe_left_out
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
@@ -49,6 +50,9 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
             f"note: dataset.mean and dataset.std are taken as {mean:g} and {std:g} for each"
             " channel; train.statistics measures those of the training images"
         )
+    images, outputs = len(eval_loader), run.model.num_classes
+    if left_out := describe_left_out(config.eval.metric, images, outputs):
+        console.info(f"note: {left_out}")
     for finding in run.findings:
         if finding.is_warning:
             console.warn(finding.text)

@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 import sklearn.dummy
 import sklearn.metrics
+from ml_collections import ConfigDict
 
 from train.config.registries import SPLIT_METRICS, larger_is_better, register_metric
-from train.tasks.metrics import classification_metrics
+from train.engine.metric_limits import check_metric, describe_left_out
+from train.runtime.errors import UsageError
+from train.tasks.metrics import RANKING_METRICS, classification_metrics
+from train.tasks.ranking import one_vs_rest
 
 REFERENCES = {
     "balanced_accuracy": sklearn.metrics.balanced_accuracy_score,
     "f1_macro": lambda label, predicted: sklearn.metrics.f1_score(
         label, predicted, average="macro"
     ),
+    "kappa": sklearn.metrics.cohen_kappa_score,
+    "mcc": sklearn.metrics.matthews_corrcoef,
 }
 
 
@@ -27,10 +33,49 @@ def test_metrics_of_counts_equal_those_of_scikit_learn(seed):
     predicted = np.where(rng.random(examples) < 0.4, label, guess)
     metrics = classification_metrics({"label": label, "predicted": predicted}, classes + 1)
     for name, reference in REFERENCES.items():
-        assert metrics[name] == pytest.approx(reference(label, predicted), abs=1e-12), name
+        expected = reference(label, predicted)
+        if not np.isnan(expected):  # kappa of one class
+            assert metrics[name] == pytest.approx(expected, abs=1e-12), name
     majority = sklearn.dummy.DummyClassifier().fit(label, label).predict(label)
     assert metrics["baseline"] == pytest.approx(np.mean(majority == label), abs=1e-12)
-    assert {*SPLIT_METRICS} <= {*metrics}
+    assert {*metrics} == {*SPLIT_METRICS, "baseline"} - {*RANKING_METRICS}
+
+
+@pytest.mark.filterwarnings("ignore:No positive class")
+@pytest.mark.parametrize("digits", [1, 7])
+def test_metrics_of_the_ranking_equal_those_of_scikit_learn(digits):
+    """Of float32 probabilities, with many equal ones and a class without images."""
+    rng = np.random.default_rng(digits)
+    label = rng.choice(4, 300, p=(0.6, 0.3, 0.09, 0.01))
+    probabilities = rng.dirichlet(np.ones(5), 300) + 0.4 * np.eye(5)[label]
+    probabilities = np.round(probabilities / 1.4, digits).astype(np.float32)
+    per_class = one_vs_rest(label, probabilities)
+    for k, (auroc, precision) in enumerate(per_class[:4]):
+        scores = probabilities[:, k]
+        assert auroc == pytest.approx(sklearn.metrics.roc_auc_score(label == k, scores), abs=1e-12)
+        expected = sklearn.metrics.average_precision_score(label == k, scores)
+        assert precision == pytest.approx(expected, abs=1e-12)
+    assert per_class[4] is None
+    predictions = {"label": label, "predicted": probabilities.argmax(1)}
+    metrics = classification_metrics(predictions | {"probabilities": probabilities}, 5)
+    means = np.mean(per_class[:4], axis=0)
+    assert (metrics["auroc_macro"], metrics["average_precision_macro"]) == pytest.approx(means)
+    one_class = {"label": label * 0, "predicted": label * 0, "probabilities": probabilities}
+    assert not {*RANKING_METRICS} & {*classification_metrics(one_class, 5)}
+
+
+def test_metrics_of_the_ranking_are_left_out_with_a_line_if_they_are_too_many():
+    assert describe_left_out("top1", 10_000, 100) == ""
+    assert "train.evaluate" in describe_left_out("top1", 50_000, 1000)
+    assert describe_left_out("auroc_macro", 50_000, 1000) == ""
+    assert "train.evaluate" not in describe_left_out("top1", 10**6, 1000)
+    config = ConfigDict({"eval": {"metric": "auroc_macro"}})
+    check_metric(config, 50_000, 1000, 1000)
+    with pytest.raises(UsageError, match="1,000,000 images × 1,000 classes"):
+        check_metric(config, 10**6, 1000, 1000)
+    config.eval.metric = "top5"
+    with pytest.raises(UsageError, match="is 1 for any 5 classes"):
+        check_metric(config, 10, 5, 5)
 
 
 def test_own_metrics_may_be_better_if_smaller():

@@ -1,0 +1,48 @@
+"""Limits of an evaluation's metrics: which ones can be computed for how many images and classes."""
+
+from train.config.registries import SPLIT_METRICS
+from train.runtime.config_dict import ConfigDict
+from train.runtime.errors import UsageError
+from train.tasks.classification import MIN_TOP5_CLASSES
+from train.tasks.metrics import MAX_PROBABILITIES, MAX_TRAINING_PROBABILITIES, RANKING_METRICS
+
+
+def ranks_in_training(metric: str, images: int, outputs: int) -> bool:
+    """Return whether evaluations during training compute the metrics of the ranking.
+
+    Args:
+      metric: ``config.eval.metric``; if it is one of them, the limit is that of ``train.evaluate``.
+      images: images of the evaluation split.
+      outputs: outputs of the head.
+    """
+    chosen = metric in RANKING_METRICS
+    return images * outputs <= (MAX_PROBABILITIES if chosen else MAX_TRAINING_PROBABILITIES)
+
+
+def check_metric(config: ConfigDict, images: int, classes: int, outputs: int) -> None:
+    """Raise UsageError if ``config.eval.metric`` cannot be computed; arguments as above."""
+    metric = config.eval.metric
+    if metric == "top5" and classes < MIN_TOP5_CLASSES:
+        raise UsageError(
+            f"config.eval.metric='top5' is 1 for any {classes} classes; choose top1 or one of"
+            f" {', '.join(SPLIT_METRICS)}"
+        )
+    if metric in RANKING_METRICS and not ranks_in_training(metric, images, outputs):
+        raise UsageError(
+            f"config.eval.metric={metric!r} needs the probabilities of {images:,} images ×"
+            f" {outputs:,} classes, more than {MAX_PROBABILITIES:,}; choose another metric"
+        )
+
+
+def describe_left_out(metric: str, images: int, outputs: int) -> str:
+    """Return which metrics evaluations during training leave out and why; empty for none."""
+    if ranks_in_training(metric, images, outputs):
+        return ""
+    where = ""
+    if images * outputs <= MAX_PROBABILITIES:
+        where = ", but by train.evaluate, or with one of them as eval.metric"
+    return (
+        f"{' and '.join(RANKING_METRICS)} of {images:,} images × {outputs:,} classes are not"
+        f" computed during training{where}: they are more than {MAX_TRAINING_PROBABILITIES:,}"
+        " probabilities to sort"
+    )
