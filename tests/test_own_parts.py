@@ -11,6 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 
@@ -38,10 +39,13 @@ from train.data.augment.configured import make_augment
 from train.data.augment.mixup import Targets
 from train.data.datasets import open_source
 from train.data.images import encode_png
-from train.engine.experiment import make_task
 from train.engine.optim.optimizers import make_optimizer
+from train.engine.optim.own_checks import check_optimizer
 from train.engine.optim.schedules import Span, make_schedule
 from train.runtime.errors import UsageError
+from train.tasks.classification import top1
+from train.tasks.configured import make_task
+from train.tasks.task import Task
 
 SMALL = ("--config.model.stage_sizes=1,1", "--config.dataset.image_size=8")
 
@@ -101,12 +105,12 @@ def test_the_run_describes_its_parts(run):
     workdir, result = run
     assert result["step"] == 22 and np.isfinite(result["margin"])
     config = json.loads((workdir / "config.json").read_text())
-    assert config["optimizer.lion_b2"] == 0.98 and config["loss_gamma"] == 2.0
+    assert config["optimizer.lion_b2"] == 0.98 and config["poly_epsilon"] == 2.0
     info = json.loads((workdir / "run.json").read_text())
-    parts = {"optimizer lion", "schedule inverse_sqrt", "loss focal", "metric margin"}
+    parts = {"optimizer lion", "schedule inverse_sqrt", "loss poly", "metric margin"}
     parts |= {
         "augmentation noise",
-        "key loss_gamma",
+        "key poly_epsilon",
         "key optimizer.lion_b2",
         "data source sklearn",
         "logger best",
@@ -208,7 +212,7 @@ def test_parts_of_a_session_are_needed_again(moved):
 
 def test_the_help_lists_own_keys_and_names(folder, commands):
     done = commands.call("train.main", "--config", folder / "my_recipe.py", "--help")
-    assert re.search(r"--config.loss_gamma=2 +'focal': exponent", done.stdout)
+    assert re.search(r"--config.poly_epsilon=2 +'poly': weight", done.stdout)
     registered = re.search(r"optimizer.name='sgd'.* One of (.*)", done.stdout)[1]
     assert registered == "'sgd', 'adam', 'adamw', 'lars', 'lamb', 'lion'."
 
@@ -216,13 +220,13 @@ def test_the_help_lists_own_keys_and_names(folder, commands):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("loss_gamma", "-1", "loss_gamma must be at least 0"),
+        ("poly_epsilon", "-1", "poly_epsilon must be at least 0"),
         ("optimizer.lion_b3", "1", "did you mean config.optimizer.lion_b2"),
         ("optimizer.name", "lyon", "or 'lamb' or 'lion'"),
         ("augment.policy", "noise+blur", "'trivial' or 'rand' or 'noise', .*: 'blur' is unknown"),
         ("augment.policy", "trivial+niose", "'niose' is unknown; did you mean 'noise'"),
         ("augment.policy", "noise+", r"separated by '\+', not 'noise\+': one name is empty"),
-        ("loss", "focla", "not 'focla'; did you mean 'focal'"),
+        ("loss", "ploy", "not 'ploy'; did you mean 'poly'"),
         ("eval.metrics", "margin,f1", "'top1' or 'top5' or 'margin'.*: 'f1' is unknown"),
         ("eval.metrics", "margin,margin", "'margin' is repeated"),
         ("log.to", "best,,tensorboard", "one name is empty"),
@@ -237,8 +241,8 @@ def test_parts_compute_what_the_page_says(config):
     random = np.random.default_rng(0)
     logits, labels = np.float32(random.normal(size=(5, 4))), np.array([0, 3, 1, 1, 2])
     p = scipy.special.softmax(logits, axis=1)[np.arange(5), labels]
-    loss = LOSSES["focal"](config)(jnp.asarray(logits), Targets(jnp.asarray(labels)))
-    np.testing.assert_allclose(loss, -((1 - p) ** 2) * np.log(p), rtol=1e-5)
+    loss = LOSSES["poly"](config)(jnp.asarray(logits), Targets(jnp.asarray(labels)))
+    np.testing.assert_allclose(loss, -np.log(p) + 2 * (1 - p), rtol=1e-5)
     others = np.where(np.eye(4)[labels] == 1, -np.inf, logits).max(1)
     margin = METRICS["margin"](jnp.asarray(logits), jnp.asarray(labels))
     np.testing.assert_allclose(margin, logits[np.arange(5), labels] - others, rtol=1e-5)
@@ -295,14 +299,22 @@ def test_a_part_that_fails_or_returns_nonsense_is_an_error_of_one_line(config, r
     def fail(*_):
         raise ZeroDivisionError("by\nzero")
 
+    def exit(*_):
+        sys.exit(3)
+
     register("failing", fail)
+    register("exiting", exit)
     register("nonsense", lambda *_: 7)
-    for name, message in (("failing", r"fails: ZeroDivisionError: by zero"), ("nonsense", "7|int")):
+    register("forgetful", lambda *_: None)
+    for name, message in (
+        ("failing", r"fails: ZeroDivisionError: by zero \(test_own_parts.py, line \d+\)"),
+        ("exiting", "fails: SystemExit: 3"),
+        ("nonsense", "7|int"),
+        ("forgetful", "'forgetful' returned None; its function may lack a return"),
+    ):
         config.update_from_flattened_dict({key: name})
         with pytest.raises(UsageError, match=message):
-            result = make(config)
-            assert key == "schedule.name" and result == 7  # Optax would call it
-            raise UsageError("7")
+            make(config)
 
 
 def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
@@ -314,8 +326,108 @@ def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
     ):
         make_augment(config)
     config.eval.metrics = ("mean",)
-    with pytest.raises(UsageError, match=r"metric 'mean' must have one number per image"):
+    with pytest.raises(UsageError, match=r"metric 'mean' .* it returned float32 \(\)"):
         make_task(config, 10)
+
+
+def raising(*_):
+    raise ValueError("no dice")
+
+
+def with_probabilities(part, probabilities):
+    part.probabilities = probabilities
+    return part
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda c: raising, r"loss 'own' cannot be computed: ValueError: no dice \(test_own_parts"),
+        (lambda c: lambda x, t: x[:, :1], r"one number per image.* returned float32 \(4, 1\)"),
+        (lambda c: lambda x, t: x.argmax(1), "loss 'own' must be floating-point .* not int32"),
+        (
+            with_probabilities(lambda c: lambda x, t: x[:, 0], "softplus"),
+            "loss 'own' has probabilities='softplus'; valid are 'softmax' and 'sigmoid'",
+        ),
+    ],
+)
+def test_a_wrong_loss_is_an_error_at_the_start(config, make, message):
+    register_loss("own", make)
+    config.loss = "own"
+    with pytest.raises(UsageError, match=message) as caught:
+        make_task(config, 10)
+    assert "ShapeDtypeStruct" not in str(caught.value)
+
+
+def test_a_wrong_task_is_described_without_its_functions(config):
+    loss = LOSSES["cross_entropy"](config)
+    config.task = "own"
+    for task, message in (
+        (Task(loss, loss, {"acc": top1}), "no metric 'top1', which .*; its metrics are acc$"),
+        (Task(loss, loss, {"top1": top1}, probabilities="none"), "'own' has probabilities='none'"),
+        ({}, "must return a train.tasks.task.Task, not an object of the type dict$"),
+    ):
+        register_task("own", lambda config, task=task: task)
+        with pytest.raises(UsageError, match=message):
+            make_task(config, 10)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (0.1, "the schedule 'own' must return a function of the step .*, not 0.1"),
+        (lambda step: None, "must return a function .* that returns one number, not None"),
+        (lambda step: jnp.ones(3), r"one number, not float32 \(3,\)"),
+        (lambda step: 0.1 if step < 2 else 0, "cannot be computed for a step that is an array"),
+        (lambda step: -0.1, "the learning rate -0.1 for step 0; it must be finite and 0 or more"),
+        (lambda step: jnp.log(19.0 - step) + 1, "the learning rate -inf for step 19"),
+    ],
+)
+def test_a_wrong_schedule_is_an_error_at_the_start(config, schedule, message):
+    register_schedule("own", lambda *_: schedule)
+    config.schedule.name = "own"
+    with pytest.raises(UsageError, match=message):
+        make_schedule(config.schedule, 10, 20, 8)
+
+
+PARAMS = {"head": {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)}}
+
+
+@pytest.mark.parametrize(
+    ("init", "update", "message"),
+    [
+        (lambda p: {"s": "text"}, None, "state of the optimizer 'own' must .* arrays, not 'text'"),
+        (lambda p: {"n": 0}, None, "state of the optimizer 'own' must .* arrays, not 0"),
+        (lambda p: (), raising, "'own' cannot be computed: ValueError: no dice"),
+        (lambda p: (), lambda u, s, p: (jax.tree.leaves(u), s), "updates .* structure differs"),
+        (lambda p: (), lambda u, s, p: (jax.tree.map(jnp.sum, u), s), r"float32 \(\) instead of"),
+        (
+            lambda p: {"n": jnp.zeros((), int)},
+            lambda u, s, p: (u, {"n": s["n"] + 1.0}),
+            r"returned state .*\['n'\] is float32 \(\) instead of int32 \(\)",
+        ),
+    ],
+)
+def test_a_wrong_optimizer_is_an_error_at_the_start(init, update, message):
+    with pytest.raises(UsageError, match=message):
+        check_optimizer("own", optax.GradientTransformation(init, update), PARAMS)
+
+
+def test_right_optimizers_pass():
+    for optimizer in (
+        optax.contrib.prodigy(),
+        optax.adamw(1e-3),
+        optax.contrib.schedule_free_sgd(),
+    ):
+        check_optimizer("own", optimizer, PARAMS)
+
+
+def test_a_wrong_key_in_an_own_part_is_one_clean_line(config):
+    register_optimizer("own", lambda optimizer, schedule: optimizer.my_momentum)
+    config.optimizer.name = "own"
+    with pytest.raises(UsageError, match="AttributeError: 'my_momentum' Did you mean") as caught:
+        make_optimizer(config.optimizer, lambda step: 1)
+    assert "\\n" not in str(caught.value)
 
 
 def write_recipe(folder, body, **modules):
@@ -395,10 +507,10 @@ def test_local_modules_are_found_and_others_are_not(tmp_path, monkeypatch):
 def test_a_run_with_an_own_key_only_needs_its_recipe(run, folder, tmp_path, commands):
     shutil.copytree(run[0], tmp_path / "run")
     info = json.loads((tmp_path / "run/run.json").read_text())
-    info["own_parts"] = ["key loss_gamma", "key optimizer.lion_b2"]
+    info["own_parts"] = ["key poly_epsilon", "key optimizer.lion_b2"]
     (tmp_path / "run/run.json").write_text(json.dumps(info))
     assert load_run(tmp_path / "run").step == 22
-    assert "loss_gamma" in KEYS
+    assert "poly_epsilon" in KEYS
 
 
 def test_a_missing_copy_is_an_error_only_where_it_is_needed(moved):

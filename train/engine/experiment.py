@@ -15,12 +15,11 @@ import numpy as np
 from flax_resnet import ResNet
 from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.runs import model_from_config
-from flax_resnet.text import error_reason
 from train.config.access import flatten
 from train.config.own_parts import recipe_of
-from train.config.registries import METRIC_FIELDS, TASKS
+from train.config.registries import OPTIMIZERS
 from train.data.augment.configured import make_augment
-from train.data.augment.mixup import Targets, check_even
+from train.data.augment.mixup import check_even
 from train.data.class_names import check_classes
 from train.data.datasets import paths
 from train.data.findings import inspect_data
@@ -35,15 +34,15 @@ from train.engine.intervals import Intervals, make_intervals
 from train.engine.metric_limits import check_metric
 from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
+from train.engine.optim.own_checks import check_optimizer
 from train.engine.optim.schedules import make_schedule, same_rates
 from train.engine.pretrained import initial_variables
-from train.engine.step import AXIS, StepConfig
+from train.engine.step import AXIS, StepConfig, trainable_params
 from train.runtime import distributed, limits
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
-from train.runtime.own_code import build
 from train.tasks.class_balance import BALANCED, ClassBalance, make_balance
-from train.tasks.task import Task
+from train.tasks.configured import make_task
 from train.workdir import environment, run_files
 
 # Keys that may differ between processes, since they depend on the machine.
@@ -284,10 +283,16 @@ def make_step_config(
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
     task = make_task(config, model.num_classes)
     preprocessing = make_preprocessing(config.dataset)
-    frozen = frozen_modules(config.freeze, module_names(model)) if config.freeze else ()
+    optimizer, frozen = make_optimizer(config.optimizer, schedule), ()
+    is_own = OPTIMIZERS.owner(config.optimizer.name) is not None
+    if config.freeze or is_own:
+        params = parameter_shapes(model, preprocessing.shape)
+        frozen = frozen_modules(config.freeze, list(params)) if config.freeze else ()
+        if is_own:
+            check_optimizer(config.optimizer.name, optimizer, trainable_params(params, frozen))
     return StepConfig(
         model=model.clone(frozen=frozen),
-        optimizer=make_optimizer(config.optimizer, schedule),
+        optimizer=optimizer,
         schedule=schedule,
         augment=make_augment(config),
         loss=task.loss,
@@ -308,45 +313,10 @@ def make_step_config(
     )
 
 
-def make_task(config: ConfigDict, outputs: int) -> Task:
-    """Build the task, and check that its losses and metrics have one value per image.
-
-    Raises:
-      UsageError: they have not, or cannot be computed for ``outputs`` logits.
-    """
-    logits = jax.ShapeDtypeStruct((4, outputs), jnp.float32)
-    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
-    task = build(TASKS, config.task, config)
-    if not isinstance(task, Task) or "top1" not in task.metrics:
-        raise UsageError(
-            f"the task {config.task!r} must return a train.tasks.task.Task with a metric 'top1',"
-            f" not {task!r:.200}"
-        )
-    if config.logit_adjustment and task.probabilities != "softmax":
-        raise UsageError(
-            f"config.logit_adjustment={config.logit_adjustment:g} is defined for losses with a"
-            f" softmax over the classes, not for config.loss={config.loss!r}; use class_weights or"
-            " loader.sampling='balanced'"
-        )
-    if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
-        raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")
-    functions = {f"metric {name!r}": metric for name, metric in task.metrics.items()}
-    for kind, loss in (("training loss", task.loss), ("loss of an evaluation", task.eval_loss)):
-        functions[kind] = lambda logits, labels, loss=loss: loss(logits, Targets(labels))
-    for name, function in functions.items():
-        try:
-            result = jax.eval_shape(function, logits, labels)
-        except Exception as error:
-            raise UsageError(f"the {name} cannot be computed: {error_reason(error)}") from error
-        if getattr(result, "shape", None) != (4,):
-            raise UsageError(f"the {name} must have one number per image (N,), not {result}")
-    return task
-
-
-def module_names(model: ResNet) -> list[str]:
-    """Return the modules with parameters: ``stem_conv``, ``stage1_block1``, …, ``head``."""
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    return list(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+def parameter_shapes(model: ResNet, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return shapes and dtypes of the parameters: ``stem_conv``, ``stage1_block1``, …, ``head``."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
 
 def check_same_in_all_processes(config: ConfigDict, *loaders: DataLoader) -> None:

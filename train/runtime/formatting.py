@@ -1,6 +1,7 @@
 """Text for terminals, plots and reports: names, counts, sizes and durations."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from flax_resnet.text import one_line
 
@@ -16,6 +17,13 @@ def join_names(names: Sequence[str], max_names: int = 8) -> str:
 def pluralize(number: int, noun: str) -> str:
     """Return a number with its noun: ``"1 step"``, ``"1,000 steps"``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_array(value: Any) -> str:
+    """Return dtype and shape of an array, ``"float32 (4, 1)"``, or the type of another object."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return "None" if value is None else f"an object of the type {type(value).__name__}"
 
 
 def format_count(number: int) -> str:

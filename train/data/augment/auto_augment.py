@@ -18,7 +18,9 @@ import jax.numpy as jnp
 
 from train.data.augment import image_ops
 from train.data.registries import AUGMENTATIONS, register_augmentation
-from train.runtime.own_code import build
+from train.runtime.errors import UsageError
+from train.runtime.formatting import format_array
+from train.runtime.own_code import FAILURES, build, describe
 
 if TYPE_CHECKING:  # the augmentations need no ml_collections
     from train.runtime.config_dict import ConfigDict
@@ -98,16 +100,21 @@ def make_policies(augment: ConfigDict) -> tuple[Policy | Operation, ...]:
 
 
 def check_operation(operation: Policy | Operation, image: jax.ShapeDtypeStruct) -> None:
-    """Raise ValueError unless an own augmentation keeps the shape and type of an image."""
+    """Raise UsageError unless an own augmentation keeps the shape and type of an image."""
     if isinstance(operation, Policy):
         return
     key = jax.eval_shape(lambda: jax.random.key(0))
-    result = jax.eval_shape(operation, image, key)
+    try:
+        result = jax.eval_shape(operation, image, key)
+    except FAILURES as error:
+        raise UsageError(f"it fails: {describe(error)}") from error
     if (getattr(result, "shape", None), getattr(result, "dtype", None)) != (
         image.shape,
         image.dtype,
     ):
-        raise ValueError(f"it returns {result}, and must return an image as {image}")
+        raise UsageError(
+            f"it returns {format_array(result)}, and must return an image as {format_array(image)}"
+        )
 
 
 @register_augmentation("trivial")

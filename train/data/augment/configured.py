@@ -3,7 +3,6 @@
 import jax
 
 from flax_resnet.images.pixels import RGB
-from flax_resnet.text import error_reason
 from train.data.augment.auto_augment import Policy, check_operation, make_policies
 from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment
@@ -43,9 +42,9 @@ def make_augment(config: ConfigDict) -> Augment:
     for policy in policies:
         try:
             check_operation(policy, image)
-        except Exception as error:
+        except UsageError as error:
             raise UsageError(
-                f"config.augment.policy={keys.policy!r} cannot be used: {error_reason(error)}"
+                f"config.augment.policy={keys.policy!r} cannot be used: {error}"
             ) from error
     return Augment(
         pad_crop=keys.pad_crop,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import optax
 
 from train.config.registries import SCHEDULES, register_schedule
+from train.engine.optim.own_checks import check_schedule
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_percent, pluralize
 from train.runtime.own_code import build
@@ -62,12 +63,15 @@ def make_schedule(
     Steps and epochs are counted from the start of the run, including the warm-up.
 
     Raises:
-      UsageError: keys exclude each other.
+      UsageError: keys exclude each other, or an own schedule has no learning rate for every step.
     """
     step_boundaries(schedule, steps_per_epoch, num_steps)  # checks the keys of any schedule
     warmup = warmup_steps(schedule, steps_per_epoch, num_steps)
     span = Span(peak_rate(schedule, batch_size), num_steps, warmup, steps_per_epoch)
-    return build(SCHEDULES, schedule.name, schedule, span)
+    rates = build(SCHEDULES, schedule.name, schedule, span)
+    if SCHEDULES.owner(schedule.name) is not None:
+        check_schedule(schedule.name, rates, num_steps, warmup)
+    return rates
 
 
 @register_schedule("constant")

@@ -1,0 +1,91 @@
+"""The task that the configuration describes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from train.config.registries import METRIC_FIELDS, TASKS
+from train.data.augment.mixup import Targets
+from train.runtime.errors import UsageError
+from train.runtime.formatting import format_array
+from train.runtime.own_code import FAILURES, build, describe
+from train.tasks import classification  # noqa: F401 (it registers its task)
+from train.tasks.task import Loss, Task
+
+if TYPE_CHECKING:
+    from train.runtime.config_dict import ConfigDict
+
+PROBABILITIES = ("softmax", "sigmoid")
+
+
+def make_task(config: ConfigDict, outputs: int) -> Task:
+    """Build the task, and check that its losses and metrics have one value per image.
+
+    Raises:
+      UsageError: they have not, or cannot be computed for ``outputs`` logits.
+    """
+    task = build(TASKS, config.task, config)
+    has_own_loss = config.task == "classification"  # by config.loss
+    name = f"loss {config.loss!r}" if has_own_loss else f"task {config.task!r}"
+    _check_fields(config, task, name)
+    logits = jax.ShapeDtypeStruct((4, outputs), jnp.float32)
+    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+
+    def check(name: str, function: Any) -> Any:
+        try:
+            result = jax.eval_shape(function, logits, labels)
+        except FAILURES as error:
+            raise UsageError(f"the {name} cannot be computed: {describe(error)}") from error
+        if getattr(result, "shape", None) != labels.shape:
+            raise UsageError(
+                f"the {name} must have one number per image, (N,); for 4 images it returned"
+                f" {format_array(result)}"
+            )
+        return result
+
+    training, evaluation = f"training {name}", f"{name} of an evaluation"
+    if not has_own_loss:
+        training, evaluation = f"training loss of the {name}", f"evaluation loss of the {name}"
+    result = check(training, _of_labels(task.loss))
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise UsageError(
+            f"the {training} must be floating-point numbers, not {result.dtype}, which have no"
+            " gradients"
+        )
+    check(evaluation, _of_labels(task.eval_loss))
+    for metric, function in task.metrics.items():
+        check(f"metric {metric!r}", function)
+    return task
+
+
+def _check_fields(config: ConfigDict, task: Any, name: str) -> None:
+    if not isinstance(task, Task):
+        raise UsageError(
+            f"the task {config.task!r} must return a train.tasks.task.Task, not an object of the"
+            f" type {type(task).__name__}"
+        )
+    if "top1" not in task.metrics:
+        raise UsageError(
+            f"the task {config.task!r} has no metric 'top1', which every task needs; its metrics"
+            f" are {', '.join(task.metrics) or 'none'}"
+        )
+    if task.probabilities not in PROBABILITIES:
+        raise UsageError(
+            f"the {name} has probabilities={task.probabilities!r:.80}; valid are"
+            f" {' and '.join(map(repr, PROBABILITIES))}"
+        )
+    if config.logit_adjustment and task.probabilities != "softmax":
+        raise UsageError(
+            f"config.logit_adjustment={config.logit_adjustment:g} is defined for losses with a"
+            f" softmax over the classes, not for config.loss={config.loss!r}; use class_weights or"
+            " loader.sampling='balanced'"
+        )
+    if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
+        raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")
+
+
+def _of_labels(loss: Loss) -> Any:
+    return lambda logits, labels: loss(logits, Targets(labels))
