@@ -88,9 +88,9 @@ class Run:
         """Return the head's output, float32 ``(N, classes)``."""
         return self._compute("logits", images, prepared)
 
-    def features(self, images: Any) -> np.ndarray:
+    def features(self, images: Any, *, prepared: bool = False) -> np.ndarray:
         """Return the pooled features before the head, float32 ``(N, channels)``."""
-        return self._compute("features", images)
+        return self._compute("features", images, prepared)
 
     def endpoints(self, images: Any) -> dict[str, np.ndarray]:
         """Return the maps ``(N, H, W, channels)`` of :meth:`flax_resnet.ResNet.endpoints`."""

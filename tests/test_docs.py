@@ -216,6 +216,9 @@ class Calls:
 
         main.parse(arguments)  # tests/train/plan checks what it does
 
+    def train_inspect(self, arguments):
+        self.command("train.inspect", arguments)
+
     def train_sweep(self, arguments):
         from train.sweep.__main__ import parse
 

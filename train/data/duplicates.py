@@ -98,9 +98,7 @@ def check_images(
             content = image(index)
         except (OSError, ValueError):  # ImageDecodeError is a ValueError
             return _UNREADABLE
-        if not isinstance(content, np.ndarray):
-            return hashlib.blake2b(content, digest_size=16).digest() if content else 0
-        return content.shape, hashlib.blake2b(content, digest_size=16).digest()
+        return content_digest(content) if isinstance(content, np.ndarray) or content else 0
 
     with ThreadPoolExecutor(_THREADS) as pool:
         digests = _Timed(pool, max_seconds).values(digest, _selection(count))
@@ -111,6 +109,12 @@ def check_images(
         unreadable=sorted(index for index, value in digests.items() if value == _UNREADABLE),
         copies=sorted(map(sorted, _groups(contents))),
     )
+
+
+def content_digest(image: bytes | np.ndarray) -> bytes:
+    """Return a digest of 16 bytes of an encoded image, or of an array and its shape."""
+    shape = repr(image.shape).encode() if isinstance(image, np.ndarray) else b""
+    return hashlib.blake2b(image, digest_size=16, key=shape[:64]).digest()
 
 
 def _selection(count: int) -> list[int]:

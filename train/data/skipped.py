@@ -96,8 +96,19 @@ _DESCRIPTIONS = {
 def describe_skipped(root: str, skipped: folder_scan.Skipped) -> list[Finding]:
     """Return a finding for each reason for which paths below ``root`` were skipped."""
     others = skipped.get(folder_scan.EXTENSION, ())
-    paths = dict(skipped) | _by_content(root, others)
-    return [_describe(kind, paths[kind], others) for kind in _DESCRIPTIONS if paths.get(kind)]
+    paths = skipped_by_kind(root, skipped)
+    return [_describe(kind, paths[kind], others) for kind in paths]
+
+
+def skipped_by_kind(root: str, skipped: folder_scan.Skipped) -> dict[str, Sequence[str]]:
+    """Return the skipped paths below ``root`` by the kind of their finding."""
+    paths = dict(skipped) | _by_content(root, skipped.get(folder_scan.EXTENSION, ()))
+    return {kind: paths[kind] for kind in _DESCRIPTIONS if paths.get(kind)}
+
+
+def advice_for(kind: str) -> str:
+    """Return what to do about skipped paths of a kind; empty if nothing."""
+    return _DESCRIPTIONS[kind].advice
 
 
 def _by_content(root: str, files: Sequence[str]) -> dict[str, list[str]]:

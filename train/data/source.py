@@ -109,9 +109,7 @@ class DataSource:
             image, label = self[index]
         except OSError as error:
             raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
-        if isinstance(image, np.ndarray):
-            return array_to_pixels(image, pixels), label
-        return decode_image(image, pixels, warn), label
+        return to_pixels(image, pixels, warn), label
 
     @property
     def has_cheap_labels(self) -> bool:
@@ -188,6 +186,21 @@ def fingerprint(files: Sequence[str], labels: Sequence[int], weights: np.ndarray
     if weights is not None:
         digest.update(weights.astype("<f4").tobytes())
     return digest.hexdigest()[:16]
+
+
+def to_pixels(
+    image: bytes | np.ndarray,
+    pixels: PixelFormat = RGB,
+    warn: Callable[[str, str], None] = warn_once,
+) -> np.ndarray:
+    """Return the image of a record, encoded or an array, as ``(H, W, C)``.
+
+    Raises:
+      ImageDecodeError: it cannot be decoded.
+    """
+    if isinstance(image, np.ndarray):
+        return array_to_pixels(image, pixels)
+    return decode_image(image, pixels, warn)
 
 
 def source_argument(dataset: ConfigDict, meaning: str = "") -> str:

@@ -3,7 +3,7 @@
 import csv
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -147,12 +147,16 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
     def write_npz(temporary: str) -> None:
         arrays = {"file": np.array(images), "class_names": np.array(source.class_names)}
         arrays |= {name: v for name, v in vars(predictions).items() if name != "outputs"}
-        # np.savez takes no array of the name "file".
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+        save_arrays(temporary, arrays)
 
     with writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         make_atomically(path, write_csv if path.endswith(".csv") else write_npz)
+
+
+def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to a compressed ``.npz``; unlike ``np.savez``, also one of the name "file"."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)

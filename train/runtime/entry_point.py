@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("train.evaluate", "evaluate a run: accuracy, calibration, confusion matrix"),
     "predict": ("train.predict", "classify images with a run"),
     "plan": ("train.plan.__main__", "estimate memory and time of a run before it starts"),
+    "inspect": ("train.inspect.__main__", "find copies, label errors and outliers in data"),
     "compare": ("train.compare.__main__", "compare runs side by side"),
     "sweep": ("train.sweep.__main__", "train with several values of keys and seeds, or search"),
     "export": ("train.export.__main__", "export a run: StableHLO, torchvision, timm, Hugging Face"),

@@ -1,0 +1,120 @@
+"""Confident learning equals cleanlab's counts; pairs equal those of a plain comparison."""
+
+import numpy as np
+import pytest
+
+from train.inspect import near_duplicates, probe
+from train.inspect.label_errors import confident_joint, find_label_errors
+
+
+def noisy(seed, classes=6, count=600):
+    """Return given and true labels with 5 % errors, and probabilities of a fair model."""
+    rng = np.random.default_rng(seed)
+    share = rng.dirichlet(np.full(classes, 3.0))
+    true = rng.choice(classes, count, p=share)
+    given = true.copy()
+    wrong = rng.choice(count, count // 20, replace=False)
+    given[wrong] = (given[wrong] + rng.integers(1, classes, len(wrong))) % classes
+    logits = rng.normal(0, 1, (count, classes)) + 3 * np.eye(classes)[true]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return given, true, probabilities
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_joint_is_that_of_cleanlab(seed):
+    count = pytest.importorskip("cleanlab.count")
+    given, _, probabilities = noisy(seed)
+    joint = confident_joint(given, probabilities)
+    expected = count.estimate_joint(given, probabilities)
+    np.testing.assert_allclose(joint / joint.sum(), expected, atol=1.5 / len(given))  # rounded
+    np.testing.assert_allclose(joint.sum(axis=1), np.bincount(given, minlength=6))
+
+
+def test_label_errors_have_the_lowest_probability_of_their_label():
+    filters = pytest.importorskip("cleanlab.filter")
+    better = 0
+    for seed in range(8):
+        given, true, probabilities = noisy(seed)
+        found = find_label_errors(given, probabilities)
+        own = probabilities[np.arange(len(given)), given]
+        assert (np.diff(own[found]) >= 0).all()
+        assert (probabilities.argmax(axis=1)[found] != given[found]).all()
+        wrong = given != true
+
+        def f1(listed, wrong=wrong):
+            return 2 * wrong[listed].sum() / (len(listed) + wrong.sum())
+
+        issues = np.flatnonzero(filters.find_label_issues(given, probabilities, n_jobs=1))
+        better += f1(found) - f1(issues)
+    assert better > 0
+
+
+def test_labels_that_fit_have_no_errors_and_missing_classes_do_no_harm():
+    labels = np.repeat([0, 2], 10)
+    assert not len(find_label_errors(labels, np.eye(4)[labels] * 0.9 + 0.025))
+
+
+def test_pairs_equal_those_of_a_comparison_of_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 16)
+    thumbnails = rng.integers(0, 256, (100, 16, 16, 3), np.uint8)
+    noise = rng.normal(0, 4, (100, 16, 16, 3))
+    copies = np.clip(thumbnails + noise, 0, 255).astype(np.uint8)
+    both = np.concatenate([thumbnails, copies[:60]])
+    hashes = np.stack([near_duplicates.difference_hash(image) for image in both])
+    sizes = np.full((len(both), 2), 100)
+    pairs = near_duplicates.near_pairs(hashes, both, sizes, np.arange(len(both)))
+    flat = both.reshape(len(both), -1).astype(float)
+    correlation = np.corrcoef(flat)
+    bits = np.unpackbits(hashes.view(np.uint8), axis=1).astype(int)
+    distance = (bits[:, None] != bits[None]).sum(axis=2)
+    expected = np.argwhere(np.triu((distance <= 20) & (correlation >= 0.97), 1))
+    assert sorted((a, b) for a, b, _ in pairs) == list(map(tuple, expected.tolist()))
+    assert len(pairs) > 50
+    for a, b, score in pairs:
+        assert abs(score - correlation[a, b]) < 1e-5
+
+
+def test_images_that_all_resemble_one_another_end_the_comparison():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    same = np.repeat(image[None], 3000, axis=0)
+    hashes = np.repeat(near_duplicates.difference_hash(image)[None], 3000, axis=0)
+    with pytest.raises(near_duplicates.TooManyCandidates):
+        near_duplicates.near_pairs(hashes, same, np.full((3000, 2), 100), np.arange(3000))
+
+
+def test_probabilities_equal_those_of_linear_discriminant_analysis():
+    """Each image's by scikit-learn's model of the other folds, with the same covariance."""
+    from sklearn.covariance import LedoitWolf
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    features = rng.normal(0, 1, (120, 5)) + 2 * rng.normal(0, 1, (3, 5))[labels]
+    groups = np.repeat(np.arange(60), 2)
+    result = probe.out_of_fold(features, labels, groups, 4)
+    assert not result[:, 3].any()
+    np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-5)
+    fold, lifted = probe._folds(labels, groups), probe._lift(features)
+    assert all(len(np.unique(fold[groups == group])) == 1 for group in range(60))
+    training = fold != 0
+    means = np.stack([lifted[training & (labels == k)].mean(axis=0) for k in range(3)])
+    estimator = LedoitWolf(assume_centered=True).fit(lifted[training] - means[labels[training]])
+
+    class Fixed:  # the covariance that is estimated over all classes at once
+        def fit(self, _):
+            self.covariance_ = estimator.covariance_
+            return self
+
+    model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Fixed())
+    model.fit(lifted[training], labels[training])
+    expected = model.predict_proba(lifted[~training])
+    np.testing.assert_allclose(result[~training, :3], expected, atol=1e-4)
+
+
+def test_copies_of_an_outlier_do_not_hide_it():
+    features = np.random.default_rng(0).normal(0, 1, (200, 3))
+    features[:15] = 9.0
+    groups = np.where(np.arange(200) < 15, 0, np.arange(200))
+    scores = probe.unusualness(features, groups)
+    assert scores[:15].min() > 2 * scores[15:].max()

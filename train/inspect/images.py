@@ -1,0 +1,162 @@
+"""One pass over all images: sizes, digests, thumbnails and features, in bounded memory."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import tqdm
+
+from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.images.pixels import PixelFormat
+from flax_resnet.preprocessing import to_viewable
+from train.data.duplicates import content_digest
+from train.data.images import resize_area
+from train.data.prefetch import Prefetcher
+from train.data.source import DataSource, to_pixels
+from train.inspect.near_duplicates import difference_hash
+from train.runtime.host import core_count
+
+THUMBNAIL = 16  # side in pixels
+_CHUNK = 256  # images that are decoded together
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+@dataclass
+class Images:
+    """What is kept of every image of some splits, about 1 KB each; arrays of N entries.
+
+    Attributes:
+      sources: the splits.
+      split: index of the split.
+      record: number in the split.
+      label: class index.
+      size: height and width in pixels ``(N, 2)``; 0 if unreadable.
+      digest: of the content, as stored, uint64 ``(N, 2)``.
+      hash: difference hash, uint64 ``(N, 2)``.
+      thumbnail: uint8 RGB ``(N, 16, 16, 3)``.
+      reasons: why images cannot be read, by index.
+      features: float32 ``(N, D)``, or None.
+    """
+
+    sources: Sequence[DataSource]
+    split: np.ndarray
+    record: np.ndarray
+    label: np.ndarray
+    size: np.ndarray
+    digest: np.ndarray
+    hash: np.ndarray
+    thumbnail: np.ndarray
+    reasons: dict[int, str] = field(default_factory=dict)
+    features: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Whether each image can be decoded, bool ``(N,)``."""
+        return self.size[:, 0] > 0
+
+    def name(self, index: int) -> str:
+        """Return the file of an image, or the name of its record."""
+        return self.sources[self.split[index]].record_name(int(self.record[index]))
+
+    def class_name(self, index: int) -> str:
+        """Return the name of an image's class."""
+        return self.sources[0].class_names[self.label[index]]
+
+    def split_name(self, index: int) -> str:
+        """Return the name of an image's split."""
+        return self.sources[self.split[index]].split
+
+
+def read_images(
+    sources: Sequence[DataSource],
+    pixels: PixelFormat,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    compute: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Images:
+    """Decode every image of some splits once.
+
+    Args:
+      sources: the splits, with the same classes.
+      pixels: channels and bits of the images.
+      prepare: makes the input of ``compute`` of an image ``(H, W, C)``.
+      compute: returns the features of several inputs; default: none.
+    """
+    counts = list(map(len, sources))
+    images = _allocate(sources, counts)
+    features: list[np.ndarray] = []
+
+    def read(index: int) -> np.ndarray | None:
+        source, record = sources[images.split[index]], int(images.record[index])
+        try:
+            content, _ = source[record]
+            images.digest[index] = np.frombuffer(content_digest(content), np.uint64)
+            decoded = to_pixels(content, pixels, lambda *_: None)
+        except (OSError, ImageDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            images.reasons[index] = reason or str(error)
+            return None
+        images.size[index] = decoded.shape[:2]
+        viewable = to_viewable(decoded)
+        images.thumbnail[index] = resize_area(viewable, THUMBNAIL, THUMBNAIL)
+        images.hash[index] = difference_hash(viewable)
+        return None if prepare is None else prepare(decoded)
+
+    chunks = [range(i, min(i + _CHUNK, len(images))) for i in range(0, len(images), _CHUNK)]
+    bar = tqdm.tqdm(total=len(images), unit=" images", delay=1, leave=False, disable=None)
+    with (
+        bar,
+        ThreadPoolExecutor(core_count() + 2) as pool,
+        Prefetcher(chunks, lambda chunk: (chunk, list(pool.map(read, chunk))), depth=1) as decoded,
+    ):
+        for chunk, inputs in decoded:
+            bar.update(len(chunk))
+            if compute is not None:
+                _compute(inputs, compute, features)
+    if compute is not None and any(map(len, features)):
+        images.features = _expand(np.concatenate(features), images.readable)
+    return images
+
+
+def pixel_features(images: Images) -> np.ndarray:
+    """Return features of the thumbnails: gray ``16×16``, and coarse color ``4×4``."""
+    thumbnails = images.thumbnail.astype(np.float32) / 255
+    gray = thumbnails @ _LUMA
+    color = thumbnails[..., ::2] - gray[..., None]  # red and blue
+    color = color.reshape(len(images), 4, 4, 4, 4, 2).mean(axis=(2, 4))
+    return np.concatenate([part.reshape(len(images), -1) for part in (gray, color)], axis=1)
+
+
+def _allocate(sources: Sequence[DataSource], counts: Sequence[int]) -> Images:
+    total = sum(counts)
+    return Images(
+        sources=sources,
+        split=np.repeat(np.arange(len(sources), dtype=np.int16), counts),
+        record=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
+        label=np.concatenate([source.all_labels() for source in sources]),
+        size=np.zeros((total, 2), np.int32),
+        digest=np.zeros((total, 2), np.uint64),
+        hash=np.zeros((total, 2), np.uint64),
+        thumbnail=np.zeros((total, THUMBNAIL, THUMBNAIL, 3), np.uint8),
+    )
+
+
+def _compute(
+    inputs: Sequence[np.ndarray | None],
+    compute: Callable[[np.ndarray], np.ndarray],
+    features: list[np.ndarray],
+) -> None:
+    readable = [one for one in inputs if one is not None]
+    if readable:
+        # Pad to the full chunk; each other number could trigger another compilation.
+        features.append(compute(np.stack(readable)))
+
+
+def _expand(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return values ``(n, D)`` at the n true ``rows`` of ``(N, D)``, which are 0 elsewhere."""
+    expanded = np.zeros((len(rows), values.shape[1]), np.float32)
+    expanded[rows] = values
+    return expanded

@@ -1,0 +1,50 @@
+"""Likely label errors: confident learning (Northcutt et al. 2021, arXiv:1911.00068).
+
+The number of errors is that of the paper's estimate of the joint distribution of given and true
+labels (section 3.1); the images with the lowest probability of their given label are listed.
+"""
+
+import numpy as np
+
+_TOLERANCE = 1e-6  # of float32 probabilities at a threshold
+
+
+def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the estimated numbers of images by given and true label, float ``(K, K)``.
+
+    An image counts for the class that is at least as probable as it is on average among images of
+    that label, the most probable one of several. The counts of each given label are scaled to its
+    number of images (equations 1 and 2).
+
+    Args:
+      labels: given labels, int ``(N,)``.
+      probabilities: out-of-sample probabilities ``(N, K)``.
+    """
+    classes = probabilities.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    own = probabilities[np.arange(len(labels)), labels]
+    sums = np.bincount(labels, own, minlength=classes)
+    thresholds = np.where(counts, sums / np.maximum(counts, 1), np.inf)
+    confident = probabilities >= thresholds - _TOLERANCE
+    counted = confident.any(axis=1)
+    true = np.where(confident, probabilities, -1).argmax(axis=1)
+    joint = np.zeros((classes, classes))
+    np.add.at(joint, (labels[counted], true[counted]), 1)
+    np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
+    return joint / joint.sum(axis=1, keepdims=True) * counts[:, None]
+
+
+def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the indices of likely label errors, the most likely ones first.
+
+    Their most probable class is another than the given one.
+
+    Args:
+      labels: given labels, int ``(N,)``.
+      probabilities: out-of-sample probabilities ``(N, K)``.
+    """
+    joint = confident_joint(labels, probabilities)
+    number = round(joint.sum() - joint.trace())
+    own = probabilities[np.arange(len(labels)), labels]
+    others = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return others[np.argsort(own[others], kind="stable")][:number]
