@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from flax_resnet import ops
-from flax_resnet.layers import Layer, SqueezeExcite, batch_norm, conv
+from flax_resnet.layers import Layer, PartError, SqueezeExcite, batch_norm, conv
 from flax_resnet.registry import BLOCKS
 
 register_block = BLOCKS.register
@@ -180,7 +181,7 @@ class Block(nn.Module):
 
     def convolutions(self) -> list[dict[str, Any]]:
         """Return the arguments of the convolutions of F, in order."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has neither convolutions() nor __call__")
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -230,12 +231,38 @@ class Block(nn.Module):
         return nn.Dropout(self.dropout, deterministic=not train)(y)
 
     def _add(self, y: jax.Array, shortcut: jax.Array | None, train: bool) -> jax.Array:
+        if shortcut is not None:
+            check_sum(self, y, shortcut)
         if self.se_ratio:
             y = SqueezeExcite(self.se_ratio, y.dtype, name="se")(y)
         if shortcut is None:
             return y
         per_example = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
         return shortcut + per_example(y)
+
+
+def describe_block(block: nn.Module) -> str:
+    """Return class, name and fields of a block for messages."""
+    return (
+        f"block {type(block).__name__} ({block.name}) with stride={block.stride},"
+        f" width={block.width} and expansion={block.expansion}"
+    )
+
+
+def check_sum(block: nn.Module, y: jax.Array, shortcut: jax.Array) -> None:
+    """Raise ValueError unless ``y`` can be added to the shortcut."""
+    shape = getattr(y, "shape", None)
+    if shape == shortcut.shape:
+        return
+    try:  # such as a value per channel
+        fits = shape is not None and np.broadcast_shapes(shape, shortcut.shape) == shortcut.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise PartError(
+            f"{describe_block(block)} adds {f'a map of shape {shape}' if shape else repr(y)[:80]}"
+            f" to its shortcut of {shortcut.shape}; the map must have that shape"
+        )
 
 
 @register_block("residual")

@@ -24,6 +24,11 @@ from flax_resnet.registry import ACTIVATIONS, NORMS
 BIASES = ("none", "unnormalized", "all")
 STANDARDIZE_EPSILON = 1e-8
 
+
+class PartError(ValueError):
+    """An own part of a network does not fit it; the message names the part."""
+
+
 # A layer factory: returns a Linen module for the layer's arguments.
 Layer = Callable[..., nn.Module]
 
@@ -104,6 +109,8 @@ def conv(
         precedence over those that this function derives.
       **kwargs: further fields of ``nn.Conv``.
     """
+    if features % groups:
+        raise ValueError(f"groups={groups} must divide the {features} channels of a convolution")
     pad = dilation * (kernel // 2)
     fields = dict(
         strides=(stride, stride),

@@ -10,8 +10,8 @@ import jax
 from flax import linen as nn
 
 from flax_resnet import layers
-from flax_resnet.blocks import Block
-from flax_resnet.layers import Layer
+from flax_resnet.blocks import Block, describe_block
+from flax_resnet.layers import Layer, PartError
 from flax_resnet.registry import Registry
 
 
@@ -70,7 +70,8 @@ def make_norm(norm: Layer, **arguments: Any) -> nn.Module:
       **arguments: those of :func:`flax_resnet.layers.batch_norm`.
 
     Raises:
-      ValueError: the norm cannot be initialized to zero for ``zero_init_last``.
+      ValueError: the norm cannot be initialized to zero for ``zero_init_last``, or a function
+        needs other arguments or returns no module.
     """
     accepted = _accepted(norm, arguments)
     if arguments.get("scale_init") is nn.initializers.zeros and "scale_init" not in accepted:
@@ -81,7 +82,29 @@ def make_norm(norm: Layer, **arguments: Any) -> nn.Module:
     if is_module_class(cls):
         cls = layers.with_batch_norm_call(cls)
         return cls(*getattr(norm, "args", ()), **getattr(norm, "keywords", {}) | accepted)
-    return norm(**accepted)
+    try:
+        inspect.signature(norm).bind(**accepted)
+    except TypeError as error:
+        raise PartError(
+            f"norm {label(norm)}{inspect.signature(norm)} must be a module class, or a function of"
+            f" any of {', '.join(arguments)} that returns a module: {error}"
+        ) from None
+    module = norm(**accepted)
+    if not isinstance(module, nn.Module):
+        raise PartError(f"norm {label(norm)} must return a module, not {module!r:.80}")
+    return module
+
+
+def activate(activation: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Return an own activation of ``x``; raise ValueError if it changes the shape."""
+    y = activation(x)
+    if getattr(y, "shape", None) != x.shape:
+        result = f"an array of shape {y.shape}" if hasattr(y, "shape") else repr(y)[:80]
+        raise PartError(
+            f"activation {label(activation)} returned {result} for a map of shape {x.shape}; it"
+            " must keep the shape"
+        )
+    return y
 
 
 def _accepted(make: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,6 +164,14 @@ def check_block(block: type, model: Any) -> None:
             f"block {label(block)} needs a class attribute expansion: its output channels divided"
             " by width"
         )
+    if issubclass(block, Block) and (block.__call__, block.convolutions) == (
+        Block.__call__,
+        Block.convolutions,
+    ):
+        raise ValueError(
+            f"block {label(block)} defines no layers; define convolutions() or __call__(x, train)"
+        )
+    check_signature(f"block {label(block)}", block, "x")
     defaults = {field.name: field.default for field in dataclasses.fields(model)}
     for name, field in _OPTIONAL.items():
         value = getattr(model, name)
@@ -149,6 +180,20 @@ def check_block(block: type, model: Any) -> None:
                 f"block {label(block)} has no field {field}, so {name}={value!r} would have no"
                 f" effect; use {name}={defaults[name]!r}, or add the field"
             )
+
+
+def check_signature(what: str, cls: type[nn.Module], argument: str) -> None:
+    """Raise PartError unless modules of a class can be called with ``(argument, train)``."""
+    signature = inspect.signature(cls.__call__)
+    try:
+        signature.bind(None, None, False)
+        signature.bind(None, None, train=False)
+    except TypeError:
+        parameters = ", ".join(list(signature.parameters)[1:])
+        raise PartError(
+            f"{what} must be called by __call__(self, {argument}, train=False), not by"
+            f" __call__(self, {parameters})"
+        ) from None
 
 
 def block_fields(block: type) -> set[str]:
@@ -166,11 +211,9 @@ def check_output(block: nn.Module, y: jax.Array, shape: tuple[int, ...], channel
       channels: that the output must have.
     """
     expected = (shape[0], *(-(-size // block.stride) for size in shape[1:3]), channels)
-    if y.shape != expected:
-        raise ValueError(
-            f"block {label(type(block))} with stride={block.stride}, width={block.width} and"
-            f" expansion={block.expansion} returned a map of shape {y.shape}, not {expected}"
-        )
+    if getattr(y, "shape", None) != expected:
+        result = f"a map of shape {y.shape}" if hasattr(y, "shape") else repr(y)[:80]
+        raise PartError(f"{describe_block(block)} returned {result}, not {expected}")
 
 
 def folds_norms(model: Any, block: type | None = None) -> bool:

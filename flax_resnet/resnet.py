@@ -332,8 +332,9 @@ class ResNet(nn.Module):
 
     @property
     def _activation(self) -> Callable[[jax.Array], jax.Array]:
-        named = isinstance(self.activation, str)
-        return ACTIVATIONS[self.activation] if named else self.activation
+        if isinstance(self.activation, str):
+            return ACTIVATIONS[self.activation]
+        return partial(own_layers.activate, self.activation)
 
     @nn.nowrap
     def _conv_layer(self, block: type[nn.Module] | None = None) -> layers.Layer:

@@ -4,6 +4,7 @@ python -m flax_resnet.summary resnet101 --image-size 224
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnet.own_layers import label
 from flax_resnet.program import OneLineParser, program, replace_unencodable
 from flax_resnet.resnet import STEMS, ResNet
 from flax_resnet.variants import create_model
@@ -70,15 +72,18 @@ def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: 
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     outputs, layers = _trace(model, variables, images)
 
-    parameters = dict.fromkeys(outputs, 0)
+    parameters = defaultdict(int, dict.fromkeys(outputs, 0))
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
         parameters[_stage(path[0].key)] += leaf.size
 
-    multiply_adds = dict.fromkeys(outputs, 0)
+    multiply_adds = defaultdict(int, dict.fromkeys(outputs, 0))
     for layer in layers:
         products = math.prod(layer.output[1:]) * math.prod(layer.kernel[:-1])
         multiply_adds[_stage(layer.path[0])] += products
 
+    if not hasattr(model, "stage_sizes"):  # another module
+        totals = sum(parameters.values()), sum(multiply_adds.values())
+        return Summary((Row("network", label(type(model)), outputs["head"], 0, *totals),))
     blocks = dict(zip(outputs, (0, *model.stage_sizes, 0), strict=True))
     return Summary(
         tuple(

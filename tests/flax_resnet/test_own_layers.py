@@ -13,9 +13,11 @@ from flax_resnet import ResNet, ResNet18, create_model, fold_batch_norm, load_we
 from flax_resnet import registry as registries
 from flax_resnet.blocks import Block, BottleneckBlock
 from flax_resnet.layers import conv, gelu, layer_norm
+from flax_resnet.own_networks import FIELDS, check_network
 from flax_resnet.registry import ACTIVATIONS, BLOCKS, MODELS, NORMS, owned_by
 from flax_resnet.runs import model_from_config
 from flax_resnet.weights import WeightsError, read_weights
+from tests.conftest import ROOT
 from tests.flax_resnet.peers import assert_close, assert_same, peer, random_images, randomized
 
 SMALL = dict(stage_sizes=(1,), block="residual", width=8, stem="cifar", num_classes=4)
@@ -188,7 +190,9 @@ def test_a_block_must_have_the_shape_that_its_fields_say():
         expansion = 1
 
     model = ResNet(**SMALL | dict(block=Wide, shortcut="none"))
-    with pytest.raises(ValueError, match=r"Wide with .* returned .*\(2, 8, 8, 16\), not .*8\)"):
+    with pytest.raises(
+        ValueError, match=r"Wide \(stage1_block1\) with .* returned .*\(2, 8, 8, 16\), not .*8\)"
+    ):
         jax.eval_shape(model.init, jax.random.key(0), random_images(8))
 
 
@@ -282,6 +286,12 @@ class NoExpansion(nn.Module):
     stride: int
 
 
+class NoTrain(Block):
+    @nn.compact
+    def __call__(self, x):
+        return x
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -296,12 +306,125 @@ class NoExpansion(nn.Module):
         (dict(block=NoExpansion), "NoExpansion needs a class attribute expansion"),
         (dict(block=Plain, groups=2), "Plain has no field groups, so groups=2 would have no"),
         (dict(block=Plain, drop_path=0.1), "Plain has no field drop_path, so drop_path=0.1"),
+        (dict(block=type("Empty", (Block,), {})), "Empty defines no layers; define convolutions"),
+        (
+            dict(block=NoTrain),
+            r"NoTrain must be called by __call__\(self, x, train=False\), not by",
+        ),
         (dict(block="mine"), "unknown block 'mine'; valid are residual, bottleneck"),
     ],
 )
 def test_errors_name_the_field(fields, message):
     with pytest.raises(ValueError, match=message):
         ResNet(**SMALL | fields)
+
+
+def block_of(function, **attributes):
+    """Return a class of blocks that compute ``function(block, x, train)``."""
+
+    class Own(Block):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return function(self, x, train)
+
+    for name, value in attributes.items():
+        setattr(Own, name, value)
+    return Own
+
+
+class Pooling(nn.Module):
+    def __call__(self, x):
+        return x.mean((1, 2))
+
+
+def conv_and_shortcut(block, x, train, **fields):
+    return block.add_shortcut(block.conv(block.width, 3, **fields)(x), x, train)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(activation=lambda x: None), "activation <lambda> returned None for a map"),
+        (dict(activation=lambda x: x[..., :2]), r"returned an array of shape \(2, 8, 8, 2\) for"),
+        (
+            dict(norm=lambda x: x),
+            r"norm <lambda>\(x\) must be .*: missing a required argument: 'x'",
+        ),
+        (dict(norm=lambda name=None: 5), "norm <lambda> must return a module, not 5"),
+        (dict(norm=Pooling), r"norm .*\(stem_norm\) returned \(2, 8\) for a map .*\(2, 8, 8, 8\)"),
+        (
+            dict(norm=partial(nn.GroupNorm, num_groups=3)),
+            r"\(stem_norm\) fails: .*groups \(3\) does",
+        ),
+        (dict(block=block_of(lambda *_: None)), r"Own \(stage1_block1\) .* returned None, not"),
+        (
+            dict(block=block_of(lambda block, x, train: block.add_shortcut(None, x, train))),
+            r"Own \(stage1_block1\) .* adds None to its shortcut of \(2, 8, 8, 8\)",
+        ),
+        (
+            dict(block=block_of(conv_and_shortcut), stage_sizes=(1, 1)),
+            r"Own \(stage2_block1\) with stride=2, .* adds a map of shape \(2, 8, 8, 16\) to its"
+            r" shortcut of \(2, 4, 4, 16\)",
+        ),
+        (
+            dict(block=block_of(conv_and_shortcut, expansion=4)),
+            r"expansion=4 adds a map of shape \(2, 8, 8, 8\) to its shortcut of \(2, 8, 8, 32\)",
+        ),
+        (
+            dict(block=block_of(partial(conv_and_shortcut, groups=3))),
+            r"Own \(stage1_block1\) fails: .*groups=3 must divide the 8 channels .*line \d+\)",
+        ),
+        (
+            dict(block=block_of(partial(conv_and_shortcut, groups=4)), stem_width=6),
+            r"Conv \(stage1_block1/Conv_0, in Own\) fails: groups=4 must divide its 6 input",
+        ),
+        (
+            dict(block=block_of(lambda block, x, train: 1 / 0)),
+            r"Own \(stage1_block1\) fails: ZeroDivisionError: .* \(test_own_layers.py, line \d+\)",
+        ),
+    ],
+)
+def test_an_own_part_that_does_not_fit_is_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        check_network(ResNet(**SMALL | fields), "resnet20", (8, 8, 3), 4)
+
+
+class Linear(nn.Module):
+    num_classes: int
+    dtype: jnp.dtype = jnp.float32
+    frozen: tuple[str, ...] = ()
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(self.num_classes, name="head")(images.mean((1, 2)))
+
+
+def test_a_network_needs_only_the_fields_of_the_page():
+    page = (ROOT / "docs/own-networks.md").read_text()
+    assert all(f"`{field}`" in page for field in FIELDS)
+    model = Linear(4)
+    check_network(model, "linear", (8, 8, 3), 4)
+    [row] = flax_resnet.summarize(model, 8).rows
+    assert (row.output, row.parameters, row.multiply_adds) == ((4,), 16, 12)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Dense(4), "'own', Dense, lacks the fields num_classes, frozen, axis_name; a run needs"),
+        (ResNet(**SMALL | dict(num_classes=3)), "has 3 outputs .*, and the run needs 4"),
+        (ResNet(**SMALL | dict(num_classes=5)), "has 5 outputs .*, and the run needs 4"),
+        (
+            type("Map", (Linear,), {"__call__": lambda self, x, train=False: x})(4),
+            r"\(2, 8, 8, 3\)",
+        ),
+    ],
+)
+def test_a_network_has_the_outputs_that_the_run_needs(model, message):
+    MODELS.register("own", lambda **fields: model)
+    with pytest.raises(ValueError, match=message):
+        check_network(model, "own", (8, 8, 3), 4)
 
 
 def test_own_parts_are_those_with_an_owner():

@@ -14,6 +14,7 @@ import numpy as np
 
 from flax_resnet import ResNet
 from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.own_networks import check_network
 from flax_resnet.runs import model_from_config
 from train.config.access import flatten
 from train.config.own_parts import recipe_of
@@ -158,7 +159,7 @@ def build_experiment(
     if resumes:
         check_length(config, workdir, intervals)
     class_names = train_loader.source.class_names
-    model = make_model(config, len(class_names))
+    model = make_model(config, len(class_names), train_loader.image_shape)
     check_metric(config, len(eval_loader), len(class_names), model.num_classes)
     balance = make_balance(config, train_loader.source)
     length = intervals.steps_per_epoch, intervals.num_steps
@@ -238,8 +239,13 @@ def make_batch_sizes(config: ConfigDict, num_devices: int, eval_images: int) -> 
     )
 
 
-def make_model(config: ConfigDict, num_classes: int) -> ResNet:
-    """Build the network of ``config.model``; raise UsageError for an invalid one."""
+def make_model(
+    config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int] | None = None
+) -> ResNet:
+    """Build the network of ``config.model``; raise UsageError for an invalid one.
+
+    Own parts are checked with images of ``image_shape``, unless that is None.
+    """
     outputs = config.model.num_classes or num_classes
     if outputs < num_classes:
         raise UsageError(
@@ -248,7 +254,10 @@ def make_model(config: ConfigDict, num_classes: int) -> ResNet:
         )
     axis_name = AXIS if config.sync_batch_norm else None
     try:
-        return model_from_config(flatten(config), outputs, axis_name)
+        model = model_from_config(flatten(config), outputs, axis_name)
+        if image_shape is not None:
+            check_network(model, config.model.name, image_shape, outputs)
+        return model
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 

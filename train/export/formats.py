@@ -21,7 +21,7 @@ def write_stablehlo(run: Run, path: str) -> None:
     includes the normalization, and batch norm is folded into the convolutions.
     """
     model, variables = run.model, jax.device_get(run.variables)
-    if model.norm == "batch":
+    if getattr(model, "norm", None) == "batch":
         model, variables = fold_batch_norm(model, variables)
 
     def predict(images: jax.Array) -> jax.Array:

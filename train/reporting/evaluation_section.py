@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from flax_resnet import schema
+from flax_resnet.own_networks import has_maps
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line
 from train.config.registries import SPLIT_METRICS
@@ -115,7 +116,7 @@ def build_part(evaluated: Evaluated) -> dict[str, Any]:
         part["mistakes"] = cells(metrics.mistakes, squares)
         for cell, name in zip(part["mistakes"], image_names, strict=True):
             cell["caption"] += f"\n{name}"  # to find it, and to correct its label
-    if evaluated.variables is not None:
+    if evaluated.variables is not None and has_maps(evaluated.model):
         indices = choose_explained(evaluated, metrics.mistakes)
         part["explained"] = cells(indices, gradcam_pairs(evaluated, indices))
     return finite({name: value for name, value in part.items() if name in _FIELDS})
