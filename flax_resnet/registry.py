@@ -137,10 +137,14 @@ def forget(owner: Hashable) -> None:
         registry.forget(owner)
 
 
-def has_parts(owner: Hashable) -> bool:
-    """Return whether an owner has registered anything."""
-    registries = _registries.values()
-    return any(registry.owner(name) == owner for registry in registries for name in registry)
+def parts_of(owner: Hashable) -> set[str]:
+    """Return what an owner has registered, such as ``{"block sk"}``."""
+    return {
+        f"{kind} {name}"
+        for kind, registry in _registries.items()
+        for name in registry
+        if registry.owner(name) == owner
+    }
 
 
 def missing_parts(parts: Iterable[str], owner: Hashable) -> list[str]:

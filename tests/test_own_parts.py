@@ -592,3 +592,16 @@ def test_keys_may_be_tuples_of_text():
     check_value("own_names", ("c",))
     with pytest.raises(UsageError, match="must be names such as a,b"):
         check_value("own_names", (1.0,))
+
+
+@pytest.mark.parametrize("late", ["register_loss('late')(make)", "declare_key('late', 1, 'Late.')"])
+def test_parts_registered_in_get_config_are_refused_at_the_start(tmp_path, late):
+    body = "def make(config): ...\nregister_loss('own')(make)\n"
+    path = write_recipe(tmp_path, body)
+    with open(path) as file:
+        recipe = file.read()
+    load_config(path)
+    with open(path, "w") as file:
+        file.write(recipe.replace("    return", f"    {late}\n    return"))
+    with pytest.raises(UsageError, match=r"does not register (loss|key) late when it is imported"):
+        load_config(path)

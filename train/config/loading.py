@@ -17,7 +17,7 @@ from typing import Any
 
 from flax_resnet import schema
 from flax_resnet.recipes import read_recipe, running
-from flax_resnet.registry import has_parts, running_owner
+from flax_resnet.registry import parts_of, running_owner
 from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_list, check_value, is_a, unknown_key
@@ -58,7 +58,7 @@ def load_config(recipe: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
       UsageError: the recipe, an override or the resulting configuration is invalid.
     """
     config, digest = _run_recipe(recipe)
-    config.recipe = digest if has_parts(digest) else ""
+    config.recipe = digest if parts_of(digest) else ""
     given = {name for name, _ in overrides}
     for name, text in overrides:
         set_key(config, name, parse(name, text))
@@ -245,7 +245,14 @@ def _run_recipe(name: str) -> tuple[ConfigDict, Hashable]:
         with running(recipe) as module:
             if not hasattr(module, "get_config"):
                 raise UsageError(f"{path} has no function get_config()")
+            registered = parts_of(recipe.digest)
             config = module.get_config()
+            if late := parts_of(recipe.digest) - registered:
+                # Evaluation imports the recipe, but the configuration is that of the run.
+                raise UsageError(
+                    f"{path} does not register {', '.join(sorted(late))} when it is imported; do"
+                    " that at its top level, not in get_config()"
+                )
     except UsageError:
         raise
     except (Exception, SystemExit) as error:

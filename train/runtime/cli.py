@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from flax_resnet.program import replace_unencodable
 from train.runtime import compilation_cache, host
 from train.runtime.errors import RunError, UsageError, discard_output, print_error, warn
+from train.runtime.own_code import place
 from train.runtime.signals import interruptible
 
 if TYPE_CHECKING:
@@ -112,6 +113,11 @@ def run_command(command: Callable[[], int | None]) -> None:
             )
         else:
             raise
+        status = 1
+    except SystemExit as error:
+        if (where := place(error)) is None:  # such as that of --help
+            raise
+        print_error(f"{where} ended the program: SystemExit: {error}")
         status = 1
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):

@@ -108,12 +108,14 @@ def test_a_logger_that_fails_in_every_method_is_one_warning(config, tmp_path, im
     register_logger("bad", Failing)
     register_logger("fast", FailingFast)
     register_logger("exits", Exits)
-    config.log.to = ("bad", "fast", "exits", "good")
+    register_logger("none", lambda config, workdir: None)
+    config.log.to = ("bad", "fast", "exits", "none", "good")
     output = run(config, tmp_path, images=images)
     assert sorted(w for w in output.warnings) == [
         "logger 'bad' failed in start(): ValueError: no wonder; the run continues",
         "logger 'exits' cannot start: SystemExit: 3; the run continues",
         "logger 'fast' failed in start(): ValueError: no wonder; the run continues",
+        "logger 'none' cannot start: its function returned None; the run continues",
     ]
     assert [note.split(" of ")[0] for note in output.notes] == [
         "note: logger 'bad' missed 3 rows",

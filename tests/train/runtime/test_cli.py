@@ -42,9 +42,10 @@ def test_devices_that_jax_cannot_use_are_an_error_of_one_line():
     [
         (MemoryError(), "error: out of memory: free some"),
         (RuntimeError("can't start new thread"), "error: can't start new thread: raise the limit"),
+        (SystemExit(0), "error: test_cli.py, line "),  # own code ends in no silence
     ],
 )
-def test_exhausted_limits_are_errors_of_one_line(capfd, error, message):
+def test_exhausted_limits_and_exits_are_errors_of_one_line(capfd, error, message):
     def fail():
         raise error
 

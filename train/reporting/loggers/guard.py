@@ -91,6 +91,8 @@ class Guard:
         try:
             if method == "create":
                 self._logger = self._factory(*arguments)
+                if self._logger is None:
+                    self._fail("cannot start: its function returned None; the run continues")
             else:
                 # Without a logger, and for methods that it does not have, this does nothing.
                 getattr(self._logger, method, lambda *_: None)(*arguments)
