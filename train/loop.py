@@ -1,9 +1,10 @@
 """The training loop: from a configuration and a folder to a trained, evaluated checkpoint."""
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from train.data.corrupt_records import CorruptRecords
 from train.data.prefetch import Prefetcher
 from train.engine import nonfinite
 from train.engine.callbacks import Callback
+from train.engine.early_stopping import EarlyStopping
 from train.engine.evaluation import Evaluated, evaluate
 from train.engine.experiment import (
     Experiment,
@@ -27,12 +29,8 @@ from train.engine.predictions import PredictionCollector, write_predictions
 from train.engine.preemption import StopAgreement
 from train.engine.programs import UNSHARED, Programs
 from train.engine.requirements import check_requirements
-from train.engine.step import (
-    TrainState,
-    abstract_state,
-    create_state,
-    evaluated_variables,
-)
+from train.engine.start import initial_state
+from train.engine.step import TrainState, evaluated_variables
 from train.reporting import run_summary
 from train.reporting.console import Console
 from train.reporting.observers import Observers
@@ -43,7 +41,7 @@ from train.runtime.errors import RunError
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import held_out, run_files
-from train.workdir.checkpoints import Checkpoints, restore_on_all
+from train.workdir.checkpoints import Checkpoints
 
 MIN_GRADCAM_STEPS = 100  # shorter runs are not worth the time to compile Grad-CAM
 
@@ -126,22 +124,6 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
     return stack.enter_context(checkpoints)
 
 
-def initial_state(experiment: Experiment, checkpoints: Checkpoints | None) -> TrainState:
-    """Return the latest readable checkpoint, or the state before the first step.
-
-    Args:
-      experiment: the run.
-      checkpoints: those of process 0, which selects one; None in other processes.
-    """
-    step_config, image_shape = experiment.step_config, experiment.image_shape
-    if not distributed.allgather(experiment.resumes)[0]:
-        return create_state(step_config, image_shape, experiment.variables)
-    with distributed.raise_if_any_failed():
-        opened = nullcontext(checkpoints) if checkpoints else Checkpoints(experiment.workdir)
-    with opened as reader:
-        return restore_on_all(reader, "last", abstract_state(step_config, image_shape))
-
-
 class Loop:
     """The steps of a run from a state on, and everything that happens between them.
 
@@ -171,6 +153,8 @@ class Loop:
         step_config = experiment.step_config
         train_loader, eval_loader = experiment.train_loader, experiment.eval_loader
         self.stopping = StopAgreement(stop, devices)
+        self.early_stopping = EarlyStopping(config, experiment.workdir, self.start)
+        self.end_if_stopped(self.start)
         batch_size, mfu = experiment.batch_sizes.train, mfu_per_image(experiment)
         self.meter = Meter(batch_size, devices.fetch, step_config.skip_nonfinite, mfu)
         self.nonfinite_guard = nonfinite.NonFiniteGuard(experiment, self.wait_saved)
@@ -201,12 +185,15 @@ class Loop:
         evaluation = self.repeat_interrupted_evaluation()
         # Batches are sent to the devices ahead of time, while earlier steps run.
         with Prefetcher(self.batches(), self.experiment.devices.split) as feed:
-            for call in self.experiment.intervals.calls(self.start, self.steps_per_call):
+            calls = self.experiment.intervals.calls(self.start, self.steps_per_call)
+            for call in itertools.takewhile(lambda call: call.start < self.end, calls):
                 finished = self.step(feed, call)
                 evaluation = self.after(call.stop, self.stopping.after(finished))
         self.wait_saved()
         # A run that was already finished has no steps left, but its evaluation is returned too.
         evaluation = evaluation or self.evaluate(self.end)
+        if self.end < self.experiment.intervals.num_steps:
+            self.console.info(self.early_stopping.describe(self.end))
         split = self.experiment.eval_loader.source.split
         result = {"split": split} | evaluation | {"step": self.end}
         if self.observers is not None:
@@ -220,7 +207,7 @@ class Loop:
     def repeat_interrupted_evaluation(self) -> dict[str, Any] | None:
         """Evaluate the restored state if that was due but was interrupted; else return None."""
         step, intervals = self.start, self.experiment.intervals
-        if not step or not intervals.evaluates(step):
+        if not step or not (intervals.evaluates(step) or step == self.end):
             return None
         done = self.checkpoints is not None and self.checkpoints.has_metrics(step)
         if distributed.allgather(done)[0]:
@@ -231,7 +218,16 @@ class Loop:
         if self.observers is not None:
             self.observers.log(row)
             self.checkpoints.attach_metrics(step, evaluation)
+        self.early_stopping.evaluated(step, evaluation)
+        self.end_if_stopped(step)
         return evaluation
+
+    def end_if_stopped(self, step: int) -> None:
+        """Make ``step`` the last one if early stopping has ended the run, and write why."""
+        if self.early_stopping.reason and step < self.end:
+            self.end = step
+        if self.end < self.experiment.intervals.num_steps and self.observers is not None:
+            run_files.add_early_end(self.experiment.workdir, self.early_stopping.describe(step))
 
     def batches(self) -> Iterable[dict[str, np.ndarray]]:
         """Return this process's share of the remaining batches."""
@@ -279,19 +275,26 @@ class Loop:
             row = {"step": step, "epoch": round(intervals.epoch(step), 4)}
             row |= self.meter.summary(step)
             self.nonfinite_guard.check(row, self.meter.first_nonfinite)
+            if intervals.logs(step):
+                self.early_stopping.logging(row)
+                self.end_if_stopped(step)
+            last = step == self.end
             if last:  # before the evaluation, which may take long
                 self.save(None)
-            if intervals.evaluates(step) and (last or not stopping):
+            if last or (intervals.evaluates(step) and not stopping):
                 evaluation = self.evaluate_or_save(row)
                 stopping = stopping or evaluation is None
+            if evaluation is not None and not last:
+                self.early_stopping.evaluated(step, evaluation)
+                self.end_if_stopped(step)
             self.log(row, evaluation)
         if last:
             if self.checkpoints is not None and evaluation is not None:
                 self.checkpoints.attach_metrics(step, evaluation)
         elif self.checkpoints is not None:
-            if saves or stopping or self.checkpoints.is_best(evaluation):
+            if saves or stopping or step == self.end or self.checkpoints.is_best(evaluation):
                 self.save(evaluation)
-        if stopping and (not last or evaluation is None):
+        if stopping and (step < self.end or evaluation is None):
             self.wait_saved()
             raise Interrupted(f"{self.stopping.name} after step {step}; everything is saved")
         return evaluation
@@ -388,13 +391,7 @@ class Loop:
         if self.checkpoints is None:
             return
         state = self.experiment.devices.fetch(self.state)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-            if not np.isfinite(leaf).all():
-                self.wait_saved()
-                raise RunError(
-                    f"{jax.tree_util.keystr(path)} is not finite after step {state.step};"
-                    f" {nonfinite.recovery_advice(self.experiment.workdir)}"
-                )
+        self.nonfinite_guard.check_state(state)
         self.checkpoints.save(state, evaluation)
         self.last_saved = time.monotonic()
         self.meter.restart_clock()

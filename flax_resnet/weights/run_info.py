@@ -63,6 +63,7 @@ class RunInfo:
       own_parts: parts that the project does not have, such as ``"block sk"``.
       recipe: the recipe that registers them; None if a Python session did.
       probabilities: ``"softmax"`` or ``"sigmoid"``; None in runs of older versions.
+      early_end: why the run ended before its last step; None if it did not.
       records: fingerprint of the images and labels by split, if the source has one.
       best_by: how the best checkpoint is chosen.
     """
@@ -76,6 +77,7 @@ class RunInfo:
     recipe: RecipeInfo | None = None
     probabilities: str | None = None
     records: Mapping[str, str] = field(default_factory=dict)
+    early_end: str | None = None
     best_by: BestBy = BY_TOP1
 
 
@@ -127,6 +129,7 @@ RUN_INFO = record(
     recipe=optional(RECIPE_INFO),
     probabilities=optional(text(choices=("softmax", "sigmoid"))),
     records=optional(mapping(text())),
+    early_end=optional(text()),
     best_by=optional(record(BestBy, metric=text(), larger_is_better=boolean)),
 )
 _RATE = optional(number(0, 1))

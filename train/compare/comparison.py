@@ -90,7 +90,7 @@ def read(path: str) -> RunSummary:
         raise RunError(f"{path!r} has not logged any metrics yet (metrics.jsonl is empty)")
     step, total = progress(rows, run_files.read_sessions(path, warn))
     remark = ""
-    if total is not None and step < total:
+    if total is not None and step < total and not run_files.ended_early(path):
         remark = f"has not finished: step {step:,} of {total:,}"
     if not evaluated_rows(rows):
         remark = f"{remark or 'has'}{' and has' if remark else ''} never been evaluated"

@@ -326,6 +326,12 @@ KEYS: dict[str, Key] = {
         choices=("loss", *SPLIT_METRICS), registry=METRICS, neutral=True),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
         minimum=0, neutral=True),
+    "stop.patience": Key(0, "Early stopping: the run ends after this many evaluations in a row"
+        " without progress in eval.metric; 0: never.", minimum=0, neutral=True),
+    "stop.min_delta": Key(0.0, "Smallest improvement of eval.metric that counts as progress.",
+        minimum=0, neutral=True),
+    "stop.minutes": Key(0.0, "Time limit of the run, of all sessions together; it ends at the next"
+        " logged step. 0: none.", minimum=0, neutral=True),
     "checkpoint.every_epochs": Key(-1.0, "Checkpoint interval in epochs; the end is always saved."
         " 0: only the end; -1: as for eval.every_epochs.", minimum=-1, automatic=True,
         neutral=True),

@@ -26,6 +26,9 @@ _OTHER_NAMES = {
         clip_grad=optimizer.grad_clip_norm clip_grad_norm=optimizer.grad_clip_norm
         clipnorm=optimizer.grad_clip_norm compute_dtype=model.dtype criterion=loss
         crop=dataset.image_size crop_size=dataset.image_size cutmix_alpha=augment.cutmix
+        early_stopping=stop.patience es_patience=stop.patience patience=stop.patience
+        early_stopping_patience=stop.patience min_delta=stop.min_delta max_time=stop.minutes
+        class_weight=class_weights gamma=focal_gamma
         data=dataset.data_dir data.max_bad_fraction=loader.max_corrupt_fraction
         data.resident=loader.cache_on_device data.resident_gib=loader.device_cache_gib
         data.steps_per_call=steps_per_execution data.threads=loader.threads
@@ -136,9 +139,6 @@ _ANSWERS = {
     "logger tensorboard use_wandb wandb": (
         "config.log.to=tensorboard,mlflow,wandb selects loggers; metrics.jsonl and report.html in"
         " the workdir are always written"
-    ),
-    "early_stopping es_patience patience": (
-        "there is no early stopping; the best checkpoint is kept, and --step best loads it"
     ),
     "eval_only evaluate test_only": "python -m train.evaluate --workdir DIR evaluates a run",
 }

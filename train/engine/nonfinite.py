@@ -6,8 +6,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
 from flax_resnet.files import write_atomically
 from train.engine.experiment import Experiment
+from train.engine.step import TrainState
 from train.runtime import distributed
 from train.runtime.errors import RunError
 from train.runtime.files import writing
@@ -60,6 +64,16 @@ class NonFiniteGuard:
             write_report(self._experiment, first, row)
         advice = recovery_advice(self._experiment.workdir)
         raise RunError(f"{problem}; {advice}; {REPORT} lists the images of step {first}")
+
+    def check_state(self, state: TrainState) -> None:
+        """Raise RunError unless all arrays of a state on the host are finite."""
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if not np.isfinite(leaf).all():
+                self._wait_saved()
+                raise RunError(
+                    f"{jax.tree_util.keystr(path)} is not finite after step {state.step};"
+                    f" {recovery_advice(self._experiment.workdir)}"
+                )
 
 
 def check_evaluation(experiment: Experiment, loss: float, step: int) -> None:

@@ -19,7 +19,8 @@ from train.data.splits import evaluation_split
 from train.engine import requirements
 from train.engine.devices import make_devices
 from train.engine.experiment import Experiment, build_experiment, check_limits
-from train.loop import first_images, initial_state
+from train.engine.start import initial_state
+from train.loop import first_images
 from train.plan.dry_run import DryRun, MemoryUsage, Timings, image_sizes, largest_batch
 from train.reporting import curves, run_summary, svg
 from train.reporting.console import Console

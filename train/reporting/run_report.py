@@ -223,6 +223,7 @@ def _subtitle(workdir: str, config: Any) -> str:
         counts = ", ".join(f"{n:,} images in {s}" for s, n in described.images.items())
         names = described.class_names
         text += f": {counts}; {len(names):,} classes ({join_names(names, 4)})"
+        text += f"; {described.early_end}" if described.early_end else ""
     return text
 
 

@@ -152,7 +152,9 @@ class Runner:
 def final_evaluation(path: str, config: ConfigDict) -> dict[str, Any] | None:
     """Return the evaluation after the last step; None unless ``config`` is trained to its end."""
     saved, sessions = run_files.saved_steps(path), run_files.read_sessions(path)
-    if not saved or not sessions or saved[-1] != sessions[-1]["num_steps"]:
+    if not saved or not sessions:
+        return None
+    if saved[-1] != sessions[-1]["num_steps"] and not run_files.ended_early(path):
         return None
     if loading.differences(run_files.read_config(path), config):
         return None

@@ -274,6 +274,21 @@ def best_by(config: ConfigDict) -> BestBy:
     return BestBy(config.eval.metric, larger_is_better(config.eval.metric))
 
 
+def add_early_end(path: str, text: str) -> None:
+    """Add why the run ended before its last step to ``run.json``, until it is written again."""
+    with writing(_run_file(path)):
+        with open(_run_file(path), encoding="utf-8") as file:
+            description = json.load(file)
+        text = json.dumps(description | {"early_end": text}, indent=2, ensure_ascii=False)
+        write_atomically(_run_file(path), text + "\n")
+
+
+def ended_early(path: str) -> bool:
+    """Return whether early stopping ended the run before its last step."""
+    description = find_description(path)
+    return description is not None and description.early_end is not None
+
+
 def find_description(path: str) -> RunInfo | None:
     """Return the content of ``run.json``, or None if it is missing or corrupt."""
     with contextlib.suppress(RunError):
