@@ -18,6 +18,7 @@ from train.runtime.formatting import format_duration, join_names
 
 _CORRUPT = "they count as corrupt"
 _MAX_NAME = 200  # characters of an example, which may be two paths
+_MIN_COUNTED = 20  # images; in fewer, unequal counts mean little
 LEAK = "leak"  # kind of images that are in both splits
 _LEAK_ADVICE = "the accuracy will be overestimated; remove them from one split"
 
@@ -44,10 +45,29 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
             findings += _compare_records(train, evaluation)
         findings += [one for source in (train, evaluation) for one in _missing_classes(source)]
     findings += _shared_groups(train, evaluation)
+    findings += _unbalanced(train)
     groups = [" and ".join(group) for group in alike(train.class_names)]
     place = "folders" if train.table is None else "labels"
     advice = f"merge the {place} if they are one class"
     return findings + _found("alike", groups, f"groups of class names differ {ALIKE}", advice)
+
+
+def _unbalanced(train: DataSource) -> list[Finding]:
+    """Find a class with less than half of the training images of another, if that is quick."""
+    if len(train) < _MIN_COUNTED or not train.has_cheap_labels:
+        return []
+    counts = np.bincount(train.all_labels(), minlength=len(train.class_names))
+    present = np.flatnonzero(counts)
+    most, least = counts.argmax(), present[counts[present].argmin()]
+    if counts[most] <= 2 * counts[least]:
+        return []
+    few, many = (truncate(train.class_names[index], _MAX_NAME) for index in (least, most))
+    text = (
+        f"the classes are unbalanced: {few!r} has {counts[least]:,} training images, {many!r}"
+        f" {counts[most]:,}; look at the balanced accuracy, and try class_weights='balanced' or"
+        " loader.sampling='balanced'"
+    )
+    return [Finding("unbalanced", int(counts[least]), (few, many), text, is_warning=True)]
 
 
 def _shared_groups(train: DataSource, evaluation: DataSource) -> list[Finding]:

@@ -149,7 +149,8 @@ def _pictures(
 
 def _caption(images: Images, row: FindingRow) -> str:
     label = truncate(row.label, MAX_CAPTION)
-    lines = [label, f"{row.split}: {row.file}"]
+    in_folder = row.file.startswith(f"{row.split}/")
+    lines = [label, row.file if in_folder else f"{row.split}: {row.file}"]
     if row.kind == LABEL:
         lines[0] += f" → {truncate(row.suggestion, MAX_CAPTION)} ({format_percent(row.score, 0)})"
     elif row.kind == OUTLIER:

@@ -96,6 +96,16 @@ def test_the_same_split_twice_is_a_leak_of_all_images(tmp_path):
     assert leak.count == 4 and "train/a/1.png in both splits" in leak.text
 
 
+@pytest.mark.parametrize(("rare", "warned"), [(7, False), (6, True)])
+def test_unbalanced_classes_are_reported_in_one_line(rare, warned, tmp_path):
+    train = [f"train/{name}/{i}.png" for name, n in (("a", 14), ("b", rare)) for i in range(n)]
+    write(tmp_path, unique(*train, *four("val")))
+    findings = inspected(tmp_path)
+    assert set(findings) == ({"unbalanced"} if warned else set())
+    if warned:
+        assert "'b' has 6 training images, 'a' 14; " in findings["unbalanced"].text
+
+
 def test_links_to_one_file_are_copies(tmp_path):
     write(tmp_path, unique(*four("train"), *four("val")))
     (tmp_path / "val/a/link.png").symlink_to(tmp_path / "train/a/1.png")
