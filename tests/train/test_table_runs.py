@@ -174,16 +174,18 @@ def test_folds_are_compared_as_a_cross_validation(fold_runs, commands, tmp_path)
     (validation,) = cross_validations(runs)
     assert (validation.folds, validation.images, validation.remark) == (3, 30, "")
 
-    label, predicted, loss = [], [], 0
+    label, predicted, light, loss = [], [], [], 0
     for run in fold_runs:
         with np.load(f"{run}/held_out.npz") as stored:
             labels, probabilities = stored["label"], stored["probabilities"]
             label += labels.tolist()
             predicted += probabilities.argmax(axis=1).tolist()
+            light += probabilities[:, 1].tolist()
             loss -= np.log(probabilities[np.arange(len(labels)), labels]).sum()
     expected = {
         "eval/top1": sklearn.metrics.accuracy_score(label, predicted),
         "eval/balanced_accuracy": sklearn.metrics.balanced_accuracy_score(label, predicted),
+        "eval/auroc_macro": sklearn.metrics.roc_auc_score(label, light),
         "eval/f1_macro": sklearn.metrics.f1_score(label, predicted, average="macro"),
     }
     for name, value in expected.items():
