@@ -121,7 +121,7 @@ def open_folder(
         groups = groups and tuple(groups[i] for i in kept)
     return DataSource(
         "folder",
-        split,
+        split if part else subfolder or split,  # the folder that stands for a missing one
         tuple(classes),
         ImageFolder(root, tuple(files), tuple(labels.tolist())),
         names=tuple(files),

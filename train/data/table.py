@@ -58,7 +58,7 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
     labels = tuple(labels[kept].tolist())
     return DataSource(
         "table",
-        split,
+        split if part else name or split,  # the rows that stand for missing ones
         names,
         ImageFolder(rows.root, files, labels),
         names=files,

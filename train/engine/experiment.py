@@ -21,6 +21,7 @@ from train.config.own_parts import recipe_of
 from train.config.registries import OPTIMIZERS
 from train.data.augment.configured import make_augment
 from train.data.augment.mixup import check_even
+from train.data.class_counts import count_classes_of
 from train.data.class_names import check_classes
 from train.data.datasets import paths
 from train.data.findings import inspect_data
@@ -120,7 +121,8 @@ class Experiment:
     @cached_property
     def findings(self) -> list[Finding]:
         """What a user should know of the data. The first access takes up to a few seconds."""
-        return inspect_data(self.train_loader.source, self.eval_loader.source)
+        sources = self.train_loader.source, self.eval_loader.source
+        return [*count_classes_of(*sources), *inspect_data(*sources)]
 
 
 def build_experiment(

@@ -8,13 +8,17 @@ from train.reporting.cautions import is_above_baseline
 from train.runtime.formatting import format_percent
 
 Tile = tuple[str, str, str]  # name, value and remark
-_PERCENT = {"top1": "top-1", "top5": "top-5", "baseline": "baseline"}
+_PERCENT = ("top1", "top5", "baseline")
+_TITLES = {
+    **{"top1": "top-1", "top5": "top-5", "f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
+    **{"average_precision_macro": "macro average precision", "mcc": "Matthews' coefficient"},
+}
 _USUAL = ("top1", "top5", "loss", "baseline")
 
 
 def title(metric: str) -> str:
     """Return a metric's name for people."""
-    return _PERCENT.get(metric, metric.replace("_", " "))
+    return _TITLES.get(metric, metric.replace("_", " "))
 
 
 def format_metric(metric: str, value: float) -> str:
@@ -56,6 +60,8 @@ def evaluation_tiles(
     }
     names = dict.fromkeys((metric, *_USUAL, *newest))
     remarks = {"top1": _top1_remark(evaluated[-1], evaluations), "baseline": "largest class"}
+    if metric != "top1" and remarks["top1"].startswith("not "):
+        remarks[metric] = "top-1 is not clearly above the baseline"
     tiles = [
         (f"evaluation {title(name)}", format_metric(name, newest[name]), remarks.get(name, ""))
         for name in names

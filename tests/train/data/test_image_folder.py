@@ -146,7 +146,7 @@ def test_a_missing_folder_is_an_error(tmp_path):
 
 def test_different_classes_of_the_splits_are_named(tmp_path):
     make(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "val/cow/1.png")
-    with pytest.raises(UsageError, match="'train' lacks 'cow'; 'test' lacks 'dog'"):
+    with pytest.raises(UsageError, match="'train' lacks 'cow'; 'val' lacks 'dog'"):
         check_classes(opened(tmp_path), opened(tmp_path, "test"))
 
 
@@ -197,7 +197,7 @@ def test_a_run_is_not_resumed_on_other_images(tmp_path):
     with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
         run_files.check_data(str(tmp_path), DataLoader(config, "train", training=True))
     make(tmp_path, "val/c/1.png")
-    with pytest.raises(RunError, match="the classes a, b, but folder test has a, b, c"):
+    with pytest.raises(RunError, match="the classes a, b, but folder val has a, b, c"):
         run_files.check_data(str(tmp_path), DataLoader(config, "test", training=False))
 
 

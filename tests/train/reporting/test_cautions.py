@@ -57,15 +57,16 @@ def test_first_tile_and_comparison_show_the_baseline(tmp_path, top1, clearly):
     assert tiles[0][:2] == ("evaluation top-1", f"{100 * top1:.2f} %")
     assert tiles[0][2].startswith(f"{clearly} the baseline, 75.00 %; 95 % confidence interval")
     assert tiles[-1] == ("best top-1", f"{100 * top1:.2f} %", "at step 4")
-    tiles = evaluation_tiles([earlier, row], {}, [2, 4], "f1_macro")
-    assert tiles[0][:2] == ("evaluation f1 macro", "0.6")
-    assert tiles[-1] == ("best f1 macro", "0.7", "at step 2")
+    tiles = evaluation_tiles([earlier, row], {"test": part}, [2, 4], "f1_macro")
+    assert ("not clearly above" in tiles[0][2]) == clearly.startswith("not")
+    assert tiles[0][:2] == ("evaluation macro F1", "0.6")
+    assert tiles[-1] == ("best macro F1", "0.7", "at step 2")
 
     values = {"seed": 0, "eval.metric": "f1_macro"}
     run = comparison.RunSummary("a", "a", values, [earlier, row], 4, "", images=64)
     head, [cells] = comparison.results_table([run])
     facts = dict(zip(head, cells, strict=True))
-    assert facts["baseline"] == "75.00 %" and facts["best f1 macro"] == "0.7"
+    assert facts["baseline"] == "75.00 %" and facts["best macro F1"] == "0.7"
     below = clearly.startswith("not")
     assert facts["top-1"].endswith(" !") == below
     for text in (comparison.as_text([run]), comparison.page([run])):

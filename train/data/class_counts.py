@@ -1,0 +1,32 @@
+"""How many images each class has, in training and in evaluation."""
+
+import numpy as np
+
+from train.data.skipped import Finding
+from train.data.source import DataSource
+from train.runtime.formatting import format_percent
+
+_MAX_NAMED = 10  # classes in one line
+
+
+def describe_counts(source: DataSource) -> str:
+    """Return the number of images of each class as text, of many classes only the extremes."""
+    counts = np.bincount(source.all_labels(), minlength=len(source.class_names))
+    names, total = source.class_names, counts.sum()
+
+    def named(k: int) -> str:
+        return f"{names[k]} {counts[k]:,} ({format_percent(counts[k] / total)})"
+
+    if len(names) <= _MAX_NAMED:
+        return ", ".join(map(named, range(len(names))))
+    return f"{named(int(counts.argmin()))} to {named(int(counts.argmax()))} per class"
+
+
+def count_classes_of(*sources: DataSource) -> list[Finding]:
+    """Return a finding with the class counts of all splits whose labels are cheap to read."""
+    cheap = [source for source in sources if source.has_cheap_labels]
+    if not cheap:
+        return []
+    parts = [f"{source.split!r}: {describe_counts(source)}" for source in cheap]
+    text = f"images by class: {'; '.join(parts)}"
+    return [Finding("class counts", len(cheap), (), text, False)]
