@@ -3,7 +3,8 @@
 >>> run = load_run("runs/flowers")
 >>> run.predict(["a.jpg", "b.png"])  # probabilities, (2, classes)
 
-A workdir describes itself: only ``config.json``, ``run.json`` and ``checkpoints`` are read.
+A workdir describes itself: only ``config.json``, ``run.json``, ``checkpoints`` and
+``calibration`` are read.
 Restoring needs Orbax; decoding image files needs OpenCV and Pillow.
 """
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_resnet.calibration import Calibration, find_calibration
 from flax_resnet.images.pixels import RGB, PixelFormat
 from flax_resnet.preprocessing import Preprocessing
 from flax_resnet.recipe_store import RecipeError, UntrustedRecipeError, use_recipe
@@ -27,7 +29,6 @@ from flax_resnet.weights.leaves import leaf_shapes
 
 WEIGHTS = ("ema", "raw")
 MAX_BLOCKS = 1000  # ResNet-1202 has 600
-_ACTIVATIONS = {"binary_cross_entropy": "sigmoid"}  # of runs that do not say it
 _MODEL_FIELDS = (
     *("block", "norm", "activation", "stem", "shortcut", "width"),
     *("zero_init_last", "drop_path", "dropout", "block_dropout"),
@@ -60,6 +61,8 @@ class Run:
       config: the run's configuration as ``{"group.key": value}``.
       batch_size: number of images computed together.
       activation: what makes probabilities of logits: ``"softmax"`` or ``"sigmoid"``.
+      calibration: that of the checkpoint, which ``train.evaluate --calibrate`` stores; its
+        temperature is part of all probabilities. None if there is none.
     """
 
     path: str
@@ -72,6 +75,7 @@ class Run:
     config: dict[str, Any]
     batch_size: int = 32
     activation: str = "softmax"
+    calibration: Calibration | None = None
     _compiled: dict[str, Callable] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
@@ -134,8 +138,15 @@ class Run:
         return np.concatenate(parts)
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
-        """Return probabilities ``(N, classes)`` of logits; see :func:`class_probabilities`."""
+        """Return calibrated probabilities ``(N, classes)``; see :func:`class_probabilities`."""
+        if self.temperature is not None:
+            logits = logits / self.temperature
         return class_probabilities(logits, self.activation)
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of the probabilities; None if they are not calibrated."""
+        return None if self.calibration is None else self.calibration.temperature
 
     def class_name(self, index: int) -> str:
         """Return the name of an output: its class name, or its number if it has none."""
@@ -245,6 +256,7 @@ def load_run(
     except OSError as error:
         raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
     variables = jax.device_put(variables)
+    activation = info.activation(config.get("loss"))
     return Run(
         path,
         number,
@@ -255,7 +267,8 @@ def load_run(
         info.preprocessing,
         config,
         batch_size=batch_size,
-        activation=info.probabilities or _ACTIVATIONS.get(config.get("loss"), "softmax"),
+        activation=activation,
+        calibration=find_calibration(path, number, weights, activation, names),
     )
 
 

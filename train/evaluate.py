@@ -1,12 +1,21 @@
 """Evaluate a run: python -m train.evaluate --workdir DIR [--step last|best|N] […]."""
 
+from __future__ import annotations
+
 import argparse
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from train.runtime import distributed
 from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
 from train.runtime.errors import RunError, UsageError, print_line, warn
 from train.runtime.files import check_writable, writing
+
+if TYPE_CHECKING:  # these import JAX, which takes a second
+    from train.engine.evaluation import Evaluated
+    from train.reporting.calibration_results import CalibrationResults
+    from train.tasks.decisions import DecisionRequest
 
 
 def main() -> int:
@@ -27,6 +36,16 @@ def main() -> int:
     parser.add_argument("--tta", choices=("flip",), default="", help=tta)
     predictions = "write the prediction of each image: .csv, or .npz with all probabilities"
     parser.add_argument("--predictions", metavar="FILE", help=predictions)
+    calibrate = "fit a temperature on half of the images, measure it on the others, and store it"
+    parser.add_argument("--calibrate", action="store_true", help=calibrate)
+    parser.add_argument(
+        "--decide",
+        action="append",
+        default=[],
+        metavar="CLASS=THRESHOLD",
+        help="store the probability from which on images are decided to be of a class, or the one"
+        " that reaches CLASS:recall=SHARE or CLASS:precision=SHARE; repeat it for other classes",
+    )
     output = "folder of evaluation.json, charts and report; default: in the workdir"
     parser.add_argument("--output", metavar="DIR", help=output)
     distributed.add_flags(parser)
@@ -42,10 +61,17 @@ def run(flags: argparse.Namespace) -> int:
         raise UsageError("--output is empty; omit it, or name a folder")
     if flags.output and os.path.exists(flags.output) and not os.path.isdir(flags.output):
         raise UsageError(f"--output must be a folder, but {flags.output!r} is a file")
+    requests = parse_decisions(flags.decide)
+    fits = flags.calibrate or bool(requests)
+    if fits and flags.tta:
+        raise UsageError(
+            "--calibrate and --decide cannot be combined with --tta, which predict lacks"
+        )
 
     from train.data.datasets import resolve_data_dir, resolve_path
     from train.engine import predictions
     from train.engine.evaluation import OtherData, evaluate_run
+    from train.reporting.calibration_results import calibrate
     from train.workdir.metrics_log import to_json
     from train.workdir.trained_run import use_recipe
 
@@ -55,6 +81,8 @@ def run(flags: argparse.Namespace) -> int:
         if distributed.is_primary():  # only this process writes
             if flags.output:
                 check_writable(flags.output, flags.output)
+            if fits:
+                check_writable(flags.workdir, f"the workdir {flags.workdir!r}")
             if flags.predictions:
                 check_writable(os.path.dirname(flags.predictions), flags.predictions)
     ema = None if flags.weights is None else flags.weights == "ema"
@@ -64,20 +92,43 @@ def run(flags: argparse.Namespace) -> int:
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     with distributed.raise_if_any_failed():
         use_recipe(flags.workdir, flags.trust_recipe)
-    evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep)
+    evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep, fits)
+    calibration = None
+    with distributed.raise_if_any_failed():
+        if fits and distributed.is_primary():
+            calibration = calibrate(flags.workdir, evaluated, flags.calibrate, requests)
+            evaluated.result["calibration"] = calibration.measured
     if distributed.is_primary():
-        report(flags, evaluated)
+        report(flags, evaluated, calibration)
         print(to_json(evaluated.result), flush=True)
     return 0
 
 
-def report(flags: argparse.Namespace, evaluated) -> None:
+def parse_decisions(texts: Sequence[str]) -> list[DecisionRequest]:
+    """Return the requests of ``--decide``; raise UsageError if one is invalid or repeated."""
+    from train.tasks.decisions import parse_decision
+
+    requests = [parse_decision(text) for text in texts]
+    names = [request.name for request in requests]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--decide has two thresholds for {name!r}")
+    return requests
+
+
+def report(
+    flags: argparse.Namespace, evaluated: Evaluated, calibration: CalibrationResults | None
+) -> None:
     """Print the summary, and write predictions, results and the report."""
     from train.engine import predictions
     from train.reporting import evaluation_results, run_report
 
     metrics = evaluation_results.evaluation_metrics(evaluated)
     print(evaluation_results.summary(evaluated, metrics), flush=True)
+    if calibration is not None:
+        for line in calibration.lines:
+            print_line(line)
+        print_line(f"stored       {calibration.store(flags.workdir)}")
     if flags.predictions is not None:
         source = evaluated.loader.source
         predictions.write_predictions(flags.predictions, evaluated.predictions, source)

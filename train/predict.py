@@ -9,8 +9,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tqdm
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # importing JAX takes a second
 
     from flax_resnet.runs import Run
     from train.data.image_table import ImageTable
+    from train.reporting.calibrated_answers import CalibratedAnswers
 
 MAX_BATCH_SIZE = 32
 JOINED = ("predicted", "probability", "error")  # beside the columns of a table
@@ -43,11 +45,16 @@ _Classes = list[tuple[str, float]]
 
 
 class Prediction(NamedTuple):
-    """The most probable classes of a file as ``(class, probability)``, or an error."""
+    """The most probable classes of a file as ``(class, probability)``, or an error.
+
+    ``answers`` has what the calibration of the run adds: ``decision``, a class or "" for none, and
+    ``set``, the classes of the prediction set.
+    """
 
     file: str
     classes: _Classes
     error: str | None = None
+    answers: Mapping[str, Any] = MappingProxyType({})
 
 
 def main() -> int:
@@ -79,6 +86,9 @@ def main() -> int:
     parser.add_argument("--image_key", default="", metavar="COLUMN", help=image_key)
     delimiter = "character between the columns of a CSV table, or tab; default: detected"
     parser.add_argument("--delimiter", default="", metavar="CHARACTER", help=delimiter)
+    coverage = "also print a set of classes for each image, which holds the true one with this"
+    coverage += " probability, such as 0.9; the checkpoint must be calibrated"
+    parser.add_argument("--coverage", type=float, metavar="SHARE", help=coverage)
     explain = "write Grad-CAM maps there: the regions that support the most probable class"
     parser.add_argument("--explain", metavar="DIR", help=explain)
     arguments = sys.argv[1:]
@@ -88,6 +98,8 @@ def main() -> int:
     flags = parser.parse_intermixed_args(arguments)  # flags may stand between the files
     if flags.topk is not None and flags.topk < 1:
         raise UsageError(f"--topk must be at least 1, not {flags.topk}")
+    if flags.coverage is not None and not 0 < flags.coverage < 1:
+        raise UsageError(f"--coverage must be between 0 and 1, not {flags.coverage:g}")
     step = parse_step(flags.step)
     table = open_table(flags)
     files = find_files(flags.images, flags.explain) if table is None else table.files
@@ -97,18 +109,24 @@ def main() -> int:
         flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)), flags.trust_recipe
     )
     run.batch_size = min(run.batch_size, max_images(math.prod(run.preprocessing.shape[:2])))
+    from train.reporting.calibrated_answers import CalibratedAnswers
+
+    answers = CalibratedAnswers(run, flags.coverage)
+    for note in answers.notes:
+        print(one_line(f"note: {note}"), file=sys.stderr)
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
-    header: Sequence[str] = CSV_HEADER
+    header: Sequence[str] = (*CSV_HEADER, *answers.names)
     if table is not None:
         topk = min(topk, len(run.class_names))
-        to_lines = table_lines(table, flags.json, topk) if flags.json or flags.csv else text_lines
-        header = joined_header(table.names, topk)
+        if flags.json or flags.csv:
+            to_lines = table_lines(table, flags.json, topk, answers.names)
+        header = joined_header(table.names, topk, answers.names)
     failed = 0
     hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()
     with tqdm.tqdm(total=len(files), unit=" images", leave=False, disable=hidden) as bar:
         if flags.csv:
             bar.write(csv_row(header), sys.stdout)
-        for prediction in predict_files(run, files, topk, flags.explain):
+        for prediction in predict_files(run, files, topk, flags.explain, answers):
             if prediction.error is not None:
                 failed += 1
                 bar.write(one_line(f"error: {prediction.error}"), sys.stderr)
@@ -172,7 +190,11 @@ def find_files(paths: Sequence[str], explain: str | None = None) -> list[str]:
 
 
 def predict_files(
-    run: Run, files: Sequence[str], topk: int, explain: str | None
+    run: Run,
+    files: Sequence[str],
+    topk: int,
+    explain: str | None,
+    answers: CalibratedAnswers | None = None,
 ) -> Iterator[Prediction]:
     """Yield the predictions of files in order. Files are decoded ahead, in threads.
 
@@ -181,6 +203,7 @@ def predict_files(
       files: image files.
       topk: number of classes.
       explain: folder for Grad-CAM images; None for none.
+      answers: what the calibration adds; None for nothing.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -194,6 +217,7 @@ def predict_files(
         except ValueError as error:
             return str(error)
 
+    blank = {} if answers is None else dict.fromkeys(answers.names, "")  # of files with an error
     explanations = None if explain is None else Explanations(explain)
     chunks = [files[i : i + run.batch_size] for i in range(0, len(files), run.batch_size)]
     with (
@@ -213,7 +237,7 @@ def predict_files(
                 results = zip(logits, probabilities, heats, strict=True)
             for file, square in zip(chunk, squares, strict=True):
                 if isinstance(square, str):
-                    yield Prediction(file, [], square)
+                    yield Prediction(file, [], square, blank)
                     continue
                 file_logits, file_probabilities, heat = next(results)
                 try:
@@ -222,9 +246,10 @@ def predict_files(
                     classes = most_probable(run, file_logits, file_probabilities, topk)
                     if explanations is not None:
                         explanations.write(file, square, heat, classes)
-                    yield Prediction(file, classes)
+                    more = {} if answers is None else answers.of(file_probabilities)
+                    yield Prediction(file, classes, answers=more)
                 except RunError as error:
-                    yield Prediction(file, [], f"{file}: {error}")
+                    yield Prediction(file, [], f"{file}: {error}", blank)
 
 
 def most_probable(run: Run, logits: np.ndarray, probabilities: np.ndarray, topk: int) -> _Classes:
@@ -270,7 +295,11 @@ def text_lines(prediction: Prediction) -> list[str]:
     if prediction.error is not None:
         return []
     classes = ", ".join(f"{name} {format_percent(share)}" for name, share in prediction.classes)
-    return [one_line(f"{prediction.file}: {classes}")]
+    more = "".join(
+        f"; {name}: {(', '.join(value) if name == 'set' else value) or 'none'}"
+        for name, value in prediction.answers.items()
+    )
+    return [one_line(f"{prediction.file}: {classes}{more}")]
 
 
 def json_lines(prediction: Prediction, columns: dict[str, str] | None = None) -> list[str]:
@@ -280,6 +309,7 @@ def json_lines(prediction: Prediction, columns: dict[str, str] | None = None) ->
     """
     classes = [{"class": name, "probability": p} for name, p in prediction.classes]
     result = {"classes": classes} if prediction.error is None else {"error": prediction.error}
+    result |= prediction.answers if prediction.error is None else {}
     result |= {} if columns is None else {"columns": columns}
     text = json.dumps({"file": prediction.file} | result, ensure_ascii=False, allow_nan=False)
     # JSON's own escapes, so that a terminal is safe and the names are not changed.
@@ -289,26 +319,34 @@ def json_lines(prediction: Prediction, columns: dict[str, str] | None = None) ->
 def csv_lines(prediction: Prediction) -> list[str]:
     """Return one CSV row per class, or one with the error."""
     if prediction.error is not None:
-        return [csv_row((prediction.file, "", "", "", prediction.error))]
+        return [csv_row((prediction.file, "", "", "", prediction.error, *csv_answers(prediction)))]
     return [
-        csv_row((prediction.file, rank, name, f"{probability:.7g}", ""))
+        csv_row((prediction.file, rank, name, f"{probability:.7g}", "", *csv_answers(prediction)))
         for rank, (name, probability) in enumerate(prediction.classes, 1)
     ]
 
 
-def joined_header(names: Sequence[str], topk: int) -> list[str]:
+def csv_answers(prediction: Prediction) -> list[str]:
+    """Return the columns of ``prediction.answers``; the classes of a set are joined by ``|``."""
+    return ["|".join(v) if isinstance(v, list) else v for v in prediction.answers.values()]
+
+
+def joined_header(names: Sequence[str], topk: int, answers: Sequence[str] = ()) -> list[str]:
     """Return the names of a table's columns, and of those with its predictions, all different."""
     header = list(names)
     *columns, error = JOINED
     numbers = ("", *(f"_{rank}" for rank in range(2, topk + 1)))
-    for name in (*(f"{name}{number}" for number in numbers for name in columns), error):
+    predicted = (f"{name}{number}" for number in numbers for name in columns)
+    for name in (*predicted, *answers, error):
         while name in header:
             name = f"run_{name}"
         header.append(name)
     return header
 
 
-def table_lines(table: ImageTable, as_json: bool, topk: int) -> Callable[[Prediction], list[str]]:
+def table_lines(
+    table: ImageTable, as_json: bool, topk: int, answers: Sequence[str] = ()
+) -> Callable[[Prediction], list[str]]:
     """Return a function that joins predictions, in order, to the rows of a table."""
     rows = itertools.count()
 
@@ -319,7 +357,8 @@ def table_lines(table: ImageTable, as_json: bool, topk: int) -> Callable[[Predic
         fields = [
             x for name, probability in prediction.classes for x in (name, f"{probability:.7g}")
         ]
-        missing = [""] * (2 * topk - len(fields))
+        fields += csv_answers(prediction)
+        missing = [""] * (2 * topk + len(answers) - len(fields))
         return [csv_row((*row, *fields, *missing, prediction.error or ""))]
 
     return join

@@ -4,6 +4,7 @@ Orbax checksums only part of its files: a flipped byte in an array's compressed 
 as different numbers. The manifest detects that; the trainer writes it once a folder is complete.
 """
 
+import hashlib
 import json
 import os
 import zlib
@@ -70,6 +71,15 @@ def read_metrics(folder: str) -> dict[str, Any]:
         return _read(folder)["metrics"]
     except (OSError, ValueError):
         return {}
+
+
+def fingerprint(folder: str) -> str:
+    """Return the SHA-256 of the files' sizes and checksums; "" if they cannot be read."""
+    try:
+        files = _read(folder)["files"]
+    except (OSError, ValueError):
+        return ""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _files(folder: str) -> dict[str, str]:

@@ -80,6 +80,11 @@ class RunInfo:
     early_end: str | None = None
     best_by: BestBy = BY_TOP1
 
+    def activation(self, loss: str | None) -> str:
+        """Return ``probabilities``, or what older versions used with ``config.loss``."""
+        old = "sigmoid" if loss == "binary_cross_entropy" else "softmax"
+        return self.probabilities or old
+
 
 def _preprocessing(**fields: Any) -> Preprocessing:
     sizes = (height_and_width(fields[name]) for name in ("resize", "image_size"))

@@ -108,6 +108,7 @@ def make_eval_step(
     loader: DataLoader,
     flip: bool = False,
     keep_probabilities: bool = False,
+    keep_logits: bool = False,
 ) -> Callable:
     """Compile ``(state, data, batch, stop) -> sums`` for the batches of ``loader``.
 
@@ -119,11 +120,13 @@ def make_eval_step(
       loader: the split.
       flip: whether to average over mirror images, as in ``step.eval_step``.
       keep_probabilities: as in ``predictions.predict_examples``.
+      keep_logits: likewise.
     """
     per_example = partial(
         predict_examples,
         kind=step_config.probabilities,
         keep_probabilities=keep_probabilities,
+        keep_logits=keep_logits,
     )
 
     def step(state: Any, data: Any, batch: Any) -> Any:
@@ -221,6 +224,7 @@ def evaluate_run(
     other: OtherData = OtherData(),
     tta: str = "",
     keep_probabilities: bool = False,
+    keep_logits: bool = False,
 ) -> Evaluated:
     """Evaluate a checkpoint of the run in ``path``. All processes must call this.
 
@@ -233,6 +237,7 @@ def evaluate_run(
         image.
       keep_probabilities: whether the predictions include the probabilities of all classes even if
         they are more than ``MAX_PROBABILITIES``.
+      keep_logits: whether they include the logits.
 
     Raises:
       UsageError, RunError: there is no such run, checkpoint or data, or the data have other
@@ -277,7 +282,7 @@ def evaluate_run(
     batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"
     keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
-    compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities)
+    compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities, keep_logits)
     collector = PredictionCollector(model.num_classes)
     progress_bar = partial(  # on a terminal, if the batches take more than a second
         tqdm.tqdm,

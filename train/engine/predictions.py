@@ -32,6 +32,7 @@ class Predictions:
       of_label: probability of ``label``.
       outputs: number of outputs of the head, at least the number of classes.
       probabilities: ``(N, outputs)``, or None if they were not kept.
+      logits: likewise.
     """
 
     record: np.ndarray
@@ -42,6 +43,7 @@ class Predictions:
     of_label: np.ndarray
     outputs: int
     probabilities: np.ndarray | None = None
+    logits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -53,7 +55,11 @@ class Predictions:
 
 
 def predict_examples(
-    logits: jax.Array, labels: jax.Array, kind: str, keep_probabilities: bool = False
+    logits: jax.Array,
+    labels: jax.Array,
+    kind: str,
+    keep_probabilities: bool = False,
+    keep_logits: bool = False,
 ) -> dict[str, jax.Array]:
     """Return a few numbers per example, inside the compiled evaluation step.
 
@@ -62,6 +68,7 @@ def predict_examples(
       labels: int ``(N,)``.
       kind: how logits become probabilities: ``"softmax"`` or ``"sigmoid"``.
       keep_probabilities: whether to return the probabilities of all classes as well.
+      keep_logits: whether to return the logits as well.
     """
     probabilities = class_probabilities(logits, kind)
     # By the logits, as ranks are: several sigmoids may round to 1.
@@ -72,7 +79,8 @@ def predict_examples(
         "confidence": probabilities[rows, predicted],
         "of_label": probabilities[rows, labels],
     }
-    return result | ({"probabilities": probabilities} if keep_probabilities else {})
+    result |= {"probabilities": probabilities} if keep_probabilities else {}
+    return result | ({"logits": logits} if keep_logits else {})
 
 
 def output_names(class_names: Sequence[str], outputs: int) -> list[str]:
@@ -146,7 +154,7 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
 
     def write_npz(temporary: str) -> None:
         arrays = {"file": np.array(images), "class_names": np.array(source.class_names)}
-        arrays |= {name: v for name, v in vars(predictions).items() if name != "outputs"}
+        arrays |= {n: v for n, v in vars(predictions).items() if n != "outputs" and v is not None}
         save_arrays(temporary, arrays)
 
     with writing(path):

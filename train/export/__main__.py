@@ -37,6 +37,7 @@ def main() -> int:
     os.environ["JAX_PLATFORMS"] = "cpu"
     # export() reports itself which networks a library lacks.
     logging.getLogger("flax_resnet").setLevel(logging.ERROR)
+    logging.getLogger("flax_resnet.calibration").setLevel(logging.WARNING)
     from train.export.exporting import check_output, export
 
     check_output(flags.format, flags.output)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,8 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
             except WeightsError as error:
                 raise RunError(f"cannot write {output!r}: {error}") from error
         yield f"wrote {name}, {os.path.getsize(os.path.join(staging, name)):,} bytes"
+        if run.calibration is not None:
+            yield f"calibrated: {run.calibration.description}"
         images, real = verification_images(run)
         kind = "images of the evaluation split" if real else "random images (no data available)"
         card_loader = loaders.loader_for_format(run, format)
@@ -109,6 +112,7 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
             metadata = {
                 "class_names": [run.class_name(i) for i in range(run.model.num_classes)],
                 "preprocessing": dataclasses.asdict(run.preprocessing),
+                **calibration_metadata(run),
             }
             verified = f"{result}, loaded with {loader.library}"
             card = model_card(run, card_loader, format, name, verified)
@@ -121,6 +125,15 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
         yield f"loading instructions: {os.path.join(folder, CARD)}"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def calibration_metadata(run: Run) -> dict[str, Any]:
+    """Return the temperature and the thresholds of the decisions, if there are any."""
+    if run.calibration is None:
+        return {}
+    decisions = {name: one.threshold for name, one in run.calibration.decisions.items()}
+    found = {"temperature": run.temperature, "decision_thresholds": decisions}
+    return {name: value for name, value in found.items() if value}
 
 
 def within_tolerance(differences: dict[str, float]) -> bool:

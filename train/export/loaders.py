@@ -135,7 +135,8 @@ def _torch_code(run: Run, library: str, file: str, images: str) -> str:
             if library == "torchvision"
             else f'timm.create_model("{name}", num_classes={classes}{in_chans})'
         )
-    activation = "sigmoid(logits)" if is_binary(run) else "softmax(logits, dim=1)"
+    scaled = scaled_logits(run)
+    activation = f"sigmoid({scaled})" if is_binary(run) else f"softmax({scaled}, dim=1)"
     lines = [
         "import torch",
         imports,
@@ -170,8 +171,13 @@ variables = load_weights(model, {file!r})
 {images}
 pixels = normalize(images, {run.preprocessing.mean}, {run.preprocessing.std})
 logits = jax.jit(model.apply)(variables, pixels)
-probabilities = jax.nn.{activation}(logits)
+probabilities = jax.nn.{activation}({scaled_logits(run)})
 """
+
+
+def scaled_logits(run: Run) -> str:
+    """Return Python code of the logits of the calibrated probabilities."""
+    return "logits" if run.temperature is None else f"logits / {run.temperature!r}"
 
 
 def is_binary(run: Run) -> bool:

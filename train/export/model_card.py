@@ -53,6 +53,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             f"- input: {kind} of that size",
             f"- output: {'independent ' if is_binary(run) else ''}probabilities of"
             f" {run.model.num_classes} classes",
+            *_calibration(run, in_file),
             "",
             "## Data",
             "",
@@ -153,6 +154,25 @@ def _weights(run: Run) -> str:
     if not run.config.get("ema.decay"):
         return ""
     return ", the moving average of the weights" if run.weights == "ema" else ", the raw weights"
+
+
+def _calibration(run: Run, in_file: bool) -> list[str]:
+    """Return the temperature, where it is applied, and the thresholds of decisions."""
+    if run.calibration is None:
+        return []
+    lines = []
+    if run.temperature is not None:
+        place = "in the exported file" if in_file else "by the code below, not by the exported file"
+        lines.append(
+            f"- calibrated: {_code(run.calibration.description)}; the logits are divided by it"
+            f" {place}"
+        )
+    lines += [
+        f"- decide {_code(name)} from a probability of {one.threshold:.4g}"
+        + (f" (for {_code(one.target)})" if one.target else "")
+        for name, one in run.calibration.decisions.items()
+    ]
+    return lines
 
 
 def _classes(run: Run) -> str:

@@ -1,0 +1,199 @@
+"""Calibrated runs: train.evaluate --calibrate and --decide, train.predict and train.export."""
+
+import csv
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import precision_score, recall_score
+
+from flax_resnet import load_run
+from flax_resnet.calibration import read_calibration, write_calibration
+from train.data.folds import assign_folds
+from train.export.exporting import calibration_metadata
+from train.export.loaders import loader_for_format
+from train.export.model_card import model_card
+
+CLASSES = tuple(map(str, range(10)))
+
+
+@pytest.fixture(scope="module")
+def calibrated(commands, digits_run, tmp_path_factory):
+    """A calibrated copy of the run, the results of the command and the predictions before it."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    path = folder / "run"
+    shutil.copytree(digits_run, path)
+    done = commands.call(
+        *("train.evaluate", "--workdir", path, "--calibrate", "--output", folder / "out"),
+        *("--decide", "3:recall=0.9", "--decide", "8=0.25", "--predictions", folder / "p.npz"),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    return path, result, dict(np.load(folder / "p.npz")), done.stdout
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("picture") / "a.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8))
+    return path
+
+
+def halves(labels):
+    names = [f"record {index}" for index in range(len(labels))]
+    first = assign_folds(names, labels, None, 2, 0) == 0
+    return first, ~first
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def test_results_are_those_of_the_held_out_half(calibrated):
+    _, result, arrays, stdout = calibrated
+    measured, labels = result["calibration"], arrays["label"]
+    first, other = halves(labels)
+    assert measured["fitted"] == first.sum() == 180 and measured["examples"] == 180
+    counts = [np.bincount(labels[half], minlength=10) for half in (first, other)]
+    assert abs(counts[0] - counts[1]).max() <= 1
+    probabilities = softmax(arrays["logits"][other] / measured["temperature"])
+    own = probabilities[np.arange(180), labels[other]]
+    assert measured["after"]["nll"] == pytest.approx(-np.log(own).mean(), abs=1e-5)
+    assert measured["after"]["nll"] < measured["before"]["nll"]
+    assert measured["after"]["top1"] == measured["before"]["top1"]
+    assert measured["after"]["top1"] == (arrays["predicted"] == labels)[other].mean()
+    sets = measured["sets"]
+    assert sets["measured"] == pytest.approx((own >= sets["threshold"]).mean())
+    for name, one in measured["decisions"].items():
+        index = CLASSES.index(name)
+        assert f"{name} from {one['threshold']:.4g}" in stdout
+        assert one["recall_interval"][0] <= one["recall"] <= one["recall_interval"][1]
+        decided = np.array([decide(row, measured["decisions"]) for row in probabilities])
+        truth, chosen = labels[other] == index, decided == index
+        assert one["recall"] == pytest.approx(recall_score(truth, chosen))
+        assert one["precision"] == pytest.approx(precision_score(truth, chosen))
+    in_first = softmax(arrays["logits"][first] / measured["temperature"])[:, 3]
+    threshold = measured["decisions"]["3"]["threshold"]
+    assert (in_first >= threshold)[labels[first] == 3].mean() >= 0.9
+
+
+def decide(row, decisions):
+    """Return the decided class of one image."""
+    reached = [c for c in range(10) if str(c) in decisions]
+    reached = [c for c in reached if row[c] >= decisions[str(c)]["threshold"]]
+    return max(reached or [c for c in range(10) if str(c) not in decisions], key=row.__getitem__)
+
+
+def test_run_has_calibrated_probabilities_in_the_same_order(calibrated, digits_run, picture):
+    path, result, *_ = calibrated
+    run, plain = load_run(str(path)), load_run(digits_run)
+    assert plain.calibration is None and plain.temperature is None
+    assert run.temperature == result["calibration"]["temperature"]
+    logits = plain.logits(picture)
+    np.testing.assert_array_equal(run.logits(picture), logits)
+    np.testing.assert_allclose(run.predict(picture), softmax(logits / run.temperature), rtol=1e-4)
+
+
+def test_predict_has_decisions_and_sets(commands, calibrated, picture, tmp_path):
+    path, result, *_ = calibrated
+    files = (picture, tmp_path / "missing.png")
+    flags = ("--workdir", path, "--coverage", 0.8, "--topk", 10)
+    done = commands.call("train.predict", *flags, "--csv", *files)
+    note = f"temperature {result['calibration']['temperature']:.4g}, fitted on 180 images of digits"
+    assert note in done.stderr and "of 180 other images" in done.stderr
+    *rows, failed = csv.DictReader(io.StringIO(done.stdout))
+    probabilities = {row["class"]: float(row["probability"]) for row in rows}
+    threshold = load_run(str(path)).calibration.set_threshold(0.8)
+    expected = [name for name, p in probabilities.items() if p >= threshold]
+    row = np.array([probabilities[name] for name in CLASSES])
+    decision = str(decide(row, result["calibration"]["decisions"]))
+    assert {(r["decision"], r["set"]) for r in rows} == {(decision, "|".join(expected))}
+    assert failed["error"] and failed["decision"] == failed["set"] == ""
+    [line, error] = commands.call("train.predict", *flags, "--json", *files).stdout.splitlines()
+    line = json.loads(line)
+    assert line["decision"] == decision and line["set"] == expected
+    assert json.loads(error).keys() == {"file", "error"}
+    table = tmp_path / "t.csv"
+    table.write_text(f"image,set\n{picture},x\n{tmp_path}/none.png,y\n")
+    done = commands.call("train.predict", *flags[:4], "--csv", table)
+    header, one, none = csv.reader(io.StringIO(done.stdout))
+    assert header == ["image", "set", "predicted", "probability", "decision", "run_set", "error"]
+    assert one[4:] == [decision, "|".join(expected), ""] and none[2:6] == [""] * 4 and none[6]
+
+
+def test_another_checkpoint_is_not_calibrated(commands, calibrated, digits_run, picture):
+    path, *_ = calibrated
+    for flags in (("--step", 22), ("--weights", "raw")):
+        given = ("train.predict", *flags, picture, "--workdir")
+        done, plain = commands.call(*given, path), commands.call(*given, digits_run)
+        assert done.stdout == plain.stdout and done.returncode == 0
+    assert load_run(str(path), step=22).calibration is None
+    done = commands.call(
+        "train.predict", "--workdir", path, "--step", 22, "--coverage", 0.9, picture
+    )
+    assert done.returncode == 2 and "--coverage needs a calibrated checkpoint" in done.stderr
+
+
+def test_a_new_training_of_the_same_step_is_not_calibrated(calibrated, tmp_path, caplog):
+    path, *_ = calibrated
+    copy = tmp_path / "run"
+    shutil.copytree(path, copy)
+    found, _ = read_calibration(str(path), 44, "ema", "softmax", CLASSES)
+    write_calibration(str(copy), dataclasses.replace(found, checkpoint="of another training"))
+    assert load_run(str(copy)).calibration is None
+    assert "44_ema.json is of another training of step 44" in caplog.text
+
+
+def test_a_changed_file_ends_commands_with_one_line(commands, calibrated, picture, tmp_path):
+    path, *_ = calibrated
+    copy = tmp_path / "run"
+    shutil.copytree(path, copy)
+    file = copy / "calibration" / "44_ema.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    for command, *flags in (
+        ("train.predict", picture),
+        ("train.export", "--format", "timm", "--output", tmp_path / "a.safetensors"),
+        ("train.evaluate", "--decide", "3=0.5", "--output", tmp_path / "out"),
+    ):
+        done = commands.call(command, "--workdir", copy, *flags)
+        assert done.returncode == 1
+        [line] = done.stderr.splitlines()
+        assert line.startswith(f"error: cannot read {file}: it was changed: its checksum differs")
+
+
+def test_wrong_requests(commands, calibrated, tmp_path):
+    path, *_ = calibrated
+    before = Path(path, "calibration", "44_ema.json").read_bytes()
+    for flags, status, message in (
+        (("--decide", "cat=0.5"), 2, "the run has no class 'cat'; it has 0, 1, 2"),
+        (("--decide", "3=0.5", "--decide", "3=0.6"), 2, "--decide has two thresholds for '3'"),
+        (("--calibrate", "--tta", "flip"), 2, "cannot be combined with --tta"),
+        (("--calibrate", "--split", "test[:10]"), 1, "needs at least 20 images"),
+    ):
+        done = commands.call("train.evaluate", "--workdir", path, *flags, "--output", tmp_path)
+        assert done.returncode == status and message in done.stderr
+    assert Path(path, "calibration", "44_ema.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("format, code", [("timm", "logits / "), ("stablehlo", "predict(images)")])
+def test_exports_and_model_card_have_the_temperature(calibrated, format, code):
+    path, result, *_ = calibrated
+    run = load_run(str(path))
+    loader = loader_for_format(run, format)
+    card = model_card(run, loader, format, "net", "fine")
+    temperature = result["calibration"]["temperature"]
+    assert f"calibrated: `temperature {temperature:.4g}, fitted on 180 images" in card
+    assert "decide `3` from a probability of" in card and "(for `recall=0.9`)" in card
+    assert code + (repr(temperature) if code.endswith("/ ") else "") in card
+    assert calibration_metadata(run) == {
+        "temperature": temperature,
+        "decision_thresholds": {
+            name: one["threshold"] for name, one in result["calibration"]["decisions"].items()
+        },
+    }

@@ -1,0 +1,83 @@
+"""Temperature scaling: one number that makes a network's probabilities match its accuracy."""
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+from train.runtime.errors import RunError
+
+# A temperature outside this range means that the images do not determine one.
+LIMITS = (0.02, 50.0)
+
+
+def scaled_probabilities(
+    logits: np.ndarray, kind: str, temperature: float | None = None
+) -> np.ndarray:
+    """Return probabilities ``(N, K)`` of logits divided by a temperature, in float64.
+
+    Args:
+      logits: ``(N, K)``.
+      kind: ``"softmax"`` or ``"sigmoid"``.
+      temperature: None for logits as they are.
+    """
+    scaled = np.asarray(logits, np.float64) / (1.0 if temperature is None else temperature)
+    return expit(scaled) if kind == "sigmoid" else softmax(scaled, axis=1)
+
+
+def negative_log_likelihood(
+    logits: np.ndarray, labels: np.ndarray, kind: str, temperature: float | None = None
+) -> float:
+    """Return the mean negative log-likelihood of the labels in nats; of sigmoids per class.
+
+    Args:
+      logits: ``(N, K)``.
+      labels: class indices, int ``(N,)``.
+      kind: ``"softmax"`` or ``"sigmoid"``.
+      temperature: None for logits as they are.
+    """
+    scaled = np.asarray(logits, np.float64) / (1.0 if temperature is None else temperature)
+    if kind == "sigmoid":
+        signs = np.where(_one_hot(labels, scaled.shape[1]), 1.0, -1.0)
+        return float(-log_expit(signs * scaled).mean())
+    return float(-log_softmax(scaled, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float:
+    """Return the temperature with the least negative log-likelihood.
+
+    Guo et al. 2017, arXiv:1706.04599, section 4.2. The likelihood is concave in the inverse
+    temperature, so its derivative has at most one zero.
+
+    Args:
+      logits: ``(N, K)``.
+      labels: class indices, int ``(N,)``.
+      kind: ``"softmax"`` or ``"sigmoid"``.
+
+    Raises:
+      RunError: the logits are not finite, or the images do not determine a temperature.
+    """
+    logits = np.asarray(logits, np.float64)
+    if not np.isfinite(logits).all():
+        raise RunError("cannot fit a temperature: the output of the network is not finite")
+    truth = _one_hot(labels, logits.shape[1])
+
+    def slope(inverse: float) -> float:
+        """Return the derivative of the negative log-likelihood, times a constant."""
+        return float(((scaled_probabilities(logits, kind, 1 / inverse) - truth) * logits).sum())
+
+    low, high = 1 / LIMITS[1], 1 / LIMITS[0]
+    if slope(low) >= 0:
+        raise RunError(
+            "cannot fit a temperature: the network's predictions of the fitted images are no"
+            " better than chance"
+        )
+    if slope(high) <= 0:
+        raise RunError(
+            f"cannot fit a temperature: nearly all of the {len(labels):,} fitted images are"
+            " predicted correctly, so that no confidence is too high for them; evaluate more images"
+        )
+    return 1 / brentq(slope, low, high, xtol=1e-12, rtol=1e-12)
+
+
+def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    return np.asarray(labels)[:, None] == np.arange(classes)
