@@ -53,7 +53,7 @@ class Calibration:
       dataset, split: the images, half of which were used to fit it.
       seed: seed of the halves.
       temperature: the logits are divided by it (Guo et al. 2017, arXiv:1706.04599, section 4.2);
-        None for logits as they are.
+        None for unchanged logits.
       decisions: thresholds by class name.
       fitted: probabilities of the true classes of the fitted half, ascending, with the
         temperature applied.

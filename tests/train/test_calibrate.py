@@ -83,6 +83,20 @@ def test_results_are_those_of_the_held_out_half(calibrated):
     assert (in_first >= threshold)[labels[first] == 3].mean() >= 0.9
 
 
+def test_report_and_results_have_calibration_and_abstention(calibrated):
+    path, result, _, stdout = calibrated
+    folder = path.parent / "out"
+    written = json.loads((folder / "evaluation.json").read_text())
+    last = written["abstention"][-1]
+    assert last["coverage"] == 1 and last["accuracy"] == pytest.approx(result["top1"])
+    assert written["calibration"] == result["calibration"]
+    assert (folder / "abstention.svg").exists()
+    page = (folder / "report.html").read_text()
+    lines = [line for line in stdout.splitlines() if line.startswith("calibrated")]
+    assert len(lines) == 4 and "<h3>Abstention</h3>" in page
+    assert all(line.removeprefix("calibrated").strip() in page for line in lines)
+
+
 def decide(row, decisions):
     """Return the decided class of one image."""
     reached = [c for c in range(10) if str(c) in decisions]

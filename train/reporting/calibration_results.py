@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet import schema
 from flax_resnet.calibration import (
+    TEMPERATURES,
     Calibration,
     DecisionThreshold,
     checkpoint_fingerprint,
@@ -37,6 +39,38 @@ from train.workdir.run_files import read_description
 SEED = 0  # of the halves
 MIN_IMAGES = 20
 COVERAGE = 0.9  # of the prediction sets that an evaluation measures
+
+_share_of_1, _count = schema.number(0, 1 + 1e-6), schema.integer()
+_interval = schema.sequence(_share_of_1, 2, 2)
+_measures = schema.record(ece=_share_of_1, nll=schema.number(), top1=_share_of_1)
+# The JSON of CalibrationResults.measured.
+MEASURED = schema.record(
+    temperature=schema.optional(schema.number(*TEMPERATURES)),
+    seed=_count,
+    fitted=_count,
+    examples=_count,
+    before=_measures,
+    after=_measures,
+    sets=schema.record(
+        coverage=_share_of_1,
+        threshold=_share_of_1,
+        measured=_share_of_1,
+        interval=_interval,
+        mean_size=schema.number(0),
+        empty=_count,
+    ),
+    decisions=schema.mapping(
+        schema.record(
+            threshold=_share_of_1,
+            target=schema.optional(schema.text(100)),
+            recall=schema.optional(_share_of_1),
+            recall_interval=_interval,
+            precision=schema.optional(_share_of_1),
+            precision_interval=_interval,
+        ),
+        1_000_000,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -164,6 +198,7 @@ def calibrate(
     )
     measured = {
         "temperature": value,
+        "seed": SEED,
         "fitted": len(fitted.labels),
         "examples": len(held_out.labels),
         "before": held_out.measures(None),
@@ -171,9 +206,11 @@ def calibrate(
         "sets": _measure_sets(calibration, held_out),
         "decisions": _measure_decisions(calibration, held_out, names),
     }
-    lines = _lines(calibration, measured)
+    lines = [f"calibrated   {line}" for line in measured_lines(measured)]
     if stored is not None and (dropped := stored.decisions.keys() - decisions.keys()):
-        lines.append(f"removed      the earlier thresholds of {join_names(sorted(dropped))}")
+        lines.append(
+            f"calibrated   without the earlier thresholds of {join_names(sorted(dropped))}"
+        )
     return CalibrationResults(calibration, measured, lines)
 
 
@@ -212,24 +249,25 @@ def _measure_decisions(
     return measured
 
 
-def _lines(calibration: Calibration, measured: dict[str, Any]) -> list[str]:
+def measured_lines(measured: dict[str, Any]) -> list[str]:
+    """Return the results on the held-out half as text, from their JSON."""
     before, after, sets = (measured[name] for name in ("before", "after", "sets"))
     low, high = map(format_percent, sets["interval"])
+    temperature = measured["temperature"]
     lines = [
-        f"calibrated   {calibration.description}, stratified, seed {SEED}; on the other"
-        f" {measured['examples']:,} images: ECE {format_percent(before['ece'], 2)} →"
+        f"{'without a temperature' if temperature is None else f'temperature {temperature:.4g}'},"
+        f" fitted on {measured['fitted']:,} images (stratified, seed {measured['seed']}); on the"
+        f" other {measured['examples']:,}: ECE {format_percent(before['ece'], 2)} →"
         f" {format_percent(after['ece'], 2)}, NLL {before['nll']:.4f} → {after['nll']:.4f}, top-1"
         f" {format_percent(before['top1'], 2)} → {format_percent(after['top1'], 2)}",
-        f"sets         {format_percent(sets['coverage'], 0)} prediction sets hold the true class of"
+        f"{format_percent(sets['coverage'], 0)} prediction sets hold the true class of"
         f" {format_percent(sets['measured'])} ({low} to {high}) of these; {sets['mean_size']:.2f}"
         f" classes on average, {sets['empty']:,} empty",
     ]
     for name, one in measured["decisions"].items():
         target = f" for {one['target']}" if one["target"] else ""
         shares = ", ".join(f"{share} {_share(one, share)}" for share in ("recall", "precision"))
-        lines.append(
-            f"decision     {name} from {one['threshold']:.4g}{target}; on the same images: {shares}"
-        )
+        lines.append(f"decide {name} from {one['threshold']:.4g}{target}: {shares}")
     return list(map(one_line, lines))
 
 

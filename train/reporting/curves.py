@@ -7,6 +7,7 @@ from typing import Any
 
 from train.reporting.classification_metrics import ReliabilityBin
 from train.runtime.formatting import format_percent
+from train.tasks.abstention import AbstentionPoint
 
 MAX_POINTS = 300  # per line; longer ones are averaged over neighboring points
 
@@ -113,6 +114,14 @@ def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel
         Panel(title, lines, "confidence", "accuracy", 0, 1, percent=True, bars=accuracy),
         Panel("images per confidence bin", [], "confidence", "images", 0, log=True, bars=counts),
     ]
+
+
+def abstention_panel(points: Sequence[AbstentionPoint]) -> Panel:
+    """Return the accuracy of the images answered, if the least confident ones are not."""
+    line = [(point.coverage, point.accuracy) for point in points]
+    series = [Series("accuracy of the most confident images", line)]
+    x = "share of images answered (coverage)"
+    return Panel("abstention", series, x, "accuracy", high=1, percent=True)
 
 
 def _panels(

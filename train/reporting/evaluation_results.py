@@ -22,6 +22,7 @@ from train.reporting.classification_metrics import ClassificationMetrics, comput
 from train.reporting.plots import Plots, draw_grid
 from train.runtime.files import writing
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
+from train.tasks.abstention import AbstentionPoint, abstention_curve, area_under_risk
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 
@@ -138,6 +139,9 @@ def write_results(
         "reliability.svg": lambda path: write_atomically(
             path, svg.document(curves.reliability_panels(metrics.bins, metrics.ece))
         ),
+        "abstention.svg": lambda path: write_atomically(
+            path, svg.document([curves.abstention_panel(_abstention(predictions))])
+        ),
         "mistakes.png": draw_mistakes,
     }
     with writing(folder):
@@ -148,6 +152,10 @@ def write_results(
                 os.unlink(os.path.join(folder, name))
             Plots(folder, warn).draw(name, draw)
     return [FILE, *(name for name in drawings if os.path.exists(os.path.join(folder, name)))]
+
+
+def _abstention(predictions: Predictions) -> list[AbstentionPoint]:
+    return abstention_curve(predictions.confidence, predictions.right)
 
 
 def output_labels(evaluated: Evaluated) -> list[str]:
@@ -187,6 +195,8 @@ def to_dict(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str, A
         "expected_calibration_error": metrics.ece,
         "mean_confidence": metrics.confidence,
         "reliability": [one._asdict() for one in metrics.bins],
+        "abstention": [one._asdict() for one in _abstention(predictions)],
+        "area_under_risk_coverage": area_under_risk(predictions.confidence, predictions.right),
         "classes": [vars(one) for one in metrics.classes],
         "most_confused": [one._asdict() for one in metrics.confused],
         "most_confident_mistakes": [

@@ -13,9 +13,11 @@ from train.config.registries import SPLIT_METRICS
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
+from train.reporting.calibration_results import MEASURED, measured_lines
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import ClassMetrics, ReliabilityBin
 from train.runtime.formatting import format_percent
+from train.tasks.abstention import MAX_POINTS, AbstentionPoint
 from train.workdir.metrics_log import finite
 
 NUM_EXPLAINED = 8  # images with Grad-CAM maps, half of them mistakes if there are enough
@@ -81,6 +83,14 @@ _FIELDS = {
         1,
         100,
     ),
+    "abstention": schema.optional(
+        schema.sequence(
+            schema.record(confidence=_share, coverage=_share, accuracy=_share),
+            1,
+            MAX_POINTS,
+        )
+    ),
+    "calibration": schema.optional(MEASURED),
     "confusion": schema.optional(
         schema.sequence(schema.sequence(_count, 0, svg.MAX_CELLS), 0, svg.MAX_CELLS)
     ),
@@ -188,7 +198,12 @@ def section(name: str, part: dict[str, Any]) -> str:
         "<h3>Per-class accuracy</h3>",
         *_classes(classes),
         "<h3>Calibration</h3>",
+        *map(
+            html_page.paragraph,
+            measured_lines(part["calibration"]) if part.get("calibration") else (),
+        ),
         html_page.charts(curves.reliability_panels(bins, ece or 0.0)),
+        *_abstention(part.get("abstention", ())),
         *(
             f"<h3>{title}</h3>{html_page.image_grid(part[key], part['small'], key == 'explained')}"
             for key, title in grids.items()
@@ -202,6 +217,15 @@ def _cautions(part: dict[str, Any]) -> list[str]:
     if part.get("baseline") is None:
         return []
     return cautions(part, [ClassMetrics(**one) for one in part["classes"]])
+
+
+def _abstention(points: Sequence[dict[str, float]]) -> list[str]:
+    """Return the abstention curve; nothing for an evaluation of an older version."""
+    if not points:
+        return []
+    text = "Accuracy if the network answers only where it is most confident."
+    chart = html_page.charts([curves.abstention_panel([AbstentionPoint(**p) for p in points])])
+    return ["<h3>Abstention</h3>", html_page.paragraph(text), chart]
 
 
 def _percent(share: float | None, decimals: int = 1) -> str:

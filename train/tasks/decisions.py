@@ -14,7 +14,7 @@ GOALS = ("recall", "precision")
 
 @dataclass(frozen=True)
 class DecisionRequest:
-    """What ``--decide`` asks for a class.
+    """A threshold that ``--decide`` requests for a class.
 
     Attributes:
       name: name of the class.

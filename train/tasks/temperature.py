@@ -1,7 +1,6 @@
 """Temperature scaling: one number that makes a network's probabilities match its accuracy."""
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, log_expit, log_softmax, softmax
 
 from train.runtime.errors import RunError
@@ -18,7 +17,7 @@ def scaled_probabilities(
     Args:
       logits: ``(N, K)``.
       kind: ``"softmax"`` or ``"sigmoid"``.
-      temperature: None for logits as they are.
+      temperature: None for unchanged logits.
     """
     scaled = np.asarray(logits, np.float64) / (1.0 if temperature is None else temperature)
     return expit(scaled) if kind == "sigmoid" else softmax(scaled, axis=1)
@@ -33,7 +32,7 @@ def negative_log_likelihood(
       logits: ``(N, K)``.
       labels: class indices, int ``(N,)``.
       kind: ``"softmax"`` or ``"sigmoid"``.
-      temperature: None for logits as they are.
+      temperature: None for unchanged logits.
     """
     scaled = np.asarray(logits, np.float64) / (1.0 if temperature is None else temperature)
     if kind == "sigmoid":
@@ -56,6 +55,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float:
     Raises:
       RunError: the logits are not finite, or the images do not determine a temperature.
     """
+    from scipy.optimize import brentq  # which other users of this module need not load
+
     logits = np.asarray(logits, np.float64)
     if not np.isfinite(logits).all():
         raise RunError("cannot fit a temperature: the output of the network is not finite")
