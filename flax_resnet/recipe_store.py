@@ -6,7 +6,6 @@ it is unchanged and this user has trained with it there, as noted in ``flax_resn
 ``$XDG_STATE_HOME`` or ``~/.local/state``: otherwise a workdir from elsewhere could name any file.
 """
 
-import contextlib
 import hashlib
 import os
 import re
@@ -150,7 +149,9 @@ def find(workdir: str, info: RecipeInfo, trust_copy: bool = False) -> Recipe:
     if isinstance(original, Recipe) and _is_trusted(original):
         return original
     if not trust_copy:
-        reason = original if isinstance(original, str) else "you have not trained with it there"
+        reason = (
+            original if isinstance(original, str) else "no note says that you trained with it there"
+        )
         raise UntrustedRecipeError(
             f"the run in {workdir!r} has parts of its own recipe {info.path!r}: {reason}. To run"
             " the copy in the workdir, read it and add --trust_recipe (from Python:"
@@ -165,13 +166,16 @@ def trust(recipe: Recipe) -> None:
     """Note that this user trains with the recipe where it lies.
 
     Later commands then run it from there while it is unchanged; otherwise they need the user's
-    word, as they do if the note cannot be written.
+    word.
+
+    Raises:
+      OSError: the note cannot be written.
     """
     path = _trust_file(recipe)
-    if path is not None:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.touch()
+    if path is None:
+        raise FileNotFoundError("the user has no home folder")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch()
 
 
 def _is_trusted(recipe: Recipe) -> bool:

@@ -42,10 +42,11 @@ from train.data.images import encode_png
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.own_checks import check_optimizer
 from train.engine.optim.schedules import Span, make_schedule
-from train.runtime.errors import UsageError
+from train.runtime.errors import RunError, UsageError
 from train.tasks.classification import top1
 from train.tasks.configured import make_task
 from train.tasks.task import Task
+from train.workdir import run_files
 
 SMALL = ("--config.model.stage_sizes=1,1", "--config.dataset.image_size=8")
 
@@ -199,7 +200,7 @@ def test_a_changed_copy_is_refused(moved, commands, trust):
 def test_a_recipe_that_the_user_never_trained_with_does_not_run(run, monkeypatch, tmp_path):
     """A workdir from elsewhere may name any file with its checksum."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match="you have not trained with it"):
+    with pytest.raises(WeightsError, match="no note says that you trained with it"):
         load_run(run[0])
 
 
@@ -530,8 +531,36 @@ def test_the_place_of_a_recipe_is_trusted_not_its_content(run, folder, tmp_path)
     shutil.copytree(folder, tmp_path / "evil", ignore=lambda *_: ["run", "killed", "state"])
     text = (tmp_path / "run/run.json").read_text()
     (tmp_path / "run/run.json").write_text(text.replace(str(folder), str(tmp_path / "evil")))
-    with pytest.raises(WeightsError, match="you have not trained with it there"):
+    with pytest.raises(WeightsError, match="no note says that you trained with it"):
         load_run(tmp_path / "run")
+
+
+def test_a_note_that_cannot_be_written_is_a_warning(config, monkeypatch, tmp_path, capsys):
+    (tmp_path / "state").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run_files.create(str(tmp_path / "run"), config)
+    assert re.search(
+        r"warning: cannot note .*my_recipe.py.*--trust_recipe$", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", r"has config.scale, which its recipe no longer declares; use the recipe as it was"),
+        ("declare_key('scale', 1, '.', maximum=1)", r"no longer permits: .* at most 1, not 2"),
+    ],
+)
+def test_a_key_that_the_recipe_changed_is_named(run, tmp_path, line, message):
+    recipe = write_recipe(tmp_path, f"{line}\nregister_loss('own')(lambda config: None)")
+    load_config(recipe)
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text('{"scale": 2}')
+    info = json.loads((run[0] / "run.json").read_text())
+    (workdir / "run.json").write_text(json.dumps(info | {"own_parts": ["key scale"]}))
+    with pytest.raises(RunError, match=message):
+        run_files.read_config(str(workdir))
 
 
 def test_a_relative_state_folder_is_ignored(monkeypatch, tmp_path):

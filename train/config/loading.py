@@ -31,6 +31,14 @@ from train.runtime.files import ROOT
 RECIPES = ROOT / "configs"  # installed beside the packages
 
 
+class InvalidKeyError(ValueError):
+    """The key :attr:`key` of a file does not exist, or has an invalid value."""
+
+    def __init__(self, key: str, message: str):
+        super().__init__(message)
+        self.key = key
+
+
 def default_config() -> ConfigDict:
     """Return a new configuration with every key at its default.
 
@@ -126,7 +134,7 @@ def read_json_file(path: str) -> ConfigDict:
                 raise UsageError(unknown_key(name))
             check_value(name, value)
         except UsageError as error:
-            raise ValueError(str(error)) from None
+            raise InvalidKeyError(name, str(error)) from None
         set_key(config, name, value)
     return config
 

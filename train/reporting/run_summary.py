@@ -5,6 +5,7 @@ import numpy as np
 
 from flax_resnet.images.pixels import RGB
 from train.config.keys import KEYS
+from train.config.registries import LOSSES, OPTIMIZERS, SCHEDULES, TASKS
 from train.data.channels import assumes_statistics, mean_and_std
 from train.data.source import DataSource
 from train.engine.experiment import BatchSizes, Experiment
@@ -15,6 +16,7 @@ from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
 from train.runtime.config_dict import ConfigDict
 from train.runtime.formatting import format_percent, join_names, pluralize
+from train.tasks.ineffective import own_loss_warnings
 from train.workdir import held_out, run_files
 
 MIN_BATCH_NORM_IMAGES = 8  # fewer are a warning
@@ -73,7 +75,8 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
     if config.smoke:
         console.info("smoke:   a smoke test; its accuracy is meaningless")
     has_batch_norm = bool(state.batch_stats)
-    for warning in config_warnings(config, intervals, run.batch_sizes, has_batch_norm):
+    warnings = config_warnings(config, intervals, run.batch_sizes, has_batch_norm)
+    for warning in warnings + own_loss_warnings(config, run.model.num_classes):
         show = console.info if warning.startswith("note: ") else console.warn
         show(warning)
     images, sessions = (
@@ -116,13 +119,19 @@ def config_warnings(
         )
     schedule, optimizer = config.schedule, config.optimizer
     adam = optimizer.name in ("adam", "adamw", "lamb")
+    # What own parts use is unknown; own_loss_warnings() examines losses.
+    project_loss = TASKS.owner(config.task) is None and LOSSES.owner(config.loss) is None
     milestones = schedule.milestone_epochs or schedule.milestone_steps
     ineffective = {  # keys with no or an unexpected effect
         f"schedule.milestone_epochs and milestone_steps have no effect on"
-        f" schedule.name={schedule.name!r}": milestones and schedule.name != "step",
-        f"bce_target_threshold has no effect on loss={config.loss!r}": config.bce_target_threshold
+        f" schedule.name={schedule.name!r}": milestones
+        and schedule.name != "step"
+        and SCHEDULES.owner(schedule.name) is None,
+        f"bce_target_threshold has no effect on loss={config.loss!r}": project_loss
+        and config.bce_target_threshold
         and config.loss != "binary_cross_entropy",
-        f"focal_gamma has no effect on loss={config.loss!r}": config.loss != "focal"
+        f"focal_gamma has no effect on loss={config.loss!r}": project_loss
+        and config.loss != "focal"
         and config.focal_gamma != KEYS["focal_gamma"].default,
         "init_head has no effect without init_from": config.init_head != "auto"
         and not config.init_from,
@@ -133,6 +142,7 @@ def config_warnings(
         ),
         f"optimizer.b1, b2 and eps have no effect on optimizer.name={optimizer.name!r}": (
             not adam
+            and OPTIMIZERS.owner(optimizer.name) is None
             and any(optimizer[k] != KEYS[f"optimizer.{k}"].default for k in ("b1", "b2", "eps"))
         ),
         f"optimizer.nesterov=True turns '{optimizer.name}' into its NAdam form (Dozat)": (

@@ -19,6 +19,7 @@ from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
 from flax_resnet.weights.run_info import RUN_INFO, BestBy, RunInfo
 from train.config import loading
+from train.config.keys import KEYS
 from train.config.own_parts import own_parts, recipe_of
 from train.config.registries import larger_is_better
 from train.data.loader import DataLoader
@@ -147,7 +148,13 @@ def create(path: str, config: ConfigDict) -> None:
     if recipe and own_parts(config):
         with writing(os.path.join(path, recipe_store.FOLDER)):
             recipe_store.store(path, recipe)
-        recipe_store.trust(recipe)
+        try:
+            recipe_store.trust(recipe)
+        except OSError as error:
+            warn(
+                f"cannot note that you train with the recipe {recipe.path!r}: {error}; commands"
+                " that use the run will need --trust_recipe"
+            )
 
 
 def read_config(path: str) -> ConfigDict:
@@ -160,8 +167,21 @@ def read_config(path: str) -> ConfigDict:
         if saved_steps(path):  # without the configuration they are useless
             raise RunError(f"{path!r} has checkpoints, but no config.json: {advice}") from None
         raise RunError(f"{path!r} holds no run: there is no {file_path}") from None
+    except loading.InvalidKeyError as error:
+        if not _is_own_key(path, error.key):
+            raise RunError(f"{schema.read_error(file_path, error)}; {advice}") from error
+        problem = f"no longer permits: {error}" if error.key in KEYS else "no longer declares"
+        raise RunError(
+            f"the run in {path!r} has config.{error.key}, which its recipe {problem}; use the"
+            " recipe as it was, or train in another --workdir"
+        ) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{schema.read_error(file_path, error)}; {advice}") from error
+
+
+def _is_own_key(path: str, name: str) -> bool:
+    info = find_description(path)
+    return info is not None and f"key {name}" in info.own_parts
 
 
 def saved_steps(path: str) -> list[int]:

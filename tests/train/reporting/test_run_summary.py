@@ -1,11 +1,20 @@
 """Warnings before and during training."""
 
-from train.config.loading import default_config
+from train import (
+    default_config,
+    register_loss,
+    register_optimizer,
+    register_schedule,
+    register_task,
+)
 from train.data.sampler import EpochSampler
 from train.engine.experiment import make_batch_sizes
 from train.engine.intervals import make_intervals
 from train.reporting import run_summary
 from train.reporting.console import Console
+from train.tasks.classification import cross_entropy, make_cross_entropy, mixed_cross_entropy, top1
+from train.tasks.ineffective import own_loss_warnings
+from train.tasks.task import Task
 
 
 def test_warnings_of_a_configuration_that_does_not_fit():
@@ -34,6 +43,52 @@ def test_warnings_of_a_configuration_that_does_not_fit():
     ]
     config.optimizer.name, config.optimizer.b2 = "sgd", 0.95
     assert warnings(2) == ["optimizer.b1, b2 and eps have no effect on optimizer.name='sgd'"]
+
+
+def test_nothing_is_claimed_about_own_parts():
+    config = default_config()
+    config.update(num_epochs=3.0, batch_size=10, bce_target_threshold=0.2, loss="own")
+    config.schedule.update(name="own", milestone_epochs=(1.0,), warmup_epochs=0.0)
+    config.optimizer.update(name="own", b1=0.8)
+    intervals = make_intervals(config, EpochSampler(100, 10, seed=0))
+    sizes = make_batch_sizes(config, 1, 100)
+    assert len(run_summary.config_warnings(config, intervals, sizes)) == 3
+    register_loss("own", make_cross_entropy)
+    register_schedule("own", lambda schedule, span: None)
+    register_optimizer("own", lambda optimizer, schedule: None)
+    assert run_summary.config_warnings(config, intervals, sizes) == []
+
+
+def test_keys_that_an_own_loss_or_task_ignores_are_warnings():
+    """One loss smooths labels, the other two of mixed images only; the task uses no key."""
+    config = default_config()
+    config.update(label_smoothing=0.1, bce_target_threshold=0.2, loss="smooth")
+    register_loss("smooth", make_cross_entropy)
+    register_loss(
+        "mixed",
+        lambda config: (
+            lambda logits, targets: cross_entropy(
+                logits, targets.label, 0.0 if targets.other is None else config.label_smoothing
+            )
+        ),
+    )
+    expected = ["bce_target_threshold=0.2 has no effect on loss='smooth'"]
+    assert own_loss_warnings(config, 5) == expected
+    config.update(loss="mixed", bce_target_threshold=0.0)
+    assert own_loss_warnings(config, 5) == []
+
+    def loss(logits, targets):
+        return mixed_cross_entropy(logits, targets)
+
+    register_task("own", lambda config: Task(loss, loss, {"top1": top1}))
+    config.task, config.eval.metrics = "own", ("top1", "top5")
+    assert own_loss_warnings(config, 5) == [
+        "label_smoothing=0.1 has no effect on task='own'",
+        "loss='mixed' has no effect on task='own'",
+        "eval.metrics=top5 has no effect on task='own'",
+    ]
+    config.update(task="classification", loss="cross_entropy")
+    assert own_loss_warnings(config, 5) == []
 
 
 def test_absurd_evaluation_loss_is_a_warning(capsys):
