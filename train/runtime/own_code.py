@@ -11,6 +11,7 @@ from train.runtime.errors import RunError, UsageError
 
 # What a call of own code may raise: a script that it calls may exit.
 FAILURES = (Exception, SystemExit)
+_PICKLED = "<dynamic-code>"  # the file of a recipe's functions that cloudpickle sent to a worker
 
 
 def build(registry: Registry, name: str, *arguments: Any) -> Any:
@@ -49,5 +50,12 @@ def place(error: BaseException) -> str | None:
     """Return the innermost line of a user's code in a traceback, such as ``"my.py, line 3"``."""
     frames = traceback.walk_tb(error.__traceback__)
     lines = [(frame.f_code.co_filename, number) for frame, number in frames]
-    own = [(file, number) for file, number in lines if file[0] != "<" and is_local(file)]
-    return f"{os.path.basename(own[-1][0])}, line {own[-1][1]}" if own else None
+    own = [(file, number) for file, number in lines if _is_own(file)]
+    if not own:
+        return None
+    file, number = own[-1]
+    return f"{'the recipe' if file == _PICKLED else os.path.basename(file)}, line {number}"
+
+
+def _is_own(file: str) -> bool:
+    return file == _PICKLED or (file[0] != "<" and is_local(file))

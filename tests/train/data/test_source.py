@@ -1,5 +1,8 @@
 """Records whose images are arrays instead of encoded bytes."""
 
+import sys
+
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -163,6 +166,18 @@ def test_an_error_of_own_records_names_the_record_and_the_place(error):
     with pytest.raises(RunError, match=message) as caught:
         source.decode(1)
     assert caught.value.__cause__ is error
+
+
+def test_an_error_of_own_records_in_a_worker_process_names_the_record():
+    class Records(list):
+        def __getitem__(self, index):
+            sys.exit(3)
+
+    source = DataSource("own", "train", ("a",), Records([{}]))
+    # By value, as the classes of a recipe are sent.
+    copy = cloudpickle.loads(cloudpickle.dumps(source))
+    with pytest.raises(RunError, match=r"record 0 .* read: SystemExit: 3 \(the recipe, line \d+\)"):
+        copy.decode(0)
 
 
 @pytest.mark.parametrize(
