@@ -35,10 +35,14 @@ LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in 
 # The modules or packages in which an external dependency may be imported.
 IMPORTERS = {
     "orbax": {"train.workdir.checkpoints", "flax_resnet.weights.checkpoints"},
-    "tensorflow_datasets": {"train.data.tfds_source", "train.data.digits", "train.prepare"},
-    "array_record": {"train.data.tfds_source", "train.prepare"},
-    "datasets": {"train.data.huggingface"},
-    "pyarrow": {"train.data.table_file"},
+    "tensorflow_datasets": {
+        "train.data.sources.tfds_source",
+        "train.data.sources.digits",
+        "train.prepare",
+    },
+    "array_record": {"train.data.sources.tfds_source", "train.prepare"},
+    "datasets": {"train.data.sources.huggingface"},
+    "pyarrow": {"train.data.sources.table_file"},
     "optuna": {"train.sweep.search"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax_resnet.runs import Run, load_run
 from train.config.loading import check_config, load_config
-from train.data.given_source import GIVEN, as_source
+from train.data.sources.given_source import GIVEN, as_source
 from train.engine.callbacks import Callback
 from train.loop import train
 from train.reporting import curves, svg

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # importing JAX takes a second
     import numpy as np
 
     from flax_resnet.runs import Run
-    from train.data.image_table import ImageTable
+    from train.data.sources.image_table import ImageTable
     from train.reporting.calibrated_answers import CalibratedAnswers
 
 MAX_BATCH_SIZE = 32
@@ -145,7 +145,7 @@ def open_table(flags: argparse.Namespace) -> ImageTable | None:
     Raises:
       UsageError: there are flags of a table without one.
     """
-    from train.data.image_table import find_table, read_image_table
+    from train.data.sources.image_table import find_table, read_image_table
 
     path = find_table(flags.images)
     given = flags.data_dir, flags.image_key, flags.delimiter
@@ -165,7 +165,7 @@ def find_files(paths: Sequence[str], explain: str | None = None) -> list[str]:
       RunError: a folder has no images or cannot be listed.
       UsageError: all images of a folder are in ``explain``.
     """
-    from train.data.image_folder import list_images
+    from train.data.sources.image_folder import list_images
 
     skipped = explain and os.path.join(os.path.abspath(explain), "")
     files: dict[str, None] = {}

@@ -23,7 +23,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from train import arrays_source, load_config, register_metric
-from train.data.digits import TRAIN_IMAGES
+from train.data.sources.digits import TRAIN_IMAGES
 from train.engine.programs import SharedPrograms
 from train.loop import train
 from train.runtime.signals import StopRequest

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.config.keys import KEYS
-from train.data.array_files import open_arrays
+from train.data.sources.array_files import open_arrays
 from train.data.splits import parse_fold
 from train.runtime.errors import RunError
 from train.runtime.formatting import join_names

@@ -18,7 +18,7 @@ from flax_resnet.registry import MODELS
 from flax_resnet.runs import model_from_config
 from train.config.access import flatten, set_key
 from train.config.keys import DATA_KEYS, KEYS
-from train.data.digits import TRAIN_IMAGES
+from train.data.sources.digits import TRAIN_IMAGES
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 

@@ -4,8 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from train.data.folds import take_fold
+from train.data.hold_out import groups_by_pattern
+from train.data.registries import SOURCES
+from train.data.source import DataSource
+
 # These register their sources.
-from train.data import (  # noqa: F401
+from train.data.sources import (  # noqa: F401
     arrays,
     given_source,
     huggingface,
@@ -15,10 +20,6 @@ from train.data import (  # noqa: F401
     tfds_source,
     webdataset,
 )
-from train.data.folds import take_fold
-from train.data.hold_out import groups_by_pattern
-from train.data.registries import SOURCES
-from train.data.source import DataSource
 from train.data.splits import HELD_OUT
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError

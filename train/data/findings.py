@@ -9,11 +9,11 @@ import numpy as np
 from flax_resnet.text import truncate
 from train.data.class_names import ALIKE, alike
 from train.data.duplicates import MAX_SECONDS, FileCheck, check_files, check_images
-from train.data.folder_scan import BESIDE, IMAGES_BESIDE
-from train.data.image_folder import SPLIT_LIKE, ImageFolder
-from train.data.labeled_images import LabeledImages
 from train.data.skipped import MAX_EXAMPLES, Finding, describe_skipped
 from train.data.source import DataSource
+from train.data.sources.folder_scan import BESIDE, IMAGES_BESIDE
+from train.data.sources.image_folder import SPLIT_LIKE, ImageFolder
+from train.data.sources.labeled_images import LabeledImages
 from train.runtime.formatting import format_duration, join_names
 
 _CORRUPT = "they count as corrupt"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flax_resnet.images.formats import UNSUPPORTED_EXTENSIONS, describe_format, detect_format
-from train.data import folder_scan
+from train.data.sources import folder_scan
 from train.runtime.formatting import join_names
 
 MAX_EXAMPLES = 3

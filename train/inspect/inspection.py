@@ -10,9 +10,9 @@ import numpy as np
 
 from flax_resnet.images.pixels import PixelFormat
 from train.data.findings import inspect_data, merge_skipped
-from train.data.image_folder import ImageFolder
 from train.data.skipped import Finding, advice_for, skipped_by_kind
 from train.data.source import DataSource
+from train.data.sources.image_folder import ImageFolder
 from train.inspect import near_duplicates, probe
 from train.inspect.findings_table import (
     BLANK,

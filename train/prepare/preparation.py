@@ -14,7 +14,7 @@ import requests
 import tensorflow_datasets as tfds
 
 from flax_resnet.text import error_reason
-from train.data.tfds_source import find_builder, incomplete, open_builder
+from train.data.sources.tfds_source import find_builder, incomplete, open_builder
 from train.prepare import staging
 from train.prepare.archives import ARCHIVES, check_archives
 from train.runtime.errors import RunError, print_line

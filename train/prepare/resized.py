@@ -20,7 +20,7 @@ from flax_resnet.images.formats import detect_format
 from flax_resnet.images.headers import inspect_jpeg
 from flax_resnet.text import error_reason
 from train.data.images import encode_jpeg, resize_area
-from train.data.tfds_source import find_feature, open_builder, raw_records
+from train.data.sources.tfds_source import find_feature, open_builder, raw_records
 from train.prepare import staging
 from train.runtime.errors import RunError, UsageError, print_line
 from train.runtime.formatting import format_bytes

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from train.data.class_counts import count_classes_of
-from train.data.image_folder import open_folder
 from train.data.source import DataSource
+from train.data.sources.image_folder import open_folder
 from train.engine.predictions import output_names
 
 

@@ -15,14 +15,14 @@ import pytest
 from tests.train.pictures import encode, photograph
 from tests.unprivileged import unprivileged
 from train.config.loading import default_config
-from train.data.arrays import arrays_source
 from train.data.class_names import alike, check_classes
 from train.data.datasets import open_source
 from train.data.duplicates import FileCheck, check_files, check_images
 from train.data.findings import inspect_data
-from train.data.image_folder import ImageFolder, open_folder
 from train.data.images import encode_png
 from train.data.source import DataSource
+from train.data.sources.arrays import arrays_source
+from train.data.sources.image_folder import ImageFolder, open_folder
 from train.runtime.errors import UsageError
 
 

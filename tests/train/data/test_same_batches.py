@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.train.data.labeled import huggingface, opened, write_shard
-from train.data.arrays import arrays_source
-from train.data.huggingface import huggingface_source
 from train.data.loader import DataLoader
 from train.data.registries import SOURCES
 from train.data.sampler import EpochSampler
+from train.data.sources.arrays import arrays_source
+from train.data.sources.huggingface import huggingface_source
 
 SPLITS = {"train": "train[:70]", "test": "test[:33]"}  # of the digits
 

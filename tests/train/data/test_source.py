@@ -8,10 +8,10 @@ import pytest
 
 from flax_resnet.decoding import ImageDecodeError
 from tests.train.data.labeled import opened
-from train.data.arrays import arrays_source
-from train.data.image_folder import open_folder
 from train.data.images import encode_png
 from train.data.source import DataSource
+from train.data.sources.arrays import arrays_source
+from train.data.sources.image_folder import open_folder
 from train.runtime.errors import RunError, UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)

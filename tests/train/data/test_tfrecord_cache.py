@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.train.data.tfrecords import indices, opened, own_cache, scans, two_splits
-from train.data import tfrecord
+from train.data.sources import tfrecord
 
 cache = pytest.fixture(own_cache, autouse=True)
 place = pytest.fixture(two_splits)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data import tfrecord
-from train.data.tfds_source import open_prepared
+from train.data.sources import tfrecord
+from train.data.sources.tfds_source import open_prepared
 
 NAME, VERSION = "made_here", "1.2.0"
 

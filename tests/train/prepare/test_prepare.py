@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from tests.train.pictures import encode
 from tests.train.prepare.archives import cifar_archive, imagenet_archives
-from train.data.tfds_source import open_builder, open_prepared
+from train.data.sources.tfds_source import open_builder, open_prepared
 from train.prepare import preparation
 from train.prepare.resized import resize_dataset
 from train.runtime.errors import RunError, UsageError

@@ -11,7 +11,7 @@ from PIL import Image
 
 from flax_resnet.decoding import decode_rgb
 from tests.train.pictures import encode, photograph, rotated
-from train.data.tfds_source import open_builder, open_prepared, raw_records
+from train.data.sources.tfds_source import open_builder, open_prepared, raw_records
 from train.prepare.resized import resize_dataset, resized_name, shrink_image
 from train.runtime.errors import UsageError
 

@@ -15,7 +15,7 @@ from flax_resnet.files import open_regular
 from flax_resnet.text import error_reason, truncate
 from flax_resnet.weights.limits import open_zip
 from flax_resnet.weights.npz_files import read_header
-from train.data.random_access import RandomAccessFiles
+from train.data.sources.random_access import RandomAccessFiles
 from train.runtime.errors import RunError
 
 # Drawings may be compressed to 1 %; an archive that claims more is a bomb.

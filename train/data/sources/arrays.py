@@ -13,16 +13,16 @@ import numpy as np
 
 from flax_resnet.images.pixels import MAX_CHANNELS, RGB, PixelFormat
 from flax_resnet.text import truncate
-from train.data.array_files import ArrayFile, open_arrays
-from train.data.labeled_images import (
+from train.data.registries import register_source
+from train.data.source import DataSource, source_argument
+from train.data.sources.array_files import ArrayFile, open_arrays
+from train.data.sources.labeled_images import (
     CLASS_FILES,
     make_source,
     number_classes,
     read_names,
     sample_fingerprint,
 )
-from train.data.registries import register_source
-from train.data.source import DataSource, source_argument
 from train.data.splits import TRAIN, find_split
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError

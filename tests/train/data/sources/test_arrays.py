@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.train.data.labeled import IMAGES, LABELS, opened
-from train.data.arrays import arrays_source
 from train.data.findings import inspect_data
+from train.data.sources.arrays import arrays_source
 from train.runtime.errors import RunError, UsageError
 
 

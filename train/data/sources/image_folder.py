@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from train.data.folder_scan import BROKEN_LINK, UNREADABLE, FolderScan, has_image_extension
 from train.data.hold_out import groups_by_pattern, hold_out
 from train.data.registries import register_source
 from train.data.skipped import describe_skipped
 from train.data.source import DataSource, require_no_names, source_argument
+from train.data.sources.folder_scan import BROKEN_LINK, UNREADABLE, FolderScan, has_image_extension
 from train.data.splits import EVAL_SPLITS, HELD_OUT_PART, TRAIN, locate_split
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError

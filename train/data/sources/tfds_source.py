@@ -15,7 +15,7 @@ from etils import epath
 from flax_resnet.decoding import ImageDecodeError
 from train.data.registries import register_source
 from train.data.source import DataSource, require_no_names, source_argument
-from train.data.tfrecord import TFRecordFiles, file_error
+from train.data.sources.tfrecord import TFRecordFiles, file_error
 from train.runtime import limits
 from train.runtime.cli import program
 from train.runtime.config_dict import ConfigDict
@@ -47,7 +47,7 @@ def open_prepared(name: str, folder: str, split: str) -> DataSource:
 
 
 def _prepared_digits(folder: str) -> tfds.core.DatasetBuilder:
-    from train.data.digits import SklearnDigits
+    from train.data.sources.digits import SklearnDigits
 
     open_builder = partial(SklearnDigits, data_dir=folder, file_format="array_record")
     tfds.disable_progress_bar()

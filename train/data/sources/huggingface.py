@@ -11,9 +11,9 @@ import numpy as np
 from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.files import open_regular
 from flax_resnet.text import error_reason
-from train.data.labeled_images import make_source, number_classes
 from train.data.registries import register_source
 from train.data.source import DataSource
+from train.data.sources.labeled_images import make_source, number_classes
 from train.data.splits import TRAIN, find_split
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from train.data.index_cache import index_in_parallel, load_index, save_index
-from train.data.random_access import RandomAccessFile, RandomAccessFiles
+from train.data.sources.index_cache import index_in_parallel, load_index, save_index
+from train.data.sources.random_access import RandomAccessFile, RandomAccessFiles
 from train.runtime.errors import RunError
 
 HEADER = 12  # bytes of the length and its CRC

@@ -13,9 +13,9 @@ import pytest
 from tests.train.pictures import encode, photograph
 from tests.unprivileged import unprivileged
 from train.data.findings import merge_skipped
-from train.data.folder_scan import FolderScan
-from train.data.image_folder import list_images, open_folder
 from train.data.skipped import describe_skipped
+from train.data.sources.folder_scan import FolderScan
+from train.data.sources.image_folder import list_images, open_folder
 from train.runtime.errors import RunError, UsageError
 
 IMAGE = encode(photograph(0, 12, 16), "PNG")

@@ -11,8 +11,8 @@ import numpy as np
 
 from flax_resnet.text import truncate
 from train.data import wrong_rows
-from train.data.table_columns import GROUP, IMAGE, LABEL, SPLIT, WEIGHT, choose_columns
-from train.data.table_file import Table, read_table
+from train.data.sources.table_columns import GROUP, IMAGE, LABEL, SPLIT, WEIGHT, choose_columns
+from train.data.sources.table_file import Table, read_table
 from train.data.wrong_rows import WrongRow
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError

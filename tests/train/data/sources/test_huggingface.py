@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.train.data.labeled import IMAGES, LABELS, huggingface, opened
-from train.data.huggingface import huggingface_source
 from train.data.images import encode_png
+from train.data.sources.huggingface import huggingface_source
 from train.runtime.errors import RunError, UsageError
 
 datasets = pytest.importorskip("datasets")

@@ -18,10 +18,10 @@ from tests.train.data.tfrecords import (
     write_shard,
 )
 from train.config.loading import default_config
-from train.data import tfrecord
 from train.data.datasets import open_source
-from train.data.random_access import RandomAccessFile
-from train.data.tfds_source import open_prepared
+from train.data.sources import tfrecord
+from train.data.sources.random_access import RandomAccessFile
+from train.data.sources.tfds_source import open_prepared
 from train.runtime.errors import RunError, UsageError
 
 cache = pytest.fixture(own_cache, autouse=True)

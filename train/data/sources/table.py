@@ -8,12 +8,12 @@ import numpy as np
 
 from train.data import wrong_rows
 from train.data.hold_out import groups_by_pattern, hold_out
-from train.data.image_folder import ImageFolder
 from train.data.registries import register_source
 from train.data.source import DataSource, fingerprint, source_argument
+from train.data.sources.image_folder import ImageFolder
+from train.data.sources.table_columns import GROUP, IMAGE, LABEL, SPLIT, WEIGHT
+from train.data.sources.table_rows import Rows, read_rows
 from train.data.splits import HELD_OUT_PART, locate_split
-from train.data.table_columns import GROUP, IMAGE, LABEL, SPLIT, WEIGHT
-from train.data.table_rows import Rows, read_rows
 from train.data.wrong_rows import TableRows
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from train.data.arrays import arrays_source
-from train.data.huggingface import huggingface_source
-from train.data.labeled_images import make_source, number_classes, sample_fingerprint
 from train.data.registries import register_source
 from train.data.source import DataSource
+from train.data.sources.arrays import arrays_source
+from train.data.sources.huggingface import huggingface_source
+from train.data.sources.labeled_images import make_source, number_classes, sample_fingerprint
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 

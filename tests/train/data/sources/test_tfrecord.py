@@ -24,9 +24,9 @@ from tests.train.data.tfrecords import (
     two_splits,
     write,
 )
-from train.data import random_access, tfrecord
-from train.data.random_access import RandomAccessFile
-from train.data.tfds_source import open_prepared
+from train.data.sources import random_access, tfrecord
+from train.data.sources.random_access import RandomAccessFile
+from train.data.sources.tfds_source import open_prepared
 from train.runtime.errors import RunError
 
 cache = pytest.fixture(own_cache, autouse=True)
@@ -47,12 +47,12 @@ def test_indices_out_of_range_raise_index_error(place):
 
 def test_reading_does_not_import_tensorflow(place):
     code = (
-        "import sys; from train.data.tfds_source import open_prepared;"
+        "import sys; from train.data.sources.tfds_source import open_prepared;"
         f"s = open_prepared({NAME!r}, {str(place.parents[1])!r}, 'train');"
         "s[9]; print(len(s), 'tensorflow' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[4], capture_output=True, text=True
     )
     assert done.stdout.split() == ["10", "False"], done.stderr
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.train.data.labeled import IMAGES, LABELS, add, opened, write_shard
-from train.data import tar_index
 from train.data.corrupt_records import CorruptRecords
 from train.data.images import encode_png
 from train.data.loader import DataLoader
-from train.data.webdataset import find_shards
+from train.data.sources import tar_index
+from train.data.sources.webdataset import find_shards
 from train.runtime.errors import RunError, UsageError
 
 

@@ -10,8 +10,8 @@ from tests.train.pictures import encode, every_format, photograph
 from train.config.loading import default_config
 from train.data.class_names import check_classes
 from train.data.datasets import open_source
-from train.data.image_folder import open_folder
 from train.data.loader import DataLoader
+from train.data.sources.image_folder import open_folder
 from train.runtime.errors import RunError, UsageError
 from train.workdir import run_files
 

@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 
 from flax_resnet.text import truncate
-from train.data.index_cache import index_in_parallel
-from train.data.labeled_images import make_source, number_classes, read_class_names
-from train.data.random_access import RandomAccessFiles
 from train.data.registries import register_source
 from train.data.source import DataSource, source_argument
+from train.data.sources.index_cache import index_in_parallel
+from train.data.sources.labeled_images import make_source, number_classes, read_class_names
+from train.data.sources.random_access import RandomAccessFiles
+from train.data.sources.tar_index import TarIndex, index_tar
 from train.data.splits import EVAL_SPLITS, TRAIN, find_split, parse_split
-from train.data.tar_index import TarIndex, index_tar
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from flax_resnet.files import open_regular
 from flax_resnet.images.formats import EXTENSIONS
 from flax_resnet.text import error_reason, truncate
-from train.data.index_cache import load_index, save_index
+from train.data.sources.index_cache import load_index, save_index
 from train.runtime.errors import RunError, UsageError
 
 _VERSION = 1

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from train.data.table_columns import IMAGE, choose_column
-from train.data.table_file import read_table
+from train.data.sources.table_columns import IMAGE, choose_column
+from train.data.sources.table_file import read_table
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
 
