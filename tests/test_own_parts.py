@@ -583,6 +583,7 @@ def test_a_relative_state_folder_is_ignored(monkeypatch, tmp_path):
         (("own", None, "x"), "is not a bool, number"),
         (("own", 1.0, "x", {"minimum": 2}), "default of config.own must be at least 2"),
         (("own", "text", "x", {"minimum": 2}), "own: minimum=2 needs numbers, .* 'text'"),
+        (("own", "text", "x", {"minimum": 0}), "own: minimum=0 needs numbers, .* 'text'"),
         (("own", ("a",), "x", {"below": 2}), r"own: below=2 needs numbers, .* \('a',\)"),
         (("own", 1, "x", {"maximum": "2"}), "own: maximum must be a number, not '2'"),
         (("own", 1, "x", {"values": (1,)}), "there is no values=.*; valid are choices, .*minimum"),

@@ -114,7 +114,7 @@ def _check_limits(name: str, default: Any, limits: dict[str, Any]) -> None:
             problem = f"{limit} must be a tuple, not {value!r}"
         elif limit == "separator" and not isinstance(default, str):
             problem = f"{limit}={value!r} needs a text, and the default is {default!r}"
-        elif limit in _OF_NUMBERS and value not in (None, False) and not is_number:
+        elif limit in _OF_NUMBERS and not is_number and not (value is None or value is False):
             problem = f"{limit}={value!r} needs numbers, and the default is {default!r}"
         if problem:
             raise ValueError(f"config.{name}: {problem}")
