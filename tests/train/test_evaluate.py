@@ -56,7 +56,9 @@ def test_results_are_printed_and_written_to_the_workdir(command, digits_run, tmp
     path = tmp_path / "run"
     shutil.copytree(digits_run, path)
     result, summary = command(path=str(path))
-    assert list(result) == ["split", "examples", "top1", "top5", "loss", "step"]
+    metrics = ["balanced_accuracy", "f1_macro", "kappa", "mcc", "auroc_macro"]
+    metrics += ["average_precision_macro", "baseline"]
+    assert list(result) == ["split", "examples", "top1", "top5", "loss", *metrics, "step"]
     [row] = [row for row in read_rows(digits_run) if row["step"] == 44 and "eval/top1" in row]
     assert result["top1"] == row["eval/top1"] and percent(result["top1"]) in summary
     folder = path / "evaluation" / "44_test_ema"
