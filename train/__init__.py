@@ -13,8 +13,11 @@ if "multiprocessing" in sys.modules:  # perhaps in a worker, before it imports a
 _MODULES = {
     "Callback": "engine.callbacks",
     "DataSource": "data.source",
-    "arrays_source": "data.sources.arrays",
+    "Interrupted": "loop",
     "Logger": "reporting.loggers.logger",
+    "RunError": "runtime.errors",
+    "UsageError": "runtime.errors",
+    "arrays_source": "data.sources.arrays",
     "declare_key": "config.own_keys",
     "default_config": "config.loading",
     "fit": "fitting",

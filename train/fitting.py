@@ -1,5 +1,7 @@
 """Training from Python, for example in a notebook: :func:`fit`."""
 
+import os
+import signal
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_resnet.runs import Run, load_run
+from flax_resnet.text import truncate
 from train.config.loading import check_config, load_config
 from train.data.sources.given_source import GIVEN, as_source
 from train.engine.callbacks import Callback
@@ -55,7 +58,7 @@ class Drawing(str):
 
 def fit(
     config: ConfigDict | str,
-    workdir: str,
+    workdir: str | os.PathLike,
     train_data: Any = None,
     eval_data: Any = None,
     *,
@@ -69,11 +72,11 @@ def fit(
     >>> fitted.run.predict(list(test_images))
 
     An interrupt (Ctrl-C, or a notebook's stop button) ends the run after saving; the same call
-    resumes it.
+    resumes it. A second interrupt raises KeyboardInterrupt at once.
 
     Args:
       config: a configuration, or the name or path of a recipe.
-      workdir: the run's folder.
+      workdir: the run's folder; ``~`` is the home folder.
       train_data: a pair of arrays ``(images, labels)`` as for :func:`train.arrays_source`, a
         :class:`train.DataSource`, a Hugging Face ``datasets.Dataset``, or a sequence of
         ``{"image", "label"}`` such as a ``grain.MapDataset``; default: ``config.dataset``.
@@ -85,28 +88,50 @@ def fit(
       UsageError, RunError: the run cannot start or continue.
       train.loop.Interrupted: it was interrupted.
     """
+    if not isinstance(workdir, (str, os.PathLike)):
+        raise UsageError(f"workdir must be the folder of a run, not {workdir!r}")
+    workdir = os.path.expanduser(os.fspath(workdir))
+    _check_callbacks(callbacks)
     if isinstance(config, str):
         config = load_config(config)
     config = config.copy_and_resolve_references()
     if (train_data is None) != (eval_data is None):
         missing = "eval_data" if eval_data is None else "train_data"
         raise UsageError(f"{missing} is missing; give the data for training and for evaluation")
+    if train_data is not None:
+        _check_whole(config.dataset)
+        config.dataset.update(name=GIVEN, data_dir="", labels="")
+    check_config(config)
     sources = None
     if train_data is not None:
-        if config.dataset.fold:
-            raise UsageError(
-                f"config.dataset.fold={config.dataset.fold!r} divides the data of config.dataset;"
-                " give its parts as train_data and eval_data, and reset it to ''"
-            )
-        config.dataset.update(name=GIVEN, data_dir="", labels="")
+        dataset = config.dataset
         sources = (
-            as_source(train_data, config.dataset.train_split, class_names),
-            as_source(eval_data, config.dataset.eval_split, class_names),
+            as_source(train_data, dataset.train_split, dataset, class_names),
+            as_source(eval_data, dataset.eval_split, dataset, class_names),
         )
-    check_config(config)
     configure_jax(config)
-    stop = StopRequest()
+    stop = StopRequest(force=signal.default_int_handler)
     is_main = threading.current_thread() is threading.main_thread()  # only it receives signals
     with stop if is_main else nullcontext():
         evaluation = train(config, workdir, stop, sources, callbacks)
     return Fitted(workdir, evaluation)
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    if not isinstance(callbacks, Sequence) or not all(isinstance(c, Callback) for c in callbacks):
+        raise UsageError(
+            f"callbacks must be a list of instances of train.Callback, such as [Progress()], not"
+            f" {truncate(repr(callbacks))}"
+        )
+
+
+def _check_whole(dataset: ConfigDict) -> None:
+    """Raise UsageError if the configuration divides data, since given data are used whole."""
+    divided = {key: "[" in str(dataset[key]) for key in ("train_split", "eval_split")}
+    for key, is_divided in (divided | {"fold": bool(dataset.fold)}).items():
+        if is_divided:
+            whole = "" if key == "fold" else dataset[key].partition("[")[0]
+            raise UsageError(
+                f"config.dataset.{key}={dataset[key]!r} divides the data of config.dataset; give"
+                f" its parts as train_data and eval_data, and reset it to {whole!r}"
+            )

@@ -1,24 +1,33 @@
 """Training from Python: the same bits as the command, from any kind of data."""
 
 import json
+import os
+import re
+import signal
 from functools import partial
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from docs.notebook import notebook
 from tests.conftest import ROOT
 from tests.train.test_main import final_state
 from train import Callback, arrays_source, fit
 from train.data.datasets import open_source
+from train.data.sources.given_source import as_source
 from train.engine.devices import Pmap
 from train.engine.experiment import make_model, make_step_config
 from train.engine.step import create_state, eval_step, train_step
 from train.loop import train
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
+
+IMAGES = np.zeros((4, 8, 8), np.uint8)
+RECORD = {"image": IMAGES[0], "label": 0}
 
 
 @pytest.fixture
@@ -103,7 +112,16 @@ def test_callbacks_are_called_and_an_exception_can_be_resumed(config, digits, ex
     ("data", "message"),
     [
         ([(np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1])], "eval_data is missing"),
-        ([[1, 2], [1, 2]], "records for train must be"),
+        ([[1, 2], [1, 2]], "records for train must be .* record 0 is int"),
+        ([[IMAGES, [0, 1, 0, 1]]] * 2, r"record 0 is ndarray of the shape \(4, 8, 8\)"),
+        ([IMAGES, IMAGES], r"must be a pair .* not ndarray of the shape \(4, 8, 8\)"),
+        ([(IMAGES, 1, 2)] * 2, r"record 0 is ndarray of the shape"),
+        ([{"image": IMAGES, "label": 1}] * 2, "not dict with the keys 'image', 'label'"),
+        ([[RECORD, {"image": 1}]] * 2, "record 1 is dict with the keys 'image'"),
+        ([grain.MapDataset.source([RECORD]).repeat()] * 2, r"endless; drop \.repeat\(\)"),
+        ([grain.MapDataset.source([RECORD]).filter(lambda _: False)] * 2, "0 is NoneType"),
+        ([([IMAGES[0] / 255] * 2, [0, 1])] * 2, "must be uint8, not float64"),
+        ([(np.uint16(IMAGES), [0, 1, 0, 1])] * 2, "set dataset.bits=16"),
         ([7, 7], "the data for train must be a pair"),
         ([(np.zeros((4, 8, 8)), [0, 1, 0, 1])] * 2, "must be uint8, not float64"),
         ([(np.zeros((4, 8, 8), np.uint8), [0, 1])] * 2, "4 images but 2 labels"),
@@ -115,10 +133,63 @@ def test_wrong_data_are_errors(config, tmp_path, data, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_folds_of_given_data_are_an_error(config, digits, tmp_path):
-    config.dataset.fold = "1/2"
-    with pytest.raises(UsageError, match=r"give its parts as train_data and eval_data"):
+@pytest.mark.parametrize(("key", "value"), [("train_split", "train[:80%]"), ("fold", "1/2")])
+def test_a_division_of_given_data_is_an_error(config, digits, tmp_path, key, value):
+    config.dataset[key] = value
+    with pytest.raises(UsageError, match=rf"{key}='{re.escape(value)}' .* train_data and"):
         fit(config, str(tmp_path / "run"), *digits)
+
+
+def test_a_class_without_images_in_one_split_needs_names(config, tmp_path):
+    data = (IMAGES, [0, 1, 2, 0]), (IMAGES, [0, 1, 0, 1])
+    with pytest.raises(UsageError, match=r"lacks '2'; .* class_names=\['0', '1', '2'\]"):
+        fit(config, str(tmp_path / "run"), *data)
+
+
+@pytest.mark.parametrize(
+    ("workdir", "callbacks", "message"),
+    [
+        (None, [], "workdir must be the folder of a run, not None"),
+        ("run", Callback(), "callbacks must be a list"),
+        ("run", [Callback], "callbacks must be a list"),
+        ("run", [print], "callbacks must be a list"),
+    ],
+)
+def test_wrong_arguments_are_errors(config, digits, workdir, callbacks, message):
+    with pytest.raises(UsageError, match=message):
+        fit(config, workdir, *digits, callbacks=callbacks)
+
+
+def test_a_second_interrupt_is_an_exception(config, digits, tmp_path):
+    class Impatient(Callback):
+        def on_step(self, step):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "run", *digits, callbacks=[Impatient()])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_images_of_any_library_are_converted(config, tmp_path):
+    """Each form is read as the NumPy array of the same pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    path = tmp_path / "0.png"
+    Image.fromarray(images[0]).save(path)
+    forms = [
+        images,
+        jnp.asarray(images),
+        list(map(Image.fromarray, images)),
+        list(jnp.array(images)),
+    ]
+    forms += [[str(path), images[1]], [path.read_bytes(), images[1]]]
+    for form in forms:
+        records = [{"x": image, "y": label} for image, label in zip(form, "ab", strict=True)]
+        config.dataset.update(image_key="x", label_key="y")
+        for data in ((form, ["a", "b"]), records):
+            source = as_source(data, "train", config.dataset)
+            found = np.stack([source.decode(index)[0] for index in range(2)])
+            np.testing.assert_array_equal(found, images)
 
 
 @pytest.mark.parametrize("form", ["arrays", "records"])

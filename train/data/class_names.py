@@ -4,10 +4,12 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+from flax_resnet.text import truncate
 from train.data.source import DataSource
 from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
 
+_IN_MEMORY = ("arrays", "given", "hf")  # sources that do not know each other's classes
 ALIKE = "only in letter case, spaces, invisible characters or Unicode form"
 
 
@@ -25,6 +27,9 @@ def check_classes(one: DataSource, other: DataSource) -> None:
         text += f"; {join_names([' and '.join(group) for group in groups])} differ {ALIKE}"
     elif one.name == "folder":
         text += "; add images to the missing classes, or remove those classes from both splits"
+    elif one.name in _IN_MEMORY:
+        names = sorted({*one.class_names, *other.class_names})
+        text += f"; name all classes for both splits: class_names={truncate(repr(names))}"
     raise UsageError(f"the splits of {one.name} have different classes: {text}")
 
 

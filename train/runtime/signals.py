@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 STOPPED = 75  # exit status after a stop: schedulers then start the command again
 
@@ -18,11 +19,15 @@ class StopRequest:
 
     A context manager that restores the previous handlers. Ignored signals stay ignored: shells
     ignore SIGINT for background jobs of a script.
+
+    Args:
+      force: handler of a second SIGINT; default: the system's, which ends the process.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
-    def __init__(self):
+    def __init__(self, force: Any = signal.SIG_DFL):
+        self._force = force
         self.signal: signal.Signals | None = None
 
     def __bool__(self) -> bool:
@@ -40,7 +45,7 @@ class StopRequest:
     def _handle(self, number: int, _) -> None:
         self.signal = signal.Signals(number)
         for other in self._previous:
-            signal.signal(other, signal.SIG_DFL)
+            signal.signal(other, self._force if other == signal.SIGINT else signal.SIG_DFL)
         # The step may still be compiling. Not by print(), which the signal may have interrupted.
         text = f"{self.signal.name}: stopping after this step; a second signal exits at once\n"
         with contextlib.suppress(OSError):

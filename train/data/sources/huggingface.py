@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from flax_resnet.files import open_regular
 from flax_resnet.text import error_reason
 from train.data.registries import register_source
 from train.data.source import DataSource
-from train.data.sources.labeled_images import make_source, number_classes
+from train.data.sources.labeled_images import make_source, number_classes, sample_fingerprint
 from train.data.splits import TRAIN, find_split
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
@@ -46,7 +47,10 @@ def huggingface_source(
     Raises:
       UsageError: there are no such columns.
     """
-    return _make_source({"": data}, "", split, "hf", image_key, label_key, class_names)
+    source = _make_source({"": data}, "", split, "hf", image_key, label_key, class_names)
+    images, labels = source.records.images, source.records.labels
+    # Nothing names these data: whether two splits share records shows only in the images.
+    return replace(source, parts=(), fingerprint=sample_fingerprint(images, labels))
 
 
 @register_source("hf")

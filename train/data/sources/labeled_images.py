@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.files import read_file
 from flax_resnet.text import truncate
 from train.data.source import DataSource
@@ -111,7 +112,10 @@ def sample_fingerprint(images: Sequence[Any], labels: np.ndarray) -> str:
     """
     digest = hashlib.sha256(np.asarray(labels, "<i4").tobytes())
     for index in np.linspace(0, len(images) - 1, _SAMPLE).astype(int).tolist():
-        image = images[index]
+        try:
+            image = images[index]
+        except (OSError, ImageDecodeError):  # counts as corrupt
+            continue
         digest.update(image if isinstance(image, bytes) else np.asarray(image).tobytes())
     return digest.hexdigest()[:16]
 

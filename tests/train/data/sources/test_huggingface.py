@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.train.data.labeled import IMAGES, LABELS, huggingface, opened
+from train.data.findings import inspect_data
 from train.data.images import encode_png
 from train.data.sources.huggingface import huggingface_source
 from train.runtime.errors import RunError, UsageError
@@ -89,3 +90,14 @@ def test_columns_are_detected_or_chosen():
         huggingface_source(table(label=(INT, [None, *numbers[1:]])))
     with pytest.raises(UsageError, match="random access"):
         huggingface_source(data.to_iterable_dataset())
+
+
+def test_splits_of_a_program_are_compared_by_their_images():
+    """Disjoint data sets do not overlap, though nothing names them; copies are found."""
+    data = table(label=(INT, LABELS.tolist()))
+    train = huggingface_source(data.select(range(20)), "train")
+    test = huggingface_source(data.select(range(20, 30)), "test")
+    leaky = huggingface_source(data.select(range(18, 30)), "test")
+    assert not [one for one in inspect_data(train, test) if one.kind in ("overlap", "leak")]
+    assert [one.count for one in inspect_data(train, leaky) if one.kind == "leak"] == [2]
+    assert train.fingerprint != test.fingerprint
