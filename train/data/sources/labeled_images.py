@@ -155,6 +155,8 @@ def number_classes(
     if not used.size:
         raise UsageError(f"{where} has no images")
     if class_names is not None:
+        if isinstance(class_names, str):
+            raise UsageError(f"class_names must be a list of names, not {truncate(class_names)!r}")
         if isinstance(class_names, np.ndarray):
             class_names = _column(class_names, f"the names of classes of {where}").tolist()
         names = tuple(map(str, class_names))
@@ -184,13 +186,13 @@ def read_class_names(folder: str) -> list[str] | None:
 
 
 def read_names(path: str) -> list[str]:
-    """Return the lines of a text file.
+    """Return the lines of a text file; empty ones at its end are no names.
 
     Raises:
       RunError: it cannot be read.
     """
     try:
-        return read_file(path, _MAX_NAMES_BYTES).decode("utf-8").splitlines()
+        return read_file(path, _MAX_NAMES_BYTES).decode("utf-8").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"cannot read the names of classes in {path}: {error}") from error
 
@@ -217,6 +219,9 @@ def _column(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def _check_names(names: tuple[str, ...], where: str) -> None:
+    empty = [number for number, name in enumerate(names) if not name.strip()]
+    if empty:
+        raise UsageError(f"the name of class {empty[0]} of {where} is empty; name every class")
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise UsageError(f"{where} has several classes named {join_names(repeated, 4)}")

@@ -200,3 +200,16 @@ def test_a_truncated_file_is_an_error(tmp_path):
         source[29]
     with pytest.raises(RunError, match=r"images\.npy is truncated"):
         opened("arrays", tmp_path)
+
+
+def test_names_of_classes_are_texts(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    np.save(tmp_path / "labels.npy", LABELS)
+    names = tmp_path / "class_names.txt"
+    names.write_text("cat\ndog\nnewt\n\n \n")
+    assert opened("arrays", tmp_path).class_names == ("cat", "dog", "newt")
+    names.write_text("cat\n\nnewt\n")
+    with pytest.raises(UsageError, match=r"the name of class 1 of .* is empty"):
+        opened("arrays", tmp_path)
+    with pytest.raises(UsageError, match="must be a list of names, not 'abc'"):
+        arrays_source(IMAGES, LABELS, class_names="abc")
