@@ -209,9 +209,9 @@ KEYS: dict[str, Key] = {
         " 0.875 and 224 pixels, images are resized to 256 first.", minimum=0.05, maximum=1),
     "dataset.interpolation": Key("bilinear", "Interpolation of the resize before the center crop.",
         choices=("bilinear", "bicubic")),
-    "dataset.mean": Key(RGB_MEAN, "Mean of each channel, or of all, in 0…1, subtracted from the"
-        " input. The default is 0.5 for channels other than RGB.", minimum=-1000, maximum=1000,
-        example=RGB_MEAN),
+    "dataset.mean": Key(RGB_MEAN, "Mean of each channel, or of all (in Python: (0.5,)), in 0…1,"
+        " subtracted from the input. The default is 0.5 for channels other than RGB.",
+        minimum=-1000, maximum=1000, example=RGB_MEAN),
     "dataset.std": Key(RGB_STD, "Standard deviation of each channel, or of all, in 0…1, divided"
         " by. The default is 0.25 for channels other than RGB.", minimum=1e-6, maximum=1000,
         example=RGB_STD),

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from train.config import loading
-from train.config.loading import KEYS, default_config, load_config
+from train.config.loading import KEYS, check_config, default_config, load_config
 from train.config.other_names import ANSWERS, OTHER_NAMES
 from train.runtime.errors import UsageError
 
@@ -188,3 +188,10 @@ def test_every_key_has_a_meaning_and_a_valid_default():
     for name, key in KEYS.items():
         assert key.meaning.endswith("."), name
         assert name in loading.describe()
+
+
+def test_one_mean_for_all_channels_is_explained():
+    config = default_config()
+    config.dataset.mean = 0.5
+    with pytest.raises(UsageError, match=r"not 0\.5 .*in Python: \(0\.5,\)"):
+        check_config(config)
