@@ -68,7 +68,7 @@ def test_reading_digits_needs_no_tensorflow_and_no_second_preparation(data_dir):
             "digitz",
             "train",
             UsageError,
-            "'digitz': unknown data source.*mean 'digits'.*valid are digits, folder, tfds",
+            "'digitz': unknown data source.*mean 'digits'.*valid are digits, folder, ",
         ),
         ("tfds:", "train", UsageError, "must be tfds:NAME, such as"),
         ("tfds:cifer10", "train", UsageError, "no data set 'cifer10'"),
