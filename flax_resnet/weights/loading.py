@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from flax_resnet.images.pixels import MAX_CHANNELS
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
@@ -105,6 +106,8 @@ def read_weights(
     channels: int | None = None,
 ) -> tuple[dict[str, Any], Report]:
     """Load a file like :func:`load_weights`, and return the variables and the report."""
+    if channels is not None and channels not in range(1, MAX_CHANNELS + 1):
+        raise WeightsError(f"channels must be 1 to {MAX_CHANNELS}, not {channels!r}")
     file = read_file(path)
     detected = detect_layout(file.tensors)
     if detected is None:

@@ -63,3 +63,9 @@ def test_only_weights_for_rgb_are_adapted(tmp_path):
     save_weights(MODEL, init_variables(MODEL, 0, (64, 64, 2)), tmp_path / "two.safetensors")
     with pytest.raises(WeightsError, match="with 2 channels, and cannot be adapted to 4: only"):
         read_weights(MODEL, tmp_path / "two.safetensors", channels=4)
+
+
+@pytest.mark.parametrize("channels", [0, 17])
+def test_the_number_of_channels_is_checked(channels):
+    with pytest.raises(WeightsError, match=f"channels must be 1 to 16, not {channels}"):
+        read_weights(MODEL, "no.safetensors", channels=channels)

@@ -63,7 +63,7 @@ def arrays_source(
     where = "the data"
     if isinstance(images, np.ndarray):
         check_images(images, where, _apparent_format(images))
-    columns, names = number_classes({"": np.asarray(labels)}, where, class_names)
+    columns, names = number_classes({"": _as_array(labels, where)}, where, class_names)
     _check_lengths(len(images), columns[""], where)
     fingerprint = sample_fingerprint(images, columns[""])
     return make_source("arrays", split, images, columns[""], names, fingerprint=fingerprint)
@@ -89,7 +89,10 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
     by_role = _by_role(arrays, keys, path)
     if not by_role[IMAGES]:
         listed = join_names([f"{name} {array.shape}" for name, array in arrays.items()], 6)
-        raise UsageError(f"{path} has no arrays of images among {listed or 'none'}; {_NAMING}")
+        chosen = f" named {dataset.image_key!r}" if dataset.image_key else ""
+        raise UsageError(
+            f"{path} has no arrays of images{chosen} among {listed or 'none'}; {_NAMING}"
+        )
     name = find_split(split, by_role[IMAGES], path)
     if missing := by_role[IMAGES].keys() - by_role[LABELS].keys():
         raise UsageError(
@@ -115,6 +118,8 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
 def check_images(images: np.ndarray | ArrayFile, where: str, pixels: PixelFormat = RGB) -> None:
     """Raise UsageError unless the array can hold images of a form."""
     shape, dtype = images.shape, images.dtype
+    if shape and not shape[0]:
+        raise UsageError(f"{where} has no images")
     deep = dtype.name == "uint16"
     if dtype.name != "uint8" and not (deep and pixels.bits == 16):
         way_out = "images.astype('uint8') if they are 0…255"
@@ -144,6 +149,21 @@ def _apparent_format(images: np.ndarray) -> PixelFormat:
     bits = 16 if images.dtype == np.uint16 else 8
     last = images.shape[3] if images.ndim == 4 and images.shape[1] not in (1, 3) else 3
     return PixelFormat(last if 1 <= last <= MAX_CHANNELS else 3, bits)
+
+
+def _as_array(labels: Sequence[Any], where: str) -> np.ndarray:
+    """Return labels as an array; raise UsageError if that would change or drop some of them."""
+    if np.ma.is_masked(labels):
+        raise UsageError(f"some labels of {where} are masked; leave out these images")
+    array = np.asarray(labels)
+    if array.dtype.kind == "U" and array.ndim == 1:
+        others = [label for label in labels if not isinstance(label, str)]
+        if others:
+            raise UsageError(
+                f"the labels of {where} are text and other values, such as {others[0]!r:.40}; use"
+                " text or integers for all"
+            )
+    return array
 
 
 def _check_lengths(images: int, labels: np.ndarray, where: str) -> None:

@@ -73,6 +73,11 @@ def open_huggingface(dataset: ConfigDict, split: str) -> DataSource:
             "config.dataset.name must be 'hf:NAME' of a data set on the Hugging Face hub, such as"
             " 'hf:ylecun/mnist', or 'hf' with config.dataset.data_dir=FOLDER of a saved one"
         )
+    if os.path.isfile(place):
+        raise UsageError(
+            f"{place!r} is a file; name the folder of the data files,"
+            f" {os.path.dirname(place) or '.'!r}, or of a saved data set"
+        )
     splits = _load(place, configuration, cache_dir)
     name = find_split(split, splits, dataset.name)
     keys = dataset.image_key, dataset.label_key
@@ -90,9 +95,16 @@ def _load(place: str, configuration: str, cache_dir: str | None) -> Mapping[str,
         ) from error
     try:
         if any(os.path.isfile(os.path.join(place, file)) for file in _SAVED):
+            if configuration:
+                raise UsageError(
+                    f"{place!r} is a saved data set, which has no configuration {configuration!r};"
+                    " omit it"
+                )
             loaded = datasets.load_from_disk(place)
         else:
             loaded = datasets.load_dataset(place, configuration or None, cache_dir=cache_dir)
+    except UsageError:
+        raise
     except Exception as error:  # of this library, of its file systems, and of the network
         raise RunError(
             f"cannot load the Hugging Face data set {place!r}: {error_reason(error)}"

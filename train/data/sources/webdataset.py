@@ -180,11 +180,14 @@ def _list_splits(folder: str) -> Mapping[str, list[str]]:
         elif name.endswith(".tar") and os.path.isfile(path):
             split = parent or _split_of(name)
             splits.setdefault(split, []).append(path)
-    if not splits:
-        found = (
-            f"only compressed ones, such as {compressed[0]}; decompress them" if compressed else ""
+    if compressed:  # leaving their images out would train on other data than meant
+        only = "" if splits else "only "
+        raise RunError(
+            f"{folder!r} has {only}compressed shards, such as {compressed[0]}; decompress them, or"
+            " move them out of the folder"
         )
-        raise RunError(f"{folder!r} has no shards (*.tar), {found or _LAYOUT}")
+    if not splits:
+        raise RunError(f"{folder!r} has no shards (*.tar), {_LAYOUT}")
     return splits
 
 

@@ -117,6 +117,18 @@ def test_wrong_arrays_are_refused(tmp_path, images, labels, names, message):
 
 
 @pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([*"ab" * 14, "a", 7], "are text and other values, such as 7; use text or integers"),
+        (np.ma.masked_equal(LABELS, 2), "some labels of the data are masked"),
+    ],
+)
+def test_labels_are_not_converted_in_silence(labels, message):
+    with pytest.raises(UsageError, match=message):
+        arrays_source(IMAGES, labels)
+
+
+@pytest.mark.parametrize(
     ("arrays", "split", "message"),
     [
         ({"arr_0": IMAGES, "arr_1": LABELS}, "train", r"no arrays of images among arr_0 \(30, 5"),

@@ -49,11 +49,13 @@ def test_data_are_loaded_from_a_folder(saved, name, place, split, first):
         ("hf", "", UsageError, "must be 'hf:NAME'"),
         ("hf:nobody/nothing", "", RunError, "cannot load the Hugging Face data set 'nobody/noth"),
         ("hf", "none", RunError, "cannot load the Hugging Face data set '.*none'"),
+        ("hf:{}/parquet/train.parquet", "", UsageError, "is a file; name the folder of the data"),
+        ("hf:{}/saved:large", "", UsageError, "saved data set, which has no configuration 'large'"),
     ],
 )
 def test_missing_data_end_in_one_line(saved, name, place, error, message):
     with pytest.raises(error, match=message) as caught:
-        opened(name, saved / place if place else "")
+        opened(name.format(saved), saved / place if place else "")
     assert "\n" not in str(caught.value)
 
 

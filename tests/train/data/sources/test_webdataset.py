@@ -200,8 +200,13 @@ def test_missing_shards_are_explained(folder):
     with pytest.raises(RunError, match=r"has no shards.*folders train and val"):
         opened("webdataset", folder)
     (folder / "a.tar.gz").touch()
-    with pytest.raises(RunError, match=r"only compressed ones, such as .*a\.tar\.gz"):
+    with pytest.raises(
+        RunError, match=r"has only compressed shards, such as .*a\.tar\.gz; decompress"
+    ):
         opened("webdataset", folder)
     shards(folder, "train-{}.tar")
+    with pytest.raises(RunError, match="has compressed shards, such as"):
+        opened("webdataset", folder)  # their images would be missing
+    (folder / "a.tar.gz").unlink()
     with pytest.raises(UsageError, match=r"no split 'test', only images for training"):
         opened("webdataset", folder, "test")
