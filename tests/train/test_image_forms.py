@@ -13,10 +13,10 @@ from flax_resnet.decoding import cv2
 from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
 from flax_resnet.preprocessing import center_crop
 from tests.train.pictures import photograph
+from train.data.augment import configured
 from train.data.augment.configured import make_augment
 from train.data.augment.pipeline import example_keys
 from train.data.loader import DataLoader
-from train.engine import experiment
 from train.export import exporting
 from train.loop import train
 from train.runtime.errors import UsageError
@@ -152,7 +152,7 @@ def test_changes_of_colors_need_colors(digits_config, key, value, form):
 def test_an_own_augmentation_gets_images_of_the_run(digits_config, monkeypatch):
     digits_config.dataset.update(channels=5, bits=16, image_size=(8, 12), mean=(0.5,), std=(0.5,))
     digits_config.augment.pad_crop = 0
-    monkeypatch.setattr(experiment, "make_policies", lambda keys: (lambda image, key: image // 2,))
+    monkeypatch.setattr(configured, "make_policies", lambda keys: (lambda image, key: image // 2,))
     augment = make_augment(digits_config)
     images = np.full((2, 8, 12, 5), 40_000, np.uint16)
     keys = example_keys(0, 0, np.arange(2))

@@ -79,7 +79,9 @@ def run(commands, tmp_path_factory):
 def test_last_line_is_the_final_evaluation(run):
     path, process = run
     result = last_json(process)
-    assert list(result) == ["split", "examples", "top1", "top5", "loss", "step"]
+    metrics = ["balanced_accuracy", "f1_macro", "kappa", "mcc", "auroc_macro"]
+    metrics += ["average_precision_macro", "baseline"]
+    assert list(result) == ["split", "examples", "top1", "top5", "loss", *metrics, "step"]
     assert result["split"] == "test" and result["examples"] == 360 and result["step"] == 66
     assert 0.25 < result["top1"] <= result["top5"] <= 1
     assert read_rows(str(path))[-1]["eval/top1"] == result["top1"]

@@ -256,7 +256,7 @@ def test_summary_plan_and_report_show_the_same_findings(tmp_path, commands):
     assert (planned.returncode, trained.returncode) == (0, 0), planned.stderr + trained.stderr
     findings = json.loads(planned.stdout.splitlines()[-1])["findings"]
     assert [finding["kind"] for finding in findings] == [
-        *("other format", "extension", "system", "leak")
+        *("class counts", "other format", "extension", "system", "leak")
     ]
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["findings"] == findings

@@ -83,7 +83,7 @@ def same_image(digits_config, monkeypatch):
 
     def make(training=True, seed=0, **augment):
         records = [{"image": image, "label": label} for label in range(48)]
-        source = DataSource("same", "train", tuple("ab"), records)
+        source = DataSource("same", "train", tuple(map(str, range(48))), records)
         monkeypatch.setattr(loader, "open_source", lambda dataset, split: source)
         digits_config.seed = seed
         digits_config.augment.update({"rrc_scale": (0.3, 1.0)} | augment)

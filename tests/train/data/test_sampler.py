@@ -185,3 +185,16 @@ def test_repeated_augmentation_of_balanced_batches():
 def test_balanced_sampling_describes_an_epoch():
     text = balanced().describe_epoch()
     assert "an image of the rarest class 100 times per epoch, one of the most frequent 0.33" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "repeats", "text"),
+    [
+        (100, 1, ""),
+        (103, 1, "each epoch leaves out 3 images (2.9 %), different ones every time"),
+        (103, 2, "each epoch leaves out 53 images (51.5 %), different ones every time"),
+    ],
+)
+def test_images_that_an_epoch_leaves_out_are_counted(count, repeats, text):
+    """Ten batches of 10, or of 5 distinct images."""
+    assert EpochSampler(count, 10, 0, repeats).describe_epoch() == text

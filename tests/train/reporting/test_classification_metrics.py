@@ -146,7 +146,8 @@ def test_different_evaluations_get_different_folders(tmp_path):
         result = {"step": 44, "split": split, **more}
         if data_dir is not None:
             result["dataset"] = "folder"
-        config = ConfigDict({"dataset": {"data_dir": str(data_dir or "")}, "ema": {"decay": 0.0}})
+        config = ConfigDict({"ema": {"decay": 0.0}})
+        config.dataset = {"data_dir": str(data_dir or ""), "labels": ""}
         evaluated = Evaluated(result, None, None, config, None, None)
         return default_folder(str(tmp_path), evaluated)
 

@@ -188,7 +188,7 @@ def test_report_is_self_contained_and_complete(run):
         *("loss (nats)", "top-1 accuracy", "learning rate", "images per second", "waiting"),
     ):
         assert words in texts, words
-    assert page.tags.count("svg") == 8
+    assert page.tags.count("svg") == 9
     [evaluated] = run_report.read_parts(run)["evaluations"].values()
     assert len(evaluated["explained"]) == 8 and len(evaluated["mistakes"]) == 24
     assert all(re.search(r"\nrecord \d+$", one["caption"]) for one in evaluated["mistakes"])

@@ -65,7 +65,7 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
     predictions = Predictions(
         labels, labels, wrong, np.ones(2), confidence, confidence / 3, outputs=2
     )
-    result = {"split": "val", "examples": 2, "top1": 0.0, "loss": 1.0, "step": 3}
+    result = {"split": "val", "examples": 2, "top1": 0.0, "loss": 1.0, "baseline": 0.5, "step": 3}
     evaluated = Evaluated(result, predictions, loader, config, None, None)
     text = summary(evaluated, evaluation_metrics(evaluated))
     assert [line.split()[0] for line in text.split("\n")] == [
