@@ -138,7 +138,8 @@ def report(
     try:
         written = evaluation_results.write_results(folder, evaluated, metrics, warn)
         with writing(report_file):
-            parts = run_report.add_evaluation(run_report.read_parts(flags.workdir, warn), evaluated)
+            parts = run_report.read_parts(flags.workdir, warn)
+            parts = run_report.add_evaluation(parts, evaluated, metrics)
             if flags.output is None:
                 run_report.write_parts(flags.workdir, parts)
             run_report.write_report(flags.workdir, flags.output or "", parts, warn)

@@ -1,7 +1,5 @@
 """How many images each class has, in training and in evaluation."""
 
-import numpy as np
-
 from train.data.skipped import Finding
 from train.data.source import DataSource
 from train.runtime.formatting import format_percent
@@ -11,7 +9,7 @@ _MAX_NAMED = 10  # classes in one line
 
 def describe_counts(source: DataSource) -> str:
     """Return the number of images of each class as text, of many classes only the extremes."""
-    counts = np.bincount(source.all_labels(), minlength=len(source.class_names))
+    counts = source.class_counts()
     names, total = source.class_names, counts.sum()
 
     def named(k: int) -> str:

@@ -56,7 +56,7 @@ def _unbalanced(train: DataSource) -> list[Finding]:
     """Find a class with less than half of the training images of another, if that is quick."""
     if len(train) < _MIN_COUNTED or not train.has_cheap_labels:
         return []
-    counts = np.bincount(train.all_labels(), minlength=len(train.class_names))
+    counts = train.class_counts()
     present = np.flatnonzero(counts)
     most, least = counts.argmax(), present[counts[present].argmin()]
     if counts[most] <= 2 * counts[least]:
@@ -158,7 +158,7 @@ def _compare_records(train: DataSource, evaluation: DataSource) -> list[Finding]
 
 def _missing_classes(source: DataSource) -> list[Finding]:
     """Find classes without an image, as in parts of a split that is sorted by class."""
-    counts = np.bincount(source.all_labels(), minlength=len(source.class_names))
+    counts = source.class_counts()
     missing = [name for name, n in zip(source.class_names, counts, strict=True) if not n]
     what = f"of {len(counts):,} classes have no image in {source.split!r}"
     return _found("missing classes", missing, what, "shuffle the images before using parts of them")

@@ -77,12 +77,7 @@ class DataSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int]:
-        record = None
-        try:
-            record = self.records[index]
-            image, label = record[self.image_key], record[self.label_key]
-        except FAILURES as error:
-            raise_failure(self, index, record, error)
+        image, label = self._values(index, self.image_key, self.label_key)
         if type(image) is not bytes:
             image = checked_image(self, index, image)
         if type(label) is not int or not 0 <= label < len(self.class_names):
@@ -131,14 +126,21 @@ class DataSource:
             return checked_labels(self, self.records.all_labels())
         return read_labels(self._label, len(self), f"reading labels of {self.split}")
 
-    def _label(self, index: int) -> int:
+    def class_counts(self) -> np.ndarray:
+        """Return the number of records of each class, int64 ``(K,)``, by :meth:`all_labels`."""
+        return np.bincount(self.all_labels(), minlength=len(self.class_names))
+
+    def _values(self, index: int, *keys: str) -> list[Any]:
+        """Return the values of a record, unchecked."""
         record = None
         try:
             record = self.records[index]
-            label = record[self.label_key]
+            return [record[key] for key in keys]
         except FAILURES as error:
             raise_failure(self, index, record, error)
-        return checked_label(self, index, label)
+
+    def _label(self, index: int) -> int:
+        return checked_label(self, index, *self._values(index, self.label_key))
 
     def select(self, indices: np.ndarray) -> Self:
         """Return a source of some of the records, in ascending order of ``indices``."""

@@ -120,7 +120,7 @@ def make_eval_step(
       loader: the split.
       flip: whether to average over mirror images, as in ``step.eval_step``.
       keep_probabilities: as in ``predictions.predict_examples``.
-      keep_logits: likewise.
+      keep_logits: as in ``predictions.predict_examples``.
     """
     per_example = partial(
         predict_examples,

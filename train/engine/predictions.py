@@ -32,7 +32,7 @@ class Predictions:
       of_label: probability of ``label``.
       outputs: number of outputs of the head, at least the number of classes.
       probabilities: ``(N, outputs)``, or None if they were not kept.
-      logits: likewise.
+      logits: ``(N, outputs)``, or None if they were not kept.
     """
 
     record: np.ndarray

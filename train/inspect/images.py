@@ -114,9 +114,10 @@ def read_images(
     ):
         for chunk, inputs in decoded:
             bar.update(len(chunk))
-            if compute is not None:
-                _compute(inputs, compute, features)
-    if compute is not None and any(map(len, features)):
+            readable = [one for one in inputs if one is not None]
+            if compute is not None and readable:
+                features.append(compute(np.stack(readable)))
+    if features:
         images.features = _expand(np.concatenate(features), images.readable)
     return images
 
@@ -142,17 +143,6 @@ def _allocate(sources: Sequence[DataSource], counts: Sequence[int]) -> Images:
         hash=np.zeros((total, 2), np.uint64),
         thumbnail=np.zeros((total, THUMBNAIL, THUMBNAIL, 3), np.uint8),
     )
-
-
-def _compute(
-    inputs: Sequence[np.ndarray | None],
-    compute: Callable[[np.ndarray], np.ndarray],
-    features: list[np.ndarray],
-) -> None:
-    readable = [one for one in inputs if one is not None]
-    if readable:
-        # Pad to the full chunk; each other number could trigger another compilation.
-        features.append(compute(np.stack(readable)))
 
 
 def _expand(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

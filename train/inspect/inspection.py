@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 MIN_SKILL = 0.5  # below this, the probe's doubts say more about itself than about the labels
 MIN_UNUSUALNESS = 2.0  # times the distance of a typical image to others
-_MIN_DEVIATION = 2.0  # gray levels of an image that is not blank
 
 
 @dataclass
@@ -211,7 +210,7 @@ def _note_memorized(result: Inspection, known: np.ndarray, right: np.ndarray) ->
 def _add_outliers(result: Inspection, groups: np.ndarray) -> None:
     images = result.images
     deviation = images.thumbnail.reshape(len(images), -1).std(axis=1)
-    blank = images.readable & (deviation < _MIN_DEVIATION)
+    blank = images.readable & (deviation < near_duplicates.MIN_DEVIATION)
     for index in np.flatnonzero(blank):
         result.rows.append(image_row(images, index, BLANK, "remove", 1))
     rows = np.flatnonzero(images.readable & ~blank)

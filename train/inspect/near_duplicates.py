@@ -19,9 +19,9 @@ MAX_BITS = 20  # of 128 that may differ; changed copies of photographs differ in
 MIN_CORRELATION = 0.97
 MIN_CORRELATION_SMALL = 0.99  # of images below 32 pixels, which have few details
 SMALL = 32
-_MIN_DEVIATION = 2.0  # gray levels; images of one color are all alike
+MIN_DEVIATION = 2.0  # gray levels; images of one color, with less, are all alike
 _BLOCK = 512
-_PAIRS_PER_IMAGE = 50  # with more candidates, the images are too similar to tell
+_PAIRS_PER_IMAGE = 50  # with more candidates, the images resemble one another too much
 
 
 class TooManyCandidates(Exception):
@@ -58,7 +58,7 @@ def near_pairs(
       TooManyCandidates: the images resemble one another too much.
     """
     flat = thumbnails[candidates].reshape(len(candidates), -1)
-    candidates = candidates[flat.std(axis=1) >= _MIN_DEVIATION]
+    candidates = candidates[flat.std(axis=1) >= MIN_DEVIATION]
     hashes = np.ascontiguousarray(hashes[candidates].T)
     small = sizes[candidates].min(axis=1) < SMALL
     found: list[tuple[int, int, float]] = []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from train.engine.predictions import Predictions, output_names
-from train.tasks.metrics import MAX_PROBABILITIES
+from train.tasks.metrics import MAX_PROBABILITIES, count_classes
 from train.tasks.ranking import one_vs_rest
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -75,7 +75,7 @@ class ClassMetrics:
       f1: harmonic mean of precision and recall; None without examples and predictions.
       auroc: area under the ROC curve against the rest; None without probabilities of all classes,
         or if all or no examples have this label.
-      average_precision: likewise.
+      average_precision: of the class against the rest; None if undefined.
     """
 
     name: str
@@ -140,9 +140,7 @@ def compute_metrics(
     rows, columns = np.divmod(pairs, size)
     matrix = np.zeros((size, size), np.int32)
     matrix[rows, columns] = counts
-    labels = np.bincount(predictions.label, minlength=size)
-    predicted = np.bincount(predictions.predicted, minlength=size)
-    hits = matrix.diagonal()
+    labels, predicted, hits = count_classes(predictions.label, predictions.predicted, size)
     probabilities, ranked = predictions.probabilities, [None] * size
     if probabilities is not None and probabilities.size <= MAX_PROBABILITIES:
         ranked = one_vs_rest(predictions.label, probabilities)

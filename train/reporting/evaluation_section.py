@@ -15,7 +15,11 @@ from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
 from train.reporting.calibration_results import MEASURED, measured_lines
 from train.reporting.cautions import cautions
-from train.reporting.classification_metrics import ClassMetrics, ReliabilityBin
+from train.reporting.classification_metrics import (
+    ClassificationMetrics,
+    ClassMetrics,
+    ReliabilityBin,
+)
 from train.runtime.formatting import format_percent
 from train.tasks.abstention import MAX_POINTS, AbstentionPoint
 from train.workdir.metrics_log import finite
@@ -101,14 +105,13 @@ _FIELDS = {
 PART = schema.record(_part, **_FIELDS)
 
 
-def build_part(evaluated: Evaluated) -> dict[str, Any]:
+def build_part(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str, Any]:
     """Return the content of :func:`section`, for JSON.
 
     Grad-CAM maps of some images are included if the evaluation has its variables.
     """
     predictions, loader = evaluated.predictions, evaluated.loader
     names = evaluation_results.output_labels(evaluated)
-    metrics = evaluation_results.evaluation_metrics(evaluated)
     part = evaluation_results.to_dict(evaluated, metrics)
     image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
     part |= {"outputs": predictions.outputs, "small": max(loader.image_shape[:2]) < PIXELATED_BELOW}

@@ -25,6 +25,7 @@ from train.engine.evaluation import Evaluated
 from train.engine.profiling import FOLDER as PROFILE
 from train.engine.profiling import describe_steps
 from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
+from train.reporting.classification_metrics import ClassificationMetrics
 from train.reporting.evaluation_tiles import Tile, evaluation_tiles
 from train.reporting.plots import Plots
 from train.runtime.formatting import join_names
@@ -113,7 +114,9 @@ class LiveReport(Plots):
         if self._samples is not None:
             parts = parts | {"samples": self._samples}
         if self._get_evaluation is not None:
-            parts = add_evaluation(parts, self._get_evaluation())
+            evaluated = self._get_evaluation()
+            metrics = evaluation_results.evaluation_metrics(evaluated)
+            parts = add_evaluation(parts, evaluated, metrics)
         self._samples = self._get_evaluation = None
         if parts is not before:
             write_parts(self._workdir, parts)
@@ -169,11 +172,13 @@ def write_parts(workdir: str, parts: dict[str, Any]) -> None:
     write_atomically(os.path.join(workdir, PARTS), json.dumps(parts) + "\n")
 
 
-def add_evaluation(parts: dict[str, Any], evaluated: Evaluated) -> dict[str, Any]:
+def add_evaluation(
+    parts: dict[str, Any], evaluated: Evaluated, metrics: ClassificationMetrics
+) -> dict[str, Any]:
     """Return the parts with an evaluation; it replaces one of the same data at any step."""
     folder = os.path.basename(evaluation_results.default_folder("", evaluated))
     name = folder.partition("_")[2]  # without the step
-    new = {name: evaluation_section.build_part(evaluated)}
+    new = {name: evaluation_section.build_part(evaluated, metrics)}
     return parts | {"evaluations": parts.get("evaluations", {}) | new}
 
 

@@ -74,7 +74,7 @@ def make_balance(config: ConfigDict, source: DataSource) -> ClassBalance | None:
         return None
     check_combination(config)
     labels, classes = source.all_labels(), len(source.class_names)
-    counts = np.bincount(labels, minlength=classes)
+    counts = source.class_counts()
     sampled = counts / len(labels)
     if sampling == BALANCED:
         sampled = (counts > 0) / np.count_nonzero(counts)
