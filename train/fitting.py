@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flax_resnet.runs import Run, load_run
@@ -109,6 +109,8 @@ def fit(
             as_source(train_data, dataset.train_split, dataset, class_names),
             as_source(eval_data, dataset.eval_split, dataset, class_names),
         )
+        if sources[1].split == sources[0].split:  # such as the default of arrays_source
+            sources = (sources[0], replace(sources[1], split=dataset.eval_split))
     configure_jax(config)
     stop = StopRequest(force=signal.default_int_handler)
     is_main = threading.current_thread() is threading.main_thread()  # only it receives signals

@@ -66,6 +66,14 @@ def _groups(dataset: ConfigDict, source: DataSource) -> Sequence[str]:
     return groups_by_pattern(dataset.group_pattern, source.names)
 
 
+def describe_substitute(source: DataSource, split: str) -> str:
+    """Return that ``source`` stands for another split of its data, ``split``; empty if it is it."""
+    if source.split == split:
+        return ""
+    held_out = ", held out from training," if source.is_held_out else ""
+    return f"{source.name} has no split {split!r}: {source.split!r}{held_out} replaces it"
+
+
 def has_splits(dataset: ConfigDict) -> bool:
     """Return whether the data of ``config.dataset`` have splits of their own, if that is known."""
     if dataset.name == "folder":

@@ -54,6 +54,11 @@ def part_of(split: str, count: int) -> range:
     return records
 
 
+def replace_name(split: str, name: str) -> str:
+    """Return a split or a part of one with another name; of data without splits, "", unchanged."""
+    return name + split[len(parse_split(split)[0]) :] if name else split
+
+
 def find_split(split: str, existing: Collection[str], where: str) -> str:
     """Return the name among ``existing`` that ``split`` stands for.
 
@@ -148,3 +153,14 @@ def locate_split(
         )
     named = join_names(sorted(existing)) or "none of train, " + ", ".join(EVAL_SPLITS)
     raise UsageError(f"{where} has no split {split!r}; it has {named}")
+
+
+def name_located(split: str, name: str, part: str) -> str:
+    """Return the name of what :func:`locate_split` returned as ``name`` and ``part``.
+
+    It is that of the folder or the rows that stand for a missing split. Images held out from
+    training are no test set.
+    """
+    if part == HELD_OUT_PART and split == "test":
+        return EVAL_SPLITS[0]
+    return split if part else name or split

@@ -14,7 +14,7 @@ import tqdm
 from flax_resnet.resnet import ResNet
 from train.config.keys import DATA_KEYS, KEYS
 from train.data.corrupt_records import CorruptRecords
-from train.data.datasets import has_splits
+from train.data.datasets import describe_substitute, has_splits
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
 from train.data.sampler import ProcessShard
@@ -264,6 +264,9 @@ def evaluate_run(
         process = "" if distributed.is_primary() else f" of process {distributed.process_index()}"
         print_line(f"warning{process}: {text}", sys.stderr)
 
+    substitute = describe_substitute(loader.source, name)
+    if substitute and distributed.is_primary():
+        print_line(f"note: {substitute}")
     if loader.source.table is not None and distributed.is_primary():
         for finding in loader.source.table.findings():
             (warn if finding.is_warning else print_line)(finding.text)

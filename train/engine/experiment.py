@@ -23,13 +23,14 @@ from train.data.augment.configured import make_augment
 from train.data.augment.mixup import check_even
 from train.data.class_counts import count_classes_of
 from train.data.class_names import check_classes
-from train.data.datasets import paths
+from train.data.datasets import describe_substitute, paths
 from train.data.findings import inspect_data
 from train.data.loader import DataLoader
 from train.data.preprocessing import make_preprocessing
 from train.data.sampler import BalancedSampler, EpochSampler, ProcessShard
 from train.data.skipped import Finding
 from train.data.source import DataSource
+from train.data.sources.given_source import GIVEN
 from train.data.splits import evaluation_split
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
@@ -122,7 +123,12 @@ class Experiment:
     def findings(self) -> list[Finding]:
         """What a user should know of the data. The first access takes up to a few seconds."""
         sources = self.train_loader.source, self.eval_loader.source
-        return [*count_classes_of(*sources), *inspect_data(*sources)]
+        findings = [*count_classes_of(*sources), *inspect_data(*sources)]
+        dataset = self.config.dataset
+        substitute = describe_substitute(sources[1], evaluation_split(dataset))
+        if substitute and dataset.name != GIVEN:
+            findings.append(Finding("split", 1, (sources[1].split,), substitute, False))
+        return findings
 
 
 def build_experiment(

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from flax_resnet import summarize
@@ -10,7 +11,6 @@ from flax_resnet.preprocessing import Preprocessing, height_and_width
 from flax_resnet.runs import Run
 from flax_resnet.text import one_line
 from train.config.keys import KEYS
-from train.data.splits import HELD_OUT
 from train.export.loaders import Loader, is_binary
 from train.workdir import environment, run_files
 from train.workdir.metrics_log import read_rows
@@ -64,7 +64,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             "",
             "## Metrics",
             "",
-            *_metrics(run),
+            *_metrics(run, info.images),
             "",
             "## Preprocessing",
             "",
@@ -190,8 +190,8 @@ def _code(value: object) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
-def _metrics(run: Run) -> list[str]:
-    """Return the logged evaluation of the exported weights."""
+def _metrics(run: Run, images: Mapping[str, int]) -> list[str]:
+    """Return the logged evaluation of the exported weights on the last split of ``images``."""
     evaluated = (
         "ema" if run.config.get("ema.decay") and run.config.get("eval.use_ema", True) else "raw"
     )
@@ -205,8 +205,8 @@ def _metrics(run: Run) -> list[str]:
         for name, value in rows[-1].items()
         if name.startswith("eval/")
     ]
-    split = HELD_OUT if run.config.get("dataset.fold") else run.config["dataset.eval_split"]
-    return [f"On the evaluation split, {_code(split)}:", "", *metrics]
+    where = "".join(f", {_code(split)}" for split in [*images][-1:])
+    return [f"On the evaluation split{where}:", "", *metrics]
 
 
 def _number(value: float | None) -> str:

@@ -23,7 +23,7 @@ from train.data.sources.labeled_images import (
     read_names,
     sample_fingerprint,
 )
-from train.data.splits import TRAIN, find_split
+from train.data.splits import TRAIN, find_split, replace_name
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
@@ -106,7 +106,7 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
     _check_lengths(len(images), columns[name], f"{path} {name}".rstrip())
     return make_source(
         "arrays",
-        split,
+        replace_name(split, name),
         images,
         columns[name],
         names,

@@ -15,7 +15,7 @@ from flax_resnet.text import error_reason
 from train.data.registries import register_source
 from train.data.source import DataSource
 from train.data.sources.labeled_images import make_source, number_classes, sample_fingerprint
-from train.data.splits import TRAIN, find_split
+from train.data.splits import TRAIN, find_split, replace_name
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
@@ -81,7 +81,7 @@ def open_huggingface(dataset: ConfigDict, split: str) -> DataSource:
     splits = _load(place, configuration, cache_dir)
     name = find_split(split, splits, dataset.name)
     keys = dataset.image_key, dataset.label_key
-    return _make_source(splits, name, split, dataset.name, *keys)
+    return _make_source(splits, name, replace_name(split, name), dataset.name, *keys)
 
 
 def _load(place: str, configuration: str, cache_dir: str | None) -> Mapping[str, datasets.Dataset]:

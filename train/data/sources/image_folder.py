@@ -18,7 +18,7 @@ from train.data.registries import register_source
 from train.data.skipped import describe_skipped
 from train.data.source import DataSource, require_no_names, source_argument
 from train.data.sources.folder_scan import BROKEN_LINK, UNREADABLE, FolderScan, has_image_extension
-from train.data.splits import EVAL_SPLITS, HELD_OUT_PART, TRAIN, locate_split
+from train.data.splits import EVAL_SPLITS, HELD_OUT_PART, TRAIN, locate_split, name_located
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
@@ -121,7 +121,7 @@ def open_folder(
         groups = groups and tuple(groups[i] for i in kept)
     return DataSource(
         "folder",
-        split if part else subfolder or split,  # the folder that stands for a missing one
+        name_located(split, subfolder, part),
         tuple(classes),
         ImageFolder(root, tuple(files), tuple(labels.tolist())),
         names=tuple(files),

@@ -13,7 +13,7 @@ from train.data.source import DataSource, fingerprint, source_argument
 from train.data.sources.image_folder import ImageFolder
 from train.data.sources.table_columns import GROUP, IMAGE, LABEL, SPLIT, WEIGHT
 from train.data.sources.table_rows import Rows, read_rows
-from train.data.splits import HELD_OUT_PART, locate_split
+from train.data.splits import HELD_OUT_PART, locate_split, name_located
 from train.data.wrong_rows import TableRows
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
@@ -58,7 +58,7 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
     labels = tuple(labels[kept].tolist())
     return DataSource(
         "table",
-        split if part else name or split,  # the rows that stand for missing ones
+        name_located(split, name, part),
         names,
         ImageFolder(rows.root, files, labels),
         names=files,

@@ -15,7 +15,7 @@ from train.data.sources.index_cache import index_in_parallel
 from train.data.sources.labeled_images import make_source, number_classes, read_class_names
 from train.data.sources.random_access import RandomAccessFiles
 from train.data.sources.tar_index import TarIndex, index_tar
-from train.data.splits import EVAL_SPLITS, TRAIN, find_split, parse_split
+from train.data.splits import EVAL_SPLITS, TRAIN, find_split, parse_split, replace_name
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 
@@ -65,10 +65,11 @@ def open_webdataset(dataset: ConfigDict, split: str) -> DataSource:
         raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the shards")
     if "://" in dataset.data_dir:
         raise UsageError(f"shards must be on a local disk, not {dataset.data_dir!r}")
-    shards = {split: find_shards(dataset.data_dir, split)}
+    split, found = find_shards(dataset.data_dir, split)
+    shards = {split: found}
     for other in (dataset.train_split, dataset.eval_split):  # they have the same classes
         try:
-            shards.setdefault(other, find_shards(dataset.data_dir, other))
+            shards.setdefault(*find_shards(dataset.data_dir, other))
         except (RunError, UsageError):  # evaluation may run where there are no training data
             continue
     paths = list(dict.fromkeys(path for some in shards.values() for path in some))
@@ -104,8 +105,8 @@ def _labels(labels: Sequence[int | str]) -> np.ndarray:
 # Shards ------------------------------------------------------------------------------------
 
 
-def find_shards(data_dir: str, split: str) -> list[str]:
-    """Return the paths of the shards of a split, in order.
+def find_shards(data_dir: str, split: str) -> tuple[str, list[str]]:
+    """Return a split, or the one that stands for it, and the paths of its shards, in order.
 
     Args:
       data_dir: a folder with shards or with folders of shards, or a pattern of shards without
@@ -118,12 +119,13 @@ def find_shards(data_dir: str, split: str) -> list[str]:
     """
     name, *_ = parse_split(split)
     if _is_pattern(name):
-        return list(_match(os.path.join(data_dir, name)))
+        return split, list(_match(os.path.join(data_dir, name)))
     if _is_pattern(data_dir):
         find_split(split, {""}, data_dir)
-        return list(_match(data_dir))
+        return split, list(_match(data_dir))
     splits = _list_splits(data_dir)
-    return splits[find_split(split, splits, data_dir)]
+    name = find_split(split, splits, data_dir)
+    return replace_name(split, name), splits[name]
 
 
 def _is_pattern(path: str) -> bool:

@@ -60,7 +60,7 @@ def test_shards_are_found_by_folder_name_or_pattern(folder, pattern, data_dir, s
 
 def test_braces_are_those_of_a_shell(folder):
     shards(folder, "s-{}.tar")
-    names = [path.rpartition("/")[2] for path in find_shards(str(folder), "s-{2..2}{.tar,.tar}")]
+    names = [path.rpartition("/")[2] for path in find_shards(str(folder), "s-{2..2}{.tar,.tar}")[1]]
     assert names == ["s-2.tar"] * 2
     with pytest.raises(UsageError, match="must have 1 to 100,000 shards"):
         find_shards(str(folder), "{0..999}{0..999}.tar")
