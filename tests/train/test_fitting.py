@@ -23,6 +23,8 @@ from train.engine.devices import Pmap
 from train.engine.experiment import make_model, make_step_config
 from train.engine.step import create_state, eval_step, train_step
 from train.loop import train
+from train.reporting import observers
+from train.reporting.evaluation_results import evaluation_metrics
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
 
@@ -96,12 +98,21 @@ def test_every_kind_of_data_gives_the_bits_of_the_data_set(config, digits, expec
     assert config.dataset.name == "digits"  # the caller's is not changed
 
 
-def test_callbacks_are_called_and_an_exception_can_be_resumed(config, digits, expected, tmp_path):
+def test_callbacks_are_called_and_an_exception_can_be_resumed(
+    config, digits, expected, tmp_path, monkeypatch
+):
     config.checkpoint.every_steps = 1
     with pytest.raises(ZeroDivisionError):
         fit(config, str(tmp_path / "run"), *digits, callbacks=[Recorder(fails_at=2)])
-    recorder = Recorder()
+    recorder, computed = Recorder(), []
+
+    def compute(evaluated):
+        computed.append(evaluated)
+        return evaluation_metrics(evaluated)
+
+    monkeypatch.setattr(observers, "evaluation_metrics", compute)
     fitted = fit(config, str(tmp_path / "run"), *digits, callbacks=[recorder])
+    assert len(computed) == 1  # for the report and for the warnings
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "run"), expected[0])
     top1 = fitted.evaluation["top1"]
     assert recorder.calls[-4:] == [("step", 3), ("log", 3), ("evaluation", 3, top1), ("end", 3)]

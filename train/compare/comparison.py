@@ -12,6 +12,7 @@ from flax_resnet.text import one_line
 from train.compare.cross_validation import CrossValidation, cross_validations
 from train.config.access import flatten
 from train.config.keys import KEYS
+from train.config.registries import parse_top_k
 from train.reporting import curves, html_page
 from train.reporting.cautions import is_above_baseline, top1_interval
 from train.reporting.evaluation_tiles import best_row, format_metric, title
@@ -161,7 +162,14 @@ def _result_columns(results: Sequence[Mapping[str, Any]]) -> list[_Column]:
     names = {name for one in results for name in one if name.startswith("eval/")}
     usual = [column for column in _RESULTS if column[0] in names]
     own = sorted(names - {name for name, _, _ in _RESULTS} - {"eval/bad"})
-    return usual + [(name, name.removeprefix("eval/"), "{:.4f}".format) for name in own]
+    return usual + [_own_column(name) for name in own]
+
+
+def _own_column(name: str) -> _Column:
+    metric = name.removeprefix("eval/")
+    if parse_top_k(metric):
+        return name, title(metric), _percent
+    return name, metric, "{:.4f}".format
 
 
 def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:

@@ -41,7 +41,7 @@ def check_value(name: str, value: Any) -> None:
     if isinstance(value, str) and not _is_argument(value):
         raise error("text that a command line can hold")
 
-    if key.valid and not set(key.chosen(value)) <= set(key.valid):
+    if key.valid and not all(map(key.accepts, key.chosen(value))):
         choices = " or ".join(repr(choice) for choice in key.valid)
         raise _wrong(name, choices, value, _unknown_part(key, value))
     if key.automatic and -1 < value < 0:
@@ -67,7 +67,7 @@ def _wrong(name: str, expected: str, value: Any, hint: str = "") -> UsageError:
 def _unknown_part(key: Key, value: Any) -> str:
     """Return which of the names in a value is unknown, with the one probably meant."""
     names = key.chosen(value)
-    wrong = next(name for name in names if name not in key.valid)
+    wrong = next(name for name in names if not key.accepts(name))
     if wrong == "":
         return ": one name is empty"
     close = difflib.get_close_matches(str(wrong), map(str, key.valid), n=1)

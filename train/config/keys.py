@@ -1,5 +1,6 @@
 """Every configuration key: its default, its meaning and its valid values."""
 
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from train.config.registries import (
     SCHEDULES,
     SPLIT_METRICS,
     TASKS,
+    TOP_K,
 )
 from train.data.registries import AUGMENTATIONS, SOURCES
 
@@ -27,6 +29,7 @@ class Key:
       meaning: one or two sentences for `--help`, error messages and the reference.
       choices: the valid values; empty for no such limit, or for those of the registry only.
       registry: registry of the part that the value must name; the default is valid, too.
+      pattern: other valid names; they match this regular expression.
       separator: separates the names of several parts; ":": a name from its argument.
       minimum: smallest valid number, of every element of a tuple.
       maximum: largest valid number.
@@ -46,6 +49,7 @@ class Key:
     meaning: str
     choices: tuple = ()
     registry: Registry | None = None
+    pattern: re.Pattern[str] | None = None
     separator: str = ""
     minimum: float | None = None
     maximum: float | None = None
@@ -65,6 +69,12 @@ class Key:
             return self.choices
         defaults = () if isinstance(self.default, tuple) else (self.default,)
         return tuple(dict.fromkeys((*defaults, *self.choices, *self.registry)))
+
+    def accepts(self, name: Any) -> bool:
+        """Return whether a name, as in :meth:`chosen`, is one to choose from."""
+        return name in self.valid or bool(
+            self.pattern and isinstance(name, str) and self.pattern.fullmatch(name)
+        )
 
     def chosen(self, value: Any) -> list:
         """Return what a value of the key's type chooses among the valid ones."""
@@ -320,10 +330,11 @@ KEYS: dict[str, Key] = {
         " only the end; -1: every epoch, but no more often than every 20 steps and at most about"
         " 100 times per run.", minimum=-1, automatic=True, neutral=True),
     "eval.use_ema": Key(True, "Evaluate the EMA of the weights if there is one."),
-    "eval.metrics": Key((), "Metrics in addition to loss, top-1 and top-5.", example=("top1",),
-        registry=METRICS, neutral=True),
-    "eval.metric": Key("top1", "Metric that decides which checkpoint is the best.",
-        choices=("loss", *SPLIT_METRICS), registry=METRICS, neutral=True),
+    "eval.metrics": Key((), "Metrics in addition to loss, top-1 and top-5, such as 'top3': top-k"
+        " for any k.", example=("top1",), registry=METRICS, pattern=TOP_K, neutral=True),
+    "eval.metric": Key("top1", "Metric that decides which checkpoint is the best; also top-k for"
+        " any k, such as 'top3'.", choices=("loss", *SPLIT_METRICS), registry=METRICS,
+        pattern=TOP_K, neutral=True),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
         minimum=0, neutral=True),
     "stop.patience": Key(0, "Early stopping: the run ends after this many evaluations in a row"

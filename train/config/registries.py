@@ -3,6 +3,8 @@
 The modules of the project's own parts fill them by the same decorators as recipes do.
 """
 
+import re
+
 from flax_resnet.registry import Registry
 
 OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
@@ -22,6 +24,15 @@ SPLIT_METRICS = (
 )
 METRICS = Registry("metric", ("top1", "top5"), forbidden=(*METRIC_FIELDS, *SPLIT_METRICS))
 LOGGERS = Registry("logger", ("tensorboard", "mlflow", "wandb"))
+
+
+TOP_K = re.compile(r"top([1-9][0-9]{0,6})")  # metrics of any k, beside the registered ones
+
+
+def parse_top_k(metric: str) -> int | None:
+    """Return k of the top-k accuracy ``"topK"``; None for others, also own ones of such a name."""
+    match = TOP_K.fullmatch(metric)
+    return int(match[1]) if match and METRICS.owner(metric) is None else None
 
 
 def larger_is_better(metric: str) -> bool:

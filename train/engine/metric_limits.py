@@ -1,9 +1,8 @@
 """Limits of an evaluation's metrics: which ones can be computed for how many images and classes."""
 
-from train.config.registries import SPLIT_METRICS
+from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
-from train.tasks.classification import MIN_TOP5_CLASSES
 from train.tasks.metrics import MAX_PROBABILITIES, MAX_TRAINING_PROBABILITIES, RANKING_METRICS
 
 
@@ -20,13 +19,22 @@ def ranks_in_training(metric: str, images: int, outputs: int) -> bool:
 
 
 def check_metric(config: ConfigDict, images: int, classes: int, outputs: int) -> None:
-    """Raise UsageError if ``config.eval.metric`` cannot be computed; arguments as above."""
+    """Raise UsageError if ``config.eval.metric`` cannot be computed, or a metric is always 1.
+
+    Args:
+      config: the configuration.
+      images: images of the evaluation split.
+      classes: number of classes.
+      outputs: outputs of the head.
+    """
     metric = config.eval.metric
-    if metric == "top5" and classes < MIN_TOP5_CLASSES:
-        raise UsageError(
-            f"config.eval.metric='top5' is 1 for any {classes} classes; choose top1 or one of"
-            f" {', '.join(SPLIT_METRICS)}"
-        )
+    for key, names in (("metric", (metric,)), ("metrics", config.eval.metrics)):
+        trivial = [name for name in names if (parse_top_k(name) or 0) >= classes]
+        if trivial:
+            raise UsageError(
+                f"config.eval.{key}={trivial[0]!r} is 1 for any {classes} classes; choose a smaller"
+                f" number, or one of {', '.join(SPLIT_METRICS)}"
+            )
     if metric in RANKING_METRICS and not ranks_in_training(metric, images, outputs):
         raise UsageError(
             f"config.eval.metric={metric!r} needs the probabilities of {images:,} images ×"

@@ -1,12 +1,14 @@
 """Classification metrics: confidence intervals, per-class recall, confusions and calibration."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from train.engine.predictions import Predictions, output_names
+from train.tasks.bootstrap import bootstrap_intervals
 from train.tasks.metrics import MAX_PROBABILITIES, count_classes
 from train.tasks.ranking import one_vs_rest
 
@@ -72,6 +74,7 @@ class ClassMetrics:
       recall: share of them with a correct prediction; None without examples.
       recall_interval: its 95 % Wilson interval; None without examples.
       precision: share of correct ones among the predictions of this class; None without any.
+      precision_interval: its 95 % Wilson interval; None without any.
       f1: harmonic mean of precision and recall; None without examples and predictions.
       auroc: area under the ROC curve against the rest; None without probabilities of all classes,
         or if all or no examples have this label.
@@ -86,6 +89,7 @@ class ClassMetrics:
     f1: float | None = None
     auroc: float | None = None
     average_precision: float | None = None
+    precision_interval: tuple[float, float] | None = None
 
 
 class Confusion(NamedTuple):
@@ -101,7 +105,8 @@ class ClassificationMetrics:
     """Metrics of an evaluation.
 
     Attributes:
-      top1, top5: 95 % Wilson intervals; top5 is None if the evaluation has no top-5 accuracy.
+      intervals: 95 % intervals by metric: Wilson's of top-1, top-5 and the like, percentile
+        bootstrap intervals of the metrics of the split, unless these would take long.
       ece: expected calibration error over ``bins``.
       confidence: mean confidence.
       bins: bins of the reliability diagram.
@@ -111,8 +116,7 @@ class ClassificationMetrics:
       mistakes: indices into the predictions, the most confident wrong ones first.
     """
 
-    top1: tuple[float, float]
-    top5: tuple[float, float] | None
+    intervals: dict[str, tuple[float, float]]
     ece: float
     confidence: float
     bins: list[ReliabilityBin]
@@ -123,14 +127,14 @@ class ClassificationMetrics:
 
 
 def compute_metrics(
-    predictions: Predictions, names: list[str], top5: bool, most: int = 24
+    predictions: Predictions, names: list[str], top_k: Iterable[int] = (), most: int = 24
 ) -> ClassificationMetrics:
     """Return the metrics of predictions.
 
     Args:
       predictions: predictions of a split.
       names: class names.
-      top5: whether the evaluation has a top-5 accuracy.
+      top_k: numbers k above 1 of which the evaluation has a top-k accuracy.
       most: maximum number of confusions and of mistakes.
     """
     examples, correct, size = len(predictions), predictions.right, predictions.outputs
@@ -153,6 +157,7 @@ def compute_metrics(
             hits[i] / predicted[i] if predicted[i] else None,
             2 * hits[i] / (labels[i] + predicted[i]) if labels[i] + predicted[i] else None,
             *(ranked[i] or (None, None)),
+            wilson_interval(hits[i], predicted[i]) if predicted[i] else None,
         )
         for i, name in enumerate(names)
     ]
@@ -167,9 +172,13 @@ def compute_metrics(
     mistakes = np.flatnonzero(~correct)
     most_confident = np.argsort(-predictions.confidence[mistakes], kind="stable")[:most]
     bins = reliability_bins(predictions.confidence, correct)
+    intervals = {
+        f"top{k}": wilson_interval(int((predictions.rank < k).sum()), examples)
+        for k in sorted({1, *top_k})
+    }
+    intervals |= bootstrap_intervals(predictions.label, predictions.predicted, probabilities, size)
     return ClassificationMetrics(
-        top1=wilson_interval(int(correct.sum()), examples),
-        top5=wilson_interval(int((predictions.rank < 5).sum()), examples) if top5 else None,
+        intervals=intervals,
         ece=expected_calibration_error(bins),
         confidence=float(predictions.confidence.mean(dtype=np.float64)),
         bins=bins,

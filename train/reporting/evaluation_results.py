@@ -13,17 +13,17 @@ import numpy as np
 from flax_resnet.files import write_atomically
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line, truncate
-from train.config.registries import SPLIT_METRICS
+from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import curves, html_page, svg
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
+from train.reporting.evaluation_tiles import title
 from train.reporting.plots import Plots, draw_grid
 from train.runtime.files import writing
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.abstention import AbstentionPoint, abstention_curve, area_under_risk
-from train.tasks.classification import MIN_TOP5_CLASSES
 from train.workdir.metrics_log import finite
 
 FILE = "evaluation.json"
@@ -34,12 +34,8 @@ _SUMMARY_ITEMS = 5  # classes and confusions in the summary
 def evaluation_metrics(evaluated: Evaluated) -> ClassificationMetrics:
     """Return the metrics of the predictions of an evaluation."""
     names = list(evaluated.loader.source.class_names)
-    return compute_metrics(evaluated.predictions, names, top5=len(names) >= MIN_TOP5_CLASSES)
-
-
-def evaluation_cautions(evaluated: Evaluated) -> list[str]:
-    """Return :func:`train.reporting.cautions.cautions` of an evaluation."""
-    return cautions(evaluated.result, evaluation_metrics(evaluated).classes)
+    top_k = filter(None, map(parse_top_k, evaluated.result))
+    return compute_metrics(evaluated.predictions, names, top_k)
 
 
 def default_folder(workdir: str, evaluated: Evaluated) -> str:
@@ -67,21 +63,19 @@ def default_folder(workdir: str, evaluated: Evaluated) -> str:
 def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
     """Return the results in a few lines for the console."""
     result, source = evaluated.result, evaluated.loader.source
+    accuracies = sorted(filter(parse_top_k, result), key=parse_top_k)
+    own = [name for name in evaluated.config.eval.metrics if name in result]
     lines = [
         f"{source.name} {source.split}: {description(result, evaluated.weights)}",
-        f"top-1        {_accuracy(result['top1'], metrics.top1)}",
-    ]
-    if "top5" in result:
-        lines.append(f"top-5        {_accuracy(result['top5'], metrics.top5)}")
-    lines += [
+        *(f"{title(name):12} {_accuracy(name, result, metrics)}" for name in accuracies),
         f"baseline     {format_percent(result['baseline'], 2):>8}  share of the largest class",
         *(
-            f"{name:12} {result[name]:.4f}"
+            f"{name:12} {result[name]:.4f}{_bootstrap(metrics.intervals.get(name))}"
             for name in SPLIT_METRICS
-            if name in result and name not in evaluated.config.eval.metrics
+            if name in result
         ),
         f"loss         {result['loss']:.4f}",
-        *(f"{name:12} {result[name]:.4f}" for name in evaluated.config.eval.metrics),
+        *(f"{name:12} {result[name]:.4f}" for name in own if name not in accuracies),
         f"calibration  mean confidence {format_percent(metrics.confidence)}, accuracy"
         f" {format_percent(result['top1'])}, expected calibration error (ECE)"
         f" {format_percent(metrics.ece, 2)}",
@@ -92,9 +86,9 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
         for one in sorted(imperfect, key=lambda one: one.recall)
     ]
     confusions = [f"{c.label} → {c.predicted} ({c.examples:,})" for c in metrics.confused]
-    for title, items in (("worst recall", worst), ("confusions  ", confusions)):
+    for heading, items in (("worst recall", worst), ("confusions  ", confusions)):
         if items:
-            lines.append(f"{title} {', '.join(items[:_SUMMARY_ITEMS])}")
+            lines.append(f"{heading} {', '.join(items[:_SUMMARY_ITEMS])}")
     lines += [f"warning: {text}" for text in cautions(result, metrics.classes)]
     return "\n".join(map(one_line, lines))
 
@@ -107,9 +101,17 @@ def description(result: dict[str, Any], weights: str) -> str:
     return f"{result['examples']:,} images{corrupt}, step {result['step']:,}{average}{flip}"
 
 
-def _accuracy(share: float, interval: tuple[float, float]) -> str:
-    low, high = (format_percent(end, 2) for end in interval)
-    return f"{format_percent(share, 2):>8}  95 % confidence interval (Wilson) {low} to {high}"
+def _accuracy(name: str, result: dict[str, Any], metrics: ClassificationMetrics) -> str:
+    low, high = (format_percent(end, 2) for end in metrics.intervals[name])
+    return (
+        f"{format_percent(result[name], 2):>8}  95 % confidence interval (Wilson) {low} to {high}"
+    )
+
+
+def _bootstrap(interval: tuple[float, float] | None) -> str:
+    return (
+        "" if interval is None else "  95 % interval (bootstrap) {:.4f} to {:.4f}".format(*interval)
+    )
 
 
 def write_results(
@@ -190,8 +192,11 @@ def to_dict(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str, A
     content = evaluated.result | {
         "dataset": source.name,
         "weights": evaluated.weights,
-        "top1_interval": metrics.top1,
-        **({} if metrics.top5 is None else {"top5_interval": metrics.top5}),
+        **{
+            f"{name}_interval": interval
+            for name, interval in metrics.intervals.items()
+            if name in evaluated.result
+        },
         "expected_calibration_error": metrics.ece,
         "mean_confidence": metrics.confidence,
         "reliability": [one._asdict() for one in metrics.bins],

@@ -9,7 +9,7 @@ from flax_resnet import schema
 from flax_resnet.own_networks import has_maps
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line
-from train.config.registries import SPLIT_METRICS
+from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
@@ -20,6 +20,7 @@ from train.reporting.classification_metrics import (
     ClassMetrics,
     ReliabilityBin,
 )
+from train.reporting.evaluation_tiles import format_metric, title
 from train.runtime.formatting import format_percent
 from train.tasks.abstention import MAX_POINTS, AbstentionPoint
 from train.workdir.metrics_log import finite
@@ -27,11 +28,13 @@ from train.workdir.metrics_log import finite
 NUM_EXPLAINED = 8  # images with Grad-CAM maps, half of them mistakes if there are enough
 PIXELATED_BELOW = 64  # pixels; smaller images are enlarged without smoothing
 _MAX_ROWS = 25  # of the table of classes
+_WITH_INTERVAL = ("95 % confidence interval", "precision", "95 % confidence interval")
 _RANKING = ("AUROC", "average precision")
 
 _text, _count = schema.text(10_000, any_path=True), schema.integer()
 _share = schema.number(0, 1 + 1e-6)  # means of ones may be rounded
 _interval = schema.sequence(_share, 2, 2)
+_metric = schema.number(-1, 1 + 1e-6)
 CELLS = schema.sequence(schema.record(image=html_page.data_uri, caption=_text), 0, 100)
 
 
@@ -63,7 +66,12 @@ _FIELDS = {
     "top1": _share,
     "top1_interval": _interval,
     "baseline": schema.optional(_share),
-    **{name: schema.optional(schema.number(-1, 1 + 1e-6)) for name in SPLIT_METRICS},
+    **{name: schema.optional(_metric) for name in SPLIT_METRICS},
+    **{
+        f"{name}_interval": schema.optional(schema.sequence(_metric, 2, 2))
+        for name in SPLIT_METRICS
+    },
+    "top_k": schema.optional(schema.mapping(schema.record(share=_share, interval=_interval))),
     "loss": schema.optional(schema.number()),
     "mean_confidence": schema.optional(_share),
     "expected_calibration_error": schema.optional(_share),
@@ -78,6 +86,7 @@ _FIELDS = {
             f1=schema.optional(_share),
             auroc=schema.optional(_share),
             average_precision=schema.optional(_share),
+            precision_interval=schema.optional(_interval),
         ),
         1,
         1_000_000,
@@ -115,6 +124,11 @@ def build_part(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str
     part = evaluation_results.to_dict(evaluated, metrics)
     image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
     part |= {"outputs": predictions.outputs, "small": max(loader.image_shape[:2]) < PIXELATED_BELOW}
+    part["top_k"] = {
+        name: {"share": part[name], "interval": part[f"{name}_interval"]}
+        for name in sorted(filter(parse_top_k, evaluated.result), key=parse_top_k)
+        if name != "top1"
+    }
     _, heat_map = evaluation_results.confusion_cells(metrics.confusion)
     if heat_map:
         part["heat_map"] = heat_map
@@ -170,18 +184,13 @@ def section(name: str, part: dict[str, Any]) -> str:
     """Return the HTML of the evaluation ``name`` from the content of :func:`build_part`."""
     classes = part["classes"]
     low, high = (format_percent(end, 2) for end in part["top1_interval"])
-    more = "".join(
-        f"{name.replace('_', ' ')} {part[name]:.4f}; "
-        for name in SPLIT_METRICS
-        if part.get(name) is not None
-    )
     loss, ece = part.get("loss"), part.get("expected_calibration_error")
     facts = (
         f"{part['dataset']} {part['split']}:"
         f" {evaluation_results.description(part, part['weights'])}. Top-1 accuracy"
         f" {format_percent(part['top1'], 2)}, 95 % confidence interval (Wilson) {low} to {high},"
-        f" baseline (share of the largest class) {_percent(part.get('baseline'), 2)}; {more}"
-        f"loss {'–' if loss is None else f'{loss:.4g}'}; mean confidence"
+        f" baseline (share of the largest class) {_percent(part.get('baseline'), 2)};"
+        f" loss {'–' if loss is None else f'{loss:.4g}'}; mean confidence"
         f" {_percent(part.get('mean_confidence'))}, expected calibration error (ECE)"
         f" {_percent(ece, 2)}."
     )
@@ -196,6 +205,7 @@ def section(name: str, part: dict[str, Any]) -> str:
         f"Evaluation: {name}",
         html_page.paragraph(facts),
         *(html_page.paragraph(f"Warning: {text}.") for text in _cautions(part)),
+        *_metrics(part),
         "<h3>Confusion matrix</h3>",
         html_page.scrolling(matrix, "confusion matrix"),
         "<h3>Per-class accuracy</h3>",
@@ -213,6 +223,27 @@ def section(name: str, part: dict[str, Any]) -> str:
             if part.get(key)
         ),
     )
+
+
+def _metrics(part: dict[str, Any]) -> list[str]:
+    """Return a table of the metrics of all images together; nothing without any."""
+    rows = [
+        (title(name), format_percent(one["share"], 2), _format(one["interval"], name), "Wilson")
+        for name, one in part.get("top_k", {}).items()
+    ]
+    for name in SPLIT_METRICS:
+        if part.get(name) is not None:
+            interval = part.get(f"{name}_interval")
+            shown = (_format(interval, name), "bootstrap") if interval else ("–", "")
+            rows.append((title(name), format_metric(name, part[name]), *shown))
+    if not rows:
+        return []
+    head = ("metric", "value", "95 % confidence interval", "by")
+    return ["<h3>Metrics</h3>", html_page.table(head, rows, "metrics of all images together")]
+
+
+def _format(interval: Sequence[float], metric: str) -> str:
+    return " to ".join(format_metric(metric, end) for end in interval)
 
 
 def _cautions(part: dict[str, Any]) -> list[str]:
@@ -235,6 +266,10 @@ def _percent(share: float | None, decimals: int = 1) -> str:
     return "–" if share is None else format_percent(share, decimals)
 
 
+def _range(interval: Sequence[float] | None) -> str:
+    return "–" if interval is None else " to ".join(map(format_percent, interval))
+
+
 def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
     """Return a table of the classes with the lowest recall, and one of the others, folded."""
     present = sorted((c for c in classes if c["examples"]), key=lambda c: c["recall"])
@@ -242,8 +277,9 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
         (
             one_line(one["name"]),
             format_percent(one["recall"]),
-            "{} to {}".format(*map(format_percent, one["recall_interval"])),
+            _range(one["recall_interval"]),
             _percent(one["precision"]),
+            _range(one.get("precision_interval")),
             _percent(one["f1"]),
             _percent(one["auroc"]),
             _percent(one["average_precision"]),
@@ -251,7 +287,7 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
         )
         for one in present
     ]
-    head = ("class", "recall", "95 % confidence interval", "precision", "F1", *_RANKING, "images")
+    head = ("class", "recall", *_WITH_INTERVAL, "F1", *_RANKING, "images")
     shown = [html_page.table(head, rows[:_MAX_ROWS], "per-class accuracy, lowest recall first")]
     if len(rows) > _MAX_ROWS:
         rest = html_page.table(head, rows[_MAX_ROWS:], "per-class accuracy of the other classes")

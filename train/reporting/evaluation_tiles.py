@@ -3,14 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from train.config.registries import larger_is_better
+from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.cautions import is_above_baseline
 from train.runtime.formatting import format_percent
 
 Tile = tuple[str, str, str]  # name, value and remark
-_PERCENT = ("top1", "top5", "baseline")
 _TITLES = {
-    **{"top1": "top-1", "top5": "top-5", "f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
+    **{"f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
     **{"average_precision_macro": "macro average precision", "mcc": "Matthews' coefficient"},
 }
 _USUAL = ("top1", "top5", "loss", "baseline")
@@ -18,12 +17,14 @@ _USUAL = ("top1", "top5", "loss", "baseline")
 
 def title(metric: str) -> str:
     """Return a metric's name for people."""
-    return _TITLES.get(metric, metric.replace("_", " "))
+    k = parse_top_k(metric)
+    return f"top-{k}" if k else _TITLES.get(metric, metric.replace("_", " "))
 
 
 def format_metric(metric: str, value: float) -> str:
     """Return a metric's value as text."""
-    return format_percent(value, 2) if metric in _PERCENT else f"{value:.4g}"
+    is_share = metric == "baseline" or parse_top_k(metric)
+    return format_percent(value, 2) if is_share else f"{value:.4g}"
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, saved: Collection[int] = ()) -> Any:

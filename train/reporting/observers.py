@@ -11,8 +11,10 @@ from train.engine.callbacks import Callback
 from train.engine.evaluation import Evaluated
 from train.engine.experiment import Experiment
 from train.engine.profiling import Profiler
-from train.reporting import evaluation_results
+from train.reporting.cautions import cautions
+from train.reporting.classification_metrics import ClassificationMetrics
 from train.reporting.console import Console
+from train.reporting.evaluation_results import evaluation_metrics
 from train.reporting.loggers.fan_out import Loggers
 from train.reporting.run_report import NUM_SAMPLES, LiveReport
 from train.workdir.metrics_log import MetricsLog
@@ -46,6 +48,8 @@ class Observers(contextlib.ExitStack):
         profiler = Profiler(config.log.profile_steps, start, workdir, console.info, console.warn)
         self._profiler = self.enter_context(profiler)
         self._callbacks, self._console, self._is_smoke = callbacks, console, config.smoke
+        # Of the newest evaluation; computed once for the report and the cautions.
+        self._get_metrics: Callable[[], ClassificationMetrics] | None = None
         self._get_evaluation: Callable[[], Evaluated] | None = None
 
     def before_step(self, call: range, state: Any) -> None:
@@ -77,13 +81,14 @@ class Observers(contextlib.ExitStack):
     def set_evaluation(self, get: Callable[[], Evaluated]) -> None:
         """Set the newest evaluation; ``get`` is called when the report is next written."""
         self._get_evaluation = get = functools.cache(get)
+        self._get_metrics = functools.cache(lambda: evaluation_metrics(get()))
 
         def get_and_log() -> Evaluated:
             evaluated = get()
             self._loggers.evaluated(evaluated)
             return evaluated
 
-        self._report.set_evaluation(get_and_log)
+        self._report.set_evaluation(get_and_log, self._get_metrics)
 
     def update(self, row: dict[str, float], evaluation: dict[str, Any] | None, force: bool) -> None:
         """Write the report if the last one is old, or ``force``, and call the callbacks."""
@@ -96,7 +101,7 @@ class Observers(contextlib.ExitStack):
     def finish(self, result: dict[str, Any]) -> None:
         """Log the result of the complete run, and warn if it is worse than it looks."""
         if self._get_evaluation is not None and not self._is_smoke:
-            for text in evaluation_results.evaluation_cautions(self._get_evaluation()):
+            for text in cautions(self._get_evaluation().result, self._get_metrics().classes):
                 self._console.warn(text)
         self._loggers.finish(result)
         for callback in self._callbacks:

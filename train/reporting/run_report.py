@@ -77,6 +77,7 @@ class LiveReport(Plots):
         self._findings = tuple(dataclasses.asdict(finding) for finding in findings)
         self._last_update, self._pause = time.monotonic(), self.SECONDS_BETWEEN_UPDATES
         self._get_evaluation: Callable[[], Evaluated] | None = None
+        self._get_metrics: Callable[[], ClassificationMetrics] | None = None
         self._samples: dict[str, Any] | None = None
 
     def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
@@ -92,9 +93,11 @@ class LiveReport(Plots):
         super().draw_samples(take_and_keep)
         self.draw(FILE, lambda _: self._write_report())
 
-    def set_evaluation(self, get: Callable[[], Evaluated]) -> None:
-        """Set the newest evaluation; ``get`` is called when the report is next written."""
-        self._get_evaluation = get
+    def set_evaluation(
+        self, get: Callable[[], Evaluated], get_metrics: Callable[[], ClassificationMetrics]
+    ) -> None:
+        """Set the newest evaluation; both are called when the report is next written."""
+        self._get_evaluation, self._get_metrics = get, get_metrics
 
     def update(self, force: bool) -> None:
         """Write ``curves.svg`` and the report if the last ones are old, or ``force``."""
@@ -114,10 +117,8 @@ class LiveReport(Plots):
         if self._samples is not None:
             parts = parts | {"samples": self._samples}
         if self._get_evaluation is not None:
-            evaluated = self._get_evaluation()
-            metrics = evaluation_results.evaluation_metrics(evaluated)
-            parts = add_evaluation(parts, evaluated, metrics)
-        self._samples = self._get_evaluation = None
+            parts = add_evaluation(parts, self._get_evaluation(), self._get_metrics())
+        self._samples = self._get_evaluation = self._get_metrics = None
         if parts is not before:
             write_parts(self._workdir, parts)
         write_report(self._workdir, parts=parts)

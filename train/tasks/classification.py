@@ -15,13 +15,14 @@ import jax.numpy as jnp
 from train.config.registries import (
     LOSSES,
     METRICS,
+    parse_top_k,
     register_loss,
     register_metric,
     register_task,
 )
 from train.data.augment.mixup import Targets
 from train.runtime.own_code import build
-from train.tasks.task import Loss, Task
+from train.tasks.task import Loss, Metric, Task
 
 if TYPE_CHECKING:  # the step needs no ml_collections
     from train.runtime.config_dict import ConfigDict
@@ -39,10 +40,11 @@ def classification(config: ConfigDict) -> Task:
     plain = config.copy_and_resolve_references()
     plain.label_smoothing = plain.bce_target_threshold = plain.focal_gamma = 0.0
     names = dict.fromkeys(("top1", "top5", *config.eval.metrics, config.eval.metric))
+    metrics = {name: find_metric(name) for name in names}
     return Task(
         loss=build(LOSSES, config.loss, config),
         eval_loss=build(LOSSES, config.loss, plain),
-        metrics={name: METRICS[name] for name in names if name in METRICS},
+        metrics={name: metric for name, metric in metrics.items() if metric is not None},
         probabilities=getattr(LOSSES[config.loss], "probabilities", "softmax"),
     )
 
@@ -83,6 +85,17 @@ def top1(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def top5(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Return whether the label is one of the five most probable classes, bool ``(N,)``."""
     return label_rank(logits, labels) < 5
+
+
+def find_metric(name: str) -> Metric | None:
+    """Return a registered metric, or top-k accuracy of any k; None for other names."""
+    k = parse_top_k(name)
+    return top_k(k) if k is not None and name not in METRICS else METRICS.get(name)
+
+
+def top_k(k: int) -> Metric:
+    """Return the metric of whether the label is one of the ``k`` most probable classes."""
+    return lambda logits, labels: label_rank(logits, labels) < k
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:

@@ -19,7 +19,7 @@ RANKING_METRICS = ("auroc_macro", "average_precision_macro")
 
 
 class ClassCounts(NamedTuple):
-    """Numbers of examples by class, int64 ``(K,)`` each.
+    """Numbers of examples by class, int64 ``(K,)`` each, or ``(…, K)`` of several samples.
 
     Attributes:
       labels: examples with the label.
@@ -43,42 +43,42 @@ def majority_share(counts: ClassCounts) -> float:
     return float(counts.labels.max() / counts.labels.sum())
 
 
-def balanced_accuracy(counts: ClassCounts) -> float:
-    """Return the mean recall of the classes that have examples."""
-    present = counts.labels > 0
-    return float(np.mean(counts.correct[present] / counts.labels[present]))
+def balanced_accuracy(counts: ClassCounts) -> np.ndarray:
+    """Return the mean recall of the classes that have examples, ``(…)``."""
+    recall = counts.correct / np.maximum(counts.labels, 1)
+    return np.mean(recall, axis=-1, where=counts.labels > 0)
 
 
-def f1_macro(counts: ClassCounts) -> float:
+def f1_macro(counts: ClassCounts) -> np.ndarray:
     """Return the mean F1 of the classes that are a label or a prediction of some example."""
     total = counts.labels + counts.predicted
-    return float(np.mean(2 * counts.correct[total > 0] / total[total > 0]))
+    return np.mean(2 * counts.correct / np.maximum(total, 1), axis=-1, where=total > 0)
 
 
-def kappa(counts: ClassCounts) -> float:
+def kappa(counts: ClassCounts) -> np.ndarray:
     """Return Cohen's kappa of labels and predictions (Cohen 1960); 1 if all are of one class."""
-    total = int(counts.labels.sum())
-    agreed = int(counts.correct.sum()) / total
-    by_chance = float((counts.labels / total) @ (counts.predicted / total))
-    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else 1.0
+    total = counts.labels.sum(axis=-1)
+    both = (counts.labels * counts.predicted).sum(axis=-1)
+    by_chance = total**2 - both  # exact in 64 bits for 10⁹ images
+    disagreed = (total - counts.correct.sum(axis=-1)) * total
+    return 1 - disagreed / np.maximum(by_chance, 1)
 
 
-def mcc(counts: ClassCounts) -> float:
+def mcc(counts: ClassCounts) -> np.ndarray:
     """Return Matthews' correlation coefficient of several classes (Gorodkin 2004).
 
     It is 0 if all labels or all predictions are of one class.
     """
-    # Integers of Python: products of counts of millions of images may need more than 64 bits.
-    labels, predicted, correct = (array.tolist() for array in counts)
-    total = sum(labels)
-    both = sum(a * b for a, b in zip(labels, predicted, strict=True))
-    spread = [total**2 - sum(n * n for n in numbers) for numbers in (labels, predicted)]
-    if not all(spread):
-        return 0.0
-    return (sum(correct) * total - both) / (spread[0] ** 0.5 * spread[1] ** 0.5)
+    labels, predicted, correct = counts
+    total = labels.sum(axis=-1)
+    covariance = correct.sum(axis=-1) * total - (labels * predicted).sum(axis=-1)
+    spread = [total**2 - (numbers**2).sum(axis=-1) for numbers in (labels, predicted)]
+    # Roots before the product, which may need more than 64 bits.
+    scale = np.sqrt(spread[0]) * np.sqrt(spread[1])
+    return np.where(scale > 0, covariance / np.maximum(scale, 1), 0.0)
 
 
-COUNT_METRICS: dict[str, Callable[[ClassCounts], float]] = {
+COUNT_METRICS: dict[str, Callable[[ClassCounts], np.ndarray]] = {
     "balanced_accuracy": balanced_accuracy,
     "f1_macro": f1_macro,
     "kappa": kappa,
@@ -108,7 +108,7 @@ def classification_metrics(
       classes: number of outputs of the head.
     """
     counts = count_classes(predictions["label"], predictions["predicted"], classes)
-    metrics = {name: metric(counts) for name, metric in COUNT_METRICS.items()}
+    metrics = {name: float(metric(counts)) for name, metric in COUNT_METRICS.items()}
     probabilities = predictions.get("probabilities")
     if probabilities is not None and probabilities.size <= MAX_PROBABILITIES:
         metrics |= ranking_metrics(predictions["label"], probabilities)

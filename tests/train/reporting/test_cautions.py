@@ -19,7 +19,7 @@ def result_of(label, predicted):
     rank = np.where(correct, 0, 1)
     predictions = Predictions(np.arange(len(label)), label, predicted, rank, ones, ones, outputs)
     names = [f"class {k}" for k in range(outputs)]
-    metrics = compute_metrics(predictions, names, top5=False)
+    metrics = compute_metrics(predictions, names)
     baseline = np.bincount(label).max() / len(label)
     result = {"top1": correct.mean(), "examples": len(label), "baseline": baseline}
     return result, metrics.classes

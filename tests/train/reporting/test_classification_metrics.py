@@ -74,8 +74,9 @@ def test_per_class_metrics_confusions_and_mistakes():
         of_label=np.array([0.9, 0.3, 0.01, 0.7, 0.1, 0.5]),
         outputs=5,
     )
-    metrics = compute_metrics(predictions, ["a", "b", "c", "d"], top5=True, most=2)
-    assert metrics.top1 == wilson_interval(3, 6) and metrics.top5 == wilson_interval(5, 6)
+    metrics = compute_metrics(predictions, ["a", "b", "c", "d"], top_k=[5, 3], most=2)
+    assert metrics.intervals["top1"] == wilson_interval(3, 6)
+    assert metrics.intervals["top3"] == metrics.intervals["top5"] == wilson_interval(5, 6)
     assert [one.examples for one in metrics.classes] == [3, 2, 1, 0]
     assert [one.recall for one in metrics.classes] == [1 / 3, 0.5, 1, None]
     assert [one.precision for one in metrics.classes] == [1, 1 / 3, 1, 0]
@@ -104,7 +105,7 @@ def test_metrics_match_scikit_learn():
         of_label=probabilities[np.arange(400), label],
         outputs=8,
     )
-    metrics = compute_metrics(predictions, list("abcdefg"), top5=True)
+    metrics = compute_metrics(predictions, list("abcdefg"), top_k=[3, 5])
     np.testing.assert_array_equal(
         metrics.confusion, sklearn.metrics.confusion_matrix(label, predicted, labels=range(8))
     )
@@ -114,16 +115,19 @@ def test_metrics_match_scikit_learn():
     assert [one.examples for one in metrics.classes] == support.tolist()
     assert [one.recall or 0 for one in metrics.classes] == pytest.approx(recall)
     assert [one.precision or 0 for one in metrics.classes] == pytest.approx(precision)
-    for k, interval in ((1, metrics.top1), (5, metrics.top5)):
+    for k in (1, 3, 5):
         hits = sklearn.metrics.top_k_accuracy_score(
             label, logits, k=k, normalize=False, labels=range(8)
         )
         expected = scipy.stats.binomtest(int(hits), 400).proportion_ci(method="wilson")
-        assert interval == pytest.approx(tuple(expected), abs=1e-9)
+        assert metrics.intervals[f"top{k}"] == pytest.approx(tuple(expected), abs=1e-9)
     for one in metrics.classes[:6]:
         hits = round(one.recall * one.examples)
         expected = scipy.stats.binomtest(hits, one.examples).proportion_ci(method="wilson")
         assert one.recall_interval == pytest.approx(tuple(expected), abs=1e-9)
+        trials = (predicted == metrics.classes.index(one)).sum()
+        expected = scipy.stats.binomtest(hits, trials).proportion_ci(method="wilson")
+        assert one.precision_interval == pytest.approx(tuple(expected), abs=1e-9)
     correct = (predicted == label).astype(float)
     accuracy, confidence = calibration_curve(correct, probabilities.max(1), n_bins=15)
     filled = [one for one in metrics.bins if one.examples]

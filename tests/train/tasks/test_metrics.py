@@ -1,14 +1,22 @@
 """Metrics of a split equal those of scikit-learn, and have a direction."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.dummy
 import sklearn.metrics
 from ml_collections import ConfigDict
 
-from train.config.registries import SPLIT_METRICS, larger_is_better, register_metric
+from train.config.checks import check_value
+from train.config.registries import (
+    SPLIT_METRICS,
+    larger_is_better,
+    parse_top_k,
+    register_metric,
+)
 from train.engine.metric_limits import check_metric, describe_left_out
 from train.runtime.errors import UsageError
+from train.tasks.classification import find_metric
 from train.tasks.metrics import RANKING_METRICS, classification_metrics
 from train.tasks.ranking import one_vs_rest
 
@@ -69,13 +77,47 @@ def test_metrics_of_the_ranking_are_left_out_with_a_line_if_they_are_too_many():
     assert "train.evaluate" in describe_left_out("top1", 50_000, 1000)
     assert describe_left_out("auroc_macro", 50_000, 1000) == ""
     assert "train.evaluate" not in describe_left_out("top1", 10**6, 1000)
-    config = ConfigDict({"eval": {"metric": "auroc_macro"}})
+    config = ConfigDict({"eval": {"metric": "auroc_macro", "metrics": ()}})
     check_metric(config, 50_000, 1000, 1000)
     with pytest.raises(UsageError, match="1,000,000 images × 1,000 classes"):
         check_metric(config, 10**6, 1000, 1000)
-    config.eval.metric = "top5"
-    with pytest.raises(UsageError, match="is 1 for any 5 classes"):
-        check_metric(config, 10, 5, 5)
+
+
+@pytest.mark.parametrize(("k", "classes"), [(5, 5), (3, 2), (999, 998)])
+def test_a_top_k_accuracy_of_all_classes_is_refused(k, classes):
+    for key, value in (("metric", f"top{k}"), ("metrics", ("top1", f"top{k}"))):
+        config = ConfigDict({"eval": {"metric": "top1", "metrics": ()}})
+        config.eval[key] = value
+        message = rf"config.eval.{key}='top{k}' is 1 for any {classes} classes"
+        with pytest.raises(UsageError, match=message):
+            check_metric(config, 10, classes, classes)
+        check_metric(config, 10, k + 1, k + 1)
+
+
+@pytest.mark.parametrize("name", ["top", "top0", "top-3", "top3.0", "topk", "top03", "Top3"])
+def test_other_names_are_no_top_k_accuracy(name):
+    for key, value in (("eval.metric", name), ("eval.metrics", ("top1", name))):
+        with pytest.raises(UsageError, match=rf"config.{key} must be .*top-k for any k"):
+            check_value(key, value)
+        check_value(key, "top3" if key == "eval.metric" else ("top3", "top12"))
+
+
+def test_top_k_equals_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(300, 9)).astype(np.float32), rng.integers(0, 9, 300)
+    for k in range(1, 9):
+        ours = find_metric(f"top{k}")(jnp.asarray(logits), jnp.asarray(labels))
+        theirs = sklearn.metrics.top_k_accuracy_score(labels, logits, k=k, labels=range(9))
+        assert np.asarray(ours).mean() == pytest.approx(theirs, abs=1e-12)
+    assert find_metric("loss") is None
+
+
+def test_an_own_metric_may_have_such_a_name():
+    @register_metric("top7")
+    def own(logits, labels):
+        return labels
+
+    assert find_metric("top7") is own and parse_top_k("top7") is None
 
 
 def test_own_metrics_may_be_better_if_smaller():

@@ -1,0 +1,74 @@
+"""Bootstrap intervals against SciPy's, and the metrics of single resamples against scikit-learn."""
+
+import functools
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from tests.train.tasks.test_metrics import REFERENCES
+from train.tasks import bootstrap
+from train.tasks.bootstrap import bootstrap_intervals
+from train.tasks.metrics import RANKING_METRICS
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    """80 labels of three classes, probabilities of two digits with many ties, and predictions."""
+    rng = np.random.default_rng(1)
+    label = rng.choice(3, 80, p=(0.6, 0.3, 0.1))
+    probabilities = rng.dirichlet(np.ones(3), 80) + 0.5 * np.eye(3)[label]
+    probabilities = np.round(probabilities / 1.5, 2).astype(np.float32)
+    return label, probabilities.argmax(1), probabilities
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:No positive")
+def test_intervals_match_those_of_scipy(predictions):
+    """Up to the chance in which images are resampled, a few percent of the width."""
+    label, predicted, probabilities = predictions
+    references = {
+        name: functools.partial(lambda metric, i: metric(label[i], predicted[i]), metric)
+        for name, metric in REFERENCES.items()
+    }
+    one_hot = np.eye(3)[label]
+    ranking = sklearn.metrics.roc_auc_score, sklearn.metrics.average_precision_score
+    for name, metric in zip(RANKING_METRICS, ranking, strict=True):
+        references[name] = functools.partial(lambda m, i: m(one_hot[i], probabilities[i]), metric)
+    theirs = scipy.stats.bootstrap(
+        (np.arange(80),),
+        lambda images: [metric(images) for metric in references.values()],
+        vectorized=False,
+        method="percentile",
+        n_resamples=300,
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    ours = bootstrap_intervals(*predictions, 3)
+    assert [*ours] == [*references]
+    for interval, low, high in zip(ours.values(), theirs.low, theirs.high, strict=True):
+        assert interval == pytest.approx((low, high), abs=0.15 * (high - low))
+    assert ours == bootstrap_intervals(*predictions, 3)  # of a fixed seed
+
+
+def test_the_ranking_of_a_resample_is_that_of_its_images(predictions):
+    label, _, probabilities = predictions
+    drawn = np.random.default_rng(0).integers(0, 80, (20, 80))
+    weights = np.array([np.bincount(images, minlength=80) for images in drawn])
+    for k in range(3):
+        auroc, precision = bootstrap._Ranked(probabilities[:, k], label == k).resampled(weights)
+        for images, area, average in zip(drawn, auroc, precision, strict=True):
+            positive, scores = label[images] == k, probabilities[images, k]
+            expected = sklearn.metrics.roc_auc_score(positive, scores)
+            assert area == pytest.approx(expected, abs=1e-12)
+            expected = sklearn.metrics.average_precision_score(positive, scores)
+            assert average == pytest.approx(expected, abs=1e-12)
+
+
+def test_intervals_that_would_take_long_or_are_undefined_are_left_out(predictions, monkeypatch):
+    label, predicted, probabilities = predictions
+    assert not {*RANKING_METRICS} & {*bootstrap_intervals(label, predicted, None, 3)}
+    one_class = bootstrap_intervals(label * 0, label * 0, probabilities, 3)
+    assert one_class["f1_macro"] == (1, 1) and not {*RANKING_METRICS} & {*one_class}
+    monkeypatch.setattr(bootstrap, "MAX_PAIRS", 5)
+    monkeypatch.setattr(bootstrap, "MAX_RESAMPLED", 239)
+    assert bootstrap_intervals(*predictions, 3) == {}

@@ -1,0 +1,138 @@
+"""Bootstrap intervals of metrics of all predictions of a split together.
+
+Percentile intervals of 95 % (Efron 1979; Efron and Tibshirani 1993, section 13.3) over resamples of
+the images with replacement, of a fixed seed. Metrics of counts need only how often each pair of
+label and prediction occurs in a resample, which is multinomial.
+"""
+
+import warnings
+
+import numpy as np
+
+from train.tasks.metrics import COUNT_METRICS, RANKING_METRICS, ClassCounts
+
+RESAMPLES = 1000
+_SEED = 0
+_QUANTILES = (0.025, 0.975)
+# Limits that keep each half within about a second.
+MAX_PAIRS = 2**14  # different pairs of label and prediction
+MAX_RESAMPLED = 2**17  # images times classes
+_CHUNK = 50  # resamples at once, to save memory
+
+Interval = tuple[float, float]
+
+
+def bootstrap_intervals(
+    label: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None, outputs: int
+) -> dict[str, Interval]:
+    """Return the 95 % intervals by the name of the metric, as in ``classification_metrics``.
+
+    Metrics are left out for more than ``MAX_PAIRS`` different pairs or ``MAX_RESAMPLED``.
+
+    Args:
+      label: int ``(N,)``.
+      predicted: int ``(N,)``.
+      probabilities: ``(N, outputs)``, or None.
+      outputs: number of outputs of the head.
+    """
+    samples: dict[str, np.ndarray] = {}
+    pairs, frequency = np.unique(label.astype(np.int64) * outputs + predicted, return_counts=True)
+    if len(pairs) <= MAX_PAIRS:
+        samples |= _resample_counts(pairs, frequency, outputs)
+    if probabilities is not None and probabilities.size <= MAX_RESAMPLED:
+        samples |= dict(zip(RANKING_METRICS, _resample_ranking(label, probabilities), strict=True))
+    return {
+        name: tuple(np.nanquantile(values, _QUANTILES).tolist())
+        for name, values in samples.items()
+        if not np.isnan(values).all()
+    }
+
+
+def _resample_counts(
+    pairs: np.ndarray, frequency: np.ndarray, outputs: int
+) -> dict[str, np.ndarray]:
+    """Return the metrics of counts of all resamples, by name.
+
+    Args:
+      pairs: different values of ``label · outputs + predicted``, sorted.
+      frequency: how often each occurs.
+      outputs: number of outputs of the head.
+    """
+    rng, total = np.random.default_rng(_SEED), frequency.sum()
+    rows, columns = np.divmod(pairs, outputs)
+    by_column = np.argsort(columns, kind="stable")
+    hits = rows == columns
+
+    def by_class(drawn: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Return the sums of ``drawn`` over equal ``classes``, which are sorted."""
+        sums = np.zeros((len(drawn), outputs), np.int64)
+        present, starts = np.unique(classes, return_index=True)
+        sums[:, present] = np.add.reduceat(drawn, starts, axis=1) if len(present) else 0
+        return sums
+
+    parts: list[dict[str, np.ndarray]] = []
+    for _ in range(0, RESAMPLES, _CHUNK):
+        drawn = rng.multinomial(total, frequency / total, size=_CHUNK)
+        counts = ClassCounts(
+            labels=by_class(drawn, rows),
+            predicted=by_class(drawn[:, by_column], columns[by_column]),
+            correct=by_class(drawn[:, hits], rows[hits]),
+        )
+        parts.append({name: metric(counts) for name, metric in COUNT_METRICS.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in COUNT_METRICS}
+
+
+def _resample_ranking(label: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the means over classes of AUROC and average precision, ``(2, resamples)``.
+
+    They are NaN for resamples of a single class.
+    """
+    rng, (count, classes) = np.random.default_rng(_SEED), probabilities.shape
+    ranked = [_Ranked(probabilities[:, k], label == k) for k in range(classes)]
+    parts = []
+    for _ in range(0, RESAMPLES, _CHUNK):
+        drawn = rng.integers(0, count, (_CHUNK, count))
+        weights = np.array([np.bincount(row, minlength=count) for row in drawn], np.int32)
+        by_class = [one.resampled(weights) for one in ranked if one.positives.size]
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of no class
+            parts.append(np.nanmean(by_class, axis=0))
+    return np.concatenate(parts, axis=1)
+
+
+class _Ranked:
+    """Images in the order of their scores for a class, for fast metrics of resamples.
+
+    Attributes:
+      positives: places of the images of the class in this order.
+    """
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray):
+        self._order = np.argsort(-scores, kind="stable")
+        scores, positive = scores[self._order], positive[self._order]
+        self.positives = np.flatnonzero(positive)
+        # Images of equal scores are one point of the curves: a group of places from start to stop.
+        first = np.append(True, scores[1:] != scores[:-1])
+        starts, group = np.flatnonzero(first), np.cumsum(first) - 1
+        groups, counts = np.unique(group[self.positives], return_counts=True)
+        self._last = np.cumsum(counts) - 1  # the last positive of each group with one
+        self._start, self._stop = starts[groups], np.append(starts[1:], len(scores))[groups]
+
+    def resampled(self, weights: np.ndarray) -> np.ndarray:
+        """Return AUROC and average precision ``(2, R)``; NaN where all or no images are positive.
+
+        Args:
+          weights: how often each image is in a resample, ``(R, N)``.
+        """
+        weights = weights[:, self._order]
+        total = np.zeros((len(weights), weights.shape[1] + 1), np.int32)
+        np.cumsum(weights, axis=1, out=total[:, 1:])
+        hits = np.cumsum(weights[:, self.positives], axis=1)[:, self._last]
+        all_hits = hits[:, -1]
+        all_misses = total[:, -1] - all_hits
+        hits_before = np.pad(hits[:, :-1], ((0, 0), (1, 0)))
+        new_hits, above = hits - hits_before, total[:, self._stop]
+        misses = (above - hits + total[:, self._start] - hits_before) / 2  # of a group: half
+        area = (new_hits * (all_misses[:, None] - misses)).sum(axis=1)
+        precision = (new_hits * (hits / np.maximum(above, 1))).sum(axis=1)
+        metrics = area / np.maximum(all_hits * all_misses, 1), precision / np.maximum(all_hits, 1)
+        return np.where((all_hits > 0) & (all_misses > 0), metrics, np.nan)
