@@ -42,6 +42,7 @@ DIGITS = "configs/resnet20_digits.py"
 
 # The slowest test files, slowest first, so that two workers finish at about the same time.
 SLOWEST = (
+    "distributed_runs",
     "distributed",
     "recipes",
     "ops",
@@ -178,6 +179,7 @@ class Commands:
 def own_parts_of_a_test():
     """Forget the parts and keys that a test registers."""
     from flax_resnet import recipes, registry
+    from train.config import own_keys  # noqa: F401 (it creates the registry of keys)
     from train.config.keys import KEYS
 
     parts = [(each, dict(each._entries)) for each in registry._registries.values()]

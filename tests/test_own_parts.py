@@ -5,47 +5,29 @@ import os
 import re
 import shutil
 import signal
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.special
 
-from flax_resnet import load_run, recipe_store, register_block
-from flax_resnet.recipes import read_recipe, running
+from flax_resnet import load_run
 from flax_resnet.weights import WeightsError
 from tests.conftest import ROOT
+from tests.own_recipe import write_recipe
 from tests.train.test_main import final_state
-from train import (
-    declare_key,
-    register_augmentation,
-    register_loss,
-    register_metric,
-    register_optimizer,
-    register_schedule,
-    register_source,
-    register_task,
-)
-from train.config import own_parts
-from train.config.checks import check_value
 from train.config.keys import KEYS
-from train.config.loading import check_config, load_config
+from train.config.loading import load_config
 from train.config.registries import LOSSES, METRICS, SCHEDULES
 from train.data.augment.configured import make_augment
 from train.data.augment.mixup import Targets
-from train.data.datasets import open_source
 from train.data.images import encode_png
 from train.engine.optim.optimizers import make_optimizer
-from train.engine.optim.own_checks import check_optimizer
-from train.engine.optim.schedules import Span, make_schedule
+from train.engine.optim.schedules import Span
 from train.runtime.errors import RunError, UsageError
-from train.tasks.classification import top1
 from train.tasks.configured import make_task
-from train.tasks.task import Task
 from train.workdir import run_files
 
 SMALL = ("--config.model.stage_sizes=1,1", "--config.dataset.image_size=8")
@@ -285,226 +267,6 @@ def test_augmentations_apply_in_order_with_a_key_per_image(config):
     assert not np.array_equal(*results.values())
 
 
-@pytest.mark.parametrize(
-    ("register", "key", "make"),
-    [
-        (register_optimizer, "optimizer.name", lambda c: make_optimizer(c.optimizer, lambda s: 1)),
-        (register_schedule, "schedule.name", lambda c: make_schedule(c.schedule, 10, 20, 8)),
-        (register_loss, "loss", lambda c: make_task(c, 4)),
-        (register_task, "task", lambda c: make_task(c, 4)),
-        (register_augmentation, "augment.policy", make_augment),
-        (register_source, "dataset.name", lambda c: open_source(c.dataset, "train")),
-    ],
-)
-def test_a_part_that_fails_or_returns_nonsense_is_an_error_of_one_line(config, register, key, make):
-    def fail(*_):
-        raise ZeroDivisionError("by\nzero")
-
-    def exit(*_):
-        sys.exit(3)
-
-    register("failing", fail)
-    register("exiting", exit)
-    register("nonsense", lambda *_: 7)
-    register("forgetful", lambda *_: None)
-    for name, message in (
-        ("failing", r"fails: ZeroDivisionError: by zero \(test_own_parts.py, line \d+\)"),
-        ("exiting", "fails: SystemExit: 3"),
-        ("nonsense", "7|int"),
-        ("forgetful", "'forgetful' returned None; its function may lack a return"),
-    ):
-        config.update_from_flattened_dict({key: name})
-        with pytest.raises(UsageError, match=message):
-            make(config)
-
-
-def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
-    register_augmentation("half", lambda augment: lambda image, key: image[::2])
-    register_metric("mean", lambda logits, labels: logits.mean())
-    config.augment.policy = "half"
-    with pytest.raises(
-        UsageError, match=r"policy='half' cannot be used: it returns .*\(8, 16, 3\)"
-    ):
-        make_augment(config)
-    config.eval.metrics = ("mean",)
-    with pytest.raises(UsageError, match=r"metric 'mean' .* it returned float32 \(\)"):
-        make_task(config, 10)
-
-
-def raising(*_):
-    raise ValueError("no dice")
-
-
-def with_probabilities(part, probabilities):
-    part.probabilities = probabilities
-    return part
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda c: raising, r"loss 'own' cannot be computed: ValueError: no dice \(test_own_parts"),
-        (lambda c: lambda x, t: x[:, :1], r"one number per image.* returned float32 \(4, 1\)"),
-        (lambda c: lambda x, t: x.argmax(1), "loss 'own' must be floating-point .* not int32"),
-        (
-            with_probabilities(lambda c: lambda x, t: x[:, 0], "softplus"),
-            "loss 'own' has probabilities='softplus'; valid are 'softmax' and 'sigmoid'",
-        ),
-    ],
-)
-def test_a_wrong_loss_is_an_error_at_the_start(config, make, message):
-    register_loss("own", make)
-    config.loss = "own"
-    with pytest.raises(UsageError, match=message) as caught:
-        make_task(config, 10)
-    assert "ShapeDtypeStruct" not in str(caught.value)
-
-
-def test_a_wrong_task_is_described_without_its_functions(config):
-    loss = LOSSES["cross_entropy"](config)
-    config.task = "own"
-    for task, message in (
-        (Task(loss, loss, {"acc": top1}), "no metric 'top1', which .*; its metrics are acc$"),
-        (Task(loss, loss, {"top1": top1}, probabilities="none"), "'own' has probabilities='none'"),
-        ({}, "must return a train.tasks.task.Task, not an object of the type dict$"),
-    ):
-        register_task("own", lambda config, task=task: task)
-        with pytest.raises(UsageError, match=message):
-            make_task(config, 10)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "message"),
-    [
-        (0.1, "the schedule 'own' must return a function of the step .*, not 0.1"),
-        (lambda step: None, "must return a function .* that returns one number, not None"),
-        (lambda step: jnp.ones(3), r"one number, not float32 \(3,\)"),
-        (lambda step: 0.1 if step < 2 else 0, "cannot be computed for a step that is an array"),
-        (lambda step: -0.1, "the learning rate -0.1 for step 0; it must be finite and 0 or more"),
-        (lambda step: jnp.log(19.0 - step) + 1, "the learning rate -inf for step 19"),
-    ],
-)
-def test_a_wrong_schedule_is_an_error_at_the_start(config, schedule, message):
-    register_schedule("own", lambda *_: schedule)
-    config.schedule.name = "own"
-    with pytest.raises(UsageError, match=message):
-        make_schedule(config.schedule, 10, 20, 8)
-
-
-PARAMS = {"head": {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)}}
-
-
-@pytest.mark.parametrize(
-    ("init", "update", "message"),
-    [
-        (lambda p: {"s": "text"}, None, "state of the optimizer 'own' must .* arrays, not 'text'"),
-        (lambda p: {"n": 0}, None, "state of the optimizer 'own' must .* arrays, not 0"),
-        (lambda p: (), raising, "'own' cannot be computed: ValueError: no dice"),
-        (lambda p: (), lambda u, s, p: (jax.tree.leaves(u), s), "updates .* structure differs"),
-        (lambda p: (), lambda u, s, p: (jax.tree.map(jnp.sum, u), s), r"float32 \(\) instead of"),
-        (
-            lambda p: {"n": jnp.zeros((), int)},
-            lambda u, s, p: (u, {"n": s["n"] + 1.0}),
-            r"returned state .*\['n'\] is float32 \(\) instead of int32 \(\)",
-        ),
-    ],
-)
-def test_a_wrong_optimizer_is_an_error_at_the_start(init, update, message):
-    with pytest.raises(UsageError, match=message):
-        check_optimizer("own", optax.GradientTransformation(init, update), PARAMS)
-
-
-def test_right_optimizers_pass():
-    for optimizer in (
-        optax.contrib.prodigy(),
-        optax.adamw(1e-3),
-        optax.contrib.schedule_free_sgd(),
-    ):
-        check_optimizer("own", optimizer, PARAMS)
-
-
-def test_a_wrong_key_in_an_own_part_is_one_clean_line(config):
-    register_optimizer("own", lambda optimizer, schedule: optimizer.my_momentum)
-    config.optimizer.name = "own"
-    with pytest.raises(UsageError, match="AttributeError: 'my_momentum' Did you mean") as caught:
-        make_optimizer(config.optimizer, lambda step: 1)
-    assert "\\n" not in str(caught.value)
-
-
-def write_recipe(folder, body, **modules):
-    """Write a recipe that registers own parts, and modules beside it; return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, source in modules.items():
-        (folder / f"{name}.py").write_text(source)
-    (folder / "recipe.py").write_text(
-        "from train import declare_key, default_config, register_loss\n"
-        f"{body}\n"
-        "def get_config():\n"
-        "    config = default_config()\n"
-        "    config.loss = 'own'\n"
-        "    return config\n"
-    )
-    return str(folder / "recipe.py")
-
-
-def loss_of(factor):
-    return (
-        f"from helpers import ZERO\ndeclare_key('factor', {factor}, 'Factor.', minimum={factor})\n"
-        "@register_loss('own')\n"
-        "def own(config):\n"
-        "    from helpers import one\n"  # when the recipe has long ended
-        "    return lambda logits, targets: config.factor * one(logits)\n"
-    )
-
-
-HELPERS = "ZERO = 0\ndef one(logits):\n    return {} + logits[:, 0] * ZERO\n"
-
-
-def test_recipes_of_one_process_keep_their_parts_keys_and_modules(tmp_path):
-    """Both register a loss and declare a key of the same names, and import a module ``helpers``."""
-    before = set(sys.modules)
-    first = write_recipe(tmp_path / "a", loss_of(2), helpers=HELPERS.format(1))
-    second = write_recipe(tmp_path / "b", loss_of(30), helpers=HELPERS.format(10))
-    configs = [load_config(first), load_config(second)]
-    assert "helpers" not in set(sys.modules) - before
-    logits, targets = jnp.zeros((3, 4)), Targets(jnp.zeros(3, int))
-    for config, expected in zip(configs * 2, (2, 300) * 2, strict=True):
-        assert own_parts.recipe_of(config).path == (first if expected == 2 else second)
-        loss = make_task(config, 4).loss(logits, targets)
-        np.testing.assert_array_equal(loss, [expected] * 3)
-        check_config(config)
-
-
-def test_local_modules_are_found_and_others_are_not(tmp_path, monkeypatch):
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "inner.py").write_text("from . import other\nVALUE = other.VALUE\n")
-    (package / "other.py").write_text("VALUE = 7\n")
-    (tmp_path / "time.py").write_text("raise AssertionError('hides the standard library')\n")
-    (tmp_path / "numpy.py").write_text("raise AssertionError('hides an installed module')\n")
-    installed = tmp_path / "site-packages"
-    installed.mkdir()
-    (installed / "installed_one.py").write_text("VALUE = 8\n")
-    monkeypatch.syspath_prepend(str(installed))
-    (tmp_path / "recipe.py").write_text(
-        "from __future__ import annotations\n"
-        "import dataclasses, time, numpy, installed_one\n"
-        "import package.inner\n"
-        "import package.inner as inner\n"
-        "def make():\n"
-        "    from package import other\n"
-        "    @dataclasses.dataclass\n"
-        "    class Own:\n"
-        "        value: int = other.VALUE\n"
-        "    return Own()\n"
-    )
-    recipe = read_recipe(str(tmp_path / "recipe.py"))
-    assert sorted(recipe.modules) == ["package/inner.py", "package/other.py"]
-    with running(recipe) as module:
-        pass
-    assert module.package.inner.VALUE == module.inner.VALUE == module.make().value == 7
-
-
 def test_a_run_with_an_own_key_only_needs_its_recipe(run, folder, tmp_path, commands):
     shutil.copytree(run[0], tmp_path / "run")
     info = json.loads((tmp_path / "run/run.json").read_text())
@@ -561,77 +323,3 @@ def test_a_key_that_the_recipe_changed_is_named(run, tmp_path, line, message):
     (workdir / "run.json").write_text(json.dumps(info | {"own_parts": ["key scale"]}))
     with pytest.raises(RunError, match=message):
         run_files.read_config(str(workdir))
-
-
-def test_a_relative_state_folder_is_ignored(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_STATE_HOME", "state")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    recipe = read_recipe(__file__)
-    assert recipe_store._trust_file(recipe).is_relative_to(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("ownKey", 1, "x"), "of lower-case letters, digits and '_', not 'ownKey'"),
-        (("own.deep.key", 1, "x"), "at most one group"),
-        (("own.class", 1, "x"), "'class' is a keyword"),
-        (("seed", 1, "x"), "is a key of the project"),
-        (("optimizer", 1, "x"), "a key and a group"),
-        (("seed.more", 1, "x"), "a key and a group"),
-        (("items", 1, "x"), "is a method"),
-        (("own", None, "x"), "is not a bool, number"),
-        (("own", 1.0, "x", {"minimum": 2}), "default of config.own must be at least 2"),
-        (("own", "text", "x", {"minimum": 2}), "own: minimum=2 needs numbers, .* 'text'"),
-        (("own", "text", "x", {"minimum": 0}), "own: minimum=0 needs numbers, .* 'text'"),
-        (("own", ("a",), "x", {"below": 2}), r"own: below=2 needs numbers, .* \('a',\)"),
-        (("own", 1, "x", {"maximum": "2"}), "own: maximum must be a number, not '2'"),
-        (("own", 1, "x", {"values": (1,)}), "there is no values=.*; valid are choices, .*minimum"),
-        (("own", "a", "x", {"choices": "abc"}), "choices must be a tuple, not 'abc'"),
-        (("own", 1, "x", {"separator": "+"}), "needs a text, and the default is 1"),
-    ],
-)
-def test_wrong_keys_are_refused(arguments, message):
-    *arguments, limits = arguments if len(arguments) == 4 else (*arguments, {})
-    with pytest.raises(ValueError, match=message):
-        declare_key(*arguments, **limits)
-    assert arguments[0] in ("seed", "optimizer") or arguments[0] not in KEYS
-
-
-def test_a_recipe_declares_a_key_once(tmp_path):
-    line = "declare_key('own', 1, 'x')\n"
-    with pytest.raises(UsageError, match=r"line 3: ValueError: config.own is declared twice"):
-        load_config(write_recipe(tmp_path, line + line))
-
-
-@pytest.mark.parametrize("kind", ["loss", "source", "block"])
-def test_decorators_without_a_name_are_refused(kind):
-    register = {"loss": register_loss, "source": register_source, "block": register_block}[kind]
-    with pytest.raises(ValueError, match=rf'write @register_{kind}\("NAME"\)'):
-
-        @register
-        def part(config):
-            pass
-
-    with pytest.raises(ValueError, match="'own' must be a function or class, not None"):
-        register("own", None)
-
-
-def test_keys_may_be_tuples_of_text():
-    declare_key("own_names", ("a", "b"), "Names.")
-    check_value("own_names", ("c",))
-    with pytest.raises(UsageError, match="must be names such as a,b"):
-        check_value("own_names", (1.0,))
-
-
-@pytest.mark.parametrize("late", ["register_loss('late')(make)", "declare_key('late', 1, 'Late.')"])
-def test_parts_registered_in_get_config_are_refused_at_the_start(tmp_path, late):
-    body = "def make(config): ...\nregister_loss('own')(make)\n"
-    path = write_recipe(tmp_path, body)
-    with open(path) as file:
-        recipe = file.read()
-    load_config(path)
-    with open(path, "w") as file:
-        file.write(recipe.replace("    return", f"    {late}\n    return"))
-    with pytest.raises(UsageError, match=r"does not register (loss|key) late when it is imported"):
-        load_config(path)
