@@ -1,7 +1,7 @@
 """Comparison of several runs: results, curves, and the keys that differ."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
@@ -9,6 +9,7 @@ from typing import Any
 
 from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line
+from train.compare.configurations import identity
 from train.compare.cross_validation import CrossValidation, cross_validations
 from train.config.access import flatten
 from train.config.keys import KEYS
@@ -111,13 +112,10 @@ def disambiguate_names(runs: Sequence[RunSummary]) -> None:
 
 
 def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
-    """Return groups of runs that differ only in the seed and in neutral keys."""
-    groups: dict[tuple, list[RunSummary]] = {}
+    """Return groups of runs that differ only in the seed and in keys without effect on results."""
+    groups: dict[Hashable, list[RunSummary]] = {}
     for run in runs:
-        keys = {name: key for name, key in KEYS.items() if not key.neutral and name != "seed"}
-        keys["recipe"] = KEYS["recipe"]  # the code of own parts
-        values = (run.values.get(name, key.default) for name, key in keys.items())
-        groups.setdefault(tuple(values), []).append(run)
+        groups.setdefault(identity(run.values, "seed"), []).append(run)
     return list(groups.values())
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from train.config.keys import KEYS
+from train.compare.configurations import identity
 from train.data.sources.array_files import open_arrays
 from train.data.splits import parse_fold
 from train.runtime.errors import RunError
@@ -47,13 +47,12 @@ class CrossValidation:
 
 def cross_validations(runs: Sequence[RunSummary]) -> list[CrossValidation]:
     """Return the groups of two or more finished runs that differ only in the fold."""
-    groups: dict[tuple, list[RunSummary]] = {}
+    groups: dict[Hashable, list[RunSummary]] = {}
     for run in runs:
         fold = run.values.get(_FOLD, "")
         if fold and not run.remark:
-            keys = [name for name, key in KEYS.items() if not key.neutral and name != _FOLD]
-            values = (run.values.get(name, KEYS[name].default) for name in [*keys, "recipe"])
-            groups.setdefault((parse_fold(fold)[1], *values), []).append(run)
+            same = parse_fold(fold)[1], identity(run.values, _FOLD)
+            groups.setdefault(same, []).append(run)
     return [_validate(group) for group in groups.values() if len(group) > 1]
 
 

@@ -20,6 +20,9 @@ from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
 
 FILE = "sweep.json"
+# Keys that decide which images evaluate a run: its results over their values are averaged, since
+# the best of them would be that of the easiest images.
+DIVISIONS = ("dataset.fold", "dataset.val_seed")
 MAX_NAME = 150  # characters; file systems allow 255 bytes
 Settings = dict[str, Any]  # the keys of one run that differ from those of the others
 
@@ -120,6 +123,11 @@ def define(
                 raise UsageError(f"{flag} needs KEY=VALUES, not {text!r}")
             key = key.removeprefix("config.")
             check_key(key, {*parsed, *(name for name, _ in overrides)}, seeds)
+            if flag == "--space" and key in DIVISIONS:
+                raise UsageError(
+                    f"a search over config.{key} would choose the easiest images to evaluate; vary"
+                    " it by --grid"
+                )
             parsed[key] = parse(key, values)
     number = len(grid)
     definition = Definition(

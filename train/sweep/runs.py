@@ -20,7 +20,7 @@ from train.runtime.errors import RunError, UsageError, print_error, print_line, 
 from train.runtime.files import Locked, locked, writing
 from train.runtime.formatting import pluralize
 from train.runtime.signals import STOPPED, StopRequest
-from train.sweep.definition import Definition, Settings, is_in, run_name, write
+from train.sweep.definition import DIVISIONS, Definition, Settings, is_in, run_name, write
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows, to_json
 
@@ -177,16 +177,22 @@ def finish(runner: Runner, workdir: str) -> int:
 
 
 def best(runner: Runner) -> dict[str, Any] | None:
-    """Return the settings with the highest mean accuracy over the seeds; None if all failed.
+    """Return the settings with the highest mean accuracy over seeds and folds; None if all failed.
 
-    Settings are ranked by the mean of their finished runs, equal ones by the mean loss.
+    Settings are ranked by the mean of their finished runs, equal ones by the mean loss. If folds
+    or other divisions of the images are varied, settings that lack runs on some of them are left
+    out, and none of the runs is the best.
     """
+    grid = runner.definition.grid
+    divided = any(key in grid for key in DIVISIONS)
+    averaged = {*DIVISIONS} | ({"seed"} - {*grid})
     groups: dict[tuple, list[str]] = {}
     for name in runner.results:
-        keys = tuple(item for item in runner.settings[name].items() if item[0] != "seed")
+        keys = tuple(item for item in runner.settings[name].items() if item[0] not in averaged)
         groups.setdefault(keys, []).append(name)
-    if "seed" in runner.definition.grid or not groups:
-        groups = {tuple(runner.settings[name].items()): [name] for name in runner.results}
+    if divided:
+        most = max(map(len, groups.values()), default=0)
+        groups = {keys: names for keys, names in groups.items() if len(names) == most}
     if not groups:
         return None
 
@@ -196,11 +202,15 @@ def best(runner: Runner) -> dict[str, Any] | None:
 
     keys, names = max(groups.items(), key=lambda group: rank(group[1]))
     top1 = [runner.results[name]["top1"] for name in names]
-    run = max(names, key=lambda name: rank([name]))
-    return {
+    summary = {
         "keys": dict(keys),
         "top1": mean(top1),
         "top1_std": stdev(top1) if len(top1) > 1 else None,
+    }
+    if divided:
+        return summary | {"runs": len(top1)}
+    run = max(names, key=lambda name: rank([name]))
+    return summary | {
         "seeds": len(top1),
         "run": os.path.join(runner.workdir, run),
         "run_top1": runner.results[run]["top1"],

@@ -89,8 +89,8 @@ def test_images_held_out_from_training_are_no_test_set(name, tmp_path):
     assert describe_substitute(held_out, "test") == (
         f"{name} has no split 'test': 'val', held out from training, replaces it"
     )
-    asked = opened(name, tmp_path, "val", **keys)
-    assert asked.names == held_out.names and describe_substitute(asked, "val") == ""
+    requested = opened(name, tmp_path, "val", **keys)
+    assert requested.names == held_out.names and describe_substitute(requested, "val") == ""
 
 
 def test_an_evaluation_on_other_data_names_what_it_used(commands, digits_run, tmp_path):

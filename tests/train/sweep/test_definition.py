@@ -75,6 +75,8 @@ def test_a_wrong_grid_is_refused(grid, words):
         ("batch_size=8..9.5", "must be an integer, not 9.5"),
         ("optimizer.nesterov=0..1", "is no number"),
         ("model.stage_sizes=1..2", "is no number"),
+        ("dataset.fold=1/2,2/2", "would choose the easiest images to evaluate; vary it by --grid"),
+        ("dataset.val_seed=0..9", "would choose the easiest images"),
     ],
 )
 def test_a_wrong_space_is_refused(space, words):

@@ -12,7 +12,7 @@ from train.loop import train
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
 from train.sweep import runs
-from train.sweep.definition import define
+from train.sweep.definition import define, run_name
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 
@@ -138,3 +138,48 @@ def test_own_parts_and_a_search(data_dir, tmp_path, capsys):
     assert sweep(tmp_path / "others", changed, trials=2) == 1  # whatever an own part raises
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["runs"] == len(result["failed"]) > 0
+
+
+def best_of(tmp_path, grid, top1s, seeds=1):
+    """Return the best of a sweep whose finished runs have these accuracies, by order."""
+    definition = define("resnet20_digits", TINY, grid, (), seeds)
+    runner = runs.Runner(definition, str(tmp_path), StopRequest())
+    every = [run for one in definition.combinations() for run in definition.with_seeds(one)]
+    for settings, top1 in zip(every, top1s, strict=True):
+        runner.settings[name := run_name(settings)] = settings
+        if top1 is not None:
+            runner.results[name] = {"top1": top1, "loss": 1.0}
+    return runs.best(runner)
+
+
+@pytest.mark.parametrize("key", ["dataset.fold=1/3,2/3,3/3", "dataset.val_seed=0,1,2"])
+def test_the_best_of_folds_is_their_mean(tmp_path, key):
+    """No run is named: the best would be that on the easiest images."""
+    best = best_of(tmp_path, [f"{RATE}=0.1,0.2", key], [0.9, 0.5, 0.4, 0.7, 0.7, 0.7])
+    assert best == {
+        "keys": {RATE: 0.2},
+        "top1": pytest.approx(0.7),
+        "top1_std": pytest.approx(0),
+        "runs": 3,
+    }
+    best = best_of(tmp_path, [key], [0.9, 0.5, 0.4])
+    assert best == {
+        "keys": {},
+        "top1": pytest.approx(np.mean([0.9, 0.5, 0.4])),
+        "top1_std": pytest.approx(np.std([0.9, 0.5, 0.4], ddof=1)),
+        "runs": 3,
+    }
+    # Settings that failed on the difficult folds are not the best.
+    best = best_of(tmp_path, [f"{RATE}=0.1,0.2", key], [0.9, None, None, 0.7, 0.6, 0.5])
+    assert best["keys"] == {RATE: 0.2} and best["runs"] == 3
+    best = best_of(tmp_path, [key], [0.9, 0.7, 0.4, 0.6, 0.4, 0.6], seeds=2)
+    assert (best["keys"], best["runs"]) == ({}, 6) and best["top1"] == pytest.approx(0.6)
+    assert best_of(tmp_path, [key], [None] * 3) is None
+
+
+def test_the_best_over_seeds_names_a_run(tmp_path):
+    best = best_of(tmp_path, [f"{RATE}=0.1,0.2"], [0.9, 0.5, 0.7, 0.8], seeds=2)
+    assert best["keys"] == {RATE: 0.2} and best["seeds"] == 2
+    assert best["run"].endswith("learning_rate=0.2,seed=1") and best["run_top1"] == 0.8
+    best = best_of(tmp_path, ["seed=4,5"], [0.6, 0.8])
+    assert best["keys"] == {"seed": 5} and best["seeds"] == 1

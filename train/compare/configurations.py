@@ -1,0 +1,21 @@
+"""Which runs have the same configuration."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from train.config.keys import KEYS
+
+# Neutral keys that decide which state of a run is its last or its best one.
+_CHOOSING = ("eval.metric", "stop.patience", "stop.min_delta", "stop.minutes")
+
+
+def identity(values: Mapping[str, Any], *without: str) -> Hashable:
+    """Return what is equal for runs of the same configuration, apart from some keys.
+
+    Args:
+      values: the configuration of a run, as ``{"group.key": value}``.
+      without: keys that may differ, such as ``"seed"``.
+    """
+    names = [name for name, key in KEYS.items() if not key.neutral or name in _CHOOSING]
+    names.append("recipe")  # the code of own parts
+    return tuple(values.get(name, KEYS[name].default) for name in names if name not in without)
