@@ -111,6 +111,15 @@ def _bits(value: Any, field: str) -> int:
     return value
 
 
+def _probabilities(value: Any, field: str) -> str:
+    if value not in ("softmax", "sigmoid"):  # as of own losses of older versions
+        raise SchemaError(
+            f"{field} must be 'softmax' or 'sigmoid', not {reprlib.repr(value)}; correct those of"
+            " the run's own loss or task"
+        )
+    return value
+
+
 # The limits are those of the configuration keys.
 _MAX_IMAGE_SIZE = 4096
 RUN_INFO = record(
@@ -132,7 +141,7 @@ RUN_INFO = record(
     versions=mapping(text()),
     own_parts=optional(sequence(text())),
     recipe=optional(RECIPE_INFO),
-    probabilities=optional(text(choices=("softmax", "sigmoid"))),
+    probabilities=optional(_probabilities),
     records=optional(mapping(text())),
     early_end=optional(text()),
     best_by=optional(record(BestBy, metric=text(), larger_is_better=boolean)),

@@ -6,18 +6,28 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
+import jax
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.metrics import precision_score, recall_score
 
 from flax_resnet import load_run
 from flax_resnet.calibration import read_calibration, write_calibration
+from train.data.datasets import open_source
 from train.data.folds import assign_folds
+from train.engine.evaluation import Evaluated
+from train.engine.predictions import Predictions
 from train.export.exporting import calibration_metadata
+from train.export.formats import write_stablehlo
 from train.export.loaders import loader_for_format
 from train.export.model_card import model_card
+from train.reporting.calibration_results import calibrate
+from train.tasks.temperature import fit_temperature
+from train.workdir.run_files import read_config
 
 CLASSES = tuple(map(str, range(10)))
 
@@ -38,15 +48,44 @@ def calibrated(commands, digits_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def sigmoid_run(commands, digits_run, tmp_path_factory):
+    """A calibrated copy of the run whose probabilities are sigmoids of the logits."""
+    path = tmp_path_factory.mktemp("sigmoid") / "run"
+    shutil.copytree(digits_run, path)
+    for file, key, value in (
+        ("config.json", "loss", "binary_cross_entropy"),
+        ("run.json", "probabilities", "sigmoid"),
+    ):
+        content = json.loads((path / file).read_text())
+        (path / file).write_text(json.dumps(content | {key: value}))
+    done = commands.call("train.evaluate", "--workdir", path, "--calibrate", "--output", path / "o")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(digits_run):
+    """The test images."""
+    return open_source(read_config(digits_run).dataset, "test")
+
+
+@pytest.fixture(scope="module")
+def squares(digits_run, source):
+    """The test images as the network gets them."""
+    decoded = [source.decode(index)[0] for index in range(len(source))]
+    return load_run(digits_run).prepare(decoded)
+
+
+@pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     path = tmp_path_factory.mktemp("picture") / "a.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8))
     return path
 
 
-def halves(labels):
+def halves(labels, seed=0):
     names = [f"record {index}" for index in range(len(labels))]
-    first = assign_folds(names, labels, None, 2, 0) == 0
+    first = assign_folds(names, labels, None, 2, seed) == 0
     return first, ~first
 
 
@@ -104,14 +143,78 @@ def decide(row, decisions):
     return max(reached or [c for c in range(10) if str(c) not in decisions], key=row.__getitem__)
 
 
-def test_run_has_calibrated_probabilities_in_the_same_order(calibrated, digits_run, picture):
-    path, result, *_ = calibrated
+def test_no_image_has_another_answer(calibrated, digits_run, squares):
+    path, result, arrays, _ = calibrated
     run, plain = load_run(str(path)), load_run(digits_run)
     assert plain.calibration is None and plain.temperature is None
     assert run.temperature == result["calibration"]["temperature"]
-    logits = plain.logits(picture)
-    np.testing.assert_array_equal(run.logits(picture), logits)
-    np.testing.assert_allclose(run.predict(picture), softmax(logits / run.temperature), rtol=1e-4)
+    before, after = (each.predict(squares, prepared=True) for each in (plain, run))
+    np.testing.assert_array_equal(before.argmax(axis=1), arrays["predicted"])
+    np.testing.assert_array_equal(after.argmax(axis=1), arrays["predicted"])
+    np.testing.assert_allclose(before, softmax(arrays["logits"]), atol=1e-5)
+    np.testing.assert_allclose(after, softmax(arrays["logits"] / run.temperature), atol=1e-5)
+    assert abs(after - before).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_an_exported_network_has_calibrated_probabilities(
+    calibrated, sigmoid_run, squares, kind, tmp_path
+):
+    run = load_run(str(calibrated[0] if kind == "softmax" else sigmoid_run))
+    assert run.activation == kind and abs(run.temperature - 1) > 0.01
+    scaled = run.logits(squares, prepared=True) / run.temperature
+    expected = softmax(scaled) if kind == "softmax" else expit(scaled)
+    write_stablehlo(run, str(tmp_path / "net"))
+    exported = jax.export.deserialize(bytearray((tmp_path / "net").read_bytes()))
+    np.testing.assert_allclose(exported.call(squares), expected, atol=1e-5)
+    np.testing.assert_allclose(run.predict(squares, prepared=True), expected, atol=1e-5)
+
+
+def test_predict_has_calibrated_sigmoids(commands, sigmoid_run, picture):
+    flags = ("--workdir", sigmoid_run, "--topk", 10)
+    [line] = commands.call("train.predict", *flags, "--json", picture).stdout.splitlines()
+    run = load_run(str(sigmoid_run))
+    [logits] = run.logits(picture)
+    probabilities = {row["class"]: row["probability"] for row in json.loads(line)["classes"]}
+    expected = expit(logits / run.temperature)
+    np.testing.assert_allclose([probabilities[name] for name in CLASSES], expected, atol=1e-5)
+
+
+def test_groups_are_on_one_side(calibrated, digits_run, source):
+    """A probability in the stored halves belongs to one image: that of its true class."""
+    _, _, arrays, _ = calibrated
+    labels, logits = arrays["label"], arrays["logits"]
+    groups = np.array([f"writer {index // 7}" for index in range(len(labels))])
+    fields = {f.name: arrays.get(f.name) for f in dataclasses.fields(Predictions)}
+    predictions = Predictions(**fields | {"outputs": 10})
+    loader = SimpleNamespace(source=dataclasses.replace(source, groups=groups))
+    config = read_config(digits_run)
+    evaluated = Evaluated({"step": 44}, predictions, loader, config, None, None)
+    found = calibrate(digits_run, evaluated, True, []).calibration
+    own = softmax(logits.astype(np.float64) / found.temperature)
+    own = np.array([float(f"{p:.9g}") for p in own[np.arange(len(labels)), labels]])
+    assert len(np.unique(own)) == len(own)
+    fitted = np.isin(own, found.fitted)
+    assert np.isin(own, found.held_out).tolist() == (~fitted).tolist()
+    assert abs(fitted.mean() - 0.5) < 0.05
+    for group in np.unique(groups):
+        assert len(set(fitted[groups == group])) == 1
+
+
+def test_sets_cover_as_requested_over_50_resplits(calibrated):
+    """On the network's own probabilities, with a temperature of each split."""
+    _, _, arrays, _ = calibrated
+    labels, logits = arrays["label"], arrays["logits"].astype(np.float64)
+    calibration = read_calibration(str(calibrated[0]), 44, "ema", "softmax", CLASSES)[0]
+    shares = []
+    for seed in range(50):
+        first, other = halves(labels, seed)
+        temperature = fit_temperature(logits[first], labels[first], "softmax")
+        own = softmax(logits / temperature)[np.arange(len(labels)), labels]
+        split = dataclasses.replace(calibration, fitted=np.sort(own[first]).tolist())
+        shares.append((own[other] >= split.set_threshold(0.9)).mean())
+    # A split's coverage has a beta-binomial distribution with a deviation of 3.1 %.
+    assert abs(np.mean(shares) - 0.9) < 0.03 and np.std(shares) < 0.045
 
 
 def test_predict_has_decisions_and_sets(commands, calibrated, picture, tmp_path):

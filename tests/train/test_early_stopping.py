@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.train.test_main import final_state
+from tests.without_report import NoReport
 from train.config.loading import default_config
 from train.engine.callbacks import Callback
 from train.engine.early_stopping import EarlyStopping
@@ -80,11 +81,12 @@ class Kill(Callback):
 
 
 def test_a_killed_run_with_balanced_sampling_ends_early_at_the_same_step(
-    digits_config, tmp_path, capsys
+    digits_config, tmp_path, capsys, monkeypatch
 ):
     """And continues if early stopping allows more, as if it had from the start."""
+    monkeypatch.setattr("train.reporting.observers.LiveReport", NoReport)
     config, programs = digits_config, SharedPrograms()
-    config.model.update(name="resnet20", stage_sizes=(1, 1))
+    config.model.update(name="resnet20", stage_sizes=(1,))
     config.loader.sampling, config.dataset.train_split = "balanced", "train[:300]"
     config.num_steps, config.eval.metric = 14, "loss"
     config.eval.every_epochs = config.checkpoint.every_epochs = 2 / 4  # every second step

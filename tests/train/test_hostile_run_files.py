@@ -212,6 +212,8 @@ def test_commands_do_not_wait_for_other_kinds_of_files(run_copy, try_commands, n
         ("run.json", {"preprocessing": {"resize": 3}}, "preprocessing: resize, 3, is less than"),
         ("run.json", {"preprocessing": {"std": [0, 1, 1]}}, r"preprocessing.std\[0\] must be"),
         ("run.json", {"class_names": list(range(10))}, r"class_names\[0\] must be text of"),
+        ("run.json", {"probabilities": "softplus"}, "probabilities must be 'softmax' or 'sigmoid',"
+         " not 'softplus'; correct those of the run's own loss or task"),
         ("run.json", {"images": {"test": -1}}, "images.test must be an integer from 0 to"),
         ("config.json", {"model.width": 10**30}, "model.width must be an integer from 0 to 65,536"),
         ("config.json", {"model.dtype": "object"}, "model.dtype must be 'float32' or"),

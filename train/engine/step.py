@@ -64,7 +64,8 @@ class StepConfig:
       frozen: names of the model's modules that keep their parameters and batch statistics.
       evaluate_ema: whether evaluation uses the moving average, if there is one.
       skip_nonfinite: whether a step with a loss or gradients that are not finite is skipped.
-      class_weights: factors of the training loss of images of each class ``(K,)``, if any.
+      class_weights: factors of the training loss of images of each class ``(K,)``, if any; they
+        are divided by their mean over the global batch.
       logit_adjustment: added to the logits in the training loss ``(K,)``, if anything.
       metrics, split_metrics, probabilities: of an evaluation, as in
         :class:`train.tasks.task.Task`.
@@ -151,7 +152,10 @@ def train_step(
       step_config: the steps' configuration.
       state: the state, the same on all devices.
       batch: this device's ``image`` uint8 ``(N, H, W, C)``, ``label`` int32 ``(N,)`` and, if the
-        records have weights, ``weight`` float32 ``(N,)``.
+        records have weights, ``weight`` float32 ``(N,)``. Labels must be in 0…K - 1: the data
+        loader checks that, the compiled step does not. Of a label of K or more the cross
+        entropy is NaN, -1 counts as the last class, and to the binary cross entropy both are
+        images of no class.
 
     Returns:
       The new state and the metrics, averaged over the axis: ``loss``, weighted as the gradients;
@@ -164,7 +168,8 @@ def train_step(
     positions = device * count + jnp.arange(count)  # in the global batch
     keys = example_keys(step_config.seed, state.step, positions)
     images, targets = step_config.augment.batch(batch["image"], batch["label"], keys)
-    weights = image_weights(targets, batch.get("weight"), step_config.class_weights)
+    mean = lambda values: step_config.across(jax.lax.pmean, values.mean())  # noqa: E731
+    weights = image_weights(targets, batch.get("weight"), step_config.class_weights, mean)
     targets = targets, weights
     # A separate sequence of keys: augmentation folds positions into the keys of steps.
     dropout = jax.random.fold_in(jax.random.key(step_config.seed), DROPOUT)

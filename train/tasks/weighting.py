@@ -1,6 +1,6 @@
 """Weights of images in the training loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,26 +21,44 @@ class ImageWeights(NamedTuple):
     label: jax.Array
     other: jax.Array | None = None
 
+    def total(self, targets: Targets) -> jax.Array:
+        """Return one weight per image ``(N,)``: of a mixture the mean by its shares."""
+        if self.other is None:
+            return self.label
+        return targets.weight * self.label + (1 - targets.weight) * self.other
+
 
 def image_weights(
-    targets: Targets, record: jax.Array | None, classes: Sequence[float] | None = None
+    targets: Targets,
+    record: jax.Array | None,
+    classes: Sequence[float] | None = None,
+    mean: Callable[[jax.Array], jax.Array] = jnp.mean,
 ) -> ImageWeights | None:
     """Return the weights of a batch, the products of two kinds; None if all are 1.
+
+    The weights of the classes are divided by their mean over the batch, weighted by those of the
+    records, as in PyTorch's ``CrossEntropyLoss(weight=…)``: otherwise the few images of a rare
+    class, with their large weights, would change the length of a step from batch to batch.
 
     Args:
       targets: the labels, after mixing.
       record: weights of the records ``(N,)``, before mixing; None if all are 1.
       classes: weights of the classes ``(K,)``; None if all are 1.
+      mean: the mean of an array ``(N,)`` over the global batch.
     """
     if record is None and classes is None:
         return None
-    weights = jnp.ones(targets.label.shape) if record is None else record
-    other = None if targets.other is None else swap_pairs(weights)
-    if classes is not None:
-        by_class = jnp.asarray(classes, jnp.float32)
-        weights = weights * by_class[targets.label]
-        other = None if other is None else other * by_class[targets.other]
-    return ImageWeights(weights, other)
+    records = jnp.ones(targets.label.shape) if record is None else record
+    weights = ImageWeights(records, None if targets.other is None else swap_pairs(records))
+    if classes is None:
+        return weights
+    by_class = jnp.asarray(classes, jnp.float32)
+    other = None if targets.other is None else weights.other * by_class[targets.other]
+    product = ImageWeights(weights.label * by_class[targets.label], other)
+    before, after = (mean(each.total(targets)) for each in (weights, product))
+    # Without any weight in the batch both are 0.
+    factor = jnp.where(after > 0, before / jnp.where(after > 0, after, 1), 1)
+    return jax.tree.map(lambda each: factor * each, product)
 
 
 def weighted_loss(
@@ -62,7 +80,6 @@ def weighted_loss(
         return loss(logits, targets)
     if targets.other is None:
         return weights.label * loss(logits, targets)
-    own, other = targets.weight * weights.label, (1 - targets.weight) * weights.other
-    total = own + other
+    own, total = targets.weight * weights.label, weights.total(targets)
     share = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), targets.weight)
     return total * loss(logits, targets._replace(weight=share))

@@ -84,8 +84,11 @@ def test_mixed_images_use_the_mixture_of_both_labels_and_weights(batch):
     share = targets.weight[:, None]
     assert (share != 0.5).all()  # otherwise either label is correct
     soft = share * own + (1 - share) * other
-    weights = weights * by_class[label]
-    parts = [(share[:, 0] * weights, own), ((1 - share[:, 0]) * weights[np.arange(16) ^ 1], other)]
+    partner, both = np.arange(16) ^ 1, np.stack([share[:, 0], 1 - share[:, 0]])
+    records, weights = weights, weights * by_class[label]
+    scale = (both * [records, records[partner]]).sum() / (both * [weights, weights[partner]]).sum()
+    assert abs(scale - 1) > 0.01  # of the classes' weights over the batch
+    parts = list(zip(scale * both * [weights, weights[partner]], (own, other), strict=True))
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": before.batch_stats}
@@ -111,7 +114,8 @@ def test_gradients_statistics_and_metrics_are_averaged_over_devices(batch):
     model = MODEL.clone(axis_name=AXIS)
     mix = Mixup(mixup=0.5, cutmix=1.0)
     augment = Augment(hflip=True, pad_crop=2, policies=(trivial_augment(),), mix=mix)
-    step_config = make_step_config(model=model, augment=augment)
+    by_class = (0.5, 3.0, 1.0, 0.2, 2.0, 1.0, 1.0)
+    step_config = make_step_config(model=model, augment=augment, class_weights=by_class)
     weights = np.float32(np.random.default_rng(0).exponential(size=16))
     batch = batch | {"weight": weights}
     _, one, metrics_one = run_step(step_config, batch, devices=1, count=3)

@@ -27,10 +27,11 @@ GROUPS = MODEL.clone(width=32, norm="group")
 
 def test_gradient_accumulation_matches_the_whole_batch(batch):
     """With group norm: batch statistics would be those of each micro-batch."""
-    augment = Augment(hflip=True, mix=Mixup(mixup=1.0))
+    fields = dict(model=GROUPS, augment=Augment(hflip=True, mix=Mixup(mixup=1.0)))
+    fields |= dict(class_weights=(0.5, 3.0, 1.0, 0.2, 2.0, 1.0, 1.0))
     runs = [
         run_step(
-            make_step_config(model=GROUPS, augment=augment, grad_accum_steps=steps),
+            make_step_config(**fields, grad_accum_steps=steps),
             batch,
             devices,
             count=2,

@@ -7,7 +7,7 @@ import pytest
 
 from train.data.augment.mixup import Targets, swap_pairs
 from train.tasks.classification import cross_entropy, focal_loss, mixed_cross_entropy
-from train.tasks.weighting import image_weights, weighted_loss
+from train.tasks.weighting import ImageWeights, image_weights, weighted_loss
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32) * 3
 LABELS = np.array([0, 3, 1, 1, 2, 0])
@@ -21,15 +21,36 @@ def ours(targets, record=None, classes=CLASS_WEIGHTS):
 
 
 def test_class_weights_are_those_of_pytorch():
+    """The mean loss and its gradient; PyTorch divides those of mixtures by N."""
     torch = pytest.importorskip("torch")
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    loss = torch.nn.CrossEntropyLoss(weight=torch.tensor(CLASS_WEIGHTS))
+    expected = loss(logits, torch.tensor(LABELS))
+    expected.backward()
+    targets = Targets(jnp.asarray(LABELS))
+    mean, gradient = jax.value_and_grad(
+        lambda logits: weighted_loss(
+            mixed_cross_entropy, logits, targets, image_weights(targets, None, CLASS_WEIGHTS)
+        ).mean()
+    )(jnp.asarray(LOGITS))
+    np.testing.assert_allclose(mean, expected.detach(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, logits.grad, rtol=1e-4, atol=1e-7)
     loss = torch.nn.CrossEntropyLoss(weight=torch.tensor(CLASS_WEIGHTS), reduction="none")
-    expected = loss(torch.tensor(LOGITS), torch.tensor(LABELS)).numpy()
-    np.testing.assert_allclose(ours(Targets(jnp.asarray(LABELS))), expected, rtol=1e-5)
     soft = SHARES[:, None] * np.eye(4)[LABELS]
     soft += (1 - SHARES)[:, None] * np.eye(4)[LABELS[[1, 0, 3, 2, 5, 4]]]
     expected = loss(torch.tensor(LOGITS), torch.tensor(soft, dtype=torch.float32)).numpy()
     mixed = Targets(jnp.asarray(LABELS), swap_pairs(LABELS), jnp.asarray(SHARES))
-    np.testing.assert_allclose(ours(mixed), expected, rtol=1e-5)
+    mean_weight = (soft @ CLASS_WEIGHTS).mean()
+    np.testing.assert_allclose(ours(mixed), expected / mean_weight, rtol=1e-5)
+
+
+def test_class_weights_have_a_mean_of_one_in_every_batch_of_weighted_records():
+    record = np.float32([2, 0, 1, 3, 0, 0])
+    weights = image_weights(Targets(jnp.asarray(LABELS)), record, CLASS_WEIGHTS)
+    ratio = np.array(CLASS_WEIGHTS)[LABELS]
+    np.testing.assert_allclose(weights.label, record * ratio * 6 / (record @ ratio), rtol=1e-6)
+    no_weight = image_weights(Targets(jnp.asarray(LABELS)), 0 * record, CLASS_WEIGHTS)
+    np.testing.assert_array_equal(no_weight.label, 0)
 
 
 def test_both_images_of_a_mixture_have_their_own_weight():
@@ -38,6 +59,9 @@ def test_both_images_of_a_mixture_have_their_own_weight():
     log_p = np.asarray(jax.nn.log_softmax(LOGITS))
     rows, partner = np.arange(6), np.arange(6) ^ 1
     weights = record * np.array(CLASS_WEIGHTS)[LABELS]
+    shares = np.stack([SHARES, 1 - SHARES])
+    before, after = ((shares * [each, each[partner]]).sum() for each in (record, weights))
+    weights *= before / after
     expected = -SHARES * weights * log_p[rows, LABELS]
     expected -= (1 - SHARES) * weights[partner] * log_p[rows, LABELS[partner]]
     found = ours(mixed, jnp.asarray(record))
@@ -64,7 +88,7 @@ def test_focal_loss_of_two_classes_is_the_binary_form(gamma):
     np.testing.assert_allclose(found, sigmoid_focal(difference, labels, gamma), rtol=1e-4)
     # The factor alpha of positives and 1 - alpha of negatives is a pair of class weights.
     targets = Targets(jnp.asarray(labels))
-    weights = image_weights(targets, None, (0.75, 0.25))
+    weights = ImageWeights(jnp.asarray((0.75, 0.25))[labels])
 
     def loss(logits, targets):
         return focal_loss(logits, targets.label, gamma)
