@@ -17,7 +17,7 @@ class NoReport:
     def update(self, force):
         pass
 
-    def set_evaluation(self, get):
+    def set_evaluation(self, get, get_metrics):
         pass
 
 

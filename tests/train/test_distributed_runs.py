@@ -1,6 +1,5 @@
 """Runs of several processes on one machine, which are stopped, killed and resumed."""
 
-import csv
 import json
 import signal
 
@@ -10,7 +9,9 @@ import pytest
 from flax_resnet.weights import manifest
 from tests.conftest import free_port
 from tests.train.runtime.processes import ended
+from tests.train.stored_predictions import check_metrics
 from tests.train.test_main import final_state, has_done, initial_state, last_json, wait_until
+from train.workdir.metrics_log import read_rows
 from train.workdir.run_files import read_sessions, saved_steps
 
 # Batches divisible by 1, 2 and 3 devices, and batch statistics over the global batch.
@@ -26,6 +27,7 @@ TINY = (
     "--config.checkpoint.every_epochs=0",
     "--config.checkpoint.every_steps=10",
     "--config.log.every_steps=5",
+    "--config.eval.metrics=top3",
 )
 
 
@@ -174,7 +176,7 @@ def test_only_process_0_prints_and_each_example_is_evaluated_once(story, evaluat
 
 def test_evaluation_runs_on_two_processes(story, start_all, evaluated):
     path, _, parts = story
-    file = path / "predictions.csv"
+    file = path / "predictions.npz"
     one = ("--workdir", path, "--predictions", file, "--calibrate")
     (status, stdout, stderr), (other, silent, _) = ended(
         start_all(one, one, module="train.evaluate")
@@ -182,11 +184,10 @@ def test_evaluation_runs_on_two_processes(story, start_all, evaluated):
     assert (status, other) == (0, 0), stderr
     result = json.loads(stdout.splitlines()[-1])
     assert result["examples"] == 360 and "{" not in silent
-    with open(file, newline="") as rows:
-        predictions = list(csv.DictReader(rows))
-    assert [row["image"] for row in predictions] == [f"record {i}" for i in range(360)]
-    correct = sum(row["predicted"] == row["label"] for row in predictions)
-    assert correct / 360 == result["top1"]
+    with np.load(file) as stored:
+        assert stored["file"].tolist() == [f"record {i}" for i in range(360)]
+    check_metrics(result, file)
+    assert read_rows(str(path))[-1]["eval/top3"] == pytest.approx(result["top3"], abs=1e-9)
     assert result["top1"] == json.loads(parts["done"][0][1].splitlines()[-1])["top1"]
     assert result.keys() == evaluated.keys()
     for one, other in ((result, evaluated), (result["calibration"], evaluated["calibration"])):

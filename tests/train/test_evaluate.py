@@ -6,13 +6,18 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 
 import cv2
+import jax
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 from flax_resnet import load_run
+from tests.train.stored_predictions import check_metrics
 from train import evaluate
 from train.data.loader import DataLoader
+from train.engine import evaluation
+from train.engine.devices import Pmap
 from train.loop import train
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
@@ -102,6 +107,33 @@ def test_written_predictions_match_the_run(command, digits_run, source, tmp_path
     probabilities = [float(row["probability"]) for row in rows]
     np.testing.assert_allclose(probabilities, expected.max(axis=1), atol=1e-5)
     assert sum(int(row["place"]) <= 5 for row in rows) / 360 == result["top5"]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_metrics_equal_those_of_scikit_learn_on_stored_predictions(
+    command, digits_run, tmp_path, monkeypatch, count
+):
+    """On one device and on four; test_distributed_runs.py has two processes."""
+    path = tmp_path / "run"
+    shutil.copytree(digits_run, path)
+    config = json.loads((path / "config.json").read_text())
+    config["eval.metrics"] = ["top3"]
+    (path / "config.json").write_text(json.dumps(config))
+    used = [jax.devices()[:count]]
+    monkeypatch.setattr(evaluation, "make_devices", lambda parallel: Pmap(*used))
+    result, summary = command("--predictions", tmp_path / "p.npz", path=str(path))
+    check_metrics(result, tmp_path / "p.npz")
+    (folder,) = (path / "evaluation").iterdir()
+    written = json.loads((folder / "evaluation.json").read_text())
+    trials = scipy.stats.binomtest(round(360 * result["top3"]), 360)
+    interval = trials.proportion_ci(method="wilson")
+    assert written["top3_interval"] == pytest.approx(list(interval), abs=1e-9)
+    assert f"top-3        {percent(result['top3']):>8}  95 % confidence interval" in summary
+    row = f'<th scope="row">top-3</th><td>{percent(result["top3"])}</td>'
+    assert row in (path / "report.html").read_text()
+    low, high = written["kappa_interval"]
+    assert low < result["kappa"] < high
+    assert f"{result['kappa']:.4f}  95 % interval (bootstrap) {low:.4f} to {high:.4f}" in summary
 
 
 def test_tta_flip_averages_logits_with_mirror_images(command, digits_run, source, tmp_path):

@@ -1,0 +1,31 @@
+"""Metrics of an evaluation against those of scikit-learn, on the predictions that it stored."""
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+
+def check_metrics(result, path):
+    """Compare all metrics in ``result`` with those of the predictions in the ``.npz`` file."""
+    with np.load(path) as stored:
+        label, predicted = stored["label"], stored["predicted"]
+        probabilities, classes = stored["probabilities"], len(stored["class_names"])
+        assert len(stored["file"]) == len(label) == result["examples"]
+    np.testing.assert_array_equal(predicted, probabilities.argmax(axis=1))
+    one_hot = np.eye(classes)[label]
+    expected = {
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(label, predicted),
+        "f1_macro": sklearn.metrics.f1_score(label, predicted, average="macro"),
+        "kappa": sklearn.metrics.cohen_kappa_score(label, predicted),
+        "mcc": sklearn.metrics.matthews_corrcoef(label, predicted),
+        "auroc_macro": sklearn.metrics.roc_auc_score(one_hot, probabilities),
+        "average_precision_macro": sklearn.metrics.average_precision_score(one_hot, probabilities),
+        "baseline": np.bincount(label).max() / len(label),
+    }
+    expected |= {
+        f"top{k}": sklearn.metrics.top_k_accuracy_score(
+            label, probabilities, k=k, labels=range(classes)
+        )
+        for k in (1, 3, 5)
+    }
+    assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-9)
