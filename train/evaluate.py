@@ -122,9 +122,11 @@ def report(
     """Print the summary, and write predictions, results and the report."""
     from train.engine import predictions
     from train.reporting import evaluation_results, run_report
+    from train.reporting.task_reports import task_report
 
-    metrics = evaluation_results.evaluation_metrics(evaluated)
-    print(evaluation_results.summary(evaluated, metrics), flush=True)
+    of_task = task_report(evaluated)
+    metrics = of_task.compute(evaluated)
+    print(of_task.summary(evaluated, metrics), flush=True)
     if calibration is not None:
         for line in calibration.lines:
             print_line(line)
@@ -136,7 +138,7 @@ def report(
     folder = flags.output or evaluation_results.default_folder(flags.workdir, evaluated)
     report_file = os.path.join(flags.output or flags.workdir, run_report.FILE)
     try:
-        written = evaluation_results.write_results(folder, evaluated, metrics, warn)
+        written = of_task.write_results(folder, evaluated, metrics, warn)
         with writing(report_file):
             parts = run_report.read_parts(flags.workdir, warn)
             parts = run_report.add_evaluation(parts, evaluated, metrics)

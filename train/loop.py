@@ -85,7 +85,9 @@ def train(
     check_same_in_all_processes(config, experiment.train_loader, experiment.eval_loader)
     is_primary = distributed.is_primary()
     with ExitStack() as stack:
-        console = stack.enter_context(Console(experiment.intervals.num_steps, is_primary))
+        console = stack.enter_context(
+            Console(experiment.intervals.num_steps, is_primary, config.eval.metric)
+        )
         with distributed.raise_if_any_failed():
             checkpoints = open_workdir(experiment, stack, console) if is_primary else None
         run_files.check_shared(workdir)
@@ -371,7 +373,8 @@ class Loop:
         nonfinite.check_evaluation(self.experiment, loss, step)
         if self.observers is not None and not config.smoke:  # a smoke run learns nothing
             step_config = self.experiment.step_config
-            chance = chance_loss(step_config.eval_loss, step_config.model.num_classes)
+            classes, several = step_config.model.num_classes, step_config.several_labels
+            chance = chance_loss(step_config.eval_loss, classes, several)
             run_summary.check_evaluation_loss(self.console, loss, chance)
         return {f"eval/{name}": v for name, v in evaluation.items() if name != "examples"}
 

@@ -115,11 +115,21 @@ KEYS: dict[str, Key] = {
         " no cache.", neutral=True),
 
     # Task ------------------------------------------------------------------------------------
-    "task": Key("classification", "What the network learns.", registry=TASKS),
+    "task": Key("classification", "What the network learns: 'classification' of images of one class"
+        " each, 'multi_label' of images of any number of classes.", registry=TASKS),
     "loss": Key("cross_entropy", "Training loss; 'binary_cross_entropy' treats every class as a"
-        " binary problem, 'focal' reduces the loss of well-classified images.", registry=LOSSES),
+        " binary problem, 'focal' reduces the loss of well-classified images. With"
+        " task='multi_label' both cross entropies are that of a sigmoid per class, and 'asymmetric'"
+        " reduces the loss of easy negative labels.", registry=LOSSES),
     "focal_gamma": Key(2.0, "With 'focal': exponent of the factor (1 - p) of each image's loss; 0:"
         " cross entropy.", minimum=0, maximum=10),
+    "asymmetric_gamma": Key((0.0, 4.0), "With 'asymmetric': exponents of the factors (1 - p) of"
+        " positive labels and p of negative ones.", minimum=0, maximum=10),
+    "asymmetric_margin": Key(0.05, "With 'asymmetric': probability below which a negative label has"
+        " no loss.", minimum=0, below=1),
+    "pos_weight": Key("", "With task='multi_label': factors of the loss of positive labels:"
+        " 'balanced' takes negative per positive labels of each class; or numbers by class, 1 for"
+        " the others, such as 'cat=2,dog=0.5'. '': none."),
     "class_weights": Key("", "Weights of the classes in the training loss: 'balanced' gives all"
         " classes the same total weight; or numbers by class, 1 for the others, such as"
         " 'cat=2,dog=0.5'. Scaled to a mean of 1 over the training images. '': none."),
@@ -180,7 +190,10 @@ KEYS: dict[str, Key] = {
         neutral=True),
     "dataset.image_key": Key("", "Name of the images in the data: a feature of a TFDS data set, a"
         " column, an array, or a file extension in tar files; '': detected."),
-    "dataset.label_key": Key("", "Name of the labels in the data, as image_key; '': detected."),
+    "dataset.label_key": Key("", "Name of the labels in the data, as image_key; '': detected. With"
+        " task='multi_label' also several columns of zeros and ones, 'cat,dog'."),
+    "dataset.label_separator": Key("", "Separator of the classes of an image in a table, which may"
+        " have several or none; '': '|' with task='multi_label', otherwise one class per image."),
     "dataset.split_key": Key("", "Column of the splits in the table; '': 'split' if there is one,"
         " 'none': none."),
     "dataset.group_key": Key("", "Column of the groups in the table, such as patients, which are"
@@ -332,9 +345,9 @@ KEYS: dict[str, Key] = {
     "eval.use_ema": Key(True, "Evaluate the EMA of the weights if there is one."),
     "eval.metrics": Key((), "Metrics in addition to loss, top-1 and top-5, such as 'top3': top-k"
         " for any k.", example=("top1",), registry=METRICS, pattern=TOP_K, neutral=True),
-    "eval.metric": Key("top1", "Metric that decides which checkpoint is the best; also top-k for"
-        " any k, such as 'top3'.", choices=("loss", *SPLIT_METRICS), registry=METRICS,
-        pattern=TOP_K, neutral=True),
+    "eval.metric": Key("", "Metric that decides which checkpoint is the best; also top-k for any k,"
+        " such as 'top3'. '': 'map' with task='multi_label', otherwise 'top1'.",
+        choices=("", "loss", *SPLIT_METRICS), registry=METRICS, pattern=TOP_K, neutral=True),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
         minimum=0, neutral=True),
     "stop.patience": Key(0, "Early stopping: the run ends after this many evaluations in a row"
@@ -364,5 +377,5 @@ KEYS: dict[str, Key] = {
 # The keys of the group "dataset" that say where the data are and what they hold.
 DATA_KEYS = (
     *("name", "data_dir", "labels", "class_names", "delimiter", "image_key", "label_key"),
-    *("split_key", "group_key", "weight_key", "group_pattern", "fold"),
+    *("label_separator", "split_key", "group_key", "weight_key", "group_pattern", "fold"),
 )

@@ -22,6 +22,7 @@ from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_list, check_value, is_a, unknown_key
 from train.config.keys import KEYS
+from train.config.task_defaults import set_task_defaults
 from train.data.channels import mean_and_std
 from train.data.splits import parse_fold
 from train.runtime.config_dict import ConfigDict
@@ -87,7 +88,7 @@ def owner_of(recipe: str) -> Hashable:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Validate all keys and values; missing own keys get their defaults.
+    """Validate all keys and values; missing own keys, and those of the task, get their defaults.
 
     Raises:
       UsageError: a key is unknown or missing, or a value has the wrong type or range.
@@ -107,6 +108,7 @@ def check_config(config: ConfigDict) -> None:
             )
         check_value(name, values[name])
         check_list(name, values[name])
+    set_task_defaults(config)
     mean_and_std(config.dataset)  # as many as there are channels
     if config.dataset.fold:
         parse_fold(config.dataset.fold)
@@ -136,6 +138,7 @@ def read_json_file(path: str) -> ConfigDict:
         except UsageError as error:
             raise InvalidKeyError(name, str(error)) from None
         set_key(config, name, value)
+    set_task_defaults(config)
     return config
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from train.data.hold_out import count_classes, rank
+from train.data.hold_out import count_classes, rank, stratify
 from train.data.source import DataSource
 from train.data.splits import HELD_OUT, parse_fold
 from train.runtime.config_dict import ConfigDict
@@ -32,7 +32,8 @@ def take_fold(source: DataSource, split: str, dataset: ConfigDict) -> DataSource
             " config.dataset.name='table'"
         )
     names = [source.record_name(index) for index in range(len(source))]
-    folds = assign_folds(names, source.all_labels(), source.groups, count, dataset.val_seed)
+    targets = source.targets(source.all_labels())
+    folds = assign_folds(names, targets, source.groups, count, dataset.val_seed)
     held_out = split == HELD_OUT
     part = source.select(np.flatnonzero((folds == number - 1) == held_out))
     return replace(part, split=split, is_held_out=held_out)
@@ -40,21 +41,21 @@ def take_fold(source: DataSource, split: str, dataset: ConfigDict) -> DataSource
 
 def assign_folds(
     names: Sequence[str],
-    labels: np.ndarray,
+    targets: np.ndarray,
     groups: Sequence[str] | None,
     count: int,
     seed: int,
 ) -> np.ndarray:
     """Return the fold of each image, 0 to ``count`` - 1.
 
-    The numbers of images of a class differ by at most one between folds, as do those of all
-    images. With groups, whole groups are assigned one by one, the most uneven first, each to the
-    fold in which the variance of the classes' shares over the folds grows least, as
-    scikit-learn's ``StratifiedGroupKFold`` does. The order of the images has no effect.
+    The numbers of images of a class, or of a set of classes, differ by at most one between folds,
+    as do those of all images. With groups, whole groups are assigned one by one, the most uneven
+    first, each to the fold in which the variance of the classes' shares over the folds grows
+    least, as scikit-learn's ``StratifiedGroupKFold`` does. The order of the images has no effect.
 
     Args:
       names: names of the images, which decide about their order.
-      labels: class indices, int32 ``(N,)``.
+      targets: those of the images, as ``DataSource.targets`` returns them.
       groups: the groups of the images; None for none.
       count: number of folds.
       seed: seed of the assignment.
@@ -66,11 +67,13 @@ def assign_folds(
     if available < count:
         raise UsageError(f"{count} folds need as many {noun}, but there are {available}")
     if groups is None:
-        order = sorted(range(len(names)), key=lambda i: (labels[i], rank(seed, names[i])))
+        strata = stratify(targets)
+        order = sorted(range(len(names)), key=lambda i: (strata[i], rank(seed, names[i])))
         folds = np.empty(len(names), np.int32)
         folds[order] = np.arange(len(names)) % count
         return folds
-    group_names, numbers, counts = count_classes(groups, labels, int(labels.max()) + 1)
+    classes = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
+    group_names, numbers, counts = count_classes(groups, targets, classes)
     uneven = counts.std(axis=1).round(9).tolist()
     order = sorted(range(len(group_names)), key=lambda g: (-uneven[g], rank(seed, group_names[g])))
     weights = 1.0 / np.maximum(counts.sum(axis=0), 1) ** 2

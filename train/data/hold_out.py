@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from train.data.label_sets import merge_rare, number_sets
 from train.data.splits import HELD_OUT_PART
 from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
@@ -14,7 +15,7 @@ from train.runtime.formatting import join_names
 def hold_out(
     part: str,
     names: Sequence[str],
-    labels: np.ndarray,
+    targets: np.ndarray,
     groups: Sequence[str] | None,
     class_names: Sequence[str],
     fraction: float,
@@ -22,14 +23,14 @@ def hold_out(
 ) -> np.ndarray:
     """Return the records of a part, in order.
 
-    Without groups a fraction of each class is held out, at least one image; with groups whole
-    groups are, so that the classes get about that fraction. Most records stay on their side when
-    others are added.
+    Without groups a fraction of each class, or of each set of classes, is held out, at least one
+    image; with groups whole groups are, so that the classes get about that fraction. Most records
+    stay on their side when others are added.
 
     Args:
       part: ``HELD_OUT_PART`` for the records that are held out, else for the others.
       names: names of the records, which decide about their order.
-      labels: class indices, int32 ``(N,)``.
+      targets: those of the records, as ``DataSource.targets`` returns them.
       groups: the groups of the records.
       class_names: names of the classes, for messages.
       fraction: as ``config.dataset.val_fraction``.
@@ -39,9 +40,9 @@ def hold_out(
       UsageError: a class has a single image, or there is a single group.
     """
     if groups is None:
-        held_out = _held_out_images(names, labels, class_names, fraction, seed)
+        held_out = _held_out_images(names, targets, class_names, fraction, seed)
     else:
-        held_out = _held_out_groups(groups, labels, len(class_names), fraction, seed)
+        held_out = _held_out_groups(groups, targets, len(class_names), fraction, seed)
     return np.flatnonzero(held_out == (part == HELD_OUT_PART))
 
 
@@ -77,23 +78,37 @@ def rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
 
 
-def count_classes(groups: Sequence[str], labels: np.ndarray, num_classes: int):
+def stratify(targets: np.ndarray) -> np.ndarray:
+    """Return the strata of targets, int ``(N,)``: their classes or sets of classes."""
+    return targets if targets.ndim == 1 else merge_rare(number_sets(targets)[0])
+
+
+def count_classes(groups: Sequence[str], targets: np.ndarray, num_classes: int):
     """Return the names of the groups, sorted, and their numbers of images by class ``(G, C)``."""
     names, numbers = np.unique(np.array(groups), return_inverse=True)
     counts = np.zeros((len(names), num_classes), np.int64)
-    np.add.at(counts, (numbers, labels), 1)
+    if targets.ndim == 1:
+        np.add.at(counts, (numbers, targets), 1)
+    else:
+        np.add.at(counts, numbers, targets)
     return names.tolist(), numbers, counts
 
 
 def _held_out_images(
-    names: Sequence[str], labels: np.ndarray, class_names: Sequence[str], fraction: float, seed: int
+    names: Sequence[str],
+    targets: np.ndarray,
+    class_names: Sequence[str],
+    fraction: float,
+    seed: int,
 ) -> np.ndarray:
     held_out = np.zeros(len(names), bool)
-    for label, class_name in enumerate(class_names):
-        records = np.flatnonzero(labels == label)
+    strata = stratify(targets)
+    ends = np.cumsum(np.bincount(strata))[:-1]
+    for stratum, records in enumerate(np.split(np.argsort(strata, kind="stable"), ends)):
         if len(records) == 1:
+            what = f"class {class_names[stratum]!r}" if targets.ndim == 1 else "data set"
             raise UsageError(
-                f"the class {class_name!r} has a single image, which cannot be used for both"
+                f"the {what} has a single image, which cannot be used for both"
                 " training and evaluation; add more, or choose the splits yourself"
             )
         count = min(len(records) - 1, max(1, round(fraction * len(records))))
@@ -103,13 +118,13 @@ def _held_out_images(
 
 
 def _held_out_groups(
-    groups: Sequence[str], labels: np.ndarray, num_classes: int, fraction: float, seed: int
+    groups: Sequence[str], targets: np.ndarray, num_classes: int, fraction: float, seed: int
 ) -> np.ndarray:
     """Hold out groups, in random order, as long as that brings the classes nearer to their share.
 
     A group with all images of a class stays in training.
     """
-    names, numbers, counts = count_classes(groups, labels, num_classes)
+    names, numbers, counts = count_classes(groups, targets, num_classes)
     if len(names) < 2:
         raise UsageError(
             f"all images are in one group, {names[0]!r}, which cannot be used for both training and"

@@ -27,8 +27,8 @@ def load(
       weights: weights of the records ``(N,)``, if they are to be cached.
 
     Returns:
-      ``image`` ``(N, H, W, C)``, ``label`` int32 ``(N,)``, with ``weights`` also ``weight`` float32
-      ``(N,)``, and the corrupt records.
+      ``image`` ``(N, H, W, C)``, ``label``, the source's ``targets`` of all N records, with
+      ``weights`` also ``weight`` float32 ``(N,)``, and the corrupt records.
     """
     count = len(reader.source)
     images = np.empty((count, *preprocessing.shape), preprocessing.pixels.dtype)
@@ -61,7 +61,7 @@ def load(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    cached = {"image": images, "label": labels}
+    cached = {"image": images, "label": reader.source.targets(labels)}
     if weights is not None:
         cached["weight"] = weights[sources]
     return cached, corrupt

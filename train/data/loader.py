@@ -33,7 +33,8 @@ class DataLoader:
     batch, in one of two forms that :meth:`examples` reduces to the second inside the step:
 
     * cached: ``record`` int32 ``(B,)``, indices into ``cached``;
-    * streamed: ``image`` uint8 or uint16 ``(B, H, W, C)`` and ``label`` int32 ``(B,)``.
+    * streamed: ``image`` uint8 or uint16 ``(B, H, W, C)`` and ``label``, the ``targets`` of the
+      source: int32 ``(B,)`` or uint8 ``(B, K)``.
 
     In training on records with weights, a batch also has ``weight`` float32 ``(B,)``.
 
@@ -44,8 +45,8 @@ class DataLoader:
       sizes: schedule of the training image size.
       shard: this process's share of every batch.
       cached_on_device: whether the decoded images are cached in device memory.
-      cached: after :meth:`load`, ``image`` ``(N, H, W, C)``, ``label`` int32 ``(N,)`` and perhaps
-        ``weight`` for the devices; empty if the split is streamed.
+      cached: after :meth:`load`, ``image`` ``(N, H, W, C)``, ``label`` and perhaps ``weight``, of
+        all N records, for the devices; empty if the split is streamed.
 
     Args:
       config: the run's configuration.
@@ -220,7 +221,7 @@ class DataLoader:
             else:
                 rng = np.random.default_rng(seeds[i])
                 images[i] = self._random_crop(pixels, preprocessing.image_size, rng)
-        batch = {"image": images, "label": labels}
+        batch = {"image": images, "label": self.source.targets(labels)}
         if self._weights is not None:
             batch["weight"] = self._weights[sources]
         return batch, corrupt

@@ -30,6 +30,8 @@ def check_fields(source: DataSource) -> None:
         raise UsageError(f"{where} has {len(source):,} records but {len(source.names):,} names")
     if source.weights is not None:
         _check_weights(source, np.asarray(source.weights), where)
+    if source.label_sets is not None:
+        _check_label_sets(np.asarray(source.label_sets), len(classes), where)
 
 
 def _check_weights(source: DataSource, weights: np.ndarray, where: str) -> None:
@@ -43,6 +45,14 @@ def _check_weights(source: DataSource, weights: np.ndarray, where: str) -> None:
         found = f"{weights[wrong[0]]} of {source.record_name(wrong[0])}" if wrong.size else "all 0"
         raise UsageError(
             f"the weights of {where} must be finite, 0 or more, and some above 0, not {found}"
+        )
+
+
+def _check_label_sets(sets: np.ndarray, classes: int, where: str) -> None:
+    if sets.ndim != 2 or not len(sets) or sets.shape[1] != classes or sets.dtype != bool:
+        raise UsageError(
+            f"the label sets of {where} must be bool of the shape (S, {classes}), one column per"
+            f" class, not {sets.dtype} {sets.shape}"
         )
 
 
@@ -83,7 +93,7 @@ def checked_image(source: DataSource, index: int, image: Any) -> bytes | np.ndar
 
 
 def checked_label(source: DataSource, index: int, label: Any) -> int:
-    """Return the label of a record; raise RunError unless it is the number of a class."""
+    """Return the label of a record; raise RunError unless it is a number of the source."""
     if type(label) is not int:
         try:
             label = operator.index(label.item() if isinstance(label, np.bool_) else label)
@@ -92,7 +102,7 @@ def checked_label(source: DataSource, index: int, label: Any) -> int:
                 f"{_name(source, index)} has the label {truncate(repr(label))}; it must be an"
                 " integer, the number of a class"
             ) from None
-    if not 0 <= label < len(source.class_names):
+    if not 0 <= label < source.num_labels:
         raise RunError(_wrong_class(source, index, label))
     return label
 
@@ -105,15 +115,16 @@ def checked_labels(source: DataSource, labels: Any) -> np.ndarray:
             f"the labels of {where} must be integers of the shape ({len(source)},), not"
             f" {labels.dtype} {labels.shape}"
         )
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(source.class_names)))
+    wrong = np.flatnonzero((labels < 0) | (labels >= source.num_labels))
     if wrong.size:
         raise RunError(_wrong_class(source, wrong[0], labels[wrong[0]]))
     return labels.astype(np.int32)
 
 
 def _wrong_class(source: DataSource, index: int, label: int) -> str:
-    count = len(source.class_names)
-    classes = "1 class, which has the label 0" if count == 1 else f"{count:,} classes"
+    count = source.num_labels
+    kind = "classes" if source.label_sets is None else "sets of classes"
+    classes = "1 class, which has the label 0" if count == 1 else f"{count:,} {kind}"
     return f"{_name(source, index)} has the label {label}; the source has {classes}"
 
 

@@ -30,13 +30,15 @@ MAX_CHEAP_READS = 20_000  # records; about a second for small images
 class DataSource:
     """One split: ``len(source)`` records; ``source[i]`` is ``(image, label)``.
 
+    A label is the number of a class or, if an image may have several classes, of a set of classes.
+
     An image is encoded, as the bytes of a file, or an array as for ``array_to_pixels``. Safe to
     read from several threads, and picklable for worker processes.
 
     Attributes:
       name: the data set, as in ``config.dataset.name``.
       split: the split, as in ``config.dataset.train_split``.
-      class_names: names of the classes; a label is an index into these.
+      class_names: names of the classes; a label is an index into these, or into ``label_sets``.
       records: random access to ``{image_key: image, label_key: int}``.
       image_key: key of the image in a record.
       label_key: key of the label in a record.
@@ -49,10 +51,13 @@ class DataSource:
       table: the rows of the table of labels, if there is one.
       fingerprint: a text that changes with the records, if a run must not be resumed with others.
       is_held_out: whether the records were held out from training images.
+      label_sets: the sets of classes that labels are indices into, bool ``(S, K)``, for images
+        with any number of classes; see ``label_sets.number_sets``. None: every image has one class.
 
     Raises:
-      UsageError: there are no names of classes, not as many ``names`` as records, or ``weights``
-        are not finite numbers of 0 or more, one per record and some above 0.
+      UsageError: there are no names of classes, not as many ``names`` as records, ``weights`` are
+        not finite numbers of 0 or more, one per record and some above 0, or ``label_sets`` do not
+        fit the classes.
     """
 
     name: str
@@ -69,6 +74,7 @@ class DataSource:
     table: TableRows | None = None
     fingerprint: str = ""
     is_held_out: bool = False
+    label_sets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -80,7 +86,7 @@ class DataSource:
         image, label = self._values(index, self.image_key, self.label_key)
         if type(image) is not bytes:
             image = checked_image(self, index, image)
-        if type(label) is not int or not 0 <= label < len(self.class_names):
+        if type(label) is not int or not 0 <= label < self.num_labels:
             label = checked_label(self, index, label)
         return image, label
 
@@ -107,6 +113,25 @@ class DataSource:
         return to_pixels(image, pixels, warn), label
 
     @property
+    def num_labels(self) -> int:
+        """Number of different labels: that of the classes, or of their sets."""
+        return len(self.class_names if self.label_sets is None else self.label_sets)
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """Return what a network learns of labels ``(N,)``.
+
+        Returns:
+          Classes int32 ``(N,)`` or, with ``label_sets``, uint8 ``(N, K)`` of zeros and ones.
+        """
+        return labels if self.label_sets is None else self.label_sets[labels].astype(np.uint8)
+
+    def label_name(self, label: int) -> str:
+        """Return the name of a label; those of several classes are joined by ``|``."""
+        if self.label_sets is None:
+            return self.class_names[label]
+        return "|".join(self.class_names[k] for k in np.flatnonzero(self.label_sets[label]))
+
+    @property
     def has_cheap_labels(self) -> bool:
         """Whether :meth:`all_labels` takes at most a few seconds, since it reads no large data."""
         return hasattr(self.records, "all_labels") or len(self) <= MAX_CHEAP_READS
@@ -128,7 +153,8 @@ class DataSource:
 
     def class_counts(self) -> np.ndarray:
         """Return the number of records of each class, int64 ``(K,)``, by :meth:`all_labels`."""
-        return np.bincount(self.all_labels(), minlength=len(self.class_names))
+        counts = np.bincount(self.all_labels(), minlength=self.num_labels)
+        return counts if self.label_sets is None else counts @ self.label_sets
 
     def _values(self, index: int, *keys: str) -> list[Any]:
         """Return the values of a record, unchecked."""
@@ -156,7 +182,7 @@ class DataSource:
             weights=weights,
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
             fingerprint=fingerprint(
-                (self.fingerprint, *names), self.all_labels()[indices], weights
+                (self.fingerprint, *names), self.targets(self.all_labels()[indices]), weights
             ),
         )
 
@@ -180,7 +206,7 @@ class SelectedRecords(Sequence):
 
 
 def fingerprint(files: Sequence[str], labels: Sequence[int], weights: np.ndarray | None) -> str:
-    """Return a text that changes with the records of a split."""
+    """Return a text that changes with the records of a split and with ``DataSource.targets``."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.encode("utf-8", "surrogatepass") + b"\0")

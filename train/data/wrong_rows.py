@@ -13,6 +13,7 @@ MAX_NAMED = 10  # wrong rows in an error
 
 # Kinds of wrong rows.
 FIELDS, NO_IMAGE, NO_FILE, NO_LABEL = "fields", "no image", "no file", "no label"
+NO_CLASSES = "no classes"
 UNKNOWN_CLASS, NO_SPLIT, NO_GROUP, WEIGHT = "unknown class", "no split", "no group", "weight"
 CONFLICT = "conflict"
 REPEATED = "repeated"  # not wrong: an equal row is used
@@ -22,6 +23,10 @@ _DESCRIPTIONS = {
     NO_IMAGE: ("row has no image", "rows have no image"),
     NO_FILE: ("row has an image that is no file", "rows have images that are no files"),
     NO_LABEL: ("row has no label", "rows have no label"),
+    NO_CLASSES: (
+        "row has a label that is no list of classes",
+        "rows have labels that are no lists",
+    ),
     UNKNOWN_CLASS: ("row has an unknown class", "rows have unknown classes"),
     NO_SPLIT: ("row has no split", "rows have no split"),
     NO_GROUP: ("row has no group", "rows have no group"),

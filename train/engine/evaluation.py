@@ -13,6 +13,8 @@ import tqdm
 
 from flax_resnet.resnet import ResNet
 from train.config.keys import DATA_KEYS, KEYS
+from train.config.registries import MULTI_LABEL
+from train.config.task_defaults import SEPARATOR
 from train.data.corrupt_records import CorruptRecords
 from train.data.datasets import describe_substitute, has_splits
 from train.data.loader import DataLoader
@@ -151,14 +153,20 @@ class OtherData:
     data_dir: str = ""
     labels: str = ""
 
-    def apply(self, dataset: ConfigDict) -> str:
-        """Change ``config.dataset`` accordingly, and return the split."""
+    def apply(self, dataset: ConfigDict, separator: str = "") -> str:
+        """Change ``config.dataset`` accordingly, and return the split.
+
+        Args:
+          dataset: ``config.dataset``.
+          separator: ``label_separator`` of another table.
+        """
         name = self.dataset or ("table" if self.labels else "")
         if name and name != dataset.name:
             dataset.update({key: KEYS[f"dataset.{key}"].default for key in DATA_KEYS})
             dataset.name = name
             if name in ("folder", "arrays", "webdataset") and not self.data_dir:
                 raise UsageError(f"--dataset {self.dataset} needs --data_dir, where they are")
+            dataset.label_separator = separator if name == "table" else ""
             if name == "table" and not self.labels:
                 raise UsageError("--dataset table needs --labels, the table")
         if self.labels:
@@ -248,7 +256,8 @@ def evaluate_run(
         if ema and not config.ema.decay:
             raise UsageError(f"the run in {path!r} has no moving average: its ema.decay is 0")
         config.eval.use_ema = config.eval.use_ema if ema is None else ema
-        name = other.apply(config.dataset)
+        several = config.task == MULTI_LABEL
+        name = other.apply(config.dataset, SEPARATOR if several else "")
         if config.dataset.name == "table":  # which may lack some classes
             config.dataset.class_names = read_description(path).class_names
         limit_to_machine(config.loader)
@@ -284,7 +293,7 @@ def evaluate_run(
     images = min(len(loader), max(limit, len(devices)))
     batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"
-    keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
+    keep_probabilities |= several or len(loader) * model.num_classes <= MAX_PROBABILITIES
     compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities, keep_logits)
     collector = PredictionCollector(model.num_classes)
     progress_bar = partial(  # on a terminal, if the batches take more than a second

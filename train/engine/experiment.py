@@ -19,6 +19,7 @@ from flax_resnet.runs import model_from_config
 from train.config.access import flatten
 from train.config.own_parts import recipe_of
 from train.config.registries import OPTIMIZERS
+from train.config.task_defaults import set_task_defaults
 from train.data.augment.configured import make_augment
 from train.data.augment.mixup import check_even
 from train.data.class_counts import count_classes_of
@@ -46,6 +47,9 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.tasks.class_balance import BALANCED, ClassBalance, make_balance
 from train.tasks.configured import make_task
+from train.tasks.label_kind import check_labels
+from train.tasks.positive_weights import PositiveWeights, make_positive_weights
+from train.tasks.task import Task
 from train.workdir import environment, run_files
 
 # Keys that may differ between processes, since they depend on the machine.
@@ -110,7 +114,7 @@ class Experiment:
     batch_sizes: BatchSizes
     model: ResNet
     step_config: StepConfig
-    balance: ClassBalance | None
+    balance: ClassBalance | PositiveWeights | None
     resumes: bool
     variables: dict[str, Any] | None
 
@@ -143,6 +147,7 @@ def build_experiment(
       UsageError, RunError: anything is wrong; nothing was written, decoded or compiled.
     """
     recipe_of(config)  # registers its parts again if another recipe replaced them
+    set_task_defaults(config)
     dataset = config.dataset
     dataset.update(paths(dataset))
     check_limits(config, workdir)
@@ -162,16 +167,20 @@ def build_experiment(
     check_classes(train_loader.source, eval_loader.source)
     if resumes and run_files.find_description(workdir) is not None:  # otherwise it is rewritten
         run_files.check_data(workdir, train_loader, eval_loader)
+    class_names = train_loader.source.class_names
+    model = make_model(config, len(class_names), train_loader.image_shape)
+    task = make_task(config, model.num_classes)
+    for loader in (train_loader, eval_loader):
+        check_labels(config, task, loader.source)
     sampler = make_sampler(config, train_loader.source)
     intervals = make_intervals(config, sampler)
     if resumes:
         check_length(config, workdir, intervals)
-    class_names = train_loader.source.class_names
-    model = make_model(config, len(class_names), train_loader.image_shape)
     check_metric(config, len(eval_loader), len(class_names), model.num_classes)
-    balance = make_balance(config, train_loader.source)
+    weigh = make_positive_weights if task.several_labels else make_balance
+    balance = weigh(config, train_loader.source)
     length = intervals.steps_per_epoch, intervals.num_steps
-    step_config = make_step_config(config, model, *length, balance)
+    step_config = make_step_config(config, model, *length, task, balance)
     if step_config.augment.mix:
         check_even(batch_sizes.device)
     variables = None
@@ -283,7 +292,8 @@ def make_step_config(
     model: ResNet,
     steps_per_epoch: int,
     num_steps: int,
-    balance: ClassBalance | None = None,
+    task: Task | None = None,
+    balance: ClassBalance | PositiveWeights | None = None,
 ) -> StepConfig:
     """Build everything that the steps need apart from arrays.
 
@@ -292,13 +302,17 @@ def make_step_config(
       model: the network.
       steps_per_epoch: training steps per epoch.
       num_steps: length of the run.
-      balance: weights of the classes and adjustment of the logits; None: none.
+      task: what the network learns; default: made from the configuration.
+      balance: weights of the classes and adjustment of the logits, or weights of positive labels;
+        None: none.
 
     Raises:
       UsageError: keys exclude each other or cannot be used with the model or the images.
     """
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
-    task = make_task(config, model.num_classes)
+    task = make_task(config, model.num_classes) if task is None else task
+    positive_weights = balance.weights if isinstance(balance, PositiveWeights) else None
+    class_balance = balance if isinstance(balance, ClassBalance) else None
     preprocessing = make_preprocessing(config.dataset)
     optimizer, frozen = make_optimizer(config.optimizer, schedule), ()
     is_own = OPTIMIZERS.owner(config.optimizer.name) is not None
@@ -312,7 +326,7 @@ def make_step_config(
         optimizer=optimizer,
         schedule=schedule,
         augment=make_augment(config),
-        loss=task.loss,
+        loss=task.loss if positive_weights is None else task.weigh_positives(positive_weights),
         eval_loss=task.eval_loss,
         mean=preprocessing.mean,
         std=preprocessing.std,
@@ -322,11 +336,13 @@ def make_step_config(
         frozen=frozen,
         evaluate_ema=config.eval.use_ema,
         skip_nonfinite=config.on_nonfinite == "skip",
-        class_weights=None if balance is None else balance.class_weights,
-        logit_adjustment=None if balance is None else balance.logit_adjustment,
+        class_weights=class_balance and class_balance.class_weights,
+        logit_adjustment=class_balance and class_balance.logit_adjustment,
         metrics=task.metrics,
         split_metrics=task.split_metrics,
         probabilities=task.probabilities,
+        several_labels=task.several_labels,
+        rank=task.rank,
     )
 
 

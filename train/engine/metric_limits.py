@@ -1,20 +1,28 @@
 """Limits of an evaluation's metrics: which ones can be computed for how many images and classes."""
 
-from train.config.registries import SPLIT_METRICS, parse_top_k
+from train.config.registries import MULTI_LABEL, parse_top_k
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
-from train.tasks.metrics import MAX_PROBABILITIES, MAX_TRAINING_PROBABILITIES, RANKING_METRICS
+from train.tasks.metrics import (
+    CLASSIFICATION_METRICS,
+    MAX_PROBABILITIES,
+    MAX_TRAINING_PROBABILITIES,
+    RANKING_METRICS,
+)
+from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS
 
 
-def ranks_in_training(metric: str, images: int, outputs: int) -> bool:
+def ranks_in_training(config: ConfigDict, images: int, outputs: int) -> bool:
     """Return whether evaluations during training compute the metrics of the ranking.
 
     Args:
-      metric: ``config.eval.metric``; if it is one of them, the limit is that of ``train.evaluate``.
+      config: with ``eval.metric``; if it is one of them, the limit is that of ``train.evaluate``.
       images: images of the evaluation split.
       outputs: outputs of the head.
     """
-    chosen = metric in RANKING_METRICS
+    if config.task == MULTI_LABEL:  # all its metrics need the probabilities
+        return True
+    chosen = config.eval.metric in RANKING_METRICS
     return images * outputs <= (MAX_PROBABILITIES if chosen else MAX_TRAINING_PROBABILITIES)
 
 
@@ -28,23 +36,24 @@ def check_metric(config: ConfigDict, images: int, classes: int, outputs: int) ->
       outputs: outputs of the head.
     """
     metric = config.eval.metric
+    others = MULTI_LABEL_METRICS if config.task == MULTI_LABEL else CLASSIFICATION_METRICS
     for key, names in (("metric", (metric,)), ("metrics", config.eval.metrics)):
         trivial = [name for name in names if (parse_top_k(name) or 0) >= classes]
         if trivial:
             raise UsageError(
                 f"config.eval.{key}={trivial[0]!r} is 1 for any {classes} classes; choose a smaller"
-                f" number, or one of {', '.join(SPLIT_METRICS)}"
+                f" number, or one of {', '.join(others)}"
             )
-    if metric in RANKING_METRICS and not ranks_in_training(metric, images, outputs):
+    if metric in RANKING_METRICS and not ranks_in_training(config, images, outputs):
         raise UsageError(
             f"config.eval.metric={metric!r} needs the probabilities of {images:,} images ×"
             f" {outputs:,} classes, more than {MAX_PROBABILITIES:,}; choose another metric"
         )
 
 
-def describe_left_out(metric: str, images: int, outputs: int) -> str:
+def describe_left_out(config: ConfigDict, images: int, outputs: int) -> str:
     """Return which metrics evaluations during training leave out and why; empty for none."""
-    if ranks_in_training(metric, images, outputs):
+    if ranks_in_training(config, images, outputs):
         return ""
     where = ""
     if images * outputs <= MAX_PROBABILITIES:

@@ -3,7 +3,7 @@
 import csv
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -15,6 +15,7 @@ from flax_resnet.runs import class_probabilities
 from train.data.source import DataSource
 from train.runtime.errors import UsageError
 from train.runtime.files import writing
+from train.tasks.multi_label_metrics import decide
 
 ENDINGS = (".csv", ".npz")
 
@@ -25,14 +26,15 @@ class Predictions:
 
     Attributes:
       record: number of the example in the split.
-      label: true class.
+      label: true class; of images with any number of classes zeros and ones ``(N, K)``.
       predicted: most probable class.
-      rank: number of classes ranked before the true one; 0 is correct.
+      rank: number of classes ranked before the true one, or the best of several; 0 is correct.
       confidence: probability of ``predicted``.
-      of_label: probability of ``label``.
       outputs: number of outputs of the head, at least the number of classes.
+      of_label: probability of ``label``; None with several classes per image.
       probabilities: ``(N, outputs)``, or None if they were not kept.
       logits: ``(N, outputs)``, or None if they were not kept.
+      thresholds: probabilities from which on classes are predicted, ``(K,)``; None: 0.5.
     """
 
     record: np.ndarray
@@ -40,17 +42,23 @@ class Predictions:
     predicted: np.ndarray
     rank: np.ndarray
     confidence: np.ndarray
-    of_label: np.ndarray
     outputs: int
+    of_label: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     logits: np.ndarray | None = None
+    thresholds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.label.ndim == 2
+
+    @property
     def right(self) -> np.ndarray:
-        """Whether the most probable class is the true one."""
+        """Whether the most probable class is the true one, or one of several."""
         return self.rank == 0
 
 
@@ -65,7 +73,7 @@ def predict_examples(
 
     Args:
       logits: ``(N, outputs)``.
-      labels: int ``(N,)``.
+      labels: int ``(N,)``, or ``(N, K)`` of zeros and ones.
       kind: how logits become probabilities: ``"softmax"`` or ``"sigmoid"``.
       keep_probabilities: whether to return the probabilities of all classes as well.
       keep_logits: whether to return the logits as well.
@@ -74,11 +82,9 @@ def predict_examples(
     # By the logits, as ranks are: several sigmoids may round to 1.
     predicted = logits.argmax(axis=1)
     rows = jnp.arange(len(labels))
-    result = {
-        "predicted": predicted,
-        "confidence": probabilities[rows, predicted],
-        "of_label": probabilities[rows, labels],
-    }
+    result = {"predicted": predicted, "confidence": probabilities[rows, predicted]}
+    if labels.ndim == 1:
+        result["of_label"] = probabilities[rows, labels]
     result |= {"probabilities": probabilities} if keep_probabilities else {}
     return result | ({"logits": logits} if keep_logits else {})
 
@@ -93,10 +99,11 @@ class PredictionCollector:
 
     Args:
       outputs: number of outputs of the head.
+      thresholds: as in :class:`Predictions`.
     """
 
-    def __init__(self, outputs: int):
-        self.outputs = outputs
+    def __init__(self, outputs: int, thresholds: np.ndarray | None = None):
+        self.outputs, self._thresholds = outputs, thresholds
         self._start = 0
         self._parts: list[dict[str, np.ndarray]] = []
 
@@ -109,9 +116,10 @@ class PredictionCollector:
         self._parts.append({name: array[valid] for name, array in part.items()})
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays of all batches."""
+        """Return the arrays of all batches, and the thresholds if there are any."""
         names = self._parts[0]
-        return {name: np.concatenate([part[name] for part in self._parts]) for name in names}
+        arrays = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
+        return arrays if self._thresholds is None else arrays | {"thresholds": self._thresholds}
 
     def predictions(self) -> Predictions:
         """Return the predictions of all batches."""
@@ -131,8 +139,10 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
 
     A ``.csv`` has one row per example: ``image`` (its name in the data set), ``label``,
     ``predicted``, ``probability`` of the latter, ``probability_of_label``, and ``place``, the
-    rank of the label counted from 1. An ``.npz`` has the arrays of :class:`Predictions`, with
-    the probabilities of all classes, ``file`` (the same name) and ``class_names``.
+    rank of the label counted from 1. With several classes per image it has ``image``, ``label``
+    and ``predicted``, names joined by ``|``, and the probability of each class. An ``.npz`` has
+    the arrays of :class:`Predictions`, with the probabilities of all classes, ``file`` (the same
+    name) and ``class_names``.
 
     Raises:
       RunError: the file cannot be written.
@@ -143,14 +153,8 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
     def write_csv(temporary: str) -> None:
         with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(
-                ("image", "label", "predicted", "probability", "probability_of_label", "place")
-            )
-            for i, image in enumerate(images):
-                label, predicted = predictions.label[i], predictions.predicted[i]
-                confidence, of_label = predictions.confidence[i], predictions.of_label[i]
-                numbers = f"{confidence:.7g}", f"{of_label:.7g}", predictions.rank[i] + 1
-                writer.writerow((image, names[label], names[predicted], *numbers))
+            rows = _set_rows if predictions.several_labels else _class_rows
+            writer.writerows(rows(predictions, images, names))
 
     def write_npz(temporary: str) -> None:
         arrays = {"file": np.array(images), "class_names": np.array(source.class_names)}
@@ -160,6 +164,29 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
     with writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         make_atomically(path, write_csv if path.endswith(".csv") else write_npz)
+
+
+def _class_rows(
+    predictions: Predictions, images: Sequence[str], names: Sequence[str]
+) -> Iterator[tuple]:
+    yield "image", "label", "predicted", "probability", "probability_of_label", "place"
+    for i, image in enumerate(images):
+        label, predicted = predictions.label[i], predictions.predicted[i]
+        confidence, of_label = predictions.confidence[i], predictions.of_label[i]
+        numbers = f"{confidence:.7g}", f"{of_label:.7g}", predictions.rank[i] + 1
+        yield image, names[label], names[predicted], *numbers
+
+
+def _set_rows(
+    predictions: Predictions, images: Sequence[str], names: Sequence[str]
+) -> Iterator[tuple]:
+    labels, probabilities = predictions.label, predictions.probabilities
+    names = names[: labels.shape[1]]
+    yield "image", "label", "predicted", *names
+    predicted = decide(probabilities, predictions.thresholds, len(names))
+    for i, image in enumerate(images):
+        sets = ("|".join(names[k] for k in np.flatnonzero(row[i])) for row in (labels, predicted))
+        yield image, *sets, *(f"{p:.7g}" for p in probabilities[i, : len(names)])
 
 
 def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:

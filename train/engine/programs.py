@@ -43,7 +43,7 @@ class Programs:
         """Compile the step of :func:`train.engine.evaluation.evaluate`."""
         config, images = experiment.config, len(experiment.eval_loader)
         keeps = bool(config.dataset.fold)  # for metrics of all folds together
-        keeps |= ranks_in_training(config.eval.metric, images, experiment.model.num_classes)
+        keeps |= ranks_in_training(config, images, experiment.model.num_classes)
         return make_eval_step(
             experiment.devices,
             experiment.step_config,

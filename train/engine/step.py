@@ -18,8 +18,9 @@ from flax_resnet import ResNet, init_variables
 from flax_resnet.preprocessing import normalize
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import Augment, example_keys
-from train.tasks.classification import label_rank, top1, top5
+from train.tasks.classification import top1, top5
 from train.tasks.metrics import classification_metrics
+from train.tasks.rank import label_rank
 from train.tasks.task import Loss, Metric, SplitMetrics
 from train.tasks.weighting import image_weights, weighted_loss
 
@@ -67,7 +68,7 @@ class StepConfig:
       class_weights: factors of the training loss of images of each class ``(K,)``, if any; they
         are divided by their mean over the global batch.
       logit_adjustment: added to the logits in the training loss ``(K,)``, if anything.
-      metrics, split_metrics, probabilities: of an evaluation, as in
+      metrics, split_metrics, probabilities, several_labels, rank: of the predictions, as in
         :class:`train.tasks.task.Task`.
       axis_name: mapped axis of the devices; None: the step runs on one device, under ``jax.jit``.
     """
@@ -91,6 +92,8 @@ class StepConfig:
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"top1": top1, "top5": top5})
     split_metrics: SplitMetrics = classification_metrics
     probabilities: str = "softmax"
+    several_labels: bool = False
+    rank: Metric = label_rank
     axis_name: str | None = AXIS
 
     def on_one_device(self) -> Self:
@@ -151,11 +154,11 @@ def train_step(
     Args:
       step_config: the steps' configuration.
       state: the state, the same on all devices.
-      batch: this device's ``image`` uint8 ``(N, H, W, C)``, ``label`` int32 ``(N,)`` and, if the
-        records have weights, ``weight`` float32 ``(N,)``. Labels must be in 0…K - 1: the data
-        loader checks that, the compiled step does not. Of a label of K or more the cross
-        entropy is NaN, -1 counts as the last class, and to the binary cross entropy both are
-        images of no class.
+      batch: this device's ``image`` uint8 ``(N, H, W, C)``, ``label`` int32 ``(N,)`` or, with
+        ``several_labels``, uint8 ``(N, K)``, and, if the records have weights, ``weight`` float32
+        ``(N,)``. Labels must be in 0…K - 1: the data loader checks that, the compiled step does
+        not. Of a label of K or more the cross entropy is NaN, -1 counts as the last class, and to
+        the binary cross entropy both are images of no class.
 
     Returns:
       The new state and the metrics, averaged over the axis: ``loss``, weighted as the gradients;
@@ -185,7 +188,7 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
-        correct = jnp.mean(label_rank(logits, targets.dominant()) < 1)
+        correct = jnp.mean(step_config.rank(logits, targets.dominant()) < 1)
         if step_config.logit_adjustment is not None:
             logits = logits + jnp.asarray(step_config.logit_adjustment, logits.dtype)
         loss = weighted_loss(step_config.loss, logits, targets, weights).mean()
@@ -339,7 +342,7 @@ def eval_step(
     logits = step_config.model.apply(variables, images)
     if flip:
         logits = (logits + step_config.model.apply(variables, images[:, :, ::-1])) / 2
-    rank = label_rank(logits, batch["label"])
+    rank = step_config.rank(logits, batch["label"])
     losses = jnp.where(batch["valid"], step_config.eval_loss(logits, Targets(batch["label"])), 0)
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),

@@ -9,6 +9,7 @@ import time
 import tqdm
 
 from flax_resnet.text import one_line
+from train.reporting.evaluation_tiles import format_metric
 from train.runtime import distributed
 from train.runtime.errors import discard_output, warn
 from train.runtime.formatting import format_clock, format_percent
@@ -19,11 +20,17 @@ class Console:
     """A progress bar on a terminal; elsewhere a line every two seconds and for each evaluation.
 
     Only the primary process prints; the others print only warnings.
+
+    Args:
+      num_steps: length of the run.
+      is_primary: whether this is the primary process.
+      metric: ``config.eval.metric``, which is shown beside the top-1 accuracy.
     """
 
     SECONDS_BETWEEN_LINES = 2.0
 
-    def __init__(self, num_steps: int, is_primary: bool = True):
+    def __init__(self, num_steps: int, is_primary: bool = True, metric: str = "top1"):
+        self._metric = metric
         self.start, self.num_steps, self.is_primary = 0, num_steps, is_primary
         self.start_time = time.monotonic()
         self.last_line_time = 0.0
@@ -78,8 +85,9 @@ class Console:
         step = row["step"]
         facts = {"epoch": f"{row['epoch']:.1f}", "loss": f"{row['train/loss']:.4g}"}
         facts["top1"] = format_percent(row["train/top1"])
-        if "eval/top1" in row:
-            facts["eval top1"] = format_percent(row["eval/top1"], 2)
+        for name in dict.fromkeys((self._metric, "top1")):
+            if f"eval/{name}" in row:
+                facts[f"eval {name}"] = format_metric(name, row[f"eval/{name}"])
         if "images_per_second" in row:
             facts["images/s"] = f"{row['images_per_second']:,.0f}"
         if "mfu" in row:

@@ -63,12 +63,14 @@ _SHARE = {"low": 0, "high": 1, "percent": True}
 _RUN: tuple[_Curve, ...] = (
     ("loss (nats)", {"train": "train/loss", "eval": "eval/loss"}, {}),
     ("top-1 accuracy", {"train": "train/top1", "eval": "eval/top1"}, _SHARE),
+    ("mean average precision (mAP)", {"eval": "eval/map"}, _SHARE),
     ("learning rate", {"learning rate": "learning_rate"}, {"low": 0}),
     ("images per second", {"images per second": "images_per_second"}, {"low": 0}),
     ("share of time waiting for input", {"waiting": "input_wait_fraction"}, _SHARE),
 )
 _COMPARISON: tuple[_Curve, ...] = (
     ("evaluation top-1 accuracy", {"": "eval/top1"}, {"percent": True}),
+    ("evaluation mAP", {"": "eval/map"}, {"percent": True}),
     ("evaluation loss (nats)", {"": "eval/loss"}, {}),
     ("training top-1 accuracy", {"": "train/top1"}, {"percent": True}),
     ("training loss (nats)", {"": "train/loss"}, {}),

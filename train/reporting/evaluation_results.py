@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from train.tasks.abstention import AbstentionPoint, abstention_curve, area_under
 from train.workdir.metrics_log import finite
 
 FILE = "evaluation.json"
+Draw = Callable[[str], object]
 MAX_JSON_CLASSES = 1000  # classes of a confusion matrix that is written to FILE
 _SUMMARY_ITEMS = 5  # classes and confusions in the summary
 
@@ -125,16 +126,9 @@ def write_results(
       RunError: the folder cannot be written.
     """
     predictions, names = evaluated.predictions, output_labels(evaluated)
-    text = json.dumps(finite(to_dict(evaluated, metrics)), indent=1, allow_nan=False)
-
-    def draw_mistakes(path: str) -> None:
-        if len(metrics.mistakes):
-            crops = evaluated.loader.center_crops(predictions.record[metrics.mistakes])
-            images = to_viewable(crops)
-            captions = prediction_captions(predictions, metrics.mistakes, names)
-            draw_grid(path, images, captions, columns=6)
-
-    drawings: dict[str, Callable[[str], object]] = {
+    mistakes = metrics.mistakes
+    captions = prediction_captions(predictions, mistakes, names)
+    drawings: dict[str, Draw] = {
         "confusion.svg": lambda path: write_atomically(
             path, svg.confusion_document(names, *confusion_cells(metrics.confusion))
         ),
@@ -144,8 +138,26 @@ def write_results(
         "abstention.svg": lambda path: write_atomically(
             path, svg.document([curves.abstention_panel(_abstention(predictions))])
         ),
-        "mistakes.png": draw_mistakes,
+        "mistakes.png": lambda path: draw_images(path, evaluated, mistakes, captions),
     }
+    return write_files(folder, to_dict(evaluated, metrics), drawings, warn)
+
+
+def write_files(
+    folder: str, content: dict[str, Any], drawings: Mapping[str, Draw], warn: Callable[[str], None]
+) -> list[str]:
+    """Write ``evaluation.json`` and drawings; return the names of the files.
+
+    Args:
+      folder: the folder, which is made if it does not exist.
+      content: that of ``evaluation.json``.
+      drawings: functions that write a file, by its name.
+      warn: receives a warning for a drawing that cannot be made.
+
+    Raises:
+      RunError: the folder cannot be written.
+    """
+    text = json.dumps(finite(content), indent=1, allow_nan=False)
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
         write_atomically(os.path.join(folder, FILE), text + "\n")
@@ -154,6 +166,15 @@ def write_results(
                 os.unlink(os.path.join(folder, name))
             Plots(folder, warn).draw(name, draw)
     return [FILE, *(name for name in drawings if os.path.exists(os.path.join(folder, name)))]
+
+
+def draw_images(
+    path: str, evaluated: Evaluated, indices: np.ndarray, captions: Sequence[str]
+) -> None:
+    """Draw some images of an evaluation with captions; nothing without any."""
+    if len(indices):
+        crops = evaluated.loader.center_crops(evaluated.predictions.record[indices])
+        draw_grid(path, to_viewable(crops), captions, columns=6)
 
 
 def _abstention(predictions: Predictions) -> list[AbstentionPoint]:

@@ -157,7 +157,7 @@ def choose_explained(evaluated: Evaluated, mistakes: np.ndarray) -> np.ndarray:
     predictions = evaluated.predictions
     correct = np.flatnonzero(predictions.right)
     correct = correct[np.argsort(-predictions.confidence[correct], kind="stable")]
-    _, first = np.unique(predictions.label[correct], return_index=True)
+    _, first = np.unique(predictions.predicted[correct], return_index=True)
     first = np.sort(first)
     correct = np.concatenate([correct[first], np.delete(correct, first)])
     wrong = mistakes[: max(NUM_EXPLAINED // 2, NUM_EXPLAINED - len(correct))]

@@ -11,7 +11,9 @@ Tile = tuple[str, str, str]  # name, value and remark
 _TITLES = {
     **{"f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
     **{"average_precision_macro": "macro average precision", "mcc": "Matthews' coefficient"},
+    **{"map": "mAP", "map_baseline": "mAP baseline", "f1_micro": "micro F1"},
 }
+_SHARES = ("baseline", "map", "map_baseline", "exact_match")  # shown in percent
 _USUAL = ("top1", "top5", "loss", "baseline")
 
 
@@ -23,8 +25,7 @@ def title(metric: str) -> str:
 
 def format_metric(metric: str, value: float) -> str:
     """Return a metric's value as text."""
-    is_share = metric == "baseline" or parse_top_k(metric)
-    return format_percent(value, 2) if is_share else f"{value:.4g}"
+    return format_percent(value, 2) if metric in _SHARES or parse_top_k(metric) else f"{value:.4g}"
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, saved: Collection[int] = ()) -> Any:
@@ -61,6 +62,9 @@ def evaluation_tiles(
     }
     names = dict.fromkeys((metric, *_USUAL, *newest))
     remarks = {"top1": _top1_remark(evaluated[-1], evaluations), "baseline": "largest class"}
+    remarks["map_baseline"] = "ranking at random"
+    if "map_baseline" in newest:
+        remarks["map"] = f"at random {format_percent(newest['map_baseline'], 2)}"
     if metric != "top1" and remarks["top1"].startswith("not "):
         remarks[metric] = "top-1 is not clearly above the baseline"
     tiles = [

@@ -11,10 +11,8 @@ from train.engine.callbacks import Callback
 from train.engine.evaluation import Evaluated
 from train.engine.experiment import Experiment
 from train.engine.profiling import Profiler
-from train.reporting.cautions import cautions
-from train.reporting.classification_metrics import ClassificationMetrics
+from train.reporting import task_reports
 from train.reporting.console import Console
-from train.reporting.evaluation_results import evaluation_metrics
 from train.reporting.loggers.fan_out import Loggers
 from train.reporting.run_report import NUM_SAMPLES, LiveReport
 from train.workdir.metrics_log import MetricsLog
@@ -49,7 +47,7 @@ class Observers(contextlib.ExitStack):
         self._profiler = self.enter_context(profiler)
         self._callbacks, self._console, self._is_smoke = callbacks, console, config.smoke
         # Of the newest evaluation; computed once for the report and the cautions.
-        self._get_metrics: Callable[[], ClassificationMetrics] | None = None
+        self._get_metrics: Callable[[], Any] | None = None
         self._get_evaluation: Callable[[], Evaluated] | None = None
 
     def before_step(self, call: range, state: Any) -> None:
@@ -81,7 +79,7 @@ class Observers(contextlib.ExitStack):
     def set_evaluation(self, get: Callable[[], Evaluated]) -> None:
         """Set the newest evaluation; ``get`` is called when the report is next written."""
         self._get_evaluation = get = functools.cache(get)
-        self._get_metrics = functools.cache(lambda: evaluation_metrics(get()))
+        self._get_metrics = functools.cache(lambda: task_reports.task_report(get()).compute(get()))
 
         def get_and_log() -> Evaluated:
             evaluated = get()
@@ -101,7 +99,8 @@ class Observers(contextlib.ExitStack):
     def finish(self, result: dict[str, Any]) -> None:
         """Log the result of the complete run, and warn if it is worse than it looks."""
         if self._get_evaluation is not None and not self._is_smoke:
-            for text in cautions(self._get_evaluation().result, self._get_metrics().classes):
+            evaluated, report = self._get_evaluation(), task_reports.task_report
+            for text in report(evaluated).cautions(evaluated.result, self._get_metrics()):
                 self._console.warn(text)
         self._loggers.finish(result)
         for callback in self._callbacks:

@@ -24,8 +24,14 @@ from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
 from train.engine.profiling import FOLDER as PROFILE
 from train.engine.profiling import describe_steps
-from train.reporting import curves, evaluation_results, evaluation_section, html_page, svg
-from train.reporting.classification_metrics import ClassificationMetrics
+from train.reporting import (
+    curves,
+    evaluation_results,
+    evaluation_section,
+    html_page,
+    svg,
+    task_reports,
+)
 from train.reporting.evaluation_tiles import Tile, evaluation_tiles
 from train.reporting.plots import Plots
 from train.runtime.formatting import join_names
@@ -52,7 +58,7 @@ _PARTS = schema.record(
     _parts,
     findings=schema.optional(schema.sequence(_FINDING)),
     samples=schema.optional(schema.record(small=schema.boolean, cells=evaluation_section.CELLS)),
-    evaluations=schema.optional(schema.mapping(evaluation_section.PART)),
+    evaluations=schema.optional(schema.mapping(task_reports.part)),
 )
 
 
@@ -77,7 +83,7 @@ class LiveReport(Plots):
         self._findings = tuple(dataclasses.asdict(finding) for finding in findings)
         self._last_update, self._pause = time.monotonic(), self.SECONDS_BETWEEN_UPDATES
         self._get_evaluation: Callable[[], Evaluated] | None = None
-        self._get_metrics: Callable[[], ClassificationMetrics] | None = None
+        self._get_metrics: Callable[[], Any] | None = None
         self._samples: dict[str, Any] | None = None
 
     def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
@@ -93,9 +99,7 @@ class LiveReport(Plots):
         super().draw_samples(take_and_keep)
         self.draw(FILE, lambda _: self._write_report())
 
-    def set_evaluation(
-        self, get: Callable[[], Evaluated], get_metrics: Callable[[], ClassificationMetrics]
-    ) -> None:
+    def set_evaluation(self, get: Callable[[], Evaluated], get_metrics: Callable[[], Any]) -> None:
         """Set the newest evaluation; both are called when the report is next written."""
         self._get_evaluation, self._get_metrics = get, get_metrics
 
@@ -173,13 +177,11 @@ def write_parts(workdir: str, parts: dict[str, Any]) -> None:
     write_atomically(os.path.join(workdir, PARTS), json.dumps(parts) + "\n")
 
 
-def add_evaluation(
-    parts: dict[str, Any], evaluated: Evaluated, metrics: ClassificationMetrics
-) -> dict[str, Any]:
+def add_evaluation(parts: dict[str, Any], evaluated: Evaluated, metrics: Any) -> dict[str, Any]:
     """Return the parts with an evaluation; it replaces one of the same data at any step."""
     folder = os.path.basename(evaluation_results.default_folder("", evaluated))
     name = folder.partition("_")[2]  # without the step
-    new = {name: evaluation_section.build_part(evaluated, metrics)}
+    new = {name: task_reports.task_report(evaluated).build_part(evaluated, metrics)}
     return parts | {"evaluations": parts.get("evaluations", {}) | new}
 
 
@@ -204,7 +206,7 @@ def page(workdir: str, parts: dict[str, Any], warn: Callable[[str], None] = lamb
             _tiles(rows, sessions, evaluations, run_files.saved_steps(workdir), config.eval.metric)
         ),
         html_page.section("Learning curves", html_page.charts(panels)),
-        *(evaluation_section.section(*item) for item in evaluations.items()),
+        *(task_reports.section(*item) for item in evaluations.items()),
         html_page.section("Data", _findings(parts.get("findings", []))),
         html_page.section("Training images (augmented)", grid),
         html_page.section("Configuration", *_configuration(config)),

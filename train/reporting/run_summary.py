@@ -53,7 +53,7 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
             " channel; train.statistics measures those of the training images"
         )
     images, outputs = len(eval_loader), run.model.num_classes
-    if left_out := describe_left_out(config.eval.metric, images, outputs):
+    if left_out := describe_left_out(config, images, outputs):
         console.info(f"note: {left_out}")
     for finding in run.findings:
         if finding.is_warning:

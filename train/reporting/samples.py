@@ -26,15 +26,20 @@ def first_images(experiment: Experiment) -> tuple[np.ndarray, list[str]]:
 
 
 def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
-    """Return the class of each image; for mixed images both classes with their weights."""
-    names = [truncate(name, MAX_CAPTION) for name in class_names]
+    """Return the class or classes of each image; of mixed images those of both with weights."""
+
+    def text(label: np.ndarray) -> str:
+        chosen = np.flatnonzero(label) if np.ndim(label) else [label]
+        return truncate(", ".join(class_names[k] for k in chosen) or "no class", MAX_CAPTION)
+
     if targets.other is None:
-        return [names[label] for label in targets.label]
+        return [text(label) for label in targets.label]
     result = []
     for label, other, weight in zip(*targets, strict=True):
-        if weight >= 0.995 or label == other:
-            result.append(names[label])
+        own = text(label)
+        if weight >= 0.995 or np.array_equal(label, other):
+            result.append(own)
         else:
-            parts = sorted([(weight, label), (1 - weight, other)], reverse=True)
-            result.append("\n".join(f"{names[i]} {format_percent(part, 0)}" for part, i in parts))
+            parts = sorted([(weight, own), (1 - weight, text(other))], reverse=True)
+            result.append("\n".join(f"{name} {format_percent(part, 0)}" for part, name in parts))
     return result

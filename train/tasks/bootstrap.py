@@ -6,6 +6,7 @@ label and prediction occurs in a resample, which is multinomial.
 """
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -40,7 +41,27 @@ def bootstrap_intervals(
     if len(pairs) <= MAX_PAIRS:
         samples |= _resample_counts(pairs, frequency, outputs)
     if probabilities is not None and probabilities.size <= MAX_RESAMPLED:
-        samples |= dict(zip(RANKING_METRICS, _resample_ranking(label, probabilities), strict=True))
+        positive = label[:, None] == np.arange(outputs)
+        ranking = _resample_ranking(positive, probabilities)
+        samples |= dict(zip(RANKING_METRICS, ranking, strict=True))
+    return _intervals(samples)
+
+
+def ranking_intervals(positive: np.ndarray, probabilities: np.ndarray) -> dict[str, Interval]:
+    """Return the 95 % intervals of ``auroc_macro`` and ``map``; empty above ``MAX_RESAMPLED``.
+
+    Args:
+      positive: whether images are of each class, bool ``(N, K)``.
+      probabilities: ``(N, K)``.
+    """
+    if probabilities.size > MAX_RESAMPLED:
+        return {}
+    ranking = _resample_ranking(positive, probabilities)
+    return _intervals(dict(zip(("auroc_macro", "map"), ranking, strict=True)))
+
+
+def _intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """Return the intervals of the metrics that are defined in some resample."""
     return {
         name: tuple(np.nanquantile(values, _QUANTILES).tolist())
         for name, values in samples.items()
@@ -82,18 +103,19 @@ def _resample_counts(
     return {name: np.concatenate([part[name] for part in parts]) for name in COUNT_METRICS}
 
 
-def _resample_ranking(label: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def _resample_ranking(positive: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the means over classes of AUROC and average precision, ``(2, resamples)``.
 
-    They are NaN for resamples of a single class.
+    They are NaN for resamples in which all or no images are of each class.
     """
     rng, (count, classes) = np.random.default_rng(_SEED), probabilities.shape
-    ranked = [_Ranked(probabilities[:, k], label == k) for k in range(classes)]
+    ranked = [_Ranked(probabilities[:, k], positive[:, k]) for k in range(classes)]
     parts = []
     for _ in range(0, RESAMPLES, _CHUNK):
         drawn = rng.integers(0, count, (_CHUNK, count))
         weights = np.array([np.bincount(row, minlength=count) for row in drawn], np.int32)
         by_class = [one.resampled(weights) for one in ranked if one.positives.size]
+        by_class = by_class or [np.full((2, _CHUNK), np.nan)]
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of no class
             parts.append(np.nanmean(by_class, axis=0))
     return np.concatenate(parts, axis=1)

@@ -127,24 +127,38 @@ def _class_weights(text: str, class_names: Sequence[str], share: np.ndarray) -> 
     if text == BALANCED:
         exists = share > 0
         return np.where(exists, 1 / (np.count_nonzero(exists) * np.where(exists, share, 1)), 1.0)
-    weights = np.ones(len(class_names))
-    for name, weight in parse_weights(text).items():
-        if name not in class_names:
-            raise UsageError(
-                f"config.class_weights names {truncate(name)!r}, which is none of the classes"
-                f" {join_names(class_names)}"
-            )
-        weights[class_names.index(name)] = weight
+    weights = class_numbers("class_weights", text, class_names)
     return weights / (share @ weights)
 
 
-def parse_weights(text: str) -> dict[str, float]:
+def class_numbers(key: str, text: str, class_names: Sequence[str]) -> np.ndarray:
+    """Return the numbers of :func:`parse_weights` by class, float64 ``(K,)``; 1 for the others.
+
+    Raises:
+      UsageError: there is no such class.
+    """
+    numbers = np.ones(len(class_names))
+    for name, number in parse_weights(text, key).items():
+        if name not in class_names:
+            raise UsageError(
+                f"config.{key} names {truncate(name)!r}, which is none of the classes"
+                f" {join_names(class_names)}"
+            )
+        numbers[class_names.index(name)] = number
+    return numbers
+
+
+def parse_weights(text: str, key: str = "class_weights") -> dict[str, float]:
     """Return the numbers by name of a text such as ``"cat=2,large, gray dog=0.5"``.
+
+    Args:
+      text: the value of a key.
+      key: the key, for messages.
 
     Raises:
       UsageError: it is not of that form, or a number is not above 0.
     """
-    advice = "config.class_weights must be 'balanced', or numbers by class such as 'cat=2,dog=0.5'"
+    advice = f"config.{key} must be 'balanced', or numbers by class such as 'cat=2,dog=0.5'"
     weights: dict[str, float] = {}
     position = 0
     while position < len(text):
@@ -157,10 +171,10 @@ def parse_weights(text: str) -> dict[str, float]:
         except ValueError:
             raise UsageError(f"{advice}, not {truncate(number)!r} for {truncate(name)!r}") from None
         if repeated:
-            raise UsageError(f"config.class_weights names {truncate(name)!r} twice")
+            raise UsageError(f"config.{key} names {truncate(name)!r} twice")
         if not 0 < weights[name] < np.inf:
             raise UsageError(
-                f"config.class_weights must be above 0 and finite, not {number} for"
+                f"config.{key} must be above 0 and finite, not {number} for"
                 f" {truncate(name)!r}; leave images of a class out of the data instead"
             )
         position = match.end()

@@ -22,6 +22,7 @@ from train.config.registries import (
 )
 from train.data.augment.mixup import Targets
 from train.runtime.own_code import build
+from train.tasks.rank import label_rank
 from train.tasks.task import Loss, Metric, Task
 
 if TYPE_CHECKING:  # the step needs no ml_collections
@@ -171,19 +172,9 @@ def binary_cross_entropy(
     return -(target * log_p + (1 - target) * log_not_p).mean(axis=1)
 
 
-def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the number of classes ranked before the label, int32 ``(N,)``; 0 is correct.
-
-    Among equal logits the lower class comes first, as in argmax, so that a model with constant
-    logits is not correct by chance. NaN ranks before everything.
-    """
-    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    lower = jnp.arange(logits.shape[1]) < labels[:, None]
-    return (~(logits <= own)).sum(axis=1) + ((logits == own) & lower).sum(axis=1)
-
-
-def chance_loss(loss: Loss, classes: int) -> float:
+def chance_loss(loss: Loss, classes: int, several_labels: bool = False) -> float:
     """Return the loss of all-zero logits: that of a model that has learned nothing."""
     # A model with a single output is always correct, with a loss of 0.
     logits = jnp.zeros((1, max(2, classes)))
-    return float(loss(logits, Targets(jnp.zeros(1, int)))[0])
+    label = jnp.ones((1, classes)) if several_labels else jnp.zeros(1, int)
+    return float(loss(logits, Targets(label))[0])

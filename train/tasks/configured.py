@@ -12,7 +12,7 @@ from train.data.augment.mixup import Targets
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_array
 from train.runtime.own_code import FAILURES, build, describe
-from train.tasks import classification  # noqa: F401 (it registers its task)
+from train.tasks import classification, multi_label  # noqa: F401 (they register their tasks)
 from train.tasks.task import Loss, Task
 
 if TYPE_CHECKING:
@@ -28,18 +28,21 @@ def make_task(config: ConfigDict, outputs: int) -> Task:
       UsageError: they have not, or cannot be computed for ``outputs`` logits.
     """
     task = build(TASKS, config.task, config)
-    has_own_loss = config.task == "classification"  # by config.loss
+    has_own_loss = TASKS.owner(config.task) is None  # by config.loss
     name = f"loss {config.loss!r}" if has_own_loss else f"task {config.task!r}"
     _check_fields(config, task, name)
     logits = jax.ShapeDtypeStruct((4, outputs), jnp.float32)
-    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+    images = (4,)
+    labels = jax.ShapeDtypeStruct(images, jnp.int32)
+    if getattr(task, "several_labels", False):
+        labels = jax.ShapeDtypeStruct((4, outputs), jnp.uint8)
 
     def check(name: str, function: Any) -> Any:
         try:
             result = jax.eval_shape(function, logits, labels)
         except FAILURES as error:
             raise UsageError(f"the {name} cannot be computed: {describe(error)}") from error
-        if getattr(result, "shape", None) != labels.shape:
+        if getattr(result, "shape", None) != images:
             raise UsageError(
                 f"the {name} must have one number per image, (N,); for 4 images it returned"
                 f" {format_array(result)}"
@@ -77,11 +80,22 @@ def _check_fields(config: ConfigDict, task: Any, name: str) -> None:
             f"the {name} has probabilities={task.probabilities!r:.80}; valid are"
             f" {' and '.join(map(repr, PROBABILITIES))}"
         )
+    if config.pos_weight and task.weigh_positives is None:
+        raise UsageError(
+            f"config.pos_weight={config.pos_weight!r} needs task='multi_label'; for images of one"
+            " class each use class_weights"
+        )
     if config.logit_adjustment and task.probabilities != "softmax":
         raise UsageError(
             f"config.logit_adjustment={config.logit_adjustment:g} is defined for losses with a"
             f" softmax over the classes, not for config.loss={config.loss!r}; use class_weights or"
             " loader.sampling='balanced'"
+        )
+    metrics = dict.fromkeys((*task.metrics, "loss", *task.split_metric_names))
+    if config.eval.metric not in ("", *metrics):
+        raise UsageError(
+            f"config.eval.metric={config.eval.metric!r} is no metric of task={config.task!r};"
+            f" choose one of {', '.join(metrics)}"
         )
     if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
         raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")

@@ -30,24 +30,27 @@ def own_loss_warnings(config: ConfigDict, outputs: int) -> list[str]:
         return []
     part = f"task={config.task!r}" if own_task else f"loss={config.loss!r}"
     task = build(TASKS, config.task, config)
-    computation = _computation(task.loss, outputs)
+    several = task.several_labels
+    computation = _computation(task.loss, outputs, several)
     warnings = []
     for name in (*_LOSS_KEYS, "loss") if own_task else _LOSS_KEYS:
         if config[name] != KEYS[name].default:
             without = config.copy_and_resolve_references()
             without[name] = KEYS[name].default
-            if _computation(build(TASKS, config.task, without).loss, outputs) == computation:
+            other = build(TASKS, config.task, without).loss
+            if _computation(other, outputs, several) == computation:
                 warnings.append(f"{name}={config[name]!r} has no effect on {part}")
     if missing := [name for name in config.eval.metrics if name not in task.metrics]:
         warnings.append(f"eval.metrics={', '.join(missing)} has no effect on {part}")
     return warnings
 
 
-def _computation(loss: Loss, outputs: int) -> tuple[Any, ...]:
+def _computation(loss: Loss, outputs: int, several_labels: bool) -> tuple[Any, ...]:
     """Return the program of a loss for images with and without mixing, and results of it."""
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(4, outputs)), jnp.float32)
-    label, other = (jnp.asarray(rng.integers(outputs, size=4)) for _ in range(2))
+    shape, values = ((4, outputs), 2) if several_labels else ((4,), outputs)
+    label, other = (jnp.asarray(rng.integers(values, size=shape)) for _ in range(2))
     results = []
     for targets in (Targets(label), Targets(label, other, jnp.full(4, 0.75))):
         # The program shows values that differ only for some logits, the results long constants.

@@ -16,6 +16,7 @@ from train.tasks.ranking import one_vs_rest
 MAX_TRAINING_PROBABILITIES = 2**22
 MAX_PROBABILITIES = 2**26
 RANKING_METRICS = ("auroc_macro", "average_precision_macro")
+CLASSIFICATION_METRICS = ("balanced_accuracy", "f1_macro", "kappa", "mcc", *RANKING_METRICS)
 
 
 class ClassCounts(NamedTuple):

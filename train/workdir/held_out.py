@@ -27,7 +27,7 @@ def write_held_out(workdir: str, source: DataSource) -> None:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(header)
             for index, label in enumerate(source.all_labels()):
-                row = (source.record_name(index), source.class_names[label])
+                row = (source.record_name(index), source.label_name(label))
                 rows.writerow(row if source.groups is None else (*row, source.groups[index]))
 
     path = os.path.join(workdir, FILE)

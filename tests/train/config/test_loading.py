@@ -165,6 +165,8 @@ def test_json_round_trip(tmp_path):
     config = default_config()
     config.schedule.milestone_epochs = (1, 2.5)
     config.model.name = "resnet18"
+    loading.check_config(config)
+    assert config.eval.metric == "top1"  # the task's
     (tmp_path / "config.json").write_text(loading.to_json(config))
     assert loading.read_json_file(tmp_path / "config.json").to_dict() == config.to_dict()
 

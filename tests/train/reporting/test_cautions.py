@@ -17,7 +17,7 @@ def result_of(label, predicted):
     ones, correct = np.ones(len(label)), label == predicted
     outputs = max(label) + 1
     rank = np.where(correct, 0, 1)
-    predictions = Predictions(np.arange(len(label)), label, predicted, rank, ones, ones, outputs)
+    predictions = Predictions(np.arange(len(label)), label, predicted, rank, ones, outputs)
     names = [f"class {k}" for k in range(outputs)]
     metrics = compute_metrics(predictions, names)
     baseline = np.bincount(label).max() / len(label)

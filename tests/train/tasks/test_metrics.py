@@ -8,16 +8,15 @@ import sklearn.metrics
 from ml_collections import ConfigDict
 
 from train.config.checks import check_value
-from train.config.registries import (
-    SPLIT_METRICS,
-    larger_is_better,
-    parse_top_k,
-    register_metric,
-)
+from train.config.registries import larger_is_better, parse_top_k, register_metric
 from train.engine.metric_limits import check_metric, describe_left_out
 from train.runtime.errors import UsageError
 from train.tasks.classification import find_metric
-from train.tasks.metrics import RANKING_METRICS, classification_metrics
+from train.tasks.metrics import (
+    CLASSIFICATION_METRICS,
+    RANKING_METRICS,
+    classification_metrics,
+)
 from train.tasks.ranking import one_vs_rest
 
 REFERENCES = {
@@ -46,7 +45,7 @@ def test_metrics_of_counts_equal_those_of_scikit_learn(seed):
             assert metrics[name] == pytest.approx(expected, abs=1e-12), name
     majority = sklearn.dummy.DummyClassifier().fit(label, label).predict(label)
     assert metrics["baseline"] == pytest.approx(np.mean(majority == label), abs=1e-12)
-    assert {*metrics} == {*SPLIT_METRICS, "baseline"} - {*RANKING_METRICS}
+    assert {*metrics} == {*CLASSIFICATION_METRICS, "baseline"} - {*RANKING_METRICS}
 
 
 @pytest.mark.filterwarnings("ignore:No positive class")
@@ -72,12 +71,16 @@ def test_metrics_of_the_ranking_equal_those_of_scikit_learn(digits):
     assert not {*RANKING_METRICS} & {*classification_metrics(one_class, 5)}
 
 
+def _config(metric):
+    return ConfigDict({"task": "classification", "eval": {"metric": metric, "metrics": ()}})
+
+
 def test_metrics_of_the_ranking_are_left_out_with_a_line_if_they_are_too_many():
-    assert describe_left_out("top1", 10_000, 100) == ""
-    assert "train.evaluate" in describe_left_out("top1", 50_000, 1000)
-    assert describe_left_out("auroc_macro", 50_000, 1000) == ""
-    assert "train.evaluate" not in describe_left_out("top1", 10**6, 1000)
-    config = ConfigDict({"eval": {"metric": "auroc_macro", "metrics": ()}})
+    assert describe_left_out(_config("top1"), 10_000, 100) == ""
+    assert "train.evaluate" in describe_left_out(_config("top1"), 50_000, 1000)
+    assert describe_left_out(_config("auroc_macro"), 50_000, 1000) == ""
+    assert "train.evaluate" not in describe_left_out(_config("top1"), 10**6, 1000)
+    config = _config("auroc_macro")
     check_metric(config, 50_000, 1000, 1000)
     with pytest.raises(UsageError, match="1,000,000 images × 1,000 classes"):
         check_metric(config, 10**6, 1000, 1000)
@@ -86,7 +89,7 @@ def test_metrics_of_the_ranking_are_left_out_with_a_line_if_they_are_too_many():
 @pytest.mark.parametrize(("k", "classes"), [(5, 5), (3, 2), (999, 998)])
 def test_a_top_k_accuracy_of_all_classes_is_refused(k, classes):
     for key, value in (("metric", f"top{k}"), ("metrics", ("top1", f"top{k}"))):
-        config = ConfigDict({"eval": {"metric": "top1", "metrics": ()}})
+        config = _config("top1")
         config.eval[key] = value
         message = rf"config.eval.{key}='top{k}' is 1 for any {classes} classes"
         with pytest.raises(UsageError, match=message):

@@ -28,8 +28,8 @@ class Targets(NamedTuple):
     """The targets of a batch.
 
     Attributes:
-      label: int ``(N,)``.
-      other: the second label of mixed images, int ``(N,)``; None without mixing.
+      label: int ``(N,)``, or ``(N, K)`` of zeros and ones if images may have several classes.
+      other: the second label of mixed images, likewise; None without mixing.
       weight: the share of ``label`` ``(N,)``; the rest is that of ``other``. None without mixing.
     """
 
@@ -38,13 +38,14 @@ class Targets(NamedTuple):
     weight: jax.Array | None = None
 
     def dominant(self) -> jax.Array:
-        """Return the labels ``(N,)`` with the larger share, which count as correct."""
+        """Return the labels with the larger share, which count as correct."""
         if self.other is None:
             return self.label
-        return jnp.where(self.weight < 0.5, self.other, self.label)
+        weight = self.weight.reshape(-1, *[1] * (self.label.ndim - 1))
+        return jnp.where(weight < 0.5, self.other, self.label)
 
     def average(self, loss: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Return the losses ``(N,)`` of labels ``(N,)``, of mixed images weighted over both."""
+        """Return the losses ``(N,)`` of labels, of mixed images weighted over both."""
         losses = loss(self.label)
         if self.other is None:
             return losses
@@ -79,7 +80,7 @@ class Mixup:
 
         Args:
           images: uint8 or uint16 ``(N, H, W, C)``.
-          labels: int ``(N,)``.
+          labels: ``Targets.label``.
           draws: uniform random numbers ``(N, 5)``; a pair uses those of its first example.
 
         Returns:

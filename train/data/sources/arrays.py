@@ -20,6 +20,7 @@ from train.data.sources.labeled_images import (
     CLASS_FILES,
     make_source,
     number_classes,
+    number_label_sets,
     read_names,
     sample_fingerprint,
 )
@@ -52,7 +53,8 @@ def arrays_source(
       images: uint8 ``(N, H, W, 3)`` RGB, or ``(N, H, W)`` or ``(N, H, W, 1)`` gray; or a sequence
         of such images, which may differ in size. With ``dataset.channels`` and ``dataset.bits``
         in the configuration also of other channels, and uint16.
-      labels: integers ``(N,)``, or names of classes.
+      labels: integers ``(N,)``, or names of classes; for images with any number of classes zeros
+        and ones ``(N, K)``.
       class_names: names of the classes, which integers are indices of; default: all labels,
         sorted. Needed if not every class has an image in every split.
       split: a name for messages, or a part such as ``"train[:80%]"`` to use only that.
@@ -63,10 +65,12 @@ def arrays_source(
     where = "the data"
     if isinstance(images, np.ndarray):
         check_images(images, where, _apparent_format(images))
-    columns, names = number_classes({"": _as_array(labels, where)}, where, class_names)
+    columns, names, sets = _number({"": _as_array(labels, where)}, where, class_names)
     _check_lengths(len(images), columns[""], where)
-    fingerprint = sample_fingerprint(images, columns[""])
-    return make_source("arrays", split, images, columns[""], names, fingerprint=fingerprint)
+    fingerprint = sample_fingerprint(images, columns[""] if sets is None else sets[columns[""]])
+    return make_source(
+        "arrays", split, images, columns[""], names, fingerprint=fingerprint, label_sets=sets
+    )
 
 
 @register_source("arrays")
@@ -102,8 +106,9 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
     check_images(images, images.where, PixelFormat(dataset.channels, dataset.bits))
     labels = {name: by_role[LABELS][name].values() for name in by_role[IMAGES]}
     named = [array.values() for array in by_role[CLASS_NAMES].values()]
-    columns, names = number_classes(labels, path, named[0] if named else text_names)
+    columns, names, sets = _number(labels, path, named[0] if named else text_names)
     _check_lengths(len(images), columns[name], f"{path} {name}".rstrip())
+    targets = columns[name] if sets is None else sets[columns[name]]
     return make_source(
         "arrays",
         replace_name(split, name),
@@ -111,7 +116,8 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
         columns[name],
         names,
         files=[(images.where, len(images))],
-        fingerprint=sample_fingerprint(images, columns[name]),
+        fingerprint=sample_fingerprint(images, targets),
+        label_sets=sets,
     )
 
 
@@ -164,6 +170,16 @@ def _as_array(labels: Sequence[Any], where: str) -> np.ndarray:
                 " text or integers for all"
             )
     return array
+
+
+def _number(
+    labels: Mapping[str, np.ndarray], where: str, class_names: Sequence[str] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]:
+    """Return labels by split, names of the classes and, with several per image, the label sets."""
+    if all(array.ndim == 2 and array.shape[1] > 1 for array in labels.values()):
+        columns, sets, names = number_label_sets(labels, where, class_names)
+        return columns, names, sets
+    return *number_classes(labels, where, class_names), None
 
 
 def _check_lengths(images: int, labels: np.ndarray, where: str) -> None:

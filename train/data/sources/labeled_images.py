@@ -12,6 +12,7 @@ import numpy as np
 from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.files import read_file
 from flax_resnet.text import truncate
+from train.data.label_sets import number_sets
 from train.data.source import DataSource
 from train.data.splits import part_of
 from train.runtime.errors import RunError, UsageError
@@ -77,6 +78,7 @@ def make_source(
     names: Sequence[str] | None = None,
     files: Sequence[tuple[str, int]] = (),
     fingerprint: str = "",
+    label_sets: np.ndarray | None = None,
 ) -> DataSource:
     """Return the source of a split, or of a part of it such as ``train[:80%]``.
 
@@ -84,11 +86,12 @@ def make_source(
       name: name of the data set.
       split: the split.
       images: all its images.
-      labels: class indices, of as many records.
+      labels: class indices, or those of ``label_sets``, of as many records.
       class_names: names of the classes.
       names: the records' names.
       files: where the images are, as names and numbers of images, to find splits that overlap.
       fingerprint: as in ``DataSource``.
+      label_sets: as in ``DataSource``.
     """
     part = part_of(split, len(labels))
     return DataSource(
@@ -99,18 +102,19 @@ def make_source(
         names=None if names is None else _PartNames(names, part),
         parts=list(_parts(files, part)),
         fingerprint=fingerprint,
+        label_sets=label_sets,
     )
 
 
-def sample_fingerprint(images: Sequence[Any], labels: np.ndarray) -> str:
+def sample_fingerprint(images: Sequence[Any], targets: np.ndarray) -> str:
     """Return a text that changes with the labels and with the pixels of a sample of the images.
 
     Args:
       images: encoded images or arrays. Reading all of a file larger than memory takes minutes,
         and data that change as a whole, in order or scale, differ in a few images too.
-      labels: class indices, of as many records.
+      targets: ``DataSource.targets`` of as many records.
     """
-    digest = hashlib.sha256(np.asarray(labels, "<i4").tobytes())
+    digest = hashlib.sha256(np.asarray(targets, "<i4").tobytes())
     for index in np.linspace(0, len(images) - 1, _SAMPLE).astype(int).tolist():
         try:
             image = images[index]
@@ -179,6 +183,41 @@ def number_classes(
     }, names
 
 
+def number_label_sets(
+    labels: Mapping[str, np.ndarray], where: str, class_names: Sequence[str] | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[str, ...]]:
+    """Return labels and label sets, as in ``DataSource``, and the names of the classes.
+
+    Args:
+      labels: zeros and ones ``(N, K)``, by split.
+      where: the data, for messages.
+      class_names: names of the K classes; default: their numbers.
+
+    Raises:
+      UsageError: there are other values, or the splits or names differ in the number of classes.
+    """
+    widths = {matrix.shape[1] for matrix in labels.values()}
+    for split, matrix in labels.items():
+        wrong = matrix[~np.isin(matrix, (0, 1))] if matrix.dtype.kind in "iubf" else matrix
+        if wrong.size:
+            name = f"the labels of {where} {split}".rstrip()
+            raise UsageError(
+                f"{name} have the shape {matrix.shape}, so they must be zeros and ones, not"
+                f" {truncate(str(wrong.flat[0]))!r}"
+            )
+    names = tuple(map(str, range(min(widths)) if class_names is None else class_names))
+    _check_names(names, where)
+    if widths != {len(names)}:
+        counts = " and ".join(map(str, sorted(widths)))
+        raise UsageError(
+            f"the labels of {where} have columns for {counts} classes, but there are"
+            f" {len(names)} names"
+        )
+    together, sets = number_sets(np.concatenate(list(labels.values())))
+    ends = np.cumsum([len(matrix) for matrix in labels.values()])[:-1]
+    return dict(zip(labels, np.split(together, ends), strict=True)), sets, names
+
+
 def read_class_names(folder: str) -> list[str] | None:
     """Return the names of classes in a text file of a folder, if there is one."""
     paths = [os.path.join(folder, f"{stem}.txt") for stem in CLASS_FILES]
@@ -203,8 +242,10 @@ def _column(values: np.ndarray, where: str) -> np.ndarray:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        advice = "; one-hot labels become numbers with labels.argmax(axis=1)" * (values.ndim == 2)
-        raise UsageError(f"{where} must have the shape (N,), not {values.shape}{advice}")
+        several = ", or of images with several classes (N, K) of zeros and ones" * (
+            values.ndim == 2
+        )
+        raise UsageError(f"{where} must have the shape (N,){several}, not {values.shape}")
     if values.dtype.kind == "S":
         try:
             return np.char.decode(values, "utf-8")

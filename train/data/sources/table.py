@@ -1,8 +1,11 @@
 """Images whose labels are in a table, a CSV or Parquet file.
 
 The table has a row per image, with the path of its file and the name of its class, and perhaps
-with its split, group and weight. Rows that cannot be used are kept as ``DataSource.table``.
+with its split, group and weight. With ``config.dataset.label_separator`` an image may have any
+number of classes. Rows that cannot be used are kept as ``DataSource.table``.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,13 +36,13 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
     source_argument(dataset)
     rows = read_rows(dataset)
     table = rows.table
-    names = _class_names(dataset, rows, table.path)
-    numbers = {name: number for number, name in enumerate(names)}
+    names = _check_names(rows, table.path)
     existing = {*table.columns.get(SPLIT, ())} - {""}  # also of wrong rows
     name, part = locate_split(split, existing, f"the table {table.path!r}", bool(dataset.fold))
     used = [row for row in rows.used if not name or table.columns[SPLIT][row] == name]
     files = [table.columns[IMAGE][row] for row in used]
-    labels = np.array([numbers[table.columns[LABEL][row]] for row in used], np.int32)
+    labels, label_sets = _number_labels(rows, [table.columns[LABEL][row] for row in used], names)
+    targets = labels if label_sets is None else label_sets[labels].astype(np.uint8)
     groups = None
     if dataset.group_pattern:
         groups = groups_by_pattern(dataset.group_pattern, files)
@@ -47,7 +50,7 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
         groups = [table.columns[GROUP][row] for row in used]
     if part:
         selection = dataset.val_fraction, dataset.val_seed
-        kept = hold_out(part, files, labels, groups, names, *selection)
+        kept = hold_out(part, files, targets, groups, names, *selection)
     else:
         kept = np.arange(len(used))
     used = [used[i] for i in kept]
@@ -55,7 +58,7 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
     weights = None
     if WEIGHT in table.columns:
         weights = np.array([table.columns[WEIGHT][row] for row in used], np.float32)
-    labels = tuple(labels[kept].tolist())
+    labels, targets = tuple(labels[kept].tolist()), targets[kept]
     return DataSource(
         "table",
         name_located(split, name, part),
@@ -65,13 +68,29 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
         weights=weights,
         groups=None if groups is None else tuple(groups[i] for i in kept),
         table=TableRows(table.path, rows.count, rows.wrong, rows.repeated),
-        fingerprint=fingerprint(files, labels, weights),
+        fingerprint=fingerprint(files, targets, weights),
         is_held_out=part == HELD_OUT_PART,
+        label_sets=label_sets,
     )
 
 
-def _class_names(dataset: ConfigDict, rows: Rows, path: str) -> tuple[str, ...]:
-    names = tuple(dataset.class_names) or tuple(sorted({*rows.values(LABEL)}))
+def _number_labels(
+    rows: Rows, texts: Sequence[str], names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return labels int32 ``(N,)``, and the sets of classes if images may have several."""
+    numbers = {name: number for number, name in enumerate(names)}
+    if not rows.separator:
+        return np.array([numbers[text] for text in texts], np.int32), None
+    different = sorted({*texts})
+    sets = np.zeros((len(different), len(names)), bool)
+    for row, text in enumerate(different):
+        sets[row, [numbers[name] for name in rows.classes(text)]] = True
+    number = {text: row for row, text in enumerate(different)}
+    return np.array([number[text] for text in texts], np.int32), sets
+
+
+def _check_names(rows: Rows, path: str) -> tuple[str, ...]:
+    names = rows.class_names
     if len({*names}) < len(names):
         raise UsageError(f"config.dataset.class_names={names} has a name twice")
     if len(names) < 2:

@@ -1,4 +1,4 @@
-"""The columns of a table of labels: image, label, and perhaps split, group and weight."""
+"""The columns of a table of labels: image, label or classes, and perhaps split, group, weight."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,7 @@ from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
 
 IMAGE, LABEL, SPLIT, GROUP, WEIGHT = "image", "label", "split", "group", "weight"
+CLASS = "class="  # before the name of a class that has a column of zeros and ones
 _KEYS = "--config.dataset."
 NONE = "none"  # a key's value: no such column
 
@@ -26,8 +27,8 @@ def choose_columns(names: Sequence[str], dataset: ConfigDict, path: str) -> Mapp
 
     Args:
       names: names of all columns.
-      dataset: ``config.dataset`` with ``image_key``, ``label_key``, ``split_key``, ``group_key``
-        and ``weight_key``.
+      dataset: ``config.dataset`` with ``image_key``, ``label_key``, ``split_key``, ``group_key``,
+        ``weight_key`` and, for images with several classes, ``label_separator``.
       path: the table, for messages.
 
     Raises:
@@ -38,10 +39,7 @@ def choose_columns(names: Sequence[str], dataset: ConfigDict, path: str) -> Mapp
             f"config.dataset.group_key={dataset.group_key!r} and"
             f" group_pattern={dataset.group_pattern!r} exclude each other; reset one to ''"
         )
-    chosen = {
-        purpose: choose_column(names, purpose, dataset[f"{purpose}_key"], path)
-        for purpose in (IMAGE, LABEL)
-    }
+    chosen = {IMAGE: choose_column(names, IMAGE, dataset.image_key, path)}
     for purpose in _OPTIONAL:
         key = dataset[f"{purpose}_key"]
         if key == NONE or (purpose == GROUP and dataset.group_pattern):
@@ -51,7 +49,26 @@ def choose_columns(names: Sequence[str], dataset: ConfigDict, path: str) -> Mapp
             chosen[purpose] = _named(key, names, _KEYS, purpose, path)
         elif len(named) == 1:
             chosen[purpose] = named[0]
-    return chosen
+    if not dataset.label_separator:
+        return chosen | {LABEL: choose_column(names, LABEL, dataset.label_key, path)}
+    return chosen | _label_columns(names, {*chosen.values()}, dataset.label_key, path)
+
+
+def _label_columns(
+    names: Sequence[str], others: set[str], key: str, path: str
+) -> Mapping[str, str]:
+    """Return the column of labels or, if there is none, those of the classes."""
+    if key and (key in names or "," not in key):
+        return {LABEL: choose_column(names, LABEL, key, path)}
+    if key:
+        classes = [_named(name.strip(), names, _KEYS, LABEL, path) for name in key.split(",")]
+    elif any(name.casefold() in _USUAL[LABEL] for name in names):
+        return {LABEL: choose_column(names, LABEL, key, path)}
+    else:
+        classes = [name for name in names if name not in others]
+    if len(classes) < 2:
+        return {LABEL: choose_column(names, LABEL, key, path)}
+    return {f"{CLASS}{name}": name for name in classes}
 
 
 def choose_column(

@@ -11,6 +11,7 @@ import numpy as np
 
 from flax_resnet.text import truncate
 from train.data import wrong_rows
+from train.data.sources.label_columns import INVALID, join_labels, split_label
 from train.data.sources.table_columns import GROUP, IMAGE, LABEL, SPLIT, WEIGHT, choose_columns
 from train.data.sources.table_file import Table, read_table
 from train.data.wrong_rows import WrongRow
@@ -18,7 +19,13 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 
 _MIN_LISTED = 50  # rows with files in a folder from which it is listed, instead of each file tested
-_KEYS = ("labels", "delimiter", "class_names", "group_pattern")  # that decide about the rows
+_KEYS = (
+    "labels",
+    "delimiter",
+    "class_names",
+    "group_pattern",
+    "label_separator",
+)  # that decide about the rows
 _COLUMN_KEYS = tuple(f"{purpose}_key" for purpose in (IMAGE, LABEL, SPLIT, GROUP, WEIGHT))
 
 _SETTLED_NS = 10**8  # a file system may give changes within some milliseconds the same time
@@ -39,13 +46,14 @@ def read_rows(dataset: ConfigDict) -> "Rows":
     if kept is not None:
         return kept
     started = time.time_ns()
-    table = read_labels(dataset)
+    table, classes = read_labels(dataset)
     if "://" in root or not os.path.isdir(root):
         raise RunError(
             f"{root!r} is no folder; set --config.dataset.data_dir=FOLDER to the folder to which"
             f" the paths in {table.path!r} are relative"
         )
-    rows = Rows(table, root, frozenset(dataset.class_names))
+    classes = dataset.class_names or classes
+    rows = Rows(table, root, tuple(classes), dataset.label_separator)
     _kept.put((keys, root), rows, [table.path, *rows.folders], started)
     return rows
 
@@ -84,8 +92,12 @@ def _times(paths: Iterable[str]) -> list[tuple[int, int]]:
     return times
 
 
-def read_labels(dataset: ConfigDict) -> Table:
-    """Read the columns of ``config.dataset.labels`` that the configuration names or means."""
+def read_labels(dataset: ConfigDict) -> tuple[Table, tuple[str, ...]]:
+    """Read the columns of ``config.dataset.labels`` that the configuration names or means.
+
+    Returns:
+      The table, and the classes if each has a column; see :func:`join_labels`.
+    """
     if not dataset.labels:
         raise UsageError(
             "set --config.dataset.labels=FILE to the table with the columns image and label"
@@ -93,12 +105,13 @@ def read_labels(dataset: ConfigDict) -> Table:
     if "://" in dataset.labels:
         raise UsageError(f"a table of labels must be on a local disk, not {dataset.labels!r}")
     choose = partial(choose_columns, dataset=dataset, path=dataset.labels)
-    return read_table(dataset.labels, dataset.delimiter, choose)
+    table = read_table(dataset.labels, dataset.delimiter, choose)
+    return join_labels(table, dataset) if dataset.label_separator else (table, ())
 
 
 def has_splits(dataset: ConfigDict) -> bool:
     """Return whether the table ``config.dataset.labels`` has a column of splits."""
-    return SPLIT in read_labels(dataset).columns
+    return SPLIT in read_labels(dataset)[0].columns
 
 
 class Rows:
@@ -112,21 +125,31 @@ class Rows:
       wrong: the rows that cannot be used.
       repeated: rows that repeat another one.
       folders: the folders of the images.
+      class_names: names of the classes, in order.
+      separator: between the names of the classes of an image; "" if it has one class.
 
     Args:
       table: the columns.
       root: folder to which paths are relative.
-      class_names: the classes; none for all labels.
+      class_names: the classes, in order; none for all names in the labels, sorted.
+      separator: as above.
     """
 
-    def __init__(self, table: Table, root: str, class_names: frozenset[str]):
+    def __init__(self, table: Table, root: str, class_names: tuple[str, ...], separator: str):
         self.table, self.root = table, root
-        self._class_names = class_names
+        self.separator, self._known = separator, frozenset(class_names)
         self.count = len(self.table) + len(self.table.uneven)
         self.used: list[int] = []
         self.wrong: list[WrongRow] = []
         self.repeated: list[WrongRow] = []
         self._sort()
+        self.class_names = class_names or tuple(
+            sorted({name for label in {*self.values(LABEL)} for name in self.classes(label)})
+        )
+
+    def classes(self, label: str) -> list[str]:
+        """Return the names of the classes in a label."""
+        return split_label(label, self.separator) if self.separator else [label]
 
     def values(self, purpose: str) -> list[str]:
         """Return the values of the used rows."""
@@ -156,10 +179,14 @@ class Rows:
         image, label = columns[IMAGE][row], columns[LABEL][row]
         if not image or "\0" in image:
             self._reject(row, wrong_rows.NO_IMAGE, "no image")
-        elif not label.strip() or "\0" in label:
+        elif self.separator and label.startswith(INVALID):
+            reason = f"the label {label.removeprefix(INVALID)} for {truncate(image)!r}"
+            self._reject(row, wrong_rows.NO_CLASSES, reason)
+        elif not (self.separator or label.strip()) or "\0" in label:
             self._reject(row, wrong_rows.NO_LABEL, f"no label for {truncate(image)!r}")
-        elif self._class_names and label not in self._class_names:
-            self._reject(row, wrong_rows.UNKNOWN_CLASS, f"unknown class {truncate(label)!r}")
+        elif self._known and (unknown := {*self.classes(label)} - self._known):
+            name = truncate(min(unknown))
+            self._reject(row, wrong_rows.UNKNOWN_CLASS, f"unknown class {name!r}")
         elif SPLIT in columns and not columns[SPLIT][row]:
             self._reject(row, wrong_rows.NO_SPLIT, f"no split for {truncate(image)!r}")
         elif GROUP in columns and not columns[GROUP][row]:

@@ -48,9 +48,9 @@ class Loggers(contextlib.AbstractContextManager):
         self._call("samples", images, captions)
 
     def evaluated(self, evaluated: Evaluated) -> None:
-        """Log the confusion matrix of an evaluation, unless it has too many classes."""
+        """Log the confusion matrix of an evaluation, unless it has too many classes or no such."""
         predictions, size = evaluated.predictions, evaluated.predictions.outputs
-        if size <= MAX_CONFUSION_CLASSES:
+        if size <= MAX_CONFUSION_CLASSES and not predictions.several_labels:
             pairs = predictions.label.astype(np.int64) * size + predictions.predicted
             matrix = np.bincount(pairs, minlength=size**2).reshape(size, size)
             names = output_names(evaluated.loader.source.class_names, size)

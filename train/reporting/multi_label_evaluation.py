@@ -1,0 +1,157 @@
+"""What an evaluation of images with any number of classes shows, by class and in all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.engine.evaluation import Evaluated
+from train.engine.predictions import Predictions
+from train.reporting.classification_metrics import (
+    ReliabilityBin,
+    expected_calibration_error,
+    reliability_bins,
+    wilson_interval,
+)
+from train.runtime.formatting import format_percent, join_names, pluralize
+from train.tasks.bootstrap import Interval, ranking_intervals
+from train.tasks.multi_label_metrics import (
+    THRESHOLD,
+    count_labels,
+    decide,
+    f1_scores,
+    rank_classes,
+)
+
+MAX_MISTAKES = 24
+_MAX_NAMED = 5  # classes in one line
+
+
+@dataclass(frozen=True)
+class LabelMetrics:
+    """Metrics of one class.
+
+    Attributes:
+      name: class name.
+      examples: images of the class.
+      average_precision, auroc: of the ranking by its probability; None if all images or none
+        have the class.
+      threshold: probability from which on it is predicted.
+      recall, recall_interval: share of its images for which it is predicted, with the 95 % Wilson
+        interval; None without examples.
+      precision: share of its images among those for which it is predicted; None without any.
+      f1: harmonic mean of both; None without examples and predictions.
+    """
+
+    name: str
+    examples: int
+    average_precision: float | None
+    auroc: float | None
+    threshold: float
+    recall: float | None
+    recall_interval: Interval | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class MultiLabelEvaluation:
+    """Metrics of an evaluation beside those of its result.
+
+    Attributes:
+      classes: metrics per class, in their order.
+      intervals: 95 % intervals: by Wilson of ``top1``, by the bootstrap of ``map`` and
+        ``auroc_macro`` unless there are too many images.
+      bins: bins of the reliability diagram, of all images and classes.
+      ece: expected calibration error over ``bins``.
+      mistakes: indices into the predictions, the most confident wrong ones first.
+    """
+
+    classes: list[LabelMetrics]
+    intervals: Mapping[str, Interval]
+    bins: list[ReliabilityBin]
+    ece: float
+    mistakes: np.ndarray
+
+
+def compute(evaluated: Evaluated) -> MultiLabelEvaluation:
+    """Return the metrics of an evaluation."""
+    predictions, names = evaluated.predictions, evaluated.loader.source.class_names
+    labels = predictions.label > 0
+    probabilities = predictions.probabilities[:, : labels.shape[1]]
+    predicted = decide(probabilities, predictions.thresholds, len(names))
+    bins = reliability_bins(probabilities.ravel(), labels.ravel())
+    top1 = wilson_interval(int(predictions.right.sum()), len(predictions))
+    return MultiLabelEvaluation(
+        _classes(predictions, labels, predicted, names),
+        {"top1": top1} | ranking_intervals(labels, probabilities),
+        bins,
+        expected_calibration_error(bins),
+        _mistakes(labels, probabilities, predicted),
+    )
+
+
+def _classes(
+    predictions: Predictions, labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]
+) -> list[LabelMetrics]:
+    ranked = rank_classes(labels, predictions.probabilities)
+    counts = count_labels(labels, predicted)
+    scores, thresholds = f1_scores(counts), predictions.thresholds
+    classes = []
+    for k, (examples, chosen, hits) in enumerate(zip(*(c.tolist() for c in counts), strict=True)):
+        auroc, average_precision = ranked[k] or (None, None)
+        classes.append(
+            LabelMetrics(
+                name=names[k],
+                examples=examples,
+                average_precision=average_precision,
+                auroc=auroc,
+                threshold=THRESHOLD if thresholds is None else float(thresholds[k]),
+                recall=hits / examples if examples else None,
+                recall_interval=wilson_interval(hits, examples) if examples else None,
+                precision=hits / chosen if chosen else None,
+                f1=float(scores[k]) if examples or chosen else None,
+            )
+        )
+    return classes
+
+
+def _mistakes(labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the images with a wrong class, those with the most confident error first."""
+    error = np.where(predicted != labels, np.abs(probabilities - labels), -1.0).max(axis=1)
+    order = np.argsort(-error, kind="stable")[:MAX_MISTAKES]
+    return order[error[order] >= 0]
+
+
+def cautions(result: dict, evaluation: MultiLabelEvaluation) -> list[str]:
+    """Return plain lines on an evaluation that is worse than its first number looks."""
+    lines = []
+    low, high = evaluation.intervals.get("map", (result.get("map"),) * 2)
+    if low is not None and low <= result["map_baseline"]:
+        low, high = (format_percent(end, 2) for end in (low, high))
+        lines.append(
+            f"mAP {format_percent(result['map'], 2)} is not clearly above that of a ranking at"
+            f" random, {format_percent(result['map_baseline'], 2)}: its 95 % confidence interval"
+            f" (bootstrap) is {low} to {high}"
+        )
+    missing = [one.name for one in evaluation.classes if one.average_precision is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        lines.append(
+            f"{join_names(missing, _MAX_NAMED)} {verb} in no evaluation image or in all, and not in"
+            " the means over classes"
+        )
+    present = [one for one in evaluation.classes if one.examples]
+    mean = sum(one.recall for one in present) / max(1, len(present))
+    low = sorted((one for one in present if one.recall < mean / 2), key=lambda one: one.recall)
+    if low:
+        named = [
+            f"{one.name!r} {format_percent(one.recall)} of {pluralize(one.examples, 'image')}"
+            for one in low[:_MAX_NAMED]
+        ]
+        more = f" and {len(low) - _MAX_NAMED:,} more" if len(low) > _MAX_NAMED else ""
+        lines.append(
+            f"recall under half of the mean, {format_percent(mean)}: {', '.join(named)}{more};"
+            " thresholds by class (train.evaluate --calibrate) or pos_weight may help"
+        )
+    return lines

@@ -1,0 +1,29 @@
+"""Whether the labels of the data are those that the task learns."""
+
+from train.data.source import DataSource
+from train.runtime.config_dict import ConfigDict
+from train.runtime.errors import UsageError
+from train.tasks.task import Task
+
+
+def check_labels(config: ConfigDict, task: Task, source: DataSource) -> None:
+    """Raise UsageError unless images have as many classes as the task can learn."""
+    several = source.label_sets is not None
+    if several == task.several_labels:
+        return
+    where = f"the images of {source.name!r}"
+    if several and (source.label_sets.sum(axis=1) == 1).all():
+        raise UsageError(
+            f"{where} have zeros and ones as labels, a single one each; one-hot labels become class"
+            " numbers with labels.argmax(axis=1), or set config.task='multi_label'"
+        )
+    if several:
+        raise UsageError(
+            f"{where} may have several classes, but config.task={config.task!r} learns one class"
+            " per image; set config.task='multi_label'"
+        )
+    raise UsageError(
+        f"{where} have one class each, but config.task={config.task!r} needs images that may have"
+        " several: a table (dataset.name='table') with labels such as 'cat|dog' or a column of"
+        " zeros and ones per class, or arrays with labels (N, K) of zeros and ones"
+    )
