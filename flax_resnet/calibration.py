@@ -23,6 +23,7 @@ from flax_resnet.weights import manifest
 from flax_resnet.weights.checkpoints import FOLDER as CHECKPOINTS
 
 FOLDER = "calibration"
+DEFAULT_THRESHOLD = 0.5  # of a class of which an image may have several, without a stored one
 TEMPERATURES = (0.01, 100.0)  # the range of valid ones
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ class DecisionThreshold:
 
     Attributes:
       threshold: in 0…1.
-      target: the target it was chosen for, such as ``"recall=0.95"``; None if it was given.
+      target: the target it was chosen for, such as ``"recall=0.95"`` or ``"F1"``, the highest one;
+        None if it was given.
     """
 
     threshold: float
@@ -56,8 +58,9 @@ class Calibration:
         None for unchanged logits.
       decisions: thresholds by class name.
       fitted: probabilities of the true classes of the fitted half, ascending, with the
-        temperature applied.
+        temperature applied; empty if an image may have several classes.
       held_out: those of the other half.
+      images: number of images of the fitted half; None: that of ``fitted``.
     """
 
     step: int
@@ -71,6 +74,12 @@ class Calibration:
     decisions: Mapping[str, DecisionThreshold]
     fitted: Sequence[float]
     held_out: Sequence[float]
+    images: int | None = None
+
+    def label_thresholds(self, class_names: Sequence[str]) -> np.ndarray:
+        """Return the probabilities ``(K,)`` from which on an image has each of several classes."""
+        stored = (self.decisions.get(name) for name in class_names)
+        return np.array([DEFAULT_THRESHOLD if one is None else one.threshold for one in stored])
 
     def decide(self, probabilities: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
         """Return the decided classes, int ``(N,)``; -1 for none.
@@ -119,14 +128,15 @@ class Calibration:
     @property
     def description(self) -> str:
         """The temperature, and the images it was fitted on, as text."""
-        images = f"{len(self.fitted):,} images of {self.dataset} {self.split}"
+        count = len(self.fitted) if self.images is None else self.images
+        images = f"{count:,} images of {self.dataset} {self.split}"
         if self.temperature is None:
             return f"no temperature; thresholds from {images}"
         return f"temperature {self.temperature:.4g}, fitted on {images}"
 
 
 _text, _probability = schema.text(10_000), schema.number(0, 1)
-_probabilities = schema.sequence(_probability, 1, 2_000_000)
+_probabilities = schema.sequence(_probability, 0, 2_000_000)
 _SCHEMA = schema.record(
     step=schema.integer(),
     weights=schema.text(choices=("ema", "raw")),
@@ -141,6 +151,7 @@ _SCHEMA = schema.record(
     ),
     fitted=_probabilities,
     held_out=_probabilities,
+    images=schema.optional(schema.integer(1)),
     sha256=schema.text(64),
 )
 
@@ -187,6 +198,8 @@ def read_calibration(
             raise schema.SchemaError("it was changed: its checksum differs")
         decisions = {k: DecisionThreshold(**v) for k, v in content.pop("decisions").items()}
         calibration = Calibration(**content, decisions=decisions)
+        if calibration.images is None and not (calibration.fitted and calibration.held_out):
+            raise schema.SchemaError("it has no images")
         named = calibration.step, calibration.weights, calibration.activation
         if named != (step, weights, activation) or not decisions.keys() <= set(class_names):
             raise schema.SchemaError("it belongs to another run, step or weights")
@@ -226,4 +239,6 @@ def _calibrated(path: str) -> list[str]:
 
 
 def _sha256(content: Mapping[str, Any]) -> str:
+    if content["images"] is None:  # as in files of older versions
+        content = {name: value for name, value in content.items() if name != "images"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

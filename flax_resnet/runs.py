@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_resnet.calibration import Calibration, find_calibration
+from flax_resnet.calibration import DEFAULT_THRESHOLD, Calibration, find_calibration
 from flax_resnet.images.pixels import RGB, PixelFormat
 from flax_resnet.preprocessing import Preprocessing
 from flax_resnet.recipe_store import RecipeError, UntrustedRecipeError, use_recipe
@@ -88,6 +88,21 @@ class Run:
         """Return class probabilities, float32 ``(N, classes)``; see :meth:`probabilities`."""
         return self._compute("predict", images, prepared)
 
+    def labels(self, images: Any, *, prepared: bool = False) -> list[tuple[str, ...]]:
+        """Return the names of the classes of each image that reach their :attr:`thresholds`.
+
+        Raises:
+          ValueError: the run has one class per image.
+        """
+        if not self.several_labels:
+            raise RequestError("labels() is for runs with task='multi_label'; use predict()")
+        return [self.reached(row) for row in self.predict(images, prepared=prepared)]
+
+    def reached(self, probabilities: np.ndarray) -> tuple[str, ...]:
+        """Return the names of the classes whose :attr:`thresholds` probabilities reach."""
+        reached = probabilities[: len(self.class_names)] >= self.thresholds
+        return tuple(self.class_names[k] for k in np.flatnonzero(reached))
+
     def logits(self, images: Any, *, prepared: bool = False) -> np.ndarray:
         """Return the head's output, float32 ``(N, classes)``."""
         return self._compute("logits", images, prepared)
@@ -147,6 +162,21 @@ class Run:
     def temperature(self) -> float | None:
         """The temperature of the probabilities; None if they are not calibrated."""
         return None if self.calibration is None else self.calibration.temperature
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image may have any number of classes."""
+        return self.config.get("task") == "multi_label"
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Probabilities from which on an image has each of several classes, ``(K,)``.
+
+        They are those that ``train.evaluate --calibrate`` stores, 0.5 without.
+        """
+        if self.calibration is None:
+            return np.full(len(self.class_names), DEFAULT_THRESHOLD)
+        return self.calibration.label_thresholds(self.class_names)
 
     def class_name(self, index: int) -> str:
         """Return the name of an output: its class name, or its number if it has none."""

@@ -218,3 +218,36 @@ def digits_run(data_dir, tmp_path_factory):
     path = str(tmp_path_factory.mktemp("runs") / "digits")
     train(config, path, StopRequest())
     return path
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """A folder of pictures of several shapes, with the table ``labels.csv``."""
+    from tests.train.shapes import draw_shapes
+
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_shapes(folder, 160)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes_run(shapes, tmp_path_factory):
+    """A read-only workdir: a small network for several classes per image, on the first fold."""
+    path = tmp_path_factory.mktemp("runs") / "shapes"
+    return train_on_shapes(shapes, path, "1/2")
+
+
+def train_on_shapes(shapes, path, fold):
+    """Train a small network for several classes per image on a fold; return its workdir."""
+    from train.config.loading import load_config
+    from train.loop import train
+    from train.runtime.signals import StopRequest
+
+    config = load_config(str(ROOT / DIGITS))
+    config.task = "multi_label"
+    config.dataset.update(name="table", labels=str(shapes / "labels.csv"), image_size=16, fold=fold)
+    config.model.stage_sizes = (1, 1, 1)
+    config.batch_size = 16
+    config.num_epochs = 3.0
+    train(config, str(path), StopRequest())
+    return str(path)

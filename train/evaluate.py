@@ -36,7 +36,8 @@ def main() -> int:
     parser.add_argument("--tta", choices=("flip",), default="", help=tta)
     predictions = "write the prediction of each image: .csv, or .npz with all probabilities"
     parser.add_argument("--predictions", metavar="FILE", help=predictions)
-    calibrate = "fit a temperature on half of the images, measure it on the others, and store it"
+    calibrate = "fit a temperature on half of the images, measure it on the others, and store it;"
+    calibrate += " if images may have several classes, also the threshold of each with the best F1"
     parser.add_argument("--calibrate", action="store_true", help=calibrate)
     parser.add_argument(
         "--decide",
@@ -92,7 +93,8 @@ def run(flags: argparse.Namespace) -> int:
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     with distributed.raise_if_any_failed():
         use_recipe(flags.workdir, flags.trust_recipe)
-    evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep, fits)
+    # Thresholds that are about to be replaced do not matter.
+    evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep, fits, not fits)
     calibration = None
     with distributed.raise_if_any_failed():
         if fits and distributed.is_primary():

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # importing JAX takes a second
 
     from flax_resnet.runs import Run
     from train.data.sources.image_table import ImageTable
-    from train.reporting.calibrated_answers import CalibratedAnswers
+    from train.reporting.calibrated_answers import CalibratedAnswers, LabelAnswers
 
 MAX_BATCH_SIZE = 32
 JOINED = ("predicted", "probability", "error")  # beside the columns of a table
@@ -47,8 +47,9 @@ _Classes = list[tuple[str, float]]
 class Prediction(NamedTuple):
     """The most probable classes of a file as ``(class, probability)``, or an error.
 
-    ``answers`` has what the calibration of the run adds: ``decision``, a class or "" for none, and
-    ``set``, the classes of the prediction set.
+    ``answers`` has what the run adds: ``labels``, the classes of an image that may have several; or
+    by its calibration ``decision``, a class or "" for none, and ``set``, the classes of the
+    prediction set.
     """
 
     file: str
@@ -109,9 +110,9 @@ def main() -> int:
         flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)), flags.trust_recipe
     )
     run.batch_size = min(run.batch_size, max_images(math.prod(run.preprocessing.shape[:2])))
-    from train.reporting.calibrated_answers import CalibratedAnswers
+    from train.reporting.calibrated_answers import make_answers
 
-    answers = CalibratedAnswers(run, flags.coverage)
+    answers = make_answers(run, flags.coverage)
     for note in answers.notes:
         print(one_line(f"note: {note}"), file=sys.stderr)
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
@@ -194,7 +195,7 @@ def predict_files(
     files: Sequence[str],
     topk: int,
     explain: str | None,
-    answers: CalibratedAnswers | None = None,
+    answers: CalibratedAnswers | LabelAnswers | None = None,
 ) -> Iterator[Prediction]:
     """Yield the predictions of files in order. Files are decoded ahead, in threads.
 
@@ -203,7 +204,7 @@ def predict_files(
       files: image files.
       topk: number of classes.
       explain: folder for Grad-CAM images; None for none.
-      answers: what the calibration adds; None for nothing.
+      answers: what the run adds to probabilities; None for nothing.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -296,7 +297,7 @@ def text_lines(prediction: Prediction) -> list[str]:
         return []
     classes = ", ".join(f"{name} {format_percent(share)}" for name, share in prediction.classes)
     more = "".join(
-        f"; {name}: {(', '.join(value) if name == 'set' else value) or 'none'}"
+        f"; {name}: {(', '.join(value) if isinstance(value, list) else value) or 'none'}"
         for name, value in prediction.answers.items()
     )
     return [one_line(f"{prediction.file}: {classes}{more}")]
@@ -327,7 +328,7 @@ def csv_lines(prediction: Prediction) -> list[str]:
 
 
 def csv_answers(prediction: Prediction) -> list[str]:
-    """Return the columns of ``prediction.answers``; the classes of a set are joined by ``|``."""
+    """Return the columns of ``prediction.answers``; several classes are joined by ``|``."""
     return ["|".join(v) if isinstance(v, list) else v for v in prediction.answers.values()]
 
 

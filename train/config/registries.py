@@ -16,7 +16,7 @@ LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy", "focal", "as
 METRIC_FIELDS = (
     *("loss", "examples", "bad", "split", "step", "dataset", "tta", "stop", "per_example"),
     *("label", "rank", "valid", "weights", "classes", "confusion", "reliability", "calibration"),
-    *("baseline", "map_baseline"),
+    *("baseline", "map_baseline", "thresholds"),
 )
 # Metrics of all predictions of a split together, see train/tasks/metrics.py and
 # train/tasks/multi_label_metrics.py.

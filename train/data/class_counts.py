@@ -10,7 +10,7 @@ _MAX_NAMED = 10  # classes in one line
 def describe_counts(source: DataSource) -> str:
     """Return the number of images of each class as text, of many classes only the extremes."""
     counts = source.class_counts()
-    names, total = source.class_names, counts.sum()
+    names, total = source.class_names, len(source)
 
     def named(k: int) -> str:
         return f"{names[k]} {counts[k]:,} ({format_percent(counts[k] / total)})"

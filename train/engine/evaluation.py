@@ -31,6 +31,7 @@ from train.engine.experiment import (
 from train.engine.predictions import PredictionCollector, Predictions, predict_examples
 from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
+from train.engine.stored_thresholds import read_thresholds
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, print_line
@@ -192,8 +193,8 @@ class Evaluated:
     """The evaluation of a run.
 
     Attributes:
-      result: the result of :func:`evaluate` with ``split`` and ``step``, and with ``dataset`` and
-        ``tta`` if these are not the run's own.
+      result: the result of :func:`evaluate` with ``split`` and ``step``, with ``dataset`` and
+        ``tta`` if these are not the run's own, and with ``thresholds`` if some are stored.
       predictions: the predictions for all valid examples.
       loader: the split.
       config: the configuration of the run and of this evaluation.
@@ -211,7 +212,12 @@ class Evaluated:
     @property
     def weights(self) -> str:
         """The evaluated weights: ``"ema"`` or ``"raw"``."""
-        return "ema" if self.config.ema.decay and self.config.eval.use_ema else "raw"
+        return evaluated_weights(self.config)
+
+
+def evaluated_weights(config: ConfigDict) -> str:
+    """Return the weights that an evaluation uses: ``"ema"`` or ``"raw"``."""
+    return "ema" if config.ema.decay and config.eval.use_ema else "raw"
 
 
 def limit_to_machine(loader: ConfigDict) -> None:
@@ -233,6 +239,7 @@ def evaluate_run(
     tta: str = "",
     keep_probabilities: bool = False,
     keep_logits: bool = False,
+    use_thresholds: bool = True,
 ) -> Evaluated:
     """Evaluate a checkpoint of the run in ``path``. All processes must call this.
 
@@ -246,6 +253,8 @@ def evaluate_run(
       keep_probabilities: whether the predictions include the probabilities of all classes even if
         they are more than ``MAX_PROBABILITIES``.
       keep_logits: whether they include the logits.
+      use_thresholds: whether stored thresholds decide about the classes of images that may have
+        several; otherwise 0.5.
 
     Raises:
       UsageError, RunError: there is no such run, checkpoint or data, or the data have other
@@ -283,6 +292,14 @@ def evaluate_run(
         checkpoints = Checkpoints(path, warn=warn, best_by=best_by(config))
     with checkpoints:
         state = restore_on_all(checkpoints, step, abstract_state(step_config, loader.image_shape))
+    stored = None
+    with distributed.raise_if_any_failed():
+        if step_config.several_labels and use_thresholds:
+            stored = read_thresholds(path, int(state.step), evaluated_weights(config))
+    if stored is not None and stored.were_chosen_on(loader.source) and distributed.is_primary():
+        print_line(
+            "note: half of these images chose the stored thresholds; new ones may give a lower F1"
+        )
 
     # Decoding all images that are cached takes long, so it comes after all checks.
     with distributed.raise_if_any_failed():
@@ -295,7 +312,7 @@ def evaluate_run(
     flip = tta == "flip"
     keep_probabilities |= several or len(loader) * model.num_classes <= MAX_PROBABILITIES
     compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities, keep_logits)
-    collector = PredictionCollector(model.num_classes)
+    collector = PredictionCollector(model.num_classes, None if stored is None else stored.raw)
     progress_bar = partial(  # on a terminal, if the batches take more than a second
         tqdm.tqdm,
         desc=f"evaluating {loader.source.split}",
@@ -321,5 +338,7 @@ def evaluate_run(
         result["dataset"] = loader.source.name
     if tta:
         result["tta"] = tta
+    if stored is not None:
+        result["thresholds"] = stored.by_class
     variables = evaluated_variables(step_config, state)
     return Evaluated(result, collector.predictions(), loader, config, model, variables)

@@ -52,7 +52,9 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             f" image of {size} pixels",
             f"- input: {kind} of that size",
             f"- output: {'independent ' if is_binary(run) else ''}probabilities of"
-            f" {run.model.num_classes} classes",
+            f" {run.model.num_classes} classes"
+            + ", of which an image may have any number"
+            * run.several_labels,
             *_calibration(run, in_file),
             "",
             "## Data",
@@ -108,9 +110,20 @@ import numpy as np
 {prepare}
 {loader.code(name, images)}
 with open({f"{name}.json"!r}, encoding="utf-8") as file:
+{_SEVERAL_CLASSES if run.several_labels else _ONE_CLASS}"""
+
+
+_ONE_CLASS = """\
     names = json.load(file)["class_names"]
 for row in np.asarray(probabilities):
     print(names[row.argmax()], row.max())
+"""
+_SEVERAL_CLASSES = """\
+    info = json.load(file)
+thresholds = info.get("decision_thresholds", {})
+for row in np.asarray(probabilities):
+    probability = dict(zip(info["class_names"], row))
+    print([name for name, p in probability.items() if p >= thresholds.get(name, 0.5)])
 """
 
 
@@ -168,8 +181,8 @@ def _calibration(run: Run, in_file: bool) -> list[str]:
             f" {place}"
         )
     lines += [
-        f"- decide {_code(name)} from a probability of {one.threshold:.4g}"
-        + (f" (for {_code(one.target)})" if one.target else "")
+        f"- {'label' if run.several_labels else 'decide'} {_code(name)} from a probability of"
+        f" {one.threshold:.4g}" + (f" (for {_code(one.target)})" if one.target else "")
         for name, one in run.calibration.decisions.items()
     ]
     return lines

@@ -1,4 +1,4 @@
-"""What the calibration of a run adds to its predictions: decisions and prediction sets."""
+"""What a run adds to its probabilities: decisions, prediction sets, or several labels."""
 
 from typing import Any
 
@@ -6,7 +6,62 @@ import numpy as np
 
 from flax_resnet.runs import Run
 from train.runtime.errors import UsageError
-from train.runtime.formatting import format_percent
+from train.runtime.formatting import format_percent, join_names
+
+MAX_NAMED = 30  # thresholds in a note
+
+
+def make_answers(run: Run, coverage: float | None) -> "CalibratedAnswers | LabelAnswers":
+    """Return the answers of a run; ``coverage`` is that of prediction sets, if any.
+
+    Raises:
+      UsageError: the run cannot have prediction sets of that coverage.
+    """
+    if not run.several_labels:
+        return CalibratedAnswers(run, coverage)
+    if coverage is not None:
+        raise UsageError(
+            "--coverage is for runs with one class per image; an image of this run may have"
+            " several, which its predictions list as labels"
+        )
+    return LabelAnswers(run)
+
+
+class LabelAnswers:
+    """The classes of an image that may have several: those that reach their thresholds.
+
+    Args:
+      run: the run.
+
+    Attributes:
+      names: ``labels``.
+      notes: the calibration that was used, as text.
+    """
+
+    names = ("labels",)
+
+    def __init__(self, run: Run):
+        self._run = run
+        self.notes = _calibration_notes(run)
+
+    def of(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """Return the answers for one image, with its probabilities ``(outputs,)``."""
+        return {"labels": list(self._run.reached(probabilities))}
+
+
+def _calibration_notes(run: Run) -> list[str]:
+    calibration = run.calibration
+    if calibration is None:
+        return []
+    notes = [f"calibrated: {calibration.description}"]
+    if calibration.decisions:
+        thresholds = [
+            f"{name} from {one.threshold:.4g}"
+            for name, one in sorted(calibration.decisions.items())
+        ]
+        noun = "labels" if run.several_labels else "decisions"
+        notes.append(f"{noun}: {join_names(thresholds, MAX_NAMED)}")
+    return notes
 
 
 class CalibratedAnswers:
@@ -32,19 +87,13 @@ class CalibratedAnswers:
                 " not one: run train.evaluate --calibrate first"
             )
         self.names: list[str] = []
-        self.notes: list[str] = []
+        self.notes = _calibration_notes(run)
         if calibration is None:
             return
         self._calibration = calibration
         self._classes = [run.class_name(index) for index in range(run.model.num_classes)]
-        self.notes.append(f"calibrated: {calibration.description}")
         if calibration.decisions:
             self.names.append("decision")
-            thresholds = (
-                f"{name} from {d.threshold:.4g}"
-                for name, d in sorted(calibration.decisions.items())
-            )
-            self.notes.append(f"decisions: {', '.join(thresholds)}")
         if coverage is not None:
             self.names.append("set")
             try:

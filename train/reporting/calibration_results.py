@@ -1,16 +1,19 @@
-"""Calibration of an evaluated checkpoint: fitted on half of the images, measured on the others."""
+"""Calibration of an evaluated checkpoint: fitted on half of the images, measured on the others.
 
-from collections.abc import Sequence
+What depends on the task is in a module for images of one class each and in one for images of
+several classes, both with the functions ``choose_thresholds``, ``stored_images``, ``measure`` and
+``result_lines`` and the schema ``MEASURED`` of their results.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from flax_resnet import schema
 from flax_resnet.calibration import (
-    TEMPERATURES,
     Calibration,
-    DecisionThreshold,
     checkpoint_fingerprint,
     read_calibration,
     write_calibration,
@@ -19,92 +22,18 @@ from flax_resnet.run_reader import RunLoadError
 from flax_resnet.text import one_line
 from train.data.folds import assign_folds
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import output_names
-from train.reporting.classification_metrics import (
-    expected_calibration_error,
-    reliability_bins,
-    wilson_interval,
-)
+from train.engine.predictions import Predictions
+from train.reporting import calibration_multi_label, calibration_single_label
+from train.reporting.calibration_half import Half
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
-from train.runtime.formatting import format_percent, join_names
-from train.tasks.decisions import DecisionRequest, threshold_for
-from train.tasks.temperature import (
-    fit_temperature,
-    negative_log_likelihood,
-    scaled_probabilities,
-)
+from train.runtime.formatting import join_names
+from train.tasks.decisions import DecisionRequest
+from train.tasks.temperature import fit_temperature
 from train.workdir.run_files import read_description
 
 SEED = 0  # of the halves
 MIN_IMAGES = 20
-COVERAGE = 0.9  # of the prediction sets that an evaluation measures
-
-_share_of_1, _count = schema.number(0, 1 + 1e-6), schema.integer()
-_interval = schema.sequence(_share_of_1, 2, 2)
-_measures = schema.record(ece=_share_of_1, nll=schema.number(), top1=_share_of_1)
-# The JSON of CalibrationResults.measured.
-MEASURED = schema.record(
-    temperature=schema.optional(schema.number(*TEMPERATURES)),
-    seed=_count,
-    fitted=_count,
-    examples=_count,
-    before=_measures,
-    after=_measures,
-    sets=schema.record(
-        coverage=_share_of_1,
-        threshold=_share_of_1,
-        measured=_share_of_1,
-        interval=_interval,
-        mean_size=schema.number(0),
-        empty=_count,
-    ),
-    decisions=schema.mapping(
-        schema.record(
-            threshold=_share_of_1,
-            target=schema.optional(schema.text(100)),
-            recall=schema.optional(_share_of_1),
-            recall_interval=_interval,
-            precision=schema.optional(_share_of_1),
-            precision_interval=_interval,
-        ),
-        1_000_000,
-    ),
-)
-
-
-@dataclass(frozen=True)
-class _Images:
-    """A part of the evaluated images.
-
-    Attributes:
-      logits: float64 ``(N, outputs)``.
-      labels: class indices ``(N,)``.
-      kind: how logits become probabilities.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    kind: str
-
-    def probabilities(self, temperature: float | None) -> np.ndarray:
-        return scaled_probabilities(self.logits, self.kind, temperature)
-
-    def of_label(self, temperature: float | None) -> tuple[float, ...]:
-        """Return the probabilities of the labels, ascending, with float32's digits."""
-        own = self.probabilities(temperature)[np.arange(len(self.labels)), self.labels]
-        return tuple(float(f"{p:.9g}") for p in np.sort(own).tolist())
-
-    def measures(self, temperature: float | None) -> dict[str, float]:
-        """Return ECE, NLL in nats and top-1 accuracy."""
-        probabilities = self.probabilities(temperature)
-        correct = probabilities.argmax(axis=1) == self.labels
-        bins = reliability_bins(probabilities.max(axis=1), correct)
-        return {
-            "ece": expected_calibration_error(bins),
-            "nll": negative_log_likelihood(self.logits, self.labels, self.kind, temperature),
-            "top1": float(correct.mean()),
-        }
 
 
 @dataclass(frozen=True)
@@ -162,10 +91,7 @@ def calibrate(
     images = [source.record_name(int(index)) for index in record]
     groups = None if source.groups is None else [source.groups[index] for index in record]
     first = assign_folds(images, predictions.label, groups, 2, SEED) == 0
-    fitted, held_out = (
-        _Images(predictions.logits[part].astype(np.float64), predictions.label[part], kind)
-        for part in (first, ~first)
-    )
+    fitted, held_out = (_half(predictions, part, kind) for part in (first, ~first))
     stored = None
     try:
         stored, _ = read_calibration(workdir, step, evaluated.weights, kind, names)
@@ -176,13 +102,11 @@ def calibrate(
         value = fit_temperature(fitted.logits, fitted.labels, kind)
     else:
         value = None if stored is None else stored.temperature
-    decisions = {}
-    for request in requests:
-        index = names.index(request.name)
-        scores, positive = fitted.probabilities(value)[:, index], fitted.labels == index
-        threshold = threshold_for(request, scores, positive)
-        target = request.goal and f"{request.goal}={request.value:g}"
-        decisions[request.name] = DecisionThreshold(threshold, target)
+    task = calibration_multi_label if predictions.several_labels else calibration_single_label
+    earlier = {} if stored is None else stored.decisions
+    decisions, remarks = task.choose_thresholds(
+        fitted, value, requests, names, earlier, temperature
+    )
     calibration = Calibration(
         step=step,
         weights=evaluated.weights,
@@ -193,85 +117,48 @@ def calibrate(
         seed=SEED,
         temperature=value,
         decisions=decisions,
-        fitted=fitted.of_label(value),
-        held_out=held_out.of_label(value),
+        **task.stored_images(fitted, held_out, value),
     )
     measured = {
         "temperature": value,
         "seed": SEED,
-        "fitted": len(fitted.labels),
-        "examples": len(held_out.labels),
-        "before": held_out.measures(None),
-        "after": held_out.measures(value),
-        "sets": _measure_sets(calibration, held_out),
-        "decisions": _measure_decisions(calibration, held_out, names),
+        "fitted": len(fitted),
+        "examples": len(held_out),
+        **task.measure(calibration, held_out, names),
     }
-    lines = [f"calibrated   {line}" for line in measured_lines(measured)]
-    if stored is not None and (dropped := stored.decisions.keys() - decisions.keys()):
-        lines.append(
-            f"calibrated   without the earlier thresholds of {join_names(sorted(dropped))}"
-        )
+    lines = [*measured_lines(measured), *map(one_line, remarks)]
+    lines = [f"calibrated   {line}" for line in lines]
     return CalibrationResults(calibration, measured, lines)
 
 
-def _measure_sets(calibration: Calibration, images: _Images) -> dict[str, Any]:
-    threshold = calibration.set_threshold(COVERAGE)
-    sizes = (images.probabilities(calibration.temperature) >= threshold).sum(axis=1)
-    covered, count = calibration.covered(threshold), len(images.labels)
-    return {
-        "coverage": COVERAGE,
-        "threshold": threshold,
-        "measured": covered / count,
-        "interval": wilson_interval(covered, count),
-        "mean_size": float(sizes.mean()),
-        "empty": int((sizes == 0).sum()),
-    }
+def _half(predictions: Predictions, part: np.ndarray, kind: str) -> Half:
+    logits, labels = predictions.logits[part].astype(np.float64), predictions.label[part]
+    return Half(
+        logits[:, : labels.shape[1]] if predictions.several_labels else logits, labels, kind
+    )
 
 
-def _measure_decisions(
-    calibration: Calibration, images: _Images, names: list[str]
-) -> dict[str, Any]:
-    """Return precision and recall of the decided classes, with 95 % Wilson intervals."""
-    outputs = output_names(names, images.logits.shape[1])
-    decided = calibration.decide(images.probabilities(calibration.temperature), outputs)
-    measured = {}
-    for name, decision in calibration.decisions.items():
-        index = names.index(name)
-        positive, chosen = images.labels == index, decided == index
-        hits = int((positive & chosen).sum())
-        measured[name] = {"threshold": decision.threshold, "target": decision.target}
-        for share, total in (("recall", positive), ("precision", chosen)):
-            count = int(total.sum())
-            measured[name] |= {
-                share: hits / count if count else None,
-                f"{share}_interval": wilson_interval(hits, count),
-            }
-    return measured
+def _check_measured(value: Any, field: str) -> dict[str, Any]:
+    """Check the JSON of ``CalibrationResults.measured``, as a schema."""
+    return _module_for(value).MEASURED(value, field)
 
 
-def measured_lines(measured: dict[str, Any]) -> list[str]:
+MEASURED = _check_measured
+
+
+def measured_lines(measured: Mapping[str, Any]) -> list[str]:
     """Return the results on the held-out half as text, from their JSON."""
-    before, after, sets = (measured[name] for name in ("before", "after", "sets"))
-    low, high = map(format_percent, sets["interval"])
     temperature = measured["temperature"]
-    lines = [
+    first, *others = _module_for(measured).result_lines(measured)
+    fitted = (
         f"{'without a temperature' if temperature is None else f'temperature {temperature:.4g}'},"
         f" fitted on {measured['fitted']:,} images (stratified, seed {measured['seed']}); on the"
-        f" other {measured['examples']:,}: ECE {format_percent(before['ece'], 2)} →"
-        f" {format_percent(after['ece'], 2)}, NLL {before['nll']:.4f} → {after['nll']:.4f}, top-1"
-        f" {format_percent(before['top1'], 2)} → {format_percent(after['top1'], 2)}",
-        f"{format_percent(sets['coverage'], 0)} prediction sets hold the true class of"
-        f" {format_percent(sets['measured'])} ({low} to {high}) of these; {sets['mean_size']:.2f}"
-        f" classes on average, {sets['empty']:,} empty",
-    ]
-    for name, one in measured["decisions"].items():
-        target = f" for {one['target']}" if one["target"] else ""
-        shares = ", ".join(f"{share} {_share(one, share)}" for share in ("recall", "precision"))
-        lines.append(f"decide {name} from {one['threshold']:.4g}{target}: {shares}")
-    return list(map(one_line, lines))
+        f" other {measured['examples']:,}: {first}"
+    )
+    return list(map(one_line, (fitted, *others)))
 
 
-def _share(measured: dict[str, Any], name: str) -> str:
-    low, high = map(format_percent, measured[f"{name}_interval"])
-    share = measured[name]
-    return "unknown" if share is None else f"{format_percent(share)} ({low} to {high})"
+def _module_for(measured: Any) -> ModuleType:
+    """Return the module of results: only those of one class per image have prediction sets."""
+    several = isinstance(measured, dict) and "sets" not in measured
+    return calibration_multi_label if several else calibration_single_label

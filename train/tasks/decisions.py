@@ -26,6 +26,11 @@ class DecisionRequest:
     goal: str | None
     value: float
 
+    @property
+    def target(self) -> str | None:
+        """The goal and the share as text, such as ``"recall=0.95"``; None without a goal."""
+        return self.goal and f"{self.goal}={self.value:g}"
+
 
 def parse_decision(text: str) -> DecisionRequest:
     """Return the request of ``CLASS=THRESHOLD``, ``CLASS:recall=SHARE`` or ``CLASS:precision=…``.
@@ -78,9 +83,28 @@ def threshold_for(request: DecisionRequest, scores: np.ndarray, positive: np.nda
             f" {format_percent(shares[best])}, with the threshold {distinct[best]:.4g} and a recall"
             f" of {format_percent(recall[best])}"
         )
-    chosen = reached[0] if request.goal == "recall" else reached[-1]
-    below = distinct[chosen + 1] if chosen + 1 < len(distinct) else 0.0
-    return float((distinct[chosen] + below) / 2)
+    return _middle(distinct, reached[0] if request.goal == "recall" else reached[-1])
+
+
+def best_f1_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Return the threshold with the highest F1, of equal ones the highest threshold.
+
+    As in :func:`threshold_for` it lies in the middle between two scores.
+
+    Args:
+      scores: probabilities of the class, ``(N,)``.
+      positive: whether the images are of the class, bool ``(N,)``; some are.
+    """
+    distinct, recall, precision = recall_and_precision(scores, positive)
+    # Without a hit both are 0, as is F1.
+    f1 = 2 * recall * precision / np.maximum(recall + precision, 1e-300)
+    return _middle(distinct, int(f1.argmax()))
+
+
+def _middle(distinct: np.ndarray, index: int) -> float:
+    """Return the middle between a score and the next lower one, or 0 after the last."""
+    below = distinct[index + 1] if index + 1 < len(distinct) else 0.0
+    return float((distinct[index] + below) / 2)
 
 
 def recall_and_precision(

@@ -30,7 +30,7 @@ def negative_log_likelihood(
 
     Args:
       logits: ``(N, K)``.
-      labels: class indices, int ``(N,)``.
+      labels: class indices, int ``(N,)``; with sigmoids also zeros and ones ``(N, K)``.
       kind: ``"softmax"`` or ``"sigmoid"``.
       temperature: None for unchanged logits.
     """
@@ -49,7 +49,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float:
 
     Args:
       logits: ``(N, K)``.
-      labels: class indices, int ``(N,)``.
+      labels: class indices, int ``(N,)``; with sigmoids also zeros and ones ``(N, K)``.
       kind: ``"softmax"`` or ``"sigmoid"``.
 
     Raises:
@@ -81,4 +81,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float:
 
 
 def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    return np.asarray(labels)[:, None] == np.arange(classes)
+    """Return whether image n is of class k, bool ``(N, K)``, of either form of labels."""
+    labels = np.asarray(labels)
+    return labels > 0 if labels.ndim == 2 else labels[:, None] == np.arange(classes)
