@@ -1,5 +1,6 @@
 """Checks of the names of classes."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,7 +11,8 @@ from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
 
 _IN_MEMORY = ("arrays", "given", "hf")  # sources that do not know each other's classes
-ALIKE = "only in letter case, spaces, invisible characters or Unicode form"
+ALIKE = "only in letter case, spaces, invisible characters, Unicode form or zeros of a number"
+_NUMBER = re.compile(r"0*(\d+?)(?:\.0*)?")  # whole; its value has no leading zeros
 
 
 def check_classes(one: DataSource, other: DataSource) -> None:
@@ -39,7 +41,9 @@ def alike(names: Iterable[str]) -> list[list[str]]:
     for name in sorted(names):
         visible = "".join(c for c in name if c.isprintable() or c.isspace())
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
-        groups[" ".join(folded.split())].append(name)
+        text = " ".join(folded.split())
+        number = _NUMBER.fullmatch(text)
+        groups[number[1] if number else text].append(name)
     return [
         # Characters of another Unicode form would look the same.
         list(map(repr if len({*map(_composed, group)}) == len(group) else ascii, group))

@@ -19,6 +19,9 @@ from train.runtime.formatting import format_duration, join_names
 _CORRUPT = "they count as corrupt"
 _MAX_NAME = 200  # characters of an example, which may be two paths
 _MIN_COUNTED = 20  # images; in fewer, unequal counts mean little
+# What pandas, R and spreadsheets write for a missing value. A class may well be called "none".
+_MISSING = ("NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT", "None", "null", "NULL")
+UNBALANCED = "unbalanced"  # kind of a class with few images
 LEAK = "leak"  # kind of images that are in both splits
 _LEAK_ADVICE = "the accuracy will be overestimated; remove them from one split"
 
@@ -43,13 +46,30 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
     if kinds == {LabeledImages}:
         if not findings:  # otherwise the overlap of the splits is reported
             findings += _compare_records(train, evaluation)
-        findings += [one for source in (train, evaluation) for one in _missing_classes(source)]
+        advice = ("shuffle the images before using parts of them",) * 2
+    else:
+        advice = "the network cannot learn them", "nothing is known of its answers for them"
+    for source, text in zip((train, evaluation), advice, strict=True):
+        findings += _missing_classes(source, text)
     findings += _shared_groups(train, evaluation)
     findings += _unbalanced(train)
     groups = [" and ".join(group) for group in alike(train.class_names)]
     place = "folders" if train.table is None else "labels"
     advice = f"merge the {place} if they are one class"
-    return findings + _found("alike", groups, f"groups of class names differ {ALIKE}", advice)
+    one = f"group of class names differs {ALIKE}"
+    findings += _found("alike", groups, f"groups of class names differ {ALIKE}", advice, one=one)
+    return findings if train.table is None else findings + _missing_marks(train)
+
+
+def _missing_marks(source: DataSource) -> list[Finding]:
+    """Find labels of a table that are probably none."""
+    marks = [repr(name) for name in source.class_names if name in _MISSING]
+    what, one = (
+        f"{text} of a missing value" for text in ("classes have the name", "class has the name")
+    )
+    return _found(
+        "missing labels", marks, what, "leave these labels empty if they are unknown", one=one
+    )
 
 
 def _unbalanced(train: DataSource) -> list[Finding]:
@@ -67,7 +87,7 @@ def _unbalanced(train: DataSource) -> list[Finding]:
         f" {counts[most]:,}; look at the balanced accuracy, and try class_weights='balanced' or"
         " loader.sampling='balanced'"
     )
-    return [Finding("unbalanced", int(counts[least]), (few, many), text, is_warning=True)]
+    return [Finding(UNBALANCED, int(counts[least]), (few, many), text, is_warning=True)]
 
 
 def _shared_groups(train: DataSource, evaluation: DataSource) -> list[Finding]:
@@ -91,13 +111,19 @@ def merge_skipped(*sources: DataSource) -> dict[str, list[str]]:
 
 
 def _found(
-    kind: str, names: Collection[str], what: str, advice: str = "", is_warning: bool = True
+    kind: str,
+    names: Collection[str],
+    what: str,
+    advice: str = "",
+    is_warning: bool = True,
+    one: str = "",
 ) -> list[Finding]:
-    """Return a finding on some names, or none without any."""
+    """Return a finding on some names, or none without any; ``one`` is ``what`` of a single one."""
     if not names:
         return []
     names = sorted(names)
     examples = [truncate(name, _MAX_NAME) for name in names[:MAX_EXAMPLES]]
+    what = one if one and len(names) == 1 else what
     text = f"{len(names):,} {what}: {join_names([*examples, *names[MAX_EXAMPLES:]], MAX_EXAMPLES)}"
     text += f"; {advice}" * bool(advice)
     return [Finding(kind, len(names), tuple(examples), text, is_warning)]
@@ -156,12 +182,14 @@ def _compare_records(train: DataSource, evaluation: DataSource) -> list[Finding]
     return _describe_check(check_images(read, count), image, count, len(evaluation))
 
 
-def _missing_classes(source: DataSource) -> list[Finding]:
-    """Find classes without an image, as in parts of a split that is sorted by class."""
+def _missing_classes(source: DataSource, advice: str) -> list[Finding]:
+    """Find classes without an image, if labels are cheap to read."""
+    if not source.has_cheap_labels:
+        return []
     counts = source.class_counts()
     missing = [name for name, n in zip(source.class_names, counts, strict=True) if not n]
     what = f"of {len(counts):,} classes have no image in {source.split!r}"
-    return _found("missing classes", missing, what, "shuffle the images before using parts of them")
+    return _found("missing classes", missing, what, advice)
 
 
 class _Image(NamedTuple):
@@ -209,13 +237,26 @@ def _describe_check(
     findings = [
         *_found(LEAK, leaks.values(), leaked, _LEAK_ADVICE),
         *_found("several classes", conflicts.values(), "images are in several classes", "keep one"),
-        *_found("copies", copies.values(), "images are copies of others of their split", "", False),
-        *_found("empty", [image(i).name for i in check.empty], "images are empty", _CORRUPT),
+        *_found(
+            "copies",
+            copies.values(),
+            "images are copies of others of their split",
+            is_warning=False,
+            one="image is a copy of another of its split",
+        ),
+        *_found(
+            "empty",
+            [image(i).name for i in check.empty],
+            "images are empty",
+            _CORRUPT,
+            one="image is empty",
+        ),
         *_found(
             "no permission",
             [image(i).name for i in check.unreadable],
             "images cannot be read",
             f"change their permissions; {_CORRUPT}",
+            one="image cannot be read",
         ),
     ]
     if left := count - check.checked:

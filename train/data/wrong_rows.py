@@ -30,7 +30,7 @@ _DESCRIPTIONS = {
     UNKNOWN_CLASS: ("row has an unknown class", "rows have unknown classes"),
     NO_SPLIT: ("row has no split", "rows have no split"),
     NO_GROUP: ("row has no group", "rows have no group"),
-    WEIGHT: ("row has a weight that is not positive", "rows have weights that are not positive"),
+    WEIGHT: ("row has no positive number as its weight", "rows have no positive number as weight"),
     CONFLICT: (
         "row contradicts another one of the same image, which is not used",
         "rows contradict others of the same images, which are not used",

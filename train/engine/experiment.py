@@ -25,7 +25,7 @@ from train.data.augment.mixup import check_even
 from train.data.class_counts import count_classes_of
 from train.data.class_names import check_classes
 from train.data.datasets import describe_substitute, paths
-from train.data.findings import inspect_data
+from train.data.findings import UNBALANCED, inspect_data
 from train.data.loader import DataLoader
 from train.data.preprocessing import make_preprocessing
 from train.data.sampler import BalancedSampler, EpochSampler, ProcessShard
@@ -128,6 +128,8 @@ class Experiment:
         """What a user should know of the data. The first access takes up to a few seconds."""
         sources = self.train_loader.source, self.eval_loader.source
         findings = [*count_classes_of(*sources), *inspect_data(*sources)]
+        if self.balance is not None:  # the advice was taken
+            findings = [finding for finding in findings if finding.kind != UNBALANCED]
         dataset = self.config.dataset
         substitute = describe_substitute(sources[1], evaluation_split(dataset))
         if substitute and dataset.name != GIVEN:

@@ -183,6 +183,8 @@ def test_without_time_the_rest_is_reported_as_unchecked(tmp_path, monkeypatch):
         (["\ufb01n", "fin"], [["'fin'", "'ﬁn'"]]),
         (["a b", "a  b", " a b", "a\u00a0b"], [["' a b'", "'a  b'", "'a b'", r"'a\xa0b'"]]),
         (["a\u200bb", "ab"], [["'ab'", r"'a\u200bb'"]]),
+        (["1", "01", "1.0", "10", "1.5"], [["'01'", "'1'", "'1.0'"]]),
+        (["0", "000", "00x", "0x"], [["'0'", "'000'"]]),
         (["cafe", "caf\u00e9", "a_b", "a-b", "ab"], []),
     ],
 )
@@ -192,6 +194,7 @@ def test_class_names_that_look_alike(names, expected, tmp_path):
     findings = inspected(tmp_path)
     assert findings.keys() == ({"alike"} if expected else set())
     assert all(finding.is_warning for finding in findings.values())
+    assert all("1 group of class names differs" in finding.text for finding in findings.values())
 
 
 def test_classes_that_only_one_split_has_are_an_error_with_the_way_out(tmp_path):

@@ -4,9 +4,11 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from train.data.class_names import check_classes
+from train.data.sources.arrays import arrays_source
 from train.engine import experiment
 from train.engine.experiment import (
     BatchSizes,
@@ -50,6 +52,19 @@ def test_step_config_has_the_values_of_the_keys(digits_config):
     assert model.axis_name == "batch"
     made = make_step_config(digits_config, model, steps_per_epoch=7, num_steps=70)
     assert (made.model, made.frozen, made.skip_nonfinite) == (model, (), False)
+
+
+def test_a_run_that_balances_is_not_advised_to(digits_config, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (80, 16, 16, 3), np.uint8)
+    source = arrays_source(images, np.repeat([0, 1], [60, 20]))
+
+    def warned(**keys):
+        digits_config.update(batch_size=20, **keys)
+        run = experiment.build_experiment(digits_config, str(tmp_path / "run"), (source, source))
+        return "unbalanced" in {finding.kind for finding in run.findings}
+
+    assert warned() and not warned(class_weights="balanced")
+    assert not warned(class_weights="", logit_adjustment=1.0)
 
 
 def test_outputs_may_exceed_the_classes_but_not_be_fewer(digits_config):

@@ -92,10 +92,14 @@ def choose_column(
     if len(usual) == 1:
         return usual[0]
     problem = f"several columns that may be {purpose}s" if usual else f"no column of {purpose}s"
-    raise UsageError(
-        f"{path!r} has {problem} among {_listed(usual or names)}; choose with"
-        f" {flags}{purpose}_key=COLUMN"
-    )
+    advice = f"choose with {flags}{purpose}_key=COLUMN"
+    if len({*usual}) < len(usual):
+        advice = "give every column a name of its own"
+    elif len(names) == 1:
+        advice += f", or set {flags}delimiter=CHARACTER if they are separated by another one"
+    elif not usual:
+        advice = f"the first line must name the columns; {advice}"
+    raise UsageError(f"{path!r} has {problem} among {_listed(usual or names)}; {advice}")
 
 
 def _named(key: str, names: Sequence[str], flags: str, purpose: str, path: str) -> str:

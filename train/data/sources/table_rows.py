@@ -203,7 +203,9 @@ class Rows:
         exists, self.folders = existing_files(self.root, images)
         for row, image, found in zip(self.used, images, exists, strict=True):
             if not found:
-                self._reject(row, wrong_rows.NO_FILE, f"no file {truncate(image, 200)!r}")
+                advice = "; separate folders by / instead of \\" * ("\\" in image)
+                text = f"no file {truncate(image, 200)!r}{advice}"
+                self._reject(row, wrong_rows.NO_FILE, text)
         self.used = [row for row, found in zip(self.used, exists, strict=True) if found]
 
     def _drop_repeated(self) -> None:

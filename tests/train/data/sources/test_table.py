@@ -98,10 +98,12 @@ def test_parquet_without_pyarrow_is_an_error_with_the_command(folder, monkeypatc
 @pytest.mark.parametrize(
     ("text", "keys", "message"),
     [
-        ("x;y\na;b", {}, "no column of images among 'x', 'y'; choose with.*image_key=COLUMN"),
+        ("x;y\na;b", {}, "no column of images among 'x', 'y'; .*choose with.*image_key=COLUMN"),
         ("image,path,label\n", {}, "several columns that may be images among 'image', 'path'"),
         ("image,label\n", {"label_key": "Label"}, "no column 'Label' .*it has 'image', 'label'"),
-        ("image,image,label\na,b,c", {}, "several columns"),
+        ("image,image,label\na,b,c", {}, "several columns.*give every column a name of its own"),
+        ("a0.png,a\nb1.png,b", {}, "the first line must name the columns"),
+        ("image|label\na0.png|a", {}, "image_key=COLUMN, or set .*delimiter=CHARACTER"),
         ("image;n,label\na;b,c", {}, "may be separated by comma or semicolon.*delimiter="),
         ("image,label;x,image;label\n", {}, "may be separated by comma or semicolon"),
         ("image label\na b", {}, "no column of images among 'image label'"),
@@ -231,6 +233,44 @@ def test_split_group_and_weight_columns(folder):
         from_table(table, "val", group_key="label"),
     )
     assert {f.kind: f.count for f in inspect_data(*shared)} == {"shared groups": 2}
+
+
+def test_paths_of_windows_are_wrong_with_the_way_out(folder):
+    table = write(folder / "t.csv", [*LABELED.items(), (r"sub\a0.png", "a")])
+    (row,) = from_table(table).table.wrong
+    assert row.text.endswith(r"no file 'sub\\a0.png'; separate folders by / instead of \ ".strip())
+
+
+def test_classes_that_only_one_split_has_are_a_warning(folder):
+    rows = [(name, "new" if name in ("a0.png", "a1.png") else name[0]) for name in NAMES]
+    rows = [(name, label, "train" if label == "new" else "val") for name, label in rows]
+    rows += [("b0.png", "b", "train")]
+    table = write(folder / "t.csv", rows, ("image", "label", "split"))
+    names = ("a", "b", "new", "none at all")
+    train, val = (from_table(table, split, class_names=names) for split in ("train", "val"))
+    texts = [f.text for f in inspect_data(train, val) if f.kind == "missing classes"]
+    assert texts == [
+        "2 of 4 classes have no image in 'train': a, none at all; the network cannot learn them",
+        "2 of 4 classes have no image in 'val': new, none at all; nothing is known of its answers"
+        " for them",
+    ]
+
+
+def test_a_class_of_held_out_groups_only_is_a_warning(folder):
+    table = write(folder / "t.csv", [(n, n[0], n[0]) for n in NAMES], ("image", "label", "group"))
+    sources = (from_table(table, split, val_fraction=0.5) for split in ("train", "val"))
+    missing = [f.count for f in inspect_data(*sources) if f.kind == "missing classes"]
+    assert missing == [1, 1]
+
+
+def test_labels_that_mark_missing_values_are_a_warning(folder):
+    labels = {"a0.png": "nan", "a1.png": "NaN", "b0.png": "none"}
+    source = from_table(write(folder / "t.csv", (LABELED | labels).items()))
+    findings = {f.kind: f for f in inspect_data(source, source)}
+    assert findings["missing labels"].text == (
+        "2 classes have the name of a missing value: 'NaN', 'nan'; leave these labels empty if they"
+        " are unknown"
+    )
 
 
 @pytest.mark.parametrize("weight", ["", "-1", "0", "nan", "inf", "1e-60", "1e60", "1,5", "x"])
