@@ -64,7 +64,7 @@ def test_a_resumed_run_ends_at_the_same_evaluation(tmp_path, metric, sign, patie
 def test_minutes_count_all_sessions(tmp_path):
     rows = [{"step": 1, "minutes": 2.0}, {"step": 2, "minutes": 3.0}, {"step": 3, "minutes": 9.0}]
     assert not stopping(tmp_path, rows, 2, minutes=4.0).reason  # the last row was not saved
-    assert "took 3 of stop.minutes=2.5" in stopping(tmp_path, rows, 2, minutes=2.5).reason
+    assert "took 3 min, with stop.minutes=2.5" in stopping(tmp_path, rows, 2, minutes=2.5).reason
     early = stopping(tmp_path, rows, 2, minutes=3.0001)
     row = {"step": 3}
     early.logging(row)

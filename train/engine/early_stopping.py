@@ -88,5 +88,5 @@ class EarlyStopping:
 
     def _check_minutes(self, minutes: float) -> None:
         if self._minutes and minutes >= self._minutes:
-            self.reason = f"the run took {minutes:.4g} of stop.minutes={self._minutes:g}"
+            self.reason = f"the run took {minutes:.4g} min, with stop.minutes={self._minutes:g}"
             self.advice = "a larger config.stop.minutes, or 0"

@@ -67,6 +67,8 @@ def _read(path: str) -> tuple[list[str], np.ndarray, list[str] | None]:
         ) from None
     except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
+        if "pickle" in str(reason):  # NumPy's advice is to load it unsafely
+            reason = "it is no .npz file of numbers and text"
         raise RunError(f"cannot read the predictions {path!r}: {reason}") from error
     if probabilities.ndim != 2 or len(files) != len(probabilities) or not len(files):
         raise UsageError(f"{path!r} must have a row of probabilities for each file")

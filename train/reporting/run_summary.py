@@ -133,6 +133,9 @@ def config_warnings(
         f"focal_gamma has no effect on loss={config.loss!r}": project_loss
         and config.loss != "focal"
         and config.focal_gamma != KEYS["focal_gamma"].default,
+        "stop.patience has no effect, since only the end is evaluated (eval.every_epochs=0)": (
+            config.stop.patience and not intervals.eval_every
+        ),
         "init_head has no effect without init_from": config.init_head != "auto"
         and not config.init_from,
         f"freeze={config.freeze!r} without init_from keeps weights at their random"

@@ -1,10 +1,15 @@
 """Confident learning equals cleanlab's counts; pairs equal those of a plain comparison."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from train.inspect import near_duplicates, probe
+from train.inspect.images import Images
 from train.inspect.label_errors import confident_joint, find_label_errors
+from train.inspect.predictions_file import read_probabilities
+from train.runtime.errors import RunError
 
 
 def noisy(seed, classes=6, count=600):
@@ -118,3 +123,10 @@ def test_copies_of_an_outlier_do_not_hide_it():
     groups = np.where(np.arange(200) < 15, 0, np.arange(200))
     scores = probe.unusualness(features, groups)
     assert scores[:15].min() > 2 * scores[15:].max()
+
+
+def test_a_table_in_place_of_predictions_is_an_error_without_advice_of_numpy(tmp_path):
+    images = Images([SimpleNamespace(class_names=("a", "b"))], *[np.empty(0)] * 7)
+    (tmp_path / "labels.csv").write_text("image,label\na.png,a\n")
+    with pytest.raises(RunError, match=r"labels.csv': it is no .npz file of numbers and text$"):
+        read_probabilities([str(tmp_path / "labels.csv")], images)

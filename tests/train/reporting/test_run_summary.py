@@ -43,6 +43,13 @@ def test_warnings_of_a_configuration_that_does_not_fit():
     ]
     config.optimizer.name, config.optimizer.b2 = "sgd", 0.95
     assert warnings(2) == ["optimizer.b1, b2 and eps have no effect on optimizer.name='sgd'"]
+    config.optimizer.b2, config.stop.patience = default_config().optimizer.b2, 2
+    assert warnings(2) == []
+    config.eval.every_epochs = 0.0
+    intervals = make_intervals(config, EpochSampler(100, 10, seed=0))
+    assert warnings(2) == [
+        "stop.patience has no effect, since only the end is evaluated (eval.every_epochs=0)"
+    ]
 
 
 def test_nothing_is_claimed_about_own_parts():
