@@ -201,6 +201,21 @@ def test_groups_are_on_one_side(calibrated, digits_run, source):
         assert len(set(fitted[groups == group])) == 1
 
 
+@pytest.mark.parametrize(
+    ("split", "result", "warned"),
+    [("test", {}, 0), ("train", {}, 1), ("train[:360]", {}, 1), ("train", {"dataset": "x"}, 0)],
+)
+def test_training_images_are_a_warning(calibrated, digits_run, source, split, result, warned):
+    _, _, arrays, _ = calibrated
+    fields = {f.name: arrays.get(f.name) for f in dataclasses.fields(Predictions)}
+    predictions = Predictions(**fields | {"outputs": 10})
+    loader = SimpleNamespace(source=dataclasses.replace(source, split=split))
+    config = read_config(digits_run)
+    evaluated = Evaluated({"step": 44, **result}, predictions, loader, config, None, None)
+    lines = calibrate(digits_run, evaluated, True, []).lines
+    assert sum("warning: the network was trained on" in line for line in lines) == warned
+
+
 def test_sets_cover_as_requested_over_50_resplits(calibrated):
     """On the network's own probabilities, with a temperature of each split."""
     _, _, arrays, _ = calibrated
@@ -250,6 +265,7 @@ def test_another_checkpoint_is_not_calibrated(commands, calibrated, digits_run, 
         given = ("train.predict", *flags, picture, "--workdir")
         done, plain = commands.call(*given, path), commands.call(*given, digits_run)
         assert done.stdout == plain.stdout and done.returncode == 0
+        assert done.stderr.startswith("warning: ") and "are not calibrated; " in done.stderr
     assert load_run(str(path), step=22).calibration is None
     done = commands.call(
         "train.predict", "--workdir", path, "--step", 22, "--coverage", 0.9, picture

@@ -25,6 +25,7 @@ from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
 from train.reporting import calibration_multi_label, calibration_single_label
 from train.reporting.calibration_half import Half
+from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
 from train.runtime.formatting import join_names
@@ -126,9 +127,20 @@ def calibrate(
         "examples": len(held_out),
         **task.measure(calibration, held_out, names),
     }
+    if "dataset" not in evaluated.result and _is_trained_on(source.split, evaluated.config.dataset):
+        remarks = [
+            f"warning: the network was trained on {source.split!r}, where its probabilities are"
+            " closer to the truth than on new images; calibrate on another split",
+            *remarks,
+        ]
     lines = [*measured_lines(measured), *map(one_line, remarks)]
     lines = [f"calibrated   {line}" for line in lines]
     return CalibrationResults(calibration, measured, lines)
+
+
+def _is_trained_on(split: str, dataset: ConfigDict) -> bool:
+    """Return whether a split is the training split of the run, or a part of it."""
+    return split == dataset.train_split or split.startswith(f"{dataset.train_split}[")
 
 
 def _half(predictions: Predictions, part: np.ndarray, kind: str) -> Half:

@@ -138,7 +138,18 @@ def _silence_libraries() -> None:
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its cache may be read-only
+    library = logging.getLogger("flax_resnet")
+    library.propagate = False
+    library.addHandler(_WarningLines())
     sys.unraisablehook = _ignore_closed_loops
+
+
+class _WarningLines(logging.Handler):
+    """Print what the library logs as warnings of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        warn(record.getMessage())
 
 
 def _ignore_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
