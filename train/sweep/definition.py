@@ -79,7 +79,7 @@ class Definition:
         return loading.load_config(self.recipe, [*self.overrides, *given])
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything that affects what is learned, as text or JSON."""
+        """Return everything that affects what is learned or chosen, as text or JSON."""
         content: dict[str, Any] = {"seeds": list(self.seeds)}
         for key, values in self.grid.items():
             content[f"--grid {key}"] = list(map(as_text, values))
@@ -90,7 +90,9 @@ class Definition:
         if config["recipe"]:  # its code trains the runs, so all must have the same
             content["checksum of the recipe and its modules"] = config["recipe"]
         for name, value in config.items():
-            if not (KEYS[name].neutral or name in self.grid or name in self.space):
+            chooses = name == "eval.metric"  # the best settings, and what a search maximizes
+            is_neutral = KEYS[name].neutral and not chooses
+            if not (is_neutral or name in self.grid or name in self.space):
                 content[f"config.{name}"] = value
         return json.loads(json.dumps(content))
 

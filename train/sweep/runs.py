@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import os
 import sys
 import traceback
@@ -13,6 +14,7 @@ from flax_resnet.weights import manifest
 from flax_resnet.weights.checkpoints import FOLDER
 from train.compare.__main__ import compare
 from train.config import loading
+from train.config.registries import larger_is_better
 from train.engine.programs import SharedPrograms
 from train.loop import Interrupted, train
 from train.runtime.config_dict import ConfigDict
@@ -93,6 +95,7 @@ class Runner:
       stop: request to end early.
 
     Attributes:
+      metric: the runs' ``eval.metric``.
       results: final evaluations by the run's name.
       settings: the settings of all runs by name, in order.
       failed: names of the runs that failed.
@@ -101,6 +104,7 @@ class Runner:
 
     def __init__(self, definition: Definition, workdir: str, stop: StopRequest):
         self.definition, self.workdir, self.stop = definition, workdir, stop
+        self.metric = definition.config({}).eval.metric
         self.programs = SharedPrograms()
         self.results: dict[str, dict[str, Any]] = {}
         self.settings: dict[str, Settings] = {}
@@ -108,13 +112,20 @@ class Runner:
         self.total = 0
 
     def train_seeds(self, settings: Settings) -> float | None:
-        """Train with every seed; return the mean top-1 accuracy, None if a run failed.
+        """Train with every seed; return the mean score, None if a run failed.
 
         Raises:
           Interrupted: the sweep is to stop.
         """
         results = [self.train(run) for run in self.definition.with_seeds(settings)]
-        return None if None in results else mean(result["top1"] for result in results)
+        return None if None in results else mean(map(self.score, results))
+
+    def score(self, result: dict[str, Any]) -> float:
+        """Return the ``eval.metric`` of an evaluation, negative if smaller values are better."""
+        value = result.get(self.metric)
+        if value is None:  # such as AUROC of a single class
+            return -math.inf
+        return value if larger_is_better(self.metric) else -value
 
     def train(self, settings: Settings) -> dict[str, Any] | None:
         """Train one run unless it is finished; return its evaluation, None if it failed."""
@@ -177,9 +188,10 @@ def finish(runner: Runner, workdir: str) -> int:
 
 
 def best(runner: Runner) -> dict[str, Any] | None:
-    """Return the settings with the highest mean accuracy over seeds and folds; None if all failed.
+    """Return the settings with the best mean over seeds and folds; None if all failed.
 
-    Settings are ranked by the mean of their finished runs, equal ones by the mean loss. If folds
+    Settings are ranked by the mean ``eval.metric`` of their finished runs, equal ones by the mean
+    loss. If folds
     or other divisions of the images are varied, settings that lack runs on some of them are left
     out, and none of the runs is the best.
     """
@@ -198,7 +210,7 @@ def best(runner: Runner) -> dict[str, Any] | None:
 
     def rank(names: list[str]) -> tuple[float, float]:
         results = [runner.results[name] for name in names]
-        return mean(r["top1"] for r in results), -mean(r["loss"] for r in results)
+        return mean(map(runner.score, results)), -mean(r["loss"] for r in results)
 
     keys, names = max(groups.items(), key=lambda group: rank(group[1]))
     top1 = [runner.results[name]["top1"] for name in names]
@@ -207,6 +219,9 @@ def best(runner: Runner) -> dict[str, Any] | None:
         "top1": mean(top1),
         "top1_std": stdev(top1) if len(top1) > 1 else None,
     }
+    if runner.metric != "top1":
+        values = [runner.results[name].get(runner.metric) for name in names]
+        summary[runner.metric] = None if None in values else mean(values)
     if divided:
         return summary | {"runs": len(top1)}
     run = max(names, key=lambda name: rank([name]))

@@ -140,15 +140,16 @@ def test_own_parts_and_a_search(data_dir, tmp_path, capsys):
     assert result["runs"] == len(result["failed"]) > 0
 
 
-def best_of(tmp_path, grid, top1s, seeds=1):
-    """Return the best of a sweep whose finished runs have these accuracies, by order."""
-    definition = define("resnet20_digits", TINY, grid, (), seeds)
+def best_of(tmp_path, grid, top1s, seeds=1, metric="top1", **more):
+    """Return the best of a sweep whose finished runs have these results, by order."""
+    definition = define("resnet20_digits", [*TINY, ("eval.metric", metric)], grid, (), seeds)
     runner = runs.Runner(definition, str(tmp_path), StopRequest())
     every = [run for one in definition.combinations() for run in definition.with_seeds(one)]
-    for settings, top1 in zip(every, top1s, strict=True):
+    for index, (settings, top1) in enumerate(zip(every, top1s, strict=True)):
         runner.settings[name := run_name(settings)] = settings
         if top1 is not None:
-            runner.results[name] = {"top1": top1, "loss": 1.0}
+            others = {key: values[index] for key, values in more.items()}
+            runner.results[name] = {"top1": top1, "loss": 1.0} | others
     return runs.best(runner)
 
 
@@ -175,6 +176,21 @@ def test_the_best_of_folds_is_their_mean(tmp_path, key):
     best = best_of(tmp_path, [key], [0.9, 0.7, 0.4, 0.6, 0.4, 0.6], seeds=2)
     assert (best["keys"], best["runs"]) == ({}, 6) and best["top1"] == pytest.approx(0.6)
     assert best_of(tmp_path, [key], [None] * 3) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "rate", "value"),
+    [
+        ("f1_macro", [0.2, 0.4, 0.1, 0.1], 0.1, 0.3),
+        ("mcc", [-0.2, -0.4, -0.1, -0.1], 0.2, -0.1),
+        ("loss", [3.0, 1.0, 1.5, 1.5], 0.2, 1.5),
+        ("auroc_macro", [0.9, None, 0.6, 0.6], 0.2, 0.6),
+    ],
+)
+def test_the_metric_of_the_runs_decides_about_the_best(tmp_path, metric, values, rate, value):
+    given = {"metric": metric, metric: values}
+    best = best_of(tmp_path, [f"{RATE}=0.1,0.2"], [0.7, 0.5, 0.9, 0.1], seeds=2, **given)
+    assert best["keys"] == {RATE: rate} and best[metric] == pytest.approx(value)
 
 
 def test_the_best_over_seeds_names_a_run(tmp_path):
