@@ -15,7 +15,7 @@ from train.tasks.metrics import COUNT_METRICS, RANKING_METRICS, ClassCounts
 RESAMPLES = 1000
 _SEED = 0
 _QUANTILES = (0.025, 0.975)
-# Limits that keep each half within about a second.
+# Limits that keep each half within about two seconds.
 MAX_PAIRS = 2**14  # different pairs of label and prediction
 MAX_RESAMPLED = 2**17  # images times classes
 _CHUNK = 50  # resamples at once, to save memory
