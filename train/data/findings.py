@@ -36,6 +36,7 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
     findings = _overlap(train, evaluation)
     if train.table is not None:
         findings += train.table.findings()
+        findings += _unused_splits(train, evaluation)
     if isinstance(train.records, ImageFolder) and isinstance(evaluation.records, ImageFolder):
         findings += describe_skipped(train.records.root, merge_skipped(train, evaluation))
         findings += _compare_files(train, evaluation)
@@ -70,6 +71,16 @@ def _missing_marks(source: DataSource) -> list[Finding]:
     return _found(
         "missing labels", marks, what, "leave these labels empty if they are unknown", one=one
     )
+
+
+def _unused_splits(train: DataSource, evaluation: DataSource) -> list[Finding]:
+    """Find the splits of a table of which no image is used, such as ``val`` beside folds."""
+    others = train.table.other_splits
+    if evaluation.table is not None:
+        others = {split: n for split, n in others.items() if split in evaluation.table.other_splits}
+    names = [f"{split} ({count:,})" for split, count in others.items()]
+    what, one = "splits of the table are not used", "split of the table is not used"
+    return _found("unused splits", names, what, is_warning=False, one=one)
 
 
 def _unbalanced(train: DataSource) -> list[Finding]:

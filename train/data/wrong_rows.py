@@ -1,7 +1,8 @@
 """Rows of a table of labels that cannot be used."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from flax_resnet.text import one_line
@@ -61,12 +62,14 @@ class TableRows(NamedTuple):
       count: number of rows.
       wrong: rows that cannot be used.
       repeated: rows that repeat another one, which is used.
+      other_splits: numbers of usable rows by split, of the splits that this one is not part of.
     """
 
     path: str
     count: int
     wrong: Sequence[WrongRow]
     repeated: Sequence[WrongRow]
+    other_splits: Mapping[str, int] = MappingProxyType({})
 
     def check(self, max_fraction: float) -> None:
         """Raise RunError if more rows are wrong than a fraction of all, rounded up."""

@@ -5,6 +5,7 @@ with its split, group and weight. With ``config.dataset.label_separator`` an ima
 number of classes. Rows that cannot be used are kept as ``DataSource.table``.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +41,8 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
     existing = {*table.columns.get(SPLIT, ())} - {""}  # also of wrong rows
     name, part = locate_split(split, existing, f"the table {table.path!r}", bool(dataset.fold))
     used = [row for row in rows.used if not name or table.columns[SPLIT][row] == name]
+    other_splits = Counter(rows.values(SPLIT) if name else ())
+    del other_splits[name]
     files = [table.columns[IMAGE][row] for row in used]
     labels, label_sets = _number_labels(rows, [table.columns[LABEL][row] for row in used], names)
     targets = labels if label_sets is None else label_sets[labels].astype(np.uint8)
@@ -67,7 +70,7 @@ def open_table(dataset: ConfigDict, split: str) -> DataSource:
         names=files,
         weights=weights,
         groups=None if groups is None else tuple(groups[i] for i in kept),
-        table=TableRows(table.path, rows.count, rows.wrong, rows.repeated),
+        table=TableRows(table.path, rows.count, rows.wrong, rows.repeated, other_splits),
         fingerprint=fingerprint(files, targets, weights),
         is_held_out=part == HELD_OUT_PART,
         label_sets=label_sets,

@@ -241,6 +241,20 @@ def test_paths_of_windows_are_wrong_with_the_way_out(folder):
     assert row.text.endswith(r"no file 'sub\\a0.png'; separate folders by / instead of \ ".strip())
 
 
+def test_splits_that_are_not_used_are_a_note(folder):
+    split = dict(zip("012345", ("train", "train", "train", "val", "test", "dev"), strict=True))
+    table = write(
+        folder / "t.csv", [(n, n[0], split[n[1]]) for n in NAMES], ("image", "label", "split")
+    )
+    train, val = (from_table(table, name) for name in ("train", "val"))
+    (note,) = [f for f in inspect_data(train, val) if f.kind == "unused splits"]
+    assert note.text == "2 splits of the table are not used: dev (2), test (2)"
+    assert not note.is_warning
+    folds = [from_table(table, name, fold="1/3") for name in ("train", "held_out")]
+    (note,) = [f for f in inspect_data(*folds) if f.kind == "unused splits"]
+    assert note.count == 3
+
+
 def test_classes_that_only_one_split_has_are_a_warning(folder):
     rows = [(name, "new" if name in ("a0.png", "a1.png") else name[0]) for name in NAMES]
     rows = [(name, label, "train" if label == "new" else "val") for name, label in rows]
