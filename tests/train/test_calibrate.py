@@ -26,6 +26,7 @@ from train.export.formats import write_stablehlo
 from train.export.loaders import loader_for_format
 from train.export.model_card import model_card
 from train.reporting.calibration_results import calibrate
+from train.runtime.errors import RunError
 from train.tasks.temperature import fit_temperature
 from train.workdir.run_files import read_config
 
@@ -180,17 +181,25 @@ def test_predict_has_calibrated_sigmoids(commands, sigmoid_run, picture):
     np.testing.assert_allclose([probabilities[name] for name in CLASSES], expected, atol=1e-5)
 
 
-def test_groups_are_on_one_side(calibrated, digits_run, source):
+@pytest.fixture(scope="module")
+def evaluated(calibrated, digits_run, source):
+    """Return the evaluation of the first images, with groups of the images or without."""
+
+    def first_images(count, groups=None):
+        fields = {f.name: calibrated[2].get(f.name) for f in dataclasses.fields(Predictions)}
+        fields = {k: v if v is None else v[:count] for k, v in fields.items()}
+        predictions = Predictions(**fields | {"outputs": 10})
+        loader = SimpleNamespace(source=dataclasses.replace(source, groups=groups))
+        return Evaluated({"step": 44}, predictions, loader, read_config(digits_run), None, None)
+
+    return first_images
+
+
+def test_groups_are_on_one_side(calibrated, digits_run, evaluated):
     """A probability in the stored halves belongs to one image: that of its true class."""
-    _, _, arrays, _ = calibrated
-    labels, logits = arrays["label"], arrays["logits"]
+    labels, logits = calibrated[2]["label"], calibrated[2]["logits"]
     groups = np.array([f"writer {index // 7}" for index in range(len(labels))])
-    fields = {f.name: arrays.get(f.name) for f in dataclasses.fields(Predictions)}
-    predictions = Predictions(**fields | {"outputs": 10})
-    loader = SimpleNamespace(source=dataclasses.replace(source, groups=groups))
-    config = read_config(digits_run)
-    evaluated = Evaluated({"step": 44}, predictions, loader, config, None, None)
-    found = calibrate(digits_run, evaluated, True, []).calibration
+    found = calibrate(digits_run, evaluated(len(labels), groups), True, []).calibration
     own = softmax(logits.astype(np.float64) / found.temperature)
     own = np.array([float(f"{p:.9g}") for p in own[np.arange(len(labels)), labels]])
     assert len(np.unique(own)) == len(own)
@@ -214,6 +223,12 @@ def test_training_images_are_a_warning(calibrated, digits_run, source, split, re
     evaluated = Evaluated({"step": 44, **result}, predictions, loader, config, None, None)
     lines = calibrate(digits_run, evaluated, True, []).lines
     assert sum("warning: the network was trained on" in line for line in lines) == warned
+
+
+def test_too_few_images_are_an_error(digits_run, evaluated):
+    with pytest.raises(RunError, match="needs at least 20 images, but 'test' has 19"):
+        calibrate(digits_run, evaluated(19), True, [])
+    assert calibrate(digits_run, evaluated(20), True, []).measured["fitted"] == 10
 
 
 def test_sets_cover_as_requested_over_50_resplits(calibrated):
@@ -307,7 +322,6 @@ def test_wrong_requests(commands, calibrated, tmp_path):
         (("--decide", "cat=0.5"), 2, "the run has no class 'cat'; it has 0, 1, 2"),
         (("--decide", "3=0.5", "--decide", "3=0.6"), 2, "--decide has two thresholds for '3'"),
         (("--calibrate", "--tta", "flip"), 2, "cannot be combined with --tta"),
-        (("--calibrate", "--split", "test[:10]"), 1, "needs at least 20 images"),
     ):
         done = commands.call("train.evaluate", "--workdir", path, *flags, "--output", tmp_path)
         assert done.returncode == status and message in done.stderr
