@@ -5,15 +5,25 @@ import dataclasses
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
-from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+)
 
 from flax_resnet import load_run
+from tests.conftest import train_on_shapes
 from tests.train.shapes import NAMES
+from train.compare.comparison import read, results_table
+from train.compare.cross_validation import cross_validations
 from train.data.folds import assign_folds
 
 
@@ -175,3 +185,51 @@ def test_the_model_card_has_labels(calibrated):
     assert "independent probabilities of 4 classes, of which an image may have any number" in card
     assert "label `circle` from a probability of" in card and "(for `F1`)" in card
     assert 'info.get("decision_thresholds", {})' in card
+
+
+def test_the_exported_program_equals_the_calibrated_run(calibrated, shapes, tmp_path):
+    from jax import export
+
+    from train.export.formats import write_stablehlo
+
+    run = load_run(str(calibrated[0]))
+    images = run.prepare([str(shapes / f"{n:03}.png") for n in range(6)])
+    write_stablehlo(run, str(tmp_path / "net"))
+    program = export.deserialize(bytearray((tmp_path / "net").read_bytes()))
+    expected = expit(run.logits(images, prepared=True) / run.temperature)
+    np.testing.assert_allclose(program.call(images), expected, atol=1e-5)
+
+
+def test_folds_are_pooled_and_compared(commands, shapes, shapes_run, tmp_path):
+    other = train_on_shapes(shapes, tmp_path / "other", "2/2")
+    parts = [dict(np.load(f"{path}/held_out.npz")) for path in (shapes_run, other)]
+    label, p = (np.concatenate([part[k] for part in parts]) for k in ("label", "probabilities"))
+    runs = [read(path) for path in (shapes_run, other)]
+    [validation] = cross_validations(runs)
+    assert validation.remark == "" and validation.images == 160
+    pooled = validation.pooled
+    assert pooled["eval/map"] == pytest.approx(average_precision_score(label, p), abs=1e-9)
+    assert pooled["eval/f1_macro"] == pytest.approx(f1_score(label, p >= 0.5, average="macro"))
+    assert pooled["eval/map_baseline"] == pytest.approx(label.mean(axis=0).mean())
+    done = commands.call(
+        "train.compare", *(run.path for run in runs), "--output", tmp_path / "c.html"
+    )
+    assert done.returncode == 0, done.stderr
+    head, first, *_ = done.stdout.splitlines()
+    assert head.split("  ")[0].strip() == "run" and "mAP baseline" in head and "best mAP" in head
+    assert f"{100 * pooled['eval/map']:.2f} %" in done.stdout
+    for run, mark in ((runs[0], "!" in first), (runs[1], None)):
+        [part] = json.loads(Path(run.path, "report.json").read_text())["evaluations"].values()
+        assert run.baseline.metric == "eval/map"
+        assert run.baseline.is_above == (part["gain_interval"][0] > 0)
+        assert mark in (None, not run.baseline.is_above)
+
+
+def test_a_ranking_at_random_is_marked(shapes_run):
+    run = read(shapes_run)
+    run.rows[-1] |= {"eval/map": 0.5, "eval/map_baseline": 0.5}
+    head, [row] = results_table([run])
+    assert not run.baseline.is_above and row[head.index("mAP")] == "50.00 % !"
+    run = read(shapes_run)
+    run.rows[-1] |= {"eval/map": 0.9, "eval/map_baseline": 0.5}
+    assert run.baseline.is_above

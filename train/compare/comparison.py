@@ -3,19 +3,19 @@
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from statistics import mean, stdev
 from typing import Any
 
 from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line
+from train.compare.baselines import Baseline, compare_with_baseline
 from train.compare.configurations import identity
 from train.compare.cross_validation import CrossValidation, cross_validations
 from train.config.access import flatten
 from train.config.keys import KEYS
 from train.config.registries import parse_top_k
 from train.reporting import curves, html_page
-from train.reporting.cautions import is_above_baseline, top1_interval
 from train.reporting.evaluation_tiles import best_row, format_metric, title
 from train.reporting.run_report import format_value, progress, throughput
 from train.runtime.errors import RunError, warn
@@ -28,16 +28,12 @@ _percent = partial(format_percent, decimals=2)
 _FOLDS = "Mean ± sample standard deviation over folds, and metrics of all held-out images together"
 _Column = tuple[str, str, Callable[[float], str]]  # key, title, format
 _RESULTS: tuple[_Column, ...] = (
+    ("eval/map", title("map"), _percent),
+    ("eval/map_baseline", f"{title('map')} baseline", _percent),
     ("eval/top1", "top-1", _percent),
     ("eval/baseline", "baseline", _percent),
     ("eval/top5", "top-5", _percent),
     ("eval/loss", "loss", "{:.4f}".format),
-)
-
-
-_NOT_ABOVE = (
-    "not clearly above the baseline: the 95 % confidence interval (Wilson) of top-1 reaches down to"
-    " the share of the largest class"
 )
 
 
@@ -63,15 +59,10 @@ class RunSummary:
     remark: str
     images: int | None = None
 
-    @property
-    def is_above_baseline(self) -> bool:
-        """Whether top-1 is clearly above the share of the largest class, as far as is known."""
-        baseline, count = self.results.get("eval/baseline"), self.images
-        if baseline is None or not count:
-            return True
-        examples = count - (self.results.get("eval/bad") or 0)
-        interval = top1_interval(self.results["eval/top1"], int(examples))
-        return is_above_baseline(interval, baseline)
+    @cached_property
+    def baseline(self) -> Baseline:
+        """How the last evaluation compares with its baseline."""
+        return compare_with_baseline(self.path, self.results, self.images, warn)
 
     @property
     def results(self) -> dict[str, float]:
@@ -180,15 +171,15 @@ def results_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]
     for run in runs:
         step = f"{run.step:,}" + (" *" if run.remark else "")
         results = [_cell(run.results.get(key), form) for key, _, form in keys]
-        if keys and keys[0][0] == "eval/top1" and not run.is_above_baseline:
-            results[0] += " !"
+        if not run.baseline.is_above:
+            results[[key for key, _, _ in keys].index(run.baseline.metric)] += " !"
         more = _best_cell(run, len(by) > 1), _cell(throughput(run.rows), "{:,.0f}".format)
         rows.append([run.name, str(run.values["seed"]), step, *results, *more])
     return head, rows
 
 
 def _metric(run: RunSummary) -> str:
-    return run.values.get("eval.metric", KEYS["eval.metric"].default)
+    return run.values.get("eval.metric") or "top1"  # as in runs of older versions
 
 
 def _best_cell(run: RunSummary, named: bool) -> str:
@@ -250,8 +241,8 @@ def as_text(runs: Sequence[RunSummary]) -> str:
     parts = [_aligned(*results_table(runs))]
     if any(run.remark for run in runs):
         parts.append("* not finished, never evaluated, or a duplicate of another run")
-    if not all(run.is_above_baseline for run in runs):
-        parts.append(f"! {_NOT_ABOVE}")
+    cautions = (run.baseline.caution for run in runs if not run.baseline.is_above)
+    parts += [f"! {text}" for text in dict.fromkeys(cautions)]
     head, rows = seeds_table(grouped(runs))
     if rows:
         parts += ["", "mean ± sample standard deviation over runs that differ only in the seed:"]
@@ -324,9 +315,9 @@ def page(runs: Sequence[RunSummary]) -> str:
         html_page.paragraph(f"* {run.name} {run.remark}.", "weak") for run in ordered if run.remark
     )
     remarks += "".join(
-        html_page.paragraph(f"! {run.name}: {_NOT_ABOVE}.", "weak")
+        html_page.paragraph(f"! {run.name}: {run.baseline.caution}.", "weak")
         for run in ordered
-        if not run.is_above_baseline
+        if not run.baseline.is_above
     )
     heading = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0].name
     body = [

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.compare.configurations import identity
+from train.config.registries import MULTI_LABEL
 from train.data.sources.array_files import open_arrays
 from train.data.splits import parse_fold
 from train.runtime.errors import RunError
 from train.runtime.formatting import join_names
 from train.tasks.metrics import classification_metrics
+from train.tasks.multi_label_metrics import multi_label_metrics
 from train.workdir import held_out, run_files
 
 if TYPE_CHECKING:  # it imports this module
@@ -60,15 +62,21 @@ def _validate(runs: Sequence[RunSummary]) -> CrossValidation:
     runs = sorted(runs, key=lambda run: parse_fold(run.values[_FOLD])[0])
     folds = parse_fold(runs[0].values[_FOLD])[1]
     try:
-        predictions = [_read(run.path) for run in runs]
+        several = runs[0].values.get("task") == MULTI_LABEL
+        predictions = [_read(run.path, several) for run in runs]
         pooled = _pool(runs, predictions)
     except RunError as error:
         return CrossValidation(runs, folds, 0, {}, str(error))
     return CrossValidation(runs, folds, sum(len(part["label"]) for part in predictions), pooled)
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
-    """Read the held-out predictions of a run; raise RunError for missing or unusable ones."""
+def _read(path: str, several: bool) -> dict[str, np.ndarray]:
+    """Read the held-out predictions of a run; raise RunError for missing or unusable ones.
+
+    Args:
+      path: the workdir.
+      several: whether an image may have several classes.
+    """
     file = os.path.join(path, held_out.PREDICTIONS)
     arrays = {name: array.values() for name, array in open_arrays(file).items()}
     classes = run_files.read_description(path).class_names
@@ -85,16 +93,24 @@ def _read(path: str) -> dict[str, np.ndarray]:
             and (0 <= arrays[name]).all()
             and (arrays[name] < count).all()
             for name, count in (
-                ("label", len(classes)),
                 ("predicted", probabilities.shape[1]),
-                ("rank", probabilities.shape[1]),
+                ("rank", probabilities.shape[1] + several),  # last without a class
             )
         )
+        and _are_labels(arrays.get("label"), len(images), len(classes), several)
+        and probabilities.shape[1] >= len(classes)
     )
     if not valid:
         raise RunError(f"{file} has no predictions of this run; train.main writes it at the end")
     used = {name: arrays[name] for name in (*_ARRAYS, "file")}
     return used | {"class_names": np.array(classes)}
+
+
+def _are_labels(array: np.ndarray | None, images: int, classes: int, several: bool) -> bool:
+    """Return whether an array has class numbers, or zeros and ones of ``several`` classes."""
+    shape, count = ((images, classes), 2) if several else ((images,), classes)
+    valid = _is(array, "iu", len(shape)) and array.shape == shape
+    return valid and bool(((0 <= array) & (array < count)).all())
 
 
 def _is(array: np.ndarray | None, kinds: str, axes: int) -> bool:
@@ -127,5 +143,6 @@ def _pool(runs: Sequence[RunSummary], predictions: Sequence[Mapping[str, Any]]) 
         if all(isinstance(run.results[name], int | float) for run in runs)
     }
     arrays = {name: np.concatenate([part[name] for part in predictions]) for name in _ARRAYS}
-    metrics = classification_metrics(arrays, first["probabilities"].shape[1])
+    compute = classification_metrics if arrays["label"].ndim == 1 else multi_label_metrics
+    metrics = compute(arrays, first["probabilities"].shape[1])
     return pooled | {f"eval/{name}": value for name, value in metrics.items()}

@@ -1,0 +1,65 @@
+"""Whether a run is clearly better than its baseline: the same answer, or order, for all images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from train.reporting.cautions import is_above_baseline, top1_interval
+from train.reporting.run_report import read_parts
+
+
+class Baseline(NamedTuple):
+    """How the last evaluation of a run compares with its baseline.
+
+    Attributes:
+      metric: the compared metric, as the key of ``metrics.jsonl``.
+      is_above: whether it is clearly above the baseline, as far as is known.
+      caution: what to say if it is not.
+    """
+
+    metric: str = "eval/top1"
+    is_above: bool = True
+    caution: str = (
+        "not clearly above the baseline: the 95 % confidence interval (Wilson) of top-1 reaches"
+        " down to the share of the largest class"
+    )
+
+
+_RANKING = Baseline(
+    "eval/map",
+    True,
+    "not clearly above the baseline: the 95 % confidence interval (bootstrap) of mAP reaches down"
+    " to that of a ranking at random",
+)
+
+
+def compare_with_baseline(
+    path: str, results: Mapping[str, Any], images: int | None, warn: Callable[[str], None]
+) -> Baseline:
+    """Return how an evaluation compares with its baseline.
+
+    Args:
+      path: the workdir.
+      results: the last evaluation.
+      images: images of the evaluation split; None if unknown.
+      warn: receives a message if the report of the run is corrupt.
+    """
+    if results.get("eval/map_baseline") is not None:
+        low = _gain_interval(path, results, warn)[0]
+        return _RANKING._replace(is_above=low > 0)
+    baseline = results.get("eval/baseline")
+    if baseline is None or not images:
+        return Baseline()
+    examples = images - (results.get("eval/bad") or 0)
+    interval = top1_interval(results["eval/top1"], int(examples))
+    return Baseline(is_above=is_above_baseline(interval, baseline))
+
+
+def _gain_interval(
+    path: str, results: Mapping[str, Any], warn: Callable[[str], None]
+) -> Sequence[float]:
+    """Return the interval of mAP above its baseline, as reported; else the difference itself."""
+    for one in read_parts(path, warn).get("evaluations", {}).values():
+        same = (one["step"], one.get("map")) == (results["step"], results["eval/map"])
+        if same and one.get("gain_interval"):
+            return one["gain_interval"]
+    return (results["eval/map"] - results["eval/map_baseline"],)
