@@ -245,6 +245,7 @@ def train_on_shapes(shapes, path, fold):
 
     config = load_config(str(ROOT / DIGITS))
     config.task = "multi_label"
+    config.eval.metric = "map"
     config.dataset.update(name="table", labels=str(shapes / "labels.csv"), image_size=16, fold=fold)
     config.model.stage_sizes = (1, 1, 1)
     config.batch_size = 16

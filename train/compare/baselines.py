@@ -44,8 +44,8 @@ def compare_with_baseline(
       warn: receives a message if the report of the run is corrupt.
     """
     if results.get("eval/map_baseline") is not None:
-        low = _gain_interval(path, results, warn)[0]
-        return _RANKING._replace(is_above=low > 0)
+        low = _map_interval(path, results, warn)[0]
+        return _RANKING._replace(is_above=low > results["eval/map_baseline"])
     baseline = results.get("eval/baseline")
     if baseline is None or not images:
         return Baseline()
@@ -54,12 +54,12 @@ def compare_with_baseline(
     return Baseline(is_above=is_above_baseline(interval, baseline))
 
 
-def _gain_interval(
+def _map_interval(
     path: str, results: Mapping[str, Any], warn: Callable[[str], None]
 ) -> Sequence[float]:
-    """Return the interval of mAP above its baseline, as reported; else the difference itself."""
+    """Return the interval of mAP, as reported; else mAP itself."""
     for one in read_parts(path, warn).get("evaluations", {}).values():
         same = (one["step"], one.get("map")) == (results["step"], results["eval/map"])
-        if same and one.get("gain_interval"):
-            return one["gain_interval"]
-    return (results["eval/map"] - results["eval/map_baseline"],)
+        if same and one.get("map_interval"):
+            return one["map_interval"]
+    return (results["eval/map"],)

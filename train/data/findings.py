@@ -83,6 +83,13 @@ def _unused_splits(train: DataSource, evaluation: DataSource) -> list[Finding]:
     return _found("unused splits", names, what, is_warning=False, one=one)
 
 
+# What is found of copies with different labels, and advice; also if images have several classes.
+_CONFLICT = {
+    False: ("images are in several classes", "keep one"),
+    True: ("images have copies with other classes", "correct them, and keep one"),
+}
+
+
 def _unbalanced(train: DataSource) -> list[Finding]:
     """Find a class with less than half of the training images of another, if that is quick."""
     if len(train) < _MIN_COUNTED or not train.has_cheap_labels:
@@ -95,8 +102,13 @@ def _unbalanced(train: DataSource) -> list[Finding]:
     few, many = (truncate(train.class_names[index], _MAX_NAME) for index in (least, most))
     text = (
         f"the classes are unbalanced: {few!r} has {counts[least]:,} training images, {many!r}"
-        f" {counts[most]:,}; look at the balanced accuracy, and try class_weights='balanced' or"
-        " loader.sampling='balanced'"
+        f" {counts[most]:,}; "
+        + (
+            "look at the metrics of each class, and try pos_weight='balanced'"
+            if train.label_sets is not None
+            else "look at the balanced accuracy, and try class_weights='balanced' or"
+            " loader.sampling='balanced'"
+        )
     )
     return [Finding(UNBALANCED, int(counts[least]), (few, many), text, is_warning=True)]
 
@@ -159,21 +171,23 @@ def _overlap(train: DataSource, evaluation: DataSource) -> list[Finding]:
 
 def _compare_files(train: DataSource, evaluation: DataSource) -> list[Finding]:
     """Find image files that are copies of others, empty or unreadable."""
-    label_of = {
-        file: label
-        for source in (train, evaluation)
-        for file, label in zip(source.records.files, source.records.labels, strict=True)
-    }
+    label_of = {}
+    for source in (train, evaluation):
+        names = source.label_names()
+        files, labels = source.records.files, source.records.labels
+        label_of |= {file: names[label] for file, label in zip(files, labels, strict=True)}
     training, evaluated = set(train.records.files), set(evaluation.records.files)
     files = list(label_of)
     check = check_files(train.records.root, files)
     images = [_Image(f, label_of[f], f in training, f in evaluated) for f in files]
     shared = sorted(training & evaluated)
-    return _describe_check(check, images.__getitem__, len(files), len(evaluation), shared)
+    several = train.label_sets is not None
+    return _describe_check(check, images.__getitem__, len(files), len(evaluation), several, shared)
 
 
 def _compare_records(train: DataSource, evaluation: DataSource) -> list[Finding]:
     """Find images in arrays and other files that are copies of others, or empty."""
+    names = {id(source): source.label_names() for source in (train, evaluation)}
 
     def record(index: int) -> tuple[DataSource, int]:
         is_training = index < len(train)
@@ -186,11 +200,12 @@ def _compare_records(train: DataSource, evaluation: DataSource) -> list[Finding]
     def image(index: int) -> _Image:
         source, number = record(index)
         name = f"{source.split}: {source.record_name(number)}"
-        label = int(source.records.label(number))
+        label = names[id(source)][source.records.label(number)]
         return _Image(name, label, source is train, source is not train)
 
     count = len(train) + len(evaluation)
-    return _describe_check(check_images(read, count), image, count, len(evaluation))
+    several = train.label_sets is not None
+    return _describe_check(check_images(read, count), image, count, len(evaluation), several)
 
 
 def _missing_classes(source: DataSource, advice: str) -> list[Finding]:
@@ -207,7 +222,7 @@ class _Image(NamedTuple):
     """An image for messages about copies."""
 
     name: str
-    label: int
+    label: str
     in_training: bool
     in_evaluation: bool
 
@@ -217,6 +232,7 @@ def _describe_check(
     image: Callable[[int], _Image],
     count: int,
     num_evaluated: int,
+    several: bool,
     shared: Sequence[str] = (),
 ) -> list[Finding]:
     """Return the findings of a comparison.
@@ -226,6 +242,7 @@ def _describe_check(
       image: the image of an index.
       count: number of images.
       num_evaluated: number of evaluation images.
+      several: whether an image may have several classes.
       shared: names of files that are in both splits.
     """
     # The images that are in both splits, in several classes, or several times in a split.
@@ -247,7 +264,7 @@ def _describe_check(
     leaked = f"of {num_evaluated:,} evaluation images are also training images"
     findings = [
         *_found(LEAK, leaks.values(), leaked, _LEAK_ADVICE),
-        *_found("several classes", conflicts.values(), "images are in several classes", "keep one"),
+        *_found("several classes", conflicts.values(), *_CONFLICT[several]),
         *_found(
             "copies",
             copies.values(),

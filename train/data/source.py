@@ -131,6 +131,10 @@ class DataSource:
             return self.class_names[label]
         return "|".join(self.class_names[k] for k in np.flatnonzero(self.label_sets[label]))
 
+    def label_names(self) -> list[str]:
+        """Return :meth:`label_name` of every label; equal sets of classes have equal names."""
+        return [self.label_name(label) for label in range(self.num_labels)]
+
     @property
     def has_cheap_labels(self) -> bool:
         """Whether :meth:`all_labels` takes at most a few seconds, since it reads no large data."""

@@ -145,7 +145,7 @@ def _report(inspection, output: str, title: str, pixels) -> None:
         if inspection.probabilities is not None:
             arrays = {
                 "file": np.array([images.name(i) for i in range(len(images))]),
-                "label": images.label,
+                "label": images.targets.astype(np.int32),
                 "probabilities": inspection.probabilities,
                 "class_names": np.array(images.sources[0].class_names),
             }

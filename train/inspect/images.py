@@ -12,6 +12,7 @@ from flax_resnet.images.pixels import PixelFormat
 from flax_resnet.preprocessing import to_viewable
 from train.data.duplicates import content_digest
 from train.data.images import resize_area
+from train.data.label_sets import number_sets
 from train.data.prefetch import Prefetcher
 from train.data.source import DataSource, to_pixels
 from train.inspect.near_duplicates import difference_hash
@@ -30,13 +31,14 @@ class Images:
       sources: the splits.
       split: index of the split.
       record: number in the split.
-      label: class index.
+      label: class index, or that of ``label_sets``.
       size: height and width in pixels ``(N, 2)``; 0 if unreadable.
       digest: of the content, as stored, uint64 ``(N, 2)``.
       hash: difference hash, uint64 ``(N, 2)``.
       thumbnail: uint8 RGB ``(N, 16, 16, 3)``.
       reasons: why images cannot be read, by index.
       features: float32 ``(N, D)``, or None.
+      label_sets: sets of classes as in ``DataSource``, of all splits together, or None.
     """
 
     sources: Sequence[DataSource]
@@ -49,6 +51,7 @@ class Images:
     thumbnail: np.ndarray
     reasons: dict[int, str] = field(default_factory=dict)
     features: np.ndarray | None = None
+    label_sets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.record)
@@ -62,9 +65,28 @@ class Images:
         """Return the file of an image, or the name of its record."""
         return self.sources[self.split[index]].record_name(int(self.record[index]))
 
+    @property
+    def targets(self) -> np.ndarray:
+        """Labels as in ``DataSource.targets``, ``(N,)`` or ``(N, K)``."""
+        return self.label if self.label_sets is None else self.label_sets[self.label]
+
     def class_name(self, index: int) -> str:
-        """Return the name of an image's class."""
-        return self.sources[0].class_names[self.label[index]]
+        """Return the name of an image's class, or those of several."""
+        if self.label_sets is None:
+            return self.sources[0].class_names[self.label[index]]
+        return self.join_classes(self.label_sets[self.label[index]])
+
+    def join_classes(self, chosen: np.ndarray) -> str:
+        """Return the names of some classes, given as bool ``(K,)``."""
+        names = self.sources[0].class_names
+        return "|".join(names[k] for k in np.flatnonzero(chosen)) or "no class"
+
+    def class_counts(self, split: int) -> np.ndarray:
+        """Return the number of images of each class in a split ``(K,)``."""
+        targets = self.targets[self.split == split]
+        if targets.ndim == 2:
+            return targets.sum(axis=0)
+        return np.bincount(targets, minlength=len(self.sources[0].class_names))
 
     def split_name(self, index: int) -> str:
         """Return the name of an image's split."""
@@ -133,16 +155,27 @@ def pixel_features(images: Images) -> np.ndarray:
 
 def _allocate(sources: Sequence[DataSource], counts: Sequence[int]) -> Images:
     total = sum(counts)
+    label, label_sets = _number_labels(sources)
     return Images(
         sources=sources,
         split=np.repeat(np.arange(len(sources), dtype=np.int16), counts),
         record=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
-        label=np.concatenate([source.all_labels() for source in sources]),
+        label=label,
+        label_sets=label_sets,
         size=np.zeros((total, 2), np.int32),
         digest=np.zeros((total, 2), np.uint64),
         hash=np.zeros((total, 2), np.uint64),
         thumbnail=np.zeros((total, THUMBNAIL, THUMBNAIL, 3), np.uint8),
     )
+
+
+def _number_labels(sources: Sequence[DataSource]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the labels of all splits; each split numbers its sets of classes differently."""
+    labels = [source.all_labels() for source in sources]
+    if sources[0].label_sets is None:
+        return np.concatenate(labels), None
+    sets = [source.label_sets[own] for source, own in zip(sources, labels, strict=True)]
+    return number_sets(np.concatenate(sets))
 
 
 def _expand(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

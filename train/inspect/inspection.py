@@ -27,14 +27,14 @@ from train.inspect.findings_table import (
     sort_rows,
 )
 from train.inspect.images import Images, pixel_features, read_images
-from train.inspect.label_errors import find_label_errors
+from train.inspect.label_errors import MIN_SKILL, find_label_errors
+from train.inspect.label_set_rows import find_label_set_rows
 from train.inspect.predictions_file import read_probabilities
 from train.runtime.formatting import format_percent, pluralize
 
 if TYPE_CHECKING:
     from flax_resnet.runs import Run
 
-MIN_SKILL = 0.5  # below this, the probe's doubts say more about itself than about the labels
 MIN_UNUSUALNESS = 2.0  # times the distance of a typical image to others
 
 
@@ -154,18 +154,25 @@ def _add_label_errors(
     result: Inspection, groups: np.ndarray, predictions: Sequence[str], run: "Run | None"
 ) -> None:
     images, classes = result.images, len(result.images.sources[0].class_names)
+    several = images.label_sets is not None
     probabilities = np.full((len(images), classes), np.nan, np.float32)
     if predictions:
         probabilities = read_probabilities(predictions, images)
         origin = "the given predictions"
     else:
         rows = images.readable
-        probabilities[rows] = probe.out_of_fold(
-            images.features[rows], images.label[rows], groups[rows], classes
+        given = images.features[rows], images.targets[rows], groups[rows]
+        probabilities[rows] = (
+            probe.out_of_fold_each(*given) if several else probe.out_of_fold(*given, classes)
         )
         kind = "features of the run" if run is not None else "pixels of thumbnails"
         origin = f"a five-fold probe on the {kind}"
     result.probabilities = probabilities
+    if several:
+        rows, notes = find_label_set_rows(images, probabilities, origin, not predictions)
+        result.rows += rows
+        result.notes += notes
+        return
     known = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
     if not len(known):
         result.notes.append("Label errors were not examined: a class has too few images.")

@@ -6,6 +6,9 @@ labels (section 3.1); the images with the lowest probability of their given labe
 
 import numpy as np
 
+# Of out-of-fold probabilities above always the most frequent answer, from 0 to 1. Below this,
+# their doubts say more about themselves than about the labels.
+MIN_SKILL = 0.5
 _TOLERANCE = 1e-6  # of float32 probabilities at a threshold
 
 
@@ -32,6 +35,27 @@ def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     np.add.at(joint, (labels[counted], true[counted]), 1)
     np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
     return joint / joint.sum(axis=1, keepdims=True) * counts[:, None]
+
+
+def find_label_set_errors(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the likely errors of images with several classes, bool ``(N, K)``.
+
+    Each class is a problem of two classes, itself and the rest (Thyagarajan et al. 2022,
+    arXiv:2211.13895, section 2).
+
+    Args:
+      targets: given labels, bool ``(N, K)``.
+      probabilities: out-of-sample probabilities ``(N, K)``; NaN for unknown ones, without errors.
+    """
+    doubtful = np.zeros(targets.shape, bool)
+    for k in range(targets.shape[1]):
+        known = np.flatnonzero(~np.isnan(probabilities[:, k]))
+        if len(known):
+            own = probabilities[known, k]
+            both = np.stack([1 - own, own], axis=1)
+            errors = find_label_errors(targets[known, k].astype(int), both)
+            doubtful[known[errors], k] = True
+    return doubtful
 
 
 def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

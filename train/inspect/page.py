@@ -72,12 +72,16 @@ def _notes(inspection: Inspection) -> list[str]:
 
 def _class_table(images: Images) -> str:
     names = images.sources[0].class_names
-    counts = [
-        np.bincount(images.label[images.split == number], minlength=len(names))
-        for number in range(len(images.sources))
-    ]
+    counts = [images.class_counts(number) for number in range(len(images.sources))]
+    totals = list(map(len, images.sources))
     rows = [
-        (one_line(name), *(f"{n[i]:,} ({format_percent(n[i] / n.sum())})" for n in counts))
+        (
+            one_line(name),
+            *(
+                f"{n[i]:,} ({format_percent(n[i] / of)})"
+                for n, of in zip(counts, totals, strict=True)
+            ),
+        )
         for i, name in enumerate(names)
     ]
     head = ("class", *(source.split for source in images.sources))

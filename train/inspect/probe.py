@@ -48,6 +48,21 @@ def out_of_fold(
     return result
 
 
+def out_of_fold_each(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return :func:`out_of_fold` of each of several classes against the rest.
+
+    Args:
+      features: ``(N, D)``.
+      targets: bool ``(N, K)``.
+      groups: int ``(N,)``.
+
+    Returns:
+      float32 ``(N, K)``; NaN for a class that nearly all images or none have.
+    """
+    columns = [out_of_fold(features, own.astype(int), groups, 2)[:, 1] for own in targets.T]
+    return np.stack(columns, axis=1)
+
+
 def _discriminant(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights ``(D, K)`` and bias ``(K,)`` of linear discriminant analysis.
 

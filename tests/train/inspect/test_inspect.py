@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from collections import Counter
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from tests.train.shapes import NAMES as SHAPES
+from tests.train.shapes import draw_shapes
 from train.data.images import encode_jpeg, encode_png, resize_area
 
 NUM_WRONG, NUM_COPIES = 90, 20
@@ -194,3 +197,74 @@ def test_refusals(photographs, commands, digits_run):
     assert not inside.exists()
     assert "names no split" in error(*folder_flags(photographs), "--splits", ",")
     assert "--step must be" in error("--workdir", digits_run, "--step", "newest")
+
+
+@pytest.fixture(scope="module")
+def inspected_sets(commands, tmp_path_factory):
+    """The output for pictures of several shapes with planted copies and wrong labels."""
+    root = tmp_path_factory.mktemp("sets")
+    labels = draw_shapes(root, 300)
+    wrong = np.random.default_rng(1).choice(250, 20, replace=False)
+    labels[wrong, 1] ^= True
+    names = [f"{n:03}.png" for n in range(300)]
+    for n, other in ((297, 0), (298, 1), (299, 2)):
+        shutil.copyfile(root / names[other], root / names[n])
+        labels[n] = labels[other]
+    labels[299, 0] ^= True
+    with open(root / "labels.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image", "split", "labels"))
+        for n, name in enumerate(names):
+            chosen = [SHAPES[k] for k in np.flatnonzero(labels[n])]
+            # The order in which the classes of an image are listed has no meaning.
+            text = "|".join(chosen[::-1] if n == 298 else chosen)
+            rows.writerow((name, "test" if n >= 250 and n != 298 else "train", text))
+    output = root.parent / f"{root.name}_output"
+    flags = ("--config.task=multi_label", "--config.dataset.name=table")
+    done = commands.call(
+        *("train.inspect", "--config", "configs/resnet20_digits.py", *flags),
+        *(f"--config.dataset.labels={root}/labels.csv", "--output", output),
+    )
+    assert done.returncode == 0, done.stderr
+    return output, done.stdout, labels, {names[n] for n in wrong}
+
+
+def test_copies_with_other_sets_of_classes_are_conflicts(inspected_sets):
+    output, stdout, *_ = inspected_sets
+    leaks = {row["file"] for row in rows_of(output, "leak")}
+    assert leaks == {"000.png", "002.png", "297.png", "299.png"}
+    assert {row["file"] for row in rows_of(output, "label conflict")} == {"002.png", "299.png"}
+    assert {row["file"] for row in rows_of(output, "copy")} == {"001.png", "298.png"}
+    assert "2 images have copies with other classes" in stdout
+
+
+def test_probabilities_and_counts_are_those_of_each_class(inspected_sets):
+    output, _, labels, _ = inspected_sets
+    arrays = np.load(output / "probabilities.npz")
+    assert arrays["label"].shape == arrays["probabilities"].shape == (300, 4)
+    order = [int(name[:3]) for name in arrays["file"]]
+    np.testing.assert_array_equal(arrays["label"], labels[order])
+    page = (output / "inspection.html").read_text()
+    counts = labels[[n for n in range(300) if n < 250 or n == 298]].sum(axis=0)
+    assert all(f"{count} ({100 * count / 251:.1f} %)" in page for count in counts)
+
+
+def test_given_predictions_find_wrong_sets_of_classes(inspected_sets, commands, tmp_path):
+    output, _, labels, wrong = inspected_sets
+    true, changed = labels.copy(), [int(name[:3]) for name in wrong]
+    true[changed, 1] ^= True
+    path = tmp_path / "oracle.npz"
+    names = [f"{n:03}.png" for n in range(300)]
+    np.savez(path, image=names, probabilities=np.where(true, 0.93, 0.04))
+    table = next(output.parent.glob("sets*/labels.csv"))
+    done = commands.call(
+        *("train.inspect", "--config", "configs/resnet20_digits.py", "--output", tmp_path / "out"),
+        *("--config.task=multi_label", "--config.dataset.name=table", "--predictions", path),
+        f"--config.dataset.labels={table}",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["file"]: row for row in rows_of(tmp_path / "out", "label error")}
+    assert rows.keys() == wrong
+    for name, row in rows.items():
+        expected = "|".join(SHAPES[k] for k in np.flatnonzero(true[int(name[:3])]))
+        assert row["suggestion"] == (expected or "no class") and float(row["score"]) > 0.9

@@ -7,7 +7,11 @@ import pytest
 
 from train.inspect import near_duplicates, probe
 from train.inspect.images import Images
-from train.inspect.label_errors import confident_joint, find_label_errors
+from train.inspect.label_errors import (
+    confident_joint,
+    find_label_errors,
+    find_label_set_errors,
+)
 from train.inspect.predictions_file import read_probabilities
 from train.runtime.errors import RunError
 
@@ -130,3 +134,28 @@ def test_a_table_in_place_of_predictions_is_an_error_without_advice_of_numpy(tmp
     (tmp_path / "labels.csv").write_text("image,label\na.png,a\n")
     with pytest.raises(RunError, match=r"labels.csv': it is no .npz file of numbers and text$"):
         read_probabilities([str(tmp_path / "labels.csv")], images)
+
+
+def noisy_sets(count=800):
+    """Return given and true sets of four classes with 4 % errors, and probabilities."""
+    rng = np.random.default_rng(0)
+    true = rng.random((count, 4)) < (0.5, 0.3, 0.2, 0.6)
+    given = true ^ (rng.random(true.shape) < 0.04)
+    return given, true, 1 / (1 + np.exp(-rng.normal(6 * true - 3, 1.2)))
+
+
+def test_errors_in_sets_of_classes_are_those_of_each_class_at_least_as_good_as_by_cleanlab():
+    multi = pytest.importorskip("cleanlab.multilabel_classification.filter")
+    given, true, probabilities = noisy_sets()
+    doubtful, wrong = find_label_set_errors(given, probabilities), given != true
+    labels = [np.flatnonzero(row).tolist() for row in given]
+    theirs = multi.find_multilabel_issues_per_class(labels, probabilities, n_jobs=1)
+
+    def f1(listed):
+        return 2 * (listed & wrong).sum() / (listed.sum() + wrong.sum())
+
+    assert f1(doubtful) >= f1(theirs) > 0.5
+    probabilities[:, 2] = np.nan
+    unknown = find_label_set_errors(given, probabilities)
+    assert not unknown[:, 2].any()
+    np.testing.assert_array_equal(np.delete(unknown, 2, 1), np.delete(doubtful, 2, 1))
