@@ -11,6 +11,7 @@ from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line
 from train.engine.evaluation import Evaluated
 from train.reporting import curves, evaluation_results, html_page, multi_label_results
+from train.reporting.calibration_results import MEASURED, measured_lines
 from train.reporting.classification_metrics import ReliabilityBin
 from train.reporting.evaluation_section import (
     CELLS,
@@ -76,6 +77,7 @@ _FIELDS = {
         1,
         100,
     ),
+    "calibration": schema.optional(MEASURED),
     "mistakes": schema.optional(CELLS),
     "explained": schema.optional(CELLS),
 }
@@ -124,6 +126,10 @@ def section(name: str, part: dict[str, Any]) -> str:
         *_classes(part["classes"]),
         "<h3>Calibration</h3>",
         html_page.paragraph("Of the probabilities of all images and classes."),
+        *map(
+            html_page.paragraph,
+            measured_lines(part["calibration"]) if part.get("calibration") else (),
+        ),
         html_page.charts(curves.reliability_panels(bins, ece)),
         *(
             f"<h3>{title}</h3>{html_page.image_grid(part[key], part['small'], key == 'explained')}"

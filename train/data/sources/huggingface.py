@@ -14,7 +14,12 @@ from flax_resnet.files import open_regular
 from flax_resnet.text import error_reason
 from train.data.registries import register_source
 from train.data.source import DataSource
-from train.data.sources.labeled_images import make_source, number_classes, sample_fingerprint
+from train.data.sources.labeled_images import (
+    make_source,
+    number_classes,
+    number_label_sets,
+    sample_fingerprint,
+)
 from train.data.splits import TRAIN, find_split, replace_name
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
@@ -50,7 +55,8 @@ def huggingface_source(
     source = _make_source({"": data}, "", split, "hf", image_key, label_key, class_names)
     images, labels = source.records.images, source.records.labels
     # Nothing names these data: whether two splits share records shows only in the images.
-    return replace(source, parts=(), fingerprint=sample_fingerprint(images, labels))
+    fingerprint = sample_fingerprint(images, source.targets(labels))
+    return replace(source, parts=(), fingerprint=fingerprint)
 
 
 @register_source("hf")
@@ -167,14 +173,21 @@ def _make_source(
         )
     images = _find_column(data, image_key, _IMAGE_NAMES, "image", _is_image, where)
     labels = _find_column(data, label_key, _LABEL_NAMES, "label", _is_label, where)
-    if class_names is None and isinstance(data.features[labels], datasets.ClassLabel):
-        class_names, splits = data.features[labels].names, {name: data}
+    sets, several = None, _is_list_of_classes(data.features[labels])
+    feature = data.features[labels].feature if several else data.features[labels]
+    if several or (class_names is None and isinstance(feature, datasets.ClassLabel)):
+        class_names = feature.names if class_names is None else class_names
+        splits = {name: data}
     columns = {
         key: _labels(other, labels, f"{source_name} {key}".rstrip())
         for key, other in splits.items()
         if labels in other.features
     }
-    columns, names = number_classes(columns, source_name, class_names)
+    if several:
+        matrix = _zeros_and_ones(columns[name], len(class_names), where)
+        columns, sets, names = number_label_sets({name: matrix}, source_name, class_names)
+    else:
+        columns, names = number_classes(columns, source_name, class_names)
     encoded = data.with_format(None).select_columns([images])
     if isinstance(data.features[images], datasets.Image):
         encoded = encoded.cast_column(images, datasets.Image(decode=False))
@@ -187,6 +200,7 @@ def _make_source(
         names,
         names=_Names(column),
         files=[(where, len(data))],
+        label_sets=sets,
     )
 
 
@@ -224,15 +238,39 @@ def _is_label(feature: Any, is_named: bool) -> bool:
     """Return whether a column has classes: integers and text only with the expected name."""
     import datasets
 
-    if isinstance(feature, datasets.ClassLabel):
+    if isinstance(feature, datasets.ClassLabel) or _is_list_of_classes(feature):
         return True
     dtype = str(getattr(feature, "dtype", ""))
     return is_named and dtype.startswith(("int", "uint", "bool", "string", "large_string"))
 
 
-def _labels(data: datasets.Dataset, key: str, where: str) -> np.ndarray:
+def _is_list_of_classes(feature: Any) -> bool:
+    """Return whether a column has any number of classes per image."""
+    import datasets
+
+    return isinstance(getattr(feature, "feature", None), datasets.ClassLabel)
+
+
+def _zeros_and_ones(lists: Sequence[Sequence[int | None]], classes: int, where: str) -> np.ndarray:
+    """Return lists of class numbers as uint8 ``(N, K)``."""
+    rows = np.repeat(np.arange(len(lists)), [len(numbers) for numbers in lists])
+    numbers = np.array([number for numbers in lists for number in numbers], object)
+    wrong = [number for number in numbers.tolist() if number is None or not 0 <= number < classes]
+    if wrong:
+        raise UsageError(
+            f"{where} has the label {wrong[0]} among those of an image, but {classes} classes; an"
+            " image without a class has an empty list"
+        )
+    matrix = np.zeros((len(lists), classes), np.uint8)
+    matrix[rows, numbers.astype(np.int64)] = 1
+    return matrix
+
+
+def _labels(data: datasets.Dataset, key: str, where: str) -> np.ndarray | list[list[int]]:
     column = data.with_format("arrow").select_columns([key])[:].column(key)
     if column.null_count:
         raise UsageError(f"{where} has {column.null_count:,} images without a label")
+    if _is_list_of_classes(data.features[key]):
+        return column.to_pylist()
     values = column.to_numpy()
     return values.astype(str) if values.dtype == object else values

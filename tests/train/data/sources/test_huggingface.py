@@ -103,3 +103,19 @@ def test_splits_of_a_program_are_compared_by_their_images():
     assert not [one for one in inspect_data(train, test) if one.kind in ("overlap", "leak")]
     assert [one.count for one in inspect_data(train, leaky) if one.kind == "leak"] == [2]
     assert train.fingerprint != test.fingerprint
+
+
+def test_lists_of_classes_are_sets_of_classes():
+    feature = datasets.Sequence(datasets.ClassLabel(names=list(NAMES)))
+    lists = [[k for k in range(3) if number >> k & 1][::-1] for number in range(30)]
+    source = huggingface_source(table(label=(feature, lists)))
+    expected = [[number >> k & 1 for k in range(3)] for number in range(30)]
+    np.testing.assert_array_equal(source.targets(source.all_labels()), expected)
+    assert source.class_names == NAMES
+    assert source.label_name(source[5][1]) == "cat|newt" and source.label_name(source[8][1]) == ""
+    other = huggingface_source(table(label=(feature, [[0], *lists[1:]])))
+    assert other.fingerprint != source.fingerprint
+    with pytest.raises(UsageError, match="the label -1 among those of an image, but 3 classes"):
+        huggingface_source(table(label=(feature, [[-1], *lists[1:]])))
+    with pytest.raises(UsageError, match="1 images without a label"):
+        huggingface_source(table(label=(feature, [None, *lists[1:]])))
