@@ -132,7 +132,7 @@ KEYS: dict[str, Key] = {
         " the others, such as 'cat=2,dog=0.5'. '': none."),
     "class_weights": Key("", "Weights of the classes in the training loss: 'balanced' gives all"
         " classes the same total weight; or numbers by class, 1 for the others, such as"
-        " 'cat=2,dog=0.5'. Scaled to a mean of 1 over the training images. '': none."),
+        " 'cat=2,dog=0.5'. Scaled to a mean of 1 over the images of every batch. '': none."),
     "logit_adjustment": Key(0.0, "Logit adjustment for imbalanced classes: this multiple of the"
         " logarithm of each class's share is added to the logits in the training loss; 1 aims at"
         " balanced accuracy; 0: none.", minimum=0, maximum=10),

@@ -38,7 +38,8 @@ def check_metric(config: ConfigDict, images: int, classes: int, outputs: int) ->
     metric = config.eval.metric
     others = MULTI_LABEL_METRICS if config.task == MULTI_LABEL else CLASSIFICATION_METRICS
     for key, names in (("metric", (metric,)), ("metrics", config.eval.metrics)):
-        trivial = [name for name in names if (parse_top_k(name) or 0) >= classes]
+        # With a single class top-1 is 1 as well, but it is the default.
+        trivial = [name for name in names if (parse_top_k(name) or 0) >= max(2, classes)]
         if trivial:
             raise UsageError(
                 f"config.eval.{key}={trivial[0]!r} is 1 for any {classes} classes; choose a smaller"

@@ -126,13 +126,18 @@ def _mistakes(labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarr
 def cautions(result: dict, evaluation: MultiLabelEvaluation) -> list[str]:
     """Return plain lines on an evaluation that is worse than its first number looks."""
     lines = []
-    low, high = evaluation.intervals.get("map", (result.get("map"),) * 2)
+    interval = evaluation.intervals.get("map")
+    low = result.get("map") if interval is None else interval[0]
     if low is not None and low <= result["map_baseline"]:
-        low, high = (format_percent(end, 2) for end in (low, high))
+        clearly, reason = "", ""
+        if interval is not None:
+            clearly = "clearly "
+            reason = ": its 95 % confidence interval (bootstrap) is {} to {}".format(
+                *(format_percent(end, 2) for end in interval)
+            )
         lines.append(
-            f"mAP {format_percent(result['map'], 2)} is not clearly above that of a ranking at"
-            f" random, {format_percent(result['map_baseline'], 2)}: its 95 % confidence interval"
-            f" (bootstrap) is {low} to {high}"
+            f"mAP {format_percent(result['map'], 2)} is not {clearly}above that of a ranking at"
+            f" random, {format_percent(result['map_baseline'], 2)}{reason}"
         )
     missing = [one.name for one in evaluation.classes if one.average_precision is None]
     if missing:

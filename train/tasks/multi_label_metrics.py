@@ -71,14 +71,27 @@ def rank_classes(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[fl
     ]
 
 
+def random_average_precision(positives: np.ndarray, images: int) -> np.ndarray:
+    """Return the expected average precision of classes if the images are ranked at random.
+
+    It is the share of positive images for many of them, and well above for few (Bestgen 2015): a
+    positive image at place n raises the precision there by itself.
+
+    Args:
+      positives: numbers of images of the classes ``(K,)``.
+      images: number of all images, at least 2.
+    """
+    harmonic = (1 / np.arange(1, images + 1)).sum()
+    return (harmonic + (images - harmonic) * (positives - 1) / (images - 1)) / images
+
+
 def multi_label_metrics(
     predictions: Mapping[str, np.ndarray | None], outputs: int
 ) -> dict[str, float]:
     """Return the metrics of a split by name, and two baselines.
 
     ``baseline`` is the top-1 accuracy of always predicting the most frequent class,
-    ``map_baseline`` the mean average precision of a ranking at random: the mean share of images
-    of the ranked classes.
+    ``map_baseline`` the mean average precision of a ranking at random, of the ranked classes.
 
     Args:
       predictions: arrays with one entry per example: ``label`` ``(N, K)`` and ``probabilities``
@@ -93,7 +106,8 @@ def multi_label_metrics(
     if defined := [both for both in ranked if both is not None]:
         auroc, average_precision = np.mean(defined, axis=0).tolist()
         metrics = {"map": average_precision, "auroc_macro": auroc}
-        baseline["map_baseline"] = float(shares[[both is not None for both in ranked]].mean())
+        positives = labels.sum(axis=0)[[both is not None for both in ranked]]
+        baseline["map_baseline"] = float(random_average_precision(positives, len(labels)).mean())
     predicted = decide(probabilities, predictions.get("thresholds"), labels.shape[1])
     counts = count_labels(labels, predicted)
     scores = f1_scores(counts)

@@ -9,6 +9,8 @@ from train.engine.predictions import Predictions
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import compute_metrics
 from train.reporting.evaluation_tiles import evaluation_tiles
+from train.reporting.multi_label_evaluation import MultiLabelEvaluation
+from train.reporting.multi_label_evaluation import cautions as multi_label_cautions
 
 
 def result_of(label, predicted):
@@ -34,6 +36,27 @@ def test_nothing_learned_of_three_to_one():
         f" {interval.high * 100:.2f} %",
         "recall under half of the mean, 50.0 %: 'class 1' 0.0 % of 16 images",
     ]
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        (
+            {"map": (0.3, 0.6)},
+            "mAP 40.00 % is not clearly above that of a ranking at random, 35.00 %: its 95 %"
+            " confidence interval (bootstrap) is 30.00 % to 60.00 %",
+        ),
+        ({"map": (0.36, 0.6)}, None),
+        ({}, None),  # no interval is made up
+    ],
+)
+def test_a_ranking_at_random(intervals, expected):
+    evaluation = MultiLabelEvaluation([], intervals, [], 0.0, np.empty(0, int))
+    lines = multi_label_cautions({"map": 0.4, "map_baseline": 0.35}, evaluation)
+    assert lines == ([] if expected is None else [expected])
+    if not intervals:
+        lines = multi_label_cautions({"map": 0.34, "map_baseline": 0.35}, evaluation)
+        assert lines == ["mAP 34.00 % is not above that of a ranking at random, 35.00 %"]
 
 
 def test_no_line_on_a_good_run():

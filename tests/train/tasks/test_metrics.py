@@ -95,6 +95,7 @@ def test_a_top_k_accuracy_of_all_classes_is_refused(k, classes):
         with pytest.raises(UsageError, match=message):
             check_metric(config, 10, classes, classes)
         check_metric(config, 10, k + 1, k + 1)
+    check_metric(_config("top1"), 10, 1, 1)  # the default
 
 
 @pytest.mark.parametrize("name", ["top", "top0", "top-3", "top3.0", "topk", "top03", "Top3"])

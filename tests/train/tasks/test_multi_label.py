@@ -1,6 +1,7 @@
 """Losses, ranks and metrics of images with any number of classes, against other libraries."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,12 @@ from train.runtime.errors import UsageError
 from train.tasks.configured import make_task
 from train.tasks.label_kind import check_labels
 from train.tasks.multi_label import asymmetric_loss, best_rank, sigmoid_cross_entropy
-from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, decide, multi_label_metrics
+from train.tasks.multi_label_metrics import (
+    MULTI_LABEL_METRICS,
+    decide,
+    multi_label_metrics,
+    random_average_precision,
+)
 from train.tasks.positive_weights import make_positive_weights
 
 RNG = np.random.default_rng(0)
@@ -113,7 +119,7 @@ def test_metrics_are_those_of_scikit_learn(thresholds):
         "f1_macro": sklearn.metrics.f1_score(labels, predicted, average="macro"),
         "f1_micro": sklearn.metrics.f1_score(labels, predicted, average="micro"),
         "exact_match": sklearn.metrics.accuracy_score(labels, predicted),
-        "map_baseline": sklearn.metrics.average_precision_score(labels, np.ones_like(scores)),
+        "map_baseline": random_average_precision(labels.sum(axis=0), 300).mean(),
         "baseline": labels[:, 3].mean(),
     }
     assert {*metrics} == {*expected} == {*MULTI_LABEL_METRICS, "map_baseline", "baseline"}
@@ -121,12 +127,23 @@ def test_metrics_are_those_of_scikit_learn(thresholds):
         assert metrics[name] == pytest.approx(value, abs=1e-12), name
 
 
+def test_the_baseline_is_the_mean_over_all_orders_of_the_images():
+    for positives in (1, 2, 4):
+        label = np.arange(5) < positives
+        orders = map(np.array, itertools.permutations(range(5)))
+        scores = [sklearn.metrics.average_precision_score(label, order) for order in orders]
+        expected = random_average_precision(np.array([positives]), 5)
+        assert expected == pytest.approx([np.mean(scores)], abs=1e-12)
+    many = random_average_precision(np.array([30_000]), 100_000)
+    assert many == pytest.approx([0.3], abs=1e-3)
+
+
 def test_classes_of_all_images_or_none_are_not_in_the_means():
     labels = np.array([[1, 0, 1], [1, 0, 0], [1, 0, 1]], np.uint8)
     probabilities = np.array([[0.9, 0.1, 0.8], [0.8, 0.2, 0.4], [0.7, 0.1, 0.3]])
     metrics = multi_label_metrics({"label": labels, "probabilities": probabilities}, 3)
     assert metrics["map"] == pytest.approx((1 + 2 / 3) / 2)
-    assert metrics["map_baseline"] == pytest.approx(2 / 3)
+    assert metrics["map_baseline"] == pytest.approx((1 + 5 / 6 + 7 / 12) / 3)  # of three orders
     one = {"label": labels[:1], "probabilities": probabilities[:1]}
     assert "map" not in multi_label_metrics(one, 3)
 
