@@ -54,6 +54,7 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
         findings += _missing_classes(source, text)
     findings += _shared_groups(train, evaluation)
     findings += _unbalanced(train)
+    findings += _single_classes(train)
     groups = [" and ".join(group) for group in alike(train.class_names)]
     place = "folders" if train.table is None else "labels"
     advice = f"merge the {place} if they are one class"
@@ -111,6 +112,19 @@ def _unbalanced(train: DataSource) -> list[Finding]:
         )
     )
     return [Finding(UNBALANCED, int(counts[least]), (few, many), text, is_warning=True)]
+
+
+def _single_classes(train: DataSource) -> list[Finding]:
+    """Find out that no image has several classes or none, though all may."""
+    if train.label_sets is None or not train.has_cheap_labels:
+        return []
+    sizes = train.label_sets[np.unique(train.all_labels())].sum(axis=1)
+    if (sizes != 1).any():
+        return []
+    text = "every training image has a single class, which is what task='classification' learns"
+    if train.table is not None:
+        text += "; if labels of the table have several, choose their dataset.label_separator"
+    return [Finding("single classes", len(train), (), text, is_warning=True)]
 
 
 def _shared_groups(train: DataSource, evaluation: DataSource) -> list[Finding]:

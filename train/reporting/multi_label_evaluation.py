@@ -144,7 +144,7 @@ def cautions(result: dict, evaluation: MultiLabelEvaluation) -> list[str]:
         verb = "is" if len(missing) == 1 else "are"
         lines.append(
             f"{join_names(missing, _MAX_NAMED)} {verb} in no evaluation image or in all, and not in"
-            " the means over classes"
+            " mAP and macro AUROC"
         )
     present = [one for one in evaluation.classes if one.examples]
     mean = sum(one.recall for one in present) / max(1, len(present))

@@ -9,10 +9,11 @@ from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
 from train.reporting import curves, evaluation_results, svg
+from train.reporting.evaluation_tiles import format_metric, title
 from train.reporting.multi_label_evaluation import MultiLabelEvaluation, cautions
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.bootstrap import Interval
-from train.tasks.multi_label_metrics import THRESHOLD, decide
+from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, THRESHOLD, decide
 
 _SUMMARY_ITEMS = 5  # classes in the summary
 
@@ -37,7 +38,7 @@ def summary(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> str:
         f"top-1        {_percent(result['top1'])}  the most probable class is one of the image's;"
         f" {format_percent(result['baseline'], 2)} by always answering the most frequent one",
         f"loss         {result['loss']:.4f}",
-        *(f"{name:12} {result[name]:.4f}" for name in evaluated.config.eval.metrics),
+        *(f"{title(name):12} {format_metric(name, result[name])}" for name in _own(evaluated)),
         "calibration  expected calibration error (ECE) of all images and classes"
         f" {format_percent(evaluation.ece, 2)}",
     ]
@@ -54,6 +55,13 @@ def summary(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> str:
         lines.append(f"lowest average precision {', '.join(named)}")
     lines += [f"warning: {text}" for text in cautions(result, evaluation)]
     return "\n".join(map(one_line, lines))
+
+
+def _own(evaluated: Evaluated) -> list[str]:
+    """Return the metrics that the configuration names beside the usual ones."""
+    names = dict.fromkeys((*evaluated.config.eval.metrics, evaluated.config.eval.metric))
+    usual = {"top1", "loss", *MULTI_LABEL_METRICS}
+    return [name for name in names if name in evaluated.result and name not in usual]
 
 
 def _percent(share: float) -> str:

@@ -1,6 +1,7 @@
 """Metrics of images with any number of classes, over all predictions of a split together.
 
-Each equals the function of scikit-learn on the classes that some, but not all images have; see
+Each equals the function of scikit-learn: AUROC and average precision on the classes that some, but
+not all images have, macro F1 on those that are a label or a prediction of some image. See
 ``train/tasks/metrics.py`` for why they are written out.
 """
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from train.data.findings import inspect_data
 from train.data.folds import assign_folds
 from train.data.hold_out import hold_out
 from train.data.label_sets import merge_rare, number_sets
@@ -83,3 +84,17 @@ def test_wrong_label_sets_are_refused():
     for sets in (np.ones((1, 3), bool), np.ones((1, 2), int), np.ones((0, 2), bool)):
         with pytest.raises(UsageError, match=r"must be bool of the shape \(S, 2\)"):
             DataSource("own", "train", ("a", "b"), records, label_sets=sets)
+
+
+def test_images_of_one_class_each_are_reported():
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
+    single = np.eye(3, dtype=np.uint8)[[0, 1, 2, 0, 1, 2]]
+    several = single | [[0, 0, 1]]
+
+    def kinds(labels):
+        train, val = (arrays_source(images[s::2], labels[s::2], split=str(s)) for s in (0, 1))
+        return {finding.kind for finding in inspect_data(train, val)}
+
+    assert "single classes" in kinds(single)
+    assert "single classes" not in kinds(several)
+    assert "single classes" not in kinds(single * [[1, 1, 0]])  # some have none
