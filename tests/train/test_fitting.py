@@ -246,3 +246,22 @@ def test_the_notebook_is_that_of_the_page():
     text = (ROOT / "docs/notebooks/training.ipynb").read_text()
     assert text == notebook((ROOT / "docs/python.md").read_text())
     assert [cell["cell_type"] for cell in json.loads(text)["cells"]].count("code") == 6
+
+
+def test_arrays_of_zeros_and_ones_are_learned_and_resumed_bit_for_bit(config, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (48, 8, 8), np.uint8)
+    labels = rng.integers(0, 2, (48, 10)).astype(np.uint8)
+    config.task, config.eval.metric, config.batch_size = "multi_label", "map", 16
+    config.checkpoint.every_steps = 1
+    data = (images[:32], labels[:32]), (images[32:], labels[32:])
+    names = list("abcdefghij")
+    whole = fit(config, tmp_path / "whole", *data, class_names=names)
+    with pytest.raises(ZeroDivisionError):
+        fit(config, tmp_path / "run", *data, class_names=names, callbacks=[Recorder(2)])
+    resumed = fit(config, tmp_path / "run", *data, class_names=names)
+    assert resumed.evaluation["map"] == whole.evaluation["map"]
+    states = (final_state(tmp_path / name) for name in ("run", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert resumed.run.predict(list(images[:2])).shape == (2, 10)
+    assert resumed.run.several_labels and resumed.run.class_names == tuple(names)
