@@ -31,8 +31,8 @@ def merge_rare(labels: np.ndarray) -> np.ndarray:
     sets of classes can.
     """
     _, strata, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    alone = counts == 1
-    if alone.sum() == 1:  # with the most frequent set
-        alone[counts.argmax()] = True
-    joined = np.where(alone, -1, np.arange(len(counts)))
+    single = counts == 1
+    if single.sum() == 1:  # with the most frequent set
+        single[counts.argmax()] = True
+    joined = np.where(single, -1, np.arange(len(counts)))
     return np.unique(joined[strata], return_inverse=True)[1].astype(np.int32)
