@@ -80,6 +80,8 @@ def _check_fields(config: ConfigDict, task: Any, name: str) -> None:
             f"the {name} has probabilities={task.probabilities!r:.80}; valid are"
             f" {' and '.join(map(repr, PROBABILITIES))}"
         )
+    if task.several_labels:
+        _check_balance(config, task)
     if config.pos_weight and task.weigh_positives is None:
         raise UsageError(
             f"config.pos_weight={config.pos_weight!r} needs task='multi_label'; for images of one"
@@ -99,6 +101,20 @@ def _check_fields(config: ConfigDict, task: Any, name: str) -> None:
         )
     if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
         raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")
+
+
+def _check_balance(config: ConfigDict, task: Task) -> None:
+    """Raise UsageError for keys that balance classes of which an image has one each."""
+    values = {name: config[name] for name in ("class_weights", "logit_adjustment")}
+    if config.loader.sampling != "shuffle":
+        values["loader.sampling"] = config.loader.sampling
+    for name, value in values.items():
+        if value:
+            advice = "use pos_weight, such as 'balanced'" if task.weigh_positives else "reset it"
+            raise UsageError(
+                f"config.{name}={value!r} has no meaning with task={config.task!r}, in which an"
+                f" image may have several classes; {advice}"
+            )
 
 
 def _of_labels(loss: Loss) -> Any:

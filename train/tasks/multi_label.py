@@ -64,23 +64,11 @@ def multi_label(config: ConfigDict) -> Task:
 
 
 def check_keys(config: ConfigDict) -> None:
-    """Raise UsageError for a key that has no meaning for images of several classes."""
-    advice = {
-        "class_weights": "use pos_weight, such as 'balanced'",
-        "logit_adjustment": "use pos_weight='balanced'",
-        "bce_target_threshold": "set it to 0",
-    }
-    for name, instead in advice.items():
-        if config[name]:
-            raise UsageError(
-                f"config.{name}={config[name]!r} has no meaning with task='multi_label', in which"
-                f" an image may have several classes; {instead}"
-            )
-    if config.loader.sampling != "shuffle":
+    """Raise UsageError for a key that the losses of this task do not use."""
+    if config.bce_target_threshold:
         raise UsageError(
-            f"config.loader.sampling={config.loader.sampling!r} has no meaning with"
-            " task='multi_label', in which an image may have several classes; use"
-            " pos_weight='balanced'"
+            f"config.bce_target_threshold={config.bce_target_threshold!r} has no meaning with"
+            " task='multi_label', in which an image may have several classes; set it to 0"
         )
     if config.loss == "focal":
         raise UsageError(

@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics
 
 from tests.flax_resnet.peers import peer
+from train import register_task
 from train.config.loading import default_config
 from train.config.task_defaults import set_task_defaults
 from train.data.augment.mixup import Targets, swap_pairs
@@ -192,6 +193,21 @@ def test_balanced_positive_weights_are_negatives_per_positive():
 def test_keys_of_the_other_task_are_refused(keys, message):
     with pytest.raises(UsageError, match=message):
         make_task(configured(**keys), 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("class_weights", "a=2"), ("logit_adjustment", 1.0), ("loader.sampling", "balanced")],
+)
+def test_own_tasks_with_several_classes_ignore_no_balance(key, value):
+    def own(config):
+        task = make_task(configured(), 3)
+        return dataclasses.replace(task, weigh_positives=None)
+
+    register_task("own_labels", own)
+    assert make_task(configured(task="own_labels"), 3).several_labels
+    with pytest.raises(UsageError, match=rf"{key}=.*no meaning with task='own_labels'.*reset it"):
+        make_task(configured(**{"task": "own_labels", key: value}), 3)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "asymmetric"])
