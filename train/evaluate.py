@@ -14,7 +14,7 @@ from train.runtime.files import check_writable, writing
 
 if TYPE_CHECKING:  # these import JAX, which takes a second
     from train.engine.evaluation import Evaluated
-    from train.reporting.calibration_results import CalibrationResults
+    from train.reporting.calibration.results import CalibrationResults
     from train.tasks.decisions import DecisionRequest
 
 
@@ -72,7 +72,7 @@ def run(flags: argparse.Namespace) -> int:
     from train.data.datasets import resolve_data_dir, resolve_path
     from train.engine import predictions
     from train.engine.evaluation import OtherData, evaluate_run
-    from train.reporting.calibration_results import calibrate
+    from train.reporting.calibration.results import calibrate
     from train.workdir.metrics_log import to_json
     from train.workdir.trained_run import use_recipe
 

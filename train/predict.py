@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # importing JAX takes a second
 
     from flax_resnet.runs import Run
     from train.data.sources.image_table import ImageTable
-    from train.reporting.calibrated_answers import CalibratedAnswers, LabelAnswers
+    from train.reporting.calibration.answers import CalibratedAnswers, LabelAnswers
 
 MAX_BATCH_SIZE = 32
 JOINED = ("predicted", "probability", "error")  # beside the columns of a table
@@ -110,7 +110,7 @@ def main() -> int:
         flags.workdir, step, flags.weights, min(MAX_BATCH_SIZE, len(files)), flags.trust_recipe
     )
     run.batch_size = min(run.batch_size, max_images(math.prod(run.preprocessing.shape[:2])))
-    from train.reporting.calibrated_answers import make_answers
+    from train.reporting.calibration.answers import make_answers
 
     answers = make_answers(run, flags.coverage)
     for note in answers.notes:

@@ -25,7 +25,7 @@ from train.export.exporting import calibration_metadata
 from train.export.formats import write_stablehlo
 from train.export.loaders import loader_for_format
 from train.export.model_card import model_card
-from train.reporting.calibration_results import calibrate
+from train.reporting.calibration.results import calibrate
 from train.runtime.errors import RunError
 from train.tasks.temperature import fit_temperature
 from train.workdir.run_files import read_config

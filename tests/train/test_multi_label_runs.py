@@ -121,8 +121,8 @@ def test_decide_keeps_the_other_thresholds(calibrated, commands, tmp_path):
 
 
 def test_a_class_without_fitted_images_keeps_its_threshold():
-    from train.reporting.calibration_half import Half
-    from train.reporting.calibration_multi_label import choose_thresholds
+    from train.reporting.calibration.half import Half
+    from train.reporting.calibration.multi_label import choose_thresholds
 
     rng = np.random.default_rng(0)
     labels = (rng.random((30, 3)) < 0.5).astype(np.uint8)

@@ -13,7 +13,7 @@ from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
-from train.reporting.calibration_results import MEASURED, measured_lines
+from train.reporting.calibration.results import MEASURED, measured_lines
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import (
     ClassificationMetrics,

@@ -5,14 +5,10 @@ from typing import Any, NamedTuple
 
 from flax_resnet.schema import SchemaError
 from train.engine.evaluation import Evaluated
-from train.reporting import (
-    cautions,
-    evaluation_results,
-    evaluation_section,
-    multi_label_evaluation,
-    multi_label_results,
-    multi_label_section,
-)
+from train.reporting import cautions, evaluation_results, evaluation_section
+from train.reporting.multi_label import metrics as multi_label_metrics
+from train.reporting.multi_label import results as multi_label_results
+from train.reporting.multi_label import section as multi_label_section
 
 
 class TaskReport(NamedTuple):
@@ -47,8 +43,8 @@ _CLASSIFICATION = TaskReport(
     evaluation_section.section,
 )
 _MULTI_LABEL = TaskReport(
-    multi_label_evaluation.compute,
-    multi_label_evaluation.cautions,
+    multi_label_metrics.compute,
+    multi_label_metrics.cautions,
     multi_label_results.summary,
     multi_label_results.write_results,
     multi_label_section.build_part,

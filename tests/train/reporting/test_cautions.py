@@ -9,8 +9,8 @@ from train.engine.predictions import Predictions
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import compute_metrics
 from train.reporting.evaluation_tiles import evaluation_tiles
-from train.reporting.multi_label_evaluation import MultiLabelEvaluation
-from train.reporting.multi_label_evaluation import cautions as multi_label_cautions
+from train.reporting.multi_label.metrics import MultiLabelEvaluation
+from train.reporting.multi_label.metrics import cautions as multi_label_cautions
 
 
 def result_of(label, predicted):

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from train.reporting.multi_label_evaluation import MultiLabelEvaluation
-from train.reporting.multi_label_results import summary
+from train.reporting.multi_label.metrics import MultiLabelEvaluation
+from train.reporting.multi_label.results import summary
 
 
 def test_chosen_metrics_are_printed_once():

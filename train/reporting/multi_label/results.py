@@ -10,7 +10,7 @@ from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
 from train.reporting import curves, evaluation_results, svg
 from train.reporting.evaluation_tiles import format_metric, title
-from train.reporting.multi_label_evaluation import MultiLabelEvaluation, cautions
+from train.reporting.multi_label.metrics import MultiLabelEvaluation, cautions
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.bootstrap import Interval
 from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, THRESHOLD, decide

@@ -1,6 +1,6 @@
 """Calibration of images of one class each: thresholds of classes, and prediction sets.
 
-See :mod:`train.reporting.calibration_results` for what each function is for.
+See :mod:`train.reporting.calibration.results` for what each function is for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ import numpy as np
 from flax_resnet import schema
 from flax_resnet.calibration import TEMPERATURES, Calibration, DecisionThreshold
 from train.engine.predictions import output_names
-from train.reporting.calibration_decisions import decision_lines, measure_decisions
-from train.reporting.calibration_half import COUNT, DECISIONS, INTERVAL, SHARE, Half
+from train.reporting.calibration.decisions import decision_lines, measure_decisions
+from train.reporting.calibration.half import COUNT, DECISIONS, INTERVAL, SHARE, Half
 from train.reporting.classification_metrics import (
     expected_calibration_error,
     reliability_bins,

@@ -1,6 +1,6 @@
 """Calibration of images with any number of classes: a threshold for each class.
 
-See :mod:`train.reporting.calibration_results` for what each function is for.
+See :mod:`train.reporting.calibration.results` for what each function is for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from flax_resnet.calibration import (
     Calibration,
     DecisionThreshold,
 )
-from train.reporting.calibration_decisions import decision_lines, measure_decisions
-from train.reporting.calibration_half import COUNT, DECISIONS, SHARE, Half
+from train.reporting.calibration.decisions import decision_lines, measure_decisions
+from train.reporting.calibration.half import COUNT, DECISIONS, SHARE, Half
 from train.reporting.classification_metrics import expected_calibration_error, reliability_bins
 from train.runtime.formatting import format_percent, join_names
 from train.tasks.decisions import DecisionRequest, best_f1_threshold, threshold_for

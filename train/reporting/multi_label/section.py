@@ -10,8 +10,8 @@ from flax_resnet.own_networks import has_maps
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line
 from train.engine.evaluation import Evaluated
-from train.reporting import curves, evaluation_results, html_page, multi_label_results
-from train.reporting.calibration_results import MEASURED, measured_lines
+from train.reporting import curves, evaluation_results, html_page
+from train.reporting.calibration.results import MEASURED, measured_lines
 from train.reporting.classification_metrics import ReliabilityBin
 from train.reporting.evaluation_section import (
     CELLS,
@@ -19,7 +19,8 @@ from train.reporting.evaluation_section import (
     choose_explained,
     gradcam_pairs,
 )
-from train.reporting.multi_label_evaluation import LabelMetrics, MultiLabelEvaluation, cautions
+from train.reporting.multi_label import results
+from train.reporting.multi_label.metrics import LabelMetrics, MultiLabelEvaluation, cautions
 from train.runtime.formatting import format_percent
 from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS
 from train.workdir.metrics_log import finite
@@ -90,12 +91,12 @@ def build_part(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> dict[s
     Grad-CAM maps of some images are included if the evaluation has its variables.
     """
     loader, mistakes = evaluated.loader, evaluation.mistakes
-    part = multi_label_results.to_dict(evaluated, evaluation)
+    part = results.to_dict(evaluated, evaluation)
     image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
     part["small"] = max(loader.image_shape[:2]) < PIXELATED_BELOW
 
     def cells(indices: np.ndarray, images: np.ndarray) -> list[dict[str, str]]:
-        return html_page.image_cells(images, multi_label_results.captions(evaluated, indices))
+        return html_page.image_cells(images, results.captions(evaluated, indices))
 
     if len(mistakes):
         squares = to_viewable(loader.center_crops(evaluated.predictions.record[mistakes]))

@@ -23,8 +23,8 @@ from flax_resnet.text import one_line
 from train.data.folds import assign_folds
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
-from train.reporting import calibration_multi_label, calibration_single_label
-from train.reporting.calibration_half import Half
+from train.reporting.calibration import multi_label, single_label
+from train.reporting.calibration.half import Half
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
@@ -103,7 +103,7 @@ def calibrate(
         value = fit_temperature(fitted.logits, fitted.labels, kind)
     else:
         value = None if stored is None else stored.temperature
-    task = calibration_multi_label if predictions.several_labels else calibration_single_label
+    task = multi_label if predictions.several_labels else single_label
     earlier = {} if stored is None else stored.decisions
     decisions, remarks = task.choose_thresholds(
         fitted, value, requests, names, earlier, temperature
@@ -173,4 +173,4 @@ def measured_lines(measured: Mapping[str, Any]) -> list[str]:
 def _module_for(measured: Any) -> ModuleType:
     """Return the module of results: only those of one class per image have prediction sets."""
     several = isinstance(measured, dict) and "sets" not in measured
-    return calibration_multi_label if several else calibration_single_label
+    return multi_label if several else single_label
