@@ -16,6 +16,7 @@ from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
 from train.runtime.config_dict import ConfigDict
 from train.runtime.formatting import format_percent, join_names, pluralize
+from train.tasks.class_balance import ClassBalance
 from train.tasks.ineffective import own_loss_warnings
 from train.workdir import held_out, run_files
 
@@ -62,6 +63,9 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
             console.info(f"note: {finding.text}")
     if run.balance is not None:
         console.info(f"balance: {run.balance.describe()}")
+        if isinstance(run.balance, ClassBalance):
+            if rare := run.balance.describe_rare(config.batch_size):
+                console.info(f"note: {rare}")
     console.info(
         f"model:   {config.model.name}, {parameters:,} parameters{trainable}, {config.model.dtype},"
         f" on {devices.describe()}, {run.batch_sizes.device} images each"

@@ -14,6 +14,7 @@ from train.runtime.formatting import format_percent, join_names
 
 BALANCED = "balanced"
 _WEIGHT = re.compile(r"\s*(.+?)\s*=\s*([^\s,=]+)\s*(?:,|$)")
+_MAX_SPREAD = 0.3  # of the mean weights of batches; above it shares in the loss are noticeably off
 _MAX_LISTED = 12  # classes that the description lists; of more the rarest and most frequent
 
 
@@ -57,6 +58,29 @@ class ClassBalance:
         if self.logit_adjustment is not None:
             text += "; logits are adjusted by the latter"
         return text
+
+    def describe_rare(self, batch_size: int) -> str:
+        """Return that weights do not give the rare classes their shares; empty if they do.
+
+        Weights are divided by their mean in every batch: in one without a class the others have
+        all of the loss. So shares are reached only if these means differ little.
+
+        Args:
+          batch_size: images of a global batch.
+        """
+        if self.class_weights is None:
+            return ""
+        weights = np.array(self.class_weights)
+        variance = (self.sampled @ weights**2 - (self.sampled @ weights) ** 2) / batch_size
+        if variance <= _MAX_SPREAD**2:
+            return ""
+        top = int(np.where(self.sampled > 0, weights, 0).argmax())
+        return (
+            f"a batch of {batch_size:,} has {self.sampled[top] * batch_size:.2g} images of"
+            f" {truncate(self.class_names[top], 40)!r} on average, and batches without it leave the"
+            " loss to the other classes, so its share is lower than that; use larger batches, or"
+            " loader.sampling='balanced' instead of weights"
+        )
 
 
 def make_balance(config: ConfigDict, source: DataSource) -> ClassBalance | None:

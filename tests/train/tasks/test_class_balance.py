@@ -113,3 +113,18 @@ def test_names_may_contain_separators():
 def test_invalid_weights_are_usage_errors(text, message):
     with pytest.raises(UsageError, match=message):
         parse_weights(text)
+
+
+@pytest.mark.parametrize(("batch_size", "rare"), [(16, True), (4096, False)])
+def test_shares_that_batches_do_not_reach_are_named(batch_size, rare):
+    """The share of the rare class in the loss of batches that are drawn and weighted."""
+    made = balance(source([0] * 98 + [1] * 2), class_weights="balanced")
+    drawn = np.random.default_rng(0).binomial(batch_size, 0.02, 4000)
+    weighted = drawn * made.class_weights[1]
+    share = (weighted / (weighted + (batch_size - drawn) * made.class_weights[0])).mean()
+    assert made.effective[1] == pytest.approx(0.5) and (share < 0.4) == rare
+    text = made.describe_rare(batch_size)
+    assert text.startswith("a batch of 16 has 0.32 images of 'large, gray dog' on av") == rare
+    assert bool(text) == rare
+    assert balance(source([0] * 50 + [1] * 50), class_weights="balanced").describe_rare(4) == ""
+    assert balance(logit_adjustment=1.0).describe_rare(1) == ""
