@@ -60,13 +60,14 @@ VARIANTS = {
     "no zero init": {"model.zero_init_last": False},
     "rate 0.02": {"schedule.learning_rate": 0.02},
     "rate 0.1": {"schedule.learning_rate": 0.1},
-    # all of them, and one factor at a time against that
+    # all of these but the rates, and one factor at a time against that
     "plain": PLAIN,
     "plain, crop 0.7": PLAIN | {"augment.rrc_scale": (0.7, 1.0)},
     "plain, crop 0.5": PLAIN | {"augment.rrc_scale": (0.5, 1.0)},
     "plain, crop 0.25": PLAIN | {"augment.rrc_scale": (0.25, 1.0)},
     "plain, crop_pct 0.875": PLAIN | {"dataset.crop_pct": 0.875},
     "plain, smoothing": PLAIN | {"label_smoothing": 0.1},
+    # the recipe since this study
     "plain, cosine": PLAIN | {"schedule.name": "cosine", "schedule.warmup_epochs": 3.0},
     "plain, zero init": PLAIN | {"model.zero_init_last": True},
     "plain, rate 0.02": PLAIN | {"schedule.learning_rate": 0.02},
