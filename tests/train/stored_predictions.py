@@ -29,3 +29,22 @@ def check_metrics(result, path):
         for k in (1, 3, 5)
     }
     assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+
+
+def check_label_metrics(result, path):
+    """Likewise, of images with several classes; return the probabilities."""
+    with np.load(path) as stored:
+        labels, probabilities = stored["label"], stored["probabilities"]
+        assert len(stored["file"]) == len(labels) == result["examples"]
+    predicted, best = probabilities >= 0.5, probabilities.argmax(axis=1)
+    expected = {
+        "map": sklearn.metrics.average_precision_score(labels, probabilities),
+        "auroc_macro": sklearn.metrics.roc_auc_score(labels, probabilities),
+        "f1_macro": sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=0),
+        "f1_micro": sklearn.metrics.f1_score(labels, predicted, average="micro", zero_division=0),
+        "exact_match": sklearn.metrics.accuracy_score(labels, predicted),
+        "top1": labels[np.arange(len(labels)), best].mean(),
+        "baseline": labels.mean(axis=0).max(),
+    }
+    assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    return probabilities

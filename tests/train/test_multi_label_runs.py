@@ -20,8 +20,9 @@ from sklearn.metrics import (
 )
 
 from flax_resnet import load_run
-from tests.conftest import train_on_shapes
+from tests.conftest import free_port, train_on_shapes
 from tests.train.shapes import NAMES
+from tests.train.stored_predictions import check_label_metrics
 from train.compare.comparison import read, results_table
 from train.compare.cross_validation import cross_validations
 from train.data.folds import assign_folds
@@ -88,6 +89,24 @@ def test_thresholds_are_fitted_on_one_half_and_measured_on_the_other(calibrated)
         for average in ("macro", "micro"):
             score = f1_score(labels[~first], p >= cuts, average=average)
             assert measured[key][f"f1_{average}"] == pytest.approx(score)
+
+
+def test_metrics_of_one_and_four_devices_and_two_processes_are_those_of_scikit_learn(
+    commands, shapes_run, tmp_path
+):
+    arguments = ("train.evaluate", "--workdir", shapes_run, "--output", tmp_path, "--predictions")
+    four = commands.call(*arguments, tmp_path / "four.npz")
+    one = commands.start(*arguments, tmp_path / "one.npz")
+    where = ("--coordinator", f"localhost:{free_port()}", "--num_processes", 2, "--process_id")
+    two = [commands.start(*arguments, tmp_path / "two.npz", *where, k) for k in range(2)]
+    outputs = [process.communicate(timeout=300) for process in (one, *two)]
+    assert [process.returncode for process in (one, *two)] == [0] * 3, outputs
+    found = []
+    for name, text in (("four", four.stdout), ("one", outputs[0][0]), ("two", outputs[1][0])):
+        result = json.loads(text.splitlines()[-1])
+        found.append(check_label_metrics(result, tmp_path / f"{name}.npz"))
+    for probabilities in found[1:]:
+        np.testing.assert_allclose(probabilities, found[0], atol=1e-5)
 
 
 def test_evaluation_uses_the_stored_thresholds(calibrated, commands):
