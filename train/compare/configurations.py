@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from train.config.keys import KEYS
+from train.config.task_defaults import default_value
 
 # Neutral keys that decide which state of a run is its last or its best one.
 _CHOOSING = ("eval.metric", "stop.patience", "stop.min_delta", "stop.minutes")
@@ -18,4 +19,7 @@ def identity(values: Mapping[str, Any], *without: str) -> Hashable:
     """
     names = [name for name, key in KEYS.items() if not key.neutral or name in _CHOOSING]
     names.append("recipe")  # the code of own parts
-    return tuple(values.get(name, KEYS[name].default) for name in names if name not in without)
+    task = values.get("task", KEYS["task"].default)
+    return tuple(
+        values.get(name, default_value(name, task)) for name in names if name not in without
+    )

@@ -20,6 +20,7 @@ from flax_resnet import schema
 from flax_resnet.files import write_atomically
 from train.config.access import flatten
 from train.config.keys import KEYS
+from train.config.task_defaults import default_value
 from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
 from train.engine.profiling import FOLDER as PROFILE
@@ -276,8 +277,9 @@ def _configuration(config: Any) -> list[str]:
     for name, key in KEYS.items():
         if name not in values:  # a key of another recipe
             continue
-        row = (f"{name}\n{key.meaning}", *map(format_value, (values[name], key.default)))
-        (others if values[name] == key.default else changed).append(row)
+        default = default_value(name, values["task"])
+        row = (f"{name}\n{key.meaning}", *map(format_value, (values[name], default)))
+        (others if values[name] == default else changed).append(row)
     defaults = [row[:2] for row in others]
     table = html_page.table(("key", "value"), defaults, "keys with their default values")
     return [
