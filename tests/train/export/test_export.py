@@ -248,10 +248,10 @@ def test_model_card_has_metrics_only_of_evaluated_weights(run, tmp_path):
     def metrics(weights, decay, use_ema=True):
         config = run.config | {"ema.decay": decay, "eval.use_ema": use_ema}
         changed = dataclasses.replace(run, path=str(tmp_path), weights=weights, config=config)
-        return "\n".join(model_card._metrics(changed))
+        return "\n".join(model_card._metrics(changed, {"train": 3, "test": 2}))
 
     text = metrics("ema", 0.9)
-    assert "top1: 0.5" in text and "loss: not finite" in text
+    assert "top1: 0.5" in text and "loss: not finite" in text and "`test`" in text
     assert metrics("raw", 0) == metrics("raw", 0.9, use_ema=False) == text
     for weights, use_ema in (("raw", True), ("ema", False)):
         assert "did not evaluate these weights" in metrics(weights, 0.9, use_ema)
