@@ -23,7 +23,7 @@ from train.engine.devices import Pmap
 from train.engine.experiment import make_model, make_step_config
 from train.engine.step import create_state, eval_step, train_step
 from train.loop import train
-from train.reporting import observers
+from train.reporting import task_reports
 from train.reporting.evaluation_results import evaluation_metrics
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
@@ -110,7 +110,8 @@ def test_callbacks_are_called_and_an_exception_can_be_resumed(
         computed.append(evaluated)
         return evaluation_metrics(evaluated)
 
-    monkeypatch.setattr(observers, "evaluation_metrics", compute)
+    report = task_reports._CLASSIFICATION._replace(compute=compute)
+    monkeypatch.setattr(task_reports, "_CLASSIFICATION", report)
     fitted = fit(config, str(tmp_path / "run"), *digits, callbacks=[recorder])
     assert len(computed) == 1  # for the report and for the warnings
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "run"), expected[0])

@@ -63,7 +63,7 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
     labels, wrong = np.array([0, 1]), np.array([1, 0])
     confidence = np.full(2, 0.75)
     predictions = Predictions(
-        labels, labels, wrong, np.ones(2), confidence, confidence / 3, outputs=2
+        labels, labels, wrong, np.ones(2), confidence, outputs=2, of_label=confidence / 3
     )
     result = {"split": "val", "examples": 2, "top1": 0.0, "loss": 1.0, "baseline": 0.5, "step": 3}
     evaluated = Evaluated(result, predictions, loader, config, None, None)
