@@ -36,16 +36,27 @@ def cautions(result: dict[str, Any], classes: Sequence[ClassMetrics]) -> list[st
             f" answering {largest.name!r} gives {format_percent(result['baseline'], 2)}, and the"
             f" 95 % confidence interval (Wilson) is {low} to {high}"
         )
+    return lines + low_recall_lines(classes)
+
+
+def low_recall_lines(classes: Sequence[Any], advice: str = "") -> list[str]:
+    """Return a line on the classes with a recall under half of the mean, if there are any.
+
+    Args:
+      classes: metrics by class, with ``name``, ``examples`` and ``recall``.
+      advice: what may help.
+    """
     present = [one for one in classes if one.examples]
-    mean = sum(one.recall for one in present) / len(present)
+    mean = sum(one.recall for one in present) / max(1, len(present))
     low = sorted((one for one in present if one.recall < mean / 2), key=lambda one: one.recall)
-    if low:
-        named = [
-            f"{one.name!r} {format_percent(one.recall)} of {pluralize(one.examples, 'image')}"
-            for one in low[:_MAX_CLASSES]
-        ]
-        more = f" and {len(low) - _MAX_CLASSES:,} more" if len(low) > _MAX_CLASSES else ""
-        lines.append(
-            f"recall under half of the mean, {format_percent(mean)}: {', '.join(named)}{more}"
-        )
-    return lines
+    if not low:
+        return []
+    named = [
+        f"{one.name!r} {format_percent(one.recall)} of {pluralize(one.examples, 'image')}"
+        for one in low[:_MAX_CLASSES]
+    ]
+    more = f" and {len(low) - _MAX_CLASSES:,} more" if len(low) > _MAX_CLASSES else ""
+    advice = advice and f"; {advice}"
+    return [
+        f"recall under half of the mean, {format_percent(mean)}: {', '.join(named)}{more}{advice}"
+    ]

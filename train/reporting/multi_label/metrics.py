@@ -7,13 +7,14 @@ import numpy as np
 
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
+from train.reporting.cautions import low_recall_lines
 from train.reporting.classification_metrics import (
     ReliabilityBin,
     expected_calibration_error,
     reliability_bins,
     wilson_interval,
 )
-from train.runtime.formatting import format_percent, join_names, pluralize
+from train.runtime.formatting import format_percent, join_names
 from train.tasks.bootstrap import Interval, ranking_intervals
 from train.tasks.multi_label_metrics import (
     THRESHOLD,
@@ -146,17 +147,5 @@ def cautions(result: dict, evaluation: MultiLabelEvaluation) -> list[str]:
             f"{join_names(missing, _MAX_NAMED)} {verb} in no evaluation image or in all, and not in"
             " mAP and macro AUROC"
         )
-    present = [one for one in evaluation.classes if one.examples]
-    mean = sum(one.recall for one in present) / max(1, len(present))
-    low = sorted((one for one in present if one.recall < mean / 2), key=lambda one: one.recall)
-    if low:
-        named = [
-            f"{one.name!r} {format_percent(one.recall)} of {pluralize(one.examples, 'image')}"
-            for one in low[:_MAX_NAMED]
-        ]
-        more = f" and {len(low) - _MAX_NAMED:,} more" if len(low) > _MAX_NAMED else ""
-        lines.append(
-            f"recall under half of the mean, {format_percent(mean)}: {', '.join(named)}{more};"
-            " thresholds by class (train.evaluate --calibrate) or pos_weight may help"
-        )
-    return lines
+    advice = "thresholds by class (train.evaluate --calibrate) or pos_weight may help"
+    return lines + low_recall_lines(evaluation.classes, advice)
