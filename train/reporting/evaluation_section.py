@@ -6,36 +6,38 @@ from typing import Any
 import numpy as np
 
 from flax_resnet import schema
-from flax_resnet.own_networks import has_maps
-from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line
 from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.reporting import curves, evaluation_results, html_page, svg
-from train.reporting.calibration.results import MEASURED, measured_lines
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import (
     ClassificationMetrics,
     ClassMetrics,
-    ReliabilityBin,
 )
 from train.reporting.evaluation_tiles import format_metric, title
+from train.reporting.section_parts import (
+    COUNT,
+    FIELDS,
+    SHARE,
+    TEXT,
+    calibration,
+    class_table,
+    image_grids,
+    image_parts,
+    percent,
+    percent_range,
+)
 from train.runtime.formatting import format_percent
 from train.tasks.abstention import MAX_POINTS, AbstentionPoint
 from train.workdir.metrics_log import finite
 
-NUM_EXPLAINED = 8  # images with Grad-CAM maps, half of them mistakes if there are enough
-PIXELATED_BELOW = 64  # pixels; smaller images are enlarged without smoothing
-_MAX_ROWS = 25  # of the table of classes
 _WITH_INTERVAL = ("95 % confidence interval", "precision", "95 % confidence interval")
 _RANKING = ("AUROC", "average precision")
 
-_text, _count = schema.text(10_000, any_path=True), schema.integer()
-_share = schema.number(0, 1 + 1e-6)  # means of ones may be rounded
-_interval = schema.sequence(_share, 2, 2)
+_interval = schema.sequence(SHARE, 2, 2)
 _metric = schema.number(-1, 1 + 1e-6)
-CELLS = schema.sequence(schema.record(image=html_page.data_uri, caption=_text), 0, 100)
 
 
 def _class(**fields: Any) -> dict[str, Any]:
@@ -54,76 +56,52 @@ def _part(**fields: Any) -> dict[str, Any]:
 
 
 _FIELDS = {
-    "dataset": _text,
-    "split": _text,
-    "weights": schema.text(choices=("ema", "raw")),
-    "tta": schema.optional(_text),
-    "examples": _count,
-    "bad": schema.optional(_count),
-    "step": _count,
+    **FIELDS,
     "outputs": schema.integer(1, 10_000_000),
-    "small": schema.boolean,
-    "top1": _share,
-    "top1_interval": _interval,
-    "baseline": schema.optional(_share),
     **{name: schema.optional(_metric) for name in SPLIT_METRICS},
     **{
         f"{name}_interval": schema.optional(schema.sequence(_metric, 2, 2))
         for name in SPLIT_METRICS
     },
-    "top_k": schema.optional(schema.mapping(schema.record(share=_share, interval=_interval))),
-    "loss": schema.optional(schema.number()),
-    "mean_confidence": schema.optional(_share),
-    "expected_calibration_error": schema.optional(_share),
+    "top_k": schema.optional(schema.mapping(schema.record(share=SHARE, interval=_interval))),
+    "mean_confidence": schema.optional(SHARE),
     "classes": schema.sequence(
         schema.record(
             _class,
-            name=_text,
-            examples=_count,
-            recall=schema.optional(_share),
+            name=TEXT,
+            examples=COUNT,
+            recall=schema.optional(SHARE),
             recall_interval=schema.optional(_interval),
-            precision=schema.optional(_share),
-            f1=schema.optional(_share),
-            auroc=schema.optional(_share),
-            average_precision=schema.optional(_share),
+            precision=schema.optional(SHARE),
+            f1=schema.optional(SHARE),
+            auroc=schema.optional(SHARE),
+            average_precision=schema.optional(SHARE),
             precision_interval=schema.optional(_interval),
         ),
         1,
         1_000_000,
     ),
-    "reliability": schema.sequence(
-        schema.record(low=_share, high=_share, examples=_count, confidence=_share, accuracy=_share),
-        1,
-        100,
-    ),
     "abstention": schema.optional(
         schema.sequence(
-            schema.record(confidence=_share, coverage=_share, accuracy=_share),
+            schema.record(confidence=SHARE, coverage=SHARE, accuracy=SHARE),
             1,
             MAX_POINTS,
         )
     ),
-    "calibration": schema.optional(MEASURED),
     "confusion": schema.optional(
-        schema.sequence(schema.sequence(_count, 0, svg.MAX_CELLS), 0, svg.MAX_CELLS)
+        schema.sequence(schema.sequence(COUNT, 0, svg.MAX_CELLS), 0, svg.MAX_CELLS)
     ),
     "heat_map": schema.optional(html_page.data_uri),
-    "mistakes": schema.optional(CELLS),
-    "explained": schema.optional(CELLS),
 }
 PART = schema.record(_part, **_FIELDS)
 
 
 def build_part(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str, Any]:
-    """Return the content of :func:`section`, for JSON.
-
-    Grad-CAM maps of some images are included if the evaluation has its variables.
-    """
-    predictions, loader = evaluated.predictions, evaluated.loader
-    names = evaluation_results.output_labels(evaluated)
+    """Return the content of :func:`section`, for JSON."""
+    predictions, names = evaluated.predictions, evaluation_results.output_labels(evaluated)
     part = evaluation_results.to_dict(evaluated, metrics)
     image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
-    part |= {"outputs": predictions.outputs, "small": max(loader.image_shape[:2]) < PIXELATED_BELOW}
+    part["outputs"] = predictions.outputs
     part["top_k"] = {
         name: {"share": part[name], "interval": part[f"{name}_interval"]}
         for name in sorted(filter(parse_top_k, evaluated.result), key=parse_top_k)
@@ -134,50 +112,11 @@ def build_part(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str
         part["heat_map"] = heat_map
         part.pop("confusion", None)  # megabytes for a thousand classes
 
-    def cells(indices: np.ndarray, images: np.ndarray) -> list[dict[str, str]]:
-        captions = evaluation_results.prediction_captions(predictions, indices, names)
-        return html_page.image_cells(images, captions)
+    def captions(indices: np.ndarray) -> list[str]:
+        return evaluation_results.prediction_captions(predictions, indices, names)
 
-    if len(metrics.mistakes):
-        squares = to_viewable(loader.center_crops(predictions.record[metrics.mistakes]))
-        part["mistakes"] = cells(metrics.mistakes, squares)
-        for cell, name in zip(part["mistakes"], image_names, strict=True):
-            cell["caption"] += f"\n{name}"  # to find it, and to correct its label
-    if evaluated.variables is not None and has_maps(evaluated.model):
-        indices = choose_explained(evaluated, metrics.mistakes)
-        part["explained"] = cells(indices, gradcam_pairs(evaluated, indices))
+    part |= image_parts(evaluated, metrics.mistakes, image_names, captions)
     return finite({name: value for name, value in part.items() if name in _FIELDS})
-
-
-def choose_explained(evaluated: Evaluated, mistakes: np.ndarray) -> np.ndarray:
-    """Return indices into the predictions: the most confident mistakes and correct predictions.
-
-    The correct ones are of as many classes as possible.
-    """
-    predictions = evaluated.predictions
-    correct = np.flatnonzero(predictions.right)
-    correct = correct[np.argsort(-predictions.confidence[correct], kind="stable")]
-    _, first = np.unique(predictions.predicted[correct], return_index=True)
-    first = np.sort(first)
-    correct = np.concatenate([correct[first], np.delete(correct, first)])
-    wrong = mistakes[: max(NUM_EXPLAINED // 2, NUM_EXPLAINED - len(correct))]
-    return np.concatenate([wrong, correct[: NUM_EXPLAINED - len(wrong)]]).astype(int)
-
-
-def gradcam_pairs(evaluated: Evaluated, indices: np.ndarray) -> np.ndarray:
-    """Return images beside their Grad-CAM maps of the predicted class, ``(N, H, 2 W, 3)``."""
-    from flax_resnet.gradcam import gradcam, overlay
-
-    records = evaluated.predictions.record[indices]
-    squares = evaluated.loader.center_crops(records)
-    padded = np.resize(squares, (NUM_EXPLAINED, *squares.shape[1:]))  # one compiled shape
-    classes = np.resize(evaluated.predictions.predicted[indices], NUM_EXPLAINED)
-    images = evaluated.loader.preprocessing.normalize(padded)
-    heats = np.asarray(gradcam(evaluated.model, evaluated.variables, images, classes))
-    shown = to_viewable(squares)
-    return np.stack(
-        [np.hstack([i, overlay(i, heat)]) for i, heat in zip(shown, heats, strict=False)]
-    )
 
 
 def section(name: str, part: dict[str, Any]) -> str:
@@ -189,18 +128,13 @@ def section(name: str, part: dict[str, Any]) -> str:
         f"{part['dataset']} {part['split']}:"
         f" {evaluation_results.description(part, part['weights'])}. Top-1 accuracy"
         f" {format_percent(part['top1'], 2)}, 95 % confidence interval (Wilson) {low} to {high},"
-        f" baseline (share of the largest class) {_percent(part.get('baseline'), 2)};"
+        f" baseline (share of the largest class) {percent(part.get('baseline'), 2)};"
         f" loss {'–' if loss is None else f'{loss:.4g}'}; mean confidence"
-        f" {_percent(part.get('mean_confidence'))}, expected calibration error (ECE)"
-        f" {_percent(ece, 2)}."
+        f" {percent(part.get('mean_confidence'))}, expected calibration error (ECE)"
+        f" {percent(ece, 2)}."
     )
     names = output_names([one["name"] for one in classes], part["outputs"])
     matrix = svg.confusion_matrix(names, part.get("confusion", ()), part.get("heat_map", ""))
-    bins = [ReliabilityBin(**one) for one in part["reliability"]]
-    grids = {
-        "explained": "Grad-CAM: image regions that support the prediction",
-        "mistakes": "Most confident mistakes",
-    }
     return html_page.section(
         f"Evaluation: {name}",
         html_page.paragraph(facts),
@@ -211,17 +145,9 @@ def section(name: str, part: dict[str, Any]) -> str:
         "<h3>Per-class accuracy</h3>",
         *_classes(classes),
         "<h3>Calibration</h3>",
-        *map(
-            html_page.paragraph,
-            measured_lines(part["calibration"]) if part.get("calibration") else (),
-        ),
-        html_page.charts(curves.reliability_panels(bins, ece or 0.0)),
+        *calibration(part),
         *_abstention(part.get("abstention", ())),
-        *(
-            f"<h3>{title}</h3>{html_page.image_grid(part[key], part['small'], key == 'explained')}"
-            for key, title in grids.items()
-            if part.get(key)
-        ),
+        *image_grids(part, "prediction"),
     )
 
 
@@ -262,14 +188,6 @@ def _abstention(points: Sequence[dict[str, float]]) -> list[str]:
     return ["<h3>Abstention</h3>", html_page.paragraph(text), chart]
 
 
-def _percent(share: float | None, decimals: int = 1) -> str:
-    return "–" if share is None else format_percent(share, decimals)
-
-
-def _range(interval: Sequence[float] | None) -> str:
-    return "–" if interval is None else " to ".join(map(format_percent, interval))
-
-
 def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
     """Return a table of the classes with the lowest recall, and one of the others, folded."""
     present = sorted((c for c in classes if c["examples"]), key=lambda c: c["recall"])
@@ -277,19 +195,19 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
         (
             one_line(one["name"]),
             format_percent(one["recall"]),
-            _range(one["recall_interval"]),
-            _percent(one["precision"]),
-            _range(one.get("precision_interval")),
-            _percent(one["f1"]),
-            _percent(one["auroc"]),
-            _percent(one["average_precision"]),
+            percent_range(one["recall_interval"]),
+            percent(one["precision"]),
+            percent_range(one.get("precision_interval")),
+            percent(one["f1"]),
+            percent(one["auroc"]),
+            percent(one["average_precision"]),
             f"{one['examples']:,}",
         )
         for one in present
     ]
     head = ("class", "recall", *_WITH_INTERVAL, "F1", *_RANKING, "images")
-    shown = [html_page.table(head, rows[:_MAX_ROWS], "per-class accuracy, lowest recall first")]
-    if len(rows) > _MAX_ROWS:
-        rest = html_page.table(head, rows[_MAX_ROWS:], "per-class accuracy of the other classes")
-        shown.append(html_page.folded(f"{len(rows) - _MAX_ROWS:,} more classes", rest))
-    return shown
+    label, others = (
+        "per-class accuracy, lowest recall first",
+        "per-class accuracy of the other classes",
+    )
+    return class_table(head, rows, label, others)

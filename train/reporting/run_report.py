@@ -28,8 +28,8 @@ from train.engine.profiling import describe_steps
 from train.reporting import (
     curves,
     evaluation_results,
-    evaluation_section,
     html_page,
+    section_parts,
     svg,
     task_reports,
 )
@@ -58,7 +58,7 @@ _FINDING = schema.record(
 _PARTS = schema.record(
     _parts,
     findings=schema.optional(schema.sequence(_FINDING)),
-    samples=schema.optional(schema.record(small=schema.boolean, cells=evaluation_section.CELLS)),
+    samples=schema.optional(schema.record(small=schema.boolean, cells=section_parts.CELLS)),
     evaluations=schema.optional(schema.mapping(task_reports.part)),
 )
 
@@ -93,7 +93,7 @@ class LiveReport(Plots):
         def take_and_keep() -> tuple[np.ndarray, Sequence[str]]:
             images, captions = take()
             cells = html_page.image_cells(images[:NUM_SAMPLES], captions[:NUM_SAMPLES])
-            small = max(images.shape[1:3]) < evaluation_section.PIXELATED_BELOW
+            small = max(images.shape[1:3]) < section_parts.PIXELATED_BELOW
             self._samples = {"small": small, "cells": cells}
             return images, captions
 
