@@ -4,6 +4,8 @@ So a label stays one integer until a batch is made, and splits, folds and checks
 image hold for sets of classes as well (the label powerset; Tsoumakas and Katakis 2007).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -22,6 +24,16 @@ def number_sets(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = packed.view(f"V{packed.shape[1]}").ravel()
     _, first, labels = np.unique(rows, return_index=True, return_inverse=True)
     return labels.astype(np.int32), matrix[first]
+
+
+def join_classes(chosen: np.ndarray, class_names: Sequence[str]) -> str:
+    """Return the names of some classes joined by ``|``.
+
+    Args:
+      chosen: whether each class is one of them ``(K,)``.
+      class_names: names of the K classes.
+    """
+    return "|".join(class_names[k] for k in np.flatnonzero(chosen))
 
 
 def merge_rare(labels: np.ndarray) -> np.ndarray:

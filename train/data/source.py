@@ -10,6 +10,7 @@ import numpy as np
 
 from flax_resnet.decoding import ImageDecodeError, array_to_pixels, decode_image, warn_once
 from flax_resnet.images.pixels import RGB, PixelFormat
+from train.data.label_sets import join_classes
 from train.data.record_checks import (
     check_fields,
     checked_image,
@@ -129,7 +130,7 @@ class DataSource:
         """Return the name of a label; those of several classes are joined by ``|``."""
         if self.label_sets is None:
             return self.class_names[label]
-        return "|".join(self.class_names[k] for k in np.flatnonzero(self.label_sets[label]))
+        return join_classes(self.label_sets[label], self.class_names)
 
     def label_names(self) -> list[str]:
         """Return :meth:`label_name` of every label; equal sets of classes have equal names."""

@@ -265,8 +265,8 @@ def evaluate_run(
         if ema and not config.ema.decay:
             raise UsageError(f"the run in {path!r} has no moving average: its ema.decay is 0")
         config.eval.use_ema = config.eval.use_ema if ema is None else ema
-        several = config.task == MULTI_LABEL
-        name = other.apply(config.dataset, SEPARATOR if several else "")
+        separator = SEPARATOR if config.task == MULTI_LABEL else ""
+        name = other.apply(config.dataset, separator)
         if config.dataset.name == "table":  # which may lack some classes
             config.dataset.class_names = read_description(path).class_names
         limit_to_machine(config.loader)
@@ -310,7 +310,8 @@ def evaluate_run(
     images = min(len(loader), max(limit, len(devices)))
     batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"
-    keep_probabilities |= several or len(loader) * model.num_classes <= MAX_PROBABILITIES
+    keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
+    keep_probabilities |= step_config.several_labels  # all metrics need them
     compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities, keep_logits)
     collector = PredictionCollector(model.num_classes, None if stored is None else stored.raw)
     progress_bar = partial(  # on a terminal, if the batches take more than a second

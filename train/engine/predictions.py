@@ -12,6 +12,7 @@ import numpy as np
 
 from flax_resnet.files import make_atomically
 from flax_resnet.runs import class_probabilities
+from train.data.label_sets import join_classes
 from train.data.source import DataSource
 from train.runtime.errors import UsageError
 from train.runtime.files import writing
@@ -185,7 +186,7 @@ def _set_rows(
     yield "image", "label", "predicted", *names
     predicted = decide(probabilities, predictions.thresholds, len(names))
     for i, image in enumerate(images):
-        sets = ("|".join(names[k] for k in np.flatnonzero(row[i])) for row in (labels, predicted))
+        sets = (join_classes(chosen[i], names) for chosen in (labels, predicted))
         yield image, *sets, *(f"{p:.7g}" for p in probabilities[i, : len(names)])
 
 

@@ -12,7 +12,7 @@ from flax_resnet.images.pixels import PixelFormat
 from flax_resnet.preprocessing import to_viewable
 from train.data.duplicates import content_digest
 from train.data.images import resize_area
-from train.data.label_sets import number_sets
+from train.data.label_sets import join_classes, number_sets
 from train.data.prefetch import Prefetcher
 from train.data.source import DataSource, to_pixels
 from train.inspect.near_duplicates import difference_hash
@@ -78,8 +78,7 @@ class Images:
 
     def join_classes(self, chosen: np.ndarray) -> str:
         """Return the names of some classes, given as bool ``(K,)``."""
-        names = self.sources[0].class_names
-        return "|".join(names[k] for k in np.flatnonzero(chosen)) or "no class"
+        return join_classes(chosen, self.sources[0].class_names) or "no class"
 
     def class_counts(self, split: int) -> np.ndarray:
         """Return the number of images of each class in a split ``(K,)``."""

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flax_resnet.calibration import DEFAULT_THRESHOLD
 from train.tasks.ranking import auroc_and_average_precision
 
 MULTI_LABEL_METRICS = ("map", "auroc_macro", "f1_macro", "f1_micro", "exact_match")
-THRESHOLD = 0.5  # probability from which on a class is predicted, unless the run has its own
 
 
 class LabelCounts(NamedTuple):
@@ -35,10 +35,10 @@ def decide(probabilities: np.ndarray, thresholds: np.ndarray | None, classes: in
 
     Args:
       probabilities: ``(N, outputs)``.
-      thresholds: ``(K,)``; None: ``THRESHOLD`` for all.
+      thresholds: ``(K,)``; None: ``DEFAULT_THRESHOLD`` for all.
       classes: K, at most the number of outputs.
     """
-    return probabilities[:, :classes] >= (THRESHOLD if thresholds is None else thresholds)
+    return probabilities[:, :classes] >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
 
 
 def count_labels(labels: np.ndarray, predicted: np.ndarray) -> LabelCounts:

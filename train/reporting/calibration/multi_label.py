@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 
 from flax_resnet import schema
-from flax_resnet.calibration import (
-    DEFAULT_THRESHOLD,
-    TEMPERATURES,
-    Calibration,
-    DecisionThreshold,
-)
+from flax_resnet.calibration import DEFAULT_THRESHOLD, Calibration, DecisionThreshold
 from train.reporting.calibration.decisions import decision_lines, measure_decisions
-from train.reporting.calibration.half import COUNT, DECISIONS, SHARE, Half
+from train.reporting.calibration.half import SHARE, Half, measured_schema
 from train.reporting.classification_metrics import expected_calibration_error, reliability_bins
 from train.runtime.formatting import format_percent, join_names
-from train.tasks.decisions import DecisionRequest, best_f1_threshold, threshold_for
+from train.tasks.decisions import DecisionRequest, best_f1_threshold
 from train.tasks.multi_label_metrics import count_labels, decide, f1_micro, f1_scores
 
 BEST = "F1"  # target of thresholds with the highest F1
@@ -27,15 +22,7 @@ BEST = "F1"  # target of thresholds with the highest F1
 _measures = schema.record(
     ece=SHARE, nll=schema.number(), f1_macro=schema.optional(SHARE), f1_micro=SHARE
 )
-MEASURED = schema.record(
-    temperature=schema.optional(schema.number(*TEMPERATURES)),
-    seed=COUNT,
-    fitted=COUNT,
-    examples=COUNT,
-    before=_measures,
-    after=_measures,
-    decisions=DECISIONS,
-)
+MEASURED = measured_schema(_measures)
 
 
 def choose_thresholds(
@@ -51,13 +38,13 @@ def choose_thresholds(
     With ``--calibrate`` every class gets the one with the highest F1, otherwise its earlier one;
     requested ones replace these.
     """
-    probabilities = fitted.probabilities(temperature)
     decisions, remarks = dict(earlier), []
     if calibrates:
+        probabilities = fitted.probabilities(temperature)
         present = np.flatnonzero(fitted.labels.any(axis=0)).tolist()
         decisions = {
             names[k]: DecisionThreshold(
-                best_f1_threshold(probabilities[:, k], fitted.labels[:, k] > 0), BEST
+                best_f1_threshold(probabilities[:, k], fitted.of_class(k)), BEST
             )
             for k in present
         }
@@ -67,10 +54,7 @@ def choose_thresholds(
                 f"no fitted image is of {join_names(absent, 8)}: the threshold stays"
                 f" {DEFAULT_THRESHOLD}"
             )
-    for request in requests:
-        k = names.index(request.name)
-        threshold = threshold_for(request, probabilities[:, k], fitted.labels[:, k] > 0)
-        decisions[request.name] = DecisionThreshold(threshold, request.target)
+    decisions |= fitted.requested(requests, temperature, names)
     if kept := sorted(decisions.keys() & earlier.keys() - {r.name for r in requests}):
         if not calibrates:
             remarks.append(f"with the earlier thresholds of {join_names(kept, 8)}")
@@ -92,7 +76,7 @@ def measure(calibration: Calibration, held_out: Half, names: Sequence[str]) -> d
 
     def masks(name: str) -> tuple[np.ndarray, np.ndarray]:
         k = names.index(name)
-        return held_out.labels[:, k] > 0, decided[:, k]
+        return held_out.of_class(k), decided[:, k]
 
     return {
         "before": _compute_measures(held_out, None, None),

@@ -9,28 +9,23 @@ from typing import Any
 import numpy as np
 
 from flax_resnet import schema
-from flax_resnet.calibration import TEMPERATURES, Calibration, DecisionThreshold
+from flax_resnet.calibration import Calibration, DecisionThreshold
 from train.engine.predictions import output_names
 from train.reporting.calibration.decisions import decision_lines, measure_decisions
-from train.reporting.calibration.half import COUNT, DECISIONS, INTERVAL, SHARE, Half
+from train.reporting.calibration.half import COUNT, INTERVAL, SHARE, Half, measured_schema
 from train.reporting.classification_metrics import (
     expected_calibration_error,
     reliability_bins,
     wilson_interval,
 )
 from train.runtime.formatting import format_percent, join_names
-from train.tasks.decisions import DecisionRequest, threshold_for
+from train.tasks.decisions import DecisionRequest
 
 COVERAGE = 0.9  # of the prediction sets that an evaluation measures
 
 _measures = schema.record(ece=SHARE, nll=schema.number(), top1=SHARE)
-MEASURED = schema.record(
-    temperature=schema.optional(schema.number(*TEMPERATURES)),
-    seed=COUNT,
-    fitted=COUNT,
-    examples=COUNT,
-    before=_measures,
-    after=_measures,
+MEASURED = measured_schema(
+    _measures,
     sets=schema.record(
         coverage=SHARE,
         threshold=SHARE,
@@ -39,7 +34,6 @@ MEASURED = schema.record(
         mean_size=schema.number(0),
         empty=COUNT,
     ),
-    decisions=DECISIONS,
 )
 
 
@@ -52,13 +46,7 @@ def choose_thresholds(
     calibrates: bool,
 ) -> tuple[dict[str, DecisionThreshold], list[str]]:
     """Return the requested thresholds, and remarks; they replace all earlier ones."""
-    decisions = {}
-    for request in requests:
-        index = names.index(request.name)
-        scores, positive = fitted.probabilities(temperature)[:, index], fitted.labels == index
-        decisions[request.name] = DecisionThreshold(
-            threshold_for(request, scores, positive), request.target
-        )
+    decisions = fitted.requested(requests, temperature, names)
     dropped = sorted(earlier.keys() - decisions.keys())
     remarks = [f"without the earlier thresholds of {join_names(dropped)}"] if dropped else []
     return decisions, remarks
@@ -81,7 +69,7 @@ def measure(calibration: Calibration, held_out: Half, names: Sequence[str]) -> d
 
     def masks(name: str) -> tuple[np.ndarray, np.ndarray]:
         index = names.index(name)
-        return held_out.labels == index, decided == index
+        return held_out.of_class(index), decided == index
 
     return {
         "before": _compute_measures(held_out, None),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flax_resnet.calibration import DEFAULT_THRESHOLD
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
 from train.reporting.cautions import low_recall_lines
@@ -17,7 +18,6 @@ from train.reporting.classification_metrics import (
 from train.runtime.formatting import format_percent, join_names
 from train.tasks.bootstrap import Interval, ranking_intervals
 from train.tasks.multi_label_metrics import (
-    THRESHOLD,
     count_labels,
     decide,
     f1_scores,
@@ -107,7 +107,7 @@ def _classes(
                 examples=examples,
                 average_precision=average_precision,
                 auroc=auroc,
-                threshold=THRESHOLD if thresholds is None else float(thresholds[k]),
+                threshold=DEFAULT_THRESHOLD if thresholds is None else float(thresholds[k]),
                 recall=hits / examples if examples else None,
                 recall_interval=wilson_interval(hits, examples) if examples else None,
                 precision=hits / chosen if chosen else None,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnet.calibration import DEFAULT_THRESHOLD
 from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
@@ -13,7 +14,7 @@ from train.reporting.evaluation_tiles import format_metric, title
 from train.reporting.multi_label.metrics import MultiLabelEvaluation, cautions
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.bootstrap import Interval
-from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, THRESHOLD, decide
+from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, decide
 
 _SUMMARY_ITEMS = 5  # classes in the summary
 
@@ -76,7 +77,8 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _thresholds(result: dict[str, Any]) -> str:
-    return "at stored thresholds" if "thresholds" in result else f"at thresholds of {THRESHOLD}"
+    where = "stored thresholds" if "thresholds" in result else f"thresholds of {DEFAULT_THRESHOLD}"
+    return f"at {where}"
 
 
 def captions(evaluated: Evaluated, indices: np.ndarray) -> list[str]:
