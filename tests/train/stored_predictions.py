@@ -32,7 +32,7 @@ def check_metrics(result, path):
 
 
 def check_label_metrics(result, path):
-    """Likewise, of images with several classes; return the probabilities."""
+    """Compare the metrics of images with several classes, and return the probabilities."""
     with np.load(path) as stored:
         labels, probabilities = stored["label"], stored["probabilities"]
         assert len(stored["file"]) == len(labels) == result["examples"]

@@ -27,7 +27,7 @@ from train.inspect.findings_table import (
     sort_rows,
 )
 from train.inspect.images import Images, pixel_features, read_images
-from train.inspect.label_errors import MIN_SKILL, find_label_errors
+from train.inspect.label_errors import MIN_SKILL, find_label_errors, skill
 from train.inspect.label_set_rows import find_label_set_rows
 from train.inspect.predictions_file import read_probabilities
 from train.runtime.formatting import format_percent, pluralize
@@ -180,12 +180,11 @@ def _add_label_errors(
     labels = images.label[known]
     right = probabilities[known].argmax(axis=1) == labels
     majority = np.bincount(labels).max() / len(labels)
-    skill = (right.mean() - majority) / max(1 - majority, 1e-12)
     described = (
         f"{origin}: {pluralize(len(known), 'image')}, {format_percent(right.mean())} agree with"
         f" their label, {format_percent(majority)} would by always answering the most frequent"
     )
-    if skill < MIN_SKILL and not predictions:
+    if skill(right.mean(), majority) < MIN_SKILL and not predictions:
         result.notes.append(
             f"Label errors are not listed, because the probabilities are too weak ({described})."
             " Give a run (--workdir) or out-of-fold predictions (--predictions)."

@@ -12,6 +12,16 @@ MIN_SKILL = 0.5
 _TOLERANCE = 1e-6  # of float32 probabilities at a threshold
 
 
+def skill(right: float, majority: float) -> float:
+    """Return how much better than always the most frequent answer answers are; 1 is perfect.
+
+    Args:
+      right: share of right ones.
+      majority: share of images of the most frequent answer.
+    """
+    return (right - majority) / max(1 - majority, 1e-12)
+
+
 def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the estimated numbers of images by given and true label, float ``(K, K)``.
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from train.inspect.findings_table import LABEL, FindingRow, image_row
 from train.inspect.images import Images
-from train.inspect.label_errors import MIN_SKILL, find_label_set_errors
+from train.inspect.label_errors import MIN_SKILL, find_label_set_errors, skill
 from train.runtime.formatting import format_percent, join_names, pluralize
 
 
@@ -63,5 +63,4 @@ def _skill(target: np.ndarray, probability: np.ndarray) -> float:
         return np.nan
     target = target[known]
     right = ((probability[known] >= 0.5) == target).mean()
-    majority = max(target.mean(), 1 - target.mean())
-    return (right - majority) / max(1 - majority, 1e-12)
+    return skill(right, max(target.mean(), 1 - target.mean()))

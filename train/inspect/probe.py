@@ -32,7 +32,13 @@ def out_of_fold(
     Returns:
       float32 ``(N, K)``; NaN for all if a fold leaves fewer than two classes.
     """
-    lifted, fold = _lift(features), _folds(labels, groups)
+    return _out_of_fold(_lift(features), labels, groups, classes)
+
+
+def _out_of_fold(
+    lifted: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes: int
+) -> np.ndarray:
+    fold = _folds(labels, groups)
     result = np.full((len(labels), classes), np.nan, np.float32)
     for number in range(FOLDS):
         training = fold != number
@@ -59,7 +65,8 @@ def out_of_fold_each(features: np.ndarray, targets: np.ndarray, groups: np.ndarr
     Returns:
       float32 ``(N, K)``; NaN for a class that nearly all images or none have.
     """
-    columns = [out_of_fold(features, own.astype(int), groups, 2)[:, 1] for own in targets.T]
+    lifted = _lift(features)
+    columns = [_out_of_fold(lifted, own.astype(int), groups, 2)[:, 1] for own in targets.T]
     return np.stack(columns, axis=1)
 
 

@@ -29,7 +29,7 @@ class Targets(NamedTuple):
 
     Attributes:
       label: int ``(N,)``, or ``(N, K)`` of zeros and ones if images may have several classes.
-      other: the second label of mixed images, likewise; None without mixing.
+      other: the second label of mixed images, in the same form; None without mixing.
       weight: the share of ``label`` ``(N,)``; the rest is that of ``other``. None without mixing.
     """
 
