@@ -109,6 +109,19 @@ def test_metrics_of_one_and_four_devices_and_two_processes_are_those_of_scikit_l
         np.testing.assert_allclose(probabilities, found[0], atol=1e-5)
 
 
+def test_data_with_one_class_per_image_are_refused_in_one_line(
+    commands, shapes, shapes_run, tmp_path
+):
+    for name in NAMES:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(shapes / "000.png", tmp_path / "data" / name)
+    other = ("--dataset", "folder", "--data_dir", tmp_path / "data")
+    done = commands.call("train.evaluate", "--workdir", shapes_run, *other)
+    assert done.returncode == 2 and not done.stdout
+    assert "the images of 'folder' have one class each, but config.task='mul" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_evaluation_uses_the_stored_thresholds(calibrated, commands):
     path, result, arrays, _ = calibrated
     assert "thresholds" not in result  # those of an evaluation that chooses new ones

@@ -37,6 +37,7 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, print_line
 from train.runtime.host import core_count, max_images
 from train.tasks.classification import MIN_TOP5_CLASSES
+from train.tasks.label_kind import check_labels
 from train.tasks.metrics import MAX_PROBABILITIES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.run_files import best_by, check_data, read_config, read_description
@@ -276,6 +277,7 @@ def evaluate_run(
         model = make_model(config, len(loader.source.class_names))
         # The schedule is not used, but the state includes that of the optimizer.
         step_config = make_step_config(config, model, steps_per_epoch=1, num_steps=1)
+        check_labels(config, step_config.several_labels, loader.source)
     check_same_in_all_processes(config, loader)
 
     def warn(text: str) -> None:

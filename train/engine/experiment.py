@@ -173,7 +173,7 @@ def build_experiment(
     model = make_model(config, len(class_names), train_loader.image_shape)
     task = make_task(config, model.num_classes)
     for loader in (train_loader, eval_loader):
-        check_labels(config, task, loader.source)
+        check_labels(config, task.several_labels, loader.source)
     sampler = make_sampler(config, train_loader.source)
     intervals = make_intervals(config, sampler)
     if resumes:

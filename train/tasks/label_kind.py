@@ -3,13 +3,18 @@
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
-from train.tasks.task import Task
 
 
-def check_labels(config: ConfigDict, task: Task, source: DataSource) -> None:
-    """Raise UsageError unless images have as many classes as the task can learn."""
+def check_labels(config: ConfigDict, several_labels: bool, source: DataSource) -> None:
+    """Raise UsageError unless images have as many classes as the task can learn.
+
+    Args:
+      config: the configuration.
+      several_labels: whether the task learns any number of classes per image.
+      source: the images.
+    """
     several = source.label_sets is not None
-    if several == task.several_labels:
+    if several == several_labels:
         return
     where = f"the images of {source.name!r}"
     if several and (source.label_sets.sum(axis=1) == 1).all():

@@ -218,7 +218,10 @@ def test_task_has_the_metrics_of_its_rank(loss):
 
 
 def test_data_and_task_must_agree_on_the_number_of_classes_per_image():
-    several, one = make_task(configured(), 3), make_task(configured(task="classification"), 3)
+    several, one = (
+        make_task(configured(task=task), 3).several_labels
+        for task in ("multi_label", "classification")
+    )
     source = sets_source()
     single = dataclasses.replace(source, label_sets=None)
     check_labels(configured(), several, source)
