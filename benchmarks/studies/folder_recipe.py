@@ -1,12 +1,13 @@
 """The defaults of configs/resnet18_folder.py: what each costs or gives on four sets of pictures.
 
     python benchmarks/studies/folder_recipe.py --out FILE [--sets cracks …] [--variants plain …]
-        [--epochs 12] [--seeds 3] [--blocks 1]
+        [--epochs 12] [--seeds 3] [--blocks 1] [--width 16] [--size 48]
 
-Needs scikit-image, whose package holds photographs; the other sets are rendered. For a CPU, the
-network has a quarter of the width and --blocks per stage, and pictures have 48 pixels a side. Every
-finished run appends a line of JSON to FILE, and runs that FILE already holds are not repeated.
-``--table FILE`` prints the means over seeds. A seed chooses the pictures and the initial weights.
+Needs scikit-image, whose package holds photographs; the other sets are rendered. By default, for a
+CPU, the network has one block per stage and a quarter of ResNet-18's width, and pictures have 48
+pixels a side; ``--blocks 2 --width 64 --size 96`` trains ResNet-18. Every finished run appends a
+line of JSON to FILE, and runs that FILE already holds are not repeated. ``--table FILE`` prints the
+means over seeds. A seed chooses the pictures and the initial weights.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import functools
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -32,8 +32,6 @@ from train.reporting.console import Console
 from train.runtime import compilation_cache
 from train.runtime.signals import StopRequest
 
-SIDE = 60  # of the rendered pictures, which are resized to IMAGE_SIZE
-IMAGE_SIZE = 48
 # The recipe before this study, but for size and epochs.
 OLD = {
     "dataset.crop_pct": 0.875,
@@ -77,7 +75,9 @@ VARIANTS = {
 HOST_KEYS = ("augment.rrc_scale", "dataset.crop_pct", "model.zero_init_last")
 
 
-CONDITIONS = ("blocks", "epochs", "variant", "set", "seed")  # of a run
+# Of a run; a quarter of ResNet-18's width and 48 pixels where a line of earlier runs has neither.
+CONDITIONS = ("width", "size", "blocks", "epochs", "variant", "set", "seed")
+SMALL = {"width": 16, "size": 48}
 
 
 class HostPrograms(SharedPrograms):
@@ -88,30 +88,30 @@ class HostPrograms(SharedPrograms):
         return super()._shared(tuple(part for part in key if not same(part)), make)
 
 
-def cracks(rng):
+def cracks(rng, side):
     """Return 600 training and 600 test pictures of gray surfaces, 31 % with a fine crack."""
     labels = (rng.random(1200) < 0.31).astype(int)
-    images = np.stack([surface(rng, bool(label)) for label in labels])
+    images = np.stack([surface(rng, side, bool(label)) for label in labels])
     return split_at(600, images, labels, ("intact", "cracked"))
 
 
-def surface(rng, cracked):
-    """Return a gray surface ``(SIDE, SIDE)`` with spots, pores and light from one side."""
-    image = np.full((SIDE, SIDE), rng.uniform(90, 170), np.float32)
+def surface(rng, side, cracked):
+    """Return a gray surface ``(side, side)`` with spots, pores and light from one side."""
+    image = np.full((side, side), rng.uniform(90, 170), np.float32)
     for sigma, strength in ((0.7, 7), (2, 6), (8, 14)):
         noise = cv2.GaussianBlur(
-            rng.standard_normal((SIDE, SIDE)).astype(np.float32), (0, 0), sigma
+            rng.standard_normal((side, side)).astype(np.float32), (0, 0), sigma
         )
         image += noise * (strength * rng.uniform(0.5, 1.5) / noise.std())
-    y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+    y, x = np.mgrid[:side, :side] / side - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     image += rng.uniform(0, 60) * (x * np.cos(angle) + y * np.sin(angle))
     for _ in range(rng.integers(12)):  # pores, in both classes
-        center = tuple(int(v) for v in rng.integers(0, SIDE, 2))
+        center = tuple(int(v) for v in rng.integers(0, side, 2))
         shade = float(image[center[1], center[0]] - rng.uniform(20, 60))
         cv2.circle(image, center, int(rng.integers(1, 3)), shade, -1, cv2.LINE_AA)
     for _ in range(rng.integers(2)):  # straight scratches, in both classes
-        ends = [tuple(int(v) for v in rng.integers(0, SIDE, 2)) for _ in range(2)]
+        ends = [tuple(int(v) for v in rng.integers(0, side, 2)) for _ in range(2)]
         shade = float(image.mean() + rng.choice([-1, 1]) * rng.uniform(15, 35))
         cv2.line(image, *ends, shade, 1, cv2.LINE_AA)
     if cracked:
@@ -122,8 +122,9 @@ def surface(rng, cracked):
 
 def crack(rng, image):
     """Draw a dark winding line, thin and of low contrast, over part of ``image``."""
-    heading, point = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.85, 2) * SIDE
-    points, step = [point], SIDE / 25
+    side = len(image)
+    heading, point = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.85, 2) * side
+    points, step = [point], side / 25
     for _ in range(rng.integers(15, 40)):
         heading += rng.normal(0, 0.5)
         points.append(points[-1] + step * np.array([np.cos(heading), np.sin(heading)]))
@@ -133,26 +134,28 @@ def crack(rng, image):
     image -= rng.uniform(45, 90) * mask
 
 
-def shapes(rng):
+def shapes(rng, side):
     """Return 600 training and 600 test pictures of four colored shapes on clutter."""
     names = ("circle", "cross", "ring", "triangle")
     labels = rng.integers(len(names), size=1200)
-    return split_at(600, np.stack([scene(rng, names[label]) for label in labels]), labels, names)
+    return split_at(
+        600, np.stack([scene(rng, side, names[label]) for label in labels]), labels, names
+    )
 
 
-def scene(rng, name):
-    """Return a shape ``(SIDE, SIDE, 3)`` of any color, size, place and rotation on clutter."""
+def scene(rng, side, name):
+    """Return a shape ``(side, side, 3)`` of any color, size, place and rotation on clutter."""
     color = lambda: tuple(float(v) for v in rng.integers(0, 256, 3))  # noqa: E731
-    image = np.full((SIDE, SIDE, 3), color(), np.float32)
+    image = np.full((side, side, 3), color(), np.float32)
     for _ in range(rng.integers(2, 7)):
-        ends = [tuple(int(v) for v in rng.integers(0, SIDE, 2)) for _ in range(2)]
+        ends = [tuple(int(v) for v in rng.integers(0, side, 2)) for _ in range(2)]
         if rng.random() < 0.5:
             cv2.line(image, *ends, color(), int(rng.integers(1, 4)), cv2.LINE_AA)
         else:
             cv2.rectangle(image, *ends, color(), int(rng.integers(1, 3)))
-    radius = rng.uniform(0.15, 0.4) * SIDE
-    center = rng.uniform(radius, SIDE - radius, 2)
-    mask = np.zeros((SIDE, SIDE), np.float32)
+    radius = rng.uniform(0.15, 0.4) * side
+    center = rng.uniform(radius, side - radius, 2)
+    mask = np.zeros((side, side), np.float32)
     if name in ("circle", "ring"):
         thickness = -1 if name == "circle" else max(2, round(radius / 3))
         place = tuple(int(v) for v in np.rint(center))
@@ -172,7 +175,7 @@ def scene(rng, name):
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def photographs(rng):
+def photographs(rng, side):
     """Return patches of 10 gray photographs: the class is the photograph, half are for testing."""
     from skimage import data
 
@@ -194,7 +197,7 @@ def photographs(rng):
     return split(np.array(is_train), np.stack(images), np.array(labels), names)
 
 
-def faces(rng):
+def faces(rng, side):
     """Return 100 training and 100 test pictures of faces and other things, 25 pixels a side."""
     from skimage.data import lfw_subset
 
@@ -219,12 +222,12 @@ def split(is_train, images, labels, names):
     )
 
 
-def recipe(blocks, epochs, variant, seed):
+def recipe(width, size, blocks, epochs, variant, seed):
     """Return the configuration of one run."""
     keys = OLD | VARIANTS[variant] | {"seed": seed, "num_epochs": epochs}
     keys |= {
-        "dataset.image_size": IMAGE_SIZE,
-        "model.width": 16,
+        "dataset.image_size": size,
+        "model.width": width,
         "model.stage_sizes": (blocks,) * 4,
     }
     keys |= {"eval.every_epochs": 0.0, "checkpoint.every_epochs": 0.0, "eval.batch_size": 100}
@@ -233,32 +236,45 @@ def recipe(blocks, epochs, variant, seed):
 
 
 @functools.cache
-def pictures(name, seed):
-    """Return the sources of a set, for training and evaluation."""
-    return SETS[name](np.random.default_rng(seed))
+def pictures(name, size, seed):
+    """Return the sources of a set, for training and evaluation; rendered a quarter larger."""
+    return SETS[name](np.random.default_rng(seed), size * 5 // 4)
 
 
-def train(blocks, epochs, variant, name, seed, programs):
+def train(config, sources, programs):
     """Train one run and return the evaluation of its final weights."""
-    experiment = build_experiment(
-        recipe(blocks, epochs, variant, seed), "unused", pictures(name, seed)
-    )
+    experiment = build_experiment(config, "unused", sources)
     programs = programs[experiment.model.num_classes]
     with Console(experiment.intervals.num_steps, False) as console:
         state = initial_state(experiment, None)
         return Loop(experiment, state, None, console, None, StopRequest(), programs).run()
 
 
+def record(path, conditions, result):
+    """Append the conditions and results of a run to a file."""
+    row = dict(zip(CONDITIONS, conditions, strict=True))
+    row |= {key: result[key] for key in ("top1", "balanced_accuracy", "loss")}
+    with Path(path).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def finished(path):
+    """Return the conditions and results of earlier runs."""
+    path = Path(path)
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [SMALL | json.loads(line) for line in lines]
+
+
 def print_table(path):
     """Print mean and standard deviation over seeds of top-1, in percent, as Markdown."""
     values, sets = collections.defaultdict(list), []
-    for line in Path(path).read_text().splitlines():
-        row = json.loads(line)
-        values[*(row[key] for key in CONDITIONS[:4])].append(100 * row["top1"])
+    for row in finished(path):
+        values[*(row[key] for key in CONDITIONS[:-1])].append(100 * row["top1"])
         sets += [row["set"]] if row["set"] not in sets else []
-    print("| blocks | epochs | variant |", " | ".join(sets), "| mean |")
-    print("|---|---|---|" + "---|" * (len(sets) + 1))
-    for conditions in dict.fromkeys(key[:3] for key in values):
+    columns = CONDITIONS[:-2]
+    print("|", " | ".join((*columns, *sets, "mean")), "|")
+    print("|" + "---|" * (len(columns) + len(sets) + 1))
+    for conditions in dict.fromkeys(key[:-1] for key in values):
         each = [values.get((*conditions, name), []) for name in sets]
         cells = [
             f"{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}" if len(v) > 1 else "–"
@@ -276,29 +292,26 @@ def main():
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--blocks", type=int, default=1, help="per stage; 2: ResNet-18")
+    parser.add_argument("--blocks", type=int, default=1, help="per stage; ResNet-18: 2")
+    parser.add_argument("--width", type=int, default=SMALL["width"], help="ResNet-18: 64")
+    parser.add_argument("--size", type=int, default=SMALL["size"], help="of the images")
     parser.add_argument("--seeds", type=int, default=3)
     flags = parser.parse_args()
     if flags.table:
         return print_table(flags.table)
-    out = Path(flags.out)
-    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    done = {tuple(row[key] for key in CONDITIONS) for row in rows}
+    done = {tuple(row[key] for key in CONDITIONS) for row in finished(flags.out)}
     compilation_cache.configure()
     programs = collections.defaultdict(HostPrograms)  # by number of classes
     for seed in range(flags.seeds):
         for variant in flags.variants:
             for name in flags.sets:
-                conditions = (flags.blocks, flags.epochs, variant, name, seed)
+                sizes = (flags.width, flags.size, flags.blocks, flags.epochs)
+                conditions = (*sizes, variant, name, seed)
                 if conditions in done:
                     continue
-                start = time.process_time()
-                result = train(*conditions, programs)
-                row = dict(zip(CONDITIONS, conditions, strict=True))
-                row |= {k: result[k] for k in ("top1", "balanced_accuracy", "loss")}
-                row["seconds"] = round(time.process_time() - start, 1)
-                with out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                config = recipe(*sizes, variant, seed)
+                result = train(config, pictures(name, flags.size, seed), programs)
+                record(flags.out, conditions, result)
 
 
 if __name__ == "__main__":
