@@ -47,6 +47,7 @@ FULL = {"dataset.crop_pct": 1.0}
 SHARP = {"label_smoothing": 0.0}
 ONE_CYCLE = {"schedule.name": "one_cycle", "schedule.warmup_epochs": 0.0}
 PLAIN = NO_CROP | FULL | SHARP | ONE_CYCLE | {"model.zero_init_last": False}
+COSINE = PLAIN | {"schedule.name": "cosine", "schedule.warmup_epochs": 3.0}
 VARIANTS = {
     "old": {},
     # one factor at a time
@@ -66,7 +67,9 @@ VARIANTS = {
     "plain, crop_pct 0.875": PLAIN | {"dataset.crop_pct": 0.875},
     "plain, smoothing": PLAIN | {"label_smoothing": 0.1},
     # the recipe since this study
-    "plain, cosine": PLAIN | {"schedule.name": "cosine", "schedule.warmup_epochs": 3.0},
+    "plain, cosine": COSINE,
+    "plain, cosine, crop 0.5": COSINE | {"augment.rrc_scale": (0.5, 1.0)},
+    "plain, cosine, crop 0.25": COSINE | {"augment.rrc_scale": (0.25, 1.0)},
     "plain, zero init": PLAIN | {"model.zero_init_last": True},
     "plain, rate 0.02": PLAIN | {"schedule.learning_rate": 0.02},
     "plain, rate 0.1": PLAIN | {"schedule.learning_rate": 0.1},
