@@ -11,11 +11,12 @@ from flax_resnet.program import OneLineParser, program, replace_unencodable
 from flax_resnet.text import one_line, truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights.files import read_file
-from flax_resnet.weights.layouts import SAVED, detect_layout
+from flax_resnet.weights.layouts import SAVED
 from flax_resnet.weights.loading import (
     count_classes,
     guess_models,
     only_model,
+    read_network,
     read_weights,
 )
 from flax_resnet.weights.saving import save_weights
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def inspect(path: str, list_tensors: bool = False) -> None:
     """Print a file's format, layout, network, classes and size, and optionally its tensors."""
     file = read_file(path)
-    detected = detect_layout(file.tensors)
+    network, detected = read_network(path)
     values = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
     types = sorted({str(tensor.dtype) for tensor in file.tensors.values()})
     rows = {
@@ -58,17 +59,17 @@ def inspect(path: str, list_tensors: bool = False) -> None:
         "layout": "not recognized",
     }
     if detected:
-        fitting = guess_models(file, detected)
+        fitting = guess_models(network, detected)
         rows["layout"] = detected.name
         rows["blocks"] = "-".join(map(str, detected.stage_sizes))
         rows["network"] = " or ".join(fitting) or "not a named model"
         if fitting:
-            classes = count_classes(create_model(fitting[0]), file, detected)
+            classes = count_classes(create_model(fitting[0]), network, detected)
             rows["classes"] = "no head" if classes is None else f"{classes:,}"
     rows |= {f"({key})": value for key, value in file.metadata.items()}
     for key, value in rows.items():
         print(f"{truncate(key, 40):<9} {truncate(value, 400)}")
-    for note in file.notes:
+    for note in network.notes:
         print(f"{'note':<9} {truncate(note, 400)}")
     for name, tensor in file.tensors.items() if list_tensors else ():
         print(f"  {one_line(name)}  {'×'.join(map(str, tensor.shape)) or 'scalar'}  {tensor.dtype}")

@@ -1,15 +1,17 @@
 """Read any weight file, recognized by its content rather than its suffix."""
 
+import dataclasses
 import os
 import stat
 from pathlib import Path
 
-from flax_resnet.text import error_reason
+from flax_resnet.text import error_reason, truncate
 from flax_resnet.weights.checkpoints import find_checkpoint, read_checkpoint, verify_checkpoint
 from flax_resnet.weights.keras_files import read_keras
 from flax_resnet.weights.limits import check_tensors, open_zip
+from flax_resnet.weights.msgpack_files import is_msgpack, read_msgpack
 from flax_resnet.weights.npz_files import read_npz
-from flax_resnet.weights.pickles import read_torch
+from flax_resnet.weights.parts import split_part
 from flax_resnet.weights.safetensors_files import read_safetensors
 from flax_resnet.weights.tensors import (
     REPOSITORY_FILES,
@@ -17,21 +19,25 @@ from flax_resnet.weights.tensors import (
     WeightsError,
     wrap_read_errors,
 )
+from flax_resnet.weights.torch_files import read_torch
 
-_SUPPORTED = ".safetensors, PyTorch .pth/.pt/.bin, Keras .h5/.weights.h5/.keras, .npz"
+_SUPPORTED = (
+    ".safetensors, PyTorch .pth/.pt/.bin, Keras .h5/.weights.h5/.keras, Flax .msgpack, .npz"
+)
 
 
 def read_file(path: str | os.PathLike[str]) -> WeightFile:
     """Read the names, shapes and types of a file's tensors; values are read on demand.
 
     Args:
-      path: a safetensors file, a PyTorch zip archive, a Keras HDF5 file or archive, an ``.npz``,
-        or a directory: an Orbax checkpoint, a workdir (its last step) or a downloaded repository.
+      path: a safetensors file, a PyTorch zip archive, a Keras HDF5 file or archive, a Flax
+        msgpack file, an ``.npz``, or a directory: an Orbax checkpoint, a workdir (its last step)
+        or a downloaded repository. ``FILE#PART`` names one of several networks in a file.
 
     Raises:
       WeightsError: the file does not exist, is corrupt or has another format.
     """
-    path = Path(path)
+    path, part = split_part(path)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -40,32 +46,34 @@ def read_file(path: str | os.PathLike[str]) -> WeightFile:
         raise WeightsError(f"{path} cannot be read: {error_reason(error)}") from error
     if stat.S_ISDIR(mode):
         try:
-            return _read_directory(path)
+            return _read_directory(path, part)
         except PermissionError as error:
             raise WeightsError(f"no permission to read {error.filename}") from error
     if not stat.S_ISREG(mode):  # a pipe would have to be written first, a device may never end
         raise WeightsError(f"{path} is not a file: copy the weights into one")
     with wrap_read_errors(str(path)):
-        file = _read_content(path)
+        file = dataclasses.replace(_read_content(path, part), part=part)
         check_tensors(file, path)
     return file
 
 
-def _read_directory(path: Path) -> WeightFile:
+def _read_directory(path: Path, part: str) -> WeightFile:
     for name in REPOSITORY_FILES:
         if (path / name).is_file():
-            return read_file(path / name)
+            return read_file(f"{path / name}#{part}" if part else path / name)
     checkpoint = find_checkpoint(path)
     if checkpoint is None:
         raise WeightsError(
             f"{path} is a directory without a checkpoint: name a weight file ({_SUPPORTED}),"
             " an Orbax checkpoint, or a workdir that has checkpoints/STEP"
         )
+    if part not in ("", "ema", "params"):
+        raise WeightsError(f"{path} has the parts 'ema' and 'params', but not {truncate(part)!r}")
     verify_checkpoint(checkpoint)
-    return read_checkpoint(checkpoint)
+    return read_checkpoint(checkpoint, {"ema": True, "params": False}.get(part))
 
 
-def _read_content(path: Path) -> WeightFile:
+def _read_content(path: Path, part: str) -> WeightFile:
     with path.open("rb") as file:
         start = file.read(16)
     if not start:
@@ -76,7 +84,7 @@ def _read_content(path: Path) -> WeightFile:
         archive = open_zip(path)
         names = archive.namelist()
         if any(name.endswith("data.pkl") for name in names):
-            return read_torch(path, archive)
+            return read_torch(path, archive, part)
         if "model.weights.h5" in names:
             return read_keras(path, archive)
         if names and all(name.endswith(".npy") for name in names):
@@ -84,6 +92,8 @@ def _read_content(path: Path) -> WeightFile:
         raise WeightsError(f"{path} is a zip archive, but not from PyTorch, Keras or NumPy")
     if start[8:9] == b"{":
         return read_safetensors(path)
+    if is_msgpack(start):
+        return read_msgpack(path)
     if start[:1] == b"\x80":
         raise WeightsError(
             f"{path} is a bare pickle, PyTorch's format before 1.6; only its zip format can be read"

@@ -6,11 +6,13 @@ from pathlib import Path
 from flax_resnet.text import error_reason
 from flax_resnet.weights.tensors import REPOSITORY_FILES, WeightsError
 
-_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".npz")
+_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".msgpack", ".h5", ".keras", ".npz")
 
 
 def is_path(source: str) -> bool:
     """Return whether a text that names weights is a path, as opposed to an id of the hub."""
+    if "#" in source and not os.path.exists(source):
+        source = source.rpartition("#")[0]  # FILE#PART
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith(_ENDINGS):
         return True
     return os.path.exists(source) or os.path.isdir(source.partition("/")[0])

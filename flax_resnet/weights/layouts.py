@@ -9,7 +9,6 @@ checkpoints of each library.
 
 import collections
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -126,7 +125,7 @@ class Layout:
     def tensor_name(self, model: ResNet, path: Path) -> str | None:
         """Return the name of our leaf without a model prefix, or None if the layout has none."""
         _, *modules, leaf = path
-        if self.name == "flax":
+        if self is FLAX:
             return "/".join(path)
         block = re.fullmatch(r"stage(\d+)_block(\d+)", modules[0])
         rest = "/".join(["block", *modules[1:]] if block else modules)
@@ -143,6 +142,8 @@ class Layout:
             return None
         if self.torch:
             return f"{template.format(**fields)}.{_TORCH_LEAVES[leaf]}"
+        if self is TRANSFORMERS_FLAX:
+            return f"{path[0]}/{template.format(**fields).replace('.', '/')}/{leaf}"
         variable = "beta" if leaf == "bias" and "norm" in modules[-1] else leaf
         return f"{template.format(**fields)}/{_KERAS_LEAVES.get(variable, variable)}"
 
@@ -171,6 +172,9 @@ class Layout:
 _N = "([0-9]{1,3})"
 _TORCH_BLOCKS = re.compile(rf"\blayer{_N}\.{_N}\.|\bstages\.{_N}\.blocks\.{_N}\.")
 _HUGGINGFACE_BLOCKS = re.compile(rf"\bencoder\.stages\.{_N}\.layers\.{_N}\.")
+_TRANSFORMERS_FLAX_BLOCKS = re.compile(
+    rf"\b(?:params|batch_stats)/encoder/stages/{_N}/layers/{_N}/"
+)
 _KERAS_BLOCKS = re.compile(rf"\bconv{_N}_block{_N}_")
 _OUR_BLOCKS = re.compile(rf"\b(?:params|batch_stats)/stage{_N}_block{_N}/")
 
@@ -180,13 +184,18 @@ TIMM = Layout("timm", (_TIMM, _TIMM_PREACTIVATION, _TIMM_AVERAGE_POOL), _TORCH_B
 HUGGINGFACE = Layout(
     "huggingface", (_HUGGINGFACE, _HUGGINGFACE_BIT, _HUGGINGFACE), _HUGGINGFACE_BLOCKS
 )
+# The Flax networks that transformers had up to version 4.
+TRANSFORMERS_FLAX = Layout(
+    "huggingface flax", (_HUGGINGFACE, {}, _HUGGINGFACE), _TRANSFORMERS_FLAX_BLOCKS, torch=False
+)
 KERAS = Layout("keras", (_KERAS, _KERAS_PREACTIVATION, _KERAS), _KERAS_BLOCKS, torch=False)
 FLAX = Layout("flax", ({}, {}, {}), _OUR_BLOCKS, torch=False)
 
+LAYOUTS = (TIMM, HUGGINGFACE, TRANSFORMERS_FLAX, KERAS, FLAX)  # that names are recognized by
 SAVED = {layout.name: layout for layout in (TORCHVISION, TIMM, HUGGINGFACE, FLAX)}
 
 _STEM = re.compile(
-    r"conv1\b|bn1\b|maxpool\.|conv1_(conv|bn)/|stem|embedder\.|(params|batch_stats)/stem"
+    r"conv1\b|bn1\b|maxpool\.|conv1_(conv|bn)/|stem|embedder\.|(params|batch_stats)/(stem|embedder)"
 )
 _TIMM_ONLY = re.compile(r"\bse\.fc|\bconv1\.\d|\bdownsample\.2|\bstages\.")
 
@@ -199,30 +208,14 @@ class DetectedLayout:
       layout: the layout to read with: timm's also for torchvision, whose names it extends.
       name: the layout's name for messages.
       stage_sizes: blocks in each stage.
-      prefix: a wrapper's prefix of the block names, such as ``module.``.
     """
 
     layout: Layout
     name: str
     stage_sizes: tuple[int, ...]
-    prefix: str
-
-    def strip_prefix(self, name: str) -> str:
-        """Return a tensor's name without the wrappers' prefixes.
-
-        The head may have fewer of them than the blocks: ``model.fc`` and
-        ``model.backbone.layer1``.
-        """
-        if name.startswith(self.prefix):
-            return name.removeprefix(self.prefix)
-        pairs = itertools.takewhile(
-            lambda pair: pair[0] == pair[1], zip(name, self.prefix, strict=False)
-        )
-        shared = "".join(char for char, _ in pairs)
-        return name[max(shared.rfind("."), shared.rfind("/")) + 1 :]
 
     def in_network(self, name: str) -> bool:
-        """Return whether a name without prefix is in the stem or a block, so must be loaded."""
+        """Return whether a tensor's name is in the stem or a block, so must be loaded."""
         return bool(self.layout.blocks.match(name) or _STEM.match(name))
 
 
@@ -273,17 +266,16 @@ def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:
 
 
 def detect_layout(names: Iterable[str]) -> DetectedLayout | None:
-    """Return the layout whose block names occur in ``names``, or None."""
+    """Return the layout whose block names begin ``names``, or None."""
     names = list(names)
-    for layout in (TIMM, HUGGINGFACE, KERAS, FLAX):
-        matches = [(name, match) for name in names if (match := layout.blocks.search(name))]
+    for layout in LAYOUTS:
+        matches = [match for name in names if (match := layout.blocks.match(name))]
         if not matches:
             continue
-        blocks = {tuple(int(n) for n in match.groups() if n) for _, match in matches}
+        blocks = {tuple(int(n) for n in match.groups() if n) for match in matches}
         counts = collections.Counter(stage for stage, _ in blocks)
         sizes = tuple(counts[stage] for stage in sorted(counts))
         is_torchvision = layout is TIMM and not any(map(_TIMM_ONLY.search, names))
         display_name = TORCHVISION.name if is_torchvision else layout.name
-        name, match = matches[0]
-        return DetectedLayout(layout, display_name, sizes, name[: match.start()])
+        return DetectedLayout(layout, display_name, sizes)
     return None

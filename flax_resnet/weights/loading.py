@@ -21,6 +21,7 @@ from flax_resnet.weights.layouts import (
     HUGGINGFACE,
     KERAS,
     TIMM,
+    TRANSFORMERS_FLAX,
     DetectedLayout,
     Layout,
     detect_layout,
@@ -34,7 +35,9 @@ from flax_resnet.weights.leaves import (
     leaf_shapes,
     stem_kernel,
 )
+from flax_resnet.weights.names import find_network
 from flax_resnet.weights.report import Report, first_names
+from flax_resnet.weights.stems import adapt_stem
 from flax_resnet.weights.tensors import (
     Tensor,
     WeightFile,
@@ -108,15 +111,14 @@ def read_weights(
     """Load a file like :func:`load_weights`, and return the variables and the report."""
     if channels is not None and channels not in range(1, MAX_CHANNELS + 1):
         raise WeightsError(f"channels must be 1 to {MAX_CHANNELS}, not {channels!r}")
-    file = read_file(path)
-    detected = detect_layout(file.tensors)
+    file, detected = read_network(path)
     if detected is None:
         raise WeightsError(
             f"{path} has no layer names of torchvision, timm, Hugging Face, Keras or flax-resnet:"
             f" its {len(file.tensors)} tensors are {first_names(file.tensors)}"
         )
     match = _match(model, num_classes, file, detected, str(path))
-    if strict and (problems := _problems(match.network, match.report, detected)):
+    if strict and (problems := _problems(match, detected)):
         fitting = " or ".join(guess_models(file, detected))
         fits = f"it fits {fitting}: use that model" if fitting else "no named model fits"
         raise WeightsError(
@@ -140,30 +142,12 @@ def read_weights(
     return unflatten_dict(variables), report
 
 
-def adapt_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """Return a stem's kernel for another number of image channels, as timm does.
-
-    One channel gets the sum over red, green and blue, so that a gray image has the response that
-    it had as RGB. Otherwise the channels are red, green, blue, red, … with weights scaled by
-    3 / ``channels``, which keeps that response if ``channels`` is a multiple of 3.
-
-    Args:
-      kernel: ``(H, W, 3, out)``.
-      channels: number of channels of the result.
-
-    Raises:
-      WeightsError: the kernel is not for RGB.
-    """
-    given = kernel.shape[2]
-    if given != 3:
-        raise WeightsError(
-            f"the weights are of a network for images with {given} channels, and cannot be adapted"
-            f" to {channels}: only those for 3 channels can"
-        )
-    if channels == 1:
-        return kernel.sum(axis=2, keepdims=True)
-    scale = np.float32(given / channels)
-    return np.take(kernel, np.arange(channels) % given, axis=2) * scale
+def read_network(
+    path: str | os.PathLike[str],
+) -> tuple[WeightFile, DetectedLayout | None]:
+    """Return one network of the file, and the layout of its names."""
+    file = find_network(read_file(path), str(path))
+    return file, detect_layout(file.tensors)
 
 
 def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
@@ -176,7 +160,7 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
         if tuple(row["stage_sizes"]) != detected.stage_sizes:
             continue
         match = _match(name, None, file, detected)
-        if not _problems(match.network, match.report, detected):
+        if not _problems(match, detected):
             fitting.append((name, match.report.doubts))
     return [name for name, doubts in fitting if not doubts] or [name for name, _ in fitting]
 
@@ -187,8 +171,7 @@ def only_model(source: str | os.PathLike[str]) -> str:
     Raises:
       WeightsError: several fit, or none.
     """
-    file = read_file(source)
-    detected = detect_layout(file.tensors)
+    file, detected = read_network(source)
     fitting = guess_models(file, detected) if detected else []
     if file.metadata.get("model") in fitting:
         return file.metadata["model"]
@@ -202,18 +185,15 @@ def only_model(source: str | os.PathLike[str]) -> str:
 
 def classes_in(source: str | os.PathLike[str], model: ResNet) -> int | None:
     """Return the number of classes of a file's head, or None if it has no head."""
-    file = read_file(source)
-    detected = detect_layout(file.tensors)
+    file, detected = read_network(source)
     return count_classes(model, file, detected) if detected else None
 
 
 def count_classes(model: ResNet, file: WeightFile, detected: DetectedLayout) -> int | None:
     """Return the number of classes of the file's head, or None if it has no head."""
-    shapes = {detected.strip_prefix(name): t.shape for name, t in file.tensors.items()}
-    bias, kernel = (
-        shapes.get(detected.layout.tensor_name(model, ("params", _HEAD, leaf)) or "", ())
-        for leaf in ("bias", "kernel")
-    )
+    names = (detected.layout.tensor_name(model, ("params", _HEAD, n)) for n in ("bias", "kernel"))
+    tensors = (file.tensors.get(name or "") for name in names)
+    bias, kernel = (() if tensor is None else tensor.shape for tensor in tensors)
     if len(bias) != 1 or not bias[0]:
         return None
     classes = _limited(bias[0], _MAX_CLASSES, "classes")
@@ -241,12 +221,16 @@ def _image_channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]
 
 
 class _Match(NamedTuple):
-    """The network to load into, its leaves' shapes, and the named tensors of those that fit."""
+    """The network to load into, its leaves' shapes, and the named tensors of those that fit.
+
+    ``unused`` are the names of tensors of the file's network that this one has no place for.
+    """
 
     network: ResNet
     channels: int
     shapes: dict[Path, tuple[int, ...]]
     sources: dict[Path, tuple[str, Tensor]]
+    unused: tuple[str, ...]
     report: Report
 
 
@@ -266,7 +250,7 @@ def _match(
         num_classes = count_classes(network, file, detected)
     if num_classes is not None:
         network = network.clone(num_classes=num_classes)
-    tensors = {detected.strip_prefix(name): tensor for name, tensor in file.tensors.items()}
+    tensors = file.tensors
     if detected.layout is KERAS:
         tensors = keras_files.fold(tensors, network)
     channels = _image_channels(network, detected.layout, tensors)
@@ -286,18 +270,19 @@ def _match(
         else:
             mismatched.append(("/".join(leaf), theirs, shape))
     counter = "num_batches_tracked"  # PyTorch's count of norm updates, unused here
+    unused = tuple(n for n in tensors if n not in used and not n.endswith(counter))
     report = Report(
         path=path,
         format=file.format,
         layout=detected.name,
         loaded=tuple("/".join(leaf) for leaf in sources),
-        skipped=tuple(n for n in tensors if n not in used and not n.endswith(counter)),
+        skipped=(*unused, *file.left),
         missing=tuple(missing),
         mismatched=tuple(mismatched),
         notes=file.notes,
         doubts=_doubts(network, file, detected),
     )
-    return _Match(network, channels, shapes, sources, report)
+    return _Match(network, channels, shapes, sources, unused, report)
 
 
 def _doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tuple[str, ...]:
@@ -311,7 +296,8 @@ def _doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tuple[
             if field in theirs and theirs[field] != ours[field]
         )
     in_1x1 = model.block == "bottleneck" and model.stride_conv == "1x1"
-    if detected.layout in (TIMM, HUGGINGFACE) and in_1x1 and not model.preactivation:
+    torch_strides = detected.layout in (TIMM, HUGGINGFACE, TRANSFORMERS_FLAX)
+    if torch_strides and in_1x1 and not model.preactivation:
         return (
             "torchvision, timm and Hugging Face have the stride of a bottleneck in its 3×3"
             " convolution, this network in the first 1×1: use stride_conv='3x3' for their weights",
@@ -331,9 +317,10 @@ def _saved_fields(file: WeightFile) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if isinstance(value, scalars)}
 
 
-def _problems(model: ResNet, report: Report, detected: DetectedLayout) -> list[str]:
+def _problems(match: _Match, detected: DetectedLayout) -> list[str]:
     """Return why the file belongs to another network; empty if all but the head matches."""
-    if detected.layout is KERAS and not keras_files.strides_match(model):
+    report = match.report
+    if detected.layout is KERAS and not keras_files.strides_match(match.network):
         return ["Keras's network downsamples elsewhere, so its weights would give other logits"]
     missing = [name for name in report.missing if name.split("/")[1] != _HEAD]
     shapes = [
@@ -341,7 +328,7 @@ def _problems(model: ResNet, report: Report, detected: DetectedLayout) -> list[s
         for name, theirs, ours in report.mismatched
         if name.split("/")[1] != _HEAD or theirs[:-1] != ours[:-1]
     ]
-    skipped = [name for name in report.skipped if detected.in_network(name)]
+    skipped = [name for name in match.unused if detected.in_network(name)]
     return [
         f"{len(names)} {problem} ({first_names(names)})"
         for problem, names in (

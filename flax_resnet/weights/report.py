@@ -39,18 +39,19 @@ class Report:
         return not (self.skipped or self.missing or self.mismatched or self.doubts)
 
     def __str__(self) -> str:
+        new = len(self.missing) + len(self.mismatched)
         lines = [
-            f"{one_line(self.path)} ({self.format}, {self.layout} names): {len(self.loaded)}"
-            f" tensors loaded, {len(self.skipped)} skipped, {len(self.missing)} missing,"
-            f" {len(self.mismatched)} mismatched"
+            f"{one_line(self.path)} ({self.format}, {self.layout} names): {len(self.loaded)} of"
+            f" {len(self.loaded) + new} tensors matched, {new} new, {len(self.skipped)} left in the"
+            " file"
         ]
-        if self.skipped:
-            lines.append(f"  skipped, not in the network: {first_names(self.skipped)}")
         if self.missing:
-            lines.append(f"  missing, newly initialized: {first_names(self.missing)}")
+            lines.append(f"  new, not in the file: {first_names(self.missing)}")
         if self.mismatched:
             shapes = [f"{name} {theirs} for {ours}" for name, theirs, ours in self.mismatched]
-            lines.append(f"  shape mismatch, newly initialized: {first_names(shapes)}")
+            lines.append(f"  new, of another shape in the file: {first_names(shapes)}")
+        if self.skipped:
+            lines.append(f"  left, not in the network: {first_names(self.skipped)}")
         return "\n".join(lines + [f"  {one_line(note)}" for note in (*self.notes, *self.doubts)])
 
 

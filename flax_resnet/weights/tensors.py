@@ -10,7 +10,7 @@ import numpy as np
 from flax_resnet.text import OneLineError, error_reason
 
 # Weight files of a Hugging Face or timm repository, in order of preference.
-REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin")
+REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -39,12 +39,25 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-    """The content of a file: its format, tensors by name, metadata and remarks."""
+    """The content of a file.
+
+    Attributes:
+      format: such as ``safetensors``.
+      tensors: by name.
+      metadata: texts that the file's writer added.
+      notes: remarks for the user.
+      part: the network that ``FILE#PART`` names; empty if none is named.
+      group: the keys of the dictionaries around the tensors, such as ``state_dict``.
+      left: names of tensors that belong to none of the file's networks.
+    """
 
     format: str
     tensors: dict[str, Tensor]
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    part: str = ""
+    group: str = ""
+    left: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager

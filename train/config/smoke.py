@@ -16,6 +16,7 @@ from flax_resnet.own_layers import is_own
 from flax_resnet.preprocessing import height_and_width, scale_size
 from flax_resnet.registry import MODELS
 from flax_resnet.runs import model_from_config
+from flax_resnet.weights.parts import split_part
 from train.config.access import flatten, set_key
 from train.config.keys import DATA_KEYS, KEYS
 from train.config.registries import MULTI_LABEL
@@ -104,7 +105,8 @@ def _shrink_time(config: ConfigDict, put: Put, chosen: Set[str]) -> None:
 
 
 def _shrink_model(config: ConfigDict, put: Put) -> None:
-    if os.path.exists(os.path.expanduser(config.init_from)):
+    file, _ = split_part(os.path.expanduser(config.init_from))
+    if config.init_from and os.path.exists(file):
         return  # the file holds the weights of the complete network
     put("init_from", "")
     try:

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax_resnet import ResNet, init_variables
 from flax_resnet.weights import WeightsError, hub, read_weights
+from flax_resnet.weights.parts import split_part
 from flax_resnet.weights.run_info import read_run_info
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
@@ -34,10 +35,10 @@ def initial_variables(
         return None
     path = os.path.expanduser(source)
     try:
-        if not os.path.exists(path):
+        if not os.path.exists(split_part(path)[0]):
             path = _download(source)
         variables, report = read_weights(model, path, seed=config.seed, channels=image_shape[-1])
-        info = read_run_info(path)
+        info = read_run_info(split_part(path)[0])
     except WeightsError as error:
         raise RunError(f"config.init_from={source!r}: {error}") from error
     initialized = [name for name, *_ in report.mismatched] + list(report.missing)

@@ -9,6 +9,7 @@ import time
 from flax_resnet.weights import WeightsError
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.layouts import detect_layout
+from flax_resnet.weights.names import find_network
 from flax_resnet.weights.tensors import is_float, wrap_read_errors
 
 
@@ -28,9 +29,7 @@ def measure(path):
     try:
         file = read_file(path)
         tensors = len(file.tensors)
-        detected = detect_layout(file.tensors)
-        if detected:
-            [detected.strip_prefix(name) for name in file.tensors]
+        detect_layout(find_network(file, path).tensors)
         for tensor in filter(lambda t: is_float(t.dtype), file.tensors.values()):
             with wrap_read_errors(path):  # as load_weights does
                 tensor.read()
