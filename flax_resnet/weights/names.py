@@ -111,7 +111,7 @@ def find_network(file: WeightFile, source: str) -> WeightFile:
         for name, target in head.renamed.items():
             inside.pop(name, None)
             inside[target] = candidates[name]
-        if head.root:
+        if head.root and head.root != _head_name(inside):
             notes += (f"the file's head is {truncate(head.root)!r}",)
     return dataclasses.replace(file, tensors=inside, left=tuple(left), notes=(*file.notes, *notes))
 
