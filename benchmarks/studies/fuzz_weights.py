@@ -1,6 +1,6 @@
 """Mutated weight files of every format, read in a child process under limits of time and memory.
 
-python benchmarks/studies/fuzz_weights.py [--number 500] [--seed 0] [--keep FOLDER]
+python benchmarks/studies/fuzz_weights.py [--number 500] [--seed 0] [--only NAME] [--keep FOLDER]
 
 Every mutant must be read or refused with WeightsError within 4 times its size plus 100 MB of
 memory and 2 s of CPU time per 100 MB. Mutants that break this rule are copied to FOLDER.
@@ -28,6 +28,7 @@ EXTREMES = (0, 1, 127, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2
 
 def write_originals(folder: Path) -> list[Path]:
     """Write a small intact file of every format."""
+    import flax.serialization
     import h5py
     import numpy as np
 
@@ -43,6 +44,12 @@ def write_originals(folder: Path) -> list[Path]:
     from safetensors.numpy import save_file
 
     save_file(arrays, folder / "safetensors.safetensors", {"format": "pt"})
+    stages = {
+        f"stage1_block{i + 1}": {"conv1": {"kernel": a}} for i, a in enumerate(arrays.values())
+    }
+    norms = {"stage1_block1": {"norm1": {"mean": np.zeros(2), "var": np.ones(2, np.float16)}}}
+    tree = {"params": stages, "batch_stats": norms, "step": 3, "best": np.float32(0.5)}
+    (folder / "flax.msgpack").write_bytes(flax.serialization.msgpack_serialize(tree))
     for version in ("earliest", "latest"):
         with h5py.File(folder / f"hdf5 {version}.h5", "w", libver=version) as file:
             for i, array in enumerate(arrays.values()):
@@ -124,13 +131,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--number", type=int, default=500, help="mutants per format")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", metavar="NAME", default="", help="a part of the files' names")
     parser.add_argument("--keep", type=Path, help="folder for mutants that broke a limit")
     flags = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "originals")
         folder.mkdir()
-        for original in write_originals(folder):
+        for original in filter(lambda path: flags.only in path.name, write_originals(folder)):
             rng = random.Random(f"{flags.seed} {original.name}")
             data, counts = original.read_bytes(), collections.Counter()
             files = []

@@ -46,7 +46,7 @@ def read_msgpack(path: Path) -> WeightFile:
     """Read the names, shapes and types of the arrays in a msgpack file.
 
     Raises:
-      WeightsError: the file has arrays of over 1 GB, which Flax writes in pieces.
+      WeightsError: the file has no arrays, or ones of over 1 GB, which Flax writes in pieces.
       Exception: the file is corrupt; whatever msgpack raises.
     """
     size = path.stat().st_size
@@ -69,6 +69,8 @@ def read_msgpack(path: Path) -> WeightFile:
                 raise ValueError(f"{truncate(name)} of shape {truncate(shape)} lacks its values")
             read = functools.partial(_read, path, start + header + values, shape, dtype)
             tensors[name] = Tensor(shape, dtype, read)
+    if not tensors:
+        raise WeightsError(f"{path} has no arrays; save the variables of a network in it")
     return WeightFile("Flax msgpack", tensors)
 
 

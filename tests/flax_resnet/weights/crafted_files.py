@@ -105,11 +105,51 @@ def headers():
     }
 
 
+def msgpacks():
+    """Return msgpack files by name."""
+
+    def key(name):
+        return b"\xa1" + name
+
+    def extension(content):
+        return b"\xc9" + len(content).to_bytes(4, "big") + b"\x01" + content
+
+    def array(shape, values, dtype=b"\xa7float32"):
+        return extension(
+            b"\x93" + shape + dtype + b"\xc6" + len(values).to_bytes(4, "big") + values
+        )
+
+    def big(value):
+        return b"\xcf" + value.to_bytes(8, "big")
+
+    million = 10**6
+    return {
+        "maps": b"\x81" + key(b"a") + b"\xdf" + million.to_bytes(4, "big") + b"\xa0\x80" * million,
+        "lists": b"\x81" + key(b"a") + b"\xdd" + million.to_bytes(4, "big") + b"\x90" * million,
+        "nested maps": b"\x81\xa0" * million,
+        "nested lists": b"\x81\xa0" + b"\x91" * million,
+        "entries": b"\xdf" + million.to_bytes(4, "big") + b"\xa0\xc0" * million,
+        "claimed entries": b"\xdf\xff\xff\xff\xff" + b"\xa0\xc0" * 1000,
+        "long key": b"\x81\xdb" + million.to_bytes(4, "big") + b"a" * million + b"\xc0",
+        "lists in an array": b"\x81\xa1a" + extension(b"\x93\x92" + b"\x90" * 3 * million),
+        "axes": b"\x81\xa1a" + array(b"\xdc\xff\xff" + b"\x01" * 2**16, bytes(4)),
+        "claimed values": b"\x81\xa1a" + array(b"\x91" + big(2**47), bytes(4)),
+        "huge shape": b"\x81\xa1a" + array(b"\x92" + big(2**63) * 2, bytes(4)),
+        "objects": b"\x81\xa1a" + array(b"\x91\x01", bytes(8), b"\xa6object"),
+        "same name": b"\x82" + 2 * (b"\xa1a" + array(b"\x91\x01", bytes(4))),
+        "rest": b"\x81\xa1a" + array(b"\x91\x01", bytes(4)) + bytes(3 * million),
+        "chunks": b"\x81\xa1a\x82\xb9__msgpack_chunked_array__\xc3\xa1b\xc0",
+        "truncated": b"\x81\xa1a" + array(b"\x91\x01", bytes(4))[:-1],
+    }
+
+
 def write_all(folder):
     """Write all files into ``folder``; those in HDF5 only if h5py is installed."""
     for name, program in pickles().items():
         torch_zip(folder / f"torch {name}.pth", program, [("archive/data/0", bytes(4))])
     overlapping(folder / "torch overlapping.pth")
+    for name, content in msgpacks().items():
+        (folder / f"msgpack {name}.msgpack").write_bytes(content)
     for name, content in arrays().items():
         with zipfile.ZipFile(folder / f"npz {name}.npz", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("a.npy", content)

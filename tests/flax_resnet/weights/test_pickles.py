@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 import time
 import zipfile
 
@@ -42,6 +43,36 @@ def test_pickles_with_calls_are_rejected_and_nothing_runs(function, args, protoc
     with pytest.raises(WeightsError, match=r"refused, and nothing was run.*safetensors"):
         load_weights("resnet18", path)
     assert not target.exists()
+
+
+class Trap:
+    def __getattr__(self, name):
+        raise AssertionError(f"the reader looked for {name}")
+
+
+@pytest.mark.parametrize("name", ["__main__", "omegaconf.dictconfig", "argparse", "mmengine"])
+@pytest.mark.parametrize("place", ["argument", "callable"])
+def test_objects_of_training_scripts_are_placeholders_and_nothing_runs(
+    name, place, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, name, Trap())
+    tensor = torch_tensor((4,), (1,))
+    called = b"c" + name.encode() + b"\nRun\n)R"
+    built = b"c" + name.encode() + b"\nRun\n)\x81}X\x01\0\0\0aK\x01sb"
+    value = called if place == "callable" else built
+    program = tensor[:-1] + b"X\x06\0\0\0config" + value + b"s."
+    assert list(read_file(write_torch(tmp_path / "w.pth", program)).tensors) == [
+        "layer1.0.conv1.weight"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["os", "builtins", "torch.nn.modules.linear", "omegaconfx", "main"]
+)
+def test_objects_of_other_modules_are_refused(name, tmp_path):
+    program = b"\x80\x02}X\x01\0\0\0ac" + name.encode() + b"\nRun\n)\x81s."
+    with pytest.raises(WeightsError, match=rf"refers to '{name}\.Run'.*nothing was run"):
+        read_file(write_torch(tmp_path / "w.pth", program))
 
 
 PROGRAMS = {

@@ -199,6 +199,12 @@ def test_ema_weights_are_read_if_present(has_ema, tmp_path):
     loaded, report = read_weights(SMALL, tmp_path)
     assert_same(loaded, variables)
     assert report.complete and ("read the EMA of the weights in" in str(report)) == has_ema
+    if has_ema:
+        assert_same(read_weights(SMALL, f"{tmp_path}#ema")[0], variables)
+        trained = read_weights(SMALL, f"{tmp_path}#params")[0]
+        assert_same(trained, jax.tree.map(lambda leaf: leaf * 0, variables))
+    with pytest.raises(WeightsError, match="has the parts 'ema' and 'params', but not 'best'"):
+        read_weights(SMALL, f"{tmp_path}#best")
 
 
 def test_downloaded_repositories_are_read(saved):
