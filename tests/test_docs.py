@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.conftest import command_main
 from train.runtime.entry_point import COMMANDS
@@ -145,6 +146,9 @@ def examples(digits_run, tmp_path_factory):
     save = folder / "resnet20.safetensors"
     model = create_model("resnet20")
     save_weights(model, init_variables(model, 0, (32, 32, 3)), save, layout="torchvision")
+    tensors = load_file(save)
+    parts = {f"{part}.{name}": t for part in ("model", "ema") for name, t in tensors.items()}
+    save_file(parts, folder / "checkpoint.pth.tar")
     return folder
 
 

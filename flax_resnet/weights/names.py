@@ -75,8 +75,43 @@ def find_network(file: WeightFile, source: str) -> WeightFile:
       WeightsError: the file has several networks, and neither ``FILE#PART`` nor a convention
         chooses one.
     """
+    originals = _unwrapped(file.tensors, source)
+    prefixes = find_prefixes(originals)
+    if not prefixes:
+        return file
+    part, notes = choose_part([Part(file.group, prefix) for prefix in prefixes], file.part, source)
+    network: dict[str, Tensor] = {}
+    beside: dict[str, str] = {}  # names of tensors in none of the networks, by the original ones
+    by_length = sorted(prefixes, key=len, reverse=True)
+    for name, original in originals.items():
+        owner = next((prefix for prefix in by_length if name.startswith(prefix)), None)
+        if owner == part.prefix:
+            network[name.removeprefix(part.prefix)] = file.tensors[original]
+        elif owner is None:
+            beside[original] = _beside(name, part.prefix)
+    network = _named_children(network)
+    if part.is_projected:
+        projection = [name for name in network if name.partition(".")[0] in _HEADS]
+        left = [*beside, *(part.prefix + name for name in projection)]
+        network = {name: tensor for name, tensor in network.items() if name not in projection}
+        if projection:
+            notes += ("its last layer is a projection of self-supervised training: not loaded",)
+    else:
+        own = _head_name(network)
+        heads = {name: file.tensors[original] for original, name in beside.items()} | network
+        root, renamed = _find_head(network, heads, own)
+        left = [original for original, name in beside.items() if name not in renamed]
+        network = {name: tensor for name, tensor in network.items() if name not in renamed}
+        network |= {target: heads[name] for name, target in renamed.items()}
+        if root not in ("", own):
+            notes += (f"the file's head is {truncate(root)!r}",)
+    return dataclasses.replace(file, tensors=network, left=tuple(left), notes=(*file.notes, *notes))
+
+
+def _unwrapped(tensors: Iterable[str], source: str) -> dict[str, str]:
+    """Return the original names by those without wrappers."""
     originals: dict[str, str] = {}
-    for original in file.tensors:
+    for original in tensors:
         name = unwrapped(original)
         if name in originals:
             raise WeightsError(
@@ -84,36 +119,7 @@ def find_network(file: WeightFile, source: str) -> WeightFile:
                 " one tensor without the names of wrappers; save the state dict of one network"
             )
         originals[name] = original
-    prefixes = find_prefixes(originals)
-    if not prefixes:
-        return file
-    part, notes = choose_part([Part(file.group, prefix) for prefix in prefixes], file.part, source)
-    inside: dict[str, Tensor] = {}
-    outside: dict[str, str] = {}  # our names of tensors in none of the networks
-    by_length = sorted(prefixes, key=len, reverse=True)
-    for name, original in originals.items():
-        owner = next((prefix for prefix in by_length if name.startswith(prefix)), None)
-        if owner == part.prefix:
-            inside[name.removeprefix(part.prefix)] = file.tensors[original]
-        elif owner is None:
-            outside[original] = _beside(name, part.prefix)
-    inside = _named_children(inside)
-    head = _Head.find(inside, {name: file.tensors[o] for o, name in outside.items()})
-    left = [original for original, name in outside.items() if name not in head.renamed]
-    if part.is_projected:
-        dropped = [name for name in inside if name.partition(".")[0] in _HEADS]
-        if dropped:
-            left += [part.prefix + name for name in dropped]
-            notes += ("its last layer is a projection of self-supervised training: not loaded",)
-        inside = {name: tensor for name, tensor in inside.items() if name not in dropped}
-    else:
-        candidates = inside | {name: file.tensors[o] for o, name in outside.items()}
-        for name, target in head.renamed.items():
-            inside.pop(name, None)
-            inside[target] = candidates[name]
-        if head.root and head.root != _head_name(inside):
-            notes += (f"the file's head is {truncate(head.root)!r}",)
-    return dataclasses.replace(file, tensors=inside, left=tuple(left), notes=(*file.notes, *notes))
+    return originals
 
 
 def _beside(name: str, prefix: str) -> str:
@@ -136,7 +142,9 @@ def _named_children(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stem = sorted(number for number in numbers if number < stages[0])
     modules = dict(zip(stem, _SEQUENTIAL_STEM, strict=False))
     modules |= {number: f"layer{index}" for index, number in enumerate(stages, 1)}
-    if len(after := [number for number in numbers if number > stages[-1]]) == 1:
+    after = [number for number in numbers if number > stages[-1]]
+    weight = tensors.get(f"{after[0]}.weight") if len(after) == 1 else None
+    if weight is not None and len(weight.shape) == 2:
         modules[after[0]] = "fc"
     named = {}
     for name, tensor in tensors.items():
@@ -146,40 +154,33 @@ def _named_children(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-@dataclasses.dataclass(frozen=True)
-class _Head:
-    """The head that replaced the network's own one.
+def _find_head(
+    network: Mapping[str, Tensor], tensors: Mapping[str, Tensor], own: str
+) -> tuple[str, dict[str, str]]:
+    """Find the head that replaced the network's own one, in the network or beside it.
 
-    Attributes:
-      root: its name, or empty if the network's own head is in the file or there is none.
-      renamed: the names that its tensors have and should have.
+    It is the only linear layer with the name of a head, if that has no other layers: a head such
+    as ``fc.0``, ``fc.3`` has no place in our networks.
+
+    Returns:
+      The head's name, and the names that its tensors should have. Both are empty if the network's
+      own head ``own`` is in the file, or if there is none.
     """
-
-    root: str = ""
-    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def find(cls, inside: Mapping[str, Tensor], outside: Mapping[str, Tensor]) -> "_Head":
-        """Find the only linear layer with the name of a head, if it is all that the head has.
-
-        A head of several layers, such as ``fc.0``, ``fc.3``, has no place in our networks.
-        """
-        own = _head_name(inside)
-        if not own or f"{own}.weight" in inside:
-            return cls()
-        modules = defaultdict(dict)
-        for name, tensor in {**outside, **inside}.items():
-            if not name.endswith(_COUNTER):
-                modules[name.partition(".")[0]][name] = tensor
-        heads = {
-            root: tensors
-            for module, tensors in modules.items()
-            if (module in _HEADS or module.isdecimal()) and (root := _linear(tensors))
-        }
-        if len(heads) != 1:
-            return cls()
-        [(root, tensors)] = heads.items()
-        return cls(root, {name: own + name.removeprefix(root) for name in tensors})
+    if not own or f"{own}.weight" in network:
+        return "", {}
+    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        if not name.endswith(_COUNTER):
+            modules[name.partition(".")[0]][name] = tensor
+    heads = {
+        root: layers
+        for module, layers in modules.items()
+        if (module in _HEADS or module.isdecimal()) and (root := _linear(layers))
+    }
+    if len(heads) != 1:
+        return "", {}
+    [(root, layers)] = heads.items()
+    return root, {name: own + name.removeprefix(root) for name in layers}
 
 
 def _head_name(names: Iterable[str]) -> str:
