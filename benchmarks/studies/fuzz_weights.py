@@ -41,6 +41,7 @@ def write_originals(folder: Path) -> list[Path]:
     np.savez(folder / "npz.npz", **arrays)
     np.savez_compressed(folder / "npz compressed.npz", **arrays)
     crafted_files.write_state_dict(folder / "torch.pth", arrays)
+    crafted_files.write_state_dict(folder / "torch before 1.6.pth", arrays, old=True)
     from safetensors.numpy import save_file
 
     save_file(arrays, folder / "safetensors.safetensors", {"format": "pt"})

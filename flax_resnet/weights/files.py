@@ -11,6 +11,7 @@ from flax_resnet.weights.keras_files import read_keras
 from flax_resnet.weights.limits import check_tensors, open_zip
 from flax_resnet.weights.msgpack_files import is_msgpack, read_msgpack
 from flax_resnet.weights.npz_files import read_npz
+from flax_resnet.weights.old_torch_files import is_old_torch, read_old_torch
 from flax_resnet.weights.parts import split_part
 from flax_resnet.weights.safetensors_files import read_safetensors
 from flax_resnet.weights.tensors import (
@@ -94,11 +95,12 @@ def _read_content(path: Path, part: str) -> WeightFile:
         return read_safetensors(path)
     if is_msgpack(start):
         return read_msgpack(path)
+    if is_old_torch(start):
+        return read_old_torch(path, part)
     if start[:1] == b"\x80":
         raise WeightsError(
-            f"{path} is a bare pickle, PyTorch's format before 1.6; only its zip format can be read"
-            " without running code. Convert it with PyTorch: torch.save(torch.load(FILE,"
-            " weights_only=True), OUT)"
+            f"{path} is a pickle of Python objects, which could run code: refused. Save the weights"
+            " as .safetensors, or with torch.save(model.state_dict(), OUT)"
         )
     raise WeightsError(
         f"{path} is not a supported weight file: it starts with {start[:8]!r}. Supported are"

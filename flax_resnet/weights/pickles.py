@@ -8,7 +8,7 @@ need, imports nothing, and maps a fixed set of names to its own functions.
 import dataclasses
 import pickletools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -133,9 +133,9 @@ def _is_opaque(name: str) -> bool:
 
 
 def _persistent(identity: Any) -> Storage:
-    if not isinstance(identity, tuple) or len(identity) != 5:
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or any(identity[5:]):
         raise ValueError("a reference that is not to a storage")
-    kind, storage, key, _, _ = identity
+    kind, storage, key = identity[:3]
     dtype = _STORAGE_DTYPES.get(storage.name.rpartition(".")[2])
     if kind != "storage" or dtype is None or not isinstance(key, str):
         raise ValueError(f"an unknown storage {storage.name}")
@@ -158,11 +158,22 @@ _ARGUMENTS = (
 ).split()
 
 
-def interpret(program: bytes, max_instructions: int) -> Any:
+def interpret(
+    program: bytes | BinaryIO, max_instructions: int, storages: dict[str, Storage] | None = None
+) -> Any:
     """Execute the supported instructions of a pickle, decoded by ``pickletools``.
 
     An instruction makes at most one object, of about a hundred bytes or of the length of its
     argument in the program, so limits on both also limit the memory.
+
+    Args:
+      program: the pickle, or a file at its start, which is then at its end.
+      max_instructions: the limit of the number of instructions.
+      storages: gets the storages that the pickle refers to, by their keys.
+
+    Raises:
+      Refused: the pickle refers to something that weights do not need.
+      Exception: the pickle is corrupt; whatever pickletools raises.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -208,7 +219,10 @@ def interpret(program: bytes, max_instructions: int) -> Any:
             case "STACK_GLOBAL":
                 stack.append(name(".".join(pop(2))))
             case "BINPERSID":
-                stack.append(_persistent(*pop(1)))
+                storage = _persistent(*pop(1))
+                if storages is not None:
+                    storages[storage.key] = storage
+                stack.append(storage)
             case "REDUCE" | "NEWOBJ":
                 stack.append(_call(*pop(2)))
             case "BUILD":  # attributes, such as a state dict's version numbers

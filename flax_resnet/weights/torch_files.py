@@ -5,15 +5,17 @@ raw values of each storage (https://docs.pytorch.org/docs/stable/notes/serializa
 """
 
 import collections
+import contextlib
+import dataclasses
 import functools
 import itertools
 import math
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -53,38 +55,91 @@ def read_torch(path: Path, archive: zipfile.ZipFile, part: str = "") -> WeightFi
         )
     if (length := _size(archive, program)) > 2**23 + size // 4:
         raise ValueError(f"its {truncate(program)} has {length:,} bytes of {size:,}")
+    with refusing(path):
+        content = interpret(_entry(archive, program), max_instructions(size))
+    order = f"{folder}byteorder"
+    big_endian = order in names and _entry(archive, order) == b"big"
+    return weight_file(path, content, part, "PyTorch zip", _Entries(archive, folder, big_endian))
+
+
+def max_instructions(size: int) -> int:
+    """Return how many instructions the pickle in a file of ``size`` bytes may have."""
+    return 300_000 + size // 500
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Convert Refused to a WeightsError."""
     try:
-        content = interpret(_entry(archive, program), 300_000 + size // 500)
-        group, state, notes = _state_dict(content, part, str(path))
+        yield
     except Refused as error:
         raise WeightsError(
             f"{path} refers to {error}, which weights do not need: refused, and nothing was run."
             " Save plain tensors, torch.save(model.state_dict(), OUT), or use .safetensors"
         ) from None
+
+
+class Storages(Protocol):
+    """The values in a file."""
+
+    def size(self, storage: Storage) -> int | None:
+        """Return the number of bytes of a storage, or None if it is not in the file."""
+
+    def read(self, storage: Storage) -> np.ndarray:
+        """Return the values of a storage."""
+
+
+def weight_file(
+    path: Path, content: Any, part: str, file_format: str, storages: Storages
+) -> WeightFile:
+    """Return one network of what a pickle describes.
+
+    Raises:
+      WeightsError: there is none, or a tensor has more values than its storage.
+    """
+    size = path.stat().st_size
+    group, state, notes = _state_dict(content, part, str(path))
     if not state:
         raise WeightsError(
             f"{path} has no named tensors, neither directly nor in dictionaries up to"
             f" {_MAX_DEPTH} deep; save model.state_dict()"
         )
     check_count(len(state), size, "tensors")
-    storages = {f"{folder}data/{view.storage.key}" for view in state.values()}
-    if sum(_size(archive, name) for name in storages if name in archive.NameToInfo) > size:
+    if sum(storages.size(storage) or 0 for storage in {v.storage for v in state.values()}) > size:
         raise ValueError("its entries overlap")
-    order = f"{folder}byteorder"
-    big_endian = order in names and _entry(archive, order) == b"big"
-
-    @functools.cache  # several tensors may share a storage
-    def storage_values(storage: Storage) -> np.ndarray:
-        raw, size = _entry(archive, f"{folder}data/{storage.key}"), storage.dtype.itemsize
-        values = np.frombuffer(raw, f"u{size}", count=len(raw) // size)
-        return (values.byteswap() if big_endian else values).view(storage.dtype)
+    read = functools.cache(storages.read)  # several tensors may share a storage
 
     def tensor(name: str, view: View) -> Tensor:
-        _check_view(archive, f"{folder}data/{view.storage.key}", name, view)
-        return Tensor(view.shape, view.storage.dtype, lambda: _read_view(view, storage_values))
+        _check_view(path, name, view, storages.size(view.storage))
+        return Tensor(view.shape, view.storage.dtype, lambda: _read_view(view, read))
 
     tensors = {name: tensor(name, view) for name, view in state.items()}
-    return WeightFile("PyTorch zip", tensors, notes=notes, group=group)
+    return WeightFile(file_format, tensors, notes=notes, group=group)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entries:
+    """Storages as entries of a zip archive."""
+
+    archive: zipfile.ZipFile
+    folder: str
+    big_endian: bool
+
+    def _name(self, storage: Storage) -> str:
+        return f"{self.folder}data/{storage.key}"
+
+    def size(self, storage: Storage) -> int | None:
+        name = self._name(storage)
+        return _size(self.archive, name) if name in self.archive.NameToInfo else None
+
+    def read(self, storage: Storage) -> np.ndarray:
+        return decode(_entry(self.archive, self._name(storage)), storage.dtype, self.big_endian)
+
+
+def decode(raw: bytes, dtype: np.dtype, big_endian: bool) -> np.ndarray:
+    """Return the values of a storage, given as bytes in either order."""
+    values = np.frombuffer(raw, f"u{dtype.itemsize}", count=len(raw) // dtype.itemsize)
+    return (values.byteswap() if big_endian else values).view(dtype)
 
 
 def _size(archive: zipfile.ZipFile, name: str) -> int:
@@ -113,27 +168,26 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return raw
 
 
-def _check_view(archive: zipfile.ZipFile, entry: str, name: str, view: View) -> None:
-    """Raise WeightsError unless the storage in ``entry`` has all values of the tensor ``name``."""
-    try:
-        available = _size(archive, entry) // view.storage.dtype.itemsize
-    except KeyError:
+def _check_view(path: Path, name: str, view: View, size: int | None) -> None:
+    """Raise WeightsError unless a storage of ``size`` bytes has all values of the tensor."""
+    if size is None:
         raise WeightsError(
-            f"{archive.filename} lacks the values of {truncate(name)} ({truncate(entry)})"
-        ) from None
+            f"{path} lacks the values of {truncate(name)} ({truncate(view.storage.key)})"
+        )
+    available = size // view.storage.dtype.itemsize
     values = math.prod(view.shape)
     if not values:
         return
     steps = list(zip(view.shape, view.strides, strict=True))
     if any(n > 1 and not stride for n, stride in steps):
         raise WeightsError(
-            f"{archive.filename}: {truncate(name)} is an expanded view; save it with .contiguous()"
+            f"{path}: {truncate(name)} is an expanded view; save it with .contiguous()"
         )
     end = view.offset + sum((n - 1) * stride for n, stride in steps) + 1
     needed = max(end, values)  # overlapping strides may not multiply values
     if needed > available:
         raise WeightsError(
-            f"{archive.filename}: {truncate(name)} of shape {truncate(str(view.shape))} needs"
+            f"{path}: {truncate(name)} of shape {truncate(str(view.shape))} needs"
             f" {truncate(f'{needed:,}')} values, its storage has {available:,}; the file is corrupt"
         )
 
@@ -142,7 +196,7 @@ def _read_view(view: View, storage_values: Callable[[Storage], np.ndarray]) -> n
     if not math.prod(view.shape):
         return np.empty(view.shape, view.storage.dtype)
     strides = [stride * view.storage.dtype.itemsize for stride in view.strides]
-    # _check_view() has compared the view's end with the entry's size, which _entry() enforces.
+    # _check_view() has compared the view's end with the storage's size.
     values = storage_values(view.storage)[view.offset :]
     return np.lib.stride_tricks.as_strided(values, view.shape, strides, writeable=False)
 

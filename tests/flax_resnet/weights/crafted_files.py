@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import struct
 import zipfile
 
@@ -147,6 +148,11 @@ def write_all(folder):
     """Write all files into ``folder``; those in HDF5 only if h5py is installed."""
     for name, program in pickles().items():
         torch_zip(folder / f"torch {name}.pth", program, [("archive/data/0", bytes(4))])
+        (folder / f"old torch {name}.pth").write_bytes(old_torch(program, ["0"], [bytes(4)]))
+    one = b"\x80\x02}(" + text(b"layer1.0.conv1.weight") + TENSOR + b"u."
+    claim = old_torch(one, ["0"], [bytes(4)])
+    (folder / "old torch claim.pth").write_bytes(claim[:-12] + b"\xff" * 8 + bytes(4))
+    (folder / "old torch keys.pth").write_bytes(old_torch(one, ["0"] * 10**5, [bytes(4)] * 10**5))
     overlapping(folder / "torch overlapping.pth")
     for name, content in msgpacks().items():
         (folder / f"msgpack {name}.msgpack").write_bytes(content)
@@ -273,7 +279,15 @@ def write_hdf5(folder, h5py):
         archive.writestr("model.weights.h5", bytes(3 * 10**7))
 
 
-def write_state_dict(path, arrays):
+def old_torch(program, keys=(), values=()):
+    """Return a file as PyTorch wrote them before version 1.6."""
+    header = 0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}
+    pickles = [*(pickle.dumps(part, 2) for part in header), program, pickle.dumps(list(keys), 2)]
+    storages = [(len(raw) // 4).to_bytes(8, "little") + raw for raw in values]
+    return b"".join([*pickles, *storages])
+
+
+def write_state_dict(path, arrays, old=False):
     """Write float32 arrays as torch.save does, without PyTorch."""
     items, entries = b"", []
     for key, (name, array) in enumerate(arrays.items()):
@@ -284,4 +298,9 @@ def write_state_dict(path, arrays):
         items += text(name.encode()) + b"ctorch._utils\n_rebuild_tensor_v2\n("
         items += storage + b"QK\x00" + shape + strides + b"\x89}tR"
         entries.append((f"archive/data/{key.decode()}", array.tobytes()))
-    torch_zip(path, b"\x80\x02}(" + items + b"u.", entries)
+    program = b"\x80\x02}(" + items + b"u."
+    if old:
+        keys = [name.rpartition("/")[2] for name, _ in entries]
+        path.write_bytes(old_torch(program, keys, [raw for _, raw in entries]))
+    else:
+        torch_zip(path, program, entries)

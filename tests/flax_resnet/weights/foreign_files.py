@@ -25,8 +25,8 @@ def backbone(state):
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
-def saved(content, folder):
-    peer("torch").save(content, folder / "w.pth")
+def saved(content, folder, **options):
+    peer("torch").save(content, folder / "w.pth", **options)
     return folder / "w.pth"
 
 
@@ -84,6 +84,12 @@ def torchvision_reference(net, other, folder):
 
 def torchvision_reference_ema(net, other, folder):
     return f"{torchvision_reference(net, other, folder)}#ema"
+
+
+def one_network_under_two_keys(net, other, folder):
+    state, average = net.state_dict(), other.state_dict()
+    buffers = {"momentum_buffer": average}  # not a network
+    return saved({"model": state, "best": {"model": dict(state)}, "optimizer": buffers}, folder)
 
 
 def compiled(net, other, folder):
@@ -178,6 +184,12 @@ def lightning_with_omegaconf(net, other, folder):
     return lightning_checkpoint(net, other, folder, config=config)
 
 
+def lightning_average(net, other, folder):
+    """The names of Lightning's callback WeightAveraging: the weights are the average."""
+    states = {"state_dict": net, "current_model_state": other}
+    return saved({key: prefixed("model.", n.state_dict()) for key, n in states.items()}, folder)
+
+
 def mmpretrain(net, other, folder):
     state = net.state_dict()
     head = {f"head.{name}": t for name, t in state.items() if name.startswith("fc.")}
@@ -188,13 +200,18 @@ def mmpretrain(net, other, folder):
 # Self-supervised training ---------------------------------------------------------------------
 
 
-def moco(net, other, folder):
+def moco(net, other, folder, **options):
     torch = peer("torch")
     net.fc, other.fc = torch.nn.Linear(512, 7), torch.nn.Linear(512, 7)  # its projection
     model = torch.nn.ModuleDict({"encoder_q": net, "encoder_k": other})
     model.register_buffer("queue", torch.zeros(7, 16))
     state = torch.nn.DataParallel(model).state_dict()
-    return saved({"epoch": 200, "arch": "resnet18", "state_dict": state}, folder)
+    return saved({"epoch": 200, "arch": "resnet18", "state_dict": state}, folder, **options)
+
+
+def moco_of_2020(net, other, folder):
+    """The published files are of PyTorch before version 1.6."""
+    return moco(net, other, folder, _use_new_zipfile_serialization=False)
 
 
 def moco_keys(net, other, folder):

@@ -192,7 +192,8 @@ OBJECTS = io.BytesIO()
 np.savez(OBJECTS, a=np.array([print], object))
 FILES = {
     "text": (b"<html>404</html>", "not a supported weight file: it starts with b'<html>40'"),
-    "old torch": (pickle.dumps(0x1950A86A20F9469CFC6C, 2), r"bare pickle.*weights_only=True"),
+    "old torch": (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "corrupt or truncated"),
+    "pickle": (pickle.dumps({"a": 1}, 2), r"is a pickle of Python objects.*refused\. Save.*state"),
     "zip": (zipped(readme=b""), "not from PyTorch, Keras or NumPy"),
     "script": (
         zipped(m__data_dot_pkl=b"", m__constants_dot_pkl=b""),

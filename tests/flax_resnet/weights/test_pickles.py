@@ -12,6 +12,7 @@ import pytest
 from flax_resnet import load_weights
 from flax_resnet.weights import WeightsError
 from flax_resnet.weights.files import read_file
+from tests.flax_resnet.weights import crafted_files
 
 
 def write_torch(path, program, values=b"\0" * 16, order=b"little", compression=zipfile.ZIP_STORED):
@@ -40,8 +41,11 @@ def test_pickles_with_calls_are_rejected_and_nothing_runs(function, args, protoc
     args = tuple(a.format(target) if isinstance(a, str) else "os" for a in args)
     program = pickle.dumps({"conv1.weight": Attack(function, *args)}, protocol)
     path = write_torch(tmp_path / "w.pth", program)
-    with pytest.raises(WeightsError, match=r"refused, and nothing was run.*safetensors"):
-        load_weights("resnet18", path)
+    old = tmp_path / "old.pth"
+    old.write_bytes(crafted_files.old_torch(program))
+    for source in (path, old):
+        with pytest.raises(WeightsError, match=r"refused, and nothing was run.*safetensors"):
+            load_weights("resnet18", source)
     assert not target.exists()
 
 

@@ -75,8 +75,9 @@ def wrappers(state):
 def test_state_dicts_are_found_in_all_wrappers(kind, small, tmp_path):
     state, model = small
     expected = reference(state, model, tmp_path / "reference.safetensors")
-    for protocol in (2, 4):
-        path = saved_with_torch(wrappers(state)[kind], tmp_path / "w.pt", pickle_protocol=protocol)
+    old = dict(_use_new_zipfile_serialization=False)  # of PyTorch before version 1.6
+    for options in (dict(pickle_protocol=2), dict(pickle_protocol=4), old):
+        path = saved_with_torch(wrappers(state)[kind], tmp_path / "w.pt", **options)
         variables, report = read_weights(model, path)
         assert_same(variables, expected)
         assert report.skipped == (("unused.copy",) if kind == "shared" else ())
@@ -96,20 +97,22 @@ def test_torch_types_are_converted_to_float32(dtype, small, tmp_path):
     assert_same(variables, reference(back, model, tmp_path / "r"))
 
 
-def test_pickled_modules_and_the_old_format_are_rejected(small, tmp_path):
+@pytest.mark.parametrize("new", [True, False])
+def test_pickled_modules_are_rejected(new, small, tmp_path):
     torch = peer("torch")
-    state, model = small
+    _, model = small
+    path = tmp_path / "w.pth"
+    saved_with_torch(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=new)
     with pytest.raises(WeightsError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict\(\)"):
-        load_weights(model, saved_with_torch(torch.nn.Linear(2, 2), tmp_path / "w.pth"))
-    old = saved_with_torch(state, tmp_path / "o.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(WeightsError, match=r"bare pickle"):
-        load_weights(model, old)
+        load_weights(model, path)
 
 
+@pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize("keep", [0.3, 0.99])
-def test_truncated_torch_files_raise_weights_error(keep, small, tmp_path):
+def test_truncated_torch_files_raise_weights_error(keep, new, small, tmp_path):
     state, model = small
-    path = saved_with_torch(state, tmp_path / "w.pth")
+    path = tmp_path / "w.pth"
+    saved_with_torch(state, path, _use_new_zipfile_serialization=new)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     with pytest.raises(WeightsError, match="corrupt or truncated"):
         load_weights(model, path)
