@@ -66,15 +66,18 @@ def load_weights(
 
     The format is recognized by the file's content and the layout by its tensor names:
     torchvision, timm or Hugging Face Transformers in ``.safetensors`` or ``.pth``/``.pt``/
-    ``.bin``, Keras Applications in ``.h5``/``.weights.h5``/``.keras``, the names of this library
-    in ``.npz``. A directory may be an Orbax checkpoint or a workdir, whose last step is read.
+    ``.bin``, Keras Applications in ``.h5``/``.weights.h5``/``.keras``, transformers' former
+    FlaxResNet and the names of this library in ``.msgpack``, the latter also in ``.npz``. Names
+    of wrappers and of replaced heads are understood. A directory may be an Orbax checkpoint or a
+    workdir, whose last step is read.
 
     The report on loaded, skipped, missing and mismatched tensors is logged, as a warning unless
     it is complete; :func:`read_weights` returns it.
 
     Args:
       model: a name in :func:`flax_resnet.list_models`, or a network.
-      path: the file or directory.
+      path: the file or directory. ``FILE#PART`` names one of several networks in a file, such as
+        ``checkpoint.pth.tar#ema``.
       num_classes: number of classes of the head, by default that of the network, or of the file
         if ``model`` is a name. If the file has another number or no head, the head is newly
         initialized. 0 omits it.

@@ -1,10 +1,12 @@
 """Test downloading published weights, with a mocked hub."""
 
+import jax
 import jax.numpy as jnp
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from flax_resnet import create_model, from_pretrained, init_variables, save_weights
-from flax_resnet.weights import WeightsError
+from flax_resnet.weights import WeightsError, hub
 from tests.flax_resnet.peers import assert_same
 from tests.flax_resnet.weights.weight_files import SMALL
 
@@ -76,3 +78,20 @@ def test_a_file_shows_its_network_and_classes(tmp_path):
 def test_the_old_name_leads_to_the_new_one():
     with pytest.raises(ImportError, match="now from_pretrained"):
         from flax_resnet import load_pretrained  # noqa: F401
+
+
+def test_a_part_of_a_file_is_named(saved, tmp_path):
+    variables, path = saved
+    tensors = load_file(path)
+    other = {name: tensor + 1 for name, tensor in tensors.items()}
+    parts = {"model": other, "ema": tensors}
+    named = {f"{part}.{n}": tensor for part, file in parts.items() for n, tensor in file.items()}
+    save_file(named, tmp_path / "parts.safetensors")
+    for source in (f"{tmp_path}/parts.safetensors#ema", str(tmp_path / "parts.safetensors")):
+        model, loaded = from_pretrained(source, model=SMALL)
+        expected = (
+            variables if source.endswith("#ema") else jax.tree.map(lambda v: v + 1, variables)
+        )
+        assert model == SMALL
+        assert_same(loaded, expected)
+    assert hub.is_path("w.msgpack#ema") and not hub.is_path("resnet50.a1_in1k#ema")
