@@ -28,7 +28,7 @@ _MODULES = {
     "register_activation": "layers",
     "register_block": "blocks",
     "register_model": "variants",
-    "register_norm": "layers",
+    "register_norm": "norms",
     "save_weights": "weights",
     "summarize": "summary",
 }
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from flax_resnet.folding import fold_batch_norm as fold_batch_norm
     from flax_resnet.init import init_variables as init_variables
     from flax_resnet.layers import register_activation as register_activation
-    from flax_resnet.layers import register_norm as register_norm
+    from flax_resnet.norms import register_norm as register_norm
     from flax_resnet.resnet import FeatureInfo as FeatureInfo
     from flax_resnet.resnet import ResNet as ResNet
     from flax_resnet.runs import load_run as load_run

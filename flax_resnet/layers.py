@@ -1,12 +1,10 @@
-"""Layers of the networks and their initializers.
+"""Convolutions, activations and initializers of the networks.
 
 Blocks and stems take layers as factories: calling one with a layer's arguments returns a Linen
 module. ``functools.partial`` sets the arguments that a whole network shares (dtype, epsilon, …).
 """
 
 import dataclasses
-import functools
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,8 +16,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from flax_resnet import ops
-from flax_resnet.ops.norm import BatchNorm
-from flax_resnet.registry import ACTIVATIONS, NORMS
+from flax_resnet.registry import ACTIVATIONS
 
 BIASES = ("none", "unnormalized", "all")
 STANDARDIZE_EPSILON = 1e-8
@@ -32,7 +29,6 @@ class PartError(ValueError):
 # A layer factory: returns a Linen module for the layer's arguments.
 Layer = Callable[..., nn.Module]
 
-register_norm = NORMS.register
 register_activation = ACTIVATIONS.register
 
 
@@ -143,85 +139,6 @@ def standardize(inputs, kernel, bias, *, dtype):
 standardized_conv = partial(conv, promote_dtype=standardize)
 
 
-# Norm factories take ``after_conv``, whether the input is a convolution's output; only
-# ``folded_norm`` uses it.
-
-
-@register_norm("batch")
-def batch_norm(*, after_conv: bool = True, **fields) -> BatchNorm:
-    """Return batch norm (arXiv:1502.03167) with torchvision's momentum and epsilon."""
-    # Flax's momentum is PyTorch's 1 - momentum: 0.9 here is torchvision's 0.1.
-    return BatchNorm(**dict(momentum=0.9, epsilon=1e-5) | fields)
-
-
-@functools.cache
-def with_batch_norm_call(cls: type[nn.Module]) -> type[nn.Module]:
-    """Return a class of norms, with batch norm's call signature if it has another one."""
-    if "use_running_average" in inspect.signature(cls.__call__).parameters:
-        return cls
-
-    class Norm(cls):
-        def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-            return super().__call__(x)
-
-    return Norm
-
-
-# Norms without running statistics compute the variance as E[(x − mean)²] instead of
-# E[x²] − mean², which loses precision when the mean is far from zero.
-
-
-@register_norm("group")
-def group_norm(*, after_conv: bool = True, **fields) -> nn.GroupNorm:
-    """Return group norm (Wu & He 2018, arXiv:1803.08494) with 32 groups."""
-    defaults = dict(num_groups=32, epsilon=1e-5, use_fast_variance=False)
-    return with_batch_norm_call(nn.GroupNorm)(**defaults | fields)
-
-
-@register_norm("layer")
-def layer_norm(*, after_conv: bool = True, **fields) -> nn.LayerNorm:
-    """Return layer norm (arXiv:1607.06450) over the channels of each pixel, as in ConvNeXt."""
-    return with_batch_norm_call(nn.LayerNorm)(
-        **dict(epsilon=1e-5, use_fast_variance=False) | fields
-    )
-
-
-class ScaleAndShift(nn.Module):
-    """``scale * x + bias`` per channel, as batch norm computes in evaluation."""
-
-    dtype: jnp.dtype = jnp.float32
-    scale_init: Callable = nn.initializers.ones
-    bias_init: Callable = nn.initializers.zeros
-
-    @nn.compact
-    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-        """Scale and shift ``(N, H, W, C)``; ``use_running_average`` is ignored."""
-        shape = (x.shape[-1],)
-        scale = self.param("scale", self.scale_init, shape)
-        bias = self.param("bias", self.bias_init, shape)
-        return x * scale.astype(self.dtype) + bias.astype(self.dtype)
-
-
-class Identity(nn.Module):
-    """Placeholder for a norm that is folded into a convolution."""
-
-    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-        """Return ``x``."""
-        return x
-
-
-def folded_norm(
-    *, after_conv: bool = True, name: str | None = None, dtype: jnp.dtype = jnp.float32, **_
-) -> nn.Module:
-    """Return the replacement for batch norm after :func:`flax_resnet.folding.fold_batch_norm`."""
-    return Identity(name=name) if after_conv else ScaleAndShift(dtype, name=name)
-
-
-def unfolded_norm(**fields) -> nn.Module:
-    """Return the replacement for batch norm where it cannot be folded into a convolution."""
-    return folded_norm(**fields | {"after_conv": False})
-
-
 # ``"relu"`` uses the backend-specific operations; the gradient of the others is JAX's.
 register_activation("relu", ops.relu)
 for _name in ("relu6", "leaky_relu", "elu", "silu", "hard_silu", "mish"):
@@ -242,23 +159,3 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
 
 # Functions of JAX, as Flax exports them, and those that the network uses instead.
 SAME_FUNCTIONS = ((jax.nn.relu, ops.relu), (jax.nn.gelu, gelu_tanh))
-
-
-class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation: channel gates from the pooled map (arXiv:1709.01507, section 3).
-
-    Keeps the shape ``(N, H, W, C)``. The hidden layer has ``ratio * C`` units, rounded to
-    a multiple of 8, at least 8.
-    """
-
-    ratio: float
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Scale the channels of ``(N, H, W, C)``."""
-        hidden = max(8, int(x.shape[-1] * self.ratio + 4) // 8 * 8)
-        gate = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-        gate = ops.relu(linear(hidden, dtype=self.dtype, name="reduce")(gate))
-        gate = linear(x.shape[-1], dtype=self.dtype, name="expand")(gate)
-        return x * nn.sigmoid(gate)

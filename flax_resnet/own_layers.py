@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from flax_resnet import layers
+from flax_resnet import layers, norms
 from flax_resnet.blocks import Block, describe_block
 from flax_resnet.layers import Layer, PartError
 from flax_resnet.registry import Registry
@@ -67,7 +67,7 @@ def make_norm(norm: Layer, **arguments: Any) -> nn.Module:
     Args:
       norm: a module class, a partial of one, or a function that returns a module with the call
         signature of batch norm.
-      **arguments: those of :func:`flax_resnet.layers.batch_norm`.
+      **arguments: those of :func:`flax_resnet.norms.batch_norm`.
 
     Raises:
       ValueError: the norm cannot be initialized to zero for ``zero_init_last``, or a function
@@ -80,7 +80,7 @@ def make_norm(norm: Layer, **arguments: Any) -> nn.Module:
         )
     cls = getattr(norm, "func", norm)
     if is_module_class(cls):
-        cls = layers.with_batch_norm_call(cls)
+        cls = norms.with_batch_norm_call(cls)
         return cls(*getattr(norm, "args", ()), **getattr(norm, "keywords", {}) | accepted)
     try:
         inspect.signature(norm).bind(**accepted)

@@ -164,9 +164,8 @@ def missing_parts(parts: Iterable[str], owner: Hashable) -> list[str]:
 
 MODELS = Registry("model")  # flax_resnet/variants.py fills it
 BLOCKS = Registry("block", ("residual", "bottleneck"))  # flax_resnet/blocks.py
-# flax_resnet/layers.py fills these.
-NORMS = Registry("norm", ("batch", "group", "layer"))
-ACTIVATIONS = Registry(
+NORMS = Registry("norm", ("batch", "group", "layer"))  # flax_resnet/norms.py
+ACTIVATIONS = Registry(  # flax_resnet/layers.py
     "activation",
     ("relu", "relu6", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "hard_silu", "mish"),
 )

@@ -22,39 +22,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet import layers, ops, own_layers
-from flax_resnet.blocks import SHORTCUTS, STRIDE_CONVS, Block
+from flax_resnet import layers, norms, ops, own_layers
+from flax_resnet.blocks import Block
+from flax_resnet.fields import PARTS, check_fields
 from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS
-
-
-class Stem(NamedTuple):
-    """Convolutions as (kernel, stride, fraction of the stem's width), and an optional max-pool.
-
-    The max-pool is 3×3 with stride 2.
-    """
-
-    convolutions: Sequence[tuple[int, int, float]]
-    pool: bool
-
-    @property
-    def stride(self) -> int:
-        """Ratio of image to stem resolution."""
-        total = 2 if self.pool else 1
-        for _, stride, _ in self.convolutions:
-            total *= stride
-        return total
-
-
-STEMS = {
-    # He et al. 2015 (arXiv:1512.03385), table 1; section 4.2 for CIFAR.
-    "imagenet": Stem([(7, 2, 1)], pool=True),
-    "cifar": Stem([(3, 1, 1)], pool=False),
-    # ResNet-C (arXiv:1812.01187, section 4.1); ResNet-RS replaces the pool by a convolution
-    # (arXiv:2103.07579, section 4.3).
-    "deep": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)], pool=True),
-    "deep_conv": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1), (3, 2, 1)], pool=False),
-}
-STRIDE_BLOCKS = ("first", "last")
+from flax_resnet.stems import STEMS
 
 
 class FeatureInfo(NamedTuple):
@@ -92,7 +64,7 @@ class ResNet(nn.Module):
         the 7×7; ``"deep_conv"``: as ``"deep"``, with a 3×3 convolution with stride 2 instead of
         the pool.
       stem_width: channels of the stem; default: ``width``.
-      shortcut: see :class:`flax_resnet.blocks.Shortcut`.
+      shortcut: see :class:`flax_resnet.shortcuts.Shortcut`.
       stride_conv: convolution of a bottleneck that has the stride: ``"3x3"`` or ``"1x1"`` (the
         first).
       stride_block: block with stride 2: the ``"first"`` of every stage but the first, or the
@@ -164,56 +136,10 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        parts = {"block": BLOCKS, "norm": NORMS, "activation": ACTIVATIONS}
-        for field, registry in parts.items():
+        for field, registry in PARTS.items():
             setattr(self, field, own_layers.resolve(registry, getattr(self, field)))
         super().__post_init__()
-        choices = parts | {"norm": (*NORMS, "folded"), "stem": STEMS, "shortcut": SHORTCUTS}
-        choices |= {"stride_conv": STRIDE_CONVS, "stride_block": STRIDE_BLOCKS}
-        choices |= {"conv_bias": layers.BIASES}
-        for field, valid in choices.items():
-            value = getattr(self, field)
-            if (isinstance(value, str) or field not in parts) and value not in valid:
-                raise ValueError(f"unknown {field} {value!r}; valid are {', '.join(valid)}")
-        own_layers.check_layers(self.norm, self.conv, self.activation)
-        minimums = {"num_classes": 0, "width": 1, "width_multiplier": 1, "groups": 1}
-        if self.stem_width is not None:
-            minimums["stem_width"] = 2  # a deep stem begins with half of it
-        for field, minimum in minimums.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < minimum:
-                raise ValueError(f"{field} must be an integer of at least {minimum}, not {value!r}")
-        for field in ("dropout", "block_dropout", "drop_path", "se_ratio", "norm_momentum"):
-            value = getattr(self, field)
-            if not isinstance(value, (int, float)) or not 0 <= value < 1:
-                raise ValueError(f"{field} must be in [0, 1), not {value!r}")
-        if not self.norm_epsilon > 0:
-            raise ValueError(f"norm_epsilon must be positive, not {self.norm_epsilon!r}")
-        sizes = self.stage_sizes
-        if not (isinstance(sizes, Sequence) and sizes) or not all(
-            isinstance(blocks, int) and blocks > 0 for blocks in sizes
-        ):
-            raise ValueError(f"stage_sizes must be positive integers, one per stage, not {sizes!r}")
-        strides = [STEMS[self.stem].stride * 2**stage for stage in range(len(self.stage_sizes))]
-        if self.output_stride not in (None, *strides):
-            valid = ", ".join(map(str, strides))
-            raise ValueError(f"unknown output_stride {self.output_stride}; valid are {valid}")
-        if self.groups > 1 and self.block == "residual":
-            raise ValueError("groups needs block='bottleneck'; a residual block has no groups")
-        if not isinstance(self.block, str):
-            own_layers.check_block(self.block, self)
-        elif self.width * self.width_multiplier % self.groups:
-            raise ValueError(
-                f"groups={self.groups} must divide width * width_multiplier, the"
-                f" {self.width * self.width_multiplier} channels inside the first stage's blocks"
-            )
-        if self.weight_standardization and self.conv is not None:
-            raise ValueError(
-                "weight_standardization=True needs the network's own convolution, not conv=…"
-            )
-        narrowest = min(self.width, self._stem_width)
-        if self.norm == "group" and narrowest % 32:
-            raise ValueError(f"norm='group' has 32 groups, which must divide {narrowest} channels")
+        check_fields(self)
 
     def setup(self):
         """Create the layers after the blocks."""
@@ -349,7 +275,7 @@ class ResNet(nn.Module):
     def _norm_layer(self, block: type[nn.Module] | None = None) -> layers.Layer:
         if self.norm == "folded":
             folds = own_layers.folds_norms(self, block)
-            factory = layers.folded_norm if folds else layers.unfolded_norm
+            factory = norms.folded_norm if folds else norms.unfolded_norm
             return partial(factory, dtype=self.dtype)
         fields: dict[str, Any] = dict(dtype=self.dtype)
         if not isinstance(self.norm, str):

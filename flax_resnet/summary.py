@@ -14,7 +14,8 @@ from flax import linen as nn
 
 from flax_resnet.own_layers import label
 from flax_resnet.program import OneLineParser, program, replace_unencodable
-from flax_resnet.resnet import STEMS, ResNet
+from flax_resnet.resnet import ResNet
+from flax_resnet.stems import STEMS
 from flax_resnet.variants import create_model
 
 

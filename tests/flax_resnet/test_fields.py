@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flax_resnet import ResNet, create_model, feature_info, init_variables, list_models
-from flax_resnet.blocks import Shortcut
+from flax_resnet.shortcuts import Shortcut
 
 
 def random_images(size=16, batch=2, channels=3):

@@ -10,7 +10,8 @@ from flax import linen as nn
 import flax_resnet
 from flax_resnet import ResNet, ResNet18, create_model, fold_batch_norm, load_weights, save_weights
 from flax_resnet.blocks import BottleneckBlock
-from flax_resnet.layers import conv, gelu, layer_norm
+from flax_resnet.layers import conv, gelu
+from flax_resnet.norms import layer_norm
 from flax_resnet.registry import ACTIVATIONS, BLOCKS, owned_by
 from flax_resnet.runs import model_from_config
 from flax_resnet.weights import WeightsError, read_weights
