@@ -15,7 +15,8 @@ import numpy as np
 from flax import linen as nn
 
 from flax_resnet import ops
-from flax_resnet.attention import SqueezeExcite
+from flax_resnet.attention import EfficientChannelAttention, SqueezeExcite
+from flax_resnet.downsampling import ANTIALIAS
 from flax_resnet.layers import Layer, PartError, conv
 from flax_resnet.norms import batch_norm
 from flax_resnet.registry import BLOCKS
@@ -54,6 +55,10 @@ class Block(nn.Module):
       activate_shortcut: with ``preactivation``, apply the shortcut after norm and ReLU instead of
         to the raw block input.
       se_ratio: hidden width of squeeze-and-excitation as a fraction of the channels; 0: none.
+      eca: efficient channel attention, instead of squeeze-and-excitation.
+      antialias: filter with which a stride is applied to the activated map after the convolution,
+        instead of in it: ``"blur"``, ``"average"`` or ``None``.
+      reduce_first: divisor of the channels of the first convolution.
       dropout: rate before the last convolution (arXiv:1605.07146, section 2.4).
       drop_path: rate at which F is dropped per example (arXiv:1603.09382).
       zero_init_last: initialize F to zero, so that the block is its shortcut: by the last norm's
@@ -75,6 +80,9 @@ class Block(nn.Module):
     preactivation: bool = False
     activate_shortcut: bool = False
     se_ratio: float = 0.0
+    eca: bool = False
+    antialias: str | None = None
+    reduce_first: int = 1
     dropout: float = 0.0
     drop_path: float = 0.0
     zero_init_last: bool = False
@@ -83,7 +91,10 @@ class Block(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = ops.relu
 
     def convolutions(self) -> list[dict[str, Any]]:
-        """Return the arguments of the convolutions of F, in order."""
+        """Return the arguments of the convolutions of F, in order.
+
+        Only that with the block's stride has the argument ``stride``, which may be 1.
+        """
         raise NotImplementedError(f"{type(self).__name__} has neither convolutions() nor __call__")
 
     @nn.compact
@@ -99,9 +110,9 @@ class Block(nn.Module):
             last = i == len(layers)
             scale = nn.initializers.zeros if last and self.zero_init_last else nn.initializers.ones
             y = self._drop(y, train) if last else y
-            y = self.conv(**layer, name=f"conv{i}")(y)
+            y = self.conv(**self._unfiltered(layer), name=f"conv{i}")(y)
             y = self.norm(scale_init=scale, name=f"norm{i}")(y, use_running_average=not train)
-            y = y if last else self.activation(y)
+            y = self._filter(y if last else self.activation(y), layer)
         y = self.add_shortcut(y, x, train)
         return ops.relu_of_sum(y) if self.activation is ops.relu else self.activation(y)
 
@@ -112,16 +123,30 @@ class Block(nn.Module):
             kernel = nn.initializers.zeros if last and self.zero_init_last else None
             norm = self.norm(after_conv=i > 1, name=f"norm{i}")
             y = self.activation(norm(y, use_running_average=not train))
+            y = self._filter(y, layers[i - 2]) if i > 1 else y
             if i == 1:
                 shortcut = self._shortcut(y if self.activate_shortcut else x, train, norm=None)
             y = self._drop(y, train) if last else y
-            y = self.conv(**layer, normalized=not last, kernel_init=kernel, name=f"conv{i}")(y)
-        return self._add(y, shortcut, train)
+            arguments = self._unfiltered(layer) | dict(normalized=not last, kernel_init=kernel)
+            y = self.conv(**arguments, name=f"conv{i}")(y)
+        return self._add(self._filter(y, layers[-1]), shortcut, train)
+
+    def _unfiltered(self, layer: dict[str, Any]) -> dict[str, Any]:
+        """Return a convolution's arguments without the stride that its filter applies."""
+        return layer | dict(stride=1) if self.antialias and "stride" in layer else layer
+
+    def _filter(self, y: jax.Array, layer: dict[str, Any]) -> jax.Array:
+        """Apply the stride of a convolution, or the dilation that replaces it, by the filter."""
+        before, after = self.dilations
+        stride = layer.get("stride", 1)
+        if self.antialias and "stride" in layer and stride * after > before:
+            return ANTIALIAS[self.antialias](y, stride, before)
+        return y
 
     def add_shortcut(self, y: jax.Array, x: jax.Array, train: bool = False) -> jax.Array:
         """Return ``y`` plus the shortcut of ``x``, to which no activation is applied yet.
 
-        ``y`` passes squeeze-and-excitation and drop path first, if the block has them.
+        ``y`` passes channel attention and drop path first, if the block has them.
         """
         return self._add(y, self._shortcut(x, train, self.norm), train)
 
@@ -138,6 +163,8 @@ class Block(nn.Module):
             check_sum(self, y, shortcut)
         if self.se_ratio:
             y = SqueezeExcite(self.se_ratio, y.dtype, name="se")(y)
+        if self.eca:
+            y = EfficientChannelAttention(y.dtype, name="eca")(y)
         if shortcut is None:
             return y
         per_example = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
@@ -182,7 +209,12 @@ class ResidualBlock(Block):
         before, after = self.dilations
         inner = self.width * self.width_multiplier
         return [
-            dict(features=inner, kernel=3, stride=self.stride, dilation=before),
+            dict(
+                features=inner // self.reduce_first,
+                kernel=3,
+                stride=self.stride,
+                dilation=before,
+            ),
             dict(features=self.width, kernel=3, dilation=after),
         ]
 
@@ -205,7 +237,7 @@ class BottleneckBlock(Block):
         else:
             first, middle = dict(), dict(stride=self.stride, dilation=before)
         return [
-            dict(features=inner, kernel=1, **first),
+            dict(features=inner // self.reduce_first, kernel=1, **first),
             dict(features=inner, kernel=3, groups=self.groups, **middle),
             dict(features=self.width * self.expansion, kernel=1),
         ]

@@ -5,7 +5,8 @@ Parameter names, from the images to the logits; ``{n}`` counts from 1:
 * ``stem_conv``, ``stem_norm``; ``stem_conv{n}``, ``stem_norm{n}`` in a stem of several convolutions
 * ``stage{n}_block{n}/conv{n}`` and ``norm{n}``, the norm after the convolution, or before it in a
   pre-activation network (whose last stem convolution has no norm)
-* ``stage{n}_block{n}/se/reduce`` and ``se/expand``: squeeze-and-excitation
+* ``stage{n}_block{n}/se/reduce`` and ``se/expand``: squeeze-and-excitation; ``eca/conv``:
+  efficient channel attention, with a kernel (size, 1, 1)
 * ``stage{n}_block{n}/shortcut/conv`` and ``norm``; no norm in a pre-activation network
 * ``final_norm``: before the pooling of a pre-activation network
 * ``head``
@@ -24,6 +25,7 @@ from flax import linen as nn
 
 from flax_resnet import layers, norms, ops, own_layers
 from flax_resnet.blocks import Block
+from flax_resnet.downsampling import ANTIALIAS
 from flax_resnet.fields import PARTS, check_fields
 from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS
 from flax_resnet.stems import STEMS
@@ -61,7 +63,8 @@ class ResNet(nn.Module):
       groups: groups of a bottleneck's 3×3 convolution (ResNeXt, arXiv:1611.05431).
       stem: ``"imagenet"``: 7×7 with stride 2 and a 3×3 max-pool with stride 2; ``"cifar"``: 3×3
         with stride 1 and no pool, for small images; ``"deep"``: three 3×3 convolutions instead of
-        the 7×7; ``"deep_conv"``: as ``"deep"``, with a 3×3 convolution with stride 2 instead of
+        the 7×7; ``"tiered"``: as ``"deep"``, with 3/8, 1/2 and all of the stem's channels;
+        ``"deep_conv"``: as ``"deep"``, with a 3×3 convolution with stride 2 instead of
         the pool.
       stem_width: channels of the stem; default: ``width``.
       shortcut: see :class:`flax_resnet.shortcuts.Shortcut`.
@@ -75,8 +78,18 @@ class ResNet(nn.Module):
       preactivation: norm and ReLU before each convolution (He et al. 2016, arXiv:1603.05027):
         none after the stem, and a final norm before the pooling. The first shortcut of each
         stage is applied after norm and ReLU; the others use the raw block input.
+      activate_identity: in a pre-activation network, apply the first shortcut of the first stage
+        after norm and ReLU also if it is the identity.
+      zero_pad_pool: in a pre-activation network, pad the stem's max-pool with zeros, as Keras and
+        BiT do, instead of ignoring the pixels outside the map. After a ReLU both are the same.
       se_ratio: hidden width of squeeze-and-excitation as a fraction of the channels
         (arXiv:1709.01507); 0: no squeeze-and-excitation.
+      eca: efficient channel attention (arXiv:1910.03151), instead of squeeze-and-excitation.
+      antialias: filter that applies the strides inside the blocks, after convolution, norm and
+        ReLU, and that of the stem's pool: ``"blur"`` (arXiv:1904.11486), in the stem after a
+        max-pool with stride 1, or ``"average"`` of 2×2 pixels, in the stem instead of the
+        max-pool. ``None``: no filter.
+      reduce_first: divisor of the channels of each block's first convolution: 2 in SENet-154.
       norm: ``"batch"``, ``"group"`` with 32 groups (arXiv:1803.08494), ``"layer"`` over the
         channels (arXiv:1607.06450), or a module class such as ``nn.LayerNorm`` or
         ``partial(nn.GroupNorm, num_groups=8)``. A class gets those of ``name``, ``dtype``,
@@ -118,7 +131,12 @@ class ResNet(nn.Module):
     stride_block: str = "first"
     output_stride: int | None = None
     preactivation: bool = False
+    activate_identity: bool = True
+    zero_pad_pool: bool = True
     se_ratio: float = 0.0
+    eca: bool = False
+    antialias: str | None = None
+    reduce_first: int = 1
     norm: str | layers.Layer = "batch"
     norm_epsilon: float = 1e-5
     norm_momentum: float = 0.9
@@ -213,17 +231,21 @@ class ResNet(nn.Module):
                 norm = self._norm_layer()(name=f"stem_norm{number}")
                 trainable = train and norm.name not in self.frozen
                 x = self._activation(norm(x, use_running_average=not trainable))
-        if not stem.pool:
-            return x
-        if self.preactivation:
-            # Pad with zeros, as Keras and BiT do.
-            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            return ops.max_pool(x, padding=0)
-        return ops.max_pool(x, padding=1)
+        return self._stem_pool(x) if stem.pool else x
+
+    def _stem_pool(self, x: jax.Array) -> jax.Array:
+        if self.antialias == "average":
+            return ANTIALIAS["average"](x, 2)
+        padding, stride = 1, 1 if self.antialias else 2
+        if self.preactivation and self.zero_pad_pool:
+            x, padding = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 0
+        x = ops.max_pool(x, padding, stride)
+        return ANTIALIAS[self.antialias](x, 2) if self.antialias else x
 
     def _block(self, spec: BlockSpec) -> nn.Module:
         number = sum(self.stage_sizes[: spec.stage]) + spec.index
         block, name = self._block_class, f"stage{spec.stage + 1}_block{spec.index + 1}"
+        widens = spec.stage > 0 or self._stem_width != self.width * block.expansion
         fields = dict(
             width=self.width * 2**spec.stage,
             stride=spec.stride,
@@ -233,8 +255,11 @@ class ResNet(nn.Module):
             stride_conv=self.stride_conv,
             shortcut=self.shortcut,
             preactivation=self.preactivation,
-            activate_shortcut=spec.index == 0,
+            activate_shortcut=spec.index == 0 and (widens or self.activate_identity),
             se_ratio=self.se_ratio,
+            eca=self.eca,
+            antialias=self.antialias,
+            reduce_first=self.reduce_first,
             dropout=self.block_dropout,
             drop_path=self.drop_path * number / max(1, sum(self.stage_sizes) - 1),
             zero_init_last=self.zero_init_last,

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnet.downsampling import average_pool
 from flax_resnet.layers import Layer, conv
 from flax_resnet.norms import batch_norm
 
 SHORTCUTS = (
     "projection",
+    "projection_3x3",
     "projection_all",
     "projection_channels",
     "average_pool",
@@ -27,6 +29,8 @@ class Shortcut(nn.Module):
 
         * ``"projection"``: option B, a 1×1 convolution with norm if the shape changes, otherwise
           the identity;
+        * ``"projection_3x3"``: as ``"projection"``, with a 3×3 convolution if the resolution
+          changes (SENet-154, arXiv:1709.01507, appendix);
         * ``"projection_all"``: option C, a 1×1 convolution with norm in every block;
         * ``"projection_channels"``: a 1×1 convolution with norm if the number of channels
           changes; if only the resolution changes, every ``stride``-th pixel, as in Keras's V2;
@@ -61,6 +65,7 @@ class Shortcut(nn.Module):
         widens, strides = x.shape[-1] != self.features, self.stride * after // before > 1
         projects = {
             "projection": widens or strides,
+            "projection_3x3": widens or strides,
             "projection_all": True,
             "projection_channels": widens,
             "average_pool": widens or strides,
@@ -68,12 +73,13 @@ class Shortcut(nn.Module):
         }[self.kind]
         if not projects:
             return self._subsample_and_pad(x)
-        stride = self.stride
+        kernel, stride, fields = 1, self.stride, dict(normalized=self.norm is not None)
         if self.kind == "average_pool" and strides:
             x, stride = average_pool(x, stride, before), 1
-        normalized = self.norm is not None
-        x = self.conv(self.features, 1, stride, normalized=normalized, name="conv")(x)
-        return self.norm(name="norm")(x, use_running_average=not train) if normalized else x
+        if self.kind == "projection_3x3" and strides:
+            kernel, fields = 3, fields | dict(dilation=before)
+        x = self.conv(self.features, kernel, stride, **fields, name="conv")(x)
+        return x if self.norm is None else self.norm(name="norm")(x, use_running_average=not train)
 
     def _subsample_and_pad(self, x: jax.Array) -> jax.Array:
         """Take every ``stride``-th pixel and add channels of zeros."""
@@ -87,22 +93,3 @@ class Shortcut(nn.Module):
         # Half on either side, as in common CIFAR implementations; their position does not change
         # which functions the block can represent.
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
-
-
-def average_pool(x: jax.Array, stride: int, dilation: int = 1) -> jax.Array:
-    """Return 2×2 means of pixels ``dilation`` apart, at the edges only of existing pixels."""
-
-    def total(x: jax.Array) -> jax.Array:
-        length = dilation + 1
-        pads = [(0, max(0, -(-n // stride) * stride - stride + length - n)) for n in x.shape[1:3]]
-        return jax.lax.reduce_window(
-            x,
-            0.0,
-            jax.lax.add,
-            window_dimensions=(1, 2, 2, 1),
-            window_strides=(1, stride, stride, 1),
-            padding=((0, 0), *pads, (0, 0)),
-            window_dilation=(1, dilation, dilation, 1),
-        )
-
-    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))

@@ -29,5 +29,7 @@ STEMS = {
     # ResNet-C (arXiv:1812.01187, section 4.1); ResNet-RS replaces the pool by a convolution
     # (arXiv:2103.07579, section 4.3).
     "deep": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)], pool=True),
+    # "T" in timm: three tiers of width.
+    "tiered": Stem([(3, 2, 0.375), (3, 1, 0.5), (3, 1, 1)], pool=True),
     "deep_conv": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1), (3, 2, 1)], pool=False),
 }

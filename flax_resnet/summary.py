@@ -141,10 +141,14 @@ def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[_La
     return {stage: leaf.shape[1:] for stage, leaf in (maps | {"head": head}).items()}, layers
 
 
+# The stem's pool by the filter of its stride.
+_POOLS = {None: "3×3 max-pool", "blur": "3×3 max-pool with blur", "average": "2×2 average pool"}
+
+
 def _describe(model: ResNet, stage: str, layers: list[_Layer]) -> str:
     """Describe a row's layers: kernel sizes and channels, those of a block in brackets."""
     if stage == "stem":
-        pool = ["3×3 max-pool"] if STEMS[model.stem].pool else []
+        pool = [_POOLS[model.antialias]] if STEMS[model.stem].pool else []
         return "; ".join([str(layer) for layer in layers if _stage(layer.path[0]) == stage] + pool)
     if stage == "head":
         return "average pool" + (f"; linear, {model.num_classes}" if model.num_classes else "")
@@ -152,7 +156,7 @@ def _describe(model: ResNet, stage: str, layers: list[_Layer]) -> str:
     block = [
         str(layer)
         for layer in layers
-        if layer.path[0] == f"{stage}_block1" and not {"se", "shortcut"} & set(layer.path)
+        if layer.path[0] == f"{stage}_block1" and not {"se", "eca", "shortcut"} & set(layer.path)
     ]
     return f"[{'; '.join(block)}] × {blocks}"
 

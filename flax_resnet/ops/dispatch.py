@@ -191,10 +191,11 @@ def _grouped(dense, x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     return jnp.concatenate([dense(piece, kernel) for piece, kernel in pairs], axis=-1)
 
 
-def max_pool(x: jax.Array, padding: int) -> jax.Array:
-    """Return the 3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 pixels."""
-    custom = _uses_cpu_ops(x) or uses_custom_gradient(x)
-    return (pooling.max_pool_custom_gradient if custom else pooling.max_pool)(x, padding)
+def max_pool(x: jax.Array, padding: int, stride: int = 2) -> jax.Array:
+    """Return the 3×3 max-pooling of ``(N, H, W, C)``, padded by 0 or 1 pixels."""
+    if stride == 2 and (_uses_cpu_ops(x) or uses_custom_gradient(x)):
+        return pooling.max_pool_custom_gradient(x, padding)
+    return pooling.max_pool(x, padding, stride)
 
 
 def relu(x: jax.Array) -> jax.Array:

@@ -12,14 +12,17 @@ from flax import linen as nn
 from jax import lax
 
 
-def max_pool(x: jax.Array, padding: int) -> jax.Array:
-    """Return the 3×3 max-pooling with stride 2 of ``(N, H, W, C)``, padded by 0 or 1 pixels."""
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
+def max_pool(x: jax.Array, padding: int, stride: int = 2) -> jax.Array:
+    """Return the 3×3 max-pooling of ``(N, H, W, C)``, padded by 0 or 1 pixels."""
+    return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((padding, padding),) * 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool_custom_gradient(x: jax.Array, padding: int) -> jax.Array:
-    """Return :func:`max_pool`; the gradient goes to each window's first maximum, as in XLA."""
+    """Return :func:`max_pool` with stride 2.
+
+    The gradient goes to each window's first maximum, as in XLA.
+    """
     return max_pool(x, padding)
 
 

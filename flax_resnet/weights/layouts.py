@@ -39,6 +39,7 @@ _TIMM = _TORCHVISION | {
     "stem_norm4": "maxpool.1",
     "block/se/reduce": "layer{s}.{b0}.se.fc1",
     "block/se/expand": "layer{s}.{b0}.se.fc2",
+    "block/eca/conv": "layer{s}.{b0}.se.conv",
 }
 
 # The pool precedes the convolution in the sequence.
@@ -49,6 +50,8 @@ _TIMM_AVERAGE_POOL = _TIMM | {
 
 _TIMM_PREACTIVATION = {
     "stem_conv": "stem.conv",
+    "stem_conv#": "stem.conv{i}",
+    "stem_norm#": "stem.norm{i}",
     "block/conv#": "stages.{s0}.blocks.{b0}.conv{i}",
     "block/norm#": "stages.{s0}.blocks.{b0}.norm{i}",
     "block/shortcut/conv": "stages.{s0}.blocks.{b0}.downsample.conv",
@@ -197,7 +200,7 @@ SAVED = {layout.name: layout for layout in (TORCHVISION, TIMM, HUGGINGFACE, FLAX
 _STEM = re.compile(
     r"conv1\b|bn1\b|maxpool\.|conv1_(conv|bn)/|stem|embedder\.|(params|batch_stats)/(stem|embedder)"
 )
-_TIMM_ONLY = re.compile(r"\bse\.fc|\bconv1\.\d|\bdownsample\.2|\bstages\.")
+_TIMM_ONLY = re.compile(r"\bse\.(fc|conv)|\bconv1\.\d|\bdownsample\.2|\bstages\.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +225,7 @@ class DetectedLayout:
 # Fields that names and shapes do not show; save_weights writes them to the file's metadata.
 _METADATA_FIELDS = (
     "stride_conv stride_block shortcut preactivation norm_epsilon weight_standardization stem norm"
-    " activation"
+    " activation antialias activate_identity zero_pad_pool"
 ).split()
 
 
@@ -231,6 +234,10 @@ def metadata_fields(model: ResNet) -> dict[str, Any]:
     fields = {field: getattr(model, field) for field in _METADATA_FIELDS}
     if model.block != "bottleneck":
         del fields["stride_conv"]
+    if not model.preactivation:
+        del fields["zero_pad_pool"]
+    if not model.preactivation or model.block != "residual":
+        del fields["activate_identity"]
     parts = ("block", "norm", "conv", "activation")
     own = {part: getattr(model, part) for part in parts}
     own = {part: value for part, value in own.items() if not isinstance(value, (str, type(None)))}
@@ -248,15 +255,20 @@ def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:
         "norm_epsilon": (1e-5,),
         "stem": ("imagenet",),
         "activation": ("relu",),
+        "antialias": (None,),
         "block": (),
         "conv": (),
         "norm": ("group",) if model.preactivation else ("batch",),  # BiT, all others
     }
     if layout is TIMM:
         supported |= {"norm": ("batch", "group")}
-        supported |= {"shortcut": ("projection", "average_pool")}
-        supported |= {"stem": ("imagenet", "deep", "deep_conv")}
+        supported |= {"shortcut": ("projection", "average_pool", "projection_3x3")}
+        supported |= {"stem": ("imagenet", "deep", "tiered", "deep_conv")}
+        supported |= {"antialias": (None, "blur", "average"), "activate_identity": (False,)}
+        if model.preactivation:
+            supported |= {"stem": ("imagenet", "deep", "tiered"), "antialias": (None,)}
     if layout is HUGGINGFACE:
+        supported |= {"zero_pad_pool": (True,)}
         del supported["stride_conv"]  # its downsample_in_bottleneck sets it
     return [
         f"{field}={value!r}"

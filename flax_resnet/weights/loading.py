@@ -14,8 +14,9 @@ from flax_resnet.images.pixels import MAX_CHANNELS
 from flax_resnet.init import init_variables
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
-from flax_resnet.variants import VARIANTS, create_model
+from flax_resnet.variants import create_model
 from flax_resnet.weights import keras_files
+from flax_resnet.weights.candidates import candidates, without_hidden_fields
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.layouts import (
     HUGGINGFACE,
@@ -156,16 +157,17 @@ def read_network(
 def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
     """Return the named models that fit the file's tensors except for the number of classes.
 
-    Models with doubts in the report are included only if all have some.
+    Models with doubts in the report are included only if all have some, and anti-aliased ones
+    only if the file's metadata show them: their tensors are those of the networks without.
     """
     fitting = []
-    for name, row in VARIANTS.items():
-        if tuple(row["stage_sizes"]) != detected.stage_sizes:
-            continue
+    names = {detected.strip_prefix(name) for name in file.tensors}
+    for name in candidates(detected, names):
         match = _match(name, None, file, detected)
         if not _problems(match, detected):
             fitting.append((name, match.report.doubts))
-    return [name for name, doubts in fitting if not doubts] or [name for name, _ in fitting]
+    sure = [name for name, doubts in fitting if not doubts]
+    return without_hidden_fields(sure or [name for name, _ in fitting])
 
 
 def only_model(source: str | os.PathLike[str]) -> str:
@@ -367,8 +369,8 @@ def _values(
     with wrap_read_errors(source):
         array = tensor.read()
     if _is_torch_kernel(layout, leaf):
-        linear = len(shape) == 2
-        array = array.reshape(shape[::-1]).T if linear else array.transpose(2, 3, 1, 0)
+        image_conv = len(shape) == 4  # the others are linear or over the channels
+        array = array.transpose(2, 3, 1, 0) if image_conv else array.reshape(shape[::-1]).T
     with np.errstate(over="ignore"):
         values = np.array(array, np.float32, order="C")
     finite = np.isfinite(values)

@@ -4,16 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from flax_resnet import ResNet, create_model, feature_info, init_variables, list_models
+from flax_resnet import ResNet, create_model, feature_info, init_variables
+from flax_resnet.attention import EfficientChannelAttention, kernel_size
+from flax_resnet.downsampling import blur_pool
 from flax_resnet.shortcuts import Shortcut
+from tests.flax_resnet.representatives import representatives
 
 
 def random_images(size=16, batch=2, channels=3):
     return jax.random.normal(jax.random.key(1), (batch, size, size, channels))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", representatives())
 def test_feature_info_matches_endpoints(name):
     model = create_model(name, stage_sizes=(1, 2, 1))
     images = jnp.zeros((1, 64, 64, 3))
@@ -25,7 +29,7 @@ def test_feature_info_matches_endpoints(name):
     }
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", representatives())
 def test_every_variant_is_differentiable(name):
     model = create_model(name, stage_sizes=(1, 1))
     images = jnp.zeros((2, 32, 32, 3))
@@ -56,6 +60,9 @@ def test_feature_info_of_a_name():
         dict(stride_conv="1x1", shortcut="zero_pad"),
         dict(stride_block="last"),
         dict(shortcut="average_pool"),
+        dict(shortcut="projection_3x3", block="residual"),
+        dict(antialias="blur"),
+        dict(antialias="average", block="residual", preactivation=True),
     ],
 )
 def test_dilated_maps_contain_the_strided_ones(fields):
@@ -128,6 +135,101 @@ def test_first_preactivation_shortcut_is_activated():
     # All residual branches are zero, so the second block is the identity.
     assert maps["stem"].min() < 0
     np.testing.assert_allclose(maps["stage1"], jax.nn.relu(maps["stem"]), atol=1e-4)
+
+
+def test_identity_of_the_first_stage_may_stay_raw():
+    fields = dict(stem="cifar", preactivation=True, zero_init_last=True, activate_identity=False)
+    model = ResNet((1, 1), "residual", 8, num_classes=0, **fields)
+    variables = init_variables(model, 0, (8, 8, 3))
+    maps = model.apply(variables, random_images(8), method="endpoints")
+    np.testing.assert_array_equal(maps["stage1"], maps["stem"])
+    # A projection follows norm and ReLU.
+    kernel = variables["params"]["stage2_block1"]["shortcut"]["conv"]["kernel"][0, 0]
+    expected = jax.nn.relu(maps["stem"])[:, ::2, ::2] @ kernel
+    np.testing.assert_allclose(maps["stage2"], expected, atol=1e-4)
+
+
+def test_pool_of_a_preactivation_stem_pads_with_zeros_or_nothing():
+    """Where a window at the edge has only negative pixels, a padded zero is its maximum."""
+    model = ResNet((1,), "residual", 8, preactivation=True, num_classes=0)
+    variables, images = init_variables(model, 0, (32, 32, 3)), 2 + random_images(32)
+    kernel = variables["params"]["stem_conv"]["kernel"]
+    variables["params"]["stem_conv"]["kernel"] = kernel - kernel.mean() - 0.02
+    padded, ignored = (
+        model.clone(zero_pad_pool=zeros).apply(variables, images, method="endpoints")
+        for zeros in (True, False)
+    )
+    inner = np.s_[:, 1:, 1:]  # the 3×3 windows with stride 2 reach over two of the edges
+    np.testing.assert_array_equal(padded["stem"][inner], ignored["stem"][inner])
+    edge = ignored["stem"][:, 0]
+    assert (edge < 0).any()
+    np.testing.assert_array_equal(padded["stem"][:, 0], np.maximum(edge, 0))
+
+
+def blurred(x, stride):
+    """Blur by SciPy: its mode "mirror" is PyTorch's "reflect"."""
+    for axis in (1, 2):
+        x = ndimage.correlate1d(x, [0.25, 0.5, 0.25], axis, mode="mirror")
+    return x[:, ::stride, ::stride]
+
+
+@pytest.mark.parametrize("size", [(7, 4), (2, 2), (5, 1)])
+def test_blur_pool_matches_scipy(size):
+    x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+    np.testing.assert_allclose(blur_pool(x, 2), blurred(x, 2), atol=1e-6)
+    np.testing.assert_allclose(blur_pool(x, 1), blurred(x, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [9, 6, 3, 2])
+def test_dilated_blur_contains_the_strided_one(size):
+    x = np.random.default_rng(0).standard_normal((1, size, size, 2)).astype(np.float32)
+    for dilation in (1, 2, 4):
+        dilated = blur_pool(x, 1, dilation)
+        assert dilated.shape == x.shape
+        apart = blur_pool(x[:, ::dilation, ::dilation], 1)
+        np.testing.assert_allclose(dilated[:, ::dilation, ::dilation], apart, atol=1e-6)
+
+
+def test_antialiased_network_moves_less_under_a_shift_of_one_pixel():
+    """The purpose of the filter (arXiv:1904.11486, section 4)."""
+    plain = ResNet((1, 1, 1), "residual", 16, stem="cifar", num_classes=0)
+    variables = init_variables(plain, 0, (32, 32, 3))
+    images = np.pad(random_images(32), ((0, 0), (0, 1), (0, 0), (0, 0)), mode="edge")
+    change = {}
+    for filter in (None, "blur", "average"):
+        model = plain.clone(antialias=filter)
+        first, second = (model.apply(variables, x) for x in (images[:, :-1], images[:, 1:]))
+        change[filter] = float(abs(first - second).mean() / first.std())
+    assert change["blur"] < 0.8 * change[None] and change["average"] < 0.8 * change[None]
+
+
+def test_eca_gates_channels_by_their_neighbors():
+    model = ResNet((1,), "residual", 16, stem="cifar", eca=True, num_classes=0, zero_init_last=True)
+    variables = init_variables(model, 0, (8, 8, 3))
+    assert variables["params"]["stage1_block1"]["eca"]["conv"]["kernel"].shape == (3, 1, 1)
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 16)).astype(np.float32)
+    kernel = np.float32([0.5, -1, 2])
+    module = EfficientChannelAttention()
+    y = module.apply({"params": {"conv": {"kernel": kernel.reshape(3, 1, 1)}}}, x)
+    sums = ndimage.correlate1d(x.mean((1, 2)), kernel, axis=1, mode="constant")
+    np.testing.assert_allclose(y, x / (1 + np.exp(-sums))[:, None, None], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"), [(16, 3), (64, 3), (128, 5), (512, 5), (1024, 5), (2048, 7)]
+)
+def test_kernel_size_of_eca_grows_with_the_channels(channels, size):
+    """As timm's rule has it: the truncated (log2 C + 1) / 2, raised to an odd number."""
+    assert kernel_size(channels) == size
+
+
+def test_first_convolution_may_be_reduced():
+    model = ResNet((1,), width=32, reduce_first=2, num_classes=0)
+    block = jax.eval_shape(model.init, jax.random.key(0), random_images())["params"][
+        "stage1_block1"
+    ]
+    shapes = {name: block[name]["kernel"].shape for name in ("conv1", "conv2", "conv3")}
+    assert shapes == {"conv1": (1, 1, 32, 16), "conv2": (3, 3, 16, 32), "conv3": (1, 1, 32, 128)}
 
 
 @pytest.mark.parametrize("preactivation", [False, True])
@@ -219,7 +321,7 @@ def test_squeeze_and_excitation_gates_channels():
 
 
 def test_initial_values_of_every_variant_are_finite_and_complete():
-    for name in list_models():
+    for name in representatives():
         model = create_model(name, stage_sizes=(1, 1))
         initial = init_variables(model, 0, (32, 32, 3))
         expected = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -19,6 +19,11 @@ NETS = {
     "pre-activation with biases": ("resnet50v2", {}),
     "pre-activation, residual": ("wrn16_8", dict(stem_width=16)),
     "pre-activation, deep stem": ("resnet50v2", dict(stem="deep", conv_bias="none")),
+    "attention, blurred strides, tiered stem": (
+        "ecaresnet50t",
+        dict(antialias="blur", stem_width=16),
+    ),
+    "3×3 shortcut, reduced": ("senet154", dict(stem_width=32, groups=4)),
     "standardized kernels": ("resnet18", dict(weight_standardization=True)),
 }
 

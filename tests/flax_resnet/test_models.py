@@ -42,6 +42,86 @@ PARAMETERS = {
     "resnetrs50": 35_691_912,
     "resnet50_gn": 25_557_032,
     "resnetv2_50x1_bit": 25_549_352,
+    "resnet10t": 5_435_488,
+    "resnet14t": 10_081_632,
+    "resnet18d": 11_708_744,
+    "resnet26": 15_995_176,
+    "resnet26d": 16_014_408,
+    "resnet26t": 16_011_872,
+    "resnet34d": 21_816_904,
+    "resnet50c": 25_576_264,
+    "resnet50s": 25_680_808,
+    "resnet50t": 25_573_728,
+    "resnet101c": 44_568_392,
+    "resnet101s": 44_672_936,
+    "resnet152c": 60_212_040,
+    "resnet152d": 60_212_040,
+    "resnet152s": 60_316_584,
+    "resnet200": 64_673_832,
+    "resnet200d": 64_693_064,
+    "resnext50d_32x4d": 25_048_136,
+    "resnext101_32x4d": 44_177_704,
+    "resnext101_32x16d": 194_026_792,
+    "resnext101_32x32d": 468_530_472,
+    "seresnet18": 11_779_624,
+    "seresnet34": 21_960_416,
+    "seresnet50t": 28_104_720,
+    "seresnet101": 49_326_872,
+    "seresnet152": 66_821_848,
+    "seresnet152d": 66_841_080,
+    "seresnet200d": 71_855_096,
+    "seresnet269d": 113_672_760,
+    "seresnext26d_32x4d": 16_809_512,
+    "seresnext26t_32x4d": 16_806_976,
+    "seresnext50_32x4d": 27_559_896,
+    "seresnext101_32x4d": 48_955_416,
+    "seresnext101_32x8d": 93_569_048,
+    "seresnext101_64x4d": 88_232_984,
+    "seresnext101d_32x8d": 93_588_280,
+    "senet154": 115_088_984,
+    "ecaresnet26t": 16_011_916,
+    "ecaresnet50d": 25_576_350,
+    "ecaresnet50t": 25_573_814,
+    "ecaresnet101d": 44_568_563,
+    "ecaresnet200d": 64_693_400,
+    "ecaresnet269d": 102_093_077,
+    "ecaresnetlight": 30_162_046,
+    "ecaresnext26t_32x4d": 15_406_220,
+    "ecaresnext50t_32x4d": 25_045_686,
+    "resnetblur18": 11_689_512,
+    "resnetblur50": 25_557_032,
+    "resnetblur50d": 25_576_264,
+    "resnetblur101d": 44_568_392,
+    "resnetaa34d": 21_816_904,
+    "resnetaa50": 25_557_032,
+    "resnetaa50d": 25_576_264,
+    "resnetaa101d": 44_568_392,
+    "seresnetaa50d": 28_107_256,
+    "seresnextaa101d_32x8d": 93_588_280,
+    "seresnextaa201d_32x8d": 149_394_904,
+    "resnetv2_18": 11_687_720,
+    "resnetv2_18d": 11_706_952,
+    "resnetv2_34": 21_795_880,
+    "resnetv2_34d": 21_815_112,
+    "resnetv2_50": 25_549_352,
+    "resnetv2_50d": 25_568_584,
+    "resnetv2_50d_gn": 25_568_584,
+    "resnetv2_50t": 25_566_048,
+    "resnetv2_101": 44_541_480,
+    "resnetv2_101d": 44_560_712,
+    "resnetv2_152": 60_185_128,
+    "resnetv2_152d": 60_204_360,
+    "resnetv2_50x3_bit": 217_319_080,
+    "resnetv2_101x1_bit": 44_541_480,
+    "resnetv2_101x3_bit": 387_934_888,
+    "resnetv2_152x2_bit": 236_335_208,
+    "resnetv2_152x4_bit": 936_533_224,
+    "resnetrs101": 63_618_696,
+    "resnetrs152": 86_621_576,
+    "resnetrs200": 93_209_992,
+    "resnetrs270": 129_861_448,
+    "resnetrs350": 163_956_168,
+    "resnetrs420": 191_891_656,
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet44": 658_586,
@@ -87,14 +167,17 @@ def abstract_variables(model, size=32):
 def count(model, leaf=""):
     """Return the number of values in ``params``, or in the leaves with the given name.
 
-    All further blocks of a stage have the same number, so the deepest networks need not be built.
+    All further blocks of a stage have as many as the second, so deep networks need not be built.
     """
-    *_, blocks = model.stage_sizes
-    if blocks > 20 and set(model.stage_sizes) == {blocks}:
-        one, two = (count(model.clone(stage_sizes=(n,) * 3), leaf) for n in (1, 2))
-        return one + (blocks - 1) * (two - one)
-    leaves = jax.tree_util.tree_flatten_with_path(abstract_variables(model)["params"])[0]
-    return sum(value.size for path, value in leaves if path[-1].key == leaf or not leaf)
+    sizes = model.stage_sizes
+    two = model.clone(stage_sizes=(2,) * len(sizes))
+    leaves = jax.tree_util.tree_flatten_with_path(abstract_variables(two)["params"])[0]
+    further = {f"stage{stage}_block2": blocks - 1 for stage, blocks in enumerate(sizes, 1)}
+    return sum(
+        value.size * further.get(path[0].key, 1)
+        for path, value in leaves
+        if path[-1].key == leaf or not leaf
+    )
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -111,6 +194,14 @@ def test_parameter_counts_match_papers(name):
 def test_published_count_of_resnet1001_excludes_norms():
     """arXiv:1603.05027 has 10.2 million for ResNet-1001: 10.18, and 10.33 with norms."""
     assert round(count(create_model("resnet1001v2"), "kernel") / 1e6, 1) == 10.2
+
+
+def test_models_are_listed_by_pattern():
+    assert list_models("resnet1[0-9]?_v1") == ["resnet101_v1", "resnet152_v1"]
+    assert list_models("*next*64x4d") == ["resnext101_64x4d", "seresnext101_64x4d"]
+    assert list_models("resnet18") == ["resnet18"]
+    assert list_models("ResNet18") == []
+    assert list_models("*") == list_models()
 
 
 def test_every_listed_model_has_an_expected_count():
@@ -319,6 +410,16 @@ def test_init_variables_follows_the_seed():
         (lambda: create_model("resnet50", stem_width=0), "stem_width.*not 0"),
         (lambda: create_model("resnet50", se_ratio=-1), "se_ratio must be in"),
         (lambda: create_model("resnet50", norm_epsilon=-1), "norm_epsilon must be positive"),
+        (
+            lambda: create_model("resnet50", antialias="box"),
+            "antialias 'box'; valid are None, 'blur', 'average'",
+        ),
+        (lambda: create_model("resnetrs50", antialias="blur"), "'deep_conv' replaces.*stem='deep'"),
+        (lambda: create_model("seresnet50", eca=True), "se_ratio and eca=True exclude each other"),
+        (lambda: create_model("resnet50", reduce_first=0), "reduce_first.*at least 1, not 0"),
+        (lambda: create_model("resnet50", reduce_first=3), "reduce_first=3 must divide.* 64 ch"),
+        (lambda: create_model("resnet50", stem="tiered", stem_width=2), "stem_width.* 3, not 2"),
+        (lambda: create_model("resnet50t", norm="group"), "must divide 24 channels"),
     ],
 )
 def test_errors_list_the_valid_values(make, message):

@@ -56,6 +56,10 @@ def test_rows_are_the_stages_of_the_paper():
     [
         ("resnext50_32x4d", "stage1", "[1×1, 128; 3×3, 128, 32 groups; 1×1, 256] × 3"),
         ("resnet50d", "stem", "3×3, 32; 3×3, 32; 3×3, 64; 3×3 max-pool"),
+        ("resnet26t", "stem", "3×3, 24; 3×3, 32; 3×3, 64; 3×3 max-pool"),
+        ("resnetblur18", "stem", "7×7, 64; 3×3 max-pool with blur"),
+        ("resnetaa50", "stem", "7×7, 64; 2×2 average pool"),
+        ("ecaresnetlight", "stage1", "[1×1, 64; 3×3, 64; 1×1, 256] × 1"),
         ("wrn16_8", "stage3", "[3×3, 512; 3×3, 512] × 2"),
     ],
 )

@@ -30,6 +30,7 @@ RULES = [
     (r"\.norm(\d)$", r".bn\1"),
     (r"se/reduce", "se.fc1"),
     (r"se/expand", "se.fc2"),
+    (r"eca/conv", "se.conv"),
 ]
 # These shortcuts begin with an average pool.
 RULES_D = [(r"shortcut/conv", "downsample.1"), (r"shortcut/norm", "downsample.2"), *RULES]
@@ -92,7 +93,9 @@ def test_big_transfer_evaluation_matches():
 
 
 @pytest.mark.parametrize(
-    ("name", "output_stride"), [("resnet18", 8), ("resnet50", 8), ("resnet50", 16)]
+    ("name", "output_stride"),
+    # timm does not dilate the filters of further strides, so differs at smaller output strides.
+    [("resnet18", 8), ("resnet50", 8), ("resnet50", 16), ("resnetblur18", 16)],
 )
 def test_dilation_matches(name, output_stride):
     depth = (1, 1, 2, 2)
@@ -115,6 +118,17 @@ def test_sgd_step_matches():
     fields = dict(stage_sizes=depth, width=width, stem_width=64, num_classes=4)
     model = create_model("resnetrs50", groups=4, width_multiplier=2, **fields)
     check_sgd_step(net, model, RULES_D, size=64)
+
+
+def test_sgd_step_matches_with_blurred_strides_and_efficient_channel_attention():
+    depth, width = (1, 1, 1, 1), 16
+    channels = tuple(width * 2**i for i in range(4))
+    attention = dict(block_args=dict(attn_layer="eca"))
+    net = torch_net(
+        "timm", "resnetblur18", layers=depth, channels=channels, num_classes=4, **attention
+    )
+    fields = dict(stage_sizes=depth, width=width, stem_width=64, num_classes=4, eca=True)
+    check_sgd_step(net, create_model("resnetblur18", **fields), RULES, size=64)
 
 
 def test_sgd_step_matches_with_weight_standardization():

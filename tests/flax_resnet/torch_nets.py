@@ -58,7 +58,8 @@ def randomize(net, seed=0):
         return torch.randn(tensor.shape, generator=generator)
 
     with torch.no_grad():
-        for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        # Not fixed filters of a network, which no file has.
+        for name, tensor in net.state_dict().items():
             if tensor.ndim > 1:
                 tensor.copy_(normal(tensor) * (2 / tensor[0].numel()) ** 0.5)
             elif name.endswith("running_var"):

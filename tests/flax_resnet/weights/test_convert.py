@@ -5,7 +5,7 @@ import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
 from flax_resnet.weights.__main__ import main
-from tests.flax_resnet.weights.weight_files import flat
+from tests.flax_resnet.weights.weight_files import flat, tensors_of, write_safetensors
 
 
 @pytest.fixture
@@ -42,6 +42,17 @@ def test_torch_names_imply_the_stride_in_the_3x3_convolution(tmp_path, capsys):
     save_weights(model, init_variables(model, 0, (32, 32, 3)), source)
     assert main(["convert", str(source), str(target), "--layout", "timm"]) == 0
     assert "resnet50, 3 classes" in capsys.readouterr().out
+
+
+def test_anti_aliased_networks_are_inferred_only_from_metadata(tmp_path, capsys):
+    """Their tensors are those of the networks without filters."""
+    model = create_model("resnetblur18", num_classes=3)
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save_weights(model, init_variables(model, 0, (32, 32, 3)), source)
+    for name in ("resnetblur18", "resnet18"):
+        assert main(["convert", str(source), str(target), "--layout", "timm"]) == 0
+        assert f": {name}, 3 classes" in capsys.readouterr().out
+        write_safetensors(source, tensors_of(source))
 
 
 def test_saving_group_norm_in_torchvision_names_warns(tmp_path, caplog):

@@ -136,6 +136,8 @@ def test_other_stride_than_torchvision_is_reported_as_doubt(tmp_path):
         ({"shortcut": "none"}, "torchvision timm huggingface"),
         ({"shortcut": "projection_all"}, "torchvision timm huggingface"),
         ({"shortcut": "projection_channels"}, "torchvision timm huggingface"),
+        ({"shortcut": "projection_3x3"}, "torchvision huggingface"),
+        ({"antialias": "blur"}, "torchvision huggingface"),
         ({"norm_epsilon": 1e-3}, "torchvision timm huggingface"),
     ],
 )
