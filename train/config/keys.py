@@ -94,8 +94,8 @@ KEYS: dict[str, Key] = {
         " num_steps of a recipe.", minimum=0, maximum=1e6),
     "num_steps": Key(0, "Training length in steps; 0: use num_epochs.", minimum=0, below=2**31),
     "init_from": Key("", "Pretrained weights: a workdir, a checkpoint, a weights file or a hub id"
-        " such as 'resnet50.a1_in1k'. A head with another number of classes is initialized at"
-        " random."),
+        " such as 'resnet50.a1_in1k'; 'FILE#ema' names one of several networks in a file. A head"
+        " with another number of classes is initialized at random."),
     "init_head": Key("auto", "Whether to load the head of those weights: 'auto' if the number of"
         " classes matches and, from a workdir, their names.", choices=("auto", "keep", "fresh")),
     "freeze": Key("", "Modules whose parameters and batch statistics stay fixed, such as"

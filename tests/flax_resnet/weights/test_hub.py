@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -83,7 +84,7 @@ def test_the_old_name_leads_to_the_new_one():
 def test_a_part_of_a_file_is_named(saved, tmp_path):
     variables, path = saved
     tensors = load_file(path)
-    other = {name: tensor + 1 for name, tensor in tensors.items()}
+    other = {name: np.asarray(tensor + 1) for name, tensor in tensors.items()}
     parts = {"model": other, "ema": tensors}
     named = {f"{part}.{n}": tensor for part, file in parts.items() for n, tensor in file.items()}
     save_file(named, tmp_path / "parts.safetensors")
