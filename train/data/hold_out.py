@@ -12,6 +12,10 @@ from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
 
 
+class SingleImageError(UsageError):
+    """A class has a single image, which cannot be on both sides."""
+
+
 def hold_out(
     part: str,
     names: Sequence[str],
@@ -37,7 +41,8 @@ def hold_out(
       seed: as ``config.dataset.val_seed``.
 
     Raises:
-      UsageError: a class has a single image, or there is a single group.
+      SingleImageError: a class has a single image.
+      UsageError: there is a single group.
     """
     if groups is None:
         held_out = _held_out_images(names, targets, class_names, fraction, seed)
@@ -107,7 +112,7 @@ def _held_out_images(
     for stratum, records in enumerate(np.split(np.argsort(strata, kind="stable"), ends)):
         if len(records) == 1:
             what = f"class {class_names[stratum]!r}" if targets.ndim == 1 else "data set"
-            raise UsageError(
+            raise SingleImageError(
                 f"the {what} has a single image, which cannot be used for both"
                 " training and evaluation; add more, or choose the splits yourself"
             )

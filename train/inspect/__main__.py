@@ -65,7 +65,9 @@ def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
 
     from train.data.class_names import check_classes
     from train.data.datasets import data_dir, open_source
+    from train.data.hold_out import SingleImageError
     from train.data.preprocessing import make_preprocessing
+    from train.data.splits import ALL
     from train.inspect.inspection import inspect
     from train.runtime.formatting import format_duration
     from train.workdir.trained_run import load_trained_run
@@ -78,7 +80,11 @@ def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
         splits = [name.strip() for name in flags.splits.split(",") if name.strip()]
         if not splits:
             raise UsageError("--splits names no split; omit it for those of the recipe")
-    sources = [open_source(dataset, name) for name in dict.fromkeys(splits)]
+    try:
+        sources = [open_source(dataset, name) for name in dict.fromkeys(splits)]
+    except SingleImageError as error:
+        sources = [open_source(dataset, ALL)]
+        print_line(f"warning: no part is held out: {error}")
     for other in sources[1:]:
         check_classes(sources[0], other)
     pixels, trained = make_preprocessing(dataset).pixels, None

@@ -30,7 +30,7 @@ from train.inspect.images import Images, pixel_features, read_images
 from train.inspect.label_errors import MIN_SKILL, find_label_errors, skill
 from train.inspect.label_set_rows import find_label_set_rows
 from train.inspect.predictions_file import read_probabilities
-from train.runtime.formatting import format_percent, pluralize
+from train.runtime.formatting import format_percent, join_names, pluralize
 
 if TYPE_CHECKING:
     from flax_resnet.runs import Run
@@ -168,8 +168,15 @@ def _add_label_errors(
         kind = "features of the run" if run is not None else "pixels of thumbnails"
         origin = f"a five-fold probe on the {kind}"
     result.probabilities = probabilities
+    advice = (
+        "Give out-of-fold predictions (--predictions)."
+        if run is not None
+        else "Give a run (--workdir) or out-of-fold predictions (--predictions)."
+    )
     if several:
-        rows, notes = find_label_set_rows(images, probabilities, origin, not predictions)
+        rows, notes = find_label_set_rows(
+            images, probabilities, origin, "" if predictions else advice
+        )
         result.rows += rows
         result.notes += notes
         return
@@ -184,10 +191,17 @@ def _add_label_errors(
         f"{origin}: {pluralize(len(known), 'image')}, {format_percent(right.mean())} agree with"
         f" their label, {format_percent(majority)} would by always answering the most frequent"
     )
+    unknown = images.readable & np.isnan(probabilities).any(axis=1)
+    if unknown.any() and not predictions:
+        rare = {images.class_name(index) for index in np.flatnonzero(unknown)}
+        result.notes.append(
+            f"Label errors of {join_names(sorted(rare))} were not examined: these classes have too"
+            " few images."
+        )
     if skill(right.mean(), majority) < MIN_SKILL and not predictions:
         result.notes.append(
             f"Label errors are not listed, because the probabilities are too weak ({described})."
-            " Give a run (--workdir) or out-of-fold predictions (--predictions)."
+            f" {advice}"
         )
         return
     result.notes.append(f"Label errors by {described}.")

@@ -1,15 +1,23 @@
 """Likely label errors: confident learning (Northcutt et al. 2021, arXiv:1911.00068).
 
 The number of errors is that of the paper's estimate of the joint distribution of given and true
-labels (section 3.1); the images with the lowest probability of their given label are listed.
+labels (section 3.1); the images with the lowest probability of their given label are listed. That
+estimate takes all confident mistakes of the probabilities for errors of the labels, so that
+:func:`expected_errors` limits it for weak ones.
 """
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 # Of out-of-fold probabilities above always the most frequent answer, from 0 to 1. Below this,
 # their doubts say more about themselves than about the labels.
 MIN_SKILL = 0.5
+# Above this, disagreement with the labels is rare, and mostly their fault.
+STRONG_SKILL = 0.85
 _TOLERANCE = 1e-6  # of float32 probabilities at a threshold
+_TEMPERATURES = np.geomspace(0.5, 20, 24)
+_MAX_PROBABILITIES = 2**21  # images times classes in an estimate, which takes less than a second
 
 
 def skill(right: float, majority: float) -> float:
@@ -68,6 +76,39 @@ def find_label_set_errors(targets: np.ndarray, probabilities: np.ndarray) -> np.
     return doubtful
 
 
+def expected_errors(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the expected number of wrong labels, some mistakes being those of the probabilities.
+
+    The given label is sampled from the probabilities with a temperature or, with a rate, from the
+    other classes at random. Both have the highest likelihood; wrong probabilities lead to a
+    temperature, wrong labels to a rate.
+
+    Args:
+      labels: given labels, int ``(N,)``.
+      probabilities: out-of-sample probabilities ``(N, K)``.
+    """
+    images, classes = probabilities.shape
+    chosen = np.arange(images)
+    if images * classes > _MAX_PROBABILITIES:
+        count = _MAX_PROBABILITIES // classes + 1
+        chosen = np.random.default_rng(0).choice(images, min(count, images), replace=False)
+    logits = np.log(np.maximum(probabilities[chosen], 1e-12).astype(np.float64))
+    own = logits[np.arange(len(chosen)), labels[chosen]]
+    least, errors = np.inf, 0.0
+    for temperature in _TEMPERATURES:
+        right = np.exp(own / temperature - logsumexp(logits / temperature, axis=1))
+        other = (1 - right) / (classes - 1)
+
+        def nll(rate: float, right=right, other=other) -> float:
+            return -np.log(np.maximum((1 - rate) * right + rate * other, 1e-300)).mean()
+
+        best = minimize_scalar(nll, bounds=(0, 0.5), method="bounded")
+        if best.fun < least:
+            wrong = best.x * other
+            least, errors = best.fun, (wrong / (wrong + (1 - best.x) * right + 1e-300)).sum()
+    return float(errors * images / len(chosen))
+
+
 def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the indices of likely label errors, the most likely ones first.
 
@@ -79,6 +120,10 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     """
     joint = confident_joint(labels, probabilities)
     number = round(joint.sum() - joint.trace())
+    right = probabilities.argmax(axis=1) == labels
+    majority = np.bincount(labels).max() / len(labels)
+    if number and skill(right.mean(), majority) < STRONG_SKILL:
+        number = min(number, round(expected_errors(labels, probabilities)))
     own = probabilities[np.arange(len(labels)), labels]
-    others = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    others = np.flatnonzero(~right)
     return others[np.argsort(own[others], kind="stable")][:number]

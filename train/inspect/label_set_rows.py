@@ -9,7 +9,7 @@ from train.runtime.formatting import format_percent, join_names, pluralize
 
 
 def find_label_set_rows(
-    images: Images, probabilities: np.ndarray, origin: str, check_skill: bool
+    images: Images, probabilities: np.ndarray, origin: str, advice: str
 ) -> tuple[list[FindingRow], list[str]]:
     """Return a row for each image with doubtful labels, and notes on how they were found.
 
@@ -20,21 +20,20 @@ def find_label_set_rows(
       images: the images.
       probabilities: out-of-sample probabilities ``(N, K)``, NaN for unknown ones.
       origin: where these come from.
-      check_skill: whether to leave out classes whose probabilities are weak.
+      advice: how to get better ones; classes with weak ones are left out. Empty: none are.
     """
     targets, names = images.targets, images.sources[0].class_names
     skills = np.array([_skill(targets[:, k], probabilities[:, k]) for k in range(len(names))])
     used = ~np.isnan(skills)
-    if check_skill:
+    if advice:
         used &= np.nan_to_num(skills) >= MIN_SKILL
     notes = []
     if not used.all():
         left = join_names([names[k] for k in np.flatnonzero(~used)])
         reason = f"too few images have the class, or the probabilities are too weak ({origin})"
         notes.append(
-            f"Label errors of {left} are not listed: {reason}. Give a run (--workdir) or"
-            " out-of-fold predictions (--predictions)."
-            if check_skill
+            f"Label errors of {left} are not listed: {reason}. {advice}"
+            if advice
             else f"Label errors of {left} are not listed: {origin} have none of these images."
         )
     if not used.any():

@@ -30,7 +30,8 @@ def out_of_fold(
       classes: number of classes K.
 
     Returns:
-      float32 ``(N, K)``; NaN for all if a fold leaves fewer than two classes.
+      float32 ``(N, K)``; NaN for all if a fold leaves fewer than two classes, and for the images
+      of a class that are all in one fold.
     """
     return _out_of_fold(_lift(features), labels, groups, classes)
 
@@ -51,6 +52,7 @@ def _out_of_fold(
         for start in range(0, len(held_out), _ROWS):
             part = held_out[start : start + _ROWS]
             result[np.ix_(part, present)] = softmax(lifted[part] @ weights + bias, axis=1)
+        result[held_out[~np.isin(labels[held_out], present)]] = np.nan
     return result
 
 

@@ -133,6 +133,22 @@ def test_given_predictions_are_joined_by_file(planted, inspected, commands, tmp_
     assert commands.call("train.inspect", *flags).returncode == 1
 
 
+def test_a_class_with_a_single_image_is_no_obstacle(commands, tmp_path):
+    for name, count in (("a", 8), ("b", 8), ("rare", 1)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(count):
+            image = picture(1000 * len(name) + 10 * ord(name[0]) + k)
+            (tmp_path / "data" / name / f"{k}.png").write_bytes(encode_png(image))
+    result = commands.call(
+        "train.inspect", *folder_flags(tmp_path / "data"), "--output", tmp_path / "out"
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["images"] == 17
+    assert "no part is held out: the class 'rare' has a single image" in result.stdout
+    assert "Label errors of rare were not examined" in result.stdout
+    assert not [row for row in rows_of(tmp_path / "out", "label error") if row["label"] == "rare"]
+
+
 def picture(seed):
     """Return a picture with the structure of a photograph, different for each seed."""
     rng = np.random.default_rng(seed)

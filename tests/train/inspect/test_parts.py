@@ -4,11 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
+from flax_resnet.images.pixels import PixelFormat
+from train import arrays_source
 from train.inspect import near_duplicates, probe
 from train.inspect.images import Images
+from train.inspect.inspection import inspect
 from train.inspect.label_errors import (
     confident_joint,
+    expected_errors,
     find_label_errors,
     find_label_set_errors,
 )
@@ -56,6 +61,52 @@ def test_label_errors_have_the_lowest_probability_of_their_label():
         issues = np.flatnonzero(filters.find_label_issues(given, probabilities, n_jobs=1))
         better += f1(found) - f1(issues)
     assert better > 0
+
+
+def digits_behind_noise(wrong_share):
+    """Return labels of the digits, which of them are wrong, and probabilities of a weak probe."""
+    pixels, labels = load_digits(return_X_y=True)
+    rng = np.random.default_rng(1)
+    wrong = rng.random(len(labels)) < wrong_share
+    labels = (labels + wrong * rng.integers(1, 10, len(labels))) % 10
+    features = pixels / 16 + 0.4 * rng.standard_normal(pixels.shape)
+    return labels, wrong, probe.out_of_fold(features, labels, np.arange(len(labels)), 10)
+
+
+def test_mistakes_of_a_weak_probe_are_not_taken_for_label_errors():
+    labels, _, probabilities = digits_behind_noise(0)
+    mistakes = (probabilities.argmax(axis=1) != labels).sum()
+    assert mistakes > 300 and len(find_label_errors(labels, probabilities)) < 0.1 * mistakes
+
+
+def test_wrong_labels_are_found_by_a_weak_probe():
+    labels, wrong, probabilities = digits_behind_noise(0.1)
+    found = find_label_errors(labels, probabilities)
+    assert 0.7 < expected_errors(labels, probabilities) / wrong.sum() < 1.3
+    assert wrong[found].mean() > 0.6 and wrong[found].sum() > 0.6 * wrong.sum()
+
+
+def test_images_of_a_class_in_one_fold_have_no_probabilities():
+    features = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    labels = np.array([0, 1] * 19 + [2, 2])
+    groups = np.minimum(np.arange(40), 38)  # the two of class 2 are copies
+    probabilities = probe.out_of_fold(features, labels, groups, 3)
+    assert np.isnan(probabilities).any(axis=1).tolist() == (labels == 2).tolist()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_advice_for_weak_probabilities_names_a_run_only_if_none_was_given(several):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 8, 8, 3), np.uint8)
+    labels = rng.integers(0, 2, (60, 3) if several else 60)
+    source = arrays_source(images, labels, class_names=["a", "b", "c"][: 3 if several else 2])
+    run = SimpleNamespace(
+        features=lambda inputs, prepared: rng.normal(size=(len(inputs), 4)),
+        preprocessing=SimpleNamespace(crop=lambda image: image),
+    )
+    for given in (None, run):
+        [note] = (n for n in inspect([source], PixelFormat(), given).notes if "too weak" in n)
+        assert ("--workdir" in note) == (given is None) and "--predictions" in note
 
 
 def test_labels_that_fit_have_no_errors_and_missing_classes_do_no_harm():
