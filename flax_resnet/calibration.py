@@ -131,7 +131,7 @@ class Calibration:
         count = len(self.fitted) if self.images is None else self.images
         images = f"{count:,} images of {self.dataset} {self.split}"
         if self.temperature is None:
-            return f"no temperature; thresholds from {images}"
+            return f"without a temperature, from {images}"
         return f"temperature {self.temperature:.4g}, fitted on {images}"
 
 

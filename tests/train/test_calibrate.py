@@ -27,6 +27,7 @@ from train.export.loaders import loader_for_format
 from train.export.model_card import model_card
 from train.reporting.calibration.results import calibrate
 from train.runtime.errors import RunError
+from train.tasks.decisions import DecisionRequest
 from train.tasks.temperature import fit_temperature
 from train.workdir.run_files import read_config
 
@@ -229,6 +230,21 @@ def test_too_few_images_are_an_error(digits_run, evaluated):
     with pytest.raises(RunError, match="needs at least 20 images, but 'test' has 19"):
         calibrate(digits_run, evaluated(19), True, [])
     assert calibrate(digits_run, evaluated(20), True, []).measured["fitted"] == 10
+
+
+def test_without_mistakes_the_probabilities_stay_those_of_the_network(digits_run, evaluated):
+    without = evaluated(360)
+    fields = vars(without.predictions) | {"label": without.predictions.logits.argmax(axis=1)}
+    without = dataclasses.replace(without, predictions=Predictions(**fields))
+    found = calibrate(digits_run, without, True, [DecisionRequest("3", "recall", 0.95)])
+    assert found.calibration.temperature is None
+    assert found.calibration.decisions["3"].threshold > 0
+    assert found.calibration.description == (
+        f"without a temperature, from {len(found.calibration.fitted)} images of digits test"
+    )
+    assert found.measured["before"] == found.measured["after"]
+    [line] = (line for line in found.lines if "nearly all predictions for the fitted" in line)
+    assert "stay the network's own" in line
 
 
 def test_sets_cover_as_requested_over_50_resplits(calibrated):

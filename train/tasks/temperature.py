@@ -41,7 +41,7 @@ def negative_log_likelihood(
     return float(-log_softmax(scaled, axis=1)[np.arange(len(labels)), labels].mean())
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float | None:
     """Return the temperature with the least negative log-likelihood.
 
     Guo et al. 2017, arXiv:1706.04599, section 4.2. The likelihood is concave in the inverse
@@ -52,8 +52,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float:
       labels: class indices, int ``(N,)``; with sigmoids also zeros and ones ``(N, K)``.
       kind: ``"softmax"`` or ``"sigmoid"``.
 
+    Returns:
+      The temperature; None if nearly all images are predicted correctly, so that no confidence is
+      too high for them.
+
     Raises:
-      RunError: the logits are not finite, or the images do not determine a temperature.
+      RunError: the logits are not finite, or the predictions no better than chance.
     """
     from scipy.optimize import brentq  # which other users of this module need not load
 
@@ -73,10 +77,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, kind: str) -> float:
             " better than chance"
         )
     if slope(high) <= 0:
-        raise RunError(
-            f"cannot fit a temperature: nearly all of the {len(labels):,} fitted images are"
-            " predicted correctly, so that no confidence is too high for them; evaluate more images"
-        )
+        return None
     return 1 / brentq(slope, low, high, xtol=1e-12, rtol=1e-12)
 
 

@@ -72,7 +72,8 @@ def calibrate(
 
     Raises:
       UsageError: there is no such class.
-      RunError: there are too few images, or what was requested cannot be reached.
+      RunError: there are too few images, predictions are no better than chance, or what was
+        requested cannot be reached.
     """
     predictions, source = evaluated.predictions, evaluated.loader.source
     info, step = read_description(workdir), evaluated.result["step"]
@@ -120,6 +121,13 @@ def calibrate(
         decisions=decisions,
         **task.stored_images(fitted, held_out, value),
     )
+    if temperature and value is None:
+        remarks = [
+            "without a temperature, since nearly all predictions for the fitted images are right,"
+            " so that no confidence is too high for them: probabilities stay the network's own;"
+            " more images may determine one",
+            *remarks,
+        ]
     measured = {
         "temperature": value,
         "seed": SEED,
