@@ -7,7 +7,6 @@ import numpy as np
 
 from flax_resnet.calibration import DEFAULT_THRESHOLD
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions
 from train.reporting.cautions import low_recall_lines
 from train.reporting.classification_metrics import (
     ReliabilityBin,
@@ -37,7 +36,8 @@ class LabelMetrics:
       examples: images of the class.
       average_precision, auroc: of the ranking by its probability; None if all images or none
         have the class.
-      threshold: probability from which on it is predicted.
+      threshold: probability from which on it is predicted, a stored one as it was stored: of
+        calibrated probabilities.
       recall, recall_interval: share of its images for which it is predicted, with the 95 % Wilson
         interval; None without examples.
       precision: share of its images among those for which it is predicted; None without any.
@@ -84,7 +84,7 @@ def compute(evaluated: Evaluated) -> MultiLabelEvaluation:
     bins = reliability_bins(probabilities.ravel(), labels.ravel())
     top1 = wilson_interval(int(predictions.right.sum()), len(predictions))
     return MultiLabelEvaluation(
-        _classes(predictions, labels, predicted, names),
+        _classes(evaluated, labels, predicted),
         {"top1": top1} | ranking_intervals(labels, probabilities),
         bins,
         expected_calibration_error(bins),
@@ -92,12 +92,11 @@ def compute(evaluated: Evaluated) -> MultiLabelEvaluation:
     )
 
 
-def _classes(
-    predictions: Predictions, labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]
-) -> list[LabelMetrics]:
-    ranked = rank_classes(labels, predictions.probabilities)
+def _classes(evaluated: Evaluated, labels: np.ndarray, predicted: np.ndarray) -> list[LabelMetrics]:
+    names = evaluated.loader.source.class_names
+    ranked = rank_classes(labels, evaluated.predictions.probabilities)
     counts = count_labels(labels, predicted)
-    scores, thresholds = f1_scores(counts), predictions.thresholds
+    scores, stored = f1_scores(counts), evaluated.result.get("thresholds", {})
     classes = []
     for k, (examples, chosen, hits) in enumerate(zip(*(c.tolist() for c in counts), strict=True)):
         auroc, average_precision = ranked[k] or (None, None)
@@ -107,7 +106,7 @@ def _classes(
                 examples=examples,
                 average_precision=average_precision,
                 auroc=auroc,
-                threshold=DEFAULT_THRESHOLD if thresholds is None else float(thresholds[k]),
+                threshold=stored.get(names[k], DEFAULT_THRESHOLD),
                 recall=hits / examples if examples else None,
                 recall_interval=wilson_interval(hits, examples) if examples else None,
                 precision=hits / chosen if chosen else None,
