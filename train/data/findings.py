@@ -9,6 +9,7 @@ import numpy as np
 from flax_resnet.text import truncate
 from train.data.class_names import ALIKE, alike
 from train.data.duplicates import MAX_SECONDS, FileCheck, check_files, check_images
+from train.data.label_sets import SEPARATOR
 from train.data.skipped import MAX_EXAMPLES, Finding, describe_skipped
 from train.data.source import DataSource
 from train.data.sources.folder_scan import BESIDE, IMAGES_BESIDE
@@ -54,7 +55,7 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
         findings += _missing_classes(source, text)
     findings += _shared_groups(train, evaluation)
     findings += _unbalanced(train)
-    findings += _single_classes(train)
+    findings += _single_classes(train) + _joined_classes(train)
     groups = [" and ".join(group) for group in alike(train.class_names)]
     place = "folders" if train.table is None else "labels"
     advice = f"merge the {place} if they are one class"
@@ -114,17 +115,50 @@ def _unbalanced(train: DataSource) -> list[Finding]:
     return [Finding(UNBALANCED, int(counts[least]), (few, many), text, is_warning=True)]
 
 
+_MARKS = (",", ";", "/", "+", "&", "|")  # that may separate classes in a label
+
+
 def _single_classes(train: DataSource) -> list[Finding]:
-    """Find out that no image has several classes or none, though all may."""
+    """Find out that no image has several classes, though all may."""
     if train.label_sets is None or not train.has_cheap_labels:
         return []
     sizes = train.label_sets[np.unique(train.all_labels())].sum(axis=1)
+    if (sizes > 1).any():
+        return []
+    names = {*train.class_names}
+    joined = [
+        (name, mark)
+        for name in names
+        for mark in _MARKS
+        if names & {*map(str.strip, name.split(mark))} - {name}
+    ]
+    if train.table is not None and joined:
+        name, mark = min(joined)
+        text = (
+            f"no training image has several classes, but labels such as {truncate(name)!r} may be"
+            f" some; choose their separator with dataset.label_separator={mark!r}"
+        )
+        return [Finding("single classes", len(train), (name,), text, is_warning=True)]
     if (sizes != 1).any():
         return []
     text = "every training image has a single class, which is what task='classification' learns"
     if train.table is not None:
         text += "; if labels of the table have several, choose their dataset.label_separator"
     return [Finding("single classes", len(train), (), text, is_warning=True)]
+
+
+def _joined_classes(train: DataSource) -> list[Finding]:
+    """Find classes of a table that may be several ones of an image."""
+    if train.label_sets is not None or train.table is None:
+        return []
+    joined = [name for name in train.class_names if SEPARATOR in name.strip(SEPARATOR)]
+    if not joined:
+        return []
+    text = (
+        f"labels such as {truncate(joined[0])!r} are classes of their own ({len(joined):,} in all);"
+        " if they name several classes of an image, set task='multi_label'"
+    )
+    return [Finding("joined classes", len(joined), tuple(joined), text, is_warning=True)]
 
 
 def _shared_groups(train: DataSource, evaluation: DataSource) -> list[Finding]:

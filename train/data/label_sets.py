@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SEPARATOR = "|"  # of the classes of an image
+
 
 def number_sets(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels and the sets of a source whose images may have several classes.
@@ -27,13 +29,13 @@ def number_sets(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def join_classes(chosen: np.ndarray, class_names: Sequence[str]) -> str:
-    """Return the names of some classes joined by ``|``.
+    """Return the names of some classes joined by :data:`SEPARATOR`.
 
     Args:
       chosen: whether each class is one of them ``(K,)``.
       class_names: names of the K classes.
     """
-    return "|".join(class_names[k] for k in np.flatnonzero(chosen))
+    return SEPARATOR.join(class_names[k] for k in np.flatnonzero(chosen))
 
 
 def merge_rare(labels: np.ndarray) -> np.ndarray:

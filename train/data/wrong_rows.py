@@ -25,8 +25,8 @@ _DESCRIPTIONS = {
     NO_FILE: ("row has an image that is no file", "rows have images that are no files"),
     NO_LABEL: ("row has no label", "rows have no label"),
     NO_CLASSES: (
-        "row has a label that is no list of classes",
-        "rows have labels that are no lists",
+        "row has a label that is neither classes nor zeros and ones",
+        "rows have labels that are neither classes nor zeros and ones",
     ),
     UNKNOWN_CLASS: ("row has an unknown class", "rows have unknown classes"),
     NO_SPLIT: ("row has no split", "rows have no split"),

@@ -97,7 +97,8 @@ def _check_names(rows: Rows, path: str) -> tuple[str, ...]:
     if len({*names}) < len(names):
         raise UsageError(f"config.dataset.class_names={names} has a name twice")
     if len(names) < 2:
-        content = f"one class, {names[0]!r}" if names else "no rows that can be used"
+        empty = "no image with a class" if rows.used else "no rows that can be used"
+        content = f"one class, {names[0]!r}" if names else empty
         problems = [row.text for row in rows.wrong]
         found = f": {join_names(problems, wrong_rows.MAX_NAMED)}" if problems else ""
         raise UsageError(f"{path!r} has {content}; training needs two or more{found}")

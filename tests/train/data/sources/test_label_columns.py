@@ -9,6 +9,7 @@ import pytest
 
 from tests.train.data.labeled import opened
 from tests.train.pictures import encode, photograph
+from train.data.findings import inspect_data
 from train.data.wrong_rows import NO_CLASSES, UNKNOWN_CLASS
 from train.runtime.errors import UsageError
 
@@ -103,3 +104,28 @@ def test_without_a_separator_a_field_is_one_class(folder):
     rows = [("0.png", "a|b"), ("1.png", "c")]
     source = from_table(write(folder / "t.csv", ("image", "label"), rows), label_separator="")
     assert source.class_names == ("a|b", "c") and source.label_sets is None
+    found = {finding.kind: finding for finding in inspect_data(source, source)}
+    assert found["joined classes"].is_warning
+    assert (
+        "labels such as 'a|b' are classes of their own (1 in all)" in found["joined classes"].text
+    )
+    plain = [("0.png", "ab"), ("1.png", "c|")]
+    source = from_table(write(folder / "t.csv", ("image", "label"), plain), label_separator="")
+    assert "joined classes" not in {finding.kind for finding in inspect_data(source, source)}
+
+
+@pytest.mark.parametrize(("labels", "mark"), [("cat,dog", "','"), ("cat ; dog", "';'"), ("x", "")])
+def test_labels_that_another_separator_would_divide_are_a_warning(folder, labels, mark):
+    rows = [("0.png", labels), ("1.png", "cat"), ("2.png", "dog"), ("3.png", "")]
+    source = from_table(write(folder / "t.csv", ("image", "labels"), rows))
+    found = [f for f in inspect_data(source, source) if f.kind == "single classes"]
+    assert [f"label_separator={mark}" in finding.text for finding in found] == [True] * bool(mark)
+
+
+def test_columns_of_classes_without_the_task_and_labels_without_a_class_are_explained(folder):
+    columns = write(folder / "t.csv", ("image", "a", "b"), [(name, 1, 0) for name in LABELS])
+    with pytest.raises(UsageError, match="multi_label for a column of zeros and ones per class"):
+        from_table(columns, label_separator="")
+    table = write(folder / "e.csv", ("image", "labels"), [(name, "") for name in LABELS])
+    with pytest.raises(UsageError, match="has no image with a class; training needs two or more"):
+        from_table(table)
