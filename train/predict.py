@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tqdm
 
 from flax_resnet.text import one_line, truncate
+from train.data.label_sets import SEPARATOR
 from train.runtime.cli import (
     Parser,
     add_checkpoint_flags,
@@ -329,7 +330,7 @@ def csv_lines(prediction: Prediction) -> list[str]:
 
 def csv_answers(prediction: Prediction) -> list[str]:
     """Return the columns of ``prediction.answers``; several classes are joined by ``|``."""
-    return ["|".join(v) if isinstance(v, list) else v for v in prediction.answers.values()]
+    return [SEPARATOR.join(v) if isinstance(v, list) else v for v in prediction.answers.values()]
 
 
 def joined_header(names: Sequence[str], topk: int, answers: Sequence[str] = ()) -> list[str]:

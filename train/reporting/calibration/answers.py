@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.runs import Run
+from train.data.label_sets import SEPARATOR
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_percent, join_names
 
@@ -42,7 +43,7 @@ class LabelAnswers:
 
     def __init__(self, run: Run):
         self._run = run
-        self.notes = _calibration_notes(run)
+        self.notes = _calibration_notes(run) + _list_notes(run)
 
     def of(self, probabilities: np.ndarray) -> dict[str, Any]:
         """Return the answers for one image, with its probabilities ``(outputs,)``."""
@@ -62,6 +63,17 @@ def _calibration_notes(run: Run) -> list[str]:
         noun = "labels" if run.several_labels else "decisions"
         notes.append(f"{noun}: {join_names(thresholds, MAX_NAMED)}")
     return notes
+
+
+def _list_notes(run: Run) -> list[str]:
+    """Return a note if lists of classes in a table would be ambiguous."""
+    ambiguous = [name for name in run.class_names if SEPARATOR in name]
+    if not ambiguous:
+        return []
+    return [
+        f"the class {ambiguous[0]!r} has the {SEPARATOR!r} in its name that joins classes with"
+        " --csv; --json has lists"
+    ]
 
 
 class CalibratedAnswers:
@@ -102,6 +114,7 @@ class CalibratedAnswers:
                 raise UsageError(f"--coverage: {error}") from None
             count = len(calibration.held_out)
             share = format_percent(calibration.covered(self._in_set) / count)
+            self.notes += _list_notes(run)
             self.notes.append(
                 f"sets: classes with a probability of at least {self._in_set:.4g}; they held the"
                 f" true class of {share} of {count:,} other images"
