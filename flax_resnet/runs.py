@@ -63,6 +63,7 @@ class Run:
       activation: what makes probabilities of logits: ``"softmax"`` or ``"sigmoid"``.
       calibration: that of the checkpoint, which ``train.evaluate --calibrate`` stores; its
         temperature is part of all probabilities. None if there is none.
+      several_labels: whether an image may have any number of classes.
     """
 
     path: str
@@ -76,6 +77,7 @@ class Run:
     batch_size: int = 32
     activation: str = "softmax"
     calibration: Calibration | None = None
+    several_labels: bool = False
     _compiled: dict[str, Callable] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
@@ -95,7 +97,7 @@ class Run:
           ValueError: the run has one class per image.
         """
         if not self.several_labels:
-            raise RequestError("labels() is for runs with task='multi_label'; use predict()")
+            raise RequestError("labels() is for runs with several classes per image; use predict()")
         return [self.reached(row) for row in self.predict(images, prepared=prepared)]
 
     def reached(self, probabilities: np.ndarray) -> tuple[str, ...]:
@@ -162,11 +164,6 @@ class Run:
     def temperature(self) -> float | None:
         """The temperature of the probabilities; None if they are not calibrated."""
         return None if self.calibration is None else self.calibration.temperature
-
-    @property
-    def several_labels(self) -> bool:
-        """Whether an image may have any number of classes."""
-        return self.config.get("task") == "multi_label"
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -299,6 +296,7 @@ def load_run(
         batch_size=batch_size,
         activation=activation,
         calibration=find_calibration(path, number, weights, activation, names),
+        several_labels=info.has_several_labels(config.get("task")),
     )
 
 

@@ -237,18 +237,17 @@ def shapes_run(shapes, tmp_path_factory):
     return train_on_shapes(shapes, path, "1/2")
 
 
-def train_on_shapes(shapes, path, fold):
+def train_on_shapes(shapes, path, fold, task="multi_label", epochs=3.0):
     """Train a small network for several classes per image on a fold; return its workdir."""
     from train.config.loading import load_config
     from train.loop import train
     from train.runtime.signals import StopRequest
 
     config = load_config(str(ROOT / DIGITS))
-    config.task = "multi_label"
-    config.eval.metric = "map"
+    config.task = task
     config.dataset.update(name="table", labels=str(shapes / "labels.csv"), image_size=16, fold=fold)
     config.model.stage_sizes = (1, 1, 1)
     config.batch_size = 16
-    config.num_epochs = 3.0
+    config.num_epochs = epochs
     train(config, str(path), StopRequest())
     return str(path)

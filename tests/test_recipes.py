@@ -17,7 +17,6 @@ from tests.flags import QUICK
 from tests.smoke_recipes import WHOLE
 from train.config.access import flatten
 from train.config.loading import default_config, load_config
-from train.config.task_defaults import set_task_defaults
 from train.data.image_sizes import ImageSizes
 from train.engine.experiment import make_model
 from train.engine.optim.schedules import make_schedule
@@ -158,7 +157,6 @@ def test_fast_recipe_changes_its_image_size_once():
 
 def test_default_recipe_returns_every_key_at_its_default():
     config, defaults = load_config(str(ROOT / "configs/default.py")), default_config()
-    set_task_defaults(defaults)
     assert flatten(config) == flatten(defaults)
 
 

@@ -118,7 +118,7 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
             f"run.json of {workdir!r} is missing or corrupt; rewriting it from the current data"
         )
     loaders = experiment.train_loader, experiment.eval_loader
-    run_files.describe(workdir, config, *loaders, experiment.step_config.probabilities)
+    run_files.describe(workdir, config, *loaders, experiment.step_config)
     held_out.write_held_out(workdir, experiment.eval_loader.source)
     checkpoints = Checkpoints(
         workdir, config.checkpoint.max_to_keep, console.warn, run_files.best_by(config)

@@ -66,6 +66,7 @@ class RunInfo:
       early_end: why the run ended before its last step; None if it did not.
       records: fingerprint of the images and labels by split, if the source has one.
       best_by: how the best checkpoint is chosen.
+      several_labels: whether an image may have several classes; None in runs of older versions.
     """
 
     model: str
@@ -79,11 +80,16 @@ class RunInfo:
     records: Mapping[str, str] = field(default_factory=dict)
     early_end: str | None = None
     best_by: BestBy = BY_TOP1
+    several_labels: bool | None = None
 
     def activation(self, loss: str | None) -> str:
         """Return ``probabilities``, or what older versions used with ``config.loss``."""
         old = "sigmoid" if loss == "binary_cross_entropy" else "softmax"
         return self.probabilities or old
+
+    def has_several_labels(self, task: str | None) -> bool:
+        """Return ``several_labels``, or what it was in older versions with ``config.task``."""
+        return task == "multi_label" if self.several_labels is None else self.several_labels
 
 
 def _preprocessing(**fields: Any) -> Preprocessing:
@@ -145,6 +151,7 @@ RUN_INFO = record(
     records=optional(mapping(text())),
     early_end=optional(text()),
     best_by=optional(record(BestBy, metric=text(), larger_is_better=boolean)),
+    several_labels=optional(boolean),
 )
 _RATE = optional(number(0, 1))
 _KEYS = {

@@ -26,6 +26,7 @@ from tests.train.stored_predictions import check_label_metrics
 from train.compare.comparison import read, results_table
 from train.compare.cross_validation import cross_validations
 from train.data.folds import assign_folds
+from train.reporting.calibration.answers import make_answers
 from train.tasks.multi_label_metrics import random_average_precision
 
 
@@ -137,6 +138,8 @@ def test_evaluation_uses_the_stored_thresholds(calibrated, commands):
         expected = f1_score(arrays["label"], predicted, average=average)
         assert later[f"f1_{average}"] == pytest.approx(expected)
     assert later["map"] == result["map"]  # without thresholds
+    written = json.loads((path.parent / "later" / "evaluation.json").read_text())
+    assert {one["name"]: one["threshold"] for one in written["classes"]} == pytest.approx(stored)
 
 
 def test_decide_keeps_the_other_thresholds(calibrated, commands, tmp_path):
@@ -198,7 +201,15 @@ def test_labels_without_calibration_are_those_from_one_half_on(shapes_run, shape
     expected = [tuple(np.array(NAMES)[row >= 0.5].tolist()) for row in run.predict(files)]
     assert run.labels(files) == expected
     with pytest.raises(ValueError, match="use predict"):
-        dataclasses.replace(run, config={}).labels(files)
+        dataclasses.replace(run, several_labels=False).labels(files)
+
+
+def test_a_name_with_the_character_that_joins_classes_is_noted(shapes_run):
+    run = load_run(shapes_run)
+    assert not [note for note in make_answers(run, None).notes if "--json has lists" in note]
+    names = ("cir|cle", *run.class_names[1:])
+    [note] = make_answers(dataclasses.replace(run, class_names=names), None).notes
+    assert "'cir|cle' has the '|'" in note and "--json has lists" in note
 
 
 def test_prediction_sets_are_refused(calibrated, shapes, commands):

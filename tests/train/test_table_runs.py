@@ -21,6 +21,7 @@ from train.engine.evaluation import OtherData
 from train.loop import train
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
+from train.tasks.task import Task
 from train.workdir import run_files
 
 
@@ -99,7 +100,7 @@ def test_a_run_is_not_resumed_with_a_changed_table(digits_table, tmp_path):
         splits = (config.dataset.train_split, True), (config.dataset.eval_split, False)
         return [DataLoader(config, split, training) for split, training in splits]
 
-    run_files.describe(str(tmp_path), config, *loaders(), "softmax")
+    run_files.describe(str(tmp_path), config, *loaders(), Task(None, None, {}))
     run_files.check_data(str(tmp_path), *loaders())
     rows = digits_table.read_text().splitlines()
     image, label, site = rows[5].split(",")

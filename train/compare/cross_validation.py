@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.compare.configurations import identity
-from train.config.registries import MULTI_LABEL
 from train.data.sources.array_files import open_arrays
 from train.data.splits import parse_fold
 from train.runtime.errors import RunError
@@ -62,24 +61,20 @@ def _validate(runs: Sequence[RunSummary]) -> CrossValidation:
     runs = sorted(runs, key=lambda run: parse_fold(run.values[_FOLD])[0])
     folds = parse_fold(runs[0].values[_FOLD])[1]
     try:
-        several = runs[0].values.get("task") == MULTI_LABEL
-        predictions = [_read(run.path, several) for run in runs]
+        predictions = [_read(run) for run in runs]
         pooled = _pool(runs, predictions)
     except RunError as error:
         return CrossValidation(runs, folds, 0, {}, str(error))
     return CrossValidation(runs, folds, sum(len(part["label"]) for part in predictions), pooled)
 
 
-def _read(path: str, several: bool) -> dict[str, np.ndarray]:
-    """Read the held-out predictions of a run; raise RunError for missing or unusable ones.
-
-    Args:
-      path: the workdir.
-      several: whether an image may have several classes.
-    """
-    file = os.path.join(path, held_out.PREDICTIONS)
+def _read(run: RunSummary) -> dict[str, np.ndarray]:
+    """Read the held-out predictions of a run; raise RunError for missing or unusable ones."""
+    file = os.path.join(run.path, held_out.PREDICTIONS)
     arrays = {name: array.values() for name, array in open_arrays(file).items()}
-    classes = run_files.read_description(path).class_names
+    description = run_files.read_description(run.path)
+    classes = description.class_names
+    several = description.has_several_labels(run.values.get("task"))
     images, probabilities = arrays.get("file"), arrays.get("probabilities")
     valid = (
         _is(images, "U", 1)

@@ -22,7 +22,7 @@ from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_list, check_value, is_a, unknown_key
 from train.config.keys import KEYS
-from train.config.task_defaults import set_task_defaults
+from train.config.task_defaults import default_value, set_label_separator
 from train.data.channels import mean_and_std
 from train.data.splits import parse_fold
 from train.runtime.config_dict import ConfigDict
@@ -88,7 +88,10 @@ def owner_of(recipe: str) -> Hashable:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Validate all keys and values; missing own keys, and those of the task, get their defaults.
+    """Validate all keys and values; missing own keys and the separator of labels get defaults.
+
+    ``eval.metric`` may stay empty until the run is built, since its default depends on the task,
+    which Python code may set until then.
 
     Raises:
       UsageError: a key is unknown or missing, or a value has the wrong type or range.
@@ -108,7 +111,7 @@ def check_config(config: ConfigDict) -> None:
             )
         check_value(name, values[name])
         check_list(name, values[name])
-    set_task_defaults(config)
+    set_label_separator(config)
     mean_and_std(config.dataset)  # as many as there are channels
     if config.dataset.fold:
         parse_fold(config.dataset.fold)
@@ -138,7 +141,8 @@ def read_json_file(path: str) -> ConfigDict:
         except UsageError as error:
             raise InvalidKeyError(name, str(error)) from None
         set_key(config, name, value)
-    set_task_defaults(config)
+    # Only files of older versions lack it.
+    config.eval.metric = config.eval.metric or default_value("eval.metric", config.task)
     return config
 
 

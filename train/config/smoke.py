@@ -19,7 +19,7 @@ from flax_resnet.runs import model_from_config
 from flax_resnet.weights.parts import split_part
 from train.config.access import flatten, set_key
 from train.config.keys import DATA_KEYS, KEYS
-from train.config.registries import MULTI_LABEL
+from train.config.task_defaults import learns_several_labels
 from train.data.sources.digits import TRAIN_IMAGES
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
@@ -65,7 +65,7 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
 
     in_folder = dataset.name.partition(":")[0] not in ("digits", "tfds")
     own_data = in_folder and {"dataset.data_dir", "dataset.labels"} & chosen
-    own_data = own_data or config.task == MULTI_LABEL  # digits have one class each
+    own_data = own_data or learns_several_labels(config)  # digits have one class each
     if dataset.name == "digits" or not ("dataset.name" in chosen or own_data):
         if dataset.name != "digits":
             # Do not prepare the digits in the folder of the recipe's data.

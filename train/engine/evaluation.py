@@ -13,10 +13,10 @@ import tqdm
 
 from flax_resnet.resnet import ResNet
 from train.config.keys import DATA_KEYS, KEYS
-from train.config.registries import MULTI_LABEL
-from train.config.task_defaults import SEPARATOR
+from train.config.task_defaults import learns_several_labels
 from train.data.corrupt_records import CorruptRecords
 from train.data.datasets import describe_substitute, has_splits
+from train.data.label_sets import SEPARATOR
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
 from train.data.sampler import ProcessShard
@@ -266,7 +266,7 @@ def evaluate_run(
         if ema and not config.ema.decay:
             raise UsageError(f"the run in {path!r} has no moving average: its ema.decay is 0")
         config.eval.use_ema = config.eval.use_ema if ema is None else ema
-        separator = SEPARATOR if config.task == MULTI_LABEL else ""
+        separator = SEPARATOR if learns_several_labels(config) else ""
         name = other.apply(config.dataset, separator)
         if config.dataset.name == "table":  # which may lack some classes
             config.dataset.class_names = read_description(path).class_names

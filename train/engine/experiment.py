@@ -178,7 +178,7 @@ def build_experiment(
     intervals = make_intervals(config, sampler)
     if resumes:
         check_length(config, workdir, intervals)
-    check_metric(config, len(eval_loader), len(class_names), model.num_classes)
+    check_metric(config, task, len(eval_loader), len(class_names), model.num_classes)
     weigh = make_positive_weights if task.several_labels else make_balance
     balance = weigh(config, train_loader.source)
     length = intervals.steps_per_epoch, intervals.num_steps

@@ -41,9 +41,10 @@ class Programs:
 
     def eval_step(self, experiment: Experiment) -> Callable:
         """Compile the step of :func:`train.engine.evaluation.evaluate`."""
-        config, images = experiment.config, len(experiment.eval_loader)
+        config, several = experiment.config, experiment.step_config.several_labels
+        size = len(experiment.eval_loader), experiment.model.num_classes
         keeps = bool(config.dataset.fold)  # for metrics of all folds together
-        keeps |= ranks_in_training(config, images, experiment.model.num_classes)
+        keeps |= ranks_in_training(config, several, *size)
         return make_eval_step(
             experiment.devices,
             experiment.step_config,

@@ -53,8 +53,8 @@ def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
             f"note: dataset.mean and dataset.std are taken as {mean:g} and {std:g} for each"
             " channel; train.statistics measures those of the training images"
         )
-    images, outputs = len(eval_loader), run.model.num_classes
-    if left_out := describe_left_out(config, images, outputs):
+    several, size = run.step_config.several_labels, (len(eval_loader), run.model.num_classes)
+    if left_out := describe_left_out(config, several, *size):
         console.info(f"note: {left_out}")
     for finding in run.findings:
         if finding.is_warning:

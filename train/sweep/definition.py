@@ -15,6 +15,7 @@ from train.config import loading
 from train.config.access import flatten
 from train.config.checks import is_a, unknown_key
 from train.config.keys import KEYS
+from train.config.task_defaults import set_task_defaults
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
@@ -76,7 +77,9 @@ class Definition:
     def config(self, settings: Settings) -> ConfigDict:
         """Return the configuration that the single command with these keys has."""
         given = [(key, as_text(value)) for key, value in settings.items()]
-        return loading.load_config(self.recipe, [*self.overrides, *given])
+        config = loading.load_config(self.recipe, [*self.overrides, *given])
+        set_task_defaults(config)
+        return config
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that affects what is learned or chosen, as text or JSON."""

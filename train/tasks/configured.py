@@ -13,6 +13,7 @@ from train.runtime.errors import UsageError
 from train.runtime.formatting import format_array
 from train.runtime.own_code import FAILURES, build, describe
 from train.tasks import classification, multi_label  # noqa: F401 (they register their tasks)
+from train.tasks.metrics import classification_metrics
 from train.tasks.task import Loss, Task
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def make_task(config: ConfigDict, outputs: int) -> Task:
             " gradients"
         )
     check(evaluation, _of_labels(task.eval_loss))
+    check(f"rank of the task {config.task!r}", task.rank)
     for metric, function in task.metrics.items():
         check(f"metric {metric!r}", function)
     return task
@@ -81,6 +83,7 @@ def _check_fields(config: ConfigDict, task: Any, name: str) -> None:
             f" {' and '.join(map(repr, PROBABILITIES))}"
         )
     if task.several_labels:
+        _check_several(config, task)
         _check_balance(config, task)
     if config.pos_weight and task.weigh_positives is None:
         raise UsageError(
@@ -99,8 +102,24 @@ def _check_fields(config: ConfigDict, task: Any, name: str) -> None:
             f"config.eval.metric={config.eval.metric!r} is no metric of task={config.task!r};"
             f" choose one of {', '.join(metrics)}"
         )
+    is_own = TASKS.owner(config.task) is not None  # which may ignore eval.metrics, with a warning
+    if unknown := [m for m in config.eval.metrics if m not in metrics and not is_own]:
+        raise UsageError(
+            f"config.eval.metrics has {unknown[0]!r}, which is no metric of task={config.task!r};"
+            f" choose from {', '.join(metrics)}"
+        )
     if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
         raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")
+
+
+def _check_several(config: ConfigDict, task: Task) -> None:
+    """Raise UsageError if an own task with several labels has metrics of one label."""
+    if task.probabilities != "sigmoid" or task.split_metrics is classification_metrics:
+        raise UsageError(
+            f"the task {config.task!r} has several_labels=True, and so needs"
+            " probabilities='sigmoid', and split_metrics, split_metric_names and rank of several"
+            " labels, such as those of train.tasks.multi_label.multi_label(config)"
+        )
 
 
 def _check_balance(config: ConfigDict, task: Task) -> None:

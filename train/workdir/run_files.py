@@ -260,16 +260,17 @@ def describe(
     config: ConfigDict,
     train_loader: DataLoader,
     eval_loader: DataLoader,
-    probabilities: str,
+    task: Any,
 ) -> None:
     """Write ``run.json``: whatever prediction needs, and the versions of the software.
 
-    ``probabilities`` is that of :class:`train.tasks.task.Task`.
+    ``task`` has ``probabilities`` and ``several_labels``, as :class:`train.tasks.task.Task`.
     """
     description = {
         "model": config.model.name,
         "class_names": list(train_loader.source.class_names),
-        "probabilities": probabilities,
+        "probabilities": task.probabilities,
+        "several_labels": task.several_labels,
         "best_by": best_by(config)._asdict(),
         "preprocessing": dataclasses.asdict(eval_loader.preprocessing),
         "images": {loader.source.split: len(loader) for loader in (train_loader, eval_loader)},

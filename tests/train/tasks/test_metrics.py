@@ -18,6 +18,7 @@ from train.tasks.metrics import (
     classification_metrics,
 )
 from train.tasks.ranking import one_vs_rest
+from train.tasks.task import Task
 
 REFERENCES = {
     "balanced_accuracy": sklearn.metrics.balanced_accuracy_score,
@@ -71,19 +72,22 @@ def test_metrics_of_the_ranking_equal_those_of_scikit_learn(digits):
     assert not {*RANKING_METRICS} & {*classification_metrics(one_class, 5)}
 
 
+TASK = Task(None, None, {})
+
+
 def _config(metric):
     return ConfigDict({"task": "classification", "eval": {"metric": metric, "metrics": ()}})
 
 
 def test_metrics_of_the_ranking_are_left_out_with_a_line_if_they_are_too_many():
-    assert describe_left_out(_config("top1"), 10_000, 100) == ""
-    assert "train.evaluate" in describe_left_out(_config("top1"), 50_000, 1000)
-    assert describe_left_out(_config("auroc_macro"), 50_000, 1000) == ""
-    assert "train.evaluate" not in describe_left_out(_config("top1"), 10**6, 1000)
+    assert describe_left_out(_config("top1"), False, 10_000, 100) == ""
+    assert "train.evaluate" in describe_left_out(_config("top1"), False, 50_000, 1000)
+    assert describe_left_out(_config("auroc_macro"), False, 50_000, 1000) == ""
+    assert "train.evaluate" not in describe_left_out(_config("top1"), False, 10**6, 1000)
     config = _config("auroc_macro")
-    check_metric(config, 50_000, 1000, 1000)
+    check_metric(config, TASK, 50_000, 1000, 1000)
     with pytest.raises(UsageError, match="1,000,000 images × 1,000 classes"):
-        check_metric(config, 10**6, 1000, 1000)
+        check_metric(config, TASK, 10**6, 1000, 1000)
 
 
 @pytest.mark.parametrize(("k", "classes"), [(5, 5), (3, 2), (999, 998)])
@@ -93,9 +97,9 @@ def test_a_top_k_accuracy_of_all_classes_is_refused(k, classes):
         config.eval[key] = value
         message = rf"config.eval.{key}='top{k}' is 1 for any {classes} classes"
         with pytest.raises(UsageError, match=message):
-            check_metric(config, 10, classes, classes)
-        check_metric(config, 10, k + 1, k + 1)
-    check_metric(_config("top1"), 10, 1, 1)  # the default
+            check_metric(config, TASK, 10, classes, classes)
+        check_metric(config, TASK, 10, k + 1, k + 1)
+    check_metric(_config("top1"), TASK, 10, 1, 1)  # the default
 
 
 @pytest.mark.parametrize("name", ["top", "top0", "top-3", "top3.0", "topk", "top03", "Top3"])

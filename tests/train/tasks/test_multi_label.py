@@ -41,6 +41,15 @@ def configured(**keys):
     return config
 
 
+def test_metrics_of_the_other_task_are_refused():
+    for task, wrong, right in (("multi_label", "kappa", "map"), ("classification", "map", "kappa")):
+        config = configured(task=task)
+        config.eval.metrics = (right, "top3", wrong)
+        message = f"eval.metrics has '{wrong}', which is no metric of task='{task}'.*{right}"
+        with pytest.raises(UsageError, match=message):
+            make_task(config, 5)
+
+
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_cross_entropy_is_that_of_pytorch(weights):
     torch = pytest.importorskip("torch")

@@ -13,6 +13,7 @@ from train.data.datasets import open_source
 from train.data.loader import DataLoader
 from train.data.sources.image_folder import open_folder
 from train.runtime.errors import RunError, UsageError
+from train.tasks.task import Task
 from train.workdir import run_files
 
 IMAGE = encode(photograph(0, 12, 16), "PNG")
@@ -191,7 +192,7 @@ def test_a_run_is_not_resumed_on_other_images(tmp_path):
     config = default_config()
     config.dataset.update(name="folder", data_dir=str(tmp_path), image_size=8)
     splits = DataLoader(config, "train", training=True), DataLoader(config, "test", training=False)
-    run_files.describe(str(tmp_path), config, *splits, "softmax")
+    run_files.describe(str(tmp_path), config, *splits, Task(None, None, {}))
     run_files.check_data(str(tmp_path), *splits)
     make(tmp_path, "train/b/3.png")
     with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):
