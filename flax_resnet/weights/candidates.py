@@ -15,7 +15,7 @@ def candidates(detected: DetectedLayout, names: Collection[str]) -> Iterator[str
 
     Args:
       detected: the file's layout.
-      names: its tensors' names without prefix.
+      names: its tensors' names.
     """
     for name, row in VARIANTS.items():
         if tuple(row["stage_sizes"]) == detected.stage_sizes:

@@ -161,8 +161,7 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
     only if the file's metadata show them: their tensors are those of the networks without.
     """
     fitting = []
-    names = {detected.strip_prefix(name) for name in file.tensors}
-    for name in candidates(detected, names):
+    for name in candidates(detected, file.tensors):
         match = _match(name, None, file, detected)
         if not _problems(match, detected):
             fitting.append((name, match.report.doubts))
