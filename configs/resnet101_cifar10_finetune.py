@@ -19,6 +19,8 @@ def get_config():
     config.init_from = "resnet101.tv_in1k"
     config.dataset.name = "tfds:cifar10"
     config.dataset.image_size = 224
+    config.dataset.crop_pct = 1.0  # the whole image
+    config.dataset.interpolation = "bilinear"
     config.dataset.mean = (0.4914, 0.4822, 0.4465)
     config.dataset.std = (0.247, 0.243, 0.261)
     config.augment.hflip = True

@@ -20,6 +20,7 @@ def get_config():
     config.init_from = "resnet101.tv_in1k"
     config.dataset.name = "tfds:cifar10"
     config.dataset.image_size = 224
+    config.dataset.crop_pct = 1.0  # the whole image
     config.augment.rrc_scale = (0.5, 1.0)
     config.augment.hflip = True
     config.label_smoothing = 0.1

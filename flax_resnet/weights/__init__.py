@@ -17,11 +17,14 @@ from flax_resnet.weights.loading import load_weights, read_weights
 from flax_resnet.weights.pretrained import from_pretrained
 from flax_resnet.weights.report import Report
 from flax_resnet.weights.saving import save_weights
+from flax_resnet.weights.source_preprocessing import SourcePreprocessing, find_preprocessing
 from flax_resnet.weights.tensors import WeightsError
 
 __all__ = [
     "Report",
+    "SourcePreprocessing",
     "WeightsError",
+    "find_preprocessing",
     "from_pretrained",
     "load_weights",
     "read_weights",

@@ -10,12 +10,13 @@ import io
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from flax_resnet.images.pixels import RGB_STD
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
 from flax_resnet.weights.limits import max_entries
@@ -23,6 +24,11 @@ from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 # Batch norm in Keras's ResNets divides by sqrt(var + 1.001e-5).
 KERAS_EPSILON = 1.001e-5
+
+# Keras's ResNet v1 takes BGR in 0…255 minus these means, here of RGB in 0…1.
+RGB_MEAN_V1 = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+
+_STEM = "conv1_conv/kernel"
 
 # The old name of the last layer, which Keras's published files still have.
 _OLD_NAMES = {"probs": "predictions"}
@@ -188,6 +194,28 @@ def fold(tensors: dict[str, Tensor], model: ResNet) -> dict[str, Tensor]:
         if variable == "moving_variance" and model.norm_epsilon != KERAS_EPSILON:
             folded[name] = _changed(tensor, lambda v: v + (KERAS_EPSILON - model.norm_epsilon))
     return folded
+
+
+def stem_version(tensors: Mapping[str, Tensor]) -> int | None:
+    """Return 1 or 2 for the tensors of a ResNet for color images of that version, else None."""
+    stem = tensors.get(_STEM)
+    if stem is None or len(stem.shape) != 4 or stem.shape[2] != 3:
+        return None
+    is_preactivated = any(name.startswith("post_bn/") or "_preact_bn/" in name for name in tensors)
+    return 2 if is_preactivated else 1
+
+
+def fold_image_format(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Make the stem of a ResNet v1 take RGB, normalized with ``RGB_MEAN_V1`` and ``RGB_STD``.
+
+    Only the order and the scale of the channels are folded into the kernel. Subtracting the mean
+    stays with the images: the stem pads with zeros, which stand for the mean in Keras too. The
+    tensors of other networks are returned as they are.
+    """
+    if stem_version(tensors) != 1:
+        return tensors
+    scale = 255 * np.array(RGB_STD)[:, None]
+    return tensors | {_STEM: _changed(tensors[_STEM], lambda kernel: kernel[:, :, ::-1] * scale)}
 
 
 def _changed(tensor: Tensor, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:

@@ -111,11 +111,17 @@ def read_weights(
     strict: bool = True,
     seed: int = 0,
     channels: int | None = None,
+    fold_image_format: bool = False,
 ) -> tuple[dict[str, Any], Report]:
-    """Load a file like :func:`load_weights`, and return the variables and the report."""
+    """Load a file like :func:`load_weights`, and return the variables and the report.
+
+    With ``fold_image_format``, see :func:`keras_files.fold_image_format`, it takes RGB.
+    """
     if channels is not None and channels not in range(1, MAX_CHANNELS + 1):
         raise WeightsError(f"channels must be 1 to {MAX_CHANNELS}, not {channels!r}")
     file, detected = read_network(path)
+    if fold_image_format:
+        file = dataclasses.replace(file, tensors=keras_files.fold_image_format(file.tensors))
     if detected is None:
         raise WeightsError(
             f"{path} has no layer names of torchvision, timm, Hugging Face, Keras or flax-resnet:"

@@ -6,6 +6,7 @@ from typing import Any
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
 from flax_resnet.variants import create_model, list_models
+from flax_resnet.weights import torchvision_files
 from flax_resnet.weights.hub import download, is_path
 from flax_resnet.weights.loading import classes_in, load_weights, only_model
 from flax_resnet.weights.tensors import WeightsError
@@ -28,7 +29,8 @@ def from_pretrained(
 
     Args:
       source: an id of timm, ``OWNER/REPOSITORY`` of the Hugging Face Hub such as
-        ``microsoft/resnet-50``, or a file or checkpoint that :func:`load_weights` reads.
+        ``microsoft/resnet-50``, an id of torchvision such as ``ResNet50_Weights.IMAGENET1K_V2``,
+        or a file or checkpoint that :func:`load_weights` reads.
       model: the network or its name; required if the id does not begin with its name, or if
         several named networks fit the file.
       num_classes: classes of the head, by default those of the weights. A head with another number
@@ -67,6 +69,8 @@ def from_pretrained(
 
 def _model_name(identity: str) -> str:
     """Return the model name in an id: resnet50 for resnet50.a1_in1k and microsoft/resnet-50."""
+    if (published := torchvision_files.find_by_id(identity)) is not None:
+        return published.model
     name = identity.rpartition("/")[2].partition(".")[0].replace("-", "").lower()
     if name not in list_models():
         raise WeightsError(

@@ -98,6 +98,10 @@ KEYS: dict[str, Key] = {
         " with another number of classes is initialized at random."),
     "init_head": Key("auto", "Whether to load the head of those weights: 'auto' if the number of"
         " classes matches and, from a workdir, their names.", choices=("auto", "keep", "fresh")),
+    "init_preprocessing": Key("auto", "Preprocessing that belongs to those weights. 'auto':"
+        " dataset.mean, std, image_size, crop_pct and interpolation follow it unless they are set,"
+        " and Keras's BGR in 0…255 is folded into the stem; 'off': ignore it.",
+        choices=("auto", "off")),
     "freeze": Key("", "Modules whose parameters and batch statistics stay fixed, such as"
         " 'stem*,stage[12]*'; 'backbone': everything but the head."),
     "on_nonfinite": Key("stop", "If the loss or a gradient of a step is NaN or infinite: 'stop'"
@@ -108,6 +112,8 @@ KEYS: dict[str, Key] = {
     "smoke": Key(False, "Smoke test of a recipe: two steps of a small batch of small images, the"
         " digits in place of its data, one narrow block per stage, no download. The workdir is"
         " runs/NAME_smoke. Keys given on the command line keep their values."),
+    "init_followed": Key((), "Keys of dataset that follow the preprocessing of init_from; set when"
+        " the run starts.", example=("mean",), neutral=True),
     "recipe": Key("", "Checksum of the recipe if it registers own parts; set when it runs.",
         neutral=True),
     "compilation_cache": Key("auto", "Directory of the persistent compilation cache; 'auto':"

@@ -21,6 +21,7 @@ from flax_resnet.registry import parts_of, running_owner
 from flax_resnet.text import error_reason
 from train.config.access import flatten, set_key
 from train.config.checks import check_list, check_value, is_a, unknown_key
+from train.config.followed_keys import FOLLOWED, mark_unset
 from train.config.keys import KEYS
 from train.config.task_defaults import default_value, set_label_separator
 from train.data.channels import mean_and_std
@@ -50,7 +51,9 @@ def default_config() -> ConfigDict:
         if key.owner not in (None, running_owner()):
             continue
         group, _, leaf = path.rpartition(".")
-        (nested.setdefault(group, {}) if group else nested)[leaf] = key.default
+        follows = group == "dataset" and leaf in FOLLOWED
+        value = mark_unset(key.default) if follows else key.default
+        (nested.setdefault(group, {}) if group else nested)[leaf] = value
     # Recipes are validated as a whole by check_config, whose messages explain the key;
     # ConfigDict's own type checks cannot.
     return ConfigDict(nested, type_safe=False)

@@ -7,13 +7,13 @@ from train.runtime.config_dict import ConfigDict
 
 def make_preprocessing(dataset: ConfigDict) -> Preprocessing:
     """Return the preprocessing of ``config.dataset``."""
-    height, width = height_and_width(dataset.image_size)
+    height, width = map(int, height_and_width(dataset.image_size))
     size = height if height == width else (height, width)
     mean, std = mean_and_std(dataset)
     return Preprocessing(
         resize=scale_size(size, 1, dataset.crop_pct),
         image_size=size,
-        interpolation=dataset.interpolation,
+        interpolation=str(dataset.interpolation),
         mean=mean,
         std=std,
         bits=dataset.bits,

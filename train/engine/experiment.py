@@ -40,7 +40,7 @@ from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.own_checks import check_optimizer
 from train.engine.optim.schedules import make_schedule, same_rates
-from train.engine.pretrained import initial_variables
+from train.engine.pretrained import find_weights, follow_preprocessing, initial_variables
 from train.engine.step import AXIS, StepConfig, trainable_params
 from train.runtime import distributed, limits
 from train.runtime.config_dict import ConfigDict
@@ -142,7 +142,8 @@ def build_experiment(
 ) -> Experiment:
     """Open the data, and build the model and everything that its steps need.
 
-    Makes ``config.dataset.data_dir`` and ``labels`` absolute, since evaluation may run elsewhere.
+    Makes ``config.dataset.data_dir`` and ``labels`` absolute, since evaluation may run elsewhere,
+    and gives keys that follow the preprocessing of ``config.init_from`` their values.
     ``sources`` are the data for training and evaluation; default: those of ``config.dataset``.
 
     Raises:
@@ -154,6 +155,9 @@ def build_experiment(
     dataset.update(paths(dataset))
     check_limits(config, workdir)
     resumes = run_files.check(workdir, config)
+    weights = None if resumes else find_weights(config)
+    if weights is not None:
+        follow_preprocessing(config, weights)
     devices = make_devices(config.parallel)
     devices.check_batch(config.batch_size, config.grad_accum_steps)
     shard = ProcessShard(distributed.process_index(), distributed.process_count())
@@ -186,8 +190,9 @@ def build_experiment(
     if step_config.augment.mix:
         check_even(batch_sizes.device)
     variables = None
-    if not resumes:
-        variables = initial_variables(config, model, train_loader.image_shape, class_names)
+    if weights is not None:
+        shape = train_loader.image_shape
+        variables = initial_variables(config, model, shape, class_names, weights)
     return Experiment(
         config=config,
         workdir=workdir,

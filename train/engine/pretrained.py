@@ -1,14 +1,113 @@
-"""The initial weights of a run, from ``config.init_from``."""
+"""The initial weights of a run, from ``config.init_from``, and their preprocessing."""
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flax_resnet import ResNet, init_variables
-from flax_resnet.weights import WeightsError, hub, read_weights
+from flax_resnet.weights import (
+    SourcePreprocessing,
+    WeightsError,
+    find_preprocessing,
+    hub,
+    read_weights,
+    torchvision_files,
+)
 from flax_resnet.weights.parts import split_part
 from flax_resnet.weights.run_info import read_run_info
+from flax_resnet.weights.source_preprocessing import differ
+from train.config.followed_keys import FOLLOWED, Unset, mark_unset
+from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import RunError, UsageError, print_line, warn
+from train.runtime.formatting import join_names
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The weights of ``config.init_from``.
+
+    Attributes:
+      path: the file or folder.
+      preprocessing: what they were trained with; None: unknown, or not to be followed.
+      fold_image_format: whether the stem takes the run's images, whatever the file's network took.
+    """
+
+    path: Path
+    preprocessing: SourcePreprocessing | None = None
+    fold_image_format: bool = False
+
+
+def find_weights(config: ConfigDict) -> InitialWeights | None:
+    """Return the weights of ``config.init_from``, downloaded if necessary; None if it is empty.
+
+    Raises:
+      RunError: they do not exist or are corrupt, or the hub cannot be reached.
+    """
+    if not config.init_from:
+        return None
+    path = _find_path(config)
+    if config.init_preprocessing == "off":
+        return InitialWeights(path)
+    try:
+        preprocessing = find_preprocessing(path, config.init_from)
+    except WeightsError as error:
+        raise _error(config, error) from error
+    return InitialWeights(path, preprocessing, fold_image_format=True)
+
+
+def follow_preprocessing(config: ConfigDict, weights: InitialWeights) -> None:
+    """Give the keys that the user has not set the values of the weights, and print them.
+
+    Keys that the user has set to something else are warned of, except for ``dataset.image_size``:
+    a network takes any size.
+    """
+    found, dataset = weights.preprocessing, config.dataset
+    config.init_followed = ()
+    if config.init_preprocessing == "off":
+        return
+    if found is None:
+        unset = [name for name in FOLLOWED if isinstance(dataset[name], Unset)]
+        if unset:
+            _print(
+                f"note: how images were prepared for {config.init_from} is unknown; the defaults"
+                f" of dataset.{join_names(unset)} may differ from it"
+            )
+        return
+    warnings, followed = list(found.contradictions), []
+    for name, value in found.values().items():
+        if name in ("mean", "std") and len(value) not in (1, dataset.channels):
+            continue
+        if isinstance(dataset[name], Unset):
+            dataset[name] = mark_unset(value)
+            followed.append(name)
+        elif name != "image_size" and differ(dataset[name], value):
+            warnings.append(
+                f"dataset.{name} is {_short(dataset[name])}, but the weights are of images with"
+                f" {_short(value)} ({found.source}); without that key it would follow them"
+            )
+    if followed:
+        values = ", ".join(f"{name}={_short(dataset[name])}" for name in followed)
+        _print(f"preprocessing of {found.source}, for keys of dataset that are not set: {values}")
+    config.init_followed = tuple(followed)
+    for note in found.notes:
+        _print(f"note: {note}")
+    if distributed.is_primary():
+        for warning in warnings:
+            warn(warning)
+
+
+def _print(text: str) -> None:
+    if distributed.is_primary():
+        print_line(text)
+
+
+def _short(value: Any) -> str:
+    """Return a value as the command line has it, with four digits."""
+    if isinstance(value, tuple):
+        return ",".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def initial_variables(
@@ -16,12 +115,20 @@ def initial_variables(
     model: ResNet,
     image_shape: tuple[int, int, int],
     class_names: tuple[str, ...],
+    weights: InitialWeights | None = None,
 ) -> dict[str, Any] | None:
     """Load the model's variables from ``config.init_from`` and print the report.
 
     The head is newly initialized, from ``config.seed``, if the weights have another number of
     classes, if they are from a run with other classes than ``class_names``, or if
     ``config.init_head`` requires it.
+
+    Args:
+      config: the configuration.
+      model: the network.
+      image_shape: ``(H, W, C)`` of the images.
+      class_names: of the data.
+      weights: what :func:`find_weights` returned; default: found now, and read as they are.
 
     Returns:
       The variables, or None if ``config.init_from`` is empty.
@@ -33,14 +140,19 @@ def initial_variables(
     source = config.init_from
     if not source:
         return None
-    path = os.path.expanduser(source)
+    if weights is None:
+        weights = InitialWeights(_find_path(config))
     try:
-        if not os.path.exists(split_part(path)[0]):
-            path = _download(source)
-        variables, report = read_weights(model, path, seed=config.seed, channels=image_shape[-1])
-        info = read_run_info(split_part(path)[0])
+        variables, report = read_weights(
+            model,
+            weights.path,
+            seed=config.seed,
+            channels=image_shape[-1],
+            fold_image_format=weights.fold_image_format,
+        )
+        info = read_run_info(split_part(weights.path)[0])
     except WeightsError as error:
-        raise RunError(f"config.init_from={source!r}: {error}") from error
+        raise _error(config, error) from error
     initialized = [name for name, *_ in report.mismatched] + list(report.missing)
     if config.init_head == "keep" and any("/head/" in name for name in initialized):
         raise UsageError(
@@ -58,10 +170,36 @@ def initial_variables(
     return variables
 
 
-def _download(source: str) -> str | os.PathLike[str]:
+def _find_path(config: ConfigDict) -> Path:
+    """Return the path of ``config.init_from``, downloaded if it is an id."""
+    source = config.init_from
+    path = Path(os.path.expanduser(source))
+    file, _ = split_part(path)
+    if file.exists():
+        return path
     if hub.is_path(source):
-        raise RunError(f"config.init_from: there is no file or folder {source!r}")
+        there = torchvision_files.folder() / file.name
+        hint = f"; torchvision has it: --config.init_from={there}" if there.is_file() else ""
+        raise RunError(f"config.init_from: there is no file or folder {source!r}{hint}")
     try:
         return hub.download(source)
+    except hub.UnreachableError as error:
+        raise RunError(
+            f"config.init_from={source!r} is no file, and {error.problem}, or use a file:"
+            f" --config.init_from=FILE; {_local_files(config.model.name)}"
+        ) from error
     except WeightsError as error:
-        raise WeightsError(f"there is no such file or folder; as a hub id: {error}") from error
+        problem = f"there is no such file or folder; as a hub id: {error}"
+        raise _error(config, problem) from error
+
+
+def _local_files(model: str) -> str:
+    """Return where torchvision keeps its files, with the latest of the network if there is one."""
+    files = [w.local_file for w in torchvision_files.PUBLISHED if w.model == model]
+    present = [file for file in files if file.is_file()]
+    folder = f"torchvision keeps its files in {torchvision_files.folder()}"
+    return f"{folder}, such as {present[-1].name}" if present else folder
+
+
+def _error(config: ConfigDict, problem: object) -> RunError:
+    return RunError(f"config.init_from={config.init_from!r}: {problem}")

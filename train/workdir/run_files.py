@@ -19,6 +19,7 @@ from flax_resnet.files import write_atomically
 from flax_resnet.weights.checkpoints import FOLDER, steps_in
 from flax_resnet.weights.run_info import RUN_INFO, BestBy, RunInfo
 from train.config import loading
+from train.config.followed_keys import keep_followed
 from train.config.keys import KEYS
 from train.config.own_parts import own_parts, recipe_of
 from train.config.registries import larger_is_better
@@ -60,7 +61,10 @@ _VISIBLE_SECONDS = 30  # time that network file systems may take to show a new f
 
 
 def check(path: str, config: ConfigDict) -> bool:
-    """Check that ``config`` may be trained in the folder, without changing anything.
+    """Check that ``config`` may be trained in the folder, without changing anything there.
+
+    Keys that followed the preprocessing of ``init_from`` when the run started, and are not set in
+    ``config``, get the values that they had.
 
     Whether the run may have another length depends on its schedule and is not checked here.
 
@@ -76,7 +80,9 @@ def check(path: str, config: ConfigDict) -> bool:
     check_writable(os.path.join(path, FOLDER), f"the workdir {path!r}")
     if not saved_steps(path):
         return False
-    different = loading.differences(read_config(path), config)
+    stored = read_config(path)
+    keep_followed(config, stored)
+    different = loading.differences(stored, config)
     names = {name for name, _, _ in different}
     if names - {*_LENGTH_KEYS}:
         keys = "; ".join(f"{name} was {old!r}, is now {new!r}" for name, old, new in different)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from flax_resnet import load_weights
-from flax_resnet.weights import WeightsError, read_weights
+from flax_resnet.preprocessing import normalize
+from flax_resnet.weights import WeightsError, find_preprocessing, read_weights
 from tests.flax_resnet.keras_nets import RULES, as_theirs, named_variables, small_model, small_net
 from tests.flax_resnet.peers import assert_close, peer, random_images
 
@@ -109,3 +110,44 @@ def test_nested_keras_model_is_loaded(version, net, tmp_path):
         pass
     with pytest.raises(WeightsError, match="its 0 tensors"):
         load_weights(model, tmp_path / "empty.h5")
+
+
+def test_stem_that_takes_rgb_is_exact_up_to_the_border(version, net, tmp_path):
+    """Every pixel of the stem's map, since a mean that is folded into a bias fails in the padding.
+
+    Both read the same file; Keras gets ``preprocess_input`` of its own.
+    """
+    keras = peer("keras")
+    net.save_weights(tmp_path / "w.weights.h5")
+    module = keras.applications.resnet if version == 1 else keras.applications.resnet_v2
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    images[:, :4] = 255  # far from the mean at a border
+    stem = keras.Model(net.input, net.get_layer("conv1_conv").output)
+    theirs = np.asarray(stem(module.preprocess_input(images.astype("float32"))))
+
+    found = find_preprocessing(tmp_path / "w.weights.h5")
+    variables, _ = read_weights(
+        small_model(version), tmp_path / "w.weights.h5", fold_image_format=True
+    )
+    kernel = variables["params"]["stem_conv"]["kernel"]
+    ours = jax.lax.conv_general_dilated(
+        normalize(images, found.mean, found.std),
+        kernel,
+        (2, 2),
+        ((3, 3), (3, 3)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    ours += variables["params"]["stem_conv"].get("bias", net.get_layer("conv1_conv").bias)
+    assert_close(ours, theirs, "stem")
+
+
+def test_stem_is_folded_before_it_is_adapted_to_gray(version, net, tmp_path):
+    """A gray image has the response that it had as RGB, in the range that the run normalizes to."""
+    net.save_weights(tmp_path / "w.weights.h5")
+    kernels = [
+        read_weights(
+            small_model(version), tmp_path / "w.weights.h5", channels=n, fold_image_format=True
+        )[0]["params"]["stem_conv"]["kernel"]
+        for n in (1, 3)
+    ]
+    np.testing.assert_allclose(kernels[0][:, :, 0], kernels[1].sum(2), rtol=1e-4, atol=1e-4)
