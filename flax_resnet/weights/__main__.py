@@ -20,6 +20,7 @@ from flax_resnet.weights.loading import (
     read_weights,
 )
 from flax_resnet.weights.saving import save_weights
+from flax_resnet.weights.source_preprocessing import find_preprocessing, format_value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,10 +67,13 @@ def inspect(path: str, list_tensors: bool = False) -> None:
         if fitting:
             classes = count_classes(create_model(fitting[0]), network, detected)
             rows["classes"] = "no head" if classes is None else f"{classes:,}"
+    if (found := find_preprocessing(path)) is not None:
+        values = [f"{name} {format_value(value)}" for name, value in found.values().items()]
+        rows["images"] = f"{', '.join(values) or 'unknown'} ({found.source})"
     rows |= {f"({key})": value for key, value in file.metadata.items()}
     for key, value in rows.items():
         print(f"{truncate(key, 40):<9} {truncate(value, 400)}")
-    for note in network.notes:
+    for note in (*network.notes, *(found.notes if found else ())):
         print(f"{'note':<9} {truncate(note, 400)}")
     for name, tensor in file.tensors.items() if list_tensors else ():
         print(f"  {one_line(name)}  {'×'.join(map(str, tensor.shape)) or 'scalar'}  {tensor.dtype}")

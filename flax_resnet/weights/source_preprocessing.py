@@ -143,7 +143,7 @@ def _beside(folder: Path) -> SourcePreprocessing | None:
         except (OSError, schema.SchemaError) as error:
             notes.append(f"{schema.read_error(folder / name, error)}; it is ignored")
     if not found:
-        return SourcePreprocessing("", notes=tuple(notes)) if notes else None
+        return SourcePreprocessing("the files beside it", notes=tuple(notes)) if notes else None
     first, *others = found
     contradictions = [
         f"{first.source} has {key}={values[key]}, {other.source} has {values_[key]}: the former is"
@@ -169,6 +169,13 @@ def differ(one: Any, other: Any) -> bool:
         a != b if isinstance(a, str) else not math.isclose(a, b, abs_tol=_MAX_DIFFERENCE)
         for a, b in zip(*pair, strict=True)
     )
+
+
+def format_value(value: Any) -> str:
+    """Return a value of a preprocessing as a command line has it, with four digits."""
+    if isinstance(value, tuple):
+        return ",".join(map(format_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 _MAX_BYTES = 2**24  # a config.json may have the names of 21,000 classes

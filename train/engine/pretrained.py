@@ -16,7 +16,7 @@ from flax_resnet.weights import (
 )
 from flax_resnet.weights.parts import split_part
 from flax_resnet.weights.run_info import read_run_info
-from flax_resnet.weights.source_preprocessing import differ
+from flax_resnet.weights.source_preprocessing import differ, format_value
 from train.config.followed_keys import FOLLOWED, Unset, mark_unset
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
@@ -84,11 +84,12 @@ def follow_preprocessing(config: ConfigDict, weights: InitialWeights) -> None:
             followed.append(name)
         elif name != "image_size" and differ(dataset[name], value):
             warnings.append(
-                f"dataset.{name} is {_short(dataset[name])}, but the weights are of images with"
-                f" {_short(value)} ({found.source}); without that key it would follow them"
+                f"dataset.{name} is {format_value(dataset[name])}, but the weights are of images"
+                f" with {format_value(value)} ({found.source}); without that key it would follow"
+                " them"
             )
     if followed:
-        values = ", ".join(f"{name}={_short(dataset[name])}" for name in followed)
+        values = ", ".join(f"{name}={format_value(dataset[name])}" for name in followed)
         _print(f"preprocessing of {found.source}, for keys of dataset that are not set: {values}")
     config.init_followed = tuple(followed)
     for note in found.notes:
@@ -101,13 +102,6 @@ def follow_preprocessing(config: ConfigDict, weights: InitialWeights) -> None:
 def _print(text: str) -> None:
     if distributed.is_primary():
         print_line(text)
-
-
-def _short(value: Any) -> str:
-    """Return a value as the command line has it, with four digits."""
-    if isinstance(value, tuple):
-        return ",".join(map(_short, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def initial_variables(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from flax_resnet.preprocessing import Preprocessing, scale_size
 from flax_resnet.weights import find_preprocessing, torchvision_files
+from flax_resnet.weights.__main__ import main
 from flax_resnet.weights.torchvision_files import PublishedWeights
 from tests.flax_resnet.peers import peer
 from tests.flax_resnet.weights.weight_files import write_safetensors
@@ -199,3 +200,11 @@ def test_other_json_files_say_nothing(tmp_path):
     repository(tmp_path, config={"pretrained_cfg": {"crop_pct": 0.5}})
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
     assert find_preprocessing(tmp_path / "other.safetensors") is None
+
+
+def test_inspect_shows_the_preprocessing(tmp_path, capsys):
+    config = {"pretrained_cfg": {"mean": [0.5] * 3, "crop_pct": 0.9, "crop_mode": "border"}}
+    assert main(["inspect", str(repository(tmp_path, config=config))]) == 0
+    output = capsys.readouterr().out
+    assert "images    mean 0.5,0.5,0.5, crop_pct 0.9 (timm's config.json)" in output
+    assert "note      timm resizes their images with crop_mode='border'" in output
