@@ -247,7 +247,6 @@ def pictures(name, size, seed):
 def train(config, sources, programs):
     """Train one run and return the evaluation of its final weights."""
     experiment = build_experiment(config, "unused", sources)
-    programs = programs[experiment.model.num_classes]
     with Console(experiment.intervals.num_steps, False) as console:
         state = initial_state(experiment, None)
         return Loop(experiment, state, None, console, None, StopRequest(), programs).run()
@@ -304,7 +303,7 @@ def main():
         return print_table(flags.table)
     done = {tuple(row[key] for key in CONDITIONS) for row in finished(flags.out)}
     compilation_cache.configure()
-    programs = collections.defaultdict(HostPrograms)  # by number of classes
+    programs = HostPrograms()
     for seed in range(flags.seeds):
         for variant in flags.variants:
             for name in flags.sets:

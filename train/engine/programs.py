@@ -17,6 +17,7 @@ from train.engine.multi_step import run_steps
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, train_step
+from train.tasks.positive_weights import PositiveWeights
 
 SHARING_JAX = (0, 12)  # with JAX 0.10.2 the results differ in the last bits
 MAX_RATES = 2**22  # steps of a run whose learning rates are an argument: 16 MiB
@@ -41,15 +42,11 @@ class Programs:
 
     def eval_step(self, experiment: Experiment) -> Callable:
         """Compile the step of :func:`train.engine.evaluation.evaluate`."""
-        config, several = experiment.config, experiment.step_config.several_labels
-        size = len(experiment.eval_loader), experiment.model.num_classes
-        keeps = bool(config.dataset.fold)  # for metrics of all folds together
-        keeps |= ranks_in_training(config, several, *size)
         return make_eval_step(
             experiment.devices,
             experiment.step_config,
             experiment.eval_loader,
-            keep_probabilities=keeps,
+            keep_probabilities=_keeps_probabilities(experiment),
         )
 
 
@@ -139,11 +136,29 @@ def _takes_rates(experiment: Experiment) -> bool:
     )
 
 
+def _keeps_probabilities(experiment: Experiment) -> bool:
+    config, several = experiment.config, experiment.step_config.several_labels
+    size = len(experiment.eval_loader), experiment.model.num_classes
+    keeps = bool(config.dataset.fold)  # for metrics of all folds together
+    return keeps or ranks_in_training(config, several, *size)
+
+
 def _key(experiment: Experiment) -> tuple:
-    """Return whatever a program depends on, apart from the shapes of its arguments."""
+    """Return whatever a program depends on, apart from the shapes of its arguments.
+
+    Besides the configuration that is whatever follows from the data, which may be others with the
+    same configuration if they were given as arrays.
+    """
     varying = ("seed", "num_epochs", "num_steps")
     values = flatten(experiment.config).items()
     loaders = experiment.train_loader, experiment.eval_loader
     cached = (loader.cached_on_device for loader in loaders)
     fixed = (kv for kv in values if kv[0] not in varying and not kv[0].startswith("schedule."))
-    return *fixed, *cached
+    balance = experiment.balance
+    weights = balance.weights if isinstance(balance, PositiveWeights) else None
+    step_config = experiment.step_config
+    of_data = (
+        *(experiment.model.num_classes, _keeps_probabilities(experiment)),
+        *(weights, step_config.class_weights, step_config.logit_adjustment),
+    )
+    return *fixed, *cached, *of_data

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from train import arrays_source
 from train.config.access import set_key
 from train.engine import programs
 from train.engine.experiment import build_experiment
@@ -26,13 +27,13 @@ KEYS = {  # test_sweep.py has SGD with a cosine
 def make(digits_config, tmp_path):
     """Return a function from keys to the experiment of a tiny network."""
 
-    def make(keys):
+    def make(keys, sources=None):
         for name, value in keys.items():
             set_key(digits_config, name, value)
         small = {"num_steps": STEPS, "model.stage_sizes": (1,), "model.width": 8}
         for name, value in small.items():
             set_key(digits_config, name, value)
-        return build_experiment(digits_config.copy_and_resolve_references(), str(tmp_path))
+        return build_experiment(digits_config.copy_and_resolve_references(), str(tmp_path), sources)
 
     return make
 
@@ -75,3 +76,22 @@ def test_a_scaled_backbone_is_compiled_for_each_run(make):
     shared = SharedPrograms()
     shared.train_step(make({"optimizer.backbone_lr_scale": 0.1}), 1)
     assert not shared._compiled
+
+
+@pytest.mark.skipif(jax.__version_info__ < SHARING_JAX, reason="shares no steps")
+@pytest.mark.parametrize("labels", ["0112", "0012", "0011"])
+def test_runs_on_other_arrays_share_only_what_is_the_same(make, labels):
+    shared = SharedPrograms()
+
+    def sources(labels):
+        labels = np.array([int(label) for label in labels] * 16)
+        names = [f"class {k}" for k in range(labels.max() + 1)]
+        images = np.zeros((len(labels), 8, 8, 3), np.uint8)
+        return tuple(arrays_source(images, labels, names, split) for split in ("train", "test"))
+
+    keys = {"class_weights": "balanced", "batch_size": 32}
+    for each in ("0012", labels):
+        experiment = make(keys, sources(each))
+        shared.train_step(experiment, 1)
+        shared.eval_step(experiment)
+    assert len(shared._compiled) == (2 if labels == "0012" else 4)
