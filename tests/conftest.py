@@ -245,6 +245,7 @@ def train_on_shapes(shapes, path, fold, task="multi_label", epochs=3.0):
 
     config = load_config(str(ROOT / DIGITS))
     config.task = task
+    config.eval.metrics = ("top2",)
     config.dataset.update(name="table", labels=str(shapes / "labels.csv"), image_size=16, fold=fold)
     config.model.stage_sizes = (1, 1, 1)
     config.batch_size = 16

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn.metrics import (
     average_precision_score,
     f1_score,
@@ -108,6 +109,17 @@ def test_metrics_of_one_and_four_devices_and_two_processes_are_those_of_scikit_l
         found.append(check_label_metrics(result, tmp_path / f"{name}.npz"))
     for probabilities in found[1:]:
         np.testing.assert_allclose(probabilities, found[0], atol=1e-5)
+
+
+def test_the_report_has_the_chosen_top_k(shapes_run):
+    arrays = np.load(f"{shapes_run}/held_out.npz")
+    best = np.argsort(-arrays["probabilities"][:, : len(NAMES)], axis=1)[:, :2]
+    hits = np.take_along_axis(arrays["label"], best, axis=1).any(axis=1)
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    low, high = 100 * interval.low, 100 * interval.high
+    expected = f"in {100 * hits.mean():.2f} % ({low:.2f} % to {high:.2f} %)."
+    text = Path(shapes_run, "report.html").read_text()
+    assert f"One of the 2 most probable classes is one of the image&#x27;s {expected}" in text
 
 
 def test_data_with_one_class_per_image_are_refused_in_one_line(

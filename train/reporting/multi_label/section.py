@@ -8,8 +8,10 @@ import numpy as np
 
 from flax_resnet import schema
 from flax_resnet.text import one_line
+from train.config.registries import parse_top_k
 from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results, html_page
+from train.reporting.classification_metrics import wilson_interval
 from train.reporting.multi_label import results
 from train.reporting.multi_label.metrics import LabelMetrics, MultiLabelEvaluation, cautions
 from train.reporting.section_parts import (
@@ -46,6 +48,7 @@ _FIELDS = {
     "map_interval": schema.optional(_interval),
     "auroc_macro_interval": schema.optional(_interval),
     **dict.fromkeys((*MULTI_LABEL_METRICS, "map_baseline"), _known_share),
+    "top_k": schema.optional(schema.mapping(schema.record(share=SHARE, interval=_interval))),
     "thresholds": schema.optional(schema.mapping(SHARE, 1_000_000)),
     "classes": schema.sequence(
         schema.record(
@@ -69,10 +72,19 @@ PART = schema.record(_part, **_FIELDS)
 def build_part(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> dict[str, Any]:
     """Return the content of :func:`section`, for JSON."""
     part = results.to_dict(evaluated, evaluation)
+    part["top_k"] = {
+        name: {"share": part[name], "interval": _interval_of(part[name], part["examples"])}
+        for name in sorted(filter(parse_top_k, evaluated.result), key=parse_top_k)
+        if name != "top1"
+    }
     image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
     captions = partial(results.captions, evaluated)
     part |= image_parts(evaluated, evaluation.mistakes, image_names, captions)
     return finite({name: value for name, value in part.items() if name in _FIELDS})
+
+
+def _interval_of(share: float, examples: int) -> tuple[float, float]:
+    return wilson_interval(round(share * examples), examples)
 
 
 def section(name: str, part: dict[str, Any]) -> str:
@@ -109,16 +121,25 @@ def _facts(part: dict[str, Any]) -> str:
     where = "the stored thresholds" if part.get("thresholds") else "thresholds of 0.5"
     scores = {"macro F1": "f1_macro", "micro F1": "f1_micro"}
     known = [f"{title} {part[k]:.4f}" for title, k in scores.items() if part.get(k) is not None]
-    low, high = (format_percent(end, 2) for end in part["top1_interval"])
+    accuracies = {"top1": {"share": part["top1"], "interval": part["top1_interval"]}}
+    accuracies |= part.get("top_k") or {}
     loss = part.get("loss")
     return (
         f"{facts} At {where}: {', '.join(known)}, all classes right in"
-        f" {format_percent(part['exact_match'], 2)} of the images. The most probable class is one"
-        f" of the image's in {format_percent(part['top1'], 2)} ({low} to {high}); always answering"
+        f" {format_percent(part['exact_match'], 2)} of the images."
+        f" {' '.join(_hits(name, **one) for name, one in accuracies.items())} Always answering"
         f" the most frequent class gives {format_percent(part['baseline'], 2)}. Loss"
         f" {'–' if loss is None else f'{loss:.4g}'}, expected calibration error (ECE)"
         f" {percent(part.get('expected_calibration_error'), 2)}."
     )
+
+
+def _hits(metric: str, share: float, interval: Sequence[float]) -> str:
+    """Return a top-k accuracy as a sentence."""
+    k = parse_top_k(metric)
+    which = "The most probable class" if k == 1 else f"One of the {k} most probable classes"
+    low, high = (format_percent(end, 2) for end in interval)
+    return f"{which} is one of the image's in {format_percent(share, 2)} ({low} to {high})."
 
 
 def _evaluation(part: dict[str, Any]) -> MultiLabelEvaluation:
