@@ -17,6 +17,7 @@ from train.engine.devices import Devices, Pmap
 from train.tasks.classification import mixed_cross_entropy
 
 SCHEDULE = optax.constant_schedule(0.01)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make_model(flags) -> ResNet:
@@ -34,8 +35,8 @@ def make_step_config(model: ResNet, **fields) -> step.StepConfig:
         augment=Augment(),
         loss=mixed_cross_entropy,
         eval_loss=mixed_cross_entropy,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+        mean=MEAN,
+        std=STD,
         seed=0,
     )
     return step.StepConfig(**settings | fields)

@@ -38,8 +38,10 @@ def fold_batch_norm(
       network cannot be trained, since nothing normalizes its maps.
 
     Raises:
-      ValueError: the network has other norms, which depend on the image.
+      ValueError: the network has other norms, which depend on the image, or no field ``norm``.
     """
+    if not hasattr(model, "norm"):
+        raise ValueError(f"{type(model).__name__} has no field norm, so nothing can be folded")
     if model.norm != "batch":
         raise ValueError(
             f"norm {label(model.norm)!r} cannot be folded into the convolutions; only 'batch' can"

@@ -10,8 +10,8 @@ Restoring needs Orbax; decoding image files needs OpenCV and Pillow.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +113,12 @@ class Run:
         """Return the pooled features before the head, float32 ``(N, channels)``."""
         return self._compute("features", images, prepared)
 
+    def logits_and_features(
+        self, images: Any, *, prepared: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return :meth:`logits` and :meth:`features` of one forward pass."""
+        return self._compute("logits_and_features", images, prepared)
+
     def endpoints(self, images: Any) -> dict[str, np.ndarray]:
         """Return the maps ``(N, H, W, channels)`` of :meth:`flax_resnet.ResNet.endpoints`."""
         maps = self._compute("endpoints", images)
@@ -127,6 +133,16 @@ class Run:
         ]
         empty = np.empty((0, *preprocessing.shape), preprocessing.pixels.dtype)
         return np.stack(crops) if crops else empty
+
+    def folded(self) -> Self:
+        """Return the run with batch norm folded; see :func:`flax_resnet.fold_batch_norm`.
+
+        Outputs differ by the rounding of the network's ``dtype``.
+        """
+        from flax_resnet.folding import fold_batch_norm
+
+        model, variables = fold_batch_norm(self.model, self.variables)
+        return replace(self, model=model, variables=jax.device_put(variables))
 
     def explain(
         self, images: Any, classes: Any = None, *, stage: int | None = None, prepared: bool = False
@@ -187,6 +203,8 @@ class Run:
             images = self.preprocessing.normalize(squares)
             if kind == "features":
                 return self.model.clone(num_classes=0).apply(variables, images)
+            if kind == "logits_and_features":
+                return network_outputs(self.model, variables, images, with_features=True)
             if kind == "endpoints":
                 return self.model.apply(variables, images, method="endpoints")
             logits = self.model.apply(variables, images)
@@ -320,6 +338,17 @@ def model_from_config(
     fields["dtype"] = jnp.dtype(keys.get("dtype", "float32"))
     name = config["model.name"]
     return create_model(name, num_classes=num_classes, **fields)
+
+
+def network_outputs(
+    model: ResNet, variables: Any, images: jax.Array, with_features: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """Return the logits ``(N, classes)``, and the pooled features ``(N, D)`` or None."""
+    logits = model.apply(variables, images)
+    if not with_features:
+        return logits, None
+    # The compiler merges both passes into one; own networks have no other door to their features.
+    return logits, model.clone(num_classes=0).apply(variables, images)
 
 
 def class_probabilities(logits: jax.Array, kind: str) -> jax.Array:

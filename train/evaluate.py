@@ -11,6 +11,7 @@ from train.runtime import distributed
 from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
 from train.runtime.errors import RunError, UsageError, print_line, warn
 from train.runtime.files import check_writable, writing
+from train.runtime.formatting import join_names
 
 if TYPE_CHECKING:  # these import JAX, which takes a second
     from train.engine.evaluation import Evaluated
@@ -36,6 +37,9 @@ def main() -> int:
     parser.add_argument("--tta", choices=("flip",), default="", help=tta)
     predictions = "write the prediction of each image: .csv, or .npz with all probabilities"
     parser.add_argument("--predictions", metavar="FILE", help=predictions)
+    features = "write the features before the head of each image, with its name and label: .npz"
+    features += " or .parquet"
+    parser.add_argument("--features", metavar="FILE", help=features)
     calibrate = "fit a temperature on half of the images, measure it on the others, and store it;"
     calibrate += " if images may have several classes, also the threshold of each with the best F1"
     parser.add_argument("--calibrate", action="store_true", help=calibrate)
@@ -70,22 +74,25 @@ def run(flags: argparse.Namespace) -> int:
         )
 
     from train.data.datasets import resolve_data_dir, resolve_path
-    from train.engine import predictions
+    from train.engine import feature_files, predictions
     from train.engine.evaluation import OtherData, evaluate_run
     from train.reporting.calibration.results import calibrate
     from train.workdir.metrics_log import to_json
+    from train.workdir.run_files import read_description
     from train.workdir.trained_run import use_recipe
 
     if flags.predictions is not None:
         predictions.check_predictions_path(flags.predictions)
+    if flags.features is not None:
+        feature_files.check_features_path(flags.features)
     with distributed.raise_if_any_failed():
         if distributed.is_primary():  # only this process writes
             if flags.output:
                 check_writable(flags.output, flags.output)
             if fits:
                 check_writable(flags.workdir, f"the workdir {flags.workdir!r}")
-            if flags.predictions:
-                check_writable(os.path.dirname(flags.predictions), flags.predictions)
+            for file in filter(None, (flags.predictions, flags.features)):
+                check_writable(os.path.dirname(file), file)
     ema = None if flags.weights is None else flags.weights == "ema"
     data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
     labels = flags.labels and resolve_path(flags.labels)
@@ -93,8 +100,13 @@ def run(flags: argparse.Namespace) -> int:
     keep = flags.predictions is not None and flags.predictions.endswith(".npz")
     with distributed.raise_if_any_failed():
         use_recipe(flags.workdir, flags.trust_recipe)
+        if requests:
+            check_classes(requests, read_description(flags.workdir).class_names)
     # Thresholds that are about to be replaced do not matter.
-    evaluated = evaluate_run(flags.workdir, step, ema, other, flags.tta, keep, fits, not fits)
+    evaluated = evaluate_run(
+        *(flags.workdir, step, ema, other, flags.tta, keep, fits, not fits),
+        keep_features=flags.features is not None,
+    )
     calibration = None
     with distributed.raise_if_any_failed():
         if fits and distributed.is_primary():
@@ -118,11 +130,20 @@ def parse_decisions(texts: Sequence[str]) -> list[DecisionRequest]:
     return requests
 
 
+def check_classes(requests: Sequence[DecisionRequest], names: Sequence[str]) -> None:
+    """Raise UsageError if ``--decide`` names a class that the run does not have."""
+    for request in requests:
+        if request.name not in names:
+            raise UsageError(
+                f"--decide: the run has no class {request.name!r}; it has {join_names(names)}"
+            )
+
+
 def report(
     flags: argparse.Namespace, evaluated: Evaluated, calibration: CalibrationResults | None
 ) -> None:
     """Print the summary, and write predictions, results and the report."""
-    from train.engine import predictions
+    from train.engine import feature_files, predictions
     from train.reporting import evaluation_results, run_report
     from train.reporting.task_reports import task_report
 
@@ -137,6 +158,15 @@ def report(
         source = evaluated.loader.source
         predictions.write_predictions(flags.predictions, evaluated.predictions, source)
         print_line(f"predictions  {flags.predictions}")
+    if flags.features is not None:
+        step = evaluated.result["step"]
+        network = feature_files.network_identity(flags.workdir, step, evaluated.weights)
+        source = evaluated.loader.source
+        feature_files.write_features(
+            flags.features,
+            feature_files.features_of_split(evaluated.predictions, source, network),
+        )
+        print_line(f"features     {flags.features}")
     folder = flags.output or evaluation_results.default_folder(flags.workdir, evaluated)
     report_file = os.path.join(flags.output or flags.workdir, run_report.FILE)
     try:

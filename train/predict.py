@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
-import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import tqdm
 
 from flax_resnet.text import one_line, truncate
-from train.data.label_sets import SEPARATOR
+from train.reporting.prediction_lines import (
+    CSV_HEADER,
+    JOINED,
+    Classes,
+    Prediction,
+    csv_lines,
+    joined_header,
+    json_lines,
+    table_lines,
+    text_lines,
+)
 from train.runtime.cli import (
     Parser,
     add_checkpoint_flags,
@@ -24,8 +30,8 @@ from train.runtime.cli import (
     run_command,
 )
 from train.runtime.errors import RunError, UsageError
-from train.runtime.files import writing
-from train.runtime.formatting import format_percent, pluralize
+from train.runtime.files import check_writable, writing
+from train.runtime.formatting import csv_row, format_percent, pluralize
 from train.runtime.host import core_count, max_images
 from train.workdir.trained_run import load_trained_run
 
@@ -36,31 +42,15 @@ if TYPE_CHECKING:  # importing JAX takes a second
 
     from flax_resnet.runs import Run
     from train.data.sources.image_table import ImageTable
+    from train.engine.feature_files import Features
     from train.reporting.calibration.answers import CalibratedAnswers, LabelAnswers
 
 MAX_BATCH_SIZE = 32
-JOINED = ("predicted", "probability", "error")  # beside the columns of a table
-CSV_HEADER = ("file", "rank", "class", "probability", "error")
 _MAX_STEM_BYTES = 200
-_Classes = list[tuple[str, float]]
 
 
-class Prediction(NamedTuple):
-    """The most probable classes of a file as ``(class, probability)``, or an error.
-
-    ``answers`` has what the run adds: ``labels``, the classes of an image that may have several; or
-    by its calibration ``decision``, a class or "" for none, and ``set``, the classes of the
-    prediction set.
-    """
-
-    file: str
-    classes: _Classes
-    error: str | None = None
-    answers: Mapping[str, Any] = MappingProxyType({})
-
-
-def main() -> int:
-    """Run the command and return its exit status."""
+def parse_flags() -> argparse.Namespace:
+    """Return the flags; raise UsageError if they are invalid or exclude each other."""
     parser = Parser(
         "train.predict",
         description="Classify images with a trained run.",
@@ -91,6 +81,13 @@ def main() -> int:
     coverage = "also print a set of classes for each image, which holds the true one with this"
     coverage += " probability, such as 0.9; the checkpoint must be calibrated"
     parser.add_argument("--coverage", type=float, metavar="SHARE", help=coverage)
+    features = "write the features before the head of each image, with its name: .npz or .parquet"
+    parser.add_argument("--features", metavar="FILE", help=features)
+    similar = "print the K most similar images of each image instead of classes: by the cosine of"
+    similar += " their features, among the given images or those of --among"
+    parser.add_argument("--similar", type=int, metavar="K", help=similar)
+    among = "file of --features of this network, of train.predict or train.evaluate"
+    parser.add_argument("--among", metavar="FILE", help=among)
     explain = "write Grad-CAM maps there: the regions that support the most probable class"
     parser.add_argument("--explain", metavar="DIR", help=explain)
     arguments = sys.argv[1:]
@@ -102,9 +99,18 @@ def main() -> int:
         raise UsageError(f"--topk must be at least 1, not {flags.topk}")
     if flags.coverage is not None and not 0 < flags.coverage < 1:
         raise UsageError(f"--coverage must be between 0 and 1, not {flags.coverage:g}")
+    check_similar(flags)
+    return flags
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    flags = parse_flags()
     step = parse_step(flags.step)
     table = open_table(flags)
     files = find_files(flags.images, flags.explain) if table is None else table.files
+    if flags.similar is not None and flags.among is None and len({*files}) < 2:
+        raise UsageError("--similar needs at least two images, or others in --among FILE")
     topk = flags.topk or (5 if table is None or not flags.csv else 1)
 
     run = load_trained_run(
@@ -113,6 +119,7 @@ def main() -> int:
     run.batch_size = min(run.batch_size, max_images(math.prod(run.preprocessing.shape[:2])))
     from train.reporting.calibration.answers import make_answers
 
+    among = None if flags.among is None else read_among(flags.among, run)
     answers = make_answers(run, flags.coverage)
     for note in answers.notes:
         print(one_line(f"note: {note}"), file=sys.stderr)
@@ -123,22 +130,107 @@ def main() -> int:
         if flags.json or flags.csv:
             to_lines = table_lines(table, flags.json, topk, answers.names)
         header = joined_header(table.names, topk, answers.names)
+    predictions: list[Prediction] = []
+    with_features = flags.features is not None or flags.similar is not None
     failed = 0
     hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()
     with tqdm.tqdm(total=len(files), unit=" images", leave=False, disable=hidden) as bar:
-        if flags.csv:
+        if flags.csv and flags.similar is None:
             bar.write(csv_row(header), sys.stdout)
-        for prediction in predict_files(run, files, topk, flags.explain, answers):
+        for prediction in predict_files(run, files, topk, flags.explain, answers, with_features):
             if prediction.error is not None:
                 failed += 1
                 bar.write(one_line(f"error: {prediction.error}"), sys.stderr)
-            for line in to_lines(prediction):
+            if with_features:
+                predictions.append(prediction)
+            for line in to_lines(prediction) if flags.similar is None else ():
                 # JSON and text are printable; CSV has no escapes, so files get it as it is.
                 bar.write(one_line(line) if sys.stdout.isatty() else line, sys.stdout)
             bar.update()
+    if with_features:
+        use_features(flags, run, predictions, table, among)
     if failed:
         print(f"error: {failed} of {pluralize(len(files), 'image')} failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def check_similar(flags: argparse.Namespace) -> None:
+    """Raise UsageError if the flags of features are invalid or exclude others."""
+    if flags.similar is not None and flags.similar < 1:
+        raise UsageError(f"--similar must be at least 1, not {flags.similar}")
+    if flags.among is not None and flags.similar is None:
+        raise UsageError("--among needs --similar K")
+    others = {"topk": flags.topk, "coverage": flags.coverage, "explain": flags.explain}
+    given = [f"--{name}" for name, value in others.items() if value is not None]
+    if flags.similar is not None and given:
+        raise UsageError(
+            f"--similar prints similar images instead of classes, so {given[0]} has no effect"
+        )
+    for name in ("features", "among"):
+        if (path := getattr(flags, name)) is not None:
+            from train.engine.feature_files import check_features_path
+
+            check_features_path(path, f"--{name}")
+    if flags.features is not None:
+        check_writable(os.path.dirname(flags.features), flags.features)
+
+
+def read_among(path: str, run: Run) -> Features:
+    """Return the features of ``--among``; raise UsageError if they are of another network."""
+    from train.engine.feature_files import check_network, read_features
+
+    features = read_features(path, "--among")
+    check_network(features, path, run)
+    return features
+
+
+def use_features(
+    flags: argparse.Namespace,
+    run: Run,
+    predictions: Sequence[Prediction],
+    table: ImageTable | None,
+    among: Features | None,
+) -> None:
+    """Write the features of all images, and print similar images, as the flags say.
+
+    Images with an error are left out; in the output of ``--similar`` they have that.
+    """
+    from train.engine.feature_files import write_features
+    from train.reporting import similar_images
+
+    features = collect_features(run, predictions, table)
+    if flags.features is not None and features is not None:
+        write_features(flags.features, features)
+        note = f"{pluralize(len(features), 'image')}, {features.features.shape[1]} features each"
+        print(one_line(f"note: {flags.features} has {note}"), file=sys.stderr)
+    if flags.similar is not None:
+        errors = [(p.file, p.error) for p in predictions]
+        form = "json" if flags.json else "csv" if flags.csv else "text"
+        for line in similar_images.lines(errors, features, flags.similar, among, form):
+            print(one_line(line) if sys.stdout.isatty() else line)
+
+
+def collect_features(
+    run: Run, predictions: Sequence[Prediction], table: ImageTable | None
+) -> Features | None:
+    """Return the features of the images without an error, with the columns of their table.
+
+    None if there is no such image.
+    """
+    import numpy as np
+
+    from train.engine.feature_files import Features, network_identity
+
+    good = [i for i, prediction in enumerate(predictions) if prediction.error is None]
+    if not good:
+        return None
+    columns = {} if table is None else table.columns
+    return Features(
+        [predictions[i].file for i in good],
+        np.stack([predictions[i].features for i in good]),
+        network_identity(run.path, run.step, run.weights),
+        {name: [column[i] for i in good] for name, column in columns.items()},
+    )
 
 
 def open_table(flags: argparse.Namespace) -> ImageTable | None:
@@ -197,6 +289,7 @@ def predict_files(
     topk: int,
     explain: str | None,
     answers: CalibratedAnswers | LabelAnswers | None = None,
+    with_features: bool = False,
 ) -> Iterator[Prediction]:
     """Yield the predictions of files in order. Files are decoded ahead, in threads.
 
@@ -206,6 +299,7 @@ def predict_files(
       topk: number of classes.
       explain: folder for Grad-CAM images; None for none.
       answers: what the run adds to probabilities; None for nothing.
+      with_features: whether predictions have features.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -231,17 +325,21 @@ def predict_files(
             if good:
                 # Pad to the full batch size; a partial batch would trigger another compilation.
                 stacked = np.resize(np.stack(good), (run.batch_size, *good[0].shape))
-                logits = run.logits(stacked, prepared=True)
+                features = [None] * run.batch_size
+                if with_features:
+                    logits, features = run.logits_and_features(stacked, prepared=True)
+                else:
+                    logits = run.logits(stacked, prepared=True)
                 probabilities = np.asarray(run.probabilities(logits))
                 heats = [None] * run.batch_size
                 if explain is not None:
                     heats = run.explain(stacked, logits.argmax(axis=1), prepared=True)
-                results = zip(logits, probabilities, heats, strict=True)
+                results = zip(logits, probabilities, heats, features, strict=True)
             for file, square in zip(chunk, squares, strict=True):
                 if isinstance(square, str):
                     yield Prediction(file, [], square, blank)
                     continue
-                file_logits, file_probabilities, heat = next(results)
+                file_logits, file_probabilities, heat, file_features = next(results)
                 try:
                     if not np.isfinite(file_probabilities).all():
                         raise RunError("the output of the network is not finite")
@@ -249,12 +347,12 @@ def predict_files(
                     if explanations is not None:
                         explanations.write(file, square, heat, classes)
                     more = {} if answers is None else answers.of(file_probabilities)
-                    yield Prediction(file, classes, answers=more)
+                    yield Prediction(file, classes, None, more, file_features)
                 except RunError as error:
                     yield Prediction(file, [], f"{file}: {error}", blank)
 
 
-def most_probable(run: Run, logits: np.ndarray, probabilities: np.ndarray, topk: int) -> _Classes:
+def most_probable(run: Run, logits: np.ndarray, probabilities: np.ndarray, topk: int) -> Classes:
     """Return the ``topk`` most probable classes, or all if there are fewer.
 
     They are ordered by their logits, because several sigmoids may round to 1.
@@ -272,7 +370,7 @@ class Explanations:
         with writing(folder):
             os.makedirs(folder, exist_ok=True)
 
-    def write(self, file: str, square: np.ndarray, heat: np.ndarray, classes: _Classes) -> None:
+    def write(self, file: str, square: np.ndarray, heat: np.ndarray, classes: Classes) -> None:
         """Write an image; further files of the same name get a number."""
         from flax_resnet.preprocessing import to_viewable
         from train.reporting.plots import draw_explanation
@@ -290,88 +388,6 @@ class Explanations:
         path = os.path.join(self._folder, f"{name}.png")
         with writing(path):
             draw_explanation(path, to_viewable(square), heat, f"{truncate(title, 50)}\n{best}")
-
-
-def text_lines(prediction: Prediction) -> list[str]:
-    """Return one line of text, or none for an error."""
-    if prediction.error is not None:
-        return []
-    classes = ", ".join(f"{name} {format_percent(share)}" for name, share in prediction.classes)
-    more = "".join(
-        f"; {name}: {(', '.join(value) if isinstance(value, list) else value) or 'none'}"
-        for name, value in prediction.answers.items()
-    )
-    return [one_line(f"{prediction.file}: {classes}{more}")]
-
-
-def json_lines(prediction: Prediction, columns: dict[str, str] | None = None) -> list[str]:
-    """Return one line with a JSON object: ``file`` and ``classes``, or ``file`` and ``error``.
-
-    With ``columns``, of a row of a table, it has these as well.
-    """
-    classes = [{"class": name, "probability": p} for name, p in prediction.classes]
-    result = {"classes": classes} if prediction.error is None else {"error": prediction.error}
-    result |= prediction.answers if prediction.error is None else {}
-    result |= {} if columns is None else {"columns": columns}
-    text = json.dumps({"file": prediction.file} | result, ensure_ascii=False, allow_nan=False)
-    # JSON's own escapes, so that a terminal is safe and the names are not changed.
-    return ["".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)]
-
-
-def csv_lines(prediction: Prediction) -> list[str]:
-    """Return one CSV row per class, or one with the error."""
-    if prediction.error is not None:
-        return [csv_row((prediction.file, "", "", "", prediction.error, *csv_answers(prediction)))]
-    return [
-        csv_row((prediction.file, rank, name, f"{probability:.7g}", "", *csv_answers(prediction)))
-        for rank, (name, probability) in enumerate(prediction.classes, 1)
-    ]
-
-
-def csv_answers(prediction: Prediction) -> list[str]:
-    """Return the columns of ``prediction.answers``; several classes are joined by ``|``."""
-    return [SEPARATOR.join(v) if isinstance(v, list) else v for v in prediction.answers.values()]
-
-
-def joined_header(names: Sequence[str], topk: int, answers: Sequence[str] = ()) -> list[str]:
-    """Return the names of a table's columns, and of those with its predictions, all different."""
-    header = list(names)
-    *columns, error = JOINED
-    numbers = ("", *(f"_{rank}" for rank in range(2, topk + 1)))
-    predicted = (f"{name}{number}" for number in numbers for name in columns)
-    for name in (*predicted, *answers, error):
-        while name in header:
-            name = f"run_{name}"
-        header.append(name)
-    return header
-
-
-def table_lines(
-    table: ImageTable, as_json: bool, topk: int, answers: Sequence[str] = ()
-) -> Callable[[Prediction], list[str]]:
-    """Return a function that joins predictions, in order, to the rows of a table."""
-    rows = itertools.count()
-
-    def join(prediction: Prediction) -> list[str]:
-        row = table.row(next(rows))
-        if as_json:
-            return json_lines(prediction, dict(zip(table.names, row, strict=True)))
-        fields = [
-            x for name, probability in prediction.classes for x in (name, f"{probability:.7g}")
-        ]
-        fields += csv_answers(prediction)
-        missing = [""] * (2 * topk + len(answers) - len(fields))
-        return [csv_row((*row, *fields, *missing, prediction.error or ""))]
-
-    return join
-
-
-def csv_row(fields: Sequence[object]) -> str:
-    """Return a CSV row without its line end."""
-    buffer = io.StringIO(newline="")
-    # With lineterminator="" Python 3.11 would not quote fields that contain line breaks.
-    csv.writer(buffer, lineterminator="\n").writerow(fields)
-    return buffer.getvalue().removesuffix("\n")
 
 
 if __name__ == "__main__":

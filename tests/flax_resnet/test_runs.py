@@ -93,6 +93,24 @@ def test_features_and_endpoints(run, test_images):
     )
 
 
+def test_logits_and_features_of_one_pass(run, test_images):
+    images = test_images[0][:5]
+    logits, features = run.logits_and_features(images)
+    np.testing.assert_allclose(logits, run.logits(images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(features, run.features(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_a_folded_run_gives_the_same_answers(digits_run, test_images, weights):
+    run = load_run(digits_run, weights=weights)
+    folded = run.folded()
+    assert "batch_stats" in run.variables and set(folded.variables) == {"params"}
+    assert not any("norm" in key for block in folded.variables["params"].values() for key in block)
+    expected, found = run.predict(test_images[0]), folded.predict(test_images[0])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+
+
 def test_explain_defaults_to_the_predicted_classes(run, test_images):
     images = test_images[0][:3]
     maps = run.explain(images)

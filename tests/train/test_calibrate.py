@@ -331,8 +331,9 @@ def test_a_changed_file_ends_commands_with_one_line(commands, calibrated, pictur
         assert line.startswith(f"error: cannot read {file}: it was changed: its checksum differs")
 
 
-def test_wrong_requests(commands, calibrated, tmp_path):
+def test_wrong_requests_end_before_the_evaluation(commands, calibrated, tmp_path, monkeypatch):
     path, *_ = calibrated
+    monkeypatch.setattr("train.engine.evaluation.evaluate_run", None)
     before = Path(path, "calibration", "44_ema.json").read_bytes()
     for flags, status, message in (
         (("--decide", "cat=0.5"), 2, "the run has no class 'cat'; it has 0, 1, 2"),

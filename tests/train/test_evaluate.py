@@ -109,6 +109,31 @@ def test_written_predictions_match_the_run(command, digits_run, source, tmp_path
     assert sum(int(row["place"]) <= 5 for row in rows) / 360 == result["top5"]
 
 
+@pytest.mark.parametrize(("count", "tta"), [(1, False), (4, True)])
+def test_written_features_are_those_before_the_head(
+    command, digits_run, source, tmp_path, monkeypatch, count, tta
+):
+    used = [jax.devices()[:count]]
+    monkeypatch.setattr(evaluation, "make_devices", lambda parallel: Pmap(*used))
+    files = ("--features", tmp_path / "f.npz", "--predictions", tmp_path / "p.npz")
+    result, _ = command(*files, "--output", tmp_path, *(("--tta", "flip") if tta else ()))
+    arrays = np.load(tmp_path / "f.npz")
+    images = np.stack([source.decode(i)[0] for i in range(360)])
+    run = load_run(digits_run)
+    expected = run.features(images)
+    if tta:
+        squares = run.prepare(images)[:, :, ::-1]
+        expected = (expected + run.features(squares, prepared=True)) / 2
+    np.testing.assert_allclose(arrays["features"], expected, rtol=1e-4, atol=1e-5)
+    assert arrays["features"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["label"], [source[i][1] for i in range(360)])
+    assert arrays["file"].tolist() == [f"record {i}" for i in range(360)]
+    head = run.variables["params"]["head"]
+    predicted = (arrays["features"] @ head["kernel"] + head["bias"]).argmax(axis=1)
+    assert (predicted == arrays["label"]).mean() == pytest.approx(result["top1"], abs=1 / 360)
+    assert "features" not in np.load(tmp_path / "p.npz")
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_metrics_equal_those_of_scikit_learn_on_stored_predictions(
     command, digits_run, tmp_path, monkeypatch, count

@@ -8,11 +8,13 @@ import json
 import jax
 import numpy as np
 import pytest
+import sklearn.metrics
 from PIL import Image
 
 from flax_resnet import load_run
 from tests.train.pictures import photograph
 from train import predict
+from train.reporting import prediction_lines
 from train.runtime.errors import RunError, UsageError
 
 
@@ -160,6 +162,78 @@ def test_flags_of_tables_need_one(command, pictures):
         command(pictures, "--image_key", "path")
 
 
+def test_features_are_written_with_the_names_of_the_files(
+    command, digits_run, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predict, "MAX_BATCH_SIZE", 2)
+    status, out, err = command(pictures, "--json", "--features", tmp_path / "f.npz")
+    assert status == 1 and "classes" in out
+    arrays = np.load(tmp_path / "f.npz")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert arrays["file"].tolist() == [row["file"] for row in rows if "error" not in row]
+    run = load_run(digits_run)
+    assert arrays["features"].dtype == np.float32
+    for file, features in zip(arrays["file"], arrays["features"], strict=True):
+        np.testing.assert_allclose([features], run.features(file), rtol=1e-4, atol=1e-5)
+    assert f"note: {tmp_path / 'f.npz'} has 5 images, {features.size} features each" in err
+
+
+def test_features_of_a_table_have_its_columns(command, pictures, tmp_path):
+    (tmp_path / "t.csv").write_text("image,id,network\na.jpg,7,x\nbroken.png,8,y\nb.png,9,z\n")
+    flags = ("--data_dir", pictures, "--csv", "--features", tmp_path / "f.npz")
+    assert command(tmp_path / "t.csv", *flags)[0] == 1
+    arrays = np.load(tmp_path / "f.npz")
+    assert arrays["file"].tolist() == [str(pictures / name) for name in ("a.jpg", "b.png")]
+    assert arrays["id"].tolist() == ["7", "9"] and arrays["table_network"].tolist() == ["x", "z"]
+
+
+def test_similar_images_are_those_with_the_highest_cosine(command, digits_run, pictures):
+    run, files = load_run(digits_run), [str(pictures / name) for name in ("a.jpg", "b.png")]
+    files += [str(pictures / "deep" / name) for name in ("a.png", "c.png")]
+    features = np.stack([run.features(file)[0] for file in files])
+    cosines = sklearn.metrics.pairwise.cosine_similarity(features)
+    lines = command(*files, pictures / "none.png", "--similar", "2", "--json")[1].splitlines()
+    rows = list(csv.DictReader(io.StringIO(command(*files, "--similar", "2", "--csv")[1])))
+    text = command(*files, "--similar", "9")[1].splitlines()
+    assert len(rows) == 8 and [row["rank"] for row in rows] == ["1", "2"] * 4
+    for i, file in enumerate(files):
+        others = [j for j in np.argsort(-cosines[i]) if j != i]
+        expected = [(files[j], pytest.approx(cosines[i, j], abs=1e-5)) for j in others[:2]]
+        row = json.loads(lines[i])
+        assert row["file"] == file
+        assert [(one["file"], one["similarity"]) for one in row["similar"]] == expected
+        pair = rows[2 * i : 2 * i + 2]
+        assert [(row["similar"], float(row["similarity"])) for row in pair] == expected
+        names = ", ".join(f"{files[j]} {cosines[i, j]:.3f}" for j in others)
+        assert text[i] == f"{file}: {names}"
+    assert "No such file" in json.loads(lines[4])["error"]
+
+
+def test_similar_images_of_a_file_of_features(command, digits_run, pictures, tmp_path):
+    path = tmp_path / "f.npz"
+    command(pictures / "deep", "--features", path)
+    status, out, _ = command(pictures / "deep" / "a.png", "--similar", "1", "--among", path)
+    assert (status, out) == (0, f"{pictures}/deep/a.png: {pictures}/deep/a.png 1.000\n")
+    with pytest.raises(UsageError, match=r"of another checkpoint than step \d+ \(raw weights\)"):
+        command(pictures, "--weights", "raw", "--similar", "1", "--among", path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--similar", "0"), "at least 1, not 0"),
+        (("--similar", "1"), "at least two images, or others in --among FILE"),
+        (("--among", "f.npz"), "--among needs --similar K"),
+        (("--similar", "2", "--topk", "3"), "so --topk has no effect"),
+        (("--features", "f.csv"), "--features must name a .npz or .parquet file, not 'f.csv'"),
+        (("--similar", "2", "--among", "f"), "--among must name a .npz or .parquet file"),
+    ],
+)
+def test_wrong_flags_of_features_are_rejected(command, pictures, flags, message):
+    with pytest.raises(UsageError, match=message):
+        command(pictures / "a.jpg", *flags)
+
+
 def test_explain_writes_an_image_per_file(command, pictures):
     explained = pictures / "explained"
     for _ in range(2):  # images of the first run are skipped
@@ -228,9 +302,9 @@ def test_command_in_a_process(commands, digits_run, pictures):
 def test_any_class_name_is_one_csv_field():
     name = 'a,"b"\nc'
     lines = [
-        predict.csv_row(predict.CSV_HEADER),
-        *predict.csv_lines(predict.Prediction("x.png", [(name, 0.75)])),
-        *predict.csv_lines(predict.Prediction("y", [], "bad")),
+        prediction_lines.csv_row(prediction_lines.CSV_HEADER),
+        *prediction_lines.csv_lines(prediction_lines.Prediction("x.png", [(name, 0.75)])),
+        *prediction_lines.csv_lines(prediction_lines.Prediction("y", [], "bad")),
     ]
     rows = list(csv.DictReader(io.StringIO("".join(f"{line}\n" for line in lines), newline="")))
     assert [row["class"] for row in rows] == [name, ""] and rows[1]["error"] == "bad"
@@ -239,11 +313,13 @@ def test_any_class_name_is_one_csv_field():
 
 def test_any_name_is_printable_json_with_the_same_value():
     name = "=1+1\x9b\u202e\n\udce9é\U000e0001"
-    (line,) = predict.json_lines(predict.Prediction(name, [(name, 0.5)]))
+    (line,) = prediction_lines.json_lines(prediction_lines.Prediction(name, [(name, 0.5)]))
     assert line.isprintable() and "é" in line
     assert json.loads(line) == {"file": name, "classes": [{"class": name, "probability": 0.5}]}
 
 
 def test_any_class_name_is_one_line_of_text():
-    [line] = predict.text_lines(predict.Prediction("x\x1b[2J.png", [("a\r\nb\u2028é ü", 0.75)]))
+    [line] = prediction_lines.text_lines(
+        prediction_lines.Prediction("x\x1b[2J.png", [("a\r\nb\u2028é ü", 0.75)])
+    )
     assert line == r"x\x1b[2J.png: a\r\nb\u2028é ü 75.0 %"

@@ -113,6 +113,7 @@ def make_eval_step(
     flip: bool = False,
     keep_probabilities: bool = False,
     keep_logits: bool = False,
+    keep_features: bool = False,
 ) -> Callable:
     """Compile ``(state, data, batch, stop) -> sums`` for the batches of ``loader``.
 
@@ -125,6 +126,7 @@ def make_eval_step(
       flip: whether to average over mirror images, as in ``step.eval_step``.
       keep_probabilities: as in ``predictions.predict_examples``.
       keep_logits: as in ``predictions.predict_examples``.
+      keep_features: as in ``step.eval_step``.
     """
     per_example = partial(
         predict_examples,
@@ -134,7 +136,8 @@ def make_eval_step(
     )
 
     def step(state: Any, data: Any, batch: Any) -> Any:
-        return eval_step(step_config, state, loader.examples(data, batch), flip, per_example)
+        examples = loader.examples(data, batch)
+        return eval_step(step_config, state, examples, flip, per_example, keep_features)
 
     return devices.evaluate(with_stop_flag(step))
 
@@ -241,6 +244,7 @@ def evaluate_run(
     keep_probabilities: bool = False,
     keep_logits: bool = False,
     use_thresholds: bool = True,
+    keep_features: bool = False,
 ) -> Evaluated:
     """Evaluate a checkpoint of the run in ``path``. All processes must call this.
 
@@ -256,6 +260,7 @@ def evaluate_run(
       keep_logits: whether they include the logits.
       use_thresholds: whether stored thresholds decide about the classes of images that may have
         several; otherwise 0.5.
+      keep_features: whether the predictions include the features before the head.
 
     Raises:
       UsageError, RunError: there is no such run, checkpoint or data, or the data have other
@@ -314,7 +319,8 @@ def evaluate_run(
     flip = tta == "flip"
     keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
     keep_probabilities |= step_config.several_labels  # all metrics need them
-    compiled = make_eval_step(devices, step_config, loader, flip, keep_probabilities, keep_logits)
+    keeps = keep_probabilities, keep_logits, keep_features
+    compiled = make_eval_step(devices, step_config, loader, flip, *keeps)
     collector = PredictionCollector(model.num_classes, None if stored is None else stored.raw)
     progress_bar = partial(  # on a terminal, if the batches take more than a second
         tqdm.tqdm,

@@ -2,8 +2,7 @@
 
 import csv
 import os
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -14,6 +13,7 @@ from flax_resnet.files import make_atomically
 from flax_resnet.runs import class_probabilities
 from train.data.label_sets import join_classes
 from train.data.source import DataSource
+from train.runtime.array_files import save_arrays
 from train.runtime.errors import UsageError
 from train.runtime.files import writing
 from train.tasks.multi_label_metrics import decide
@@ -35,6 +35,7 @@ class Predictions:
       of_label: probability of ``label``; None with several classes per image.
       probabilities: ``(N, outputs)``, or None if they were not kept.
       logits: ``(N, outputs)``, or None if they were not kept.
+      features: pooled, before the head, float32 ``(N, D)``, or None if they were not kept.
       thresholds: probabilities from which on classes are predicted, ``(K,)``; None: 0.5.
     """
 
@@ -47,6 +48,7 @@ class Predictions:
     of_label: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     logits: np.ndarray | None = None
+    features: np.ndarray | None = None
     thresholds: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -159,7 +161,8 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
 
     def write_npz(temporary: str) -> None:
         arrays = {"file": np.array(images), "class_names": np.array(source.class_names)}
-        arrays |= {n: v for n, v in vars(predictions).items() if n != "outputs" and v is not None}
+        others = ("outputs", "features")  # the latter have a file of their own
+        arrays |= {n: v for n, v in vars(predictions).items() if n not in others and v is not None}
         save_arrays(temporary, arrays)
 
     with writing(path):
@@ -188,11 +191,3 @@ def _set_rows(
     for i, image in enumerate(images):
         sets = (join_classes(chosen[i], names) for chosen in (labels, predicted))
         yield image, *sets, *(f"{p:.7g}" for p in probabilities[i, : len(names)])
-
-
-def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a compressed ``.npz``; unlike ``np.savez``, also one of the name "file"."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)

@@ -7,6 +7,7 @@ they run on one device, for example under plain ``jax.jit``.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 import jax
@@ -16,6 +17,7 @@ from flax import struct
 
 from flax_resnet import ResNet, init_variables
 from flax_resnet.preprocessing import normalize
+from flax_resnet.runs import network_outputs
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import Augment, example_keys
 from train.tasks.classification import top1, top5
@@ -320,6 +322,7 @@ def eval_step(
     batch: dict[str, jax.Array],
     flip: bool = False,
     per_example: Callable[[jax.Array, jax.Array], dict[str, jax.Array]] | None = None,
+    keep_features: bool = False,
 ) -> dict[str, Any]:
     """Compute sums over a global batch.
 
@@ -328,8 +331,9 @@ def eval_step(
       state: the state, the same on all devices.
       batch: as in :func:`train_step`, with ``valid`` and ``bad``, bool ``(N,)``: padding and
         images that could not be decoded are not valid; the latter are ``bad``.
-      flip: whether to average the logits of each image and its mirror image.
+      flip: whether to average the outputs for each image and its mirror image.
       per_example: ``(logits, labels) -> dict`` of arrays with a leading axis of N.
+      keep_features: whether ``per_example`` includes the ``features`` before the head.
 
     Returns:
       The number of valid ``examples``, of ``bad`` ones, and sums over valid examples: the
@@ -339,9 +343,11 @@ def eval_step(
     """
     variables = evaluated_variables(step_config, state)
     images = normalize(batch["image"], step_config.mean, step_config.std)
-    logits = step_config.model.apply(variables, images)
+    outputs = partial(network_outputs, step_config.model, variables, with_features=keep_features)
+    logits, features = outputs(images)
     if flip:
-        logits = (logits + step_config.model.apply(variables, images[:, :, ::-1])) / 2
+        both = (logits, features), outputs(images[:, :, ::-1])
+        logits, features = jax.tree.map(lambda one, other: (one + other) / 2, *both)
     rank = step_config.rank(logits, batch["label"])
     losses = jnp.where(batch["valid"], step_config.eval_loss(logits, Targets(batch["label"])), 0)
     sums = {
@@ -358,4 +364,5 @@ def eval_step(
         return sums
     examples = {"label": batch["label"], "rank": rank, "valid": batch["valid"]}
     examples |= per_example(logits, batch["label"])
+    examples |= {"features": features} if keep_features else {}
     return sums | {"per_example": step_config.across(jax.lax.all_gather, examples, tiled=True)}

@@ -139,9 +139,9 @@ def _report(inspection, output: str, title: str, pixels) -> None:
     import numpy as np
 
     from flax_resnet.files import make_atomically, write_atomically
-    from train.engine.predictions import save_arrays
     from train.inspect.findings_table import count_kinds, write_csv
     from train.inspect.page import page
+    from train.runtime.array_files import save_arrays
 
     images = inspection.images
     with writing(output):

@@ -1,12 +1,12 @@
 """Out-of-fold predictions from files of ``train.evaluate --predictions FILE.npz``."""
 
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 
 from train.inspect.images import Images
-from train.runtime.errors import RunError, UsageError, warn
+from train.runtime.array_files import read_arrays
+from train.runtime.errors import UsageError, warn
 from train.runtime.formatting import pluralize
 
 
@@ -55,21 +55,10 @@ def read_probabilities(paths: Sequence[str], images: Images) -> np.ndarray:
 
 
 def _read(path: str) -> tuple[list[str], np.ndarray, list[str] | None]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            name = "file" if "file" in arrays else "image"
-            files, probabilities = arrays[name].tolist(), arrays["probabilities"]
-            names = arrays["class_names"].tolist() if "class_names" in arrays else None
-    except KeyError as error:
-        raise UsageError(
-            f"{path!r} must have the arrays 'file' and 'probabilities', as train.evaluate"
-            f" --predictions FILE.npz writes them; {error.args[0]}"
-        ) from None
-    except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or error
-        if "pickle" in str(reason):  # NumPy's advice is to load it unsafely
-            reason = "it is no .npz file of numbers and text"
-        raise RunError(f"cannot read the predictions {path!r}: {reason}") from error
+    written_by = "train.evaluate --predictions FILE.npz"
+    arrays = read_arrays(path, ("file", "probabilities"), written_by)
+    files, probabilities = arrays["file"].ravel().tolist(), arrays["probabilities"]
+    names = arrays["class_names"].ravel().tolist() if "class_names" in arrays else None
     if probabilities.ndim != 2 or len(files) != len(probabilities) or not len(files):
         raise UsageError(f"{path!r} must have a row of probabilities for each file")
     valid = probabilities.dtype.kind == "f"

@@ -1,6 +1,9 @@
 """Text for terminals, plots and reports: names, counts, sizes and durations."""
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax_resnet.text import one_line
@@ -17,6 +20,21 @@ def join_names(names: Sequence[str], max_names: int = 8) -> str:
 def pluralize(number: int, noun: str) -> str:
     """Return a number with its noun: ``"1 step"``, ``"1,000 steps"``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def csv_row(fields: Sequence[object]) -> str:
+    """Return a CSV row without its line end."""
+    buffer = io.StringIO(newline="")
+    # With lineterminator="" Python 3.11 would not quote fields that contain line breaks.
+    csv.writer(buffer, lineterminator="\n").writerow(fields)
+    return buffer.getvalue().removesuffix("\n")
+
+
+def json_row(fields: Mapping[str, Any]) -> str:
+    """Return a JSON object on one line that is safe to print."""
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    # JSON's own escapes, so that a terminal is safe and the names are not changed.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def format_array(value: Any) -> str:

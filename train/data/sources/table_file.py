@@ -5,6 +5,7 @@ import io
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from flax_resnet.files import open_regular, read_file
 from flax_resnet.text import error_reason, truncate
@@ -166,7 +167,8 @@ def _positions(names: Sequence[str], choose: Choose, path: str) -> dict[str, int
     return {purpose: names.index(name) for purpose, name in chosen.items()}
 
 
-def _read_parquet(path: str, choose: Choose) -> Table:
+def import_pyarrow() -> ModuleType:
+    """Return ``pyarrow`` with ``pyarrow.parquet``; raise RunError if it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -175,6 +177,11 @@ def _read_parquet(path: str, choose: Choose) -> Table:
             f"Parquet files need a package that is not installed ({error}); install it with:"
             " pip install 'flax-resnet[hf]'"
         ) from error
+    return pyarrow
+
+
+def _read_parquet(path: str, choose: Choose) -> Table:
+    pyarrow = import_pyarrow()
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = tuple(file.schema_arrow.names)

@@ -26,9 +26,8 @@ from train.engine.predictions import Predictions
 from train.reporting.calibration import multi_label, single_label
 from train.reporting.calibration.half import Half
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import RunError
 from train.runtime.files import writing
-from train.runtime.formatting import join_names
 from train.tasks.decisions import DecisionRequest
 from train.tasks.temperature import fit_temperature
 from train.workdir.run_files import read_description
@@ -68,10 +67,9 @@ def calibrate(
       workdir: the run.
       evaluated: its evaluation, with logits.
       temperature: whether to fit one; otherwise a stored one is kept.
-      requests: the thresholds.
+      requests: the thresholds, for classes of the run.
 
     Raises:
-      UsageError: there is no such class.
       RunError: there are too few images, predictions are no better than chance, or what was
         requested cannot be reached.
     """
@@ -79,11 +77,6 @@ def calibrate(
     info, step = read_description(workdir), evaluated.result["step"]
     kind = info.activation(evaluated.config.loss)
     names = list(info.class_names)
-    for request in requests:
-        if request.name not in names:
-            raise UsageError(
-                f"--decide: the run has no class {request.name!r}; it has {join_names(names)}"
-            )
     if len(predictions) < MIN_IMAGES:
         raise RunError(
             f"a calibration needs at least {MIN_IMAGES} images, but {source.split!r} has"
