@@ -10,7 +10,6 @@ one with the recipe. FILE, its table and the seeds are those of folder_recipe.py
 """
 
 import argparse
-import collections
 import contextlib
 import io
 import itertools
@@ -97,7 +96,7 @@ def main():
         return folder_recipe.print_table(flags.table)
     done = {tuple(row[key] for key in CONDITIONS) for row in folder_recipe.finished(flags.out)}
     compilation_cache.configure()
-    programs = collections.defaultdict(HostPrograms)  # by number of classes
+    programs = HostPrograms()
     for seed, name in itertools.product(range(flags.seeds), flags.sets):
         with tempfile.TemporaryDirectory() as workdir:
             for variant in flags.variants:
