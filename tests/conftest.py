@@ -107,7 +107,8 @@ def as_a_process():
 
     argv, hook, environ = sys.argv, sys.unraisablehook, os.environ.copy()
     verbosity = absl.logging.get_verbosity()
-    levels = {logger: logger.level for logger in map(logging.getLogger, ("asyncio", "matplotlib"))}
+    names = ("asyncio", "matplotlib", "flax_resnet", "flax_resnet.calibration")
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     try:
         yield
     finally:

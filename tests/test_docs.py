@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.conftest import command_main
+from tests.conftest import as_a_process, command_main
 from train.runtime.entry_point import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -240,6 +240,10 @@ class Calls:
         for run in runs:
             self.stand_in(run)
         self.command("train.compare", arguments)
+
+    def train_export(self, arguments):
+        with as_a_process():
+            self.command("train.export", arguments)
 
     def flax_resnet_summary(self, arguments):
         self.command("flax_resnet.summary", arguments)

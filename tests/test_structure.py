@@ -43,6 +43,8 @@ IMPORTERS = {
     "array_record": {"train.data.sources.tfds_source", "train.prepare"},
     "datasets": {"train.data.sources.huggingface"},
     "pyarrow": {"train.data.sources.table_file"},
+    "onnx": {"train.export.onnx"},
+    "onnxruntime": {"train.export.onnx"},
     "optuna": {"train.sweep.search"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},

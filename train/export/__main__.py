@@ -9,10 +9,10 @@ from train.runtime.cli import (
     parse_step,
     run_command,
 )
-from train.runtime.errors import print_line
+from train.runtime.errors import UsageError, print_line
 from train.workdir.trained_run import load_trained_run
 
-FORMATS = ("stablehlo", "torchvision", "timm", "huggingface")
+FORMATS = ("stablehlo", "onnx", "torchvision", "timm", "huggingface")
 
 
 def main() -> int:
@@ -24,14 +24,21 @@ def main() -> int:
         " model card with loading instructions and a JSON file of the classes are written beside"
         " it.",
         epilog="stablehlo: from uint8 images to probabilities on cpu, cuda and tpu; requires only"
-        " jax and flatbuffers. The other formats are weights (.safetensors) with the parameter"
-        " names of that library.",
+        " jax and flatbuffers. onnx: the same for ONNX Runtime and other programs. The other"
+        " formats are weights (.safetensors) with the parameter names of that library.",
     )
     add_checkpoint_flags(parser)
     parser.add_argument("--format", required=True, choices=FORMATS, help="file format")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
+    raw = "for onnx: logits of normalized images instead of probabilities of pixels"
+    parser.add_argument("--raw", action="store_true", help=raw)
+    int8 = "for onnx: quantize to int8, calibrated with images of the run's training split, and"
+    int8 += " report the accuracy lost and the speed gained"
+    parser.add_argument("--int8", action="store_true", help=int8)
     flags = parser.parse_args()
     step = parse_step(flags.step)
+    if flags.format != "onnx" and (flags.raw or flags.int8):
+        raise UsageError(f"--raw and --int8 are for --format onnx, not {flags.format}")
 
     # On the CPU: nothing here needs an accelerator, and some have a lower precision.
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -44,7 +51,7 @@ def main() -> int:
     run = load_trained_run(
         flags.workdir, step, flags.weights, batch_size=8, trust_recipe=flags.trust_recipe
     )
-    for line in export(run, flags.format, flags.output):
+    for line in export(run, flags.format, flags.output, flags.raw, flags.int8):
         print_line(line)
     return 0
 

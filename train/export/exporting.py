@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from train.data.datasets import open_source
 from train.data.splits import evaluation_split
 from train.export import loaders
 from train.export.formats import WRITERS
+from train.export.metadata import file_metadata
 from train.export.model_card import model_card
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import ROOT, writing
@@ -41,7 +43,14 @@ def check_output(format: str, output: str) -> None:
       UsageError: the name is not valid, or the folder belongs to a run.
     """
     folder, name = os.path.split(os.path.abspath(output))
-    if format != "stablehlo" and not name.endswith(".safetensors"):
+    if format == "onnx":
+        if not name.endswith(".onnx"):
+            raise UsageError(f"--output of onnx must end in .onnx, not be {output!r}")
+        if missing := [each for each in ("onnx", "onnxruntime") if find_spec(each) is None]:
+            raise UsageError(
+                f"--format onnx needs {' and '.join(missing)}: pip install 'flax-resnet[onnx]'"
+            )
+    elif format != "stablehlo" and not name.endswith(".safetensors"):
         raise UsageError(f"--output of {format} must end in .safetensors, not be {output!r}")
     if format == "huggingface" and name != "model.safetensors":
         raise UsageError(
@@ -56,7 +65,9 @@ def check_output(format: str, output: str) -> None:
         )
 
 
-def export(run: Run, format: str, output: str) -> Iterator[str]:
+def export(
+    run: Run, format: str, output: str, raw: bool = False, int8: bool = False
+) -> Iterator[str]:
     """Write ``output`` and its companion files, and yield progress lines.
 
     All files are written to a temporary folder beside ``output``, loaded there by a separate
@@ -66,6 +77,8 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
       run: the run to export.
       format: a key of ``WRITERS``.
       output: path of the file.
+      raw: for ONNX, write logits of normalized images instead of probabilities of pixels.
+      int8: for ONNX, quantize the verified file.
 
     Yields:
       One line per step, for the console.
@@ -83,7 +96,8 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
     try:
         with writing(output):
             try:
-                WRITERS[format](run, os.path.join(staging, name))
+                writer = partial(WRITERS[format], raw=True) if raw else WRITERS[format]
+                writer(run, os.path.join(staging, name))
             except WeightsError as error:
                 raise RunError(f"cannot write {output!r}: {error}") from error
         yield f"wrote {name}, {os.path.getsize(os.path.join(staging, name)):,} bytes"
@@ -91,7 +105,7 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
             yield f"calibrated: {run.calibration.description}"
         images, real = verification_images(run)
         kind = "images of the evaluation split" if real else "random images (no data available)"
-        card_loader = loaders.loader_for_format(run, format)
+        card_loader = loaders.loader_for_format(run, format, raw)
         loader = loaders.importable_loader(run, card_loader)
         if loader.note:
             yield f"note: {loader.note}"
@@ -108,12 +122,14 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
                 f" kept as {bad!r}"
             )
         yield f"verified with {loader.library} in a separate process: {result}"
+        if int8:
+            from train.export.onnx.quantization import quantize
+
+            quantized = quantize(run, os.path.join(staging, name), raw)
+            result += f" before the quantization; {quantized.describe()}"
+            yield quantized.describe()
         with writing(output):
-            metadata = {
-                "class_names": [run.class_name(i) for i in range(run.model.num_classes)],
-                "preprocessing": dataclasses.asdict(run.preprocessing),
-                **calibration_metadata(run),
-            }
+            metadata = file_metadata(run)
             verified = f"{result}, loaded with {loader.library}"
             card = model_card(run, card_loader, format, name, verified)
             _write_text(staging, f"{name}.json", json.dumps(metadata, indent=2, ensure_ascii=False))
@@ -125,15 +141,6 @@ def export(run: Run, format: str, output: str) -> Iterator[str]:
         yield f"loading instructions: {os.path.join(folder, CARD)}"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def calibration_metadata(run: Run) -> dict[str, Any]:
-    """Return the temperature and the thresholds of the decisions, if there are any."""
-    if run.calibration is None:
-        return {}
-    decisions = {name: one.threshold for name, one in run.calibration.decisions.items()}
-    found = {"temperature": run.temperature, "decision_thresholds": decisions}
-    return {name: value for name, value in found.items() if value}
 
 
 def within_tolerance(differences: dict[str, float]) -> bool:

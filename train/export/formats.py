@@ -37,6 +37,13 @@ def write_stablehlo(run: Run, path: str) -> None:
         os.fsync(file.fileno())
 
 
+def write_onnx(run: Run, path: str, raw: bool = False) -> None:
+    """Write the network as ONNX; see :func:`train.export.onnx.writing.write_onnx`."""
+    from train.export.onnx import writing  # needs the extra onnx
+
+    writing.write_onnx(run, path, raw)
+
+
 def write_weights(run: Run, path: str, layout: str) -> None:
     """Write the weights in another library's layout; see :func:`flax_resnet.save_weights`."""
     save_weights(run.model, run.variables, path, layout=layout)
@@ -102,6 +109,7 @@ def transformers_config(run: Run) -> dict:
 
 WRITERS = {
     "stablehlo": write_stablehlo,
+    "onnx": write_onnx,
     "torchvision": partial(write_weights, layout="torchvision"),
     "timm": partial(write_weights, layout="timm"),
     "huggingface": write_huggingface,

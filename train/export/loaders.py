@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from flax_resnet import create_model
@@ -40,6 +41,8 @@ class Loader:
       imports: modules that may not be installed.
       without: modules that the code must not import.
       note: why it does not use the library that the format is intended for.
+      normalizes: whether the file, and not the code, normalizes the images and applies the
+        temperature.
     """
 
     library: str
@@ -47,12 +50,16 @@ class Loader:
     imports: tuple[str, ...] = ()
     without: tuple[str, ...] = ("flax",)
     note: str = ""
+    normalizes: bool = False
 
 
-def loader_for_format(run: Run, format: str) -> Loader:
-    """Return the loader for a format, as the model card shows it."""
+def loader_for_format(run: Run, format: str, raw: bool = False) -> Loader:
+    """Return the loader for a format, as the model card shows it; ``raw`` is for ONNX only."""
     if format == "stablehlo":
-        return Loader("jax and flatbuffers", _stablehlo_code)
+        return Loader("jax and flatbuffers", _stablehlo_code, normalizes=True)
+    if format == "onnx":
+        code = partial(_raw_onnx_code, run) if raw else _onnx_code
+        return Loader("onnxruntime", code, without=("flax", "jax"), normalizes=not raw)
     library = {"huggingface": "transformers"}.get(format, format)
     name = run.config["model.name"]
     if format == "huggingface":
@@ -116,6 +123,36 @@ with open({file!r}, "rb") as file:
 
 {images}
 probabilities = predict(images)
+"""
+
+
+def _onnx_code(file: str, images: str) -> str:
+    return f"""\
+import onnxruntime
+
+session = onnxruntime.InferenceSession({file!r}, providers=["CPUExecutionProvider"])
+
+{images}
+[probabilities] = session.run(None, {{"images": images}})
+"""
+
+
+def _raw_onnx_code(run: Run, file: str, images: str) -> str:
+    activation = "1 / (1 + np.exp(-scaled))"
+    if not is_binary(run):
+        activation = "np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))"
+    return f"""\
+import onnxruntime
+
+session = onnxruntime.InferenceSession({file!r}, providers=["CPUExecutionProvider"])
+mean = np.array({list(run.preprocessing.mean)}, np.float32)
+std = np.array({list(run.preprocessing.std)}, np.float32)
+
+{images}
+normalized = (images / np.float32({run.preprocessing.pixels.max_value}) - mean) / std
+[logits] = session.run(None, {{"images": normalized}})
+scaled = {scaled_logits(run)}
+probabilities = {activation}
 """
 
 

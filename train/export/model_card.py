@@ -33,7 +33,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
     """
     *sides, channels = run.preprocessing.shape
     size, form = "×".join(map(str, sides)), run.preprocessing.pixels
-    in_file = format == "stablehlo"
+    in_file = loader.normalizes
     kind = "RGB images" if form == RGB else f"images with {form}"
     summary = summarize(run.model, tuple(sides), channels)
     info = run_files.read_description(run.path)

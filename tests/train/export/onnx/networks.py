@@ -1,0 +1,82 @@
+"""Networks of the table with few channels, whose logits depend on the images."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from flax_resnet import create_model, fold_batch_norm, list_models, ops
+from flax_resnet.resnet import ResNet
+from tests.flax_resnet.peers import randomized
+from tests.train.export.onnx.conversion import BATCHES, run, to_onnx
+
+SIZE = 33  # odd, so that rows and columns at the edges matter
+# Fields that do not change which operations a network has.
+_SIZES = ("stage_sizes", "num_classes", "width", "stem_width", "parent", "name")
+
+
+def different_networks():
+    """Return the shallowest network of each combination of fields in the table."""
+    shallowest = {}
+    for name in list_models():
+        model = create_model(name)
+        fields = [field.name for field in dataclasses.fields(ResNet) if field.name not in _SIZES]
+        key = tuple(str(getattr(model, field)) for field in fields)
+        if key not in shallowest or sum(model.stage_sizes) < shallowest[key][0]:
+            shallowest[key] = sum(model.stage_sizes), name
+    return [name for _, name in shallowest.values()]
+
+
+def narrow(name):
+    """Return a network of the table, with its depth and operations but few channels."""
+    table = create_model(name)
+    widths = {"width": 32 if table.norm == "group" else 16, "stem_width": table.stem_width and 16}
+    return create_model(name, num_classes=7, **widths)
+
+
+def random_images():
+    """Return images of few colors, so that means over all pixels differ between them."""
+    rng = np.random.default_rng(0)
+    coarse = rng.standard_normal((sum(BATCHES), 4, 4, 3), np.float32).repeat(9, 1).repeat(9, 2)
+    return coarse[:, :SIZE, :SIZE] + 0.3 * rng.standard_normal((len(coarse), SIZE, SIZE, 3))
+
+
+def random_variables(model, images):
+    """Return random variables with batch statistics near, but not equal to, those of the images.
+
+    With others, what depends on the image is lost in a deep network without shortcuts.
+    """
+    variables = randomized(model, SIZE)
+    if "batch_stats" not in variables:
+        return variables
+    measuring = model.clone(norm_momentum=0.0)
+    _, updates = measuring.apply(variables, images, train=True, mutable=["batch_stats"])
+    rng = np.random.default_rng(1)
+
+    def near(path, leaf):
+        if path[-1].key == "var":
+            return np.float32(leaf * rng.uniform(0.7, 1.5, leaf.shape) + 1e-3)
+        return np.float32(leaf + 0.2 * abs(np.mean(leaf)) * rng.standard_normal(leaf.shape))
+
+    return variables | jax.tree_util.tree_map_with_path(near, updates)
+
+
+def check_network(model):
+    """Compare the logits of 10 images in batches of 1, 2 and 7 with JAX's.
+
+    Returns:
+      The ONNX model and the largest difference, relative to the largest logit.
+    """
+    images = random_images().astype(np.float32)
+    # Operation by operation: compiling the whole network takes much longer.
+    with ops.use_xla_ops(), jax.disable_jit():
+        variables = random_variables(model, images)
+        expected = np.asarray(model.apply(variables, images))
+    folded, weights = model, variables
+    if model.norm == "batch":
+        folded, weights = fold_batch_norm(model, variables)
+    converted = to_onnx(lambda images: folded.apply(weights, images), (SIZE, SIZE, 3))
+    scale = abs(expected).max()
+    deviation = expected.std(axis=0).min() / scale
+    assert deviation > 0.01, f"logits hardly depend on the image: {deviation}"
+    return converted, abs(run(converted, images) - expected).max() / scale

@@ -1,0 +1,102 @@
+"""The ONNX file of a run."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import onnx
+from jax import export
+from onnx import helper
+
+from flax_resnet import __version__, fold_batch_norm, ops
+from flax_resnet.runs import Run
+from train.export.metadata import file_metadata
+from train.export.onnx.builder import BATCH, UnsupportedNetworkError
+from train.export.onnx.converter import convert
+
+OPSET, IR_VERSION = 18, 8  # of ONNX 1.13 and ONNX Runtime 1.14, both of early 2023
+MAX_BYTES = 2**31 - 2**24  # of the weights: a protocol buffer holds 2 GiB
+
+
+def write_onnx(run: Run, path: str, raw: bool = False) -> None:
+    """Write the network as an ONNX model of any batch size.
+
+    Its input ``images`` and its output:
+
+    * by default images ``(N, H, W, C)``, uint8 or uint16, and ``probabilities`` ``(N, classes)``;
+      normalization and temperature are included;
+    * with ``raw`` normalized images, float32, and ``logits``.
+
+    Batch norm is folded into the convolutions.
+
+    Args:
+      run: the run, computing in float32.
+      path: file to write.
+      raw: see above.
+
+    Raises:
+      UnsupportedNetworkError: the network cannot be converted, or is too large.
+    """
+    model = make_model(run, raw)
+    with open(path, "wb") as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def make_model(run: Run, raw: bool = False) -> onnx.ModelProto:
+    """Return the model that :func:`write_onnx` writes, checked by ONNX's own checker."""
+    model, variables = run.model, jax.device_get(run.variables)
+    check_size(variables["params"])
+    if getattr(model, "norm", None) == "batch":
+        model, variables = fold_batch_norm(model, variables)
+
+    def logits(images: jax.Array) -> jax.Array:
+        return model.apply(variables, images)
+
+    def probabilities(images: jax.Array) -> jax.Array:
+        return run.probabilities(logits(run.preprocessing.normalize(images)))
+
+    shape = (*export.symbolic_shape(BATCH), *run.preprocessing.shape)
+    dtype = jnp.float32 if raw else run.preprocessing.pixels.dtype
+    with ops.use_xla_ops():
+        graph = convert(
+            logits if raw else probabilities,
+            jax.ShapeDtypeStruct(shape, dtype),
+            "logits" if raw else "probabilities",
+        )
+    made = helper.make_model(
+        graph,
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="flax-resnet",
+        producer_version=__version__,
+        doc_string=f"{run.config['model.name']} after step {run.step:,}",
+    )
+    helper.set_model_props(made, model_metadata(run, raw))
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def check_size(params: Mapping[str, Any]) -> None:
+    """Raise UnsupportedNetworkError if the weights do not fit into one file."""
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    if size > MAX_BYTES:
+        raise UnsupportedNetworkError(
+            f"the network has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2 GB; use"
+            " --format stablehlo"
+        )
+
+
+def model_metadata(run: Run, raw: bool) -> dict[str, str]:
+    """Return the model's properties, each as JSON."""
+    facts = file_metadata(run) | {
+        "activation": run.activation,
+        "includes_preprocessing": not raw,
+        "model": run.config["model.name"],
+        "step": run.step,
+    }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
