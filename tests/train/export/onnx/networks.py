@@ -1,37 +1,36 @@
 """Networks of the table with few channels, whose logits depend on the images."""
 
-import dataclasses
+import contextlib
 
 import jax
 import numpy as np
 
 from flax_resnet import create_model, fold_batch_norm, list_models, ops
-from flax_resnet.resnet import ResNet
 from tests.flax_resnet.peers import randomized
+from tests.flax_resnet.representatives import combination
 from tests.train.export.onnx.conversion import BATCHES, run, to_onnx
 
 SIZE = 33  # odd, so that rows and columns at the edges matter
-# Fields that do not change which operations a network has.
-_SIZES = ("stage_sizes", "num_classes", "width", "stem_width", "parent", "name")
 
 
 def different_networks():
     """Return the shallowest network of each combination of fields in the table."""
     shallowest = {}
     for name in list_models():
-        model = create_model(name)
-        fields = [field.name for field in dataclasses.fields(ResNet) if field.name not in _SIZES]
-        key = tuple(str(getattr(model, field)) for field in fields)
-        if key not in shallowest or sum(model.stage_sizes) < shallowest[key][0]:
-            shallowest[key] = sum(model.stage_sizes), name
+        network = sum(create_model(name).stage_sizes), name
+        fields = combination(name)
+        shallowest[fields] = min(shallowest.get(fields, network), network)
     return [name for _, name in shallowest.values()]
 
 
 def narrow(name):
     """Return a network of the table, with its depth and operations but few channels."""
-    table = create_model(name)
-    widths = {"width": 32 if table.norm == "group" else 16, "stem_width": table.stem_width and 16}
-    return create_model(name, num_classes=7, **widths)
+    stem_width = create_model(name).stem_width
+    for width in (16, 32, 64):  # groups must divide it
+        with contextlib.suppress(ValueError):
+            stem = {"stem_width": width} if stem_width else {}
+            return create_model(name, num_classes=7, width=width, **stem)
+    raise AssertionError(f"{name} has no narrow form")
 
 
 def random_images():
