@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from flax_resnet import blocks
+from flax_resnet import downsampling
 from tests.train.export.onnx.conversion import kinds, run, to_onnx
 from train.export.onnx.builder import UnsupportedNetworkError
 from train.runtime.errors import UsageError
@@ -92,8 +92,8 @@ WINDOWS = {
     "max of negative values": lambda x: nn.max_pool(-abs(x) - 1, (2, 2), (1, 1), "SAME"),
     "average": lambda x: nn.avg_pool(x, (2, 3), (2, 2), ((0, 1), (1, 1))),
     "average of pixels": lambda x: nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False),
-    "shortcut": lambda x: blocks.average_pool(x, 2),
-    "dilated shortcut": lambda x: blocks.average_pool(x, 1, 2),
+    "shortcut": lambda x: downsampling.average_pool(x, 2),
+    "dilated shortcut": lambda x: downsampling.average_pool(x, 1, 2),
     "sum": lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "VALID"),
 }
 
