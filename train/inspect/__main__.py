@@ -67,7 +67,7 @@ def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
     from train.data.datasets import data_dir, open_source
     from train.data.hold_out import SingleImageError
     from train.data.preprocessing import make_preprocessing
-    from train.data.splits import ALL
+    from train.data.splits import ALL, evaluation_split
     from train.inspect.inspection import inspect
     from train.runtime.formatting import format_duration
     from train.workdir.trained_run import load_trained_run
@@ -75,7 +75,7 @@ def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
     dataset = config.dataset
     dataset.data_dir = data_dir(dataset)
     _check_output(output, dataset.data_dir)
-    splits = [dataset.train_split, dataset.eval_split]
+    splits = [dataset.train_split, evaluation_split(dataset)]
     if flags.splits is not None:
         splits = [name.strip() for name in flags.splits.split(",") if name.strip()]
         if not splits:

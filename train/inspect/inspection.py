@@ -27,7 +27,7 @@ from train.inspect.findings_table import (
     sort_rows,
 )
 from train.inspect.images import Images, pixel_features, read_images
-from train.inspect.label_errors import MIN_SKILL, find_label_errors, skill
+from train.inspect.label_errors import MIN_GIVEN_SKILL, MIN_SKILL, find_label_errors, skill
 from train.inspect.label_set_rows import find_label_set_rows
 from train.inspect.predictions_file import read_probabilities
 from train.runtime.formatting import format_percent, join_names, pluralize
@@ -168,15 +168,13 @@ def _add_label_errors(
         kind = "features of the run" if run is not None else "pixels of thumbnails"
         origin = f"a five-fold probe on the {kind}"
     result.probabilities = probabilities
-    advice = (
-        "Give out-of-fold predictions (--predictions)."
-        if run is not None
-        else "Give a run (--workdir) or out-of-fold predictions (--predictions)."
-    )
+    min_skill, advice = MIN_SKILL, "Give out-of-fold predictions (--predictions)."
+    if predictions:
+        min_skill, advice = MIN_GIVEN_SKILL, "Give those of better runs."
+    elif run is None:
+        advice = "Give a run (--workdir) or out-of-fold predictions (--predictions)."
     if several:
-        rows, notes = find_label_set_rows(
-            images, probabilities, origin, "" if predictions else advice
-        )
+        rows, notes = find_label_set_rows(images, probabilities, origin, min_skill, advice)
         result.rows += rows
         result.notes += notes
         return
@@ -198,7 +196,7 @@ def _add_label_errors(
             f"Label errors of {join_names(sorted(rare))} were not examined: these classes have too"
             " few images."
         )
-    if skill(right.mean(), majority) < MIN_SKILL and not predictions:
+    if skill(right.mean(), majority) < min_skill:
         result.notes.append(
             f"Label errors are not listed, because the probabilities are too weak ({described})."
             f" {advice}"

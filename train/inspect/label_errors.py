@@ -13,10 +13,12 @@ from scipy.special import logsumexp
 # Of out-of-fold probabilities above always the most frequent answer, from 0 to 1. Below this,
 # their doubts say more about themselves than about the labels.
 MIN_SKILL = 0.5
+MIN_GIVEN_SKILL = 0.1  # of given predictions, whose user may know that many labels are wrong
 # Above this, disagreement with the labels is rare, and mostly their fault.
 STRONG_SKILL = 0.85
 _TOLERANCE = 1e-6  # of float32 probabilities at a threshold
 _TEMPERATURES = np.geomspace(0.5, 20, 24)
+_LIKELY = 0.5  # log likelihood below the highest one within a standard error of a parameter
 _MAX_PROBABILITIES = 2**21  # images times classes in an estimate, which takes less than a second
 
 
@@ -80,8 +82,9 @@ def expected_errors(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the expected number of wrong labels, some mistakes being those of the probabilities.
 
     The given label is sampled from the probabilities with a temperature or, with a rate, from the
-    other classes at random. Both have the highest likelihood; wrong probabilities lead to a
-    temperature, wrong labels to a rate.
+    other classes at random. Wrong probabilities lead to a temperature, wrong labels to a rate. Of
+    the temperatures and rates within a standard error of the highest likelihood those with the
+    fewest errors are taken, since weak probabilities hardly tell one from the other.
 
     Args:
       labels: given labels, int ``(N,)``.
@@ -94,7 +97,7 @@ def expected_errors(labels: np.ndarray, probabilities: np.ndarray) -> float:
         chosen = np.random.default_rng(0).choice(images, min(count, images), replace=False)
     logits = np.log(np.maximum(probabilities[chosen], 1e-12).astype(np.float64))
     own = logits[np.arange(len(chosen)), labels[chosen]]
-    least, errors = np.inf, 0.0
+    fits = []
     for temperature in _TEMPERATURES:
         right = np.exp(own / temperature - logsumexp(logits / temperature, axis=1))
         other = (1 - right) / (classes - 1)
@@ -103,9 +106,11 @@ def expected_errors(labels: np.ndarray, probabilities: np.ndarray) -> float:
             return -np.log(np.maximum((1 - rate) * right + rate * other, 1e-300)).mean()
 
         best = minimize_scalar(nll, bounds=(0, 0.5), method="bounded")
-        if best.fun < least:
-            wrong = best.x * other
-            least, errors = best.fun, (wrong / (wrong + (1 - best.x) * right + 1e-300)).sum()
+        wrong = best.x * other
+        expected = (wrong / (wrong + (1 - best.x) * right + 1e-300)).sum()
+        fits.append((best.fun, expected))
+    least = min(fits)[0] + _LIKELY / len(chosen)
+    errors = min(expected for value, expected in fits if value <= least)
     return float(errors * images / len(chosen))
 
 

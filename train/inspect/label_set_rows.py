@@ -4,12 +4,12 @@ import numpy as np
 
 from train.inspect.findings_table import LABEL, FindingRow, image_row
 from train.inspect.images import Images
-from train.inspect.label_errors import MIN_SKILL, find_label_set_errors, skill
+from train.inspect.label_errors import find_label_set_errors, skill
 from train.runtime.formatting import format_percent, join_names, pluralize
 
 
 def find_label_set_rows(
-    images: Images, probabilities: np.ndarray, origin: str, advice: str
+    images: Images, probabilities: np.ndarray, origin: str, min_skill: float, advice: str
 ) -> tuple[list[FindingRow], list[str]]:
     """Return a row for each image with doubtful labels, and notes on how they were found.
 
@@ -20,22 +20,17 @@ def find_label_set_rows(
       images: the images.
       probabilities: out-of-sample probabilities ``(N, K)``, NaN for unknown ones.
       origin: where these come from.
-      advice: how to get better ones; classes with weak ones are left out. Empty: none are.
+      min_skill: the least skill of a class's probabilities; others are left out.
+      advice: how to get better ones.
     """
     targets, names = images.targets, images.sources[0].class_names
     skills = np.array([_skill(targets[:, k], probabilities[:, k]) for k in range(len(names))])
-    used = ~np.isnan(skills)
-    if advice:
-        used &= np.nan_to_num(skills) >= MIN_SKILL
+    used = np.nan_to_num(skills) >= min_skill
     notes = []
     if not used.all():
         left = join_names([names[k] for k in np.flatnonzero(~used)])
         reason = f"too few images have the class, or the probabilities are too weak ({origin})"
-        notes.append(
-            f"Label errors of {left} are not listed: {reason}. {advice}"
-            if advice
-            else f"Label errors of {left} are not listed: {origin} have none of these images."
-        )
+        notes.append(f"Label errors of {left} are not listed: {reason}. {advice}")
     if not used.any():
         return [], notes
     probabilities = np.where(used, probabilities, np.nan)

@@ -110,6 +110,15 @@ def test_a_run_on_records_without_files(digits_run, commands, tmp_path):
     assert "features of the run" in result.stdout
 
 
+def test_a_run_on_a_fold_is_inspected_with_its_held_out_part(shapes_run, commands, tmp_path):
+    flags = "--workdir", shapes_run, "--output", tmp_path / "out"
+    result = commands.call("train.inspect", *flags)
+    assert result.returncode == 0, result.stderr
+    arrays = np.load(tmp_path / "out" / "probabilities.npz")
+    assert len({*arrays["file"]}) == len(arrays["file"]) == 160
+    assert ">held_out<" in (tmp_path / "out" / "inspection.html").read_text()
+
+
 def test_given_predictions_are_joined_by_file(planted, inspected, commands, tmp_path):
     """Those of an oracle find exactly the wrong labels."""
     root, wrong, _ = planted

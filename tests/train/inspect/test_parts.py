@@ -109,6 +109,21 @@ def test_advice_for_weak_probabilities_names_a_run_only_if_none_was_given(severa
         assert ("--workdir" in note) == (given is None) and "--predictions" in note
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_given_predictions_without_skill_list_nothing(several, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (90, 8, 8, 3), np.uint8)
+    labels = rng.integers(0, 2, (90, 3) if several else 90)
+    source = arrays_source(images, labels, class_names=["a", "b", "c"][: 3 if several else 2])
+    names = np.array([source.record_name(index) for index in range(90)])
+    probabilities = rng.dirichlet(np.ones(len(source.class_names)), 90)
+    np.savez(tmp_path / "p.npz", image=names, probabilities=probabilities)
+    found = inspect([source], PixelFormat(), predictions=[str(tmp_path / "p.npz")])
+    [note] = (note for note in found.notes if "too weak" in note)
+    assert "Give those of better runs" in note
+    assert "label error" not in {row.kind for row in found.rows}
+
+
 def test_labels_that_fit_have_no_errors_and_missing_classes_do_no_harm():
     labels = np.repeat([0, 2], 10)
     assert not len(find_label_errors(labels, np.eye(4)[labels] * 0.9 + 0.025))
