@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from train.config.loading import default_config
 from train.data.findings import inspect_data
 from train.data.folds import assign_folds
 from train.data.hold_out import hold_out
 from train.data.label_sets import merge_rare, number_sets
 from train.data.source import DataSource
 from train.data.sources.arrays import arrays_source
+from train.data.sources.given_source import as_source
 from train.data.splits import HELD_OUT_PART, TRAINING_PART
 from train.runtime.errors import UsageError
 
@@ -73,6 +75,26 @@ def test_arrays_of_zeros_and_ones_are_sets_of_classes():
     assert arrays_source(images, labels.astype(float)).class_names == ("0", "1", "2")
     changed = arrays_source(images, 1 - labels, ["a", "b", "c"])
     assert changed.fingerprint != source.fingerprint
+
+
+def test_records_with_zeros_and_ones_equal_arrays():
+    images = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), np.uint8)
+    labels = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 1]])
+    records = [{"image": i, "label": row.tolist()} for i, row in zip(images, labels, strict=True)]
+    config = default_config()
+    config.dataset.label_key, names = "label", ["a", "b", "c"]
+    source = as_source(records, "train", config.dataset, names)
+    arrays = arrays_source(images, labels, names)
+    np.testing.assert_array_equal(source.targets(source.all_labels()), labels)
+    assert (source.class_names, source.fingerprint) == (arrays.class_names, arrays.fingerprint)
+
+
+def test_lists_of_different_lengths_are_explained():
+    images, labels = np.zeros((2, 4, 4, 3), np.uint8), [["a", "b"], ["a"]]
+    records = [{"image": i, "label": row} for i, row in zip(images, labels, strict=True)]
+    for data in ((images, labels), records):
+        with pytest.raises(UsageError, match=r"of different lengths.*zeros and ones, a row \(K,\)"):
+            as_source(data, "train", default_config().dataset, ["a", "b"])
 
 
 def test_wrong_label_sets_are_refused():

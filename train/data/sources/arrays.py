@@ -65,7 +65,7 @@ def arrays_source(
     where = "the data"
     if isinstance(images, np.ndarray):
         check_images(images, where, _apparent_format(images))
-    columns, names, sets = _number({"": _as_array(labels, where)}, where, class_names)
+    columns, names, sets = number_labels({"": as_label_array(labels, where)}, where, class_names)
     _check_lengths(len(images), columns[""], where)
     fingerprint = sample_fingerprint(images, columns[""] if sets is None else sets[columns[""]])
     return make_source(
@@ -106,7 +106,7 @@ def open_array_files(dataset: ConfigDict, split: str) -> DataSource:
     check_images(images, images.where, PixelFormat(dataset.channels, dataset.bits))
     labels = {name: by_role[LABELS][name].values() for name in by_role[IMAGES]}
     named = [array.values() for array in by_role[CLASS_NAMES].values()]
-    columns, names, sets = _number(labels, path, named[0] if named else text_names)
+    columns, names, sets = number_labels(labels, path, named[0] if named else text_names)
     _check_lengths(len(images), columns[name], f"{path} {name}".rstrip())
     targets = columns[name] if sets is None else sets[columns[name]]
     return make_source(
@@ -157,11 +157,17 @@ def _apparent_format(images: np.ndarray) -> PixelFormat:
     return PixelFormat(last if 1 <= last <= MAX_CHANNELS else 3, bits)
 
 
-def _as_array(labels: Sequence[Any], where: str) -> np.ndarray:
+def as_label_array(labels: Sequence[Any], where: str) -> np.ndarray:
     """Return labels as an array; raise UsageError if that would change or drop some of them."""
     if np.ma.is_masked(labels):
         raise UsageError(f"some labels of {where} are masked; leave out these images")
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise UsageError(
+            f"the labels of {where} are lists of different lengths; for images with several classes"
+            " give zeros and ones, a row (K,) per image"
+        ) from None
     if array.dtype.kind == "U" and array.ndim == 1:
         others = [label for label in labels if not isinstance(label, str)]
         if others:
@@ -172,7 +178,7 @@ def _as_array(labels: Sequence[Any], where: str) -> np.ndarray:
     return array
 
 
-def _number(
+def number_labels(
     labels: Mapping[str, np.ndarray], where: str, class_names: Sequence[str] | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]:
     """Return labels by split, names of the classes and, with several per image, the label sets."""

@@ -13,9 +13,14 @@ from flax_resnet.images.pixels import PixelFormat
 from flax_resnet.runs import to_pixels
 from train.data.registries import register_source
 from train.data.source import DataSource
-from train.data.sources.arrays import arrays_source, check_images
+from train.data.sources.arrays import (
+    arrays_source,
+    as_label_array,
+    check_images,
+    number_labels,
+)
 from train.data.sources.huggingface import huggingface_source
-from train.data.sources.labeled_images import make_source, number_classes, sample_fingerprint
+from train.data.sources.labeled_images import make_source, sample_fingerprint
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.formatting import join_names
@@ -105,12 +110,15 @@ def _record_source(
     class_names: Sequence[str] | None,
 ) -> DataSource:
     image_key, label_key = dataset.image_key or "image", dataset.label_key or "label"
-    labels = np.array([*_labels(data, split, image_key, label_key)])
-    columns, names = number_classes({"": labels}, f"the data for {split}", class_names)
+    where = f"the data for {split}"
+    given = as_label_array([*_labels(data, split, image_key, label_key)], where)
+    columns, names, sets = number_labels({"": given}, where, class_names)
     images, labels = _Images(data, pixels, image_key), columns[""]
     _check_form(images, split, pixels)
-    fingerprint = sample_fingerprint(images, labels)
-    return make_source(GIVEN, split, images, labels, names, fingerprint=fingerprint)
+    fingerprint = sample_fingerprint(images, labels if sets is None else sets[labels])
+    return make_source(
+        GIVEN, split, images, labels, names, fingerprint=fingerprint, label_sets=sets
+    )
 
 
 def _labels(data: Any, split: str, image_key: str, label_key: str) -> Iterator[Any]:
