@@ -100,7 +100,7 @@ def choose_column(
     elif not usual:
         advice = f"the first line must name the columns; {advice}"
         if purpose == LABEL and len(names) > 2:
-            advice += ", or --config.task=multi_label for a column of zeros and ones per class"
+            advice += ", or set task='multi_label' for a column of zeros and ones per class"
     raise UsageError(f"{path!r} has {problem} among {_listed(usual or names)}; {advice}")
 
 

@@ -124,7 +124,9 @@ def test_labels_that_another_separator_would_divide_are_a_warning(folder, labels
 
 def test_columns_of_classes_without_the_task_and_labels_without_a_class_are_explained(folder):
     columns = write(folder / "t.csv", ("image", "a", "b"), [(name, 1, 0) for name in LABELS])
-    with pytest.raises(UsageError, match="multi_label for a column of zeros and ones per class"):
+    with pytest.raises(
+        UsageError, match="task='multi_label' for a column of zeros and ones per class"
+    ):
         from_table(columns, label_separator="")
     table = write(folder / "e.csv", ("image", "labels"), [(name, "") for name in LABELS])
     with pytest.raises(UsageError, match="has no image with a class; training needs two or more"):
