@@ -56,7 +56,7 @@ def read_probabilities(paths: Sequence[str], images: Images) -> np.ndarray:
 
 def _read(path: str) -> tuple[list[str], np.ndarray, list[str] | None]:
     written_by = "train.evaluate --predictions FILE.npz"
-    arrays = read_arrays(path, ("file", "probabilities"), written_by)
+    arrays = read_arrays(path, ("file", "probabilities"), written_by, {"image": "file"})
     files, probabilities = arrays["file"].ravel().tolist(), arrays["probabilities"]
     names = arrays["class_names"].ravel().tolist() if "class_names" in arrays else None
     if probabilities.ndim != 2 or len(files) != len(probabilities) or not len(files):

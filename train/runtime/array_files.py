@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,13 +17,19 @@ def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
-def read_arrays(path: str, required: Sequence[str], written_by: str) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: str,
+    required: Sequence[str],
+    written_by: str,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, np.ndarray]:
     """Return the arrays of a ``.npz`` file.
 
     Args:
       path: the file.
       required: arrays that it must have.
       written_by: flag that writes such a file, for the message.
+      aliases: other names of arrays: ``np.savez`` cannot write one named ``file``.
 
     Raises:
       RunError: the file cannot be read.
@@ -30,7 +37,7 @@ def read_arrays(path: str, required: Sequence[str], written_by: str) -> dict[str
     """
     try:
         with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
+            arrays = {aliases.get(name, name): content[name] for name in content.files}
     except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         if "pickle" in str(reason):  # NumPy's advice is to load it unsafely
