@@ -25,7 +25,9 @@ def main() -> int:
         " it.",
         epilog="stablehlo: from uint8 images to probabilities on cpu, cuda and tpu; requires only"
         " jax and flatbuffers. onnx: the same for ONNX Runtime and other programs. The other"
-        " formats are weights (.safetensors) with the parameter names of that library.",
+        " formats are weights (.safetensors) with the parameter names of that library; transformers"
+        " and timm load the folder of a file that is named model.safetensors, with the"
+        " preprocessing of the run.",
     )
     add_checkpoint_flags(parser)
     parser.add_argument("--format", required=True, choices=FORMATS, help="file format")
@@ -35,7 +37,12 @@ def main() -> int:
     int8 = "for onnx: quantize to int8, calibrated with images of the run's training split, and"
     int8 += " report the accuracy lost and the speed gained"
     parser.add_argument("--int8", action="store_true", help=int8)
+    push = "also upload the export to this repository of the Hugging Face hub, created if needed"
+    parser.add_argument("--push", metavar="OWNER/NAME", help=push)
+    parser.add_argument("--private", action="store_true", help="create a private repository")
     flags = parser.parse_args()
+    if flags.private and not flags.push:
+        raise UsageError("--private is for the repository of --push")
     step = parse_step(flags.step)
     if flags.format != "onnx" and (flags.raw or flags.int8):
         raise UsageError(f"--raw and --int8 are for --format onnx, not {flags.format}")
@@ -45,14 +52,23 @@ def main() -> int:
     # export() reports itself which networks a library lacks.
     logging.getLogger("flax_resnet").setLevel(logging.ERROR)
     logging.getLogger("flax_resnet.calibration").setLevel(logging.WARNING)
-    from train.export.exporting import check_output, export
+    from train.export.exporting import export
+    from train.export.hub import check_push, push
+    from train.export.output import check_output
+    from train.export.support import check_network
 
     check_output(flags.format, flags.output)
+    if flags.push:
+        check_push(flags.push, flags.format, flags.output)
     run = load_trained_run(
         flags.workdir, step, flags.weights, batch_size=8, trust_recipe=flags.trust_recipe
     )
+    check_network(run, flags.format, FORMATS)
     for line in export(run, flags.format, flags.output, flags.raw, flags.int8):
         print_line(line)
+    if flags.push:
+        for line in push(flags.push, flags.format, flags.output, flags.private):
+            print_line(line)
     return 0
 
 

@@ -1,68 +1,43 @@
 """Export of a run's network, verified in a separate process before the file is published."""
 
 import dataclasses
+import datetime
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.images.pixels import RGB
 from flax_resnet.runs import Run
 from flax_resnet.weights import WeightsError
 from train.data.datasets import open_source
 from train.data.splits import evaluation_split
-from train.export import loaders
+from train.export import loaders, stablehlo
+from train.export.calibrated import temperature_metadata, with_temperature_in_head
 from train.export.formats import WRITERS
+from train.export.hub import front_matter
 from train.export.metadata import file_metadata
 from train.export.model_card import model_card
+from train.export.output import HUB_FILE, card_name, file_names, for_hub, info_name
+from train.export.own_preprocessing import OwnPreprocessing, own_preprocessing
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import ROOT, writing
 from train.workdir import run_files
 
-CARD = "model_card.md"
 MAX_IMAGES = 8  # for the verification
 # Maximum difference: absolute for probabilities, relative to the largest for logits. Libraries sum
 # in different orders.
 TOLERANCES = {"probabilities": 1e-5, "logits": 1e-4}
 TIMEOUT_SECONDS = 1200
-
-
-def check_output(format: str, output: str) -> None:
-    """Check that ``output`` is a valid file name for the format.
-
-    Raises:
-      UsageError: the name is not valid, or the folder belongs to a run.
-    """
-    folder, name = os.path.split(os.path.abspath(output))
-    if format == "onnx":
-        if not name.endswith(".onnx"):
-            raise UsageError(f"--output of onnx must end in .onnx, not be {output!r}")
-        if missing := [each for each in ("onnx", "onnxruntime") if find_spec(each) is None]:
-            raise UsageError(
-                f"--format onnx needs {' and '.join(missing)}: pip install 'flax-resnet[onnx]'"
-            )
-    elif format != "stablehlo" and not name.endswith(".safetensors"):
-        raise UsageError(f"--output of {format} must end in .safetensors, not be {output!r}")
-    if format == "huggingface" and name != "model.safetensors":
-        raise UsageError(
-            "--output of huggingface must be model.safetensors in a folder of its own, beside its"
-            f" config.json, not {output!r}"
-        )
-    if os.path.isdir(output):
-        raise UsageError(f"--output is a folder, {output!r}; name a file in it")
-    if format == "huggingface" and os.path.exists(os.path.join(folder, "run.json")):
-        raise UsageError(
-            f"{folder!r} is a workdir with a config.json of its own; choose another folder"
-        )
 
 
 def export(
@@ -75,8 +50,8 @@ def export(
 
     Args:
       run: the run to export.
-      format: a key of ``WRITERS``.
-      output: path of the file.
+      format: a key of ``WRITERS`` whose library has the network, see :mod:`train.export.support`.
+      output: path of the file, see :func:`train.export.output.check_output`.
       raw: for ONNX, write logits of normalized images instead of probabilities of pixels.
       int8: for ONNX, quantize the verified file.
 
@@ -89,6 +64,7 @@ def export(
     """
     # In float32 whatever the training precision: bfloat16 is too coarse to compare.
     run = dataclasses.replace(run, model=run.model.clone(dtype=jnp.float32, axis_name=None))
+    written = with_temperature_in_head(run, format)
     folder, name = os.path.split(os.path.abspath(output))
     with writing(output):
         os.makedirs(folder, exist_ok=True)
@@ -97,19 +73,20 @@ def export(
         with writing(output):
             try:
                 writer = partial(WRITERS[format], raw=True) if raw else WRITERS[format]
-                writer(run, os.path.join(staging, name))
+                writer(written, os.path.join(staging, name))
             except WeightsError as error:
                 raise RunError(f"cannot write {output!r}: {error}") from error
         yield f"wrote {name}, {os.path.getsize(os.path.join(staging, name)):,} bytes"
         if run.calibration is not None:
             yield f"calibrated: {run.calibration.description}"
-        images, real = verification_images(run)
+        pictures, real = verification_pictures(run)
+        images = run.prepare(pictures)
         kind = "images of the evaluation split" if real else "random images (no data available)"
-        card_loader = loaders.loader_for_format(run, format, raw)
-        loader = loaders.importable_loader(run, card_loader)
+        card_loader = loaders.loader_for_format(written, format, raw)
+        loader = loaders.importable_loader(written, card_loader)
         if loader.note:
             yield f"note: {loader.note}"
-        differences = max_differences(run, loader, staging, name, images)
+        differences = max_differences(written, loader, staging, name, images)
         result = (
             f"maximum difference of the probabilities {differences['probabilities']:.1e} in"
             f" {len(images)} {kind}"
@@ -128,19 +105,42 @@ def export(
             quantized = quantize(run, os.path.join(staging, name), raw)
             result += f" before the quantization; {quantized.describe()}"
             yield quantized.describe()
+        verified = f"{result}, loaded with {loader.library}"
+        own = own_preprocessing(written, format, name)
+        if note := _missing_preprocessing(run, format, name):
+            yield note
+        if own and loader is card_loader:
+            agreement = own_agreement(written, own, loader, staging, pictures, images)
+            yield agreement
+            verified += f"; {agreement}"
         with writing(output):
-            metadata = file_metadata(run)
-            verified = f"{result}, loaded with {loader.library}"
-            card = model_card(run, card_loader, format, name, verified)
-            _write_text(staging, f"{name}.json", json.dumps(metadata, indent=2, ensure_ascii=False))
-            _write_text(staging, CARD, card)
-            # The exported file last, so that it never lacks its companions.
-            for file in sorted(os.listdir(staging), key=lambda file: file == name):
-                if file in (name, f"{name}.json", CARD, "config.json"):
-                    os.replace(os.path.join(staging, file), os.path.join(folder, file))
-        yield f"loading instructions: {os.path.join(folder, CARD)}"
+            about = stablehlo.lifetime(os.path.join(staging, name)) if format == "stablehlo" else {}
+            about = {"date": datetime.date.today().isoformat()} | about
+            metadata = file_metadata(run) | temperature_metadata(run, format, card_loader)
+            metadata |= {"format": format, "files": file_names(format, name), "exported": about}
+            text = json.dumps(metadata, indent=2, ensure_ascii=False)
+            card = model_card(run, card_loader, format, name, verified, about)
+            _write_text(staging, info_name(name), text)
+            _write_text(staging, card_name(name), card)
+            if for_hub(format, name):
+                _write_text(staging, "README.md", front_matter(run, card_loader.library) + card)
+            for file in file_names(format, name):
+                os.replace(os.path.join(staging, file), os.path.join(folder, file))
+        yield f"loading instructions: {os.path.join(folder, card_name(name))}"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _missing_preprocessing(run: Run, format: str, name: str) -> str:
+    """Return a note that the library of a format does not preprocess images as the run, or ""."""
+    if format == "timm" and name != HUB_FILE:
+        return f"note: timm finds the run's preprocessing and the file only if it is {HUB_FILE}"
+    if for_hub(format, name) and run.preprocessing.pixels != RGB:
+        return (
+            f"note: {format} reads images as RGB of 8 bits, so it cannot classify image files of"
+            f" {run.preprocessing.pixels}"
+        )
+    return ""
 
 
 def within_tolerance(differences: dict[str, float]) -> bool:
@@ -187,12 +187,52 @@ def max_differences(
     return differences
 
 
+def own_agreement(
+    run: Run,
+    own: OwnPreprocessing,
+    loader: loaders.Loader,
+    folder: str,
+    pictures: Sequence[np.ndarray],
+    images: np.ndarray,
+) -> str:
+    """Return how far a library's own preprocessing of pictures gives the run's probabilities.
+
+    Args:
+      run: the run.
+      own: the library's code, executed in a new process.
+      loader: of the same library.
+      folder: directory of the exported file.
+      pictures: uint8 RGB, of any size.
+      images: the pictures as the run prepares them.
+    """
+    logits = jax.jit(run.model.apply)(run.variables, run.preprocessing.normalize(images))
+    expected = np.asarray(run.probabilities(logits))
+    np.savez(os.path.join(folder, "pictures.npz"), *pictures)
+    read = (
+        "from PIL import Image\n"
+        'pictures = [Image.fromarray(one) for one in np.load("pictures.npz").values()]'
+    )
+    code = "\n".join([own.setup, read, own.probabilities])
+    found = _run_code(loader, code, folder, "the folder")["probabilities"]
+    same = int((found.argmax(axis=1) == expected.argmax(axis=1)).sum())
+    return (
+        f"with the preprocessing of {loader.library}: the run's top-1 in {same} of {len(found)},"
+        f" maximum difference of the probabilities {abs(found - expected).max():.1e}"
+    )
+
+
 def _outputs_in_subprocess(loader: loaders.Loader, folder: str, name: str) -> dict[str, np.ndarray]:
     """Return the outputs for ``images.npy`` that a new process computes."""
+    code = loader.code(name, 'images = np.load("images.npy")')
+    return _run_code(loader, code, folder, name)
+
+
+def _run_code(loader: loaders.Loader, code: str, folder: str, name: str) -> dict[str, np.ndarray]:
+    """Return the outputs that code of a loader's library computes in a new process."""
     script = "\n".join(
         [
             "import numpy as np",
-            loader.code(name, 'images = np.load("images.npy")'),
+            code,
             "import sys",
             *(f"assert {module!r} not in sys.modules" for module in loader.without),
             'outputs = {"probabilities": probabilities}',
@@ -225,12 +265,12 @@ def _outputs_in_subprocess(loader: loaders.Loader, folder: str, name: str) -> di
         return dict(outputs)
 
 
-def verification_images(run: Run) -> tuple[np.ndarray, bool]:
+def verification_pictures(run: Run) -> tuple[list[np.ndarray], bool]:
     """Return up to ``MAX_IMAGES`` different images, spread over the run's evaluation split.
 
     Returns:
-      images ``(N, H, W, C)`` and whether they are real; random ones if the data are not
-      available on this machine.
+      images ``(H, W, C)`` of any size, not prepared, and whether they are real; random ones if the
+      data are not available on this machine.
     """
     try:
         dataset = run_files.read_config(run.path).dataset
@@ -247,14 +287,14 @@ def verification_images(run: Run) -> tuple[np.ndarray, bool]:
     if not images:
         return _random_images(run), False
     chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(int))
-    return run.prepare([images[i] for i in chosen]), True
+    return [images[i] for i in chosen], True
 
 
-def _random_images(run: Run) -> np.ndarray:
+def _random_images(run: Run) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     form = run.preprocessing.pixels
     shape = (MAX_IMAGES, 64, 64, form.channels)
-    return run.prepare(list(rng.integers(0, form.max_value + 1, shape, form.dtype)))
+    return list(rng.integers(0, form.max_value + 1, shape, form.dtype))
 
 
 def _write_text(folder: str, name: str, text: str) -> None:

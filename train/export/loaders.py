@@ -5,28 +5,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
-from flax_resnet import create_model
-from flax_resnet.resnet import ResNet
 from flax_resnet.runs import Run
 from flax_resnet.text import truncate
-from train.export.formats import matches_transformers
+from train.export.output import info_name
+from train.export.support import changed_fields
 
-_TORCHVISION = (
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
-    *("wide_resnet50_2", "wide_resnet101_2"),
-)
-_TIMM = (*_TORCHVISION, "seresnet50", "resnet50d", "resnet101d", "resnet50_gn")
 _IMPORTS = {
     "torchvision": ("torchvision", "safetensors.torch"),
     "timm": ("timm", "safetensors.torch"),
     "transformers": ("transformers.models.resnet.modeling_resnet",),
 }
-# Fields that do not affect evaluation in float32.
-_TRAINING_FIELDS = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
-_TRAINING_FIELDS += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +50,6 @@ def loader_for_format(run: Run, format: str, raw: bool = False) -> Loader:
         code = partial(_raw_onnx_code, run) if raw else _onnx_code
         return Loader("onnxruntime", code, without=("flax", "jax"), normalizes=not raw)
     library = {"huggingface": "transformers"}.get(format, format)
-    name = run.config["model.name"]
-    if format == "huggingface":
-        supported = matches_transformers(run.model)
-    else:
-        names = _TORCHVISION if format == "torchvision" else _TIMM
-        supported = name in names and not changed_fields(run.model, name)
-        if format == "torchvision":  # timm's networks have any number of channels
-            supported = supported and run.preprocessing.pixels.channels == 3
-    if not supported:
-        note = f"{library} does not have this network; the model card loads it with flax_resnet"
-        return _flax_resnet_loader(run, note)
     imports = ("torch", *_IMPORTS[library])
     return Loader(library, lambda file, images: _torch_code(run, library, file, images), imports)
 
@@ -101,17 +79,6 @@ def _import_error(imports: Sequence[str]) -> str:
     if not process.returncode:
         return ""
     return truncate((process.stderr.strip().splitlines() or ["no error message"])[-1], 300)
-
-
-def changed_fields(model: ResNet, name: str) -> dict[str, Any]:
-    """Return the fields that differ from the named network and affect its outputs."""
-    named = create_model(name)
-    return {
-        field.name: getattr(model, field.name)
-        for field in dataclasses.fields(ResNet)
-        if field.name not in _TRAINING_FIELDS
-        and getattr(model, field.name) != getattr(named, field.name)
-    }
 
 
 def _stablehlo_code(file: str, images: str) -> str:
@@ -163,8 +130,8 @@ def _torch_code(run: Run, library: str, file: str, images: str) -> str:
     as_floats = ".astype('float32')" * (largest > 255)  # PyTorch computes little with uint16
     load = [f"net.load_state_dict(load_file({file!r}))"]
     if library == "transformers":
-        imports = "from transformers import ResNetForImageClassification"
-        make, load, call = 'ResNetForImageClassification.from_pretrained(".")', [], ".logits"
+        imports = "from transformers import AutoModelForImageClassification"
+        make, load, call = 'AutoModelForImageClassification.from_pretrained(".")', [], ".logits"
     else:
         imports, call = f"import {library}\nfrom safetensors.torch import load_file", ""
         make = (
@@ -209,6 +176,27 @@ variables = load_weights(model, {file!r})
 pixels = normalize(images, {run.preprocessing.mean}, {run.preprocessing.std})
 logits = jax.jit(model.apply)(variables, pixels)
 probabilities = jax.nn.{activation}({scaled_logits(run)})
+"""
+
+
+def answer_code(run: Run, name: str) -> str:
+    """Return Python code that prints the classes of images from their ``probabilities``."""
+    return f"""\
+with open({info_name(name)!r}, encoding="utf-8") as file:
+{_SEVERAL_CLASSES if run.several_labels else _ONE_CLASS}"""
+
+
+_ONE_CLASS = """\
+    names = json.load(file)["class_names"]
+for row in np.asarray(probabilities):
+    print(names[row.argmax()], row.max())
+"""
+_SEVERAL_CLASSES = """\
+    info = json.load(file)
+thresholds = info.get("decision_thresholds", {})
+for row in np.asarray(probabilities):
+    probability = dict(zip(info["class_names"], row))
+    print([name for name, p in probability.items() if p >= thresholds.get(name, 0.5)])
 """
 
 

@@ -11,14 +11,20 @@ from flax_resnet.preprocessing import Preprocessing, height_and_width
 from flax_resnet.runs import Run
 from flax_resnet.text import one_line
 from train.config.keys import KEYS
-from train.export.loaders import Loader, is_binary
+from train.export.calibrated import temperature_place
+from train.export.loaders import Loader, answer_code, is_binary
+from train.export.output import info_name
+from train.export.own_preprocessing import own_preprocessing
+from train.export.stablehlo import describe_lifetime
 from train.workdir import environment, run_files
 from train.workdir.metrics_log import read_rows
 
 _MAX_CLASSES = 50
 
 
-def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) -> str:
+def model_card(
+    run: Run, loader: Loader, format: str, name: str, verified: str, exported: dict[str, Any]
+) -> str:
     """Return the text of the model card.
 
     Args:
@@ -27,6 +33,7 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
       format: export format.
       name: name of the exported file.
       verified: result of the comparison with the run.
+      exported: the ``date`` of the export, and for StableHLO the lifetime of the program.
 
     Raises:
       RunError: ``run.json`` is corrupt.
@@ -55,13 +62,13 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             f" {run.model.num_classes} classes"
             + ", of which an image may have any number"
             * run.several_labels,
-            *_calibration(run, in_file),
+            *_calibration(run, format),
             "",
             "## Data",
             "",
             f"- {_code(run.config['dataset.name'])}, "
             + ", ".join(f"{n:,} images in {_code(split)}" for split, n in info.images.items()),
-            f"- classes: {_classes(run)}; all in {_code(f'{name}.json')}, in the order of the"
+            f"- classes: {_classes(run)}; all in {_code(info_name(name))}, in the order of the"
             " outputs",
             "",
             "## Metrics",
@@ -80,8 +87,9 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             f"Requires {loader.library}, Pillow and NumPy; run it in the folder of this file:",
             "",
             "```python",
-            snippet(run, loader, name).rstrip(),
+            snippet(run, loader, format, name).rstrip(),
             "```",
+            *_lifetime(exported),
             "",
             "## Recipe",
             "",
@@ -90,13 +98,15 @@ def model_card(run: Run, loader: Loader, format: str, name: str, verified: str) 
             "## Versions",
             "",
             f"- trained with {_versions(info.versions)}",
-            f"- exported with {_versions(environment.versions())}",
+            f"- exported on {exported['date']} with {_versions(environment.versions())}",
         ]
     )
 
 
-def snippet(run: Run, loader: Loader, name: str) -> str:
+def snippet(run: Run, loader: Loader, format: str, name: str) -> str:
     """Return Python code that classifies an image with the exported file."""
+    if own := own_preprocessing(run, format, name):
+        return own.setup + "\n" + own.answer
     pixels = run.preprocessing.pixels
     prepare = _PREPARE.format(**_geometry(run.preprocessing)) if pixels == RGB else ""
     images = 'images = np.stack([prepare("picture.jpg")])'
@@ -109,22 +119,7 @@ import json
 import numpy as np
 {prepare}
 {loader.code(name, images)}
-with open({f"{name}.json"!r}, encoding="utf-8") as file:
-{_SEVERAL_CLASSES if run.several_labels else _ONE_CLASS}"""
-
-
-_ONE_CLASS = """\
-    names = json.load(file)["class_names"]
-for row in np.asarray(probabilities):
-    print(names[row.argmax()], row.max())
-"""
-_SEVERAL_CLASSES = """\
-    info = json.load(file)
-thresholds = info.get("decision_thresholds", {})
-for row in np.asarray(probabilities):
-    probability = dict(zip(info["class_names"], row))
-    print([name for name, p in probability.items() if p >= thresholds.get(name, 0.5)])
-"""
+{answer_code(run, name)}"""
 
 
 _PREPARE = '''\
@@ -169,16 +164,14 @@ def _weights(run: Run) -> str:
     return ", the moving average of the weights" if run.weights == "ema" else ", the raw weights"
 
 
-def _calibration(run: Run, in_file: bool) -> list[str]:
+def _calibration(run: Run, format: str) -> list[str]:
     """Return the temperature, where it is applied, and the thresholds of decisions."""
     if run.calibration is None:
         return []
     lines = []
     if run.temperature is not None:
-        place = "in the exported file" if in_file else "by the code below, not by the exported file"
         lines.append(
-            f"- calibrated: {_code(run.calibration.description)}; the logits are divided by it"
-            f" {place}"
+            f"- calibrated: {_code(run.calibration.description)}; {temperature_place(format)}"
         )
     lines += [
         f"- {'label' if run.several_labels else 'decide'} {_code(name)} from a probability of"
@@ -186,6 +179,12 @@ def _calibration(run: Run, in_file: bool) -> list[str]:
         for name, one in run.calibration.decisions.items()
     ]
     return lines
+
+
+def _lifetime(exported: dict[str, Any]) -> list[str]:
+    if "jax" not in exported:
+        return []
+    return ["", "## Lifetime", "", describe_lifetime(exported)]
 
 
 def _classes(run: Run) -> str:
@@ -203,23 +202,29 @@ def _code(value: object) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
-def _metrics(run: Run, images: Mapping[str, int]) -> list[str]:
-    """Return the logged evaluation of the exported weights on the last split of ``images``."""
+def evaluation(run: Run) -> dict[str, float | None]:
+    """Return the logged metrics of the exported weights and step, empty if there are none."""
     evaluated = (
         "ema" if run.config.get("ema.decay") and run.config.get("eval.use_ema", True) else "raw"
     )
     if run.weights != evaluated:
-        return ["The run did not evaluate these weights."]
-    rows = [row for row in read_rows(run.path) if row["step"] == run.step and "eval/top1" in row]
-    if not rows:
-        return ["The run did not evaluate this step."]
-    metrics = [
-        f"- {name.removeprefix('eval/')}: {_number(value)}"
-        for name, value in rows[-1].items()
-        if name.startswith("eval/")
-    ]
+        return {}
+    metrics: dict[str, float | None] = {}
+    for row in read_rows(run.path):
+        logged = {name: value for name, value in row.items() if name.startswith("eval/")}
+        if row["step"] == run.step and logged:
+            metrics = {name.removeprefix("eval/"): value for name, value in logged.items()}
+    return metrics
+
+
+def _metrics(run: Run, images: Mapping[str, int]) -> list[str]:
+    """Return the logged evaluation of the exported weights on the last split of ``images``."""
+    metrics = evaluation(run)
+    if not metrics:
+        return ["The run did not evaluate these weights at this step."]
     where = "".join(f", {_code(split)}" for split in [*images][-1:])
-    return [f"On the evaluation split{where}:", "", *metrics]
+    lines = [f"- {name}: {_number(value)}" for name, value in metrics.items()]
+    return [f"On the evaluation split{where}:", "", *lines]
 
 
 def _number(value: float | None) -> str:

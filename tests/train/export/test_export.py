@@ -8,6 +8,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from flax_resnet import create_model, load_run, load_weights
 from flax_resnet.decoding import ImageDecodeError
 from tests.flax_resnet.peers import import_torchvision, peer, randomized
 from train.export import exporting, loaders, model_card
+from train.export.output import check_output
 from train.runtime.errors import RunError, UsageError
 
 
@@ -26,7 +28,8 @@ def run(digits_run):
 
 @pytest.fixture(scope="module")
 def squares(run):
-    images, real = exporting.verification_images(run)
+    pictures, real = exporting.verification_pictures(run)
+    images = run.prepare(pictures)
     assert real and images.shape == (8, 8, 8, 3) and images.std() > 10
     return images
 
@@ -80,7 +83,7 @@ def test_code_of_the_model_card_runs(stablehlo, run):
     Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
         stablehlo / "picture.jpg", quality=100
     )
-    card = (stablehlo / "model_card.md").read_text()
+    card = (stablehlo / "digits.stablehlo.model_card.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     name, probability = python(code, stablehlo).split()
     expected = run.predict(str(stablehlo / "picture.jpg"))[0]
@@ -93,18 +96,84 @@ def test_code_of_the_model_card_runs(stablehlo, run):
     assert metadata["class_names"] == list(run.class_names)
 
 
-def test_network_unknown_to_the_library_is_loaded_with_flax_resnet(run, tmp_path, monkeypatch):
-    path = tmp_path / "digits.safetensors"
+def test_network_unknown_to_the_library_is_refused_before_anything_is_written(
+    commands, digits_run, tmp_path
+):
+    for format, reason in (
+        ("torchvision", "torchvision has no network 'resnet20'"),
+        ("timm", "timm has no network 'resnet20'"),
+        ("huggingface", "transformers has no ResNet with stem='cifar', shortcut='zero_pad'"),
+    ):
+        output = tmp_path / "new" / "model.safetensors"
+        flags = ("--workdir", digits_run, "--format", format, "--output", output)
+        done = commands.call("train.export", *flags)
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith(f"error: {reason}; formats for this run: stablehlo")
+        assert done.stderr.count("\n") == 1 and not output.parent.exists()
+
+
+@pytest.fixture
+def without_libraries(monkeypatch):
+    """Verify with flax_resnet, which is faster and works without PyTorch."""
+    monkeypatch.setattr(loaders, "_import_error", lambda imports: "a test" * bool(imports))
+
+
+@pytest.fixture(scope="module")
+def narrow(run):
+    """Return the run with a small network that transformers can load."""
+    model = create_model("resnet18", num_classes=10, width=8)
+    config = run.config | {"model.name": "resnet18"}
+    return dataclasses.replace(run, model=model, variables=randomized(model), config=config)
+
+
+def test_weights_are_published_after_their_companions(
+    narrow, tmp_path, monkeypatch, without_libraries
+):
+    path = tmp_path / "model.safetensors"
     replace, moved = os.replace, []
     monkeypatch.setattr(os, "replace", lambda *paths: moved.append(paths[1]) or replace(*paths))
-    output = "\n".join(exporting.export(run, "torchvision", str(path)))
-    assert "torchvision does not have this network" in output
-    assert "verified with flax_resnet" in output
-    published = [file for file in moved if os.path.dirname(file) == str(tmp_path)]
-    assert len(published) == 3 and published[-1] == str(path)  # never without its companions
-    weights = load_weights(run.model, path)
-    kernel = weights["params"]["stem_conv"]["kernel"]
-    np.testing.assert_array_equal(kernel, run.variables["params"]["stem_conv"]["kernel"])
+    output = "\n".join(exporting.export(narrow, "huggingface", str(path)))
+    assert "not verified with transformers" in output and "verified with flax_resnet" in output
+    published = [os.path.basename(file) for file in moved if os.path.dirname(file) == str(tmp_path)]
+    assert published == [
+        *("README.md", "config.json", "preprocessor_config.json"),
+        *("model.safetensors.model_card.md", "model.safetensors.json", "model.safetensors"),
+    ]
+    assert sorted(os.listdir(tmp_path)) == sorted(published)
+    weights = load_weights(narrow.model, path)  # the round trip is exact
+    jax.tree.map(np.testing.assert_array_equal, weights, narrow.variables)
+
+
+def test_second_export_overwrites_nothing_of_the_first(narrow, tmp_path, without_libraries):
+    def export(format, name):
+        check_output(format, str(tmp_path / name))
+        list(exporting.export(narrow, format, str(tmp_path / name)))
+
+    def contents():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    export("torchvision", "b.safetensors")
+    first = contents()
+    assert sorted(first) == ["b.safetensors", "b.safetensors.json", "b.safetensors.model_card.md"]
+    export("huggingface", "model.safetensors")
+    export("timm", "a.safetensors")  # which timm does not find in the folder
+    second = contents()
+    assert first.items() <= second.items() and len(second) == 3 + 6 + 3
+    for format, name in (("timm", "model.safetensors"), ("timm", "b.safetensors")):
+        with pytest.raises(UsageError, match=r"would overwrite .*choose another name or folder"):
+            export(format, name)
+    assert contents() == second
+    export("huggingface", "model.safetensors")  # the same again, for instance of a later step
+    assert contents().keys() == second.keys()
+
+
+def test_files_of_others_are_not_overwritten(tmp_path):
+    for name in ("README.md", "config.json", "x.stablehlo", "x.stablehlo.json"):
+        (tmp_path / name).write_text("{}")
+    for format, name in (("huggingface", "model.safetensors"), ("stablehlo", "x.stablehlo")):
+        with pytest.raises(UsageError, match="which is not of an earlier"):
+            check_output(format, str(tmp_path / name))
+    check_output("stablehlo", str(tmp_path / "y.stablehlo"))
 
 
 def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch):
@@ -184,7 +253,7 @@ def test_images_are_random_if_none_of_the_split_can_be_decoded(run, monkeypatch)
             raise ImageDecodeError("damaged")
 
     monkeypatch.setattr(exporting, "open_source", lambda *_: Damaged())
-    images, real = exporting.verification_images(run)
+    images, real = exporting.verification_pictures(run)
     assert not real and len(np.unique(images, axis=0)) == 8
 
 
@@ -198,14 +267,15 @@ def test_images_are_random_if_none_of_the_split_can_be_decoded(run, monkeypatch)
 )
 def test_invalid_output_names_are_rejected(format, output, error):
     with pytest.raises(UsageError, match=error):
-        exporting.check_output(format, output)
+        check_output(format, output)
 
 
 def test_config_of_a_workdir_is_not_overwritten(digits_run):
-    with pytest.raises(UsageError, match=r"config\.json of its own"):
-        exporting.check_output("huggingface", os.path.join(digits_run, "model.safetensors"))
-    for format in ("stablehlo", "torchvision", "timm"):  # they write no config.json
-        exporting.check_output(format, os.path.join(digits_run, "model.safetensors"))
+    for format in ("huggingface", "timm"):
+        with pytest.raises(UsageError, match=r"would overwrite .*config\.json"):
+            check_output(format, os.path.join(digits_run, "model.safetensors"))
+    for format in ("stablehlo", "torchvision"):  # they write no config.json
+        check_output(format, os.path.join(digits_run, "model.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +331,7 @@ def test_model_card_escapes_file_and_class_names(run):
     name = 'it\'s "x"\\\n.safetensors'
     flax_resnet = loaders._flax_resnet_loader(run, "")
     for loader in (flax_resnet, loaders.Loader("jax", loaders._stablehlo_code)):
-        compile(model_card.snippet(run, loader, name), "card", "exec")
+        compile(model_card.snippet(run, loader, "stablehlo", name), "card", "exec")
     compile(loaders._torch_code(run, "timm", name, ""), "card", "exec")
     names = ("<b>a\nb</b>", "[c](http://d.e)", "`f``", "\u202eg", " h ", "i  j", "\u2028")
     changed = dataclasses.replace(run, class_names=names)
@@ -276,7 +346,7 @@ def test_small_split_is_verified_with_each_image_once(run, digits_run, tmp_path)
     with open(os.path.join(digits_run, "config.json"), encoding="utf-8") as file:
         config = json.load(file) | {"dataset.eval_split": "test[:3]"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    images, real = exporting.verification_images(dataclasses.replace(run, path=str(tmp_path)))
+    images, real = exporting.verification_pictures(dataclasses.replace(run, path=str(tmp_path)))
     assert real and len(images) == len(np.unique(images, axis=0)) == 3
 
 

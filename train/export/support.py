@@ -1,0 +1,110 @@
+"""Which library has the network and the preprocessing of a run."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from flax_resnet import create_model
+from flax_resnet.own_layers import label
+from flax_resnet.resnet import ResNet
+from flax_resnet.runs import Run
+from train.export.timm_files import crop_fraction
+from train.runtime.errors import UsageError
+
+_TORCHVISION = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    *("wide_resnet50_2", "wide_resnet101_2"),
+)
+_TIMM = (
+    *(*_TORCHVISION, "seresnet50", "resnet50d", "resnet101d", "resnetrs50", "resnet50_gn"),
+    "resnetv2_50x1_bit",
+)
+# Fields that do not affect evaluation in float32.
+_TRAINING_FIELDS = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
+_TRAINING_FIELDS += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
+# Of transformers: fields that its configurations set; the others must be ResNet's defaults, or
+# those of Big Transfer (BiT) in a pre-activation network.
+_TRANSFORMERS_FIELDS = ("stage_sizes", "width", "stem_width", "block", "stride_conv")
+_BIT: dict[str, Any] = dict(preactivation=True, norm="group", weight_standardization=True)
+
+
+def check_network(run: Run, format: str, formats: Sequence[str]) -> None:
+    """Check that the library of a format has the network.
+
+    Args:
+      run: the run to export.
+      format: the requested one of ``formats``.
+      formats: all export formats.
+
+    Raises:
+      UsageError: it does not; the message has the formats that have it.
+    """
+    if reason := missing_in(run, format):
+        others = ", ".join(other for other in formats if not missing_in(run, other))
+        raise UsageError(f"{reason}; formats for this run: {others}")
+
+
+def missing_in(run: Run, format: str) -> str:
+    """Return why a format's library does not have the network or its preprocessing, or ""."""
+    name, model = run.config["model.name"], run.model
+    if format not in ("torchvision", "timm", "huggingface"):
+        return ""
+    if not isinstance(model, ResNet):
+        return f"{format} has no network {name!r}"
+    if format == "huggingface":
+        fields = _missing_in_transformers(model)
+        if fields:
+            return f"transformers has no ResNet with {_describe(fields)}"
+        if not isinstance(run.preprocessing.resize, int):
+            return "transformers resizes to a shorter side, and has no crops that are not square"
+        return ""
+    if name not in (_TORCHVISION if format == "torchvision" else _TIMM):
+        return f"{format} has no network {name!r}"
+    if changed := changed_fields(model, name):
+        return f"{format}'s {name} cannot have {_describe(changed)}"
+    channels = run.preprocessing.pixels.channels
+    if format == "torchvision" and channels != 3:
+        return f"torchvision's networks are for 3 channels, not {channels}"
+    if format == "timm" and crop_fraction(run.preprocessing) is None:
+        sizes = f"{run.preprocessing.image_size} of {run.preprocessing.resize}"
+        return f"timm has no crop fraction for crops of {sizes} pixels"
+    return ""
+
+
+def _missing_in_transformers(model: ResNet) -> dict[str, Any]:
+    """Return the fields that no network of transformers has."""
+    required = {field.name: field.default for field in dataclasses.fields(ResNet)}
+    blocks: tuple[Any, ...] = ("residual", "bottleneck")
+    if model.preactivation:
+        required |= _BIT
+        blocks = ("bottleneck",)
+    free = _TRAINING_FIELDS + _TRANSFORMERS_FIELDS
+    missing = {
+        name: getattr(model, name)
+        for name, value in required.items()
+        if name not in free and getattr(model, name) != value
+    }
+    if model.block not in blocks:
+        missing["block"] = model.block
+    if model.stem_width not in (None, model.width):
+        missing["stem_width"] = model.stem_width
+    if model.preactivation and model.stride_conv != required["stride_conv"]:
+        missing["stride_conv"] = model.stride_conv
+    return missing
+
+
+def _describe(fields: dict[str, Any]) -> str:
+    texts = (label(value) if callable(value) else repr(value) for value in fields.values())
+    return ", ".join(f"{field}={text}" for field, text in zip(fields, texts, strict=True))
+
+
+def changed_fields(model: ResNet, name: str) -> dict[str, Any]:
+    """Return the fields that differ from the named network and affect its outputs."""
+    named = create_model(name)
+    return {
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(ResNet)
+        if field.name not in _TRAINING_FIELDS
+        and getattr(model, field.name) != getattr(named, field.name)
+    }
