@@ -41,6 +41,8 @@ COVERED = {
     " --output digits.stablehlo": "train/export/test_export.py",
     "python -m train.export --workdir runs/finetuned --format torchvision"
     " --output finetuned.safetensors": "train/export/test_export.py",
+    "python -m train.export --workdir runs/finetuned --format huggingface"
+    " --output exported/model.safetensors": "train/export/test_export.py",
     "python -m train.export --workdir runs/images --format stablehlo"
     " --output exported/images.stablehlo": "train/export/test_export.py",
     "python -m train.prepare --dataset cifar10 --data_dir ~/data": "train/prepare/test_prepare.py",

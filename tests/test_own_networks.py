@@ -22,7 +22,7 @@ from tests.train.test_main import final_state
 from tests.without_report import NoReport
 from train.config.access import flatten
 from train.config.loading import load_config
-from train.export.formats import write_stablehlo
+from train.export.stablehlo import write_stablehlo
 from train.loop import train
 from train.runtime.errors import UsageError
 from train.runtime.signals import StopRequest

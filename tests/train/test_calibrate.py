@@ -21,10 +21,10 @@ from train.data.datasets import open_source
 from train.data.folds import assign_folds
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
-from train.export.exporting import calibration_metadata
-from train.export.formats import write_stablehlo
+from train.export.calibrated import calibration_metadata, with_temperature_in_head
 from train.export.loaders import loader_for_format
 from train.export.model_card import model_card
+from train.export.stablehlo import write_stablehlo
 from train.reporting.calibration.results import calibrate
 from train.runtime.errors import RunError
 from train.tasks.decisions import DecisionRequest
@@ -170,6 +170,26 @@ def test_an_exported_network_has_calibrated_probabilities(
     exported = jax.export.deserialize(bytearray((tmp_path / "net").read_bytes()))
     np.testing.assert_allclose(exported.call(squares), expected, atol=1e-5)
     np.testing.assert_allclose(run.predict(squares, prepared=True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["timm", "huggingface"])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_weights_for_libraries_without_temperatures_have_it_in_the_head(
+    calibrated, sigmoid_run, squares, kind, format
+):
+    run = load_run(str(calibrated[0] if kind == "softmax" else sigmoid_run))
+    written = with_temperature_in_head(run, format)
+    logits = written.logits(squares, prepared=True)
+    expected = run.logits(squares, prepared=True) / run.temperature
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    assert written.temperature is None  # not divided again
+    card = model_card(
+        run, loader_for_format(written, format), format, "net", "", {"date": "2026-02-03"}
+    )
+    assert "the weights and the bias of the head in the exported file are divided by it" in card
+    assert "logits / " not in card
+    assert calibration_metadata(run, format)["temperature_in_file"] is True
+    assert with_temperature_in_head(run, "torchvision") is run
 
 
 def test_predict_has_calibrated_sigmoids(commands, sigmoid_run, picture):
@@ -345,18 +365,22 @@ def test_wrong_requests_end_before_the_evaluation(commands, calibrated, tmp_path
     assert Path(path, "calibration", "44_ema.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("format, code", [("timm", "logits / "), ("stablehlo", "predict(images)")])
-def test_exports_and_model_card_have_the_temperature(calibrated, format, code):
+@pytest.mark.parametrize(
+    "format, code, in_file",
+    [("torchvision", "logits / ", False), ("stablehlo", "predict(images)", True)],
+)
+def test_exports_and_model_card_have_the_temperature(calibrated, format, code, in_file):
     path, result, *_ = calibrated
     run = load_run(str(path))
     loader = loader_for_format(run, format)
-    card = model_card(run, loader, format, "net", "fine")
+    card = model_card(run, loader, format, "net", "fine", {"date": "2026-02-03"})
     temperature = result["calibration"]["temperature"]
     assert f"calibrated: `temperature {temperature:.4g}, fitted on 180 images" in card
     assert "decide `3` from a probability of" in card and "(for `recall=0.9`)" in card
     assert code + (repr(temperature) if code.endswith("/ ") else "") in card
-    assert calibration_metadata(run) == {
+    assert calibration_metadata(run, format) == {
         "temperature": temperature,
+        "temperature_in_file": in_file,
         "decision_thresholds": {
             name: one["threshold"] for name, one in result["calibration"]["decisions"].items()
         },

@@ -113,7 +113,7 @@ def test_images_of_16_bits(digits_config, tmp_path, commands, write, channels, e
     assert "verified with jax" in lines and "evaluation split" in lines
     program = jax.export.deserialize(bytearray(output.read_bytes()))
     assert str(program.in_avals[0]) == f"uint16[N,15,20,{channels}]"
-    card = (tmp_path / "exported/model_card.md").read_text()
+    card = (tmp_path / "exported/net.stablehlo.model_card.md").read_text()
     assert "65535" in card and f"{channels} channel" in card
 
 

@@ -237,7 +237,8 @@ def test_the_model_card_has_labels(calibrated):
     from train.export.model_card import model_card
 
     run = load_run(str(calibrated[0]))
-    card = model_card(run, loader_for_format(run, "stablehlo"), "stablehlo", "net", "fine")
+    loader = loader_for_format(run, "stablehlo")
+    card = model_card(run, loader, "stablehlo", "net", "fine", {"date": "2026-02-03"})
     assert "independent probabilities of 4 classes, of which an image may have any number" in card
     assert "label `circle` from a probability of" in card and "(for `F1`)" in card
     assert 'info.get("decision_thresholds", {})' in card
@@ -246,7 +247,7 @@ def test_the_model_card_has_labels(calibrated):
 def test_the_exported_program_equals_the_calibrated_run(calibrated, shapes, tmp_path):
     from jax import export
 
-    from train.export.formats import write_stablehlo
+    from train.export.stablehlo import write_stablehlo
 
     run = load_run(str(calibrated[0]))
     images = run.prepare([str(shapes / f"{n:03}.png") for n in range(6)])

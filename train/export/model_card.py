@@ -80,7 +80,9 @@ def model_card(
             f"{_resizing(run.preprocessing)} ({run.preprocessing.interpolation}, antialiased),"
             f" center-crop {size}, then `(pixels / {form.max_value} - mean) / std` with mean"
             f" {_numbers(run.preprocessing.mean)} and std {_numbers(run.preprocessing.std)}"
-            + (f": part of the exported file, which takes {form.dtype}." if in_file else "."),
+            + (f": part of the exported file, which takes {form.dtype}." if in_file else ".")
+            + f" {loader.library} reads it from the configuration of the folder."
+            * (own_preprocessing(run, format, name) is not None),
             "",
             "## Load it",
             "",
