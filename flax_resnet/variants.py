@@ -200,6 +200,9 @@ def _wide(depth: int, factor: int) -> Fields:
     )
 
 
+# The networks that timm has under the same names.
+TIMM_NAMES = frozenset(_IMAGENET | _DESCENDANTS | _TIMM)
+
 VARIANTS: dict[str, Fields] = (
     _IMAGENET
     | {f"{name}_v1": _IMAGENET[name] | _V1 for name in ("resnet50", "resnet101", "resnet152")}

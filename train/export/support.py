@@ -8,6 +8,7 @@ from flax_resnet import create_model
 from flax_resnet.own_layers import label
 from flax_resnet.resnet import ResNet
 from flax_resnet.runs import Run
+from flax_resnet.variants import TIMM_NAMES
 from train.export.timm_files import crop_fraction
 from train.runtime.errors import UsageError
 
@@ -15,10 +16,6 @@ _TORCHVISION = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
     *("wide_resnet50_2", "wide_resnet101_2"),
-)
-_TIMM = (
-    *(*_TORCHVISION, "seresnet50", "resnet50d", "resnet101d", "resnetrs50", "resnet50_gn"),
-    "resnetv2_50x1_bit",
 )
 # Fields that do not affect evaluation in float32.
 _TRAINING_FIELDS = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
@@ -59,7 +56,7 @@ def missing_in(run: Run, format: str) -> str:
         if not isinstance(run.preprocessing.resize, int):
             return "transformers resizes to a shorter side, and has no crops that are not square"
         return ""
-    if name not in (_TORCHVISION if format == "torchvision" else _TIMM):
+    if name not in (_TORCHVISION if format == "torchvision" else TIMM_NAMES):
         return f"{format} has no network {name!r}"
     if changed := changed_fields(model, name):
         return f"{format}'s {name} cannot have {_describe(changed)}"

@@ -14,7 +14,7 @@ from train.export.formats import WRITERS
 from train.export.own_preprocessing import own_preprocessing
 from train.export.support import missing_in
 
-CLASSES = tuple("abcdef")
+CLASSES = tuple("abcd")
 MEAN, STD = (0.5, 0.4, 0.6), (0.2, 0.3, 0.25)
 
 
@@ -39,13 +39,13 @@ def make_run(pictures, name, preprocessing, activation="softmax", **fields):
     variables = randomized(model)
     run = Run("", 1, "raw", model, variables, CLASSES, preprocessing, {"model.name": name})
     features = run.features(pictures)
-    # Logits are minus half the squared distances from the mean features of the classes.
-    means = np.stack([features[k :: len(CLASSES)].mean(axis=0) for k in range(len(CLASSES))])
-    center = means.mean(axis=0)
-    kernel = (means - center).T
-    bias = -np.sum((means - center) ** 2, axis=1) / 2 - center @ kernel
-    scale = 2 / (features @ kernel + bias).std()
-    head = {"kernel": kernel * scale, "bias": bias * scale}
+    labels = 2 * np.eye(len(CLASSES))[np.arange(len(pictures)) % len(CLASSES)] - 1
+    # Ridge regression of the labels, in the dual form: there are more features than pictures.
+    center, mean = features.mean(axis=0), labels.mean(axis=0)
+    gram = (features - center) @ (features - center).T
+    ridge = 0.1 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    kernel = (features - center).T @ np.linalg.solve(gram + ridge, labels - mean)
+    head = {"kernel": np.float32(kernel), "bias": np.float32(mean - center @ kernel)}
     variables = variables | {"params": variables["params"] | {"head": head}}
     return dataclasses.replace(run, variables=variables, activation=activation)
 
@@ -72,7 +72,6 @@ def probabilities_of(run, format, folder, pictures, monkeypatch):
             *("huggingface", "resnetv2_50x1_bit", (73, 64, "bilinear"), "softmax"),
             {"width": 32, "stage_sizes": (1, 1, 1, 1)},
         ),
-        ("timm", "resnet18", (73, 64, "bilinear"), "softmax", {}),
         ("timm", "resnet18", (67, 64, "bicubic"), "sigmoid", {}),
         ("timm", "resnet18", ((73, 91), (64, 80), "bilinear"), "softmax", {}),
     ],
@@ -88,10 +87,10 @@ def test_top1_of_pictures_of_odd_sizes(
     assert not missing_in(run, format)
     expected = run.predict(pictures)
     top1 = expected.argmax(axis=1)
-    assert (top1 == np.arange(len(top1)) % len(CLASSES)).mean() > 0.95
-    assert expected.max(axis=1).mean() < 0.95  # not saturated
+    np.testing.assert_array_equal(top1, np.arange(len(top1)) % len(CLASSES))
+    assert expected.max(axis=1).mean() < 0.9  # not saturated
     found = probabilities_of(run, format, tmp_path, pictures, monkeypatch)
     np.testing.assert_array_equal(found.argmax(axis=1), top1)
     # They differ in resampling: transformers resizes with PyTorch, and its crops and timm's of
     # images that are not square are up to a pixel off.
-    assert 0 < abs(found - expected).max() < 0.1
+    assert 0 < abs(found - expected).max() < 0.05

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 from flax import linen as nn
 
-from flax_resnet import create_model
+from flax_resnet import create_model, list_models
 from flax_resnet.preprocessing import Preprocessing
+from flax_resnet.variants import TIMM_NAMES
+from tests.flax_resnet.peers import peer
 from train.export.support import changed_fields, check_network, missing_in
 from train.export.timm_files import crop_fraction
 from train.export.transformers_files import network_config
@@ -48,6 +50,13 @@ def test_libraries_have_networks(name):
         "stablehlo": True,
     }
     assert {format: not missing_in(run, format) for format in has} == has
+
+
+@pytest.mark.peer
+def test_timm_has_the_networks_that_are_exported_for_it():
+    timm = peer("timm")
+    names = {name for part in ("resnet", "resnetv2") for name in timm.list_models(module=part)}
+    assert TIMM_NAMES == names & set(list_models())
 
 
 @pytest.mark.parametrize(
