@@ -21,8 +21,9 @@ from train.data.datasets import open_source
 from train.data.folds import assign_folds
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
-from train.export.calibrated import calibration_metadata, with_temperature_in_head
+from train.export.calibrated import temperature_metadata, with_temperature_in_head
 from train.export.loaders import loader_for_format
+from train.export.metadata import calibration_metadata
 from train.export.model_card import model_card
 from train.export.stablehlo import write_stablehlo
 from train.reporting.calibration.results import calibrate
@@ -188,7 +189,8 @@ def test_weights_for_libraries_without_temperatures_have_it_in_the_head(
     )
     assert "the weights and the bias of the head in the exported file are divided by it" in card
     assert "logits / " not in card
-    assert calibration_metadata(run, format)["temperature_in_file"] is True
+    loader = loader_for_format(written, format)
+    assert temperature_metadata(run, format, loader) == {"temperature_in_file": True}
     assert with_temperature_in_head(run, "torchvision") is run
 
 
@@ -378,9 +380,9 @@ def test_exports_and_model_card_have_the_temperature(calibrated, format, code, i
     assert f"calibrated: `temperature {temperature:.4g}, fitted on 180 images" in card
     assert "decide `3` from a probability of" in card and "(for `recall=0.9`)" in card
     assert code + (repr(temperature) if code.endswith("/ ") else "") in card
-    assert calibration_metadata(run, format) == {
+    assert temperature_metadata(run, format, loader) == {"temperature_in_file": in_file}
+    assert calibration_metadata(run) == {
         "temperature": temperature,
-        "temperature_in_file": in_file,
         "decision_thresholds": {
             name: one["threshold"] for name, one in result["calibration"]["decisions"].items()
         },

@@ -62,7 +62,7 @@ def model_card(
             f" {run.model.num_classes} classes"
             + ", of which an image may have any number"
             * run.several_labels,
-            *_calibration(run, format),
+            *_calibration(run, format, loader),
             "",
             "## Data",
             "",
@@ -166,14 +166,15 @@ def _weights(run: Run) -> str:
     return ", the moving average of the weights" if run.weights == "ema" else ", the raw weights"
 
 
-def _calibration(run: Run, format: str) -> list[str]:
+def _calibration(run: Run, format: str, loader: Loader) -> list[str]:
     """Return the temperature, where it is applied, and the thresholds of decisions."""
     if run.calibration is None:
         return []
     lines = []
     if run.temperature is not None:
         lines.append(
-            f"- calibrated: {_code(run.calibration.description)}; {temperature_place(format)}"
+            f"- calibrated: {_code(run.calibration.description)};"
+            f" {temperature_place(format, loader)}"
         )
     lines += [
         f"- {'label' if run.several_labels else 'decide'} {_code(name)} from a probability of"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 from typing import Any
 
 from train.runtime.errors import UsageError
@@ -50,6 +51,13 @@ def check_output(format: str, output: str) -> None:
       UsageError: the name is not valid, or one of the files exists and is not to be replaced.
     """
     folder, name = os.path.split(os.path.abspath(output))
+    if format == "onnx":
+        if not name.endswith(".onnx"):
+            raise UsageError(f"--output of onnx must end in .onnx, not be {output!r}")
+        if missing := [each for each in ("onnx", "onnxruntime") if find_spec(each) is None]:
+            raise UsageError(
+                f"--format onnx needs {' and '.join(missing)}: pip install 'flax-resnet[onnx]'"
+            )
     if format in _WEIGHTS and not name.endswith(".safetensors"):
         raise UsageError(f"--output of {format} must end in .safetensors, not be {output!r}")
     if format == "huggingface" and name != HUB_FILE:

@@ -176,7 +176,7 @@ def test_files_of_others_are_not_overwritten(tmp_path):
     check_output("stablehlo", str(tmp_path / "y.stablehlo"))
 
 
-def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch):
+def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch, without_libraries):
     def write(run, path):
         """Write the weights with one wrong value."""
         head = dict(run.variables["params"]["head"])

@@ -21,7 +21,7 @@ from tests.flax_resnet.peers import randomized
 from tests.train.export.onnx.conversion import BATCHES
 from tests.train.export.onnx.conversion import run as outputs_of
 from train.data.datasets import open_source
-from train.export import exporting
+from train.export import exporting, output
 from train.export.onnx import quantization, writing
 from train.export.onnx.builder import UnsupportedNetworkError
 from train.runtime.errors import RunError, UsageError
@@ -147,7 +147,8 @@ def test_raw_file_has_logits_of_normalized_images(commands, digits_run, run, tmp
 def test_several_classes_per_image_have_sigmoids(commands, shapes_run, tmp_path, raw):
     run = load_run(shapes_run)
     export(commands, shapes_run, tmp_path / "shapes.onnx", *["--raw"] * raw)
-    images, _ = exporting.verification_images(run)
+    pictures, _ = exporting.verification_pictures(run)
+    images = run.prepare(pictures)
     network_input = np.asarray(run.preprocessing.normalize(images)) if raw else images
     outputs = outputs_of(onnx.load(tmp_path / "shapes.onnx"), network_input)
     expected = (run.logits if raw else run.predict)(images, prepared=True)
@@ -243,12 +244,12 @@ def test_wrong_usage_is_refused(commands, digits_run, tmp_path, monkeypatch):
     flags = ("--workdir", digits_run, "--format", "stablehlo", "--output", tmp_path / "a", "--int8")
     process = commands.call("train.export", *flags)
     assert process.returncode == 2 and "--raw and --int8 are for --format onnx" in process.stderr
-    find_spec = exporting.find_spec
+    find_spec = output.find_spec
     monkeypatch.setattr(
-        exporting, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name)
+        output, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name)
     )
     with pytest.raises(UsageError, match=r"needs onnxruntime: pip install 'flax-resnet\[onnx\]'"):
-        exporting.check_output("onnx", str(tmp_path / "a.onnx"))
+        output.check_output("onnx", str(tmp_path / "a.onnx"))
     assert not list(tmp_path.iterdir())
 
 
