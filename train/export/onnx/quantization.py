@@ -224,9 +224,14 @@ def _measure(folder: str, float32: str, int8: str, images: np.ndarray) -> dict[s
     """Return the outputs of two files and their times, from a new process."""
     np.save(os.path.join(folder, "images.npy"), images)
     command = [sys.executable, "-P", str(Path(measurement.__file__)), float32, int8]
-    process = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
-    )
+    try:
+        process = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(
+            f"timed out after {TIMEOUT_SECONDS} s while measuring the quantized file"
+        ) from None
     if process.returncode:
         last = (process.stderr.strip().splitlines() or ["no error message"])[-1]
         raise RunError(f"the quantized file cannot be loaded with onnxruntime: {last}")
