@@ -25,6 +25,8 @@ def get_config():
     config.dataset.eval_split = "val"
     config.dataset.image_size = 224
     config.augment.hflip = True
+    config.augment.rrc_scale = (0.5, 1.0)
+    config.augment.rrc_full_epochs = 48  # shorter runs crop less
 
     config.batch_size = 32
     config.num_epochs = 120  # of a few hundred images: few steps

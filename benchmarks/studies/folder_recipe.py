@@ -68,6 +68,8 @@ VARIANTS = {
     "plain, smoothing": PLAIN | {"label_smoothing": 0.1},
     # the recipe since this study
     "plain, cosine": COSINE,
+    "plain, cosine, crop 0.875": COSINE | {"augment.rrc_scale": (0.875, 1.0)},
+    "plain, cosine, crop 0.7": COSINE | {"augment.rrc_scale": (0.7, 1.0)},
     "plain, cosine, crop 0.5": COSINE | {"augment.rrc_scale": (0.5, 1.0)},
     "plain, cosine, crop 0.25": COSINE | {"augment.rrc_scale": (0.25, 1.0)},
     "plain, zero init": PLAIN | {"model.zero_init_last": True},

@@ -263,6 +263,9 @@ KEYS: dict[str, Key] = {
     # Augmentation ----------------------------------------------------------------------------
     "augment.rrc_scale": Key((1.0, 1.0), "Random-resized crop: range of the area fraction; (1, 1):"
         " center crop.", minimum=1e-3, maximum=1, ascending=True),
+    "augment.rrc_full_epochs": Key(0.0, "Shorter runs crop less: the lower bound of rrc_scale goes"
+        " from the upper one to its value in proportion to the length of the run, up to this many"
+        " epochs. 0: rrc_scale whatever the length.", minimum=0, maximum=1e6),
     "augment.rrc_ratio": Key((3 / 4, 4 / 3), "Random-resized crop: range of the aspect ratio, width"
         " to height.", minimum=1e-2, maximum=100, ascending=True),
     "augment.hflip": Key(False, "Random horizontal flip, probability 0.5."),

@@ -11,7 +11,7 @@ from train.data.corrupt_records import CorruptRecords
 from train.data.datasets import open_source
 from train.data.image_sizes import ImageSizes
 from train.data.preprocessing import make_preprocessing
-from train.data.random_crop import random_resized_crop
+from train.data.random_crop import crop_scale, random_resized_crop
 from train.data.reader import CorruptRecord, Reader
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.source import DataSource
@@ -76,9 +76,10 @@ class DataLoader:
         self._weights = self.source.weights if training else None
         self.shard = shard
         self._random_crop: Callable[..., np.ndarray] | None = None
-        if training and tuple(augment.rrc_scale) != (1.0, 1.0):
+        scale = crop_scale(config, len(self.source))
+        if training and scale != (1.0, 1.0):
             self._random_crop = partial(
-                random_resized_crop, scale=tuple(augment.rrc_scale), ratio=tuple(augment.rrc_ratio)
+                random_resized_crop, scale=scale, ratio=tuple(augment.rrc_ratio)
             )
         self._seed = config.seed
         self._threads = loader.threads or core_count() + 2

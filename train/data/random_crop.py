@@ -6,6 +6,27 @@ import numpy as np
 
 from flax_resnet.preprocessing import Size, height_and_width
 from train.data.images import resize_area, resize_bilinear
+from train.runtime.config_dict import ConfigDict
+
+
+def crop_scale(config: ConfigDict, num_images: int) -> tuple[float, float]:
+    """Return the range of the area fraction of crops in a run of the configured length.
+
+    Short runs learn more from whole images, long ones from crops
+    (benchmarks/studies/folder_recipe.md).
+
+    Args:
+      config: the run's configuration.
+      num_images: number of training images.
+    """
+    low, high = config.augment.rrc_scale
+    full = config.augment.rrc_full_epochs
+    if not full:
+        return low, high
+    epochs = config.num_epochs
+    if config.num_steps:
+        epochs = config.num_steps * config.batch_size / max(1, num_images)
+    return high - (high - low) * min(1.0, epochs / full), high
 
 
 def random_resized_crop(

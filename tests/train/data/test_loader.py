@@ -14,6 +14,7 @@ from tests.train.pictures import encode, photograph
 from train.data import loader
 from train.data.corrupt_records import CorruptRecords
 from train.data.loader import DataLoader
+from train.data.random_crop import crop_scale
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.source import DataSource
 from train.runtime.errors import UsageError
@@ -341,3 +342,26 @@ def test_the_memory_limit_counts_both_splits(splits, digits_config):
     assert DataLoader(config, "test", training=False).cached_on_device
     both = DataLoader(config, "test", training=False, cached_gib=train.cached_gib)
     assert not both.cached_on_device and both.cached_gib == 0
+
+
+def test_short_runs_crop_less(digits_config):
+    digits_config.update(num_epochs=12, num_steps=0, batch_size=32)
+    digits_config.augment.rrc_scale = (0.5, 1.0)
+    assert crop_scale(digits_config, 640) == (0.5, 1.0)
+    digits_config.augment.rrc_full_epochs = 48.0
+    assert crop_scale(digits_config, 640) == (0.875, 1.0)
+    digits_config.num_epochs = 120
+    assert crop_scale(digits_config, 640) == (0.5, 1.0)
+    digits_config.num_steps = 480  # 24 epochs of 20 steps take precedence
+    assert crop_scale(digits_config, 640) == (0.75, 1.0)
+
+
+def test_the_shortest_runs_show_more_of_each_image(same_image, digits_config):
+    """Neighbors differ more where the crop shows more of the image."""
+    scale = dict(rrc_scale=(0.005, 1.0), rrc_full_epochs=100.0)
+
+    def contrast(epochs):
+        digits_config.update(num_epochs=epochs, num_steps=0)
+        return np.abs(np.diff(crops_of(same_image(**scale)).astype(int), axis=2)).mean()
+
+    assert contrast(1) > 1.1 * contrast(100)
