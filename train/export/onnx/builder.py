@@ -25,6 +25,9 @@ DTYPES += ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint
 class UnsupportedNetworkError(UsageError):
     """The network computes something that the export does not convert."""
 
+    def __init__(self, reason: str):
+        super().__init__(f"{reason}; use --format stablehlo")
+
 
 @dataclasses.dataclass(frozen=True)
 class Operand:

@@ -20,6 +20,7 @@ from train.export.onnx.indexing import INDEXING
 from train.export.onnx.reductions import REDUCTIONS
 from train.export.onnx.shapes import SHAPES
 from train.export.onnx.windows import WINDOWS
+from train.runtime.errors import UsageError
 from train.runtime.own_code import FAILURES
 
 CONVERTERS: dict[str, Callable[..., Any]] = {
@@ -54,11 +55,12 @@ def convert(function: Callable, images: jax.ShapeDtypeStruct, output: str) -> Gr
 
     Raises:
       UnsupportedNetworkError: the function uses an operation without a conversion.
+      UsageError: it cannot be traced with a symbolic batch size.
     """
     try:
         closed = jax.make_jaxpr(function)(images)
     except FAILURES as error:  # such as of len(images) in an own network
-        raise UnsupportedNetworkError(
+        raise UsageError(  # StableHLO needs the same
             f"the network cannot be traced for a batch of any size: {error_reason(error)}"
         ) from error
     graph = GraphBuilder("images")

@@ -86,8 +86,7 @@ def check_size(params: Mapping[str, Any]) -> None:
     size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
     if size > MAX_BYTES:
         raise UnsupportedNetworkError(
-            f"the network has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2 GB; use"
-            " --format stablehlo"
+            f"the network has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2 GB"
         )
 
 
