@@ -31,7 +31,6 @@ def test_program_is_in_the_version_of_the_oldest_jax(run, tmp_path):
 
 
 def test_program_that_needs_a_newer_version_keeps_its_own(monkeypatch, tmp_path):
-    """Dynamic shapes are younger than StableHLO 0.9."""
     exported = export.export(jax.jit(lambda x: x + 1))(np.ones(3, np.float32))
     monkeypatch.setattr(stablehlo, "VERSION", "0.8.0")  # the library no longer writes it
     kept = stablehlo.in_oldest_version(exported)
