@@ -18,6 +18,7 @@ from flax_resnet.weights.loading import (
     only_model,
     read_network,
     read_weights,
+    twins_note,
 )
 from flax_resnet.weights.saving import save_weights
 from flax_resnet.weights.source_preprocessing import find_preprocessing, format_value
@@ -59,12 +60,14 @@ def inspect(path: str, list_tensors: bool = False) -> None:
         "tensors": f"{len(file.tensors):,} with {values:,} values of {', '.join(types)}",
         "layout": "not recognized",
     }
+    notes = list(network.notes)
     if detected:
         fitting = guess_models(network, detected)
         rows["layout"] = detected.name
         rows["blocks"] = "-".join(map(str, detected.stage_sizes))
         rows["network"] = " or ".join(fitting) or "not a named model"
         if fitting:
+            notes += filter(None, [twins_note(network, name) for name in fitting])
             classes = count_classes(create_model(fitting[0]), network, detected)
             rows["classes"] = "no head" if classes is None else f"{classes:,}"
     if (found := find_preprocessing(path)) is not None:
@@ -73,7 +76,7 @@ def inspect(path: str, list_tensors: bool = False) -> None:
     rows |= {f"({key})": value for key, value in file.metadata.items()}
     for key, value in rows.items():
         print(f"{truncate(key, 40):<9} {truncate(value, 400)}")
-    for note in (*network.notes, *(found.notes if found else ())):
+    for note in (*notes, *(found.notes if found else ())):
         print(f"{'note':<9} {truncate(note, 400)}")
     for name, tensor in file.tensors.items() if list_tensors else ():
         print(f"  {one_line(name)}  {'×'.join(map(str, tensor.shape)) or 'scalar'}  {tensor.dtype}")

@@ -1,6 +1,7 @@
 """Named networks that a file may be of, by the names of its tensors."""
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from flax_resnet.resnet import ResNet
 from flax_resnet.stems import STEMS
@@ -31,6 +32,16 @@ def without_hidden_fields(names: Sequence[str]) -> list[str]:
     """
     plain = [name for name in names if VARIANTS[name].get("antialias") is None]
     return plain or list(names)
+
+
+def hidden_twins(name: str) -> list[str]:
+    """Return the named networks with the tensors of this one, which another field distinguishes."""
+    shown = _shown_fields(name)
+    return [other for other in VARIANTS if other != name and _shown_fields(other) == shown]
+
+
+def _shown_fields(name: str) -> dict[str, Any]:
+    return {field: value for field, value in VARIANTS[name].items() if field != "antialias"}
 
 
 def _parts(model: ResNet) -> dict[tuple[str, ...], bool]:

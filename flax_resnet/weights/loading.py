@@ -16,7 +16,7 @@ from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights import keras_files
-from flax_resnet.weights.candidates import candidates, without_hidden_fields
+from flax_resnet.weights.candidates import candidates, hidden_twins, without_hidden_fields
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.layouts import (
     HUGGINGFACE,
@@ -175,8 +175,22 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
     return without_hidden_fields(sure or [name for name, _ in fitting])
 
 
+def twins_note(file: WeightFile, name: str) -> str:
+    """Return a note on the named models that fit the file as well as ``name``, or ""."""
+    written_here = "layout" in file.metadata  # with the fields that tensors do not show
+    twins = [] if written_here else hidden_twins(name)
+    if not twins:
+        return ""
+    return (
+        f"{name} is assumed: {' and '.join(twins)} {'have' if len(twins) > 1 else 'has'} the same"
+        " tensors, but other logits"
+    )
+
+
 def only_model(source: str | os.PathLike[str]) -> str:
     """Return the only named model that fits the file, or the one in the file's metadata.
+
+    If anti-aliased models have the same tensors, the one without is assumed, and a warning logged.
 
     Raises:
       WeightsError: several fit, or none.
@@ -189,6 +203,10 @@ def only_model(source: str | os.PathLike[str]) -> str:
         names = " or ".join(fitting) or "no named model"
         raise WeightsError(
             f"{source} fits {names}; choose the network with --model NAME (in Python: model=…)"
+        )
+    if note := twins_note(file, fitting[0]):
+        _log.warning(
+            "%s: %s; choose the network with --model NAME (in Python: model=…)", source, note
         )
     return fitting[0]
 

@@ -44,14 +44,19 @@ def test_torch_names_imply_the_stride_in_the_3x3_convolution(tmp_path, capsys):
     assert "resnet50, 3 classes" in capsys.readouterr().out
 
 
-def test_anti_aliased_networks_are_inferred_only_from_metadata(tmp_path, capsys):
+def test_anti_aliased_networks_are_inferred_only_from_metadata(tmp_path, capsys, caplog):
     """Their tensors are those of the networks without filters."""
     model = create_model("resnetblur18", num_classes=3)
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     save_weights(model, init_variables(model, 0, (32, 32, 3)), source)
-    for name in ("resnetblur18", "resnet18"):
+    note = "resnet18 is assumed: resnetblur18 has the same tensors, but other logits"
+    for name, noted in (("resnetblur18", False), ("resnet18", True)):
+        caplog.clear()
         assert main(["convert", str(source), str(target), "--layout", "timm"]) == 0
         assert f": {name}, 3 classes" in capsys.readouterr().out
+        assert (f"{note}; choose the network with --model" in caplog.text) == noted
+        assert main(["inspect", str(source)]) == 0
+        assert (note in capsys.readouterr().out) == noted
         write_safetensors(source, tensors_of(source))
 
 
