@@ -15,7 +15,7 @@ from flax_resnet.init import init_variables
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
 from flax_resnet.variants import create_model
-from flax_resnet.weights import keras_files
+from flax_resnet.weights import keras_files, torchvision_files
 from flax_resnet.weights.candidates import candidates, hidden_twins, without_hidden_fields
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.layouts import (
@@ -37,6 +37,8 @@ from flax_resnet.weights.leaves import (
     stem_kernel,
 )
 from flax_resnet.weights.names import find_network
+from flax_resnet.weights.network_config import fields_beside
+from flax_resnet.weights.parts import split_part
 from flax_resnet.weights.report import Report, first_names
 from flax_resnet.weights.stems import adapt_stem
 from flax_resnet.weights.tensors import (
@@ -157,6 +159,7 @@ def read_network(
 ) -> tuple[WeightFile, DetectedLayout | None]:
     """Return one network of the file, and the layout of its names."""
     file = find_network(read_file(path), str(path))
+    file = dataclasses.replace(file, fields=fields_beside(path))
     return file, detect_layout(file.tensors)
 
 
@@ -177,8 +180,8 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
 
 def twins_note(file: WeightFile, name: str) -> str:
     """Return a note on the named models that fit the file as well as ``name``, or ""."""
-    written_here = "layout" in file.metadata  # with the fields that tensors do not show
-    twins = [] if written_here else hidden_twins(name)
+    known = "layout" in file.metadata or "antialias" in file.fields
+    twins = [] if known else hidden_twins(name)
     if not twins:
         return ""
     return (
@@ -204,7 +207,9 @@ def only_model(source: str | os.PathLike[str]) -> str:
         raise WeightsError(
             f"{source} fits {names}; choose the network with --model NAME (in Python: model=…)"
         )
-    if note := twins_note(file, fitting[0]):
+    path, _ = split_part(source)
+    published = torchvision_files.find_by_file(path)
+    if published is None and (note := twins_note(file, fitting[0])):
         _log.warning(
             "%s: %s; choose the network with --model NAME (in Python: model=…)", source, note
         )
@@ -315,14 +320,16 @@ def _match(
 
 def _doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tuple[str, ...]:
     """Return differences from the file's probable network that its tensors' names do not show."""
-    if "layout" in file.metadata:  # written by save_weights
-        ours, theirs = metadata_fields(model), _saved_fields(file)
-        return tuple(
-            f"the file is from a network with {field}={truncate(repr(theirs[field]))}, this one has"
-            f" {ours[field]!r}: its logits will differ"
-            for field in ours
-            if field in theirs and theirs[field] != ours[field]
-        )
+    is_ours = "layout" in file.metadata  # written by save_weights
+    ours, theirs = metadata_fields(model), _saved_fields(file) if is_ours else file.fields
+    different = tuple(
+        f"the file is from a network with {field}={truncate(repr(theirs[field]))}, this one has"
+        f" {ours[field]!r}: its logits will differ"
+        for field in ours
+        if field in theirs and theirs[field] != ours[field]
+    )
+    if different or is_ours or "stride_conv" in theirs:
+        return different
     in_1x1 = model.block == "bottleneck" and model.stride_conv == "1x1"
     torch_strides = detected.layout in (TIMM, HUGGINGFACE, TRANSFORMERS_FLAX)
     if torch_strides and in_1x1 and not model.preactivation:

@@ -15,18 +15,17 @@ from typing import Any
 from flax_resnet import schema
 from flax_resnet.images.pixels import MAX_CHANNELS, RGB_MEAN, RGB_STD
 from flax_resnet.preprocessing import Preprocessing, Size, height_and_width
-from flax_resnet.weights import torchvision_files
+from flax_resnet.weights import network_config, torchvision_files
 from flax_resnet.weights.keras_files import RGB_MEAN_V1, stem_version
 from flax_resnet.weights.loading import read_network
 from flax_resnet.weights.parts import split_part
 from flax_resnet.weights.run_info import read_run_info
-from flax_resnet.weights.tensors import REPOSITORY_FILES
+from flax_resnet.weights.tensors import REPOSITORY_FILES, REPOSITORY_STEMS
 
-TIMM_FILE, HUGGINGFACE_FILE = COMPANIONS = ("config.json", "preprocessor_config.json")
+TIMM_FILE, HUGGINGFACE_FILE = COMPANIONS = (network_config.FILE, "preprocessor_config.json")
 INTERPOLATIONS = ("bilinear", "bicubic")
 _PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _CONVNEXT_SQUASHES_FROM = 384  # pixels
-_REPOSITORY_STEMS = {name.partition(".")[0] for name in REPOSITORY_FILES}
 _MAX_DIFFERENCE = 2e-3  # of fractions that are called equal
 
 
@@ -86,7 +85,7 @@ def find_preprocessing(
         return None if info is None else _of_run(info.preprocessing)
     if is_repository:
         return _beside(path)
-    if path.name.partition(".")[0] in _REPOSITORY_STEMS and (found := _beside(path.parent)):
+    if path.name.partition(".")[0] in REPOSITORY_STEMS and (found := _beside(path.parent)):
         return found
     return _of_keras(whole)
 
@@ -135,7 +134,9 @@ def _beside(folder: Path) -> SourcePreprocessing | None:
     found, notes = [], []
     for name, parse in ((TIMM_FILE, _of_timm), (HUGGINGFACE_FILE, _of_huggingface)):
         try:
-            content = schema.read_json(folder / name, lambda value, _: value, _MAX_BYTES)
+            content = schema.read_json(
+                folder / name, lambda value, _: value, network_config.MAX_BYTES
+            )
             if isinstance(content, dict) and (one := parse(content)) is not None:
                 found.append(one)
         except FileNotFoundError:
@@ -178,7 +179,6 @@ def format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-_MAX_BYTES = 2**24  # a config.json may have the names of 21,000 classes
 _SIDE = schema.integer(1, 4096)
 _MEAN = schema.sequence(schema.number(-1000, 1000), 1, MAX_CHANNELS)
 _STD = schema.sequence(schema.number(1e-6, 1000), 1, MAX_CHANNELS)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,7 @@ from flax_resnet.text import OneLineError, error_reason
 
 # Weight files of a Hugging Face or timm repository, in order of preference.
 REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
+REPOSITORY_STEMS = {name.partition(".")[0] for name in REPOSITORY_FILES}
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -49,6 +51,7 @@ class WeightFile:
       part: the network that ``FILE#PART`` names; empty if none is named.
       group: the keys of the dictionaries around the tensors, such as ``state_dict``.
       left: names of tensors that belong to none of the file's networks.
+      fields: fields of the network that the files beside it show.
     """
 
     format: str
@@ -58,6 +61,7 @@ class WeightFile:
     part: str = ""
     group: str = ""
     left: tuple[str, ...] = ()
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @contextlib.contextmanager

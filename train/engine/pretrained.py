@@ -75,11 +75,15 @@ def follow_preprocessing(config: ConfigDict, weights: InitialWeights) -> None:
                 f" of dataset.{join_names(unset)} may differ from it"
             )
         return
-    warnings, followed = list(found.contradictions), []
+    warnings, notes, followed = list(found.contradictions), list(found.notes), []
     for name, value in found.values().items():
         if name in ("mean", "std") and len(value) not in (1, dataset.channels):
-            continue
-        if isinstance(dataset[name], Unset):
+            if isinstance(dataset[name], Unset):
+                notes.append(
+                    f"dataset.{name} keeps its default: that of the weights is for {len(value)}"
+                    f" channels, {format_value(value)}, and the images have {dataset.channels}"
+                )
+        elif isinstance(dataset[name], Unset):
             dataset[name] = mark_unset(value)
             followed.append(name)
         elif name != "image_size" and differ(dataset[name], value):
@@ -92,7 +96,7 @@ def follow_preprocessing(config: ConfigDict, weights: InitialWeights) -> None:
         values = ", ".join(f"{name}={format_value(dataset[name])}" for name in followed)
         _print(f"preprocessing of {found.source}, for keys of dataset that are not set: {values}")
     config.init_followed = tuple(followed)
-    for note in found.notes:
+    for note in notes:
         _print(f"note: {note}")
     if distributed.is_primary():
         for warning in warnings:

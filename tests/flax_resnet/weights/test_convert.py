@@ -1,10 +1,14 @@
 """Test the choice of the network by the convert command, and the warnings of saving."""
 
+import json
+
 import numpy as np
 import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
+from flax_resnet.weights import read_weights
 from flax_resnet.weights.__main__ import main
+from flax_resnet.weights.loading import only_model
 from tests.flax_resnet.weights.weight_files import flat, tensors_of, write_safetensors
 
 
@@ -58,6 +62,35 @@ def test_anti_aliased_networks_are_inferred_only_from_metadata(tmp_path, capsys,
         assert main(["inspect", str(source)]) == 0
         assert (note in capsys.readouterr().out) == noted
         write_safetensors(source, tensors_of(source))
+
+
+def test_config_json_beside_the_weights_tells_what_tensors_do_not_show(tmp_path, caplog):
+    """timm's name of the network, and the strides and the activation of transformers' ResNet."""
+    variables = init_variables(create_model("resnetblur18", num_classes=3), 0, (32, 32, 3))
+    source, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    save_weights("resnetblur18", variables, source, layout="timm")
+    write_safetensors(source, tensors_of(source))
+    config.write_text(json.dumps({"architecture": "resnetblur18"}))
+    for path in (source, tmp_path):
+        assert only_model(path) == "resnetblur18"
+        assert not read_weights("resnetblur18", path)[1].doubts
+        [doubt] = read_weights("resnet18", path)[1].doubts
+        assert "antialias='blur', this one has None: its logits will differ" in doubt
+    config.write_text(json.dumps({"architecture": "resnet18"}))
+    assert only_model(source) == "resnet18" and not caplog.text
+    for text in ("[]", "{", '{"architecture": []}', '{"architecture": "vit"}'):
+        config.write_text(text)
+        assert not read_weights("resnet18", source)[1].doubts
+
+    model = create_model("resnet50", stage_sizes=(1, 1), width=8, num_classes=3)
+    save_weights(model, init_variables(model, 0, (32, 32, 3)), source, layout="huggingface")
+    write_safetensors(source, tensors_of(source))
+    settings = {"model_type": "resnet", "downsample_in_bottleneck": True, "hidden_act": "gelu"}
+    config.write_text(json.dumps(settings))
+    doubts = read_weights(model, source)[1].doubts
+    assert ["stride_conv='1x1'" in doubts[0], "activation='gelu'" in doubts[1]] == [True, True]
+    like = model.clone(stride_conv="1x1", activation="gelu")
+    assert not read_weights(like, source)[1].doubts
 
 
 def test_saving_group_norm_in_torchvision_names_warns(tmp_path, caplog):

@@ -134,10 +134,13 @@ def test_set_keys_that_agree_are_no_contradiction(capsys):
     assert not capsys.readouterr().err
 
 
-def test_statistics_of_other_channels_do_not_follow():
+def test_statistics_of_other_channels_do_not_follow_and_are_named(capsys):
     config = default_config()
-    config.dataset.channels = 1
+    config.dataset.update(channels=1, std=(0.3,))
     assert follow(config).mean == DEFAULTS.mean
+    output = capsys.readouterr().out
+    assert "note: dataset.mean keeps its default: that of the weights is for 3 channels" in output
+    assert "dataset.std keeps" not in output  # set by the user
     assert config.init_followed == ("image_size", "crop_pct", "interpolation")
     assert follow(config, SourcePreprocessing("x", mean=(0.3,))).mean == (0.3,)
 
