@@ -180,6 +180,6 @@ def _read_parquet(path: str) -> tuple[Sequence[str], np.ndarray, str]:
             network = (file.schema_arrow.metadata or {}).get(b"network", b"").decode()
         files = table.column("file").cast(pyarrow.string()).to_pylist()
         features = np.array(table.column("features").to_pylist(), np.float32)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+    except (OSError, TypeError, ValueError, pyarrow.ArrowException) as error:
         raise RunError(f"cannot read {path!r}: {error_reason(error)}") from error
     return files, features, network

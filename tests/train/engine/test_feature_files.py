@@ -99,6 +99,32 @@ def test_unreadable_files_are_named(path, tmp_path):
         read_features(path, "--among")
 
 
+def test_damaged_files_are_named(path):
+    features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    write_features(path, Features([f"{i}.png" for i in range(40)], features))
+    content, random = open(path, "rb").read(), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in random.integers(len(content), size=random.integers(1, 20)):
+            damaged[place] = random.integers(256)
+        with open(path, "wb") as file:
+            file.write(damaged)
+        try:
+            read_features(path, "--among")
+        except (RunError, UsageError):
+            pass
+
+
+def test_parquet_features_that_are_no_numbers(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    file = str(tmp_path / "f.parquet")
+    table = pyarrow.table({"file": ["a"], "features": pyarrow.array([{"x": 1.0}])})
+    pyarrow.parquet.write_table(table, file)
+    with pytest.raises(RunError, match="cannot read"):
+        read_features(file, "--among")
+
+
 def test_parquet_without_columns_or_pyarrow(tmp_path, monkeypatch):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
