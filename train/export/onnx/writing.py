@@ -13,6 +13,7 @@ from onnx import helper
 
 from flax_resnet import __version__, fold_batch_norm, ops
 from flax_resnet.runs import Run
+from flax_resnet.text import error_reason
 from train.export.metadata import file_metadata
 from train.export.onnx.builder import BATCH, UnsupportedNetworkError
 from train.export.onnx.converter import convert
@@ -77,8 +78,18 @@ def make_model(run: Run, raw: bool = False) -> onnx.ModelProto:
         doc_string=f"{run.config['model.name']} after step {run.step:,}",
     )
     helper.set_model_props(made, model_metadata(run, raw))
-    onnx.checker.check_model(made, full_check=True)
+    check_model(made)
     return made
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """Raise UnsupportedNetworkError if ONNX's own checker refuses a converted network."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UnsupportedNetworkError(
+            f"the network does not convert to a valid ONNX model: {error_reason(error)}"
+        ) from error
 
 
 def check_size(params: Mapping[str, Any]) -> None:

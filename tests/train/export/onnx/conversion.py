@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import onnx
 import onnxruntime
 from jax import export
 from onnx import helper
@@ -10,7 +9,7 @@ from onnx import helper
 from flax_resnet import ops
 from train.export.onnx.builder import BATCH
 from train.export.onnx.converter import convert
-from train.export.onnx.writing import IR_VERSION, OPSET
+from train.export.onnx.writing import IR_VERSION, OPSET, check_model
 
 BATCHES = (1, 2, 7)
 
@@ -22,7 +21,7 @@ def to_onnx(function, shape, dtype=np.float32):
         graph = convert(function, images, "outputs")
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-    onnx.checker.check_model(model, full_check=True)
+    check_model(model)
     return model
 
 
