@@ -24,7 +24,7 @@ from flax_resnet.weights.tensors import BFLOAT16, Tensor, WeightFile, WeightsErr
 _ARRAY = 1  # flax.serialization's extension for arrays
 _CHUNKED = "__msgpack_chunked_array__"
 _MAX_DEPTH = 32
-_MAX_TEXT = 500  # bytes of a key
+_MAX_TEXT = 500  # characters of a key and of an array's name
 _MAX_HEADER = 400  # bytes of an array's shape of up to 32 axes, and of its type
 # Bytes before an extension's content, by its first byte, and before the values of an array.
 _HEADERS = {0xC7: 3, 0xC8: 4, 0xC9: 6} | dict.fromkeys(range(0xD4, 0xD9), 2)
@@ -62,6 +62,8 @@ def read_msgpack(path: Path) -> WeightFile:
             if header is None or content[start + header - 1] != _ARRAY:
                 continue
             name = "/".join(names)
+            if len(name) > _MAX_TEXT:
+                raise ValueError(f"an array with a name of {len(name):,} characters")
             if name in tensors:
                 raise ValueError(f"{truncate(name)} occurs twice")
             shape, dtype, values = _array(content[start + header : end][:_MAX_HEADER])

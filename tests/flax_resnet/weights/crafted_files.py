@@ -123,8 +123,12 @@ def msgpacks():
     def big(value):
         return b"\xcf" + value.to_bytes(8, "big")
 
-    million = 10**6
+    million, long = 10**6, b"\xda\x01\xf4" + b"a" * 500
+    innermost = b"\xde\x27\x10" + b"".join(
+        b"\xa5%05d" % i + array(b"\x91\x01", bytes(4)) for i in range(10_000)
+    )
     return {
+        "long names": (b"\x81" + long) * 31 + innermost,
         "maps": b"\x81" + key(b"a") + b"\xdf" + million.to_bytes(4, "big") + b"\xa0\x80" * million,
         "lists": b"\x81" + key(b"a") + b"\xdd" + million.to_bytes(4, "big") + b"\x90" * million,
         "nested maps": b"\x81\xa0" * million,
