@@ -9,14 +9,11 @@ from flax_resnet.own_layers import label
 from flax_resnet.resnet import ResNet
 from flax_resnet.runs import Run
 from flax_resnet.variants import TIMM_NAMES
+from flax_resnet.weights import torchvision_files
 from train.export.timm_files import crop_fraction
 from train.runtime.errors import UsageError
 
-_TORCHVISION = (
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
-    *("wide_resnet50_2", "wide_resnet101_2"),
-)
+_TORCHVISION = {weights.model for weights in torchvision_files.PUBLISHED}
 # Fields that do not affect evaluation in float32.
 _TRAINING_FIELDS = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
 _TRAINING_FIELDS += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
