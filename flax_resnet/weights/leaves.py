@@ -11,7 +11,7 @@ from flax_resnet.resnet import ResNet
 
 Path = tuple[str, ...]  # ("params", "stage1_block1", "conv1", "kernel")
 
-STEMS = ("stem_conv", "stem_conv1")  # the convolution applied to the images
+FIRST_CONVS = ("stem_conv", "stem_conv1")  # the convolution applied to the images
 
 
 def flatten(tree: Any) -> dict[Path, Any]:
@@ -29,7 +29,7 @@ def leaf_shapes(model: ResNet, channels: int = 3) -> dict[Path, tuple[int, ...]]
 
 def stem_kernel(leaves: Iterable[Path]) -> Path | None:
     """Return the path of the only kernel whose shape depends on the number of image channels."""
-    stems = (p for p in leaves if len(p) == 3 and p[2] == "kernel" and p[1] in STEMS)
+    stems = (p for p in leaves if len(p) == 3 and p[2] == "kernel" and p[1] in FIRST_CONVS)
     return next(stems, None)
 
 

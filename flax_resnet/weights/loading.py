@@ -29,7 +29,7 @@ from flax_resnet.weights.layouts import (
     metadata_fields,
 )
 from flax_resnet.weights.leaves import (
-    STEMS,
+    FIRST_CONVS,
     Path,
     describe_model,
     flatten,
@@ -245,7 +245,7 @@ def _limited(number: int, maximum: int, unit: str) -> int:
 
 def _image_channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int:
     """Return the image channels of the file's stem, or 3 if it has no stem."""
-    for stem in STEMS:
+    for stem in FIRST_CONVS:
         tensor = tensors.get(layout.tensor_name(model, ("params", stem, "kernel")) or "")
         if tensor is not None and len(tensor.shape) == 4:
             channels = tensor.shape[1 if layout.torch else 2]
