@@ -1,7 +1,6 @@
 """Load the tensors of a weight file into a network's variables."""
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -17,16 +16,13 @@ from flax_resnet.text import truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights import keras_files, torchvision_files
 from flax_resnet.weights.candidates import candidates, hidden_twins, without_hidden_fields
+from flax_resnet.weights.doubts import find_doubts
 from flax_resnet.weights.files import read_file
 from flax_resnet.weights.layouts import (
-    HUGGINGFACE,
     KERAS,
-    TIMM,
-    TRANSFORMERS_FLAX,
     DetectedLayout,
     Layout,
     detect_layout,
-    metadata_fields,
 )
 from flax_resnet.weights.leaves import (
     FIRST_CONVS,
@@ -313,43 +309,9 @@ def _match(
         missing=tuple(missing),
         mismatched=tuple(mismatched),
         notes=file.notes,
-        doubts=_doubts(network, file, detected),
+        doubts=find_doubts(network, file, detected),
     )
     return _Match(network, channels, shapes, sources, unused, report)
-
-
-def _doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tuple[str, ...]:
-    """Return differences from the file's probable network that its tensors' names do not show."""
-    is_ours = "layout" in file.metadata  # written by save_weights
-    ours, theirs = metadata_fields(model), _saved_fields(file) if is_ours else file.fields
-    different = tuple(
-        f"the file is from a network with {field}={truncate(repr(theirs[field]))}, this one has"
-        f" {ours[field]!r}: its logits will differ"
-        for field in ours
-        if field in theirs and theirs[field] != ours[field]
-    )
-    if different or is_ours or "stride_conv" in theirs:
-        return different
-    in_1x1 = model.block == "bottleneck" and model.stride_conv == "1x1"
-    torch_strides = detected.layout in (TIMM, HUGGINGFACE, TRANSFORMERS_FLAX)
-    if torch_strides and in_1x1 and not model.preactivation:
-        return (
-            "torchvision, timm and Hugging Face have the stride of a bottleneck in its 3×3"
-            " convolution, this network in the first 1×1: use stride_conv='3x3' for their weights",
-        )
-    return ()
-
-
-def _saved_fields(file: WeightFile) -> dict[str, Any]:
-    """Return the network's fields that save_weights wrote; empty if absent or invalid."""
-    try:
-        fields = json.loads(file.metadata.get("fields", "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(fields, dict):
-        return {}
-    scalars = (str, int, float, type(None))  # printing nested lists could overflow the stack
-    return {key: value for key, value in fields.items() if isinstance(value, scalars)}
 
 
 def _problems(match: _Match, detected: DetectedLayout) -> list[str]:
