@@ -57,11 +57,9 @@ def model_card(
             "",
             f"- {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds per"
             f" image of {size} pixels",
-            f"- input: {kind} of that size",
-            f"- output: {'independent ' if is_binary(run) else ''}probabilities of"
-            f" {run.model.num_classes} classes"
-            + ", of which an image may have any number"
-            * run.several_labels,
+            f"- input: {kind} of that size" + ("" if in_file else ", normalized as below"),
+            f"- output: {_output(run, in_file)}"
+            + ", of which an image may have any number" * run.several_labels,
             *_calibration(run, format, loader),
             "",
             "## Data",
@@ -151,6 +149,15 @@ def _geometry(preprocessing: Preprocessing) -> dict[str, Any]:
         scaled = f"max({least_height} * side / image.height, {least_width} * side / image.width)"
     interpolation = preprocessing.interpolation.upper()
     return dict(height=height, width=width, scaled=scaled, interpolation=interpolation)
+
+
+def _output(run: Run, probabilities: bool) -> str:
+    """Return what the exported network computes: probabilities, or logits."""
+    classes = f"{run.model.num_classes} classes"
+    if probabilities:
+        return f"{'independent ' if is_binary(run) else ''}probabilities of {classes}"
+    function = "sigmoid" if is_binary(run) else "softmax"
+    return f"logits, of which {function} makes probabilities of {classes}"
 
 
 def _resizing(preprocessing: Preprocessing) -> str:

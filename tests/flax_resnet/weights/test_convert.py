@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
-from flax_resnet.weights import read_weights
+from flax_resnet.weights import WeightsError, read_weights
 from flax_resnet.weights.__main__ import main
 from flax_resnet.weights.loading import only_model
 from tests.flax_resnet.weights.weight_files import flat, tensors_of, write_safetensors
@@ -64,7 +64,7 @@ def test_anti_aliased_networks_are_inferred_only_from_metadata(tmp_path, capsys,
         write_safetensors(source, tensors_of(source))
 
 
-def test_config_json_beside_the_weights_tells_what_tensors_do_not_show(tmp_path, caplog):
+def test_config_json_beside_the_weights_shows_what_tensors_do_not(tmp_path, caplog):
     """timm's name of the network, and the strides and the activation of transformers' ResNet."""
     variables = init_variables(create_model("resnetblur18", num_classes=3), 0, (32, 32, 3))
     source, config = tmp_path / "model.safetensors", tmp_path / "config.json"
@@ -91,6 +91,9 @@ def test_config_json_beside_the_weights_tells_what_tensors_do_not_show(tmp_path,
     assert ["stride_conv='1x1'" in doubts[0], "activation='gelu'" in doubts[1]] == [True, True]
     like = model.clone(stride_conv="1x1", activation="gelu")
     assert not read_weights(like, source)[1].doubts
+    config.write_text(json.dumps(settings | {"downsample_in_first_stage": True}))
+    with pytest.raises(WeightsError, match="gives the first stage stride 2"):
+        read_weights(like, source)
 
 
 def test_saving_group_norm_in_torchvision_names_warns(tmp_path, caplog):

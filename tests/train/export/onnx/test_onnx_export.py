@@ -133,6 +133,8 @@ def test_raw_file_has_logits_of_normalized_images(commands, digits_run, run, tmp
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * abs(expected).max())
     card = next(tmp_path.glob("*model_card.md")).read_text()
     assert "part of the exported file" not in card
+    assert "RGB images of that size, normalized as below\n" in card
+    assert "- output: logits, of which softmax makes probabilities of 10 classes\n" in card
     Image.fromarray(images[0]).save(tmp_path / "picture.jpg", quality=100)
     [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     name, probability = without_jax(code, tmp_path).split()
