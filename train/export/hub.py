@@ -99,7 +99,7 @@ def push(repository: str, format: str, output: str, private: bool) -> Iterator[s
         advice = f"; {_LOGIN}" if status in (401, 403) else ""
         raise RunError(
             f"cannot push to {repository}: {error_reason(error)}{advice}; the files are in"
-            f" {folder!r}, and 'hf upload {repository} {folder}' uploads them later"
+            f" {folder!r}, and the same command uploads them later"
         ) from error
     yield f"pushed {', '.join(files)} to {commit.repo_url}"
 
