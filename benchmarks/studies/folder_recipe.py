@@ -72,6 +72,10 @@ VARIANTS = {
     "plain, cosine, crop 0.7": COSINE | {"augment.rrc_scale": (0.7, 1.0)},
     "plain, cosine, crop 0.5": COSINE | {"augment.rrc_scale": (0.5, 1.0)},
     "plain, cosine, crop 0.25": COSINE | {"augment.rrc_scale": (0.25, 1.0)},
+    "plain, cosine, rate 0.02": COSINE | {"schedule.learning_rate": 0.02},
+    "plain, cosine, rate 0.01": COSINE | {"schedule.learning_rate": 0.01},
+    "plain, cosine, rate 0.02, zero init": COSINE
+    | {"schedule.learning_rate": 0.02, "model.zero_init_last": True},
     "plain, zero init": PLAIN | {"model.zero_init_last": True},
     "plain, rate 0.02": PLAIN | {"schedule.learning_rate": 0.02},
     "plain, rate 0.1": PLAIN | {"schedule.learning_rate": 0.1},

@@ -73,7 +73,7 @@ def evaluated(digits_run):
 def try_commands(evaluated, digits_run, commands):
     """Return a function that runs all commands on a folder and checks how they end."""
 
-    def evaluate_again(path, *_):
+    def evaluate_again(path, *_, **__):
         """Read the files as the original does, but compute nothing."""
         config = run_files.read_config(path)
         evaluation.limit_to_machine(config.loader)

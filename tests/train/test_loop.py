@@ -247,7 +247,7 @@ def test_init_from_a_corrupt_checkpoint_is_refused(small, digits_run, tmp_path):
     [
         ("runs/../nowhere.pth", "there is no file or folder 'runs/../nowhere.pth'"),
         ("train/typo", "there is no file or folder 'train/typo'"),  # train/ is a folder here
-        ("resnet20.a1_in1k", "no such file or folder; as a hub id"),
+        ("resnet20.a1_in1k", "is no file, and timm/resnet20.a1_in1k could not be downloaded"),
         ("LICENSE", "config.init_from='LICENSE'"),
     ],
 )
