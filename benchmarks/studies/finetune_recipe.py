@@ -78,6 +78,7 @@ def pretrain(excluded, seed, workdir):
             names += source.class_names
     source = arrays_source(np.stack(images), np.array(labels), names, "train")
     keys = {"model.name": "resnet50", "num_epochs": PRETRAINING_EPOCHS, "seed": seed}
+    keys |= NO_CROP | {"schedule.learning_rate": 0.05}
     with contextlib.redirect_stdout(io.StringIO()):
         train(configuration("resnet18_folder", keys), workdir, StopRequest(), (source, source))
 

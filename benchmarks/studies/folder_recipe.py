@@ -36,6 +36,7 @@ from train.runtime.signals import StopRequest
 OLD = {
     "dataset.crop_pct": 0.875,
     "augment.rrc_scale": (0.25, 1.0),
+    "augment.rrc_full_epochs": 0.0,
     "model.zero_init_last": True,
     "label_smoothing": 0.1,
     "schedule.name": "cosine",
