@@ -9,7 +9,6 @@ bottlenecks learns to classify the images of the three other sets, and is then f
 one with the recipe. FILE, its table and the seeds are those of folder_recipe.py.
 """
 
-import argparse
 import contextlib
 import io
 import itertools
@@ -85,14 +84,7 @@ def pretrain(excluded, seed, workdir):
 
 def main():
     """Fine-tune every variant on every set with every seed, or print the table of earlier runs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out")
-    parser.add_argument("--table")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3)
-    flags = parser.parse_args()
+    flags = folder_recipe.make_parser(__doc__, VARIANTS, epochs=20).parse_args()
     if flags.table:
         return folder_recipe.print_table(flags.table)
     done = {tuple(row[key] for key in CONDITIONS) for row in folder_recipe.finished(flags.out)}

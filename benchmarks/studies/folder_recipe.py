@@ -293,18 +293,24 @@ def print_table(path):
         print(f"| {' | '.join(map(str, conditions))} |", " | ".join(cells), f"| {complete} |")
 
 
-def main():
-    """Train every variant on every set with every seed, or print the table of earlier runs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def make_parser(text, variants, epochs):
+    """Return a parser of the flags that the studies of recipes share."""
+    parser = argparse.ArgumentParser(description=text.partition("\n")[0])
     parser.add_argument("--out")
     parser.add_argument("--table")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--variants", nargs="+", choices=variants, default=list(variants))
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--seeds", type=int, default=3)
+    return parser
+
+
+def main():
+    """Train every variant on every set with every seed, or print the table of earlier runs."""
+    parser = make_parser(__doc__, VARIANTS, epochs=12)
     parser.add_argument("--blocks", type=int, default=1, help="per stage; ResNet-18: 2")
     parser.add_argument("--width", type=int, default=SMALL["width"], help="ResNet-18: 64")
     parser.add_argument("--size", type=int, default=SMALL["size"], help="of the images")
-    parser.add_argument("--seeds", type=int, default=3)
     flags = parser.parse_args()
     if flags.table:
         return print_table(flags.table)

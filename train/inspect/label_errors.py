@@ -84,7 +84,7 @@ def expected_errors(labels: np.ndarray, probabilities: np.ndarray) -> float:
     The given label is sampled from the probabilities with a temperature or, with a rate, from the
     other classes at random. Wrong probabilities lead to a temperature, wrong labels to a rate. Of
     the temperatures and rates within a standard error of the highest likelihood those with the
-    fewest errors are taken, since weak probabilities hardly tell one from the other.
+    fewest errors are taken, since weak probabilities hardly distinguish the two.
 
     Args:
       labels: given labels, int ``(N,)``.
