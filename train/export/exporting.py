@@ -5,8 +5,6 @@ import datetime
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -27,6 +25,7 @@ from train.export.formats import WRITERS
 from train.export.hub import front_matter
 from train.export.metadata import file_metadata
 from train.export.model_card import model_card
+from train.export.new_process import outputs_of
 from train.export.output import HUB_FILE, card_name, file_names, for_hub, info_name
 from train.export.own_preprocessing import OwnPreprocessing, own_preprocessing
 from train.runtime.errors import RunError, UsageError
@@ -245,24 +244,15 @@ def _run_code(loader: loaders.Loader, code: str, folder: str, name: str) -> dict
     if not loader.without:
         paths.append(str(ROOT))
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
-    try:
-        process = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise RunError(
-            f"timed out after {TIMEOUT_SECONDS} s while verifying {name} with {loader.library}"
-        ) from None
-    if process.returncode:
-        last = (process.stderr.strip().splitlines() or ["no error message"])[-1]
-        raise RunError(f"{name} cannot be loaded with {loader.library}: {last}")
-    with np.load(os.path.join(folder, "outputs.npz")) as outputs:
-        return dict(outputs)
+    _, outputs = outputs_of(
+        ["-c", script],
+        folder,
+        TIMEOUT_SECONDS,
+        f"verifying {name} with {loader.library}",
+        f"{name} cannot be loaded with {loader.library}",
+        env,
+    )
+    return outputs
 
 
 def verification_pictures(run: Run) -> tuple[list[np.ndarray], bool]:

@@ -9,8 +9,6 @@ import dataclasses
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.runs import Run
 from train.data.datasets import open_source
 from train.data.splits import evaluation_split
+from train.export.new_process import outputs_of
 from train.export.onnx import measurement
 from train.runtime.errors import RunError
 from train.runtime.formatting import pluralize
@@ -223,21 +222,14 @@ class _Batches(CalibrationDataReader):
 def _measure(folder: str, float32: str, int8: str, images: np.ndarray) -> dict[str, Any]:
     """Return the outputs of two files and their times, from a new process."""
     np.save(os.path.join(folder, "images.npy"), images)
-    command = [sys.executable, "-P", str(Path(measurement.__file__)), float32, int8]
-    try:
-        process = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise RunError(
-            f"timed out after {TIMEOUT_SECONDS} s while measuring the quantized file"
-        ) from None
-    if process.returncode:
-        last = (process.stderr.strip().splitlines() or ["no error message"])[-1]
-        raise RunError(f"the quantized file cannot be loaded with onnxruntime: {last}")
-    measured = json.loads(process.stdout)
-    with np.load(os.path.join(folder, "outputs.npz")) as outputs:
-        return measured | {"outputs": dict(outputs)}
+    text, outputs = outputs_of(
+        ["-P", str(Path(measurement.__file__)), float32, int8],
+        folder,
+        TIMEOUT_SECONDS,
+        "measuring the quantized file",
+        "the quantized file cannot be loaded with onnxruntime",
+    )
+    return json.loads(text) | {"outputs": outputs}
 
 
 def _score(run: Run, probabilities: np.ndarray, labels: np.ndarray) -> float:
