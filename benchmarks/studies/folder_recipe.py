@@ -81,8 +81,22 @@ VARIANTS = {
     "plain, rate 0.02": PLAIN | {"schedule.learning_rate": 0.02},
     "plain, rate 0.1": PLAIN | {"schedule.learning_rate": 0.1},
 }
+
+
+def shipped():
+    """Return the keys of OLD as configs/resnet18_folder.py sets them."""
+    config = load_config("resnet18_folder")
+    return {key: functools.reduce(getattr, key.split("."), config) for key in OLD}
+
+
+VARIANTS["now"] = shipped()
 # Keys of the input pipeline and of the initial weights: runs that differ in them share programs.
-HOST_KEYS = ("augment.rrc_scale", "dataset.crop_pct", "model.zero_init_last")
+HOST_KEYS = (
+    "augment.rrc_scale",
+    "augment.rrc_full_epochs",
+    "dataset.crop_pct",
+    "model.zero_init_last",
+)
 
 
 # Of a run; a quarter of ResNet-18's width and 48 pixels where a line of earlier runs has neither.
