@@ -55,7 +55,7 @@ IMPORTERS = {
     "jax.profiler": {"train.engine.profiling"},
     "matplotlib": {"train.reporting.plots"},
     "ml_collections": {"train.runtime.config_dict"},
-    "safetensors": {"flax_resnet.weights.safetensors_files"},
+    "safetensors": {"flax_resnet.weights.formats.safetensors_files"},
     "jax.distributed": {"train.runtime.distributed"},
 }
 

@@ -14,10 +14,13 @@ Hugging Face Hub needs huggingface_hub; both are in the extra ``pretrained``.
 """
 
 from flax_resnet.weights.loading import load_weights, read_weights
-from flax_resnet.weights.pretrained import from_pretrained
+from flax_resnet.weights.published.pretrained import from_pretrained
+from flax_resnet.weights.published.source_preprocessing import (
+    SourcePreprocessing,
+    find_preprocessing,
+)
 from flax_resnet.weights.report import Report
 from flax_resnet.weights.saving import save_weights
-from flax_resnet.weights.source_preprocessing import SourcePreprocessing, find_preprocessing
 from flax_resnet.weights.tensors import WeightsError
 
 __all__ = [

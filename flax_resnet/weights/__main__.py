@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from flax_resnet.program import OneLineParser, program, replace_unencodable
 from flax_resnet.text import one_line, truncate
 from flax_resnet.variants import create_model
-from flax_resnet.weights.files import read_file
-from flax_resnet.weights.layouts import SAVED
+from flax_resnet.weights.formats.files import read_file
 from flax_resnet.weights.loading import (
     count_classes,
     guess_models,
@@ -20,8 +19,9 @@ from flax_resnet.weights.loading import (
     read_weights,
     twins_note,
 )
+from flax_resnet.weights.naming.layouts import SAVED
+from flax_resnet.weights.published.source_preprocessing import find_preprocessing, format_value
 from flax_resnet.weights.saving import save_weights
-from flax_resnet.weights.source_preprocessing import find_preprocessing, format_value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,16 +14,8 @@ from flax_resnet.init import init_variables
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
 from flax_resnet.variants import create_model
-from flax_resnet.weights import keras_files, torchvision_files
-from flax_resnet.weights.candidates import candidates, hidden_twins, without_hidden_fields
-from flax_resnet.weights.doubts import find_doubts
-from flax_resnet.weights.files import read_file
-from flax_resnet.weights.layouts import (
-    KERAS,
-    DetectedLayout,
-    Layout,
-    detect_layout,
-)
+from flax_resnet.weights.formats import keras_files
+from flax_resnet.weights.formats.files import read_file
 from flax_resnet.weights.leaves import (
     FIRST_CONVS,
     Path,
@@ -32,9 +24,18 @@ from flax_resnet.weights.leaves import (
     leaf_shapes,
     stem_kernel,
 )
-from flax_resnet.weights.names import find_network
+from flax_resnet.weights.naming.candidates import candidates, hidden_twins, without_hidden_fields
+from flax_resnet.weights.naming.doubts import find_doubts
+from flax_resnet.weights.naming.layouts import (
+    KERAS,
+    DetectedLayout,
+    Layout,
+    detect_layout,
+)
+from flax_resnet.weights.naming.names import find_network
+from flax_resnet.weights.naming.parts import split_part
 from flax_resnet.weights.network_config import fields_beside
-from flax_resnet.weights.parts import split_part
+from flax_resnet.weights.published import torchvision_files
 from flax_resnet.weights.report import Report, first_names
 from flax_resnet.weights.stems import adapt_stem
 from flax_resnet.weights.tensors import (

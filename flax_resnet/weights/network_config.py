@@ -5,7 +5,7 @@ from typing import Any
 
 from flax_resnet import schema
 from flax_resnet.variants import TIMM_NAMES, VARIANTS
-from flax_resnet.weights.parts import split_part
+from flax_resnet.weights.naming.parts import split_part
 from flax_resnet.weights.tensors import REPOSITORY_STEMS, WeightsError
 
 FILE = "config.json"

@@ -12,10 +12,10 @@ from flax import linen as nn
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import one_line
 from flax_resnet.variants import create_model
-from flax_resnet.weights.layouts import SAVED, metadata_fields, unsupported_fields
+from flax_resnet.weights.formats.safetensors_files import write_safetensors
 from flax_resnet.weights.leaves import Path, describe_model, flatten, leaf_shapes, stem_kernel
+from flax_resnet.weights.naming.layouts import SAVED, metadata_fields, unsupported_fields
 from flax_resnet.weights.report import first_names
-from flax_resnet.weights.safetensors_files import write_safetensors
 from flax_resnet.weights.tensors import WeightsError, is_float
 
 _log = logging.getLogger(__name__)

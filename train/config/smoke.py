@@ -16,7 +16,7 @@ from flax_resnet.own_layers import is_own
 from flax_resnet.preprocessing import height_and_width, scale_size
 from flax_resnet.registry import MODELS
 from flax_resnet.runs import model_from_config
-from flax_resnet.weights.parts import split_part
+from flax_resnet.weights.naming.parts import split_part
 from train.config.access import flatten, set_key
 from train.config.keys import DATA_KEYS, KEYS
 from train.config.task_defaults import learns_several_labels

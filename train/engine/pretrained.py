@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet import ResNet, init_variables
-from flax_resnet.weights import (
-    SourcePreprocessing,
-    WeightsError,
-    find_preprocessing,
-    hub,
-    read_weights,
-    torchvision_files,
-)
-from flax_resnet.weights.parts import split_part
+from flax_resnet.weights import SourcePreprocessing, WeightsError, find_preprocessing, read_weights
+from flax_resnet.weights.naming.parts import split_part
+from flax_resnet.weights.published import hub, torchvision_files
+from flax_resnet.weights.published.source_preprocessing import differ, format_value
 from flax_resnet.weights.run_info import read_run_info
-from flax_resnet.weights.source_preprocessing import differ, format_value
 from train.config.followed_keys import FOLLOWED, Unset, mark_unset
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict

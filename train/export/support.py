@@ -9,7 +9,7 @@ from flax_resnet.own_layers import label
 from flax_resnet.resnet import ResNet
 from flax_resnet.runs import Run
 from flax_resnet.variants import TIMM_NAMES
-from flax_resnet.weights import torchvision_files
+from flax_resnet.weights.published import torchvision_files
 from train.export.timm_files import crop_fraction
 from train.runtime.errors import UsageError
 

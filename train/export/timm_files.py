@@ -5,7 +5,7 @@ from typing import Any
 
 from flax_resnet.preprocessing import Preprocessing, height_and_width
 from flax_resnet.runs import Run
-from flax_resnet.weights.layouts import TIMM
+from flax_resnet.weights.naming.layouts import TIMM
 
 
 def network_config(run: Run) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import sys
 import time
 
 from flax_resnet.weights import WeightsError
-from flax_resnet.weights.files import read_file
-from flax_resnet.weights.layouts import detect_layout
-from flax_resnet.weights.names import find_network
+from flax_resnet.weights.formats.files import read_file
+from flax_resnet.weights.naming.layouts import detect_layout
+from flax_resnet.weights.naming.names import find_network
 from flax_resnet.weights.tensors import is_float, wrap_read_errors
 
 

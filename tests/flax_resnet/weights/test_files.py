@@ -17,7 +17,7 @@ from flax_resnet import (
     save_weights,
 )
 from flax_resnet.weights import WeightsError, read_weights
-from flax_resnet.weights.files import read_file
+from flax_resnet.weights.formats.files import read_file
 from tests.flax_resnet.peers import assert_same, randomized
 from tests.flax_resnet.weights.weight_files import SMALL, flat, tensors_of, write_safetensors
 

@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from flax_resnet import create_model, save_weights
-from flax_resnet.weights import layouts, read_weights
+from flax_resnet.weights import read_weights
 from flax_resnet.weights.leaves import leaf_shapes
+from flax_resnet.weights.naming import layouts
 from tests.flax_resnet.peers import assert_close, jit
 from tests.flax_resnet.weights.goldens.values import golden_images, golden_tensor
 

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from flax_resnet import create_model, from_pretrained, init_variables, save_weights
-from flax_resnet.weights import WeightsError, hub
+from flax_resnet.weights import WeightsError
+from flax_resnet.weights.published import hub
 from tests.conftest import ROOT, free_port
 from tests.flax_resnet.peers import assert_same, randomized
 from tests.flax_resnet.weights import hub_server
@@ -22,7 +23,8 @@ from tests.flax_resnet.weights.weight_files import SMALL
 SCRIPT = """
 import json, sys
 from flax_resnet import ResNet, from_pretrained
-from flax_resnet.weights import WeightsError, find_preprocessing, hub
+from flax_resnet.weights import WeightsError, find_preprocessing
+from flax_resnet.weights.published import hub
 from tests.flax_resnet.weights.weight_files import SMALL
 for source in json.loads(sys.argv[1]):
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from flax_resnet import load_weights
 from flax_resnet.weights import WeightsError
-from flax_resnet.weights.files import read_file
+from flax_resnet.weights.formats.files import read_file
 from tests.flax_resnet.weights import crafted_files
 
 

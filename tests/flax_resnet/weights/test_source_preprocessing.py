@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from flax_resnet.preprocessing import Preprocessing, scale_size
-from flax_resnet.weights import find_preprocessing, torchvision_files
+from flax_resnet.weights import find_preprocessing
 from flax_resnet.weights.__main__ import main
-from flax_resnet.weights.torchvision_files import PublishedWeights
+from flax_resnet.weights.published import torchvision_files
+from flax_resnet.weights.published.torchvision_files import PublishedWeights
 from tests.flax_resnet.peers import peer
 from tests.flax_resnet.weights.weight_files import write_safetensors
 

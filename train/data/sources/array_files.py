@@ -13,8 +13,8 @@ import numpy as np
 
 from flax_resnet.files import open_regular
 from flax_resnet.text import error_reason, truncate
-from flax_resnet.weights.limits import open_zip
-from flax_resnet.weights.npz_files import read_header
+from flax_resnet.weights.formats.limits import open_zip
+from flax_resnet.weights.formats.npz_files import read_header
 from train.data.sources.random_access import RandomAccessFiles
 from train.runtime.errors import RunError
 

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from flax_resnet.text import truncate
-from flax_resnet.weights.layouts import HUGGINGFACE, LAYOUTS, TIMM
-from flax_resnet.weights.parts import Part, choose_part
+from flax_resnet.weights.naming.layouts import HUGGINGFACE, LAYOUTS, TIMM
+from flax_resnet.weights.naming.parts import Part, choose_part
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 _WRAPPER = re.compile(

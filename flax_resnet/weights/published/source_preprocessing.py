@@ -15,10 +15,11 @@ from typing import Any
 from flax_resnet import schema
 from flax_resnet.images.pixels import MAX_CHANNELS, RGB_MEAN, RGB_STD
 from flax_resnet.preprocessing import Preprocessing, Size, height_and_width
-from flax_resnet.weights import network_config, torchvision_files
-from flax_resnet.weights.keras_files import RGB_MEAN_V1, stem_version
+from flax_resnet.weights import network_config
+from flax_resnet.weights.formats.keras_files import RGB_MEAN_V1, stem_version
 from flax_resnet.weights.loading import read_network
-from flax_resnet.weights.parts import split_part
+from flax_resnet.weights.naming.parts import split_part
+from flax_resnet.weights.published import torchvision_files
 from flax_resnet.weights.run_info import read_run_info
 from flax_resnet.weights.tensors import REPOSITORY_FILES, REPOSITORY_STEMS
 

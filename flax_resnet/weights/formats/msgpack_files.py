@@ -18,7 +18,7 @@ import msgpack
 import numpy as np
 
 from flax_resnet.text import truncate
-from flax_resnet.weights.limits import max_entries
+from flax_resnet.weights.formats.limits import max_entries
 from flax_resnet.weights.tensors import BFLOAT16, Tensor, WeightFile, WeightsError, is_valid_shape
 
 _ARRAY = 1  # flax.serialization's extension for arrays

@@ -5,7 +5,7 @@ from typing import Any
 
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
-from flax_resnet.weights.layouts import (
+from flax_resnet.weights.naming.layouts import (
     HUGGINGFACE,
     TIMM,
     TRANSFORMERS_FLAX,

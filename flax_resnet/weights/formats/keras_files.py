@@ -19,7 +19,7 @@ import numpy as np
 from flax_resnet.images.pixels import RGB_STD
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
-from flax_resnet.weights.limits import max_entries
+from flax_resnet.weights.formats.limits import max_entries
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 # Batch norm in Keras's ResNets divides by sqrt(var + 1.001e-5).

@@ -6,7 +6,7 @@ from typing import Any
 from flax_resnet.resnet import ResNet
 from flax_resnet.stems import STEMS
 from flax_resnet.variants import VARIANTS, create_model
-from flax_resnet.weights.layouts import DetectedLayout
+from flax_resnet.weights.naming.layouts import DetectedLayout
 
 
 def candidates(detected: DetectedLayout, names: Collection[str]) -> Iterator[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from flax_resnet.text import truncate
-from flax_resnet.weights.pickles import Storage, interpret
+from flax_resnet.weights.formats.pickles import Storage, interpret
+from flax_resnet.weights.formats.torch_files import decode, max_instructions, refusing, weight_file
 from flax_resnet.weights.tensors import WeightFile
-from flax_resnet.weights.torch_files import decode, max_instructions, refusing, weight_file
 
 _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a number, after the pickle's version
 _VERSION = 1001

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from flax_resnet.text import truncate
-from flax_resnet.weights.limits import check_count
-from flax_resnet.weights.names import find_parts
-from flax_resnet.weights.parts import Part, choose_part
-from flax_resnet.weights.pickles import Refused, Storage, View, interpret
+from flax_resnet.weights.formats.limits import check_count
+from flax_resnet.weights.formats.pickles import Refused, Storage, View, interpret
+from flax_resnet.weights.naming.names import find_parts
+from flax_resnet.weights.naming.parts import Part, choose_part
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 _MAX_DEPTH = 4  # of dictionaries around the state dict

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from flax_resnet.text import error_reason, truncate
 from flax_resnet.weights.checkpoints import find_checkpoint, read_checkpoint, verify_checkpoint
-from flax_resnet.weights.keras_files import read_keras
-from flax_resnet.weights.limits import check_tensors, open_zip
-from flax_resnet.weights.msgpack_files import is_msgpack, read_msgpack
-from flax_resnet.weights.npz_files import read_npz
-from flax_resnet.weights.old_torch_files import is_old_torch, read_old_torch
-from flax_resnet.weights.parts import split_part
-from flax_resnet.weights.safetensors_files import read_safetensors
+from flax_resnet.weights.formats.keras_files import read_keras
+from flax_resnet.weights.formats.limits import check_tensors, open_zip
+from flax_resnet.weights.formats.msgpack_files import is_msgpack, read_msgpack
+from flax_resnet.weights.formats.npz_files import read_npz
+from flax_resnet.weights.formats.old_torch_files import is_old_torch, read_old_torch
+from flax_resnet.weights.formats.safetensors_files import read_safetensors
+from flax_resnet.weights.formats.torch_files import read_torch
+from flax_resnet.weights.naming.parts import split_part
 from flax_resnet.weights.tensors import (
     REPOSITORY_FILES,
     WeightFile,
     WeightsError,
     wrap_read_errors,
 )
-from flax_resnet.weights.torch_files import read_torch
 
 _SUPPORTED = (
     ".safetensors, PyTorch .pth/.pt/.bin, Keras .h5/.weights.h5/.keras, Flax .msgpack, .npz"

@@ -6,9 +6,9 @@ from typing import Any
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
 from flax_resnet.variants import create_model, list_models
-from flax_resnet.weights import torchvision_files
-from flax_resnet.weights.hub import download, is_path
 from flax_resnet.weights.loading import classes_in, load_weights, only_model
+from flax_resnet.weights.published import torchvision_files
+from flax_resnet.weights.published.hub import download, is_path
 from flax_resnet.weights.tensors import WeightsError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flax_resnet.text import error_reason
-from flax_resnet.weights import torchvision_files
-from flax_resnet.weights.source_preprocessing import COMPANIONS
+from flax_resnet.weights.published import torchvision_files
+from flax_resnet.weights.published.source_preprocessing import COMPANIONS
 from flax_resnet.weights.tensors import REPOSITORY_FILES, WeightsError
 
 _ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".msgpack", ".h5", ".keras", ".npz")

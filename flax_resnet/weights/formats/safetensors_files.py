@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 from flax_resnet.files import write_atomically
 from flax_resnet.text import truncate
-from flax_resnet.weights.limits import check_table
+from flax_resnet.weights.formats.limits import check_table
 from flax_resnet.weights.tensors import Tensor, WeightFile, WeightsError
 
 # The types of safetensors that NumPy and ml_dtypes have.
