@@ -144,7 +144,8 @@ def report(
 ) -> None:
     """Print the summary, and write predictions, results and the report."""
     from train.engine import feature_files, predictions
-    from train.reporting import evaluation_results, run_report
+    from train.reporting import evaluation_results
+    from train.reporting.report import run_report
     from train.reporting.task_reports import task_report
 
     of_task = task_report(evaluated)

@@ -14,7 +14,7 @@ from train.config.loading import check_config, load_config
 from train.data.sources.given_source import GIVEN, as_source
 from train.engine.callbacks import Callback
 from train.loop import train
-from train.reporting import curves, svg
+from train.reporting.charts import curves, svg
 from train.runtime.cli import configure_jax
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError

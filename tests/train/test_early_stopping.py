@@ -13,7 +13,7 @@ from train.engine.callbacks import Callback
 from train.engine.early_stopping import EarlyStopping
 from train.engine.programs import SharedPrograms
 from train.loop import train
-from train.reporting.run_report import page
+from train.reporting.report.run_report import page
 from train.runtime.signals import StopRequest
 from train.workdir import run_files
 

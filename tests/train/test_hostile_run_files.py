@@ -23,7 +23,8 @@ from flax_resnet import load_run
 from flax_resnet.weights import WeightsError, manifest
 from train.engine import evaluation
 from train.engine.experiment import make_model, make_step_config
-from train.reporting import evaluation_results, run_report
+from train.reporting import evaluation_results
+from train.reporting.report import run_report
 from train.runtime.errors import RunError, UsageError
 from train.workdir import run_files
 from train.workdir.metrics_log import MetricsLog

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from train.reporting.cautions import is_above_baseline, top1_interval
-from train.reporting.run_report import read_parts
+from train.reporting.report.run_report import read_parts
 
 
 class Baseline(NamedTuple):

@@ -15,9 +15,10 @@ from train.compare.cross_validation import CrossValidation, cross_validations
 from train.config.access import flatten
 from train.config.keys import KEYS
 from train.config.registries import parse_top_k
-from train.reporting import curves, html_page
-from train.reporting.evaluation_tiles import best_row, format_metric, title
-from train.reporting.run_report import format_value, progress, throughput
+from train.reporting import html_page
+from train.reporting.charts import curves
+from train.reporting.report.evaluation_tiles import best_row, format_metric, title
+from train.reporting.report.run_report import format_value, progress, throughput
 from train.runtime.errors import RunError, warn
 from train.runtime.files import writing
 from train.runtime.formatting import format_percent

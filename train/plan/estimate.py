@@ -22,7 +22,8 @@ from train.engine.experiment import Experiment, build_experiment, check_limits
 from train.engine.start import initial_state
 from train.loop import first_images
 from train.plan.dry_run import DryRun, MemoryUsage, Timings, image_sizes, largest_batch
-from train.reporting import curves, run_summary, svg
+from train.reporting import run_summary
+from train.reporting.charts import curves, svg
 from train.reporting.console import Console
 from train.reporting.plots import Plots
 from train.runtime import limits

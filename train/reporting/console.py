@@ -9,7 +9,7 @@ import time
 import tqdm
 
 from flax_resnet.text import one_line
-from train.reporting.evaluation_tiles import format_metric
+from train.reporting.report.evaluation_tiles import format_metric
 from train.runtime import distributed
 from train.runtime.errors import discard_output, warn
 from train.runtime.formatting import format_clock, format_percent

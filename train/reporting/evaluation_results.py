@@ -16,11 +16,12 @@ from flax_resnet.text import one_line, truncate
 from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
-from train.reporting import curves, html_page, svg
+from train.reporting import html_page
 from train.reporting.cautions import cautions
+from train.reporting.charts import confusion_matrix, reliability, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
-from train.reporting.evaluation_tiles import title
 from train.reporting.plots import Plots, draw_grid
+from train.reporting.report.evaluation_tiles import title
 from train.runtime.files import writing
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.abstention import AbstentionPoint, abstention_curve, area_under_risk
@@ -130,13 +131,13 @@ def write_results(
     captions = prediction_captions(predictions, mistakes, names)
     drawings: dict[str, Draw] = {
         "confusion.svg": lambda path: write_atomically(
-            path, svg.confusion_document(names, *confusion_cells(metrics.confusion))
+            path, confusion_matrix.document(names, *confusion_cells(metrics.confusion))
         ),
         "reliability.svg": lambda path: write_atomically(
-            path, svg.document(curves.reliability_panels(metrics.bins, metrics.ece))
+            path, svg.document(reliability.reliability_panels(metrics.bins, metrics.ece))
         ),
         "abstention.svg": lambda path: write_atomically(
-            path, svg.document([curves.abstention_panel(_abstention(predictions))])
+            path, svg.document([reliability.abstention_panel(_abstention(predictions))])
         ),
         "mistakes.png": lambda path: draw_images(path, evaluated, mistakes, captions),
     }
@@ -199,8 +200,8 @@ def prediction_captions(
 
 
 def confusion_cells(matrix: np.ndarray) -> tuple[list[list[int]], str]:
-    """Return ``counts`` and ``heat_map`` of :func:`svg.confusion_matrix`; one of them is empty."""
-    if len(matrix) <= svg.MAX_CELLS:
+    """Return ``counts`` and ``heat_map`` of a confusion matrix; one of them is empty."""
+    if len(matrix) <= confusion_matrix.MAX_CELLS:
         return matrix.tolist(), ""
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     return [], html_page.heat_map_uri(shares)

@@ -11,8 +11,9 @@ import numpy as np
 from flax_resnet.schema import SchemaError
 from flax_resnet.text import one_line
 from train.data.images import encode_jpeg, encode_png, resize_area
-from train.reporting.curves import Panel
-from train.reporting.svg import DARK, LIGHT, STYLE, figure
+from train.reporting.charts.palette import DARK, LIGHT, STYLE
+from train.reporting.charts.panel import Panel
+from train.reporting.charts.svg import figure
 
 MAX_SIDE = 160  # of images, in pixels
 # Even if foreign text were not escaped, the page would run no script and load nothing.

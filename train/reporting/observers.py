@@ -14,7 +14,7 @@ from train.engine.profiling import Profiler
 from train.reporting import task_reports
 from train.reporting.console import Console
 from train.reporting.loggers.fan_out import Loggers
-from train.reporting.run_report import NUM_SAMPLES, LiveReport
+from train.reporting.report.run_report import NUM_SAMPLES, LiveReport
 from train.workdir.metrics_log import MetricsLog
 
 

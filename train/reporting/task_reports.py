@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 from flax_resnet.schema import SchemaError
 from train.engine.evaluation import Evaluated
-from train.reporting import cautions, evaluation_results, evaluation_section
+from train.reporting import cautions, evaluation_results
 from train.reporting.multi_label import metrics as multi_label_metrics
 from train.reporting.multi_label import results as multi_label_results
 from train.reporting.multi_label import section as multi_label_section
+from train.reporting.report import evaluation_section
 
 
 class TaskReport(NamedTuple):

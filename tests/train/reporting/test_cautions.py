@@ -8,9 +8,9 @@ from train.compare import comparison
 from train.engine.predictions import Predictions
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import compute_metrics
-from train.reporting.evaluation_tiles import evaluation_tiles
 from train.reporting.multi_label.metrics import MultiLabelEvaluation
 from train.reporting.multi_label.metrics import cautions as multi_label_cautions
+from train.reporting.report.evaluation_tiles import evaluation_tiles
 
 
 def result_of(label, predicted):

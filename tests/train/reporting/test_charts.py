@@ -5,9 +5,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from train.reporting import curves, html_page, plots, svg
+from train.reporting import html_page, plots
+from train.reporting.charts import axes, confusion_matrix, curves, reliability, svg
 from train.reporting.classification_metrics import reliability_bins
-from train.reporting.run_report import LiveReport, write_curves
+from train.reporting.report.run_report import LiveReport, write_curves
 from train.workdir.metrics_log import MetricsLog, read_rows
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -60,7 +61,7 @@ def test_charts_and_grids_survive_any_class_name_and_missing_folder(tmp_path):
 def test_confusion_matrix_shows_names_and_counts():
     counts = np.array([[31, 2, 0], [0, 1234, 0], [1, 0, 7]])
     names = ["<&\x1b\udcff", "狗", "a class with a very long name"]
-    root, texts = parse(svg.confusion_document(names, counts.tolist()))
+    root, texts = parse(confusion_matrix.document(names, counts.tolist()))
     cells = [(int(e.text), e[0].text) for e in with_class(root, "count")]
     assert [count for count, _ in cells] == [31, 2, 1234, 1, 7]
     assert cells[1][1] == "<&\\x1b\\udcff → 狗: 2"
@@ -77,7 +78,7 @@ def test_confusion_matrix_shows_names_and_counts():
 def test_confusion_matrix_of_many_classes_is_a_heat_map(size, labels):
     names = [f"class {i}" for i in range(size)]
     uri = html_page.heat_map_uri(np.eye(size))
-    root, texts = parse(svg.confusion_document(names, heat_map=uri))
+    root, texts = parse(confusion_matrix.document(names, heat_map=uri))
     [image] = root.iter(f"{SVG}image")
     assert image.get("href") == uri and not with_class(root, "count")
     assert texts.count("class 7") == 2 * labels
@@ -88,7 +89,7 @@ def test_reliability_diagram_shows_accuracy_confidence_and_counts():
     confidence = np.concatenate([np.full(1000, 0.95), np.full(10, 0.55)])
     correct = np.concatenate([np.arange(1000) < 900, np.arange(10) < 8])
     bins = reliability_bins(confidence, correct)
-    root, texts = parse(svg.document(curves.reliability_panels(bins, 0.0123)))
+    root, texts = parse(svg.document(reliability.reliability_panels(bins, 0.0123)))
     titles = [element.text for element in with_class(root, "title")]
     assert titles == ["reliability diagram (ECE 1.23 %)", "images per confidence bin"]
     assert texts.count("confidence") == 2 and "accuracy" in texts and "images" in texts
@@ -105,7 +106,7 @@ def test_reliability_diagram_shows_accuracy_confidence_and_counts():
 
 def test_reliability_diagram_without_any_finite_confidence():
     bins = reliability_bins(np.full(3, np.nan), np.zeros(3, bool))
-    root, _ = parse(svg.document(curves.reliability_panels(bins, 0.0)))
+    root, _ = parse(svg.document(reliability.reliability_panels(bins, 0.0)))
     assert len(with_class(root, "axis")) == 2
 
 
@@ -129,7 +130,7 @@ def test_long_curves_are_averaged_and_non_finite_values_omitted():
 
 @pytest.mark.parametrize("low, high", ((0, 1), (0.02, 0.0201), (-3, 12500), (1e-9, 1e-8)))
 def test_ticks_are_round_and_within_the_axis(low, high):
-    ticks = svg.ticks(low, high)
+    ticks = axes.ticks(low, high)
     assert 3 <= len(ticks) <= 7
     assert min(ticks) >= low - 1e-12 and max(ticks) <= high * (1 + 1e-9)
     assert all(float(f"{tick:.6g}") == pytest.approx(tick, abs=1e-15) for tick in ticks)

@@ -12,7 +12,8 @@ from train import evaluate
 from train.compare import comparison
 from train.compare.__main__ import main as compare_main
 from train.config.loading import default_config
-from train.reporting import html_page, run_report
+from train.reporting import html_page
+from train.reporting.report import run_report
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 

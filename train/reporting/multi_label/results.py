@@ -9,9 +9,10 @@ from flax_resnet.calibration import DEFAULT_THRESHOLD
 from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
-from train.reporting import curves, evaluation_results, svg
-from train.reporting.evaluation_tiles import format_metric, title
+from train.reporting import evaluation_results
+from train.reporting.charts import reliability, svg
 from train.reporting.multi_label.metrics import MultiLabelEvaluation, cautions
+from train.reporting.report.evaluation_tiles import format_metric, title
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.bootstrap import Interval
 from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, decide
@@ -117,7 +118,7 @@ def write_results(
     texts = captions(evaluated, mistakes)
     drawings: dict[str, evaluation_results.Draw] = {
         "reliability.svg": lambda path: write_atomically(
-            path, svg.document(curves.reliability_panels(evaluation.bins, evaluation.ece))
+            path, svg.document(reliability.reliability_panels(evaluation.bins, evaluation.ece))
         ),
         "mistakes.png": lambda path: evaluation_results.draw_images(
             path, evaluated, mistakes, texts

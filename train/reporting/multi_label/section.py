@@ -14,7 +14,7 @@ from train.reporting import evaluation_results, html_page
 from train.reporting.classification_metrics import wilson_interval
 from train.reporting.multi_label import results
 from train.reporting.multi_label.metrics import LabelMetrics, MultiLabelEvaluation, cautions
-from train.reporting.section_parts import (
+from train.reporting.report.section_parts import (
     COUNT,
     FIELDS,
     SHARE,

@@ -25,16 +25,11 @@ from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
 from train.engine.profiling import FOLDER as PROFILE
 from train.engine.profiling import describe_steps
-from train.reporting import (
-    curves,
-    evaluation_results,
-    html_page,
-    section_parts,
-    svg,
-    task_reports,
-)
-from train.reporting.evaluation_tiles import Tile, evaluation_tiles
+from train.reporting import evaluation_results, html_page, task_reports
+from train.reporting.charts import curves, svg
 from train.reporting.plots import Plots
+from train.reporting.report import section_parts
+from train.reporting.report.evaluation_tiles import Tile, evaluation_tiles
 from train.runtime.formatting import join_names
 from train.workdir import run_files
 from train.workdir.metrics_log import evaluated_rows, read_rows

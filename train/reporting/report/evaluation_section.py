@@ -10,14 +10,15 @@ from flax_resnet.text import one_line
 from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
-from train.reporting import curves, evaluation_results, html_page, svg
+from train.reporting import evaluation_results, html_page
 from train.reporting.cautions import cautions
+from train.reporting.charts import confusion_matrix, reliability
 from train.reporting.classification_metrics import (
     ClassificationMetrics,
     ClassMetrics,
 )
-from train.reporting.evaluation_tiles import format_metric, title
-from train.reporting.section_parts import (
+from train.reporting.report.evaluation_tiles import format_metric, title
+from train.reporting.report.section_parts import (
     COUNT,
     FIELDS,
     SHARE,
@@ -89,7 +90,9 @@ _FIELDS = {
         )
     ),
     "confusion": schema.optional(
-        schema.sequence(schema.sequence(COUNT, 0, svg.MAX_CELLS), 0, svg.MAX_CELLS)
+        schema.sequence(
+            schema.sequence(COUNT, 0, confusion_matrix.MAX_CELLS), 0, confusion_matrix.MAX_CELLS
+        )
     ),
     "heat_map": schema.optional(html_page.data_uri),
 }
@@ -134,7 +137,7 @@ def section(name: str, part: dict[str, Any]) -> str:
         f" {percent(ece, 2)}."
     )
     names = output_names([one["name"] for one in classes], part["outputs"])
-    matrix = svg.confusion_matrix(names, part.get("confusion", ()), part.get("heat_map", ""))
+    matrix = confusion_matrix.inline(names, part.get("confusion", ()), part.get("heat_map", ""))
     return html_page.section(
         f"Evaluation: {name}",
         html_page.paragraph(facts),
@@ -184,7 +187,7 @@ def _abstention(points: Sequence[dict[str, float]]) -> list[str]:
     if not points:
         return []
     text = "Accuracy if the network answers only where it is most confident."
-    chart = html_page.charts([curves.abstention_panel([AbstentionPoint(**p) for p in points])])
+    chart = html_page.charts([reliability.abstention_panel([AbstentionPoint(**p) for p in points])])
     return ["<h3>Abstention</h3>", html_page.paragraph(text), chart]
 
 

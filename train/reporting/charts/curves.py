@@ -1,61 +1,12 @@
-"""Contents of all line charts, independent of how they are drawn."""
+"""Learning curves and learning-rate schedules as charts."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from train.reporting.classification_metrics import ReliabilityBin
-from train.runtime.formatting import format_percent
-from train.tasks.abstention import AbstentionPoint
+from train.reporting.charts.panel import Panel, Series
 
 MAX_POINTS = 300  # per line; longer ones are averaged over neighboring points
-
-
-@dataclass(frozen=True)
-class Series:
-    """One line of (x, y) points. ``dots`` marks each point; ``color`` is an index from 0."""
-
-    label: str
-    points: list[tuple[float, float]]
-    color: int = 0
-    dots: bool = False
-
-
-@dataclass(frozen=True)
-class Bars:
-    """Bars ``(left, right, height)``."""
-
-    label: str
-    bars: list[tuple[float, float, float]]
-    color: int = 0
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Lines and bars that share their axes.
-
-    Attributes:
-      title: title, with the unit if the values have one.
-      series: lines, none of them empty.
-      x: label of the horizontal axis.
-      y: label of the vertical axis; empty if the title is label enough.
-      low, high: limits of the vertical axis; None follows the values.
-      percent: whether to show the values as percentages.
-      log: whether the vertical axis is logarithmic, of 1 + y.
-      bars: bars behind the lines.
-    """
-
-    title: str
-    series: list[Series]
-    x: str = "epoch"
-    y: str = ""
-    low: float | None = None
-    high: float | None = None
-    percent: bool = False
-    log: bool = False
-    bars: Bars | None = None
-
 
 # Title, keys of metrics.jsonl by label, and further fields of the panel.
 _Curve = tuple[str, dict[str, str], dict[str, Any]]
@@ -100,30 +51,6 @@ def schedule_panel(epochs: Sequence[float], rates: Sequence[float]) -> Panel:
     """Return the learning rate over the epochs."""
     points = [(float(x), float(y)) for x, y in zip(epochs, rates, strict=True)]
     return Panel("learning rate", [Series("learning rate", points)], low=0)
-
-
-def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel]:
-    """Return the reliability diagram (Guo et al. 2017, figure 1) and the images per bin."""
-    filled = [one for one in bins if one.examples]
-    lines = [Series("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], color=7)]
-    if filled:
-        means = [(one.confidence, one.accuracy) for one in filled]
-        lines.append(Series("accuracy at the mean confidence", means, color=1, dots=True))
-    accuracy = Bars("accuracy of the bin", [(b.low, b.high, b.accuracy) for b in bins])
-    counts = Bars("images", [(b.low, b.high, b.examples) for b in bins], color=7)
-    title = f"reliability diagram (ECE {format_percent(ece, 2)})"
-    return [
-        Panel(title, lines, "confidence", "accuracy", 0, 1, percent=True, bars=accuracy),
-        Panel("images per confidence bin", [], "confidence", "images", 0, log=True, bars=counts),
-    ]
-
-
-def abstention_panel(points: Sequence[AbstentionPoint]) -> Panel:
-    """Return the accuracy of the images answered, if the least confident ones are not."""
-    line = [(point.coverage, point.accuracy) for point in points]
-    series = [Series("accuracy of the most confident images", line)]
-    x = "share of images answered (coverage)"
-    return Panel("abstention", series, x, "accuracy", high=1, percent=True)
 
 
 def _panels(

@@ -9,8 +9,9 @@ from flax_resnet import schema
 from flax_resnet.own_networks import has_maps
 from flax_resnet.preprocessing import to_viewable
 from train.engine.evaluation import Evaluated
-from train.reporting import curves, html_page
+from train.reporting import html_page
 from train.reporting.calibration.results import MEASURED, measured_lines
+from train.reporting.charts import reliability
 from train.reporting.classification_metrics import ReliabilityBin
 from train.runtime.formatting import format_percent
 
@@ -114,7 +115,7 @@ def calibration(part: Mapping[str, Any]) -> list[str]:
     ece = part.get("expected_calibration_error") or 0.0
     measured = part.get("calibration")
     lines = measured_lines(measured) if measured else []
-    panels = curves.reliability_panels(bins, ece)
+    panels = reliability.reliability_panels(bins, ece)
     return [*map(html_page.paragraph, lines), html_page.charts(panels)]
 
 
