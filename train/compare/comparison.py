@@ -17,8 +17,9 @@ from train.config.keys import KEYS
 from train.config.registries import parse_top_k
 from train.reporting import html_page
 from train.reporting.charts import curves
+from train.reporting.report.configuration import format_value
 from train.reporting.report.evaluation_tiles import best_row, format_metric, title
-from train.reporting.report.run_report import format_value, progress, throughput
+from train.reporting.report.progress import progress, throughput
 from train.runtime.errors import RunError, warn
 from train.runtime.files import writing
 from train.runtime.formatting import format_percent

@@ -11,9 +11,9 @@ import numpy as np
 from flax_resnet.schema import SchemaError
 from flax_resnet.text import one_line
 from train.data.images import encode_jpeg, encode_png, resize_area
-from train.reporting.charts.palette import DARK, LIGHT, STYLE
 from train.reporting.charts.panel import Panel
 from train.reporting.charts.svg import figure
+from train.reporting.page_style import PAGE_STYLE
 
 MAX_SIDE = 160  # of images, in pixels
 # Even if foreign text were not escaped, the page would run no script and load nothing.
@@ -24,62 +24,6 @@ _POLICY = (
 _DATA_URI = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 
 
-def _variables(palette: dict[str, str]) -> str:
-    return ":root { " + " ".join(f"--{name}: {color};" for name, color in palette.items()) + " }"
-
-
-_STYLE = (
-    f"""
-:root {{ color-scheme: light dark; }}
-{_variables(LIGHT)}
-@media (prefers-color-scheme: dark) {{ {_variables(DARK)} }}
-{STYLE}"""
-    + """\
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--back);
-  color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin: .2rem 0; line-height: 1.25; }
-h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
-p { margin: .4rem 0; }
-.weak { color: var(--weak); }
-.tiles, .charts, .cells { display: grid; gap: .7rem; }
-.tiles { grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
-.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-.cells { grid-template-columns: repeat(auto-fill, minmax(6.2rem, 1fr)); }
-.tiles > div, figure { background: var(--card); border-radius: .5rem; padding: .6rem .7rem; }
-.tiles b { display: block; font-size: 1.25rem; line-height: 1.3; }
-.tiles span { color: var(--weak); font-size: .85rem; }
-figure { margin: 0; min-width: 0; }
-figcaption { font-weight: 600; }
-.cells.pairs { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
-.cells figure { padding: .4rem; font-size: .8rem; line-height: 1.3; }
-.cells figcaption { font-weight: 400; white-space: pre-line; }
-.cells img { width: 100%; display: block; border-radius: .25rem; margin-bottom: .3rem; }
-.pixels { image-rendering: pixelated; }
-img { max-width: 100%; height: auto; }
-svg { width: 100%; height: auto; display: block; }
-.wide svg { width: auto; }
-.legend { list-style: none; margin: .2rem 0 0; padding: 0; font-size: .85rem;
-  display: flex; flex-wrap: wrap; gap: .1rem 1rem; }
-.swatch { display: inline-block; width: 1.2rem; border-top: 3px solid; vertical-align: middle;
-  margin-right: .35rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; white-space: nowrap; }
-td.long { white-space: normal; min-width: 10rem; }
-th .note { display: block; font-weight: 400; color: var(--weak); white-space: normal;
-  min-width: 9rem; max-width: 34rem; }
-thead th { color: var(--weak); font-weight: 600; }
-pre { background: var(--card); padding: .6rem .7rem; border-radius: .5rem; white-space: pre-wrap;
-  margin: .4rem 0; }
-code, pre { font: .9em/1.5 ui-monospace, monospace; }
-summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
-"""
-)
-
-
 def page(title: str, body: Sequence[str]) -> str:
     """Return a whole document. ``title`` is plain text, ``body`` HTML."""
     title = escape(title)
@@ -87,7 +31,7 @@ def page(title: str, body: Sequence[str]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{_STYLE}</style>\n'
+        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{PAGE_STYLE}</style>\n'
         "</head>\n<body>\n" + "\n".join(part for part in body if part) + "\n</body>\n</html>\n"
     )
     # Names of files and classes may hold invalid bytes.

@@ -8,8 +8,6 @@ import dataclasses
 import functools
 import json
 import os
-import shlex
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,21 +16,15 @@ import numpy as np
 
 from flax_resnet import schema
 from flax_resnet.files import write_atomically
-from train.config.access import flatten
-from train.config.keys import KEYS
-from train.config.task_defaults import default_value
 from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
-from train.engine.profiling import FOLDER as PROFILE
-from train.engine.profiling import describe_steps
 from train.reporting import evaluation_results, html_page, task_reports
 from train.reporting.charts import curves, svg
 from train.reporting.plots import Plots
-from train.reporting.report import section_parts
-from train.reporting.report.evaluation_tiles import Tile, evaluation_tiles
-from train.runtime.formatting import join_names
+from train.reporting.report import configuration, data, environment, section_parts
+from train.reporting.report.first_screen import first_screen
 from train.workdir import run_files
-from train.workdir.metrics_log import evaluated_rows, read_rows
+from train.workdir.metrics_log import read_rows
 
 FILE, PARTS = "report.html", "report.json"
 NUM_SAMPLES = 24
@@ -192,133 +184,12 @@ def page(workdir: str, parts: dict[str, Any], warn: Callable[[str], None] = lamb
     name = os.path.basename(os.path.abspath(workdir))
     evaluations = parts.get("evaluations", {})
     panels = curves.run_panels(rows, "epoch" if all("epoch" in row for row in rows) else "step")
-    grid = ""
-    if samples := parts.get("samples"):
-        grid = html_page.image_grid(samples["cells"], samples["small"])
-    subtitle = html_page.paragraph(_subtitle(workdir, config), "weak")
     body = [
-        f"<header>\n<h1>{html_page.escape(name)}</h1>\n{subtitle}\n</header>",
-        html_page.tiles(
-            _tiles(rows, sessions, evaluations, run_files.saved_steps(workdir), config.eval.metric)
-        ),
+        *first_screen(workdir, name, config, rows, sessions, evaluations),
         html_page.section("Learning curves", html_page.charts(panels)),
         *(task_reports.section(*item) for item in evaluations.items()),
-        html_page.section("Data", _findings(parts.get("findings", []))),
-        html_page.section("Training images (augmented)", grid),
-        html_page.section("Configuration", *_configuration(config)),
-        html_page.section(
-            "Environment", *_environment(workdir, sessions), _profile(workdir, config)
-        ),
+        *data.sections(parts),
+        configuration.section(config),
+        environment.section(workdir, config, sessions),
     ]
     return html_page.page(f"{name} – flax-resnet", body)
-
-
-def _findings(findings: Sequence[dict[str, Any]]) -> str:
-    """Return a table of findings on the data, the warnings first; nothing without any."""
-    rows = [("warning" if one["is_warning"] else "note", one["text"]) for one in findings]
-    if not rows:
-        return ""
-    return html_page.table(("", "finding"), sorted(rows, reverse=True), "findings on the data")
-
-
-def _subtitle(workdir: str, config: Any) -> str:
-    text = f"{config.model.name} on {config.dataset.name}"
-    if described := run_files.find_description(workdir):
-        counts = ", ".join(f"{n:,} images in {s}" for s, n in described.images.items())
-        names = described.class_names
-        text += f": {counts}; {len(names):,} classes ({join_names(names, 4)})"
-        text += f"; {described.early_end}" if described.early_end else ""
-    return text
-
-
-def progress(rows: Sequence[dict], sessions: Sequence[dict]) -> tuple[int, int | None]:
-    """Return the last logged step, and the length of the run in steps if it is known."""
-    totals = (s["num_steps"] for s in reversed(sessions))
-    total = next((steps for steps in totals if steps is not None), None)
-    return max((row["step"] for row in rows), default=0), total
-
-
-def throughput(rows: Sequence[dict]) -> float | None:
-    """Return the median of the images per second; None if no row has them."""
-    rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
-    return statistics.median(rates) if rates else None
-
-
-def _tiles(
-    rows: Sequence[dict],
-    sessions: Sequence[dict],
-    evaluations: dict[str, dict],
-    saved: list[int],
-    metric: str,
-) -> list[Tile]:
-    step, total = progress(rows, sessions)
-    last = rows[-1] if rows else {}
-    state = "finished" if step == total else f"of {total:,}" if total else ""
-    facts = []
-    if evaluated := evaluated_rows(rows):
-        facts += evaluation_tiles(evaluated, evaluations, saved, metric)
-    facts.append(("step", f"{step:,}", state))
-    if last.get("train/loss") is not None:
-        facts.append(("training loss", f"{last['train/loss']:.4g}", "mean since the last log"))
-    if (rate := throughput(rows)) is not None:
-        facts.append(("images per second", f"{rate:,.0f}", "median"))
-    return facts
-
-
-def _configuration(config: Any) -> list[str]:
-    """Return a table of the keys that are not at their defaults, and one of the others, folded."""
-    values = flatten(config)
-    changed, others = [], []
-    for name, key in KEYS.items():
-        if name not in values:  # a key of another recipe
-            continue
-        default = default_value(name, values["task"])
-        row = (f"{name}\n{key.meaning}", *map(format_value, (values[name], default)))
-        (others if values[name] == default else changed).append(row)
-    defaults = [row[:2] for row in others]
-    table = html_page.table(("key", "value"), defaults, "keys with their default values")
-    return [
-        html_page.table(("key", "value", "default"), changed, "keys with other values"),
-        html_page.folded(f"{len(others)} keys with their default values", table),
-    ]
-
-
-def format_value(value: Any) -> str:
-    """Return a value of the configuration as text."""
-    return repr(value) if isinstance(value, str) else str(value)
-
-
-def _profile(workdir: str, config: Any) -> str:
-    """Return where the profile of some steps is; nothing without one."""
-    folder = os.path.join(workdir, PROFILE)
-    if not config.log.profile_steps or not os.path.isdir(folder):
-        return ""
-    what = describe_steps(config.log.profile_steps)
-    return html_page.paragraph(f"jax.profiler trace of {what}: {folder}")
-
-
-def _environment(workdir: str, sessions: Sequence[dict[str, Any]]) -> list[str]:
-    train = next((s["command"] for s in sessions if s["command"]), None)
-    if train is None:
-        train = shlex.join(["python", "-m", "train.main", "--workdir", workdir, "--config", "…"])
-    path = shlex.quote(workdir)
-    commands = (
-        f"{train}\npython -m train.evaluate --workdir {path}\n"
-        f"python -m train.predict --workdir {path} IMAGE"
-    )
-    rows = []
-    for one in sessions:
-        git = one["git"] or {"revision": "–", "changed": False}
-        revision = git["revision"][:12] + " + changes" * git["changed"]
-        devices = "{devices} × {device_kind} ({platform}), {processes} process".format_map(one)
-        devices += "es" * (one["processes"] > 1)
-        rows.append((one["time"], one["step"], devices, revision, one["xla_flags"]))
-    head = ("started (UTC)", "at step", "devices", "revision", "XLA_FLAGS")
-    table, versions = html_page.paragraph("none"), ""
-    if sessions:
-        libraries = list(sessions[-1]["versions"].items())
-        versions = html_page.table(("library", "version"), libraries, "library versions")
-        versions = html_page.folded("Library versions", versions)
-        table = html_page.table(head, rows, "sessions")
-    commands = f"<pre>{html_page.escape(commands)}</pre>"
-    return ["<h3>Commands</h3>", commands, "<h3>Sessions</h3>", table, versions]
