@@ -134,3 +134,15 @@ def test_ticks_are_round_and_within_the_axis(low, high):
     assert 3 <= len(ticks) <= 7
     assert min(ticks) >= low - 1e-12 and max(ticks) <= high * (1 + 1e-9)
     assert all(float(f"{tick:.6g}") == pytest.approx(tick, abs=1e-15) for tick in ticks)
+
+
+def test_numbers_stand_above_the_bars_that_have_a_height():
+    bins = reliability_bins(np.array([0.2] * 2500 + [0.9] * 3), np.ones(2503, bool))
+    root, _ = parse(svg.document(reliability.reliability_panels(bins, 0.0)[1:]))
+    tops = {bar[0].text.split(": ")[-1]: float(bar.get("y")) for bar in with_class(root, "bar")}
+    numbers = {e.text: e for e in root.iter(f"{SVG}text") if e.text in ("2,500", "3")}
+    assert numbers.keys() == {"2,500", "3"} and tops.keys() == {"0", *numbers}
+    upright = numbers["2,500"].get("transform")  # too long for the width of its bar
+    assert float(upright.split()[1].rstrip(")")) < tops["2,500"]
+    assert 6.5 * len("2,500") < tops["2,500"]  # above the bar there is room for it
+    assert float(numbers["3"].get("y")) < tops["3"]

@@ -15,11 +15,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Bars:
-    """Bars ``(left, right, height)``."""
+    """Bars ``(left, right, height)``; ``numbers`` writes the height above each above 0."""
 
     label: str
     bars: list[tuple[float, float, float]]
     color: int = 0
+    numbers: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Panel:
       percent: whether to show the values as percentages.
       log: whether the vertical axis is logarithmic, of 1 + y.
       bars: bars behind the lines.
+      last_values: whether the legend has the last value of each line, if there are no bars.
     """
 
     title: str
@@ -46,3 +48,4 @@ class Panel:
     percent: bool = False
     log: bool = False
     bars: Bars | None = None
+    last_values: bool = True

@@ -16,11 +16,23 @@ def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel
         means = [(one.confidence, one.accuracy) for one in filled]
         lines.append(Series("accuracy at the mean confidence", means, color=1, dots=True))
     accuracy = Bars("accuracy of the bin", [(b.low, b.high, b.accuracy) for b in bins])
-    counts = Bars("images", [(b.low, b.high, b.examples) for b in bins], color=7)
+    heights = [(b.low, b.high, b.examples) for b in bins]
+    counts = Bars("images", heights, color=7, numbers=True)
+    most = max(one.examples for one in bins)
+    high = 3 * (1 + most) ** 1.3  # room for the numbers above the bars
     title = f"reliability diagram (ECE {format_percent(ece, 2)})"
     return [
         Panel(title, lines, "confidence", "accuracy", 0, 1, percent=True, bars=accuracy),
-        Panel("images per confidence bin", [], "confidence", "images", 0, log=True, bars=counts),
+        Panel(
+            "images per confidence bin",
+            [],
+            "confidence",
+            "images",
+            low=0,
+            high=high,
+            log=True,
+            bars=counts,
+        ),
     ]
 
 

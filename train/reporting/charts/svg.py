@@ -90,6 +90,8 @@ def _drawing(panel: Panel) -> str:
             f"<title>{escape(panel.bars.label)}, {escape(panel.x)} {number(start)} to"
             f" {number(end)}: {number(y, panel.percent)}</title></rect>"
         )
+        if panel.bars.numbers and y:
+            parts.append(_bar_number(across(start), across(end), up(y), number(y, panel.percent)))
     parts.append(f'<path class="axis" d="M{margin} {_TOP}V{bottom}H{_WIDTH - _RIGHT}"/>')
     parts.append(text((margin + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, panel.x))
     for line in panel.series:
@@ -106,10 +108,19 @@ def _drawing(panel: Panel) -> str:
     return "".join(parts)
 
 
+def _bar_number(left: float, right: float, top: float, content: str) -> str:
+    """Return the number above a bar, upright if the bar is narrow; the panel has room for it."""
+    middle = (left + right) / 2
+    if 6.5 * len(content) > right - left:
+        return text(middle + 4, top - 4, content, "start", is_upright=True)
+    return text(middle, top - 4, content)
+
+
 def _legend(panel: Panel) -> list[tuple[str, str, str]]:
     """Return color, label and last value of all lines; no values beside bars."""
     items = []
     for line in panel.series:
-        value = "" if panel.bars else number(line.points[-1][1], panel.percent)
+        has_value = panel.last_values and not panel.bars
+        value = number(line.points[-1][1], panel.percent) if has_value else ""
         items.append((color_of(line.color), line.label, value))
     return items + ([(color_of(panel.bars.color), panel.bars.label, "")] if panel.bars else [])
