@@ -1,8 +1,10 @@
 """Text for terminals, plots and reports: names, counts, sizes and durations."""
 
 import csv
+import datetime
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,3 +79,28 @@ def format_duration(seconds: float) -> str:
 def format_percent(share: float, decimals: int = 1) -> str:
     """Return a share of 1 as text: ``"97.8 %"``."""
     return f"{100 * share:.{decimals}f} %"
+
+
+def format_number(value: float, digits: int = 4) -> str:
+    """Return a number as text: ``"1.25"``, ``"12,500"``, ``"1.2e-6"``."""
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.{digits}g}"
+    return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text)
+
+
+def format_time(moment: str | float) -> str:
+    """Return a time in the local zone: ``"2026-11-30 14:05 CET"``.
+
+    Args:
+      moment: in ISO 8601, of UTC if it names no zone, or in seconds since 1970.
+
+    Raises:
+      ValueError: the text is no time.
+    """
+    if isinstance(moment, str):
+        time = datetime.datetime.fromisoformat(moment)
+        time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+    else:
+        time = datetime.datetime.fromtimestamp(moment, datetime.UTC)
+    local = time.astimezone()
+    zone = local.tzname() or f"{local:%z}"
+    return f"{local:%Y-%m-%d %H:%M} {zone if zone[:1].isalpha() else f'UTC{zone}'}"

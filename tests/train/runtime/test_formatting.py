@@ -1,5 +1,7 @@
 """Names with any characters, counts, sizes and durations in text."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +19,8 @@ from train.runtime.formatting import (
     format_clock,
     format_count,
     format_duration,
+    format_number,
+    format_time,
     join_names,
     pluralize,
 )
@@ -41,10 +45,35 @@ def test_join_names_counts_the_names_left_out():
         (format_clock, 3787, "1:03:07"),
         (format_duration, 2.42, "2.4 s"),
         (format_duration, 187, "3:07"),
+        (format_number, 0.0000012, "1.2e-6"),
+        (format_number, 1.5e30, "1.5e30"),
+        (format_number, 1.25, "1.25"),
+        (format_number, -12500.4, "-12,500"),
+        (format_number, 0, "0"),
+        (format_number, float("nan"), "nan"),
     ],
 )
 def test_numbers_are_readable(function, value, text):
     assert function(value) == text
+
+
+@pytest.mark.parametrize(
+    ("zone", "text"),
+    [
+        ("UTC", "2026-11-30 14:05 UTC"),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-11-30 15:05 CET"),
+        ("<+0530>-5:30", "2026-11-30 19:35 UTC+0530"),
+    ],
+)
+def test_times_are_local_and_have_a_zone(zone, text, monkeypatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for moment in ("2026-11-30T14:05:59+00:00", "2026-11-30T14:05", 1796047559):
+            assert format_time(moment) == text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_pluralize_adds_an_s_except_for_one():

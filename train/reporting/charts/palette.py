@@ -1,17 +1,19 @@
 """Colors and style of charts, light and dark."""
 
 COLORS = 8  # --c0 … --c7 of the palettes; further lines are dashed
+# Any two lines differ by 15 or more in CIELAB, also for people with deuteranopia or protanopia;
+# text has a contrast of 4.5 or more, lines of 3 (tests/train/reporting/charts/test_palette.py).
 LIGHT = {
     **{"back": "#fff", "card": "#f5f6f8", "text": "#1b1f24", "weak": "#545d68"},
-    **{"line": "#d0d7de", "heat": "37,99,235", "link": "#0a58ca"},
-    **{"c0": "#0b62a8", "c1": "#c2410c", "c2": "#0f766e", "c3": "#9333a8"},
-    **{"c4": "#8a5a00", "c5": "#be185d", "c6": "#4d7c0f", "c7": "#475569"},
+    **{"line": "#d0d7de", "heat": "37,99,235", "wrong": "194,65,12", "link": "#0a58ca"},
+    **{"c0": "#0c78c1", "c1": "#c8440f", "c2": "#078270", "c3": "#7f198f"},
+    **{"c4": "#524300", "c5": "#e13e76", "c6": "#5c9032", "c7": "#364357"},
 }
 DARK = {
     **{"back": "#14171c", "card": "#1e232a", "text": "#e8ebef", "weak": "#a9b3bf"},
-    **{"line": "#3b434d", "heat": "96,165,250", "link": "#7db5ff"},
-    **{"c0": "#6cb6ff", "c1": "#ff9d5c", "c2": "#4fd1c5", "c3": "#d7a0ff"},
-    **{"c4": "#f2c94c", "c5": "#ff8fb8", "c6": "#a3d977", "c7": "#b0bccd"},
+    **{"line": "#3b434d", "heat": "96,165,250", "wrong": "255,140,66", "link": "#7db5ff"},
+    **{"c0": "#578dc6", "c1": "#f49654", "c2": "#26bdb4", "c3": "#d7a0ff"},
+    **{"c4": "#f6cc51", "c5": "#e47292", "c6": "#a9e283", "c7": "#c6d4e8"},
 }
 STYLE = """\
 svg text { font-size: 11px; fill: var(--weak); }
