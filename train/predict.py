@@ -29,7 +29,7 @@ from train.runtime.cli import (
     parse_step,
     run_command,
 )
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import RunError, UsageError, print_or_continue
 from train.runtime.files import check_writable, writing
 from train.runtime.formatting import csv_row, format_percent, pluralize
 from train.runtime.host import core_count, max_images
@@ -134,9 +134,17 @@ def main() -> int:
     with_features = flags.features is not None or flags.similar is not None
     failed = 0
     hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()
+    writes_files = flags.features is not None or flags.explain is not None
     with tqdm.tqdm(total=len(files), unit=" images", leave=False, disable=hidden) as bar:
+
+        def print_result(line: str) -> None:
+            if writes_files:
+                print_or_continue(line, write=bar.write)
+            else:
+                bar.write(line, sys.stdout)
+
         if flags.csv and flags.similar is None:
-            bar.write(csv_row(header), sys.stdout)
+            print_result(csv_row(header))
         for prediction in predict_files(run, files, topk, flags.explain, answers, with_features):
             if prediction.error is not None:
                 failed += 1
@@ -145,7 +153,7 @@ def main() -> int:
                 predictions.append(prediction)
             for line in to_lines(prediction) if flags.similar is None else ():
                 # JSON and text are printable; CSV has no escapes, so files get it as it is.
-                bar.write(one_line(line) if sys.stdout.isatty() else line, sys.stdout)
+                print_result(one_line(line) if sys.stdout.isatty() else line)
             bar.update()
     if with_features:
         use_features(flags, run, predictions, table, among)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 
 import jax
 import numpy as np
@@ -176,6 +177,20 @@ def test_features_are_written_with_the_names_of_the_files(
     for file, features in zip(arrays["file"], arrays["features"], strict=True):
         np.testing.assert_allclose([features], run.features(file), rtol=1e-4, atol=1e-5)
     assert f"note: {tmp_path / 'f.npz'} has 5 images, {features.size} features each" in err
+
+
+def test_files_are_complete_although_the_reader_of_the_output_is_gone(
+    commands, digits_run, pictures, tmp_path
+):
+    features, maps = tmp_path / "f.npz", tmp_path / "maps"
+    flags = ("--workdir", digits_run, pictures / "deep", "--features", features, "--explain", maps)
+    closed, output = os.pipe()
+    os.close(closed)
+    with os.fdopen(output, "w") as stdout:
+        process = commands.start("train.predict", *flags, stdout=stdout)
+        _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr
+    assert len(np.load(features)["file"]) == len(list(maps.iterdir())) == 3
 
 
 def test_features_of_a_table_have_its_columns(command, pictures, tmp_path):
