@@ -161,20 +161,27 @@ def _square(graph: GraphBuilder, params: Any, x: str) -> str:
     return graph.node("Mul", x, x)
 
 
-def _one(graph: GraphBuilder) -> str:
-    return graph.constant(np.float32(1))
+def _float32(graph: GraphBuilder, number: float) -> str:
+    return graph.constant(np.float32(number))
 
 
 def _log1p(graph: GraphBuilder, params: Any, x: str) -> str:
-    return graph.node("Log", graph.node("Add", x, _one(graph)))
+    """Return log(1 + x); near 0, where the sum would round x away, as 2 atanh(x / (2 + x))."""
+    log = graph.node("Log", graph.node("Add", x, _float32(graph, 1)))
+    ratio = graph.node("Div", x, graph.node("Add", x, _float32(graph, 2)))
+    near = graph.node("Mul", graph.node("Atanh", ratio), _float32(graph, 2))
+    is_near = graph.node("Less", graph.node("Abs", x), _float32(graph, 1))
+    return graph.node("Where", is_near, near, log)
 
 
 def _expm1(graph: GraphBuilder, params: Any, x: str) -> str:
-    return graph.node("Sub", graph.node("Exp", x), _one(graph))
+    """Return exp(x) - 1 as tanh(x / 2) (exp(x) + 1), which keeps the digits of small x."""
+    half = graph.node("Tanh", graph.node("Mul", x, _float32(graph, 0.5)))
+    return graph.node("Mul", half, graph.node("Add", graph.node("Exp", x), _float32(graph, 1)))
 
 
 def _erfc(graph: GraphBuilder, params: Any, x: str) -> str:
-    return graph.node("Sub", _one(graph), graph.node("Erf", x))
+    return graph.node("Sub", _float32(graph, 1), graph.node("Erf", x))
 
 
 def _integer_pow(graph: GraphBuilder, params: Any, x: str) -> str:

@@ -9,9 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 
 from train.export.onnx.builder import GraphBuilder, Operand, UnsupportedNetworkError
 from train.export.onnx.shapes import sliced, squeeze
+
+FILL = lax.GatherScatterMode.FILL_OR_DROP
 
 
 def gather(graph: GraphBuilder, params: Any, out: Any, x: Operand, indices: Operand) -> Operand:
@@ -27,7 +30,10 @@ def gather(graph: GraphBuilder, params: Any, out: Any, x: Operand, indices: Oper
     source = dict(zip(numbers.offset_dims, windowed, strict=True))
     chosen, dropped = {}, []
     for axis, starts in zip(numbers.start_index_map, np.moveaxis(grid, -1, 0), strict=True):
-        along, line = _line(starts)
+        fitting = _clamped(starts, x.shape[axis], params["slice_sizes"][axis])
+        if params["mode"] == FILL and (fitting != starts).any():
+            raise UnsupportedNetworkError("the network gathers elements out of bounds")
+        along, line = _line(fitting)
         if axis not in collapsed:
             if along is not None:
                 raise UnsupportedNetworkError("the network gathers overlapping windows")
@@ -98,9 +104,19 @@ def dynamic_slice(
         raise UnsupportedNetworkError("the network slices at computed indices")
     bounds = {}
     for axis, (start, size) in enumerate(zip(starts, params["slice_sizes"], strict=True)):
-        first = int(start.array)
+        first = int(_clamped(start.array, x.shape[axis], size))
         bounds[axis] = (first, first + size if first else size, 1)
     return sliced(graph, x, bounds)
+
+
+def _clamped(starts: np.ndarray, length: Any, size: Any) -> np.ndarray:
+    """Return the starts of slices in an axis, moved as XLA does to where a slice fits."""
+    last = length - size
+    if isinstance(last, int):
+        return np.clip(starts, 0, last)
+    if (starts != 0).any():  # the axis is the batch, whose length is not known
+        raise UnsupportedNetworkError("the network slices the batch")
+    return starts
 
 
 INDEXING = {"gather": gather, "dynamic_slice": dynamic_slice}

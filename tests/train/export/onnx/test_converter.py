@@ -77,6 +77,18 @@ def test_elementwise_operations(name):
     check(ELEMENTWISE[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["log1p", "expm1"])
+def test_values_near_zero_keep_their_digits(name):
+    """Compared in double precision with NumPy, up to the ends of float32's range."""
+    sizes = np.geomspace(1e-30, 80, 399)
+    values = np.float32([*sizes, *-sizes[sizes < 0.999], 0, np.inf, -1, -3, -200, 3e38])
+    values = np.resize(values, (10, *SHAPE))
+    with np.errstate(all="ignore"):
+        expected = np.float32(getattr(np, name)(np.float64(values)))
+    outputs = run(to_onnx(getattr(lax, name), SHAPE), values)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
+
+
 WINDOWS = {
     "3×3": lambda x: conv(x),
     "stride": lambda x: conv(x, strides=(2, 1), padding=((0, 1), (2, 0))),
@@ -127,6 +139,8 @@ SHAPES = {
     "last channel": lambda x: x[..., -1],
     "one pixel": lambda x: x[:, 1, 2],
     "a row as a list": lambda x: x[:, np.array([2]), ::2],
+    "slices beyond the ends": jax.vmap(lambda x: lax.dynamic_slice(x, (5, 9, 1), (3, 2, 3))),
+    "clipped indices": lambda x: jnp.take(x, np.array([0, 9]), axis=1, mode="clip"),
     "chosen rows": lambda x: x[:, np.array([3, 0, 5])],
     "reversed": lambda x: x[:, ::-1, :, ::-1],
     "take": lambda x: jnp.take(x, np.array([1, 3]), axis=3),
@@ -264,6 +278,7 @@ UNSUPPORTED = {
         lax.GatherDimensionNumbers((0, 2, 3, 4), (), (1,)),
         (x.shape[0], 3, 5, 4),
     ),
+    "out of bounds": lambda x: jnp.take(x, np.array([0, 9]), axis=1, mode="fill"),
     "not a grid": lambda x: x[:, np.array([0, 1, 2]), np.array([0, 1, 2])],
     "several times": lambda x: x[:, np.array([1, 1])],
     "complex64": lambda x: jnp.abs(x.astype(jnp.complex64) * 1j),
