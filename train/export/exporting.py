@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from train.export.new_process import outputs_of
 from train.export.output import HUB_FILE, card_name, file_names, for_hub, info_name
 from train.export.own_preprocessing import OwnPreprocessing, own_preprocessing
 from train.runtime.errors import RunError, UsageError
-from train.runtime.files import ROOT, writing
+from train.runtime.files import ROOT, existing_parent, writing
 from train.workdir import run_files
 
 MAX_IMAGES = 8  # for the verification
@@ -59,12 +60,13 @@ def export(
 
     Raises:
       RunError: the file cannot be written or loaded, or its outputs differ from the run's; in that
-        case it is kept as ``output`` with the suffix ``.bad``.
+        case it is kept as ``output`` with the suffix ``.bad``, or ``.bad.2`` and so on.
     """
     # In float32 whatever the training precision: bfloat16 is too coarse to compare.
     run = dataclasses.replace(run, model=run.model.clone(dtype=jnp.float32, axis_name=None))
     written = with_temperature_in_head(run, format)
     folder, name = os.path.split(os.path.abspath(output))
+    existing = existing_parent(folder)
     with writing(output):
         os.makedirs(folder, exist_ok=True)
         staging = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
@@ -91,7 +93,7 @@ def export(
             f" {len(images)} {kind}"
         )
         if not within_tolerance(differences):
-            bad = output + ".bad"
+            bad = unused_name(output + ".bad")
             os.replace(os.path.join(staging, name), bad)
             raise RunError(
                 f"{output!r}: {result}, more than {TOLERANCES['probabilities']:g}; the file was"
@@ -128,6 +130,23 @@ def export(
         yield f"loading instructions: {os.path.join(folder, card_name(name))}"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        remove_empty_folders(folder, existing)
+
+
+def unused_name(path: str) -> str:
+    """Return a path, with a number if there is such a file."""
+    numbered = (f"{path}.{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
+
+
+def remove_empty_folders(folder: str, existing: str) -> None:
+    """Remove a folder and those above it, up to ``existing``, that a failed export left empty."""
+    while folder != existing:
+        try:
+            os.rmdir(folder)
+        except OSError:  # it has files
+            return
+        folder = os.path.dirname(folder)
 
 
 def _missing_preprocessing(run: Run, format: str, name: str) -> str:

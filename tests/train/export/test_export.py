@@ -191,6 +191,22 @@ def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch, wit
     with pytest.raises(RunError, match=r"more than 1e-05; the file was kept as .*\.bad"):
         list(exporting.export(run, "torchvision", str(path)))
     assert os.listdir(tmp_path) == ["digits.safetensors.bad"]
+    (tmp_path / "digits.safetensors.bad").write_text("of an earlier export")
+    with pytest.raises(RunError, match=r"kept as .*\.bad\.2"):
+        list(exporting.export(run, "torchvision", str(path)))
+    assert (tmp_path / "digits.safetensors.bad").read_text() == "of an earlier export"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_failed_export_leaves_no_folders(run, tmp_path, monkeypatch):
+    def write(run, path):
+        raise RunError("this network cannot be written")
+
+    monkeypatch.setitem(exporting.WRITERS, "stablehlo", write)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="cannot be written"):
+        list(exporting.export(run, "stablehlo", str(tmp_path / "empty" / "new" / "er" / "file")))
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 @pytest.mark.parametrize("output", ["probabilities", "logits"])
