@@ -38,6 +38,7 @@ from train.reporting.samples import first_images
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
+from train.runtime.formatting import run_name
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import held_out, run_files
@@ -328,14 +329,13 @@ class Loop:
         self, evaluation: dict[str, Any], step: int, collector: PredictionCollector
     ) -> Evaluated:
         """Return an evaluation with its predictions; after the last step also the variables."""
-        experiment, variables = self.experiment, None
-        loader = experiment.eval_loader
+        experiment, loader, variables = self.experiment, self.experiment.eval_loader, None
         if step == self.end >= MIN_GRADCAM_STEPS:
             state = experiment.devices.fetch(self.state)
             variables = evaluated_variables(experiment.step_config, state)
         result = {"split": loader.source.split} | evaluation | {"step": step}
-        predictions, config, model = collector.predictions(), experiment.config, experiment.model
-        return Evaluated(result, predictions, loader, config, model, variables)
+        data = collector.predictions(), loader, experiment.config, experiment.model, variables
+        return Evaluated(result, *data, run_name(experiment.workdir))
 
     def evaluate_or_save(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """Evaluate; if that fails, save and log what was learned so far before raising."""

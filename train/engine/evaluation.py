@@ -35,6 +35,7 @@ from train.engine.stored_thresholds import read_thresholds
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, print_line
+from train.runtime.formatting import run_name
 from train.runtime.host import core_count, max_images
 from train.tasks.classification import MIN_TOP5_CLASSES
 from train.tasks.label_kind import check_labels
@@ -204,6 +205,7 @@ class Evaluated:
       config: the configuration of the run and of this evaluation.
       model: the network.
       variables: its variables on the host, or None if they are not needed.
+      run: name of the run, for titles.
     """
 
     result: dict[str, Any]
@@ -212,6 +214,7 @@ class Evaluated:
     config: ConfigDict
     model: ResNet
     variables: dict[str, Any] | None
+    run: str = ""
 
     @property
     def weights(self) -> str:
@@ -350,4 +353,5 @@ def evaluate_run(
     if stored is not None:
         result["thresholds"] = stored.by_class
     variables = evaluated_variables(step_config, state)
-    return Evaluated(result, collector.predictions(), loader, config, model, variables)
+    run = run_name(path)
+    return Evaluated(result, collector.predictions(), loader, config, model, variables, run)

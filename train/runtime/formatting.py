@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,11 @@ def join_names(names: Sequence[str], max_names: int = 8) -> str:
 def pluralize(number: int, noun: str) -> str:
     """Return a number with its noun: ``"1 step"``, ``"1,000 steps"``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def run_name(workdir: str) -> str:
+    """Return the name of a run: that of its folder."""
+    return one_line(os.path.basename(os.path.realpath(workdir)))
 
 
 def csv_row(fields: Sequence[object]) -> str:
