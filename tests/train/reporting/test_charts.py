@@ -7,6 +7,7 @@ import pytest
 
 from train.reporting import html_page, plots
 from train.reporting.charts import axes, confusion_matrix, curves, reliability, svg
+from train.reporting.charts.panel import Band, Panel, Scatter, Series
 from train.reporting.classification_metrics import reliability_bins
 from train.reporting.report.run_report import LiveReport, write_curves
 from train.workdir.metrics_log import MetricsLog, read_rows
@@ -41,7 +42,7 @@ def test_learning_curves_show_all_logged_metrics(tmp_path):
         log.write({"step": 30, **row, "images_per_second": 12500, "input_wait_fraction": 0.25})
     write_curves(str(path), read_rows(str(tmp_path)))
     root, texts = parse(path.read_text())
-    assert len(with_class(root, "axis")) == 5 and len(with_class(root, "line")) == 2 * 7
+    assert len(with_class(root, "axis")) == 5 and len(with_class(root, "line")) == 7
     for legend in ("eval 1", "eval 90 %", "learning rate 0.1", "images per second 12,500"):
         assert legend in texts
     assert "waiting 25 %" in texts
@@ -99,8 +100,8 @@ def test_reliability_diagram_shows_accuracy_confidence_and_counts():
     assert "images, confidence 0.9333 to 1: 1,000" in labels
     legend = ["perfect calibration", "accuracy at the mean confidence", "accuracy of the bin"]
     assert set(legend) <= {text.strip() for text in texts}
-    dots = [dot[0].text for dot in root.iter(f"{SVG}circle")]
-    assert [dot.split("confidence ")[-1] for dot in dots] == ["0.55: 80 %", "0.95: 90 %"]
+    dots = [dot[0].text for dot in with_class(root, "dot")]
+    assert sorted(dot.split("confidence ")[-1] for dot in dots) == ["0.55: 80 %", "0.95: 90 %"]
     assert {"1", "10", "100", "1,000"} <= set(texts)  # logarithmic axis
 
 
@@ -125,7 +126,7 @@ def test_long_curves_are_averaged_and_non_finite_values_omitted():
     assert len(line.points) == 250 and line.points[-1] == (99.9, 1.5)
     assert curves.run_panels([{"step": 1, "epoch": 1.0, "train/loss": float("nan")}]) == []
     # A single point is only visible as a dot.
-    assert "<circle" in svg.figure(curves.run_panels(rows[:1])[0])
+    assert 'class="dot"' in svg.figure(curves.run_panels(rows[:1])[0])
 
 
 @pytest.mark.parametrize("low, high", ((0, 1), (0.02, 0.0201), (-3, 12500), (1e-9, 1e-8)))
@@ -146,3 +147,33 @@ def test_numbers_stand_above_the_bars_that_have_a_height():
     assert float(upright.split()[1].rstrip(")")) < tops["2,500"]
     assert 6.5 * len("2,500") < tops["2,500"]  # above the bar there is room for it
     assert float(numbers["3"].get("y")) < tops["3"]
+
+
+def test_bands_and_points_are_placed_between_the_axes():
+    band = Band("mean ± deviation", [(0, 0.2, 0.4), (10, 0.5, 0.9)])
+    points = Scatter("runs", [(1e-3, 0.5), (1e-1, 0.7)], color=1, names=["one", "<two>"])
+    options = {"low": 0, "high": 1, "percent": True}
+    root, texts = parse(svg.document([Panel("means", bands=[band], **options)]))
+    [area] = with_class(root, "band")
+    places = [tuple(map(float, p.split())) for p in area.get("d")[1:-1].split("L")]
+    ys = [y for _, y in places]
+    # Pixels go down: 0.4, 0.9, then back along 0.5, 0.2.
+    assert (ys[1] - ys[0]) / (ys[3] - ys[0]) == pytest.approx((0.9 - 0.4) / (0.2 - 0.4), abs=0.01)
+    assert "mean ± deviation" in [text.strip() for text in texts]
+    panel = Panel("keys", scatter=[points], x="learning rate", x_log=True, **options)
+    root, texts = parse(svg.document([panel]))
+    titles = [dot[0].text for dot in with_class(root, "dot")]
+    assert titles == ["one, learning rate 0.001: 50 %", "<two>, learning rate 0.1: 70 %"]
+    assert {"0.001", "0.01", "0.1"} <= set(texts)  # logarithmic axis
+
+
+def test_gaps_and_values_far_off_are_marked():
+    values = [1.0 + n % 2 / 10 for n in range(50)]
+    values[10], values[30] = float("nan"), 1e6
+    line = Series("train", list(enumerate(values)))
+    root, texts = parse(svg.document([Panel("loss", [line], cut_outliers=True)]))
+    [path] = [e for e in with_class(root, "line") if e.get("d").count("L") > 1]
+    assert path.get("d").count("M") == 2
+    assert [e[0].text for e in with_class(root, "cross")] == ["train, epoch 10: not finite"]
+    assert [e[0].text for e in with_class(root, "dot")] == ["train, epoch 30: 1e6"]
+    assert "1.1" in texts and "1e6" not in texts  # the axis ends before it

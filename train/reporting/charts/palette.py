@@ -1,6 +1,7 @@
 """Colors and style of charts, light and dark."""
 
-COLORS = 8  # --c0 … --c7 of the palettes; further lines are dashed
+COLORS = 8  # --c0 … --c7 of the palettes
+_DASHES = ("none", "7 4", "2 4", "9 4 2 4")  # beside the colors
 # Any two lines differ by 15 or more in CIELAB, also for people with deuteranopia or protanopia;
 # text has a contrast of 4.5 or more, lines of 3 (tests/train/reporting/charts/test_palette.py).
 LIGHT = {
@@ -21,14 +22,23 @@ svg .title { font-size: 13px; font-weight: 600; fill: var(--text); }
 svg .count { fill: var(--text); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .axis { stroke: var(--weak); fill: none; }
-svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
+svg .pale { stroke-width: 1; stroke-opacity: .4; }
+svg .cross { fill: none; stroke-width: 1.6; }
+svg .dot { stroke: none; }
+svg .band { fill-opacity: .18; }
 svg .bar { fill-opacity: .35; }
+svg.keys { width: 26px; height: 14px; display: inline-block; vertical-align: middle;
+  margin-right: .35rem; }
 svg .cell { fill: rgb(var(--heat)); }
 """
 
 
 def color(index: int) -> str:
-    """Return a CSS color, with the dash style of further lines."""
-    dashes = index // COLORS
-    dash = f";stroke-dasharray:{2 + 3 * dashes} 3" if dashes else ""
-    return f"var(--c{index % COLORS}){dash}"
+    """Return a CSS color."""
+    return f"var(--c{index % COLORS})"
+
+
+def dashes(index: int) -> str:
+    """Return the ``stroke-dasharray`` of a line, so that lines differ without color, too."""
+    return _DASHES[(index + index // COLORS) % len(_DASHES)]
