@@ -151,14 +151,15 @@ def initial_variables(
             f"config.init_head='keep', but {source!r} has no head with {model.num_classes} classes;"
             " 'auto' initializes a new one"
         )
-    print(f"weights: {report}", flush=True)
+    if distributed.is_primary():
+        print(f"weights: {report}", flush=True)
     fresh = config.init_head == "fresh"
     if config.init_head == "auto":
         fresh = info is not None and info.class_names != tuple(class_names)
     if fresh and "head" in variables["params"]:
         initial = init_variables(model, config.seed, image_shape)
         variables["params"]["head"] = initial["params"]["head"]
-        print("  the head is newly initialized", flush=True)
+        _print("  the head is newly initialized")
     return variables
 
 

@@ -45,6 +45,16 @@ def test_head_is_loaded_or_newly_initialized(init_head, of_run, keeps_head, tmp_
     jax.tree.map(np.testing.assert_array_equal, loaded, saved)
 
 
+@pytest.mark.parametrize("primary", [True, False])
+def test_only_the_first_process_prints_the_report(primary, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrained.distributed, "is_primary", lambda: primary)
+    save_weights(MODEL, init_variables(MODEL, 1, (8, 8, 3)), path := tmp_path / "w.safetensors")
+    config = SimpleNamespace(init_from=str(path), init_head="fresh", seed=2)
+    pretrained.initial_variables(config, MODEL, (8, 8, 3), ("cat", "dog"))
+    out, err = capsys.readouterr()
+    assert ("matched" in out, "newly initialized" in out, err) == (primary, primary, "")
+
+
 def test_one_of_several_networks_in_a_file_is_named(tmp_path, capsys):
     files = {}
     for seed, prefix in enumerate(("", "ema/")):
