@@ -128,21 +128,22 @@ def _probabilities(value: Any, field: str) -> str:
 
 # The limits are those of the configuration keys.
 _MAX_IMAGE_SIZE = 4096
+PREPROCESSING = record(
+    _preprocessing,
+    resize=_size(20 * _MAX_IMAGE_SIZE),
+    image_size=_size(_MAX_IMAGE_SIZE),
+    interpolation=text(choices=("bilinear", "bicubic")),
+    mean=sequence(number(-1000, 1000), 1, MAX_CHANNELS),
+    std=sequence(number(1e-6, 1000), 1, MAX_CHANNELS),
+    bits=optional(_bits),
+)
 RUN_INFO = record(
     lambda own_parts, records, best_by, **fields: RunInfo(
         own_parts=own_parts or (), records=records or {}, best_by=best_by or BY_TOP1, **fields
     ),
     model=text(),
     class_names=sequence(text(10_000), 1, 1_000_000),
-    preprocessing=record(
-        _preprocessing,
-        resize=_size(20 * _MAX_IMAGE_SIZE),
-        image_size=_size(_MAX_IMAGE_SIZE),
-        interpolation=text(choices=("bilinear", "bicubic")),
-        mean=sequence(number(-1000, 1000), 1, MAX_CHANNELS),
-        std=sequence(number(1e-6, 1000), 1, MAX_CHANNELS),
-        bits=optional(_bits),
-    ),
+    preprocessing=PREPROCESSING,
     images=mapping(integer()),
     versions=mapping(text()),
     own_parts=optional(sequence(text())),

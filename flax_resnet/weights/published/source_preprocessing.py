@@ -1,8 +1,8 @@
 """How images were prepared for the training of published weights.
 
 timm writes it into ``config.json``, Hugging Face Transformers into ``preprocessor_config.json``,
-and a run of this project into ``run.json``. Of torchvision's weights and Keras's networks it is
-known.
+and this project into ``run.json`` of a run and ``FILE.json`` of an export. Of torchvision's weights
+and Keras's networks it is known.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from flax_resnet.weights.formats.keras_files import RGB_MEAN_V1, stem_version
 from flax_resnet.weights.loading import read_network
 from flax_resnet.weights.naming.parts import split_part
 from flax_resnet.weights.published import torchvision_files
-from flax_resnet.weights.run_info import read_run_info
+from flax_resnet.weights.run_info import PREPROCESSING, read_run_info
 from flax_resnet.weights.tensors import REPOSITORY_FILES, REPOSITORY_STEMS
 
 TIMM_FILE, HUGGINGFACE_FILE = COMPANIONS = (network_config.FILE, "preprocessor_config.json")
@@ -83,12 +83,12 @@ def find_preprocessing(
     is_repository = any((path / name).is_file() for name in REPOSITORY_FILES)
     if path.is_dir() and not is_repository:
         info = read_run_info(path)
-        return None if info is None else _of_run(info.preprocessing)
+        return None if info is None else _of_run(info.preprocessing, "its run")
     if is_repository:
         return _beside(path)
     if path.name.partition(".")[0] in REPOSITORY_STEMS and (found := _beside(path.parent)):
         return found
-    return _of_keras(whole)
+    return _of_export(path) or _of_keras(whole)
 
 
 def _of_torchvision(published: torchvision_files.PublishedWeights) -> SourcePreprocessing:
@@ -102,12 +102,28 @@ def _of_torchvision(published: torchvision_files.PublishedWeights) -> SourcePrep
     )
 
 
-def _of_run(preprocessing: Preprocessing) -> SourcePreprocessing:
+def _of_export(path: Path) -> SourcePreprocessing | None:
+    """Return what the JSON file of an export of this project has; None if there is none."""
+    companion = path.with_name(f"{path.name}.json")
+    try:
+        content = schema.read_json(companion, lambda value, _: value, network_config.MAX_BYTES)
+        if not (isinstance(content, dict) and {"format", "preprocessing"} <= content.keys()):
+            return None
+        preprocessing = PREPROCESSING(content["preprocessing"], "preprocessing")
+    except FileNotFoundError:
+        return None
+    except (OSError, schema.SchemaError) as error:
+        note = f"{schema.read_error(companion, error)}; it is ignored"
+        return SourcePreprocessing("the file beside it", notes=(note,))
+    return _of_run(preprocessing, companion.name)
+
+
+def _of_run(preprocessing: Preprocessing, source: str) -> SourcePreprocessing:
     resize, size = (
         min(height_and_width(sides)) for sides in (preprocessing.resize, preprocessing.image_size)
     )
     return SourcePreprocessing(
-        "its run",
+        source,
         mean=preprocessing.mean,
         std=preprocessing.std,
         image_size=preprocessing.image_size,

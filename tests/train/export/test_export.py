@@ -15,6 +15,7 @@ from PIL import Image
 
 from flax_resnet import create_model, load_run, load_weights
 from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.weights import find_preprocessing
 from tests.flax_resnet.peers import import_torchvision, peer, randomized
 from train.export import exporting, loaders, model_card
 from train.export.output import check_output
@@ -165,6 +166,25 @@ def test_second_export_overwrites_nothing_of_the_first(narrow, tmp_path, without
     assert contents() == second
     export("huggingface", "model.safetensors")  # the same again, for instance of a later step
     assert contents().keys() == second.keys()
+
+
+def test_exported_weights_bring_their_preprocessing_to_the_next_run(
+    run, tmp_path, without_libraries
+):
+    path = tmp_path / "digits.safetensors"
+    list(exporting.export(run, "torchvision", str(path)))
+    found, expected = find_preprocessing(path), run.preprocessing
+    assert found.source == "digits.safetensors.json" and not found.notes
+    assert (found.mean, found.std) == (expected.mean, expected.std)
+    assert found.image_size == 8 and round(8 / found.crop_pct) == expected.resize
+    assert found.interpolation == expected.interpolation
+    companion = tmp_path / "digits.safetensors.json"
+    companion.write_text(companion.read_text().replace('"bilinear"', '"cubist"'))
+    assert find_preprocessing(path).values() == {}
+    [note] = find_preprocessing(path).notes
+    assert "preprocessing.interpolation" in note and note.endswith("it is ignored")
+    companion.write_text('{"preprocessing": "of another program"}')
+    assert find_preprocessing(path) is None
 
 
 def test_files_of_others_are_not_overwritten(tmp_path):
