@@ -30,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import flax_example, sides
 
 PEERS = ("torch", "torch-compiled", "flax-example", "ours-plain", "ours-gpu")
+# GPUs: each gradient of flax_resnet.ops without the others, for benchmarks/gpu.py.
+GRADIENTS = ("norm", "pooling", "relu")
 
 
 def main():
@@ -100,8 +102,11 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     }
 
 
-def ours(flags, backend=None):
-    """Measure the trainer's step with operations for ``backend``; None: the default."""
+def ours(flags, backend=None, gradient=None):
+    """Measure the trainer's step with operations for ``backend``; None: the default.
+
+    With ``gradient``, one of GRADIENTS, these are XLA's except for that gradient of GPUs.
+    """
     from train.runtime import host
 
     host.keep_freed_memory()  # as train.main does
@@ -110,6 +115,8 @@ def ours(flags, backend=None):
     from benchmarks import trainer
     from flax_resnet import ops
 
+    if gradient:
+        keep_one_gradient(gradient)
     with ops.use_backend(backend) if backend else contextlib.nullcontext():
         model = trainer.make_model(flags)
         optimizer = optax.chain(
@@ -120,6 +127,20 @@ def ours(flags, backend=None):
         step_config = trainer.make_step_config(model, optimizer=optimizer)
         step = trainer.Step(step_config, trainer.random_batch(flags.batch, flags.size))
         return measured_by_jax(flags, step, model)
+
+
+def keep_one_gradient(name):
+    """Replace all hand-written gradients of GPUs but one by XLA's."""
+    from flax_resnet import ops
+    from flax_resnet.ops import dispatch
+
+    never = lambda x: False  # noqa: E731
+    if name != "norm":
+        ops.uses_custom_gradient = never
+    if name != "pooling":
+        dispatch.uses_custom_gradient = never
+    if name != "relu":
+        ops.relu_of_sum = ops.relu
 
 
 def flax_side(flags):
@@ -199,8 +220,9 @@ def torch_side(flags):
 
 SIDES = {
     "ours": ours,
-    "ours-plain": partial(ours, forms="plain"),
-    "ours-gpu": partial(ours, forms="gpu"),
+    "ours-plain": partial(ours, backend="plain"),
+    "ours-gpu": partial(ours, backend="gpu"),
+    **{f"ours-{name}": partial(ours, backend="gpu", gradient=name) for name in GRADIENTS},
     "torch": torch_side,
     "torch-compiled": torch_side,
     "flax-example": flax_side,

@@ -39,6 +39,9 @@ def main():
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--epochs", type=sides.positive, default=1, help="timed epochs")
     parser.add_argument("--workers", type=int, default=4, help="workers of PyTorch's DataLoader")
+    parser.add_argument(
+        "--steps-per-execution", type=int, default=0, help="steps per dispatch; 0: the default"
+    )
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
     parser.add_argument("--rounds", type=sides.positive, default=5)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=["torch"])
@@ -59,6 +62,7 @@ def main():
         return
     passed = ["--model", flags.model, "--examples", flags.examples, "--batch", flags.batch]
     passed += ["--dtype", flags.dtype, "--epochs", flags.epochs, "--workers", flags.workers]
+    passed += ["--steps-per-execution", flags.steps_per_execution]
     names = ("ours", *flags.peer)
     results = sides.interleave(__file__, names, list(map(str, passed)), flags.rounds, flags.cores)
     print(f"\n{flags.model}, {flags.examples} images of {SIZE} px, batch {flags.batch}, ", end="")
@@ -92,7 +96,9 @@ def ours(flags):
         model, augment=Augment(pad_crop=PAD, hflip=True), mean=MEAN, std=STD
     )
     devices = Pmap(jax.local_devices()[:1])
-    steps_per_call = multi_step.steps_per_execution(0, devices.platform, cached_on_device=True)
+    steps_per_call = multi_step.steps_per_execution(
+        flags.steps_per_execution, devices.platform, cached_on_device=True
+    )
     images = trainer.random_batch(flags.examples, SIZE)
     data = devices.replicate(images)
     state = [devices.replicate(create_state(step_config, images["image"].shape[1:]))]
