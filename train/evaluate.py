@@ -143,7 +143,7 @@ def report(
     flags: argparse.Namespace, evaluated: Evaluated, calibration: CalibrationResults | None
 ) -> None:
     """Print the summary, and write predictions, results and the report."""
-    from train.engine import feature_files, predictions
+    from train.engine import feature_files, predictions, stored_predictions
     from train.reporting import evaluation_results
     from train.reporting.report import run_report
     from train.reporting.task_reports import task_report
@@ -178,6 +178,9 @@ def report(
             if flags.output is None:
                 run_report.write_parts(flags.workdir, parts)
             run_report.write_report(flags.workdir, flags.output or "", parts, warn)
+        if repeats_last_evaluation(flags):
+            source, step = evaluated.loader.source, evaluated.result["step"]
+            stored_predictions.store(flags.workdir, step, evaluated.predictions, source)
     except RunError as error:
         if flags.output is not None:
             raise
@@ -185,6 +188,12 @@ def report(
         return
     print_line(f"written      {os.path.join(folder, '')} {' '.join(written)}")
     print_line(f"report       {report_file}")
+
+
+def repeats_last_evaluation(flags: argparse.Namespace) -> bool:
+    """Return whether the run is evaluated as at the end of its training, but by thresholds."""
+    others = flags.split, flags.dataset, flags.data_dir, flags.labels, flags.tta, flags.weights
+    return flags.step == "last" and not any((*others, flags.output, flags.calibrate, flags.decide))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ def main() -> int:
     """Run the command and return its exit status."""
     parser = Parser(
         "train.compare",
-        description="Compare runs: print their results and the keys that differ, and write a page"
-        " with their curves. Runs that differ only in the seed are summarized as mean ± sample"
-        " standard deviation.",
+        description="Compare runs: print their results, the best first, and the keys that differ,"
+        " and write a page with their curves. Runs that differ only in the seed are summarized as"
+        " mean ± sample standard deviation. Of two runs, the differences by class and by image are"
+        " shown, with McNemar's test; of more, those of the two best configurations.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="workdirs of the runs")
     parser.add_argument(
@@ -28,14 +29,17 @@ def main() -> int:
 
 def compare(paths: list[str], output: str, trust_recipe: bool) -> int:
     """Compare all readable runs; return 1 if another one was given."""
-    from train.compare import comparison
+    from train.compare import page
+    from train.compare.comparison import as_text, compare_runs
+    from train.compare.grouping import mark_duplicates
+    from train.compare.runs import disambiguate_names, read
 
     runs, status = [], 0
     places = {os.path.realpath(path): os.path.normpath(path) for path in reversed(paths)}
     for path in reversed(places.values()):
         try:
             use_recipe(path, trust_recipe)
-            runs.append(comparison.read(path))
+            runs.append(read(path))
         except (RunError, UsageError) as error:
             if len(places) == 1 and isinstance(error, UsageError):
                 raise
@@ -43,13 +47,14 @@ def compare(paths: list[str], output: str, trust_recipe: bool) -> int:
             status = 1
     if not runs:
         raise RunError("none of these runs can be compared")
-    comparison.disambiguate_names(runs)
-    comparison.mark_duplicates(runs)
+    disambiguate_names(runs)
+    mark_duplicates(runs)
     for run in runs:
         if run.remark:
             warn(f"{run.path!r} {run.remark}")
-    print(comparison.as_text(runs))
-    comparison.write(output, runs)
+    comparison = compare_runs(runs)
+    page.write(output, comparison)  # before the output, whose reader may end early
+    print(as_text(comparison))
     print_line(f"written      {output}")
     return status
 

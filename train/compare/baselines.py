@@ -1,8 +1,9 @@
-"""Whether a run is clearly better than its baseline: the same answer, or order, for all images."""
+"""How far results can be trusted: their intervals, and the same answer or order for all images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from train.config.registries import parse_top_k
 from train.reporting.cautions import is_above_baseline, top1_interval
 from train.reporting.report.run_report import read_parts
 
@@ -44,7 +45,8 @@ def compare_with_baseline(
       warn: receives a message if the report of the run is corrupt.
     """
     if results.get("eval/map_baseline") is not None:
-        low = _map_interval(path, results, warn)[0]
+        interval = _reported_interval(path, "map", results, warn)
+        low = interval[0] if interval else results["eval/map"]
         return _RANKING._replace(is_above=low > results["eval/map_baseline"])
     baseline = results.get("eval/baseline")
     if baseline is None or not images:
@@ -54,12 +56,37 @@ def compare_with_baseline(
     return Baseline(is_above=is_above_baseline(interval, baseline))
 
 
-def _map_interval(
-    path: str, results: Mapping[str, Any], warn: Callable[[str], None]
-) -> Sequence[float]:
-    """Return the interval of mAP, as reported; else mAP itself."""
+def metric_interval(
+    path: str,
+    metric: str,
+    results: Mapping[str, Any],
+    images: int | None,
+    warn: Callable[[str], None],
+) -> Sequence[float] | None:
+    """Return the 95 % interval of a metric of the last evaluation; None if it is unknown.
+
+    Args:
+      path: the workdir.
+      metric: as in ``config.eval.metric``.
+      results: the last evaluation.
+      images: images of the evaluation split; None if unknown.
+      warn: receives a message if the report of the run is corrupt.
+    """
+    value = results.get(f"eval/{metric}")
+    if value is None:
+        return None
+    if parse_top_k(metric):
+        examples = images and int(images - (results.get("eval/bad") or 0))
+        return top1_interval(value, examples) if examples else None
+    return _reported_interval(path, metric, results, warn)
+
+
+def _reported_interval(
+    path: str, metric: str, results: Mapping[str, Any], warn: Callable[[str], None]
+) -> Sequence[float] | None:
+    """Return the interval of a metric in the report of the run, if it is of the same evaluation."""
     for one in read_parts(path, warn).get("evaluations", {}).values():
-        same = (one["step"], one.get("map")) == (results["step"], results["eval/map"])
-        if same and one.get("map_interval"):
-            return one["map_interval"]
-    return (results["eval/map"],)
+        same = (one["step"], one.get(metric)) == (results["step"], results[f"eval/{metric}"])
+        if same and one.get(f"{metric}_interval"):
+            return one[f"{metric}_interval"]
+    return None

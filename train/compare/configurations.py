@@ -10,6 +10,11 @@ from train.config.task_defaults import default_value
 _CHOOSING = ("eval.metric", "stop.patience", "stop.min_delta", "stop.minutes")
 
 
+def affects_results(name: str) -> bool:
+    """Return whether a key has an effect on the results of a run."""
+    return not KEYS[name].neutral or name in _CHOOSING
+
+
 def identity(values: Mapping[str, Any], *without: str) -> Hashable:
     """Return what is equal for runs of the same configuration, apart from some keys.
 
@@ -17,7 +22,7 @@ def identity(values: Mapping[str, Any], *without: str) -> Hashable:
       values: the configuration of a run, as ``{"group.key": value}``.
       without: keys that may differ, such as ``"seed"``.
     """
-    names = [name for name, key in KEYS.items() if not key.neutral or name in _CHOOSING]
+    names = [name for name in KEYS if affects_results(name)]
     names.append("recipe")  # the code of own parts
     task = values.get("task", KEYS["task"].default)
     return tuple(

@@ -1,16 +1,15 @@
 """Cross-validation: runs that differ only in the fold, and the metrics of all held-out images."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from train.compare.configurations import identity
+from train.compare.runs import RunSummary
 from train.data.sources.array_files import open_arrays
 from train.data.splits import parse_fold
 from train.runtime.errors import RunError
@@ -18,9 +17,6 @@ from train.runtime.formatting import join_names
 from train.tasks.metrics import classification_metrics
 from train.tasks.multi_label_metrics import multi_label_metrics
 from train.workdir import held_out, run_files
-
-if TYPE_CHECKING:  # it imports this module
-    from train.compare.comparison import RunSummary
 
 _FOLD = "dataset.fold"
 _ARRAYS = ("label", "predicted", "rank", "probabilities")

@@ -4,7 +4,7 @@ import base64
 import html
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -64,29 +64,43 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
     return f'<div class="tiles">{cells}</div>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    label: str,
+    marked: Collection[int] = (),
+    tall: bool = False,
+) -> str:
     """Return a table of plain text, which scrolls by itself if it is too wide.
 
     Text after a line break in the first cell of a row is a note in smaller letters.
+
+    Args:
+      head: titles of the columns.
+      rows: one cell per column each.
+      label: for screen readers.
+      marked: indices of the rows to emphasize.
+      tall: whether to limit its height, so that its rows scroll below the titles.
     """
     titles = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = "".join(_row(*map(str, row)) for row in rows)
+    lines = "".join(_row(i in marked, *map(str, row)) for i, row in enumerate(rows))
     inside = f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
-    return scrolling(inside, label)
+    return scrolling(inside, label, tall)
 
 
-def _row(first: str, *cells: str) -> str:
+def _row(is_marked: bool, first: str, *cells: str) -> str:
     name, _, note = first.partition("\n")
     note = f'<span class="note">{escape(note)}</span>' if note else ""
     long = ' class="long"'
     rest = "".join(f"<td{long if len(cell) > 24 else ''}>{escape(cell)}</td>" for cell in cells)
-    return f'<tr><th scope="row">{escape(name)}{note}</th>{rest}</tr>'
+    kind = ' class="marked"' if is_marked else ""
+    return f'<tr{kind}><th scope="row">{escape(name)}{note}</th>{rest}</tr>'
 
 
-def scrolling(inside: str, label: str) -> str:
-    """Wrap HTML that may be wider than the page; it also scrolls by keyboard."""
+def scrolling(inside: str, label: str, tall: bool = False) -> str:
+    """Wrap HTML that may be wider than the page, or ``tall``; it also scrolls by keyboard."""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
+        f'<div class="wide{" tall" * tall}" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
     )
 
 

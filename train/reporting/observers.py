@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from train.engine import stored_predictions
 from train.engine.callbacks import Callback
 from train.engine.evaluation import Evaluated
 from train.engine.experiment import Experiment
@@ -15,6 +16,7 @@ from train.reporting import task_reports
 from train.reporting.console import Console
 from train.reporting.loggers.fan_out import Loggers
 from train.reporting.report.run_report import NUM_SAMPLES, LiveReport
+from train.runtime.errors import RunError
 from train.workdir.metrics_log import MetricsLog
 
 
@@ -45,6 +47,7 @@ class Observers(contextlib.ExitStack):
         self._report = LiveReport(workdir, console.warn, experiment.findings)
         profiler = Profiler(config.log.profile_steps, start, workdir, console.info, console.warn)
         self._profiler = self.enter_context(profiler)
+        self._workdir = workdir
         self._callbacks, self._console, self._is_smoke = callbacks, console, config.smoke
         # Of the newest evaluation; computed once for the report and the cautions.
         self._get_metrics: Callable[[], Any] | None = None
@@ -98,6 +101,8 @@ class Observers(contextlib.ExitStack):
 
     def finish(self, result: dict[str, Any]) -> None:
         """Log the result of the complete run, and warn if it is worse than it looks."""
+        if self._get_evaluation is not None:
+            self._store_predictions(self._get_evaluation())
         if self._get_evaluation is not None and not self._is_smoke:
             evaluated, report = self._get_evaluation(), task_reports.task_report
             for text in report(evaluated).cautions(evaluated.result, self._get_metrics()):
@@ -105,3 +110,11 @@ class Observers(contextlib.ExitStack):
         self._loggers.finish(result)
         for callback in self._callbacks:
             callback.on_end(result)
+
+    def _store_predictions(self, evaluated: Evaluated) -> None:
+        """Keep the predictions of the last evaluation, for comparisons with other runs."""
+        source, step = evaluated.loader.source, evaluated.result["step"]
+        try:
+            stored_predictions.store(self._workdir, step, evaluated.predictions, source)
+        except RunError as error:
+            self._console.warn(error)

@@ -44,6 +44,9 @@ svg { width: 100%; height: auto; display: block; }
 .swatch { display: inline-block; width: 1.2rem; border-top: 3px solid; vertical-align: middle;
   margin-right: .35rem; }
 .wide { overflow-x: auto; }
+.tall { max-height: 30rem; overflow-y: auto; }
+.tall thead th { position: sticky; top: 0; background: var(--back); }
+tr.marked > * { font-weight: 600; background: var(--card); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; white-space: nowrap; }

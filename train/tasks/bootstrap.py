@@ -60,6 +60,43 @@ def ranking_intervals(positive: np.ndarray, probabilities: np.ndarray) -> dict[s
     return _intervals(dict(zip(("auroc_macro", "map"), ranking, strict=True)))
 
 
+def average_precision_differences(
+    positive: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> list[Interval | None] | None:
+    """Return the 95 % intervals of the second average precision minus the first, by class.
+
+    Both are of the same resamples of the images. A class has None if all or no images are of it.
+
+    Args:
+      positive: whether images are of each class, bool ``(N, K)``.
+      first, second: probabilities ``(N, K)`` of two networks.
+
+    Returns:
+      None for more than ``MAX_RESAMPLED`` probabilities.
+    """
+    if positive.size > MAX_RESAMPLED:
+        return None
+    rng, (count, classes) = np.random.default_rng(_SEED), positive.shape
+    ranked = [[_Ranked(p[:, k], positive[:, k]) for k in range(classes)] for p in (first, second)]
+    parts = []
+    for _ in range(0, RESAMPLES, _CHUNK):
+        drawn = rng.integers(0, count, (_CHUNK, count))
+        weights = np.array([np.bincount(row, minlength=count) for row in drawn], np.int32)
+        parts.append(
+            [
+                b.resampled(weights)[1] - a.resampled(weights)[1]
+                if a.positives.size
+                else np.full(_CHUNK, np.nan)
+                for a, b in zip(*ranked, strict=True)
+            ]
+        )
+    samples = np.concatenate(parts, axis=1)
+    return [
+        None if np.isnan(values).all() else tuple(np.nanquantile(values, _QUANTILES).tolist())
+        for values in samples
+    ]
+
+
 def _intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     """Return the intervals of the metrics that are defined in some resample."""
     return {

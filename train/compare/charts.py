@@ -1,0 +1,186 @@
+"""The charts of a comparison: learning curves with bands over seeds, and the metric by key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from train.compare.grouping import best, differing_keys, group_name
+from train.compare.runs import RunSummary
+from train.config.registries import parse_top_k
+from train.reporting.charts.curves import MAX_POINTS, series_points
+from train.reporting.charts.panel import Band, Panel, Scatter, Series
+from train.reporting.report.evaluation_tiles import title
+
+_COLORED = 7  # lines; the others are gray
+_GRAY = 7
+_MAX_SCATTERS = 12
+_DECADE = 10  # ratio of the largest to the smallest value from which on an axis is logarithmic
+# Key of metrics.jsonl, title, and whether it is a share.
+_CURVES = (
+    ("eval/loss", "evaluation loss", False),
+    ("train/top1", "training top-1 accuracy", True),
+    ("train/loss", "training loss", False),
+    ("learning_rate", "learning rate", False),
+    ("images_per_second", "images per second", False),
+)
+_UNITS = {"eval/loss": "nats", "train/loss": "nats"}
+_Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One run, or the finished seeds of a configuration, as one line."""
+
+    label: str
+    runs: Sequence[RunSummary]
+
+
+def curve_panels(
+    cohorts: Sequence[Sequence[RunSummary]], groups: Sequence[Sequence[RunSummary]]
+) -> list[Panel]:
+    """Return panels over epochs: a line per run, and one with a band per group of seeds.
+
+    The first lines, those of the best runs, have colors of their own; further ones are gray.
+
+    Args:
+      cohorts: the runs, the best first, by metric and data.
+      groups: runs that differ only in the seed.
+    """
+    runs = [run for cohort in cohorts for run in cohort]
+    lines = _lines(runs, groups)
+    curves = {f"eval/{run.metric}": _curve(run.metric) for run in runs}
+    curves.setdefault("eval/top1", _curve("top1"))
+    curves |= {key: (name, share) for key, name, share in _CURVES if key not in curves}
+    panels = (_panel(key, name, share, lines) for key, (name, share) in curves.items())
+    return [panel for panel in panels if panel.series]
+
+
+def _curve(metric: str) -> tuple[str, bool]:
+    is_share = metric == "map" or parse_top_k(metric) is not None
+    suffix = " accuracy" if parse_top_k(metric) else ""
+    return f"evaluation {title(metric)}{suffix}", is_share
+
+
+def _lines(
+    runs: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]]
+) -> list[_Line]:
+    """Return the lines in the order of the best run of each."""
+    keys, seeds = differing_keys(runs), {}
+    for group in groups:
+        finished = [run for run in group if not run.remark]
+        if len(finished) > 1:
+            name = group_name(finished, keys) or finished[0].name
+            line = _Line(f"{name} ({len(finished)} seeds)", finished)
+            seeds |= {id(run): line for run in finished}
+    lines = [seeds.get(id(run)) or _Line(run.name, [run]) for run in runs]
+    return list({id(line): line for line in lines}.values())
+
+
+def _panel(key: str, name: str, is_share: bool, lines: Sequence[_Line]) -> Panel:
+    series, bands, dots = [], [], key.startswith("eval/")
+    colored = len(lines) if len(lines) <= _COLORED + 1 else _COLORED
+    rest = f"{len(lines) - colored} others"
+    for number, line in enumerate(lines):
+        rows = [run.rows for run in line.runs]
+        points, band = (series_points(rows[0], key), []) if len(rows) == 1 else _over(rows, key)
+        if not points:
+            continue
+        if number >= colored:
+            series.append(Series(rest, points, _GRAY, pale=True))
+            continue
+        series.append(Series(line.label, points, number, dots=dots))
+        if band:
+            bands.append(Band("", band, number))
+    unit = _UNITS.get(key, "")
+    low = 0 if key in ("learning_rate", "images_per_second") else None
+    return Panel(name, series, y=unit, low=low, percent=is_share, bands=bands)
+
+
+def _over(rows: Sequence[Sequence[dict[str, float]]], key: str) -> tuple[_Points, list]:
+    """Return mean and mean ± sample standard deviation where two or more runs have a value."""
+    values: dict[float, list[float]] = {}
+    for one in rows:
+        for row in one:
+            if row.get("epoch") is not None and row.get(key) is not None:
+                values.setdefault(row["epoch"], []).append(row[key])
+    items = [
+        (x, mean(ys), mean(ys) - stdev(ys), mean(ys) + stdev(ys))
+        for x, ys in sorted(values.items())
+        if len(ys) > 1
+    ]
+    size = -(-len(items) // MAX_POINTS) or 1
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    items = [(chunk[-1][0], *map(mean, list(zip(*chunk, strict=True))[1:])) for chunk in chunks]
+    return [(x, y) for x, y, _, _ in items], [(x, low, high) for x, _, low, high in items]
+
+
+def explanation(groups: Sequence[Sequence[RunSummary]]) -> str:
+    """Return what the lines are."""
+    text = []
+    if any(sum(not run.remark for run in group) > 1 for group in groups):
+        text.append(
+            "Lines of several seeds are their mean at epochs that two or more of them logged, with"
+            " a band of ± one sample standard deviation."
+        )
+    if len(groups) > _COLORED + 1:
+        text.append("The best ones are in color, all others in gray.")
+    return " ".join(text)
+
+
+def scatter_panels(cohorts: Sequence[Sequence[RunSummary]]) -> list[Panel]:
+    """Return the metric over each numeric key that differs: one point per run."""
+    panels = [
+        _scatter(cohort, key, len(cohorts) > 1)
+        for cohort in cohorts
+        for key in differing_keys(cohort)
+        if key != "seed"
+    ]
+    return [panel for panel in panels if panel is not None][:_MAX_SCATTERS]
+
+
+def _scatter(cohort: Sequence[RunSummary], key: str, several: bool) -> Panel | None:
+    """Return the panel of a key; None if it is not a number, or too few runs have results."""
+    runs = [run for run in cohort if run.value is not None and _is_number(run.values.get(key))]
+    xs = {run.values[key] for run in runs}
+    if len(xs) < 2:
+        return None
+    best_runs = list(map(id, best(cohort)))
+    parts: dict[tuple[str, int], list[RunSummary]] = {}
+    for run in runs:
+        kind = ("run", 0) if run.is_complete else ("not finished", _GRAY)
+        parts.setdefault(("best run", 1) if id(run) in best_runs else kind, []).append(run)
+    scatter = [
+        Scatter(
+            label,
+            [(float(run.values[key]), run.value) for run in part],
+            color,
+            [f"{run.name}, seed {run.values.get('seed')}" for run in part],
+        )
+        for (label, color), part in parts.items()
+    ]
+    finished = [run for run in runs if run.is_complete]
+    means = [
+        (float(x), mean(ys))
+        for x in sorted({run.values[key] for run in finished})
+        if (ys := [run.value for run in finished if run.values[key] == x])
+    ]
+    lines = []
+    if 1 < len(means) < len(finished):
+        lines = [Series("mean of the runs with the value", means, 0, pale=True)]
+    name, is_share = _curve(cohort[0].metric)
+    data = f" on {cohort[0].values.get('dataset.name')}" if several else ""
+    is_log = min(xs) > 0 and max(xs) / min(xs) >= _DECADE
+    return Panel(
+        f"{name} by {key}{data}",
+        lines,
+        key + (" (logarithmic)" if is_log else ""),
+        percent=is_share,
+        scatter=scatter,
+        x_log=is_log,
+        x_low=None,
+        last_values=False,
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,69 @@
+"""A comparison as text for the console."""
+
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+
+from flax_resnet.text import one_line
+from train.compare.tables import Table
+
+_MAX_CELL = 44  # characters
+_INDENT = "  "
+
+
+def console_width() -> int:
+    """Return the columns of the terminal, or of ``COLUMNS``; 80 without one."""
+    return max(40, shutil.get_terminal_size((80, 24)).columns)
+
+
+def aligned(table: Table, width: int | None = None) -> list[str]:
+    """Return the lines of a table, and a last one with the titles of omitted columns.
+
+    Columns that do not fit are omitted, the last ones first, but not the first two.
+    """
+    width = width or console_width()
+    columns = [[_cell(cell) for cell in column] for column in zip(*_rows(table), strict=True)]
+    widths = [max(map(_width, column)) for column in columns]
+    count = len(columns)
+    while count > min(2, len(columns)) and sum(widths[:count]) + 2 * (count - 1) > width:
+        count -= 1
+    lines = [
+        _INDENT.join(_padded(c, w) for c, w in zip(line, widths, strict=False)).rstrip()
+        for line in zip(*columns[:count], strict=True)
+    ]
+    if count < len(columns):
+        titles = ", ".join(column[0] for column in columns[count:])
+        lines += wrapped(f"on the page only: {titles}", width)
+    return lines
+
+
+def wrapped(text: str, width: int | None = None) -> list[str]:
+    """Return a sentence in lines that fit the console."""
+    width = width or console_width()
+    return textwrap.wrap(
+        one_line(text), width, subsequent_indent=_INDENT, break_on_hyphens=False
+    ) or [""]
+
+
+def _rows(table: Table) -> Sequence[Sequence[str]]:
+    return table.head, *table.rows
+
+
+def _cell(text: str) -> str:
+    """Return text on one line, cut in its middle: names often differ only at their ends."""
+    line = one_line(text)
+    if len(line) <= _MAX_CELL:
+        return line
+    return f"{line[: _MAX_CELL // 2]}…{line[1 - _MAX_CELL // 2 :]}"
+
+
+def _width(text: str) -> int:
+    """Return the columns of a terminal that text takes: two for Chinese characters."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    marks = sum(unicodedata.combining(c) > 0 for c in text)
+    return len(text) + wide - marks
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
