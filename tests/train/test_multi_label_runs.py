@@ -24,8 +24,9 @@ from flax_resnet import load_run
 from tests.conftest import free_port, train_on_shapes
 from tests.train.shapes import NAMES
 from tests.train.stored_predictions import check_label_metrics
-from train.compare.comparison import read, results_table
 from train.compare.cross_validation import cross_validations
+from train.compare.runs import read
+from train.compare.tables import results_table
 from train.data.folds import assign_folds
 from train.reporting.calibration.answers import make_answers
 from train.tasks.multi_label_metrics import random_average_precision
@@ -273,8 +274,9 @@ def test_folds_are_pooled_and_compared(commands, shapes, shapes_run, tmp_path):
         "train.compare", *(run.path for run in runs), "--output", tmp_path / "c.html"
     )
     assert done.returncode == 0, done.stderr
-    head, first, *_ = done.stdout.splitlines()
-    assert head.split("  ")[0].strip() == "run" and "mAP baseline" in head and "best mAP" in head
+    head = results_table(runs).head
+    assert head[:2] == ["run", "mAP"] and {"mAP baseline", "best mAP"} < {*head}
+    first = next(line for line in done.stdout.splitlines() if line.startswith(runs[0].name))
     assert f"{100 * pooled['eval/map']:.2f} %" in done.stdout
     for run, mark in ((runs[0], "!" in first), (runs[1], None)):
         [part] = json.loads(Path(run.path, "report.json").read_text())["evaluations"].values()
@@ -286,8 +288,9 @@ def test_folds_are_pooled_and_compared(commands, shapes, shapes_run, tmp_path):
 def test_a_ranking_at_random_is_marked(shapes_run):
     run = read(shapes_run)
     run.rows[-1] |= {"eval/map": 0.5, "eval/map_baseline": 0.5}
-    head, [row] = results_table([run])
-    assert not run.baseline.is_above and row[head.index("mAP")] == "50.00 % !"
+    table = results_table([run])
+    value = table.rows[0][table.head.index("mAP")]
+    assert not run.baseline.is_above and value == "50.00 % !"
     run = read(shapes_run)
     run.rows[-1] |= {"eval/map": 0.9, "eval/map_baseline": 0.5}
     assert run.baseline.is_above

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from train.compare import comparison
+from train.compare.comparison import as_text, compare_runs
 from train.compare.cross_validation import cross_validations
+from train.compare.runs import read
 from train.config.keys import DATA_KEYS, KEYS
 from train.config.loading import default_config, load_config
 from train.data.datasets import open_source
@@ -171,7 +172,7 @@ def _check_stored(run, predictions):
 
 
 def test_folds_are_compared_as_a_cross_validation(fold_runs, commands, tmp_path):
-    runs = [comparison.read(run) for run in fold_runs]
+    runs = [read(run) for run in fold_runs]
     (validation,) = cross_validations(runs)
     assert (validation.folds, validation.images, validation.remark) == (3, 30, "")
 
@@ -210,9 +211,9 @@ def test_folds_of_other_data_are_not_pooled(fold_runs, tmp_path):
     copies = [shutil.copytree(run, tmp_path / str(i)) for i, run in enumerate(fold_runs)]
 
     def remark(path=copies[1]):
-        runs = [comparison.read(str(copy)) for copy in copies]
+        runs = [read(str(copy)) for copy in copies]
         (validation,) = cross_validations(runs)
-        assert validation.pooled == {} and "not pooled" in comparison.as_text(runs)
+        assert validation.pooled == {} and "not pooled" in as_text(compare_runs(runs))
         return validation.remark
 
     shutil.copy(copies[0] / "held_out.npz", copies[1] / "held_out.npz")

@@ -61,9 +61,7 @@ def _curve(metric: str) -> tuple[str, bool]:
     return f"evaluation {title(metric)}{suffix}", is_share
 
 
-def _lines(
-    runs: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]]
-) -> list[_Line]:
+def _lines(runs: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]]) -> list[_Line]:
     """Return the lines in the order of the best run of each."""
     keys, seeds = differing_keys(runs), {}
     for group in groups:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from train.compare import differences, grouping, pair_text, tables
+from train.compare import grouping, tables
 from train.compare.cross_validation import CrossValidation, cross_validations
-from train.compare.differences import Differences
-from train.compare.predictions import pair_predictions
+from train.compare.pair import words
+from train.compare.pair.differences import Differences, choose_pair, compute_differences
+from train.compare.pair.predictions import pair_predictions
 from train.compare.runs import RunSummary
 from train.compare.text import aligned, wrapped
 from train.runtime.errors import RunError
@@ -42,12 +43,12 @@ def compare_runs(runs: list[RunSummary]) -> Comparison:
     cohorts, groups = grouping.cohorts(runs), grouping.grouped(runs)
     found, unpaired, pairs = [], [], {}
     for cohort in cohorts:
-        pair = differences.choose_pair(runs, cohort)
+        pair = choose_pair(runs, cohort)
         if pair is not None:
             pairs[tuple(map(id, pair))] = pair  # two runs may be in two cohorts
     for first, second in list(pairs.values())[:_MAX_PAIRS]:
         try:
-            found.append(differences.compute_differences(pair_predictions(first, second)))
+            found.append(compute_differences(pair_predictions(first, second)))
         except RunError as error:
             unpaired.append(f"Images of two runs are not compared: {error}")
     return Comparison(runs, cohorts, groups, cross_validations(runs), found, unpaired)
@@ -57,7 +58,10 @@ def as_text(comparison: Comparison) -> str:
     """Return the comparison for the console."""
     lines, runs = [], comparison.runs
     for cohort in comparison.cohorts:
-        lines += [*wrapped(f"{tables.cohort_title(cohort)}:"), *aligned(tables.results_table(cohort))]
+        lines += [
+            *wrapped(f"{tables.cohort_title(cohort)}:"),
+            *aligned(tables.results_table(cohort)),
+        ]
     if len(comparison.cohorts) > 1:
         lines += wrapped(tables.APART)
     if any(run.remark for run in runs):
@@ -71,7 +75,7 @@ def as_text(comparison: Comparison) -> str:
         for each in comparison.validations:
             lines += wrapped(f"not pooled: {each.remark}") if each.remark else []
     for found in comparison.differences:
-        lines += ["", *(line for text in pair_text.lines(found) for line in wrapped(text))]
+        lines += ["", *(line for text in words.lines(found) for line in wrapped(text))]
     for text in comparison.unpaired:
         lines += ["", *wrapped(text)]
     keys = tables.keys_table(runs)

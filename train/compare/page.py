@@ -4,10 +4,11 @@ import os
 from collections.abc import Sequence
 
 from flax_resnet.files import write_atomically
-from train.compare import charts, pair_section, tables
+from train.compare import charts, tables
 from train.compare.comparison import FOLDS, Comparison
+from train.compare.pair.section import section as pair_section
 from train.compare.runs import RunSummary
-from train.compare.tables import Table
+from train.compare.tables import TextTable
 from train.config.keys import KEYS
 from train.reporting import html_page
 from train.runtime.files import writing
@@ -35,7 +36,7 @@ def page(comparison: Comparison) -> str:
         _results(comparison),
         _seeds(comparison),
         _folds(comparison),
-        *(pair_section.section(found) for found in comparison.differences),
+        *(pair_section(found) for found in comparison.differences),
         html_page.section(
             "Differences between two runs",
             *(html_page.paragraph(text) for text in comparison.unpaired),
@@ -114,6 +115,6 @@ def _keys(runs: Sequence[RunSummary]) -> str:
     return _table(table._replace(rows=rows), "keys that differ")
 
 
-def _table(table: Table, label: str) -> str:
+def _table(table: TextTable, label: str) -> str:
     tall = len(table.rows) > _TALL
     return html_page.table(table.head, table.rows, label, table.marked, tall)

@@ -38,7 +38,7 @@ _RESULTS: tuple[_Column, ...] = (
 _BASELINES = {"eval/top1": "eval/baseline", "eval/map": "eval/map_baseline"}
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """A table of text.
 
     Attributes:
@@ -63,7 +63,7 @@ def cohort_title(cohort: Sequence[RunSummary]) -> str:
     return f"{title(run.metric)} on {data}{images} {fold}"
 
 
-def results_table(cohort: Sequence[RunSummary]) -> Table:
+def results_table(cohort: Sequence[RunSummary]) -> TextTable:
     """Return one row per run: the metric, the keys that differ, and further results.
 
     Args:
@@ -93,7 +93,7 @@ def results_table(cohort: Sequence[RunSummary]) -> Table:
         last = [f"{run.step:,}", _best_cell(run), _cell(throughput(run.rows), "{:,.0f}".format)]
         own = [_value(run, key) for key in keys]
         rows.append([one_line(run.name), *values[:1], *own, *interval, *values[1:], *last])
-    return Table(head, rows, tuple(marked), 2 + len(keys))
+    return TextTable(head, rows, tuple(marked), 2 + len(keys))
 
 
 def _in_order(columns: Sequence[_Column], metric: str) -> list[_Column]:
@@ -135,9 +135,7 @@ def _result_columns(results: Sequence[Mapping[str, Any]]) -> list[_Column]:
 
 def _own_column(name: str) -> _Column:
     metric = name.removeprefix("eval/")
-    if parse_top_k(metric):
-        return name, title(metric), _percent
-    return name, metric, "{:.4f}".format
+    return name, title(metric), _percent if parse_top_k(metric) else "{:.4f}".format
 
 
 def over_seeds(group: Sequence[RunSummary]) -> dict[str, list[float]]:
@@ -150,7 +148,7 @@ def over_seeds(group: Sequence[RunSummary]) -> dict[str, list[float]]:
     return {key: numbers for key, numbers in values.items() if len(numbers) > 1}
 
 
-def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> Table:
+def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> TextTable:
     """Return one row per group of runs that differ only in the seed, the best mean first.
 
     Results are the mean and the sample standard deviation (n - 1).
@@ -168,7 +166,7 @@ def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> Table:
         rows.append([one_line(name), *_means(results, columns)[:1], finished])
         rows[-1] += [*_means(results, columns)[1:], names]
     shown, *others = (name for _, name, _ in columns)
-    return Table(["configuration", shown, "seeds", *others, "runs"], rows, first=3)
+    return TextTable(["configuration", shown, "seeds", *others, "runs"], rows, first=3)
 
 
 def _mean_rank(group: Sequence[RunSummary], results: Mapping[str, Sequence[float]]) -> float:
@@ -178,7 +176,7 @@ def _mean_rank(group: Sequence[RunSummary], results: Mapping[str, Sequence[float
     return -mean(values) if larger_is_better(group[0].metric) else mean(values)
 
 
-def folds_table(validations: Sequence[CrossValidation]) -> Table:
+def folds_table(validations: Sequence[CrossValidation]) -> TextTable:
     """Return two rows per cross-validation.
 
     The first has the mean and the sample standard deviation (n - 1) over the folds, the second the
@@ -193,7 +191,7 @@ def folds_table(validations: Sequence[CrossValidation]) -> Table:
         if each.pooled:
             pooled = [_cell(each.pooled.get(key), form) for key, _, form in keys]
             rows.append([f"all {each.images:,} held-out images", "pooled", *pooled])
-    return Table(["runs", "folds", *(name for _, name, _ in keys)], rows, first=3)
+    return TextTable(["runs", "folds", *(name for _, name, _ in keys)], rows, first=3)
 
 
 def _means(over: Mapping[str, Sequence[float]], keys: Sequence[_Column]) -> list[str]:
@@ -203,7 +201,7 @@ def _means(over: Mapping[str, Sequence[float]], keys: Sequence[_Column]) -> list
     ]
 
 
-def keys_table(runs: Sequence[RunSummary]) -> Table:
+def keys_table(runs: Sequence[RunSummary]) -> TextTable:
     """Return the keys that differ, with their values and how many runs have each."""
     rows = []
     for name, values in grouping.differences(runs):
@@ -211,7 +209,7 @@ def keys_table(runs: Sequence[RunSummary]) -> Table:
         listed = [f"{value} ({pluralize(count, 'run')})" for value, count in counts]
         effect = "" if affects_results(name) else "no effect on results"
         rows.append([name, join_names(listed, _MAX_VALUES), effect])
-    return Table(["key", "values", ""], rows, first=2)
+    return TextTable(["key", "values", ""], rows, first=2)
 
 
 def _cell(value: Any, form: Callable[[Any], str]) -> str:

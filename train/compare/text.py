@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from flax_resnet.text import one_line
-from train.compare.tables import Table
+from train.compare.tables import TextTable
 
 _MAX_CELL = 44  # characters
 _INDENT = "  "
@@ -17,7 +17,7 @@ def console_width() -> int:
     return max(40, shutil.get_terminal_size((80, 24)).columns)
 
 
-def aligned(table: Table, width: int | None = None) -> list[str]:
+def aligned(table: TextTable, width: int | None = None) -> list[str]:
     """Return the lines of a table, and a last one with the titles of omitted columns.
 
     Columns that do not fit are omitted, the last ones first, but not the first two.
@@ -46,7 +46,7 @@ def wrapped(text: str, width: int | None = None) -> list[str]:
     ) or [""]
 
 
-def _rows(table: Table) -> Sequence[Sequence[str]]:
+def _rows(table: TextTable) -> Sequence[Sequence[str]]:
     return table.head, *table.rows
 
 

@@ -99,9 +99,7 @@ def _row(is_marked: bool, first: str, *cells: str) -> str:
 
 def scrolling(inside: str, label: str, tall: bool = False) -> str:
     """Wrap HTML that may be wider than the page, or ``tall``; it also scrolls by keyboard."""
-    return (
-        f'<div class="wide{" tall" * tall}" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
-    )
+    return f'<div class="wide{" tall" * tall}" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
 
 
 def folded(title: str, inside: str) -> str:

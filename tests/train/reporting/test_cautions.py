@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from train.compare import comparison
+from train.compare.comparison import as_text, compare_runs
+from train.compare.page import page
+from train.compare.runs import RunSummary
+from train.compare.tables import results_table
 from train.engine.predictions import Predictions
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import compute_metrics
@@ -86,11 +89,12 @@ def test_first_tile_and_comparison_show_the_baseline(tmp_path, top1, clearly):
     assert tiles[-1] == ("best macro F1", "0.7", "at step 2")
 
     values = {"seed": 0, "eval.metric": "f1_macro"}
-    run = comparison.RunSummary("a", "a", values, [earlier, row], 4, "", images=64)
-    head, [cells] = comparison.results_table([run])
-    facts = dict(zip(head, cells, strict=True))
+    run = RunSummary("a", "a", values, [earlier, row], 4, "", images=64)
+    table = results_table([run])
+    facts = dict(zip(table.head, table.rows[0], strict=True))
     assert facts["baseline"] == "75.00 %" and facts["best macro F1"] == "0.7"
     below = clearly.startswith("not")
     assert facts["top-1"].endswith(" !") == below
-    for text in (comparison.as_text([run]), comparison.page([run])):
-        assert ("not clearly above the baseline" in text) == below
+    compared = compare_runs([run])
+    for text in (as_text(compared), page(compared)):
+        assert ("not clearly above the baseline" in " ".join(text.split())) == below

@@ -8,8 +8,8 @@ from flax_resnet import load_run
 from tests.conftest import train_on_shapes
 from tests.train.shapes import NAMES
 from train import register_task
-from train.compare.comparison import read
 from train.compare.cross_validation import cross_validations
+from train.compare.runs import read
 from train.config.loading import check_config, default_config
 from train.config.task_defaults import set_task_defaults
 from train.engine.evaluation import OtherData, evaluate_run

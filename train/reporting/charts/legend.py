@@ -28,8 +28,12 @@ class Entry:
 
 
 def legend(panel: Panel) -> list[Entry]:
-    """Return the legend of a panel."""
-    return list(_entries(panel))
+    """Return the legend of a panel: marks of the same label once, those without one not at all."""
+    entries: dict[str, Entry] = {}
+    for entry in _entries(panel):
+        if entry.label:
+            entries.setdefault(entry.label, entry)
+    return list(entries.values())
 
 
 def _entries(panel: Panel) -> Iterator[Entry]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flax_resnet.text import truncate
-from train.compare.differences import ClassDifference, Differences
+from train.compare.pair.differences import ClassDifference, Differences
 from train.runtime.formatting import join_names, pluralize
 
 SIGNIFICANT = 0.05

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from train.compare.grouping import grouped
-from train.compare.paired_tests import Pairs, count_pairs, mcnemar, recall_difference
-from train.compare.predictions import PairedPredictions
+from train.compare.pair.predictions import PairedPredictions
+from train.compare.pair.statistics import Pairs, count_pairs, mcnemar, recall_difference
 from train.compare.runs import RunSummary
 from train.tasks.bootstrap import average_precision_differences
 from train.tasks.multi_label_metrics import rank_classes

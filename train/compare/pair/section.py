@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from flax_resnet.text import truncate
-from train.compare import pair_text
-from train.compare.differences import ClassDifference, Differences
-from train.compare.thumbnails import read_thumbnails
+from train.compare.pair import words
+from train.compare.pair.differences import ClassDifference, Differences
+from train.compare.pair.thumbnails import read_thumbnails
 from train.data.label_sets import join_classes
 from train.engine.predictions import output_names
 from train.reporting import html_page
@@ -41,9 +41,9 @@ def section(found: Differences) -> str:
         for what, indices in _directions(found):
             changed += _changed(found, what, indices, pictures.get(what, []))
     return html_page.section(
-        pair_text.heading(found),
-        f"<p><strong>{html_page.escape(pair_text.verdict(found))}</strong></p>",
-        html_page.paragraph(pair_text.meaning(found), "weak"),
+        words.heading(found),
+        f"<p><strong>{html_page.escape(words.verdict(found))}</strong></p>",
+        html_page.paragraph(words.meaning(found), "weak"),
         square,
         _classes(found),
         changed,
@@ -59,14 +59,14 @@ def _classes(found: Differences) -> str:
     if not found.classes:
         return ""
     first, second = found.paired.names
-    measure, label = pair_text.measure(found), "differences by class"
+    measure, label = words.measure(found), "differences by class"
     head = ["class", "images", f"{measure}: {first}", second, "difference", "95 % interval"]
     head += [] if found.paired.several_labels else ["right → wrong", "wrong → right"]
     rows = list(map(_class_row, found.classes))
     clear = [i for i, one in enumerate(found.classes) if one.is_clear]
     shown, rest = rows[:_SHOWN_CLASSES], rows[_SHOWN_CLASSES:]
     marked = [i for i in clear if i < _SHOWN_CLASSES]
-    text = f"Largest difference first; marked: {pair_text.by_class(found)}."
+    text = f"Largest difference first; marked: {words.by_class(found)}."
     parts = [
         f"<h3>{html_page.escape(measure.capitalize())} by class</h3>",
         html_page.paragraph(text, "weak"),
@@ -84,7 +84,13 @@ def _class_row(one: ClassDifference) -> list[str]:
     if one.interval is not None:
         interval = " to ".join(f"{100 * end:+.1f}" for end in one.interval)
     shares = format_percent(one.first), format_percent(one.second)
-    cells = [truncate(one.name, _MAX_NAME), f"{one.examples:,}", *shares, f"{100 * one.difference:+.1f}", interval]
+    cells = [
+        truncate(one.name, _MAX_NAME),
+        f"{one.examples:,}",
+        *shares,
+        f"{100 * one.difference:+.1f}",
+        interval,
+    ]
     return cells if one.lost is None else [*cells, f"{one.lost:,}", f"{one.gained:,}"]
 
 
@@ -103,7 +109,8 @@ def _pictures(found: Differences) -> tuple[dict[str, list[dict[str, str]]], str]
     captions = [_caption(found, i) for i in indices]
     cells = [one | {"small": small} for one in html_page.image_cells(images, captions)]
     count = min(len(found.lost), _THUMBNAILS)
-    return dict(zip((w for w, _ in _directions(found)), (cells[:count], cells[count:]))), ""
+    (lost, _), (gained, _) = _directions(found)
+    return {lost: cells[:count], gained: cells[count:]}, ""
 
 
 def _caption(found: Differences, index: int) -> str:
