@@ -64,8 +64,6 @@ def start(flags, scratch: Path) -> dict[str, float]:
         "PYTHONPATH": os.pathsep.join([str(sides.ROOT), os.environ.get("PYTHONPATH", "")]),
         "TFDS_DATA_DIR": str(scratch / "data"),
         "XDG_CACHE_HOME": str(scratch / "cache"),
-        # Its list of fonts, created once, is in the cache directory too.
-        "MPLCONFIGDIR": str(scratch / "matplotlib"),
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "-m", "train.main", "--config", str(sides.ROOT / flags.config)]

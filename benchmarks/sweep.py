@@ -96,7 +96,6 @@ def run(flags, scratch: Path, module: str, workdir: Path, *arguments: str) -> di
         "PYTHONPATH": os.pathsep.join([str(sides.ROOT), os.environ.get("PYTHONPATH", "")]),
         "TFDS_DATA_DIR": str(scratch / "data"),
         "XDG_CACHE_HOME": str(scratch / "cache"),
-        "MPLCONFIGDIR": str(scratch / "matplotlib"),  # its list of fonts, created once
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "-m", module, "--config", "resnet20_digits"]

@@ -13,7 +13,6 @@ from tests.flags import xla_flags
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-os.environ["MPLCONFIGDIR"] = os.environ["XDG_CACHE_HOME"] + "/matplotlib"  # font cache
 os.environ["XLA_FLAGS"] = xla_flags(4)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"  # without a network a request would take 20 s
@@ -107,7 +106,7 @@ def as_a_process():
 
     argv, hook, environ = sys.argv, sys.unraisablehook, os.environ.copy()
     verbosity = absl.logging.get_verbosity()
-    names = ("asyncio", "matplotlib", "flax_resnet", "flax_resnet.calibration")
+    names = ("asyncio", "flax_resnet", "flax_resnet.calibration")
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     try:
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tqdm
 
-from flax_resnet.text import one_line, truncate
+from flax_resnet.text import one_line
 from train.reporting.prediction_lines import (
     CSV_HEADER,
     JOINED,
@@ -30,8 +29,8 @@ from train.runtime.cli import (
     run_command,
 )
 from train.runtime.errors import RunError, UsageError, print_or_continue
-from train.runtime.files import check_writable, writing
-from train.runtime.formatting import csv_row, format_percent, pluralize
+from train.runtime.files import check_writable
+from train.runtime.formatting import csv_row, pluralize
 from train.runtime.host import core_count, max_images
 from train.workdir.trained_run import load_trained_run
 
@@ -46,7 +45,6 @@ if TYPE_CHECKING:  # importing JAX takes a second
     from train.reporting.calibration.answers import CalibratedAnswers, LabelAnswers
 
 MAX_BATCH_SIZE = 32
-_MAX_STEM_BYTES = 200
 
 
 def parse_flags() -> argparse.Namespace:
@@ -322,7 +320,11 @@ def predict_files(
             return str(error)
 
     blank = {} if answers is None else dict.fromkeys(answers.names, "")  # of files with an error
-    explanations = None if explain is None else Explanations(explain)
+    explanations = None
+    if explain is not None:
+        from train.reporting.explanations import Explanations
+
+        explanations = Explanations(explain, run)
     chunks = [files[i : i + run.batch_size] for i in range(0, len(files), run.batch_size)]
     with (
         ThreadPoolExecutor(core_count() + 2) as pool,
@@ -367,35 +369,6 @@ def most_probable(run: Run, logits: np.ndarray, probabilities: np.ndarray, topk:
     """
     order = (-logits).argsort(kind="stable")[: min(topk, len(run.class_names))]
     return [(run.class_name(index), float(probabilities[index])) for index in order]
-
-
-class Explanations:
-    """A folder of Grad-CAM images with the names of the classified files."""
-
-    def __init__(self, folder: str):
-        self._folder = folder
-        self._names: set[str] = set()
-        with writing(folder):
-            os.makedirs(folder, exist_ok=True)
-
-    def write(self, file: str, square: np.ndarray, heat: np.ndarray, classes: Classes) -> None:
-        """Write an image; further files of the same name get a number."""
-        from flax_resnet.preprocessing import to_viewable
-        from train.reporting.plots import draw_explanation
-
-        stem = os.path.splitext(os.path.basename(file))[0]
-        # A name has at most 255 bytes, with the number, extension and suffix of a partial file.
-        encoded = os.fsencode(stem)
-        if len(encoded) > _MAX_STEM_BYTES:
-            stem = encoded[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name.casefold() not in self._names)
-        self._names.add(name.casefold())
-        title = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
-        best = ", ".join(f"{truncate(c, 30)} {format_percent(share)}" for c, share in classes[:2])
-        path = os.path.join(self._folder, f"{name}.png")
-        with writing(path):
-            draw_explanation(path, to_viewable(square), heat, f"{truncate(title, 50)}\n{best}")
 
 
 if __name__ == "__main__":

@@ -146,16 +146,16 @@ class DataLoader:
 
         yield from self._stream(load, steps, positions)
 
-    def samples(self, sampler: EpochSampler, max_count: int) -> Batch:
-        """Return the first images and labels of the first batch, without prefetching."""
+    def samples(self, sampler: EpochSampler, max_count: int) -> tuple[np.ndarray, Batch]:
+        """Return the first records of the first batch, and their images and labels."""
         positions = self.shard.positions(sampler.batch_size)[:max_count]
         records = sampler[0][positions]
         if self.cached_on_device:
-            return {name: array[records] for name, array in self.cached.items()}
+            return records, {name: array[records] for name, array in self.cached.items()}
         seeds = [(self._seed, 0, position) for position in positions]
         batch, corrupt = self._decode(records, self.sizes.at(0), seeds)
         self._corrupt_records.add(self.reader, corrupt)
-        return batch
+        return records, batch
 
     def center_crops(self, records: np.ndarray) -> np.ndarray:
         """Return images of the split as evaluation uses them, ``(N, H, W, C)``."""

@@ -20,7 +20,7 @@ from train.reporting import html_page
 from train.reporting.cautions import cautions
 from train.reporting.charts import confusion_matrix, reliability, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
-from train.reporting.plots import Plots, draw_grid
+from train.reporting.plots import Pictures, Plots, draw_grid
 from train.reporting.report.evaluation_tiles import title
 from train.runtime.files import writing
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
@@ -139,7 +139,9 @@ def write_results(
         "abstention.svg": lambda path: write_atomically(
             path, svg.document([reliability.abstention_panel(_abstention(predictions))])
         ),
-        "mistakes.png": lambda path: draw_images(path, evaluated, mistakes, captions),
+        "mistakes.png": lambda path: draw_mistakes(
+            path, evaluated, mistakes, captions, int((~predictions.right).sum())
+        ),
     }
     return write_files(folder, to_dict(evaluated, metrics), drawings, warn)
 
@@ -169,13 +171,21 @@ def write_files(
     return [FILE, *(name for name in drawings if os.path.exists(os.path.join(folder, name)))]
 
 
-def draw_images(
-    path: str, evaluated: Evaluated, indices: np.ndarray, captions: Sequence[str]
+def draw_mistakes(
+    path: str, evaluated: Evaluated, indices: np.ndarray, captions: Sequence[str], total: int
 ) -> None:
-    """Draw some images of an evaluation with captions; nothing without any."""
-    if len(indices):
-        crops = evaluated.loader.center_crops(evaluated.predictions.record[indices])
-        draw_grid(path, to_viewable(crops), captions, columns=6)
+    """Draw the most confident of ``total`` mistakes with captions; nothing without any."""
+    if not len(indices):
+        return
+    records, source = evaluated.predictions.record[indices], evaluated.loader.source
+    result = evaluated.result
+    title = (
+        f"{evaluated.run} · most confident mistakes · {len(indices):,} of {total:,} among"
+        f" {result['examples']:,} images of {result['split']!r} · step {result['step']:,}"
+    )
+    names = [source.record_name(int(record)) for record in records]
+    crops = to_viewable(evaluated.loader.center_crops(records))
+    draw_grid(path, Pictures(crops, captions, names, title), columns=6)
 
 
 def _abstention(predictions: Predictions) -> list[AbstentionPoint]:

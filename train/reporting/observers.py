@@ -5,8 +5,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from train.engine import stored_predictions
 from train.engine.callbacks import Callback
 from train.engine.evaluation import Evaluated
@@ -15,6 +13,7 @@ from train.engine.profiling import Profiler
 from train.reporting import task_reports
 from train.reporting.console import Console
 from train.reporting.loggers.fan_out import Loggers
+from train.reporting.plots import Pictures
 from train.reporting.report.run_report import NUM_SAMPLES, LiveReport
 from train.runtime.errors import RunError
 from train.workdir.metrics_log import MetricsLog
@@ -69,13 +68,14 @@ class Observers(contextlib.ExitStack):
         self._metrics_log.write(row)
         self._loggers.log(row)
 
-    def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
-        """Show the training images and captions that ``take`` returns."""
+    def draw_samples(self, take: Callable[[], Pictures]) -> None:
+        """Show the training images that ``take`` returns."""
 
-        def take_and_log() -> tuple[np.ndarray, Sequence[str]]:
-            images, captions = take()
-            self._loggers.samples(images[:NUM_SAMPLES], captions[:NUM_SAMPLES])
-            return images, captions
+        def take_and_log() -> Pictures:
+            pictures = take()
+            first = pictures.images[:NUM_SAMPLES], pictures.captions[:NUM_SAMPLES]
+            self._loggers.samples(*first)
+            return pictures
 
         self._report.draw_samples(take_and_log)
 

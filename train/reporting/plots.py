@@ -1,19 +1,41 @@
-"""Grids of images as PNG files, drawn by matplotlib."""
+"""Pictures as PNG files: grids of images and explanations, with titles, captions and file names."""
 
-import io
 import os
 import struct
-import textwrap
-import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from flax_resnet.files import write_atomically
-from flax_resnet.text import error_reason, truncate
+from flax_resnet.text import error_reason, one_line
+from train.data.images import encode_png
+from train.reporting.fonts.choice import warn_of_missing
+from train.reporting.fonts.typesetter import Color, Typesetter, shapes_scripts
 
-MAX_NAMED = 30  # classes of a confusion matrix whose names can be read
-_MAX_COUNTED = 12  # classes whose counts are shown: to draw thousands of texts takes seconds
+_WIDTH = 1200  # pixels of a grid, about
+_GAP, _MARGIN = 12, 16
+_SMALL = 64  # pixels; smaller images show their pixels
+_BACKGROUND, _INK, _PALE = (255, 255, 255), (32, 33, 36), (95, 99, 104)
+_TITLE, _CAPTION, _NAME = 16, 12, 10  # sizes of fonts
+_BAR_WIDTH = 14  # of the scale of a Grad-CAM map
+
+
+class Pictures(NamedTuple):
+    """Images for a grid.
+
+    Attributes:
+      images: uint8 ``(N, H, W, 3)``.
+      captions: a text of one or more lines for each, shown above it.
+      names: the file of each, shown below it; empty for none.
+      title: the run, what the grid shows of it, and how many of how many images.
+    """
+
+    images: np.ndarray
+    captions: Sequence[str]
+    names: Sequence[str] = ()
+    title: str = ""
 
 
 class Plots:
@@ -29,66 +51,92 @@ class Plots:
         except Exception as error:
             self._warn(f"cannot draw {name}: {type(error).__name__}: {error_reason(error)}")
 
-    def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
-        """Draw ``samples.png`` of the images and captions that ``take`` returns."""
-        self.draw("samples.png", lambda path: draw_grid(path, *take()))
+    def draw_samples(self, take: Callable[[], Pictures]) -> None:
+        """Draw ``samples.png`` of the images that ``take`` returns."""
+        self.draw("samples.png", lambda path: draw_grid(path, take()))
 
 
-def draw_grid(path: str, images: np.ndarray, captions: Sequence[str], columns: int = 8) -> None:
+def draw_grid(path: str, pictures: Pictures, columns: int = 8) -> None:
     """Write the PNG of :func:`grid_png`."""
-    write_atomically(path, grid_png(images, captions, columns))
+    write_atomically(path, grid_png(pictures, columns))
 
 
-def grid_png(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> bytes:
-    """Return a PNG: a grid of uint8 ``(N, H, W, 3)`` images with captions above."""
-    from matplotlib.figure import Figure  # takes most of a second to import
-    from matplotlib.image import AxesImage
+def grid_png(pictures: Pictures, columns: int = 8) -> bytes:
+    """Return a PNG: a title, and a grid of images with their captions and file names."""
+    images, count = pictures.images, len(pictures.images)
+    columns = min(columns, count)
+    side = _shown_width(images.shape[2], (_WIDTH - 2 * _MARGIN) // max(columns, 6) - _GAP)
+    size = side, max(1, round(side * images.shape[1] / images.shape[2]))
+    title, caption, name = map(Typesetter, (_TITLE, _CAPTION, _NAME))
+    width = columns * (side + _GAP) - _GAP
+    heading = _lines(title, pictures.title, max(width, 4 * side))
+    captions = [_lines(caption, text, side) for text in pictures.captions]
+    names = [name.shorten(one_line(text), side) for text in pictures.names]
+    warn_of_missing([pictures.title, *pictures.captions, *pictures.names], shapes_scripts())
 
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    is_long = any(len(line) > 19 for caption in captions for line in caption.splitlines())
-    font_size, letters = (6.5, 23) if is_long else (8, 19)  # letters are those of a cell's width
-    captions = ["\n".join(_wrap(caption, letters)) for caption in captions]
-    lines = max(caption.count("\n") + 1 for caption in captions)
-    side, gap, above = 1.2, 0.1, 0.05 + font_size / 54 * lines  # inches
-    tall = side * images.shape[1] / images.shape[2]
-    wide, high = side + gap, tall + gap + above
-    # Axes that fill the figure, in inches from its top left. One pair for all images: to
-    # lay out one for each takes seconds, during which the run waits.
-    figure = Figure(figsize=(columns * wide, rows * high), dpi=110)
-    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, columns * wide), ylim=(rows * high, 0))
-    axis.set_axis_off()
-    for i, (image, caption) in enumerate(zip(images, captions, strict=False)):
-        left, top = i % columns * wide + gap / 2, i // columns * high + gap / 2 + above
-        extent = (left, left + side, top + tall, top)
-        drawn = AxesImage(axis, extent=extent, interpolation=_interpolation(image), origin="upper")
-        drawn.set_data(image)
-        axis.add_image(drawn)
-        place = dict(horizontalalignment="center", verticalalignment="bottom", clip_on=False)
-        middle = left + side / 2
-        axis.text(middle, top - 0.03, caption, fontsize=font_size, parse_math=False, **place)
-    return _png(figure)
+    rows = [range(first, min(first + columns, count)) for first in range(0, count, columns)]
+    above = [max(len(captions[i]) for i in row) * caption.line_height for row in rows]
+    below = name.line_height if names else 0
+    top = _MARGIN + (len(heading) * title.line_height + _GAP) * bool(heading)
+    height = top + sum(above) + len(rows) * (size[1] + below + 2 * _GAP)
+    width = max([width, *(round(title.width(line)) for line in heading)])
+    sheet = Image.new("RGB", (width + 2 * _MARGIN, height), _BACKGROUND)
+    _draw_lines(sheet, title, heading, _MARGIN, _MARGIN, _INK)
+    for row, lines_height in zip(rows, above, strict=True):
+        middle = top + lines_height
+        for number, i in enumerate(row):
+            left = _MARGIN + number * (side + _GAP)
+            start = middle - len(captions[i]) * caption.line_height
+            _draw_lines(sheet, caption, captions[i], left, start, _INK)
+            sheet.paste(_resized(images[i], size), (left, middle + _GAP // 3))
+            if names:
+                _draw_lines(sheet, name, [names[i]], left, middle + size[1] + _GAP // 2, _PALE)
+        top = middle + size[1] + below + 2 * _GAP
+    return encode_png(np.asarray(sheet))
 
 
-def confusion_png(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
-    """Return a PNG of a confusion matrix, labels in rows; each row is colored by its shares."""
-    from matplotlib.figure import Figure
+def draw_explanation(
+    path: str, square: np.ndarray, heat: np.ndarray, title: str, lines: Sequence[str], name: str
+) -> None:
+    """Write a PNG: the network's input, and beside it with its Grad-CAM map and a scale.
 
-    size = len(matrix)
-    figure = Figure(figsize=(6, 6), layout="constrained", dpi=110)
-    axis = figure.subplots()
-    axis.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), "Blues", vmin=0, vmax=1)
-    axis.set(xlabel="predicted", ylabel="label")
-    if size <= MAX_NAMED:
-        names = [truncate(name, 20) for name in class_names]
-        axis.set_xticks(range(size), names, rotation=90, fontsize=7, parse_math=False)
-        axis.set_yticks(range(size), names, fontsize=7, parse_math=False)
-    if size <= _MAX_COUNTED:
-        for (row, column), count in np.ndenumerate(matrix):
-            color = "white" if 2 * count > matrix[row].sum() else "black"
-            place = dict(horizontalalignment="center", verticalalignment="center")
-            axis.text(column, row, f"{count}", fontsize=7, color=color, **place)
-    return _png(figure)
+    Args:
+      path: the file.
+      square: the input, uint8 ``(H, W, 3)``.
+      heat: the map, ``(H, W)`` in 0…1.
+      title: the image's file.
+      lines: what is said of it below the title.
+      name: the class whose support the map shows.
+    """
+    from flax_resnet.gradcam import overlay
+
+    heading, text = Typesetter(_TITLE), Typesetter(_CAPTION)
+    side = _shown_width(square.shape[1], 320)
+    size = side, max(1, round(side * square.shape[0] / square.shape[1]))
+    width = 2 * side + _GAP
+    scale = np.repeat(np.linspace(1, 0, size[1])[:, None], _BAR_WIDTH, axis=1)
+    bar = overlay(np.full((*scale.shape, 3), 128, np.uint8), scale)
+    titles = _lines(heading, title, width)
+    subtitles = [part for line in lines for part in _lines(text, line, width)]
+    below = [_lines(text, label, side) for label in ("network input", f"Grad-CAM of {name}")]
+    warn_of_missing([title, *lines, name], shapes_scripts())
+
+    top = _MARGIN + len(titles) * heading.line_height
+    middle = top + len(subtitles) * text.line_height + _GAP
+    high = middle + size[1] + max(map(len, below)) * text.line_height + _GAP + _MARGIN
+    wide = 2 * _MARGIN + width + _GAP + _BAR_WIDTH + 2 * _CAPTION
+    sheet = Image.new("RGB", (wide, high), _BACKGROUND)
+    _draw_lines(sheet, heading, titles, _MARGIN, _MARGIN, _INK)
+    _draw_lines(sheet, text, subtitles, _MARGIN, top, _PALE)
+    for number, image in enumerate((square, overlay(square, heat))):
+        left = _MARGIN + number * (side + _GAP)
+        sheet.paste(_resized(image, size), (left, middle))
+        _draw_lines(sheet, text, below[number], left, middle + size[1] + _GAP // 3, _INK)
+    left = _MARGIN + width + _GAP
+    sheet.paste(Image.fromarray(bar), (left, middle))
+    for label, y in (("1", middle), ("0", middle + size[1] - text.line_height)):
+        _draw_lines(sheet, text, [label], left + _BAR_WIDTH + 4, y, _PALE)
+    write_atomically(path, encode_png(np.asarray(sheet)))
 
 
 def png_size(png: bytes) -> tuple[int, int]:
@@ -96,37 +144,26 @@ def png_size(png: bytes) -> tuple[int, int]:
     return struct.unpack(">II", png[16:24])
 
 
-def draw_explanation(path: str, square: np.ndarray, heat: np.ndarray, caption: str) -> None:
-    """Write a PNG: the uint8 network input ``(H, W, 3)``, and beside it with its Grad-CAM map.
-
-    ``heat`` is the map, ``(H, W)`` in 0…1.
-    """
-    from matplotlib.figure import Figure
-
-    from flax_resnet.gradcam import overlay
-
-    figure = Figure(
-        figsize=(6, 3 * square.shape[0] / square.shape[1] + 0.4), layout="constrained", dpi=110
-    )
-    for axis, image in zip(figure.subplots(1, 2), (square, overlay(square, heat)), strict=True):
-        axis.axis("off")
-        axis.imshow(image, interpolation=_interpolation(image))
-    figure.suptitle(caption, fontsize=9, parse_math=False)
-    write_atomically(path, _png(figure))
+def _lines(typesetter: Typesetter, text: str, width: float) -> list[str]:
+    """Return the lines of a text, long ones broken, with hostile characters spelled."""
+    return [part for line in text.split("\n") for part in typesetter.wrap(one_line(line), width)]
 
 
-def _wrap(caption: str, width: int) -> list[str]:
-    """Return the lines of the caption, long ones broken into several."""
-    return [part for line in caption.splitlines() for part in textwrap.wrap(line, width)]
+def _draw_lines(
+    sheet: Image.Image, typesetter: Typesetter, lines: Sequence[str], x: int, y: int, color: Color
+) -> None:
+    """Draw lines below one another from the top left corner ``(x, y)``."""
+    for line in lines:
+        typesetter.draw(sheet, x, y + typesetter.size, line, color)
+        y += typesetter.line_height
 
 
-def _interpolation(image: np.ndarray) -> str:
-    return "nearest" if len(image) < 64 else "antialiased"  # small images show their pixels
+def _shown_width(width: int, available: int) -> int:
+    """Return the width at which images are shown; small ones enlarged by a whole number."""
+    return max(1, available // width) * width if width < _SMALL else available
 
 
-def _png(figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():  # about letters of class names that the font lacks
-        warnings.simplefilter("ignore")
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def _resized(image: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    is_small = len(image) < _SMALL
+    method = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
+    return Image.fromarray(np.ascontiguousarray(image)).resize(size, method)

@@ -10,19 +10,27 @@ from flax_resnet.text import truncate
 from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import example_keys
 from train.engine.experiment import Experiment
-from train.runtime.formatting import MAX_CAPTION, format_percent
+from train.reporting.plots import Pictures
+from train.runtime.formatting import MAX_CAPTION, format_percent, run_name
 
 
-def first_images(experiment: Experiment) -> tuple[np.ndarray, list[str]]:
-    """Return up to 64 augmented images of the first batch, with captions."""
-    batch = experiment.train_loader.samples(experiment.sampler, 64)
+def first_images(experiment: Experiment) -> Pictures:
+    """Return up to 64 augmented images of the first batch."""
+    loader = experiment.train_loader
+    records, batch = loader.samples(experiment.sampler, 64)
     even = len(batch["label"]) // 2 * 2  # since images are mixed in pairs
     images, labels = (batch[name][: even or None] for name in ("image", "label"))
     step_config = experiment.step_config
     keys = example_keys(step_config.seed, 0, np.arange(len(labels)))
     augment = jax.jit(step_config.augment.batch)
     augmented, targets = jax.device_get(augment(images, labels, keys))
-    return to_viewable(augmented), captions(targets, experiment.train_loader.source.class_names)
+    source, shown = loader.source, len(labels)
+    names = [source.record_name(int(record)) for record in records[:shown]]
+    title = (
+        f"{run_name(experiment.workdir)} · training images as the network sees them, augmented"
+        f" · {shown:,} of {len(source):,}"
+    )
+    return Pictures(to_viewable(augmented), captions(targets, source.class_names), names, title)
 
 
 def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:

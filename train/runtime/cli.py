@@ -137,7 +137,6 @@ def _silence_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its cache may be read-only
     library = logging.getLogger("flax_resnet")
     library.propagate = False
     library.addHandler(_WarningLines())

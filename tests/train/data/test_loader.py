@@ -146,11 +146,13 @@ def test_samples_are_the_first_examples_of_the_first_batch(splits, same_image, d
         order = EpochSampler(len(split), 40, seed=3)
         batch = next(iter(split.train_batches(order, range(1))))
         batch = split.examples(split.cached, batch)
-        samples = split.samples(order, 10)
+        records, samples = split.samples(order, 10)
+        np.testing.assert_array_equal(records, order[0][:10])
         for name in ("image", "label"):
             np.testing.assert_array_equal(samples[name], batch[name][:10])
         split.shard = ProcessShard(1, 2)
-        samples = split.samples(order, 64)
+        records, samples = split.samples(order, 64)
+        np.testing.assert_array_equal(records, order[0][20:])
         np.testing.assert_array_equal(samples["image"], batch["image"][20:])
 
 

@@ -52,7 +52,7 @@ def test_charts_and_grids_survive_any_class_name_and_missing_folder(tmp_path):
     warned = []
     images = np.zeros((3, 8, 8, 3), np.uint8)
     captions = ("$\\frac$", "cost_$5 and_$^", "$\\frac$")
-    plots.Plots(str(tmp_path), warned.append).draw_samples(lambda: (images, captions))
+    plots.Plots(str(tmp_path), warned.append).draw_samples(lambda: plots.Pictures(images, captions))
     assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
     LiveReport(str(tmp_path / "gone"), warned.append).update(force=True)
     assert len(warned) == 2 and "cannot draw curves.svg: FileNotFoundError" in warned[0]

@@ -210,7 +210,10 @@ def test_tensorboard_has_all_metrics_images_and_hyperparameters(config, tmp_path
     expected = {point: np.float32(value) for point, value in metrics_of(tmp_path).items()}
     assert scalars == expected and len(expected) == 9
     pictures = {(v.tag, event.step): v.image for event, v in values if v.HasField("image")}
-    assert set(pictures) == {("samples", 0), ("eval/confusion", 4)}
+    assert set(pictures) == {("samples", 0)}
+    texts = {(v.tag, e.step): v.tensor.string_val for e, v in values if v.HasField("tensor")}
+    [table] = texts.pop(("eval/confusion/text_summary", 4))
+    assert table.decode().count("\n") == 1 + len(MATRIX)
     for picture in pictures.values():
         decoded = cv2.imdecode(np.frombuffer(picture.encoded_image_string, np.uint8), 1)
         assert decoded.shape[:2] == (picture.height, picture.width) and decoded.std() > 10

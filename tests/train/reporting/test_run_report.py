@@ -15,6 +15,7 @@ from train.compare.page import write
 from train.compare.runs import read
 from train.config.loading import default_config
 from train.reporting import html_page
+from train.reporting.plots import Pictures
 from train.reporting.report import run_report
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
@@ -229,7 +230,7 @@ def test_training_writes_the_report_and_evaluate_output_does_not_change_it(
 def test_report_write_failure_is_a_warning(tmp_path):
     warned = []
     live = run_report.LiveReport(str(tmp_path), warned.append)
-    live.draw_samples(lambda: (np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"]))
+    live.draw_samples(lambda: Pictures(np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"]))
     assert len(warned) == 1 and "cannot draw report.html: RunError" in warned[0]
     for _ in range(2):
         live.update(force=True)

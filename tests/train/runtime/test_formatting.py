@@ -114,7 +114,7 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
 def test_long_captions_are_not_cut(tmp_path):
     def picture(caption):
         path = str(tmp_path / "samples.png")
-        plots.draw_grid(path, np.zeros((2, 8, 8, 3), np.uint8), [caption, "cat"])
+        plots.draw_grid(path, plots.Pictures(np.zeros((2, 8, 8, 3), np.uint8), [caption, "cat"]))
         with Image.open(path) as image:
             return np.asarray(image)
 

@@ -1,5 +1,6 @@
-"""TensorBoard: scalars, sample images, confusion matrices and hyperparameters."""
+"""TensorBoard: scalars, sample images, tables of confusions and hyperparameters."""
 
+import html
 import os
 import time
 from collections.abc import Sequence
@@ -9,13 +10,18 @@ import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams, scalar
+from tensorboardX.summary import hparams, scalar, text
 
+from flax_resnet.text import truncate
 from train.config.access import flatten
 from train.config.registries import register_logger
 from train.reporting import plots
 from train.reporting.loggers.logger import Logger
 from train.runtime.config_dict import ConfigDict
+from train.runtime.formatting import format_percent
+
+_MAX_COLUMNS = 30  # classes; of more the largest errors are listed
+_MAX_ROWS = 50
 
 
 @register_logger("tensorboard")
@@ -62,11 +68,20 @@ class TensorBoardLogger(Logger):
 
     def samples(self, images: np.ndarray, captions: Sequence[str]) -> None:
         """Write the images as one grid with captions."""
-        self._image("samples", plots.grid_png(images, captions), self._step)
+        png = plots.grid_png(plots.Pictures(images, captions))
+        image = Summary.Image(encoded_image_string=png, colorspace=4)  # RGBA
+        image.width, image.height = plots.png_size(png)
+        summary = Summary(value=[Summary.Value(tag="samples", image=image)])
+        self._write(self._step, summary=summary)
+        self._writer.flush()
 
     def confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
-        """Write the matrix as an image."""
-        self._image("eval/confusion", plots.confusion_png(matrix, class_names), step)
+        """Write the matrix as a table, or its most frequent confusions if it has many classes.
+
+        The picture of it is in the report.
+        """
+        self._write(step, summary=text("eval/confusion", confusion_table(matrix, class_names)))
+        self._writer.flush()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as successful in the table of hyperparameters."""
@@ -77,11 +92,34 @@ class TensorBoardLogger(Logger):
         """Close the file."""
         self._writer.close()
 
-    def _image(self, tag: str, png: bytes, step: int) -> None:
-        image = Summary.Image(encoded_image_string=png, colorspace=4)  # RGBA
-        image.width, image.height = plots.png_size(png)
-        self._write(step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
-        self._writer.flush()
-
     def _write(self, step: int, **fields: Any) -> None:
         self._writer.write_event(Event(wall_time=time.time(), step=step, **fields))
+
+
+def confusion_table(matrix: np.ndarray, class_names: Sequence[str]) -> str:
+    """Return a Markdown table of a confusion matrix, labels in rows, or of its largest errors."""
+    names = [_cell(name) for name in class_names]
+    if len(names) <= _MAX_COLUMNS:
+        head = ["label ↓, predicted →", *names]
+        body = [[names[i], *map(str, row)] for i, row in enumerate(matrix)]
+    else:
+        head = ["label", "predicted", "images", "of the label"]
+        errors = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+        order = np.argsort(-errors, axis=None, kind="stable")[:_MAX_ROWS]
+        pairs = [(i, j) for i, j in zip(*np.unravel_index(order, matrix.shape), strict=True)]
+        body = [
+            [
+                names[i],
+                names[j],
+                f"{matrix[i, j]:,}",
+                format_percent(matrix[i, j] / matrix[i].sum()),
+            ]
+            for i, j in pairs
+            if errors[i, j]
+        ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def _cell(name: str) -> str:
+    """Return a name as text of a Markdown table, which is HTML."""
+    return html.escape(truncate(name)).translate({ord(c): f"&#{ord(c)};" for c in "|*_`[]\\$~"})

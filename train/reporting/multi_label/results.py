@@ -120,8 +120,12 @@ def write_results(
         "reliability.svg": lambda path: write_atomically(
             path, svg.document(reliability.reliability_panels(evaluation.bins, evaluation.ece))
         ),
-        "mistakes.png": lambda path: evaluation_results.draw_images(
-            path, evaluated, mistakes, texts
+        "mistakes.png": lambda path: evaluation_results.draw_mistakes(
+            path,
+            evaluated,
+            mistakes,
+            texts,
+            round((1 - evaluated.result["exact_match"]) * evaluated.result["examples"]),
         ),
     }
     return evaluation_results.write_files(folder, to_dict(evaluated, evaluation), drawings, warn)

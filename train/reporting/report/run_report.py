@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from flax_resnet import schema
 from flax_resnet.files import write_atomically
 from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results, html_page, task_reports
 from train.reporting.charts import curves, svg
-from train.reporting.plots import Plots
+from train.reporting.plots import Pictures, Plots
 from train.reporting.report import configuration, data, environment, section_parts
 from train.reporting.report.first_screen import first_screen
 from train.workdir import run_files
@@ -74,15 +72,16 @@ class LiveReport(Plots):
         self._get_metrics: Callable[[], Any] | None = None
         self._samples: dict[str, Any] | None = None
 
-    def draw_samples(self, take: Callable[[], tuple[np.ndarray, Sequence[str]]]) -> None:
-        """Draw the images and captions that ``take`` returns, and write a first report."""
+    def draw_samples(self, take: Callable[[], Pictures]) -> None:
+        """Draw the images that ``take`` returns, and write a first report."""
 
-        def take_and_keep() -> tuple[np.ndarray, Sequence[str]]:
-            images, captions = take()
+        def take_and_keep() -> Pictures:
+            pictures = take()
+            images, captions = pictures.images, pictures.captions
             cells = html_page.image_cells(images[:NUM_SAMPLES], captions[:NUM_SAMPLES])
             small = max(images.shape[1:3]) < section_parts.PIXELATED_BELOW
             self._samples = {"small": small, "cells": cells}
-            return images, captions
+            return pictures
 
         super().draw_samples(take_and_keep)
         self.draw(FILE, lambda _: self._write_report())
