@@ -41,7 +41,7 @@ from train.runtime.errors import RunError
 from train.runtime.formatting import run_name
 from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
-from train.workdir import held_out, run_files
+from train.workdir import held_out, run_files, session_ends
 from train.workdir.checkpoints import Checkpoints
 
 MIN_GRADCAM_STEPS = 100  # shorter runs are not worth the time to compile Grad-CAM
@@ -101,6 +101,7 @@ def train(
             stack.enter_context(observers)
             run_summary.print_summary(console, experiment, state)
             run_files.add_session(workdir, start, end, experiment.batch_sizes.batch_norm)
+            stack.enter_context(session_ends.recorded_end(workdir))
         return Loop(experiment, state, checkpoints, console, observers, stop, programs).run()
 
 

@@ -15,6 +15,8 @@ def describe_counts(source: DataSource) -> str:
     def named(k: int) -> str:
         return f"{names[k]} {counts[k]:,} ({format_percent(counts[k] / total)})"
 
+    if len(names) > _MAX_NAMED and counts.min() == counts.max():
+        return f"{counts.min():,} of each class"
     if len(names) <= _MAX_NAMED:
         return ", ".join(map(named, range(len(names))))
     return f"{named(int(counts.argmin()))} to {named(int(counts.argmax()))} per class"

@@ -5,6 +5,7 @@ import html
 import re
 import reprlib
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from train.reporting.charts.panel import Panel
 from train.reporting.charts.svg import figure
 from train.reporting.page_style import PAGE_STYLE
 
+Tile = tuple[str, str, str]  # name, value and remark
 MAX_SIDE = 160  # of images, in pixels
 # Even if foreign text were not escaped, the page would run no script and load nothing.
 _POLICY = (
@@ -25,17 +27,42 @@ _DATA_URI = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """Return a whole document. ``title`` is plain text, ``body`` HTML."""
+    """Return a whole document, with links to its sections on top.
+
+    Args:
+      title: plain text.
+      body: HTML; the sections are those of :func:`section`.
+    """
     title = escape(title)
+    main, links = _with_ids("\n".join(part for part in body if part))
     text = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{PAGE_STYLE}</style>\n'
-        "</head>\n<body>\n" + "\n".join(part for part in body if part) + "\n</body>\n</html>\n"
+        f'</head>\n<body id="top">\n{links}<main>\n{main}\n</main>\n</body>\n</html>\n'
     )
     # Names of files and classes may hold invalid bytes.
     return text.encode("utf-8", "replace").decode()
+
+
+def _with_ids(main: str) -> tuple[str, str]:
+    """Return the HTML with an id for each section, and the navigation to them."""
+    links = ['<a href="#top">Top</a>']
+    ids = {"top"}
+
+    def add_id(match: re.Match[str]) -> str:
+        name = re.sub(r"[^a-z0-9]+", "-", html.unescape(match[1]).lower()).strip("-")
+        while name in ids:
+            name += "-"
+        ids.add(name)
+        links.append(f'<a href="#{name}">{match[1]}</a>')
+        return f'<section id="{name}">\n<h2>{match[1]}</h2>'
+
+    # Only section() makes these elements: in foreign text "<" is escaped.
+    main = re.sub(r"<section>\n<h2>(.*?)</h2>", add_id, main, flags=re.DOTALL)
+    inside = "".join(links)
+    return main, f'<nav aria-label="Sections">{inside}</nav>\n' if len(links) > 2 else ""
 
 
 def escape(text: str) -> str:
@@ -55,13 +82,55 @@ def paragraph(text: str, css_class: str = "") -> str:
     return f"<p{attribute}>{escape(text)}</p>"
 
 
-def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
-    """Return large values from ``(name, value, remark)``, with the name above, the remark below."""
-    cells = "".join(
-        f"<div><span>{escape(name)}</span><b>{escape(value)}</b><span>{escape(remark)}</span></div>"
-        for name, value, remark in facts
+class MainTile(NamedTuple):
+    """The tile of the most important number.
+
+    Attributes:
+      name: what it is.
+      value: its value as text.
+      remark: how sure it is and what it compares with.
+      shares: value, both ends of its confidence interval and the baseline or None, in 0…1, for a
+        small drawing; None: no drawing.
+    """
+
+    name: str
+    value: str
+    remark: str
+    shares: tuple[float, float, float, float | None] | None = None
+
+
+def tiles(facts: Sequence[Tile], main: MainTile | None = None) -> str:
+    """Return large values, with the name above and the remark below; ``main`` comes first."""
+    cells = [_tile(*fact) for fact in facts]
+    if main is not None:
+        bar = interval_bar(*main.shares) if main.shares else ""
+        cells.insert(0, _tile(main.name, main.value, main.remark, bar, ' class="main"'))
+    return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def _tile(name: str, value: str, remark: str, bar: str = "", attribute: str = "") -> str:
+    return (
+        f"<div{attribute}><span>{escape(name)}</span><b>{escape(value)}</b>{bar}"
+        f"<span>{escape(remark)}</span></div>"
     )
-    return f'<div class="tiles">{cells}</div>'
+
+
+def interval_bar(value: float, low: float, high: float, baseline: float | None) -> str:
+    """Draw a share with its confidence interval, and a mark at the baseline, over 0 to 100 %."""
+    mark = "" if baseline is None else f'<i class="mark" style="left:{100 * baseline:.2f}%"></i>'
+    return (
+        '<div class="track" aria-hidden="true">'
+        f'<i class="range" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>'
+        f'{mark}<i class="dot" style="left:{100 * value:.2f}%"></i></div>'
+    )
+
+
+def facts(items: Sequence[tuple[str, str]]) -> str:
+    """Return names with their texts, one pair a line; pairs without text are left out."""
+    inside = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in items if text
+    )
+    return f'<dl class="facts">{inside}</dl>' if inside else ""
 
 
 def table(
@@ -70,36 +139,67 @@ def table(
     label: str,
     marked: Collection[int] = (),
     tall: bool = False,
+    stacks: bool = False,
+    folds_notes: bool = False,
 ) -> str:
     """Return a table of plain text, which scrolls by itself if it is too wide.
 
-    Text after a line break in the first cell of a row is a note in smaller letters.
+    Text after a line break in the first cell of a row is a note in smaller letters. Columns of
+    numbers are aligned to the right.
 
     Args:
       head: titles of the columns.
       rows: one cell per column each.
-      label: for screen readers.
+      label: what the table shows, for screen readers.
       marked: indices of the rows to emphasize.
       tall: whether to limit its height, so that its rows scroll below the titles.
+      stacks: whether narrow screens show the cells of a row below each other; for few columns.
+      folds_notes: whether to hide the notes until the first cell is clicked.
     """
-    titles = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = "".join(_row(i in marked, *map(str, row)) for i, row in enumerate(rows))
-    inside = f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
+    cells = [list(map(str, row)) for row in rows]
+    numeric = [all(map(_NUMBER.fullmatch, column)) for column in zip(*cells, strict=True)][1:]
+    numeric = [False, *numeric] if cells else [False] * len(head)
+    titles = "".join(
+        f'<th scope="col"{_ALIGNED * is_number}>{escape(name)}</th>'
+        for name, is_number in zip(head, numeric, strict=True)
+    )
+    names = head if stacks else [""] * len(head)
+    lines = "".join(
+        f"<tr{_MARKED * (i in marked)}>{_row(row, numeric, names, folds_notes)}</tr>"
+        for i, row in enumerate(cells)
+    )
+    kind = ' class="stack"' if stacks else ""
+    inside = f"<table{kind}><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
     return scrolling(inside, label, tall)
 
 
-def _row(is_marked: bool, first: str, *cells: str) -> str:
-    name, _, note = first.partition("\n")
-    note = f'<span class="note">{escape(note)}</span>' if note else ""
-    long = ' class="long"'
-    rest = "".join(f"<td{long if len(cell) > 24 else ''}>{escape(cell)}</td>" for cell in cells)
-    kind = ' class="marked"' if is_marked else ""
-    return f'<tr{kind}><th scope="row">{escape(name)}{note}</th>{rest}</tr>'
+# Text of a cell that is aligned like a number: 12,500, 36.4 %, 1.2e-6, a range, a dash.
+_NUMBER = re.compile(r"[-+]?[\d,.]+(e-?\d+)?( %)?( (to|±) [-+]?[\d,.]+( %)?)?|–|")
+_ALIGNED, _MARKED = " class=n", " class=marked"
+
+
+def _row(cells: Sequence[str], numeric: Sequence[bool], names: Sequence[str], folds: bool) -> str:
+    name, _, note = cells[0].partition("\n")
+    first = escape(name)
+    if note and folds:
+        first = f"<details><summary>{first}</summary>{escape(note)}</details>"
+    elif note:
+        first += f'<span class="note">{escape(note)}</span>'
+    rest = ""
+    for cell, is_number, title in zip(cells[1:], numeric[1:], names[1:], strict=True):
+        kind = _ALIGNED if is_number else " class=long" if len(cell) > 24 else ""
+        kind += f' data-title="{escape(title)}"' if title else ""
+        rest += f"<td{kind}>{escape(cell)}</td>"
+    return f'<th scope="row">{first}</th>{rest}'
 
 
 def scrolling(inside: str, label: str, tall: bool = False) -> str:
     """Wrap HTML that may be wider than the page, or ``tall``; it also scrolls by keyboard."""
-    return f'<div class="wide{" tall" * tall}" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
+    # Not role="region": a landmark needs a label that no other has.
+    return (
+        f'<div class="wide{" tall" * tall}" tabindex="0" role="group"'
+        f' aria-label="{escape(label)}">{inside}</div>'
+    )
 
 
 def folded(title: str, inside: str) -> str:

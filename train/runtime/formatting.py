@@ -82,6 +82,17 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 60 else format_clock(seconds)
 
 
+def format_span(seconds: float) -> str:
+    """Return a duration in words: ``"12 s"``, ``"3 min 7 s"``, ``"1 h 3 min"``, ``"2 d 4 h"``."""
+    units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+    rest, parts = max(0, round(seconds)), []
+    for name, size in units.items():
+        count, rest = divmod(rest, size)
+        if count or parts:
+            parts.append(f"{count} {name}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0 ")) or "0 s"
+
+
 def format_percent(share: float, decimals: int = 1) -> str:
     """Return a share of 1 as text: ``"97.8 %"``."""
     return f"{100 * share:.{decimals}f} %"

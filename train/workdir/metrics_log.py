@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,9 +47,9 @@ class MetricsLog(contextlib.AbstractContextManager):
             self._file = open(path, "a", encoding="utf-8")
 
     def write(self, row: dict[str, float]) -> None:
-        """Write ``{"step": n, name: value, …}``."""
+        """Write ``{"step": n, name: value, …}``, and the time in seconds since 1970."""
         with writing(self._path):
-            self._file.write(to_json(row) + "\n")
+            self._file.write(to_json(row | {"time": round(time.time(), 1)}) + "\n")
             self._file.flush()
 
     def __exit__(self, *_) -> None:

@@ -71,7 +71,7 @@ def metrics_of(workdir):
         (name, row["step"]): value
         for row in map(json.loads, lines)
         for name, value in row.items()
-        if name != "step" and value is not None
+        if name not in ("step", "time") and value is not None
     }
 
 

@@ -149,13 +149,14 @@ class Strict(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.texts, self.sources = [], [], [], []
+        self.open, self.tags, self.texts, self.sources, self.ids = [], [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.ids += [value for name, value in attributes if name == "id"]
         self.sources += [v for k, v in attributes if k in ("src", "href", "srcset", "xlink:href")]
         if tag not in self.VOID:
             self.open.append(tag)
@@ -174,7 +175,9 @@ def test_report_is_self_contained_and_complete(run):
     text = open(f"{run}/report.html", encoding="utf-8").read()
     page = Strict(text)
     assert "script" not in page.tags and "url(" not in text and "@import" not in text
-    assert all(source.startswith("data:") for source in page.sources)
+    links = [source for source in page.sources if source.startswith("#")]
+    assert len(links) == len({*links}) > 5 and {link[1:] for link in links} <= {*page.ids}
+    assert all(source.startswith("data:") for source in page.sources if source not in links)
     texts = " ".join(page.texts)
     last = [row for row in read_rows(run) if "eval/top1" in row][-1]
     for words in (
@@ -244,7 +247,7 @@ def test_best_of_equal_steps_is_the_last_with_a_checkpoint(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
     for step in (40, 60, 100):  # no other has a checkpoint
         (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
-    assert "<b>50.00 %</b><span>at step 60</span>" in run_report.page(str(tmp_path), {})
+    assert "<b>50.0 %</b><span>at step 60</span>" in run_report.page(str(tmp_path), {})
 
 
 def test_many_classes_become_a_heat_map(digits_run):

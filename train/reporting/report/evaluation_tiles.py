@@ -4,17 +4,19 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from train.config.registries import larger_is_better, parse_top_k
-from train.reporting.cautions import is_above_baseline
-from train.runtime.formatting import format_percent
+from train.reporting.cautions import is_above_baseline, top1_interval
+from train.reporting.html_page import MainTile, Tile
+from train.reporting.report.majority import majority_metric
+from train.reporting.report.result_sentence import quote, worst_class
+from train.runtime.formatting import format_number, format_percent, pluralize
 
-Tile = tuple[str, str, str]  # name, value and remark
 _TITLES = {
     **{"f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
     **{"average_precision_macro": "macro average precision", "mcc": "Matthews' coefficient"},
     **{"map": "mAP", "map_baseline": "mAP baseline", "f1_micro": "micro F1"},
 }
 _SHARES = ("baseline", "map", "map_baseline", "exact_match")  # shown in percent
-_USUAL = ("top1", "top5", "loss", "baseline")
+_RANDOM_RANKING = ("map", "auroc_macro")  # whose baseline is a ranking at random
 
 
 def title(metric: str) -> str:
@@ -25,7 +27,11 @@ def title(metric: str) -> str:
 
 def format_metric(metric: str, value: float) -> str:
     """Return a metric's value as text."""
-    return format_percent(value, 2) if metric in _SHARES or parse_top_k(metric) else f"{value:.4g}"
+    return (
+        format_percent(value, 2)
+        if metric in _SHARES or parse_top_k(metric)
+        else format_number(value)
+    )
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, saved: Collection[int] = ()) -> Any:
@@ -41,54 +47,99 @@ def best_row(rows: Sequence[Mapping[str, Any]], metric: str, saved: Collection[i
     )
 
 
-def evaluation_tiles(
-    evaluated: Sequence[Mapping[str, Any]],
-    evaluations: Mapping[str, Mapping[str, Any]],
-    saved: Collection[int],
-    metric: str,
-) -> list[Tile]:
-    """Return the tiles of the newest evaluation and of the best one.
+def main_tile(
+    newest: Mapping[str, Any], part: Mapping[str, Any] | None, metric: str, images: int | None
+) -> MainTile:
+    """Return the tile of the run's ``eval.metric`` with its interval and its baseline.
 
     Args:
-      evaluated: rows of metrics with an evaluation, at least one.
-      evaluations: evaluations of the report, as in ``report.json``.
-      saved: steps with a checkpoint.
-      metric: the run's ``eval.metric``.
+      newest: the newest row of metrics that has an evaluation.
+      part: that evaluation in ``report.json``; None if it is not there.
+      metric: the run's ``eval.metric``, which the row has.
+      images: number of evaluated images; None if unknown.
     """
-    newest = {
-        name.removeprefix("eval/"): value
-        for name, value in evaluated[-1].items()
-        if name.startswith("eval/") and name != "eval/bad" and value is not None
-    }
-    names = dict.fromkeys((metric, *_USUAL, *newest))
-    remarks = {"top1": _top1_remark(evaluated[-1], evaluations), "baseline": "largest class"}
-    remarks["map_baseline"] = "ranking at random"
-    if "map_baseline" in newest:
-        remarks["map"] = f"at random {format_percent(newest['map_baseline'], 2)}"
-    if metric != "top1" and remarks["top1"].startswith("not "):
-        remarks[metric] = "top-1 is not clearly above the baseline"
-    tiles = [
-        (f"evaluation {title(name)}", format_metric(name, newest[name]), remarks.get(name, ""))
-        for name in names
-        if name in newest
-    ]
-    best = best_row(evaluated, metric, saved)
-    if best is not None:
-        value = format_metric(metric, best[f"eval/{metric}"])
-        tiles.append((f"best {title(metric)}", value, f"at step {best['step']:,}"))
+    value, interval = newest[f"eval/{metric}"], _interval(newest, part, metric, images)
+    baseline = majority_metric(metric, part) if part else None
+    if baseline is None:
+        baseline = newest.get({"top1": "eval/baseline", "map": "eval/map_baseline"}.get(metric))
+    name = f"evaluation {title(metric)}"
+    low, high = interval or (value, value)
+    remarks = []
+    if interval:
+        remarks.append(f"95 % confidence interval {_short(metric, low)} to {_short(metric, high)}")
+    if baseline is not None:
+        what = "at random" if metric in _RANDOM_RANKING else "always the largest class"
+        text = f"baseline {_short(metric, baseline)} ({what})"
+        remarks.append(text if low > baseline else f"not clearly above the {text}")
+    elif _is_top1_weak(newest, part, images):
+        remarks.append("top-1 is not clearly above the baseline")
+    ends = (value, low, high, baseline)
+    is_share = metric != "loss" and all(one is None or 0 <= one <= 1 for one in ends)
+    return MainTile(name, _short(metric, value), "; ".join(remarks), ends if is_share else None)
+
+
+def _short(metric: str, value: float) -> str:
+    """Return a metric with as many digits as a first look needs."""
+    if metric in _SHARES or parse_top_k(metric):
+        return format_percent(value)
+    return format_number(value, 3)
+
+
+def _interval(
+    newest: Mapping[str, Any], part: Mapping[str, Any] | None, metric: str, images: int | None
+) -> Sequence[float] | None:
+    if part:
+        top_k = part.get("top_k") or {}
+        return top_k[metric]["interval"] if metric in top_k else part.get(f"{metric}_interval")
+    if parse_top_k(metric) and images:
+        return top1_interval(newest[f"eval/{metric}"], images)
+    return None
+
+
+def _is_top1_weak(
+    newest: Mapping[str, Any], part: Mapping[str, Any] | None, images: int | None
+) -> bool:
+    interval, baseline = _interval(newest, part, "top1", images), newest.get("eval/baseline")
+    return bool(interval) and baseline is not None and not is_above_baseline(interval, baseline)
+
+
+def class_tiles(part: Mapping[str, Any]) -> list[Tile]:
+    """Return the worst class and the calibration of an evaluation in ``report.json``."""
+    tiles = []
+    if worst := worst_class(part):
+        found = round(worst["recall"] * worst["examples"])
+        remark = f"recall of {quote(worst['name'])}: {found:,} of {worst['examples']:,} images"
+        equal = sum(one["recall"] == worst["recall"] for one in part["classes"])
+        remark += f"; {equal - 1:,} more classes" if equal > 1 else ""
+        tiles.append(("worst class", format_percent(worst["recall"]), remark))
+    ece, confidence = part.get("expected_calibration_error"), part.get("mean_confidence")
+    if ece is not None:
+        remark = "mean gap of confidence and accuracy"
+        if confidence is not None:
+            remark = (
+                f"mean confidence {format_percent(confidence)}, accuracy"
+                f" {format_percent(part['top1'])}"
+            )
+        tiles.append(("calibration error (ECE)", format_percent(ece), remark))
     return tiles
 
 
-def _top1_remark(row: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the confidence interval of the newest top-1 accuracy, and the baseline."""
-    baseline = row.get("eval/baseline")
-    share = "" if baseline is None else f"the baseline, {format_percent(baseline, 2)}"
-    for one in evaluations.values():
-        if (one["step"], one["top1"]) == (row["step"], row["eval/top1"]):
-            low, high = (format_percent(end, 2) for end in one["top1_interval"])
-            interval = f"95 % confidence interval {low} to {high}"
-            if not share:
-                return interval
-            clearly = "" if is_above_baseline(one["top1_interval"], baseline) else "not clearly "
-            return f"{clearly}above {share}; {interval}"
-    return share
+def best_tiles(
+    evaluated: Sequence[Mapping[str, Any]], saved: Collection[int], metric: str
+) -> list[Tile]:
+    """Return the tile of the best evaluation; none without the metric."""
+    best = best_row(evaluated, metric, saved)
+    if best is None:
+        return []
+    of = f" of {pluralize(len(evaluated), 'evaluation')}" if len(evaluated) > 1 else ""
+    name, value = f"best {title(metric)}{of}", _short(metric, best[f"eval/{metric}"])
+    return [(name, value, f"at step {best['step']:,}")]
+
+
+def all_metrics(newest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values of all metrics of a row."""
+    return [
+        (title(name.removeprefix("eval/")), format_metric(name.removeprefix("eval/"), value))
+        for name, value in newest.items()
+        if name.startswith("eval/") and name != "eval/bad" and value is not None
+    ]

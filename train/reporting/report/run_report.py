@@ -21,8 +21,10 @@ from train.reporting.charts import curves, svg
 from train.reporting.plots import Pictures, Plots
 from train.reporting.report import configuration, data, environment, section_parts
 from train.reporting.report.first_screen import first_screen
+from train.reporting.report.sessions import list_sessions
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
+from train.workdir.session_ends import read_ends
 
 FILE, PARTS = "report.html", "report.json"
 NUM_SAMPLES = 24
@@ -179,16 +181,18 @@ def page(workdir: str, parts: dict[str, Any], warn: Callable[[str], None] = lamb
       RunError: there is no run.
     """
     config = run_files.read_config(workdir)
-    rows, sessions = read_rows(workdir, warn), run_files.read_sessions(workdir, warn)
+    rows, starts = read_rows(workdir, warn), run_files.read_sessions(workdir, warn)
+    info, ends = run_files.find_description(workdir), read_ends(workdir, warn)
+    sessions = list_sessions(starts, ends, rows, info and info.early_end)
     name = os.path.basename(os.path.abspath(workdir))
     evaluations = parts.get("evaluations", {})
     panels = curves.run_panels(rows, "epoch" if all("epoch" in row for row in rows) else "step")
     body = [
-        *first_screen(workdir, name, config, rows, sessions, evaluations),
+        *first_screen(workdir, name, config, rows, starts, sessions, parts),
         html_page.section("Learning curves", html_page.charts(panels)),
         *(task_reports.section(*item) for item in evaluations.items()),
         *data.sections(parts),
         configuration.section(config),
-        environment.section(workdir, config, sessions),
+        environment.section(workdir, config, starts, sessions),
     ]
     return html_page.page(f"{name} – flax-resnet", body)
