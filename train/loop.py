@@ -86,9 +86,8 @@ def train(
     check_same_in_all_processes(config, experiment.train_loader, experiment.eval_loader)
     is_primary = distributed.is_primary()
     with ExitStack() as stack:
-        console = stack.enter_context(
-            Console(experiment.intervals.num_steps, is_primary, config.eval.metric)
-        )
+        console = Console(experiment.intervals.num_steps, is_primary, config.eval.metric)
+        stack.enter_context(console)
         with distributed.raise_if_any_failed():
             checkpoints = open_workdir(experiment, stack, console) if is_primary else None
         run_files.check_shared(workdir)

@@ -13,7 +13,7 @@ from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import compute_metrics
 from train.reporting.multi_label.metrics import MultiLabelEvaluation
 from train.reporting.multi_label.metrics import cautions as multi_label_cautions
-from train.reporting.report.evaluation_tiles import evaluation_tiles
+from train.reporting.report.evaluation_tiles import best_tiles, main_tile
 
 
 def result_of(label, predicted):
@@ -72,28 +72,43 @@ def test_many_rare_classes_are_counted():
     assert "'class 12' 0.0 % of 10 images" in line and line.endswith(" and 3 more")
 
 
-@pytest.mark.parametrize(("top1", "clearly"), [(0.75, "not clearly above"), (0.95, "above")])
-def test_first_tile_and_comparison_show_the_baseline(tmp_path, top1, clearly):
+CLASSES = [{"examples": 16}, {"examples": 48}, {"examples": 0}]
+
+
+@pytest.mark.parametrize(("top1", "is_clear"), [(0.75, False), (61 / 64, True)])
+def test_first_tile_and_comparison_show_the_baseline(tmp_path, top1, is_clear):
     row = {"step": 4, "eval/top1": top1, "eval/loss": 0.5, "eval/baseline": 0.75}
     row["eval/f1_macro"] = 0.6
     earlier = row | {"step": 2, "eval/f1_macro": 0.7, "eval/top1": 0.5}
     interval = scipy.stats.binomtest(round(64 * top1), 64).proportion_ci(method="wilson")
-    part = {"step": 4, "top1": top1, "top1_interval": interval}
-    tiles = evaluation_tiles([earlier, row], {"test": part}, [2, 4], "top1")
-    assert tiles[0][:2] == ("evaluation top-1", f"{100 * top1:.2f} %")
-    assert tiles[0][2].startswith(f"{clearly} the baseline, 75.00 %; 95 % confidence interval")
-    assert tiles[-1] == ("best top-1", f"{100 * top1:.2f} %", "at step 4")
-    tiles = evaluation_tiles([earlier, row], {"test": part}, [2, 4], "f1_macro")
-    assert ("not clearly above" in tiles[0][2]) == clearly.startswith("not")
-    assert tiles[0][:2] == ("evaluation macro F1", "0.6")
-    assert tiles[-1] == ("best macro F1", "0.7", "at step 2")
+    part = {"step": 4, "top1": top1, "top1_interval": interval, "classes": CLASSES}
+    part |= {"f1_macro_interval": (0.5, 0.7)}
+    tile = main_tile(row, part, "top1", 64)
+    assert (tile.name, tile.value) == ("evaluation top-1", f"{100 * top1:.1f} %")
+    low, high = interval
+    assert tile.remark == (
+        f"95 % confidence interval {100 * low:.1f} % to {100 * high:.1f} %;"
+        f"{' not clearly above the' * (not is_clear)} baseline 75.0 % (always the largest class)"
+    )
+    assert tile.shares == (top1, low, high, 0.75)
+    assert main_tile(row, None, "top1", 64) == tile  # from the number of images
+    # The F1 of the largest class is 2 × 0.75 / 1.75, that of the other 0.
+    assert main_tile(row, part, "f1_macro", 64).shares == (0.6, 0.5, 0.7, pytest.approx(3 / 7))
+    # Nothing says what a network without skill has.
+    weak = main_tile(row, None, "f1_macro", 64)
+    assert ("not clearly above" in weak.remark) == (not is_clear) and weak.value == "0.6"
+    evaluated = [earlier, row]
+    best = ("best top-1 of 2 evaluations", f"{100 * top1:.1f} %", "at step 4")
+    assert best_tiles(evaluated, [2, 4], "top1") == [best]
+    best = ("best macro F1 of 2 evaluations", "0.7", "at step 2")
+    assert best_tiles(evaluated, [2, 4], "f1_macro") == [best]
 
     values = {"seed": 0, "eval.metric": "f1_macro"}
     run = RunSummary("a", "a", values, [earlier, row], 4, "", images=64)
     table = results_table([run])
     facts = dict(zip(table.head, table.rows[0], strict=True))
     assert facts["baseline"] == "75.00 %" and facts["best macro F1"] == "0.7"
-    below = clearly.startswith("not")
+    below = not is_clear
     assert facts["top-1"].endswith(" !") == below
     compared = compare_runs([run])
     for text in (as_text(compared), page(compared)):

@@ -128,7 +128,7 @@ def test_pages_in_a_browser(run, compared, browser, which, tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") == width
         charts = page.evaluate(
             "[...document.querySelectorAll('svg:has(.axis):has(.line)')].map(svg => Math.max("
-            "...[...svg.querySelectorAll('.line')].map(line => line.getBoundingClientRect().width)))"
+            "...[...svg.querySelectorAll('.line')].map(l => l.getBoundingClientRect().width)))"
         )
         assert len(charts) >= 5 and min(charts) > 100  # lines are visible
         for scheme in ("light", "dark"):
@@ -189,7 +189,7 @@ def test_report_is_self_contained_and_complete(run):
         ),
         *("Learning curves", "Confusion matrix", "Per-class accuracy", "Calibration", "Grad-CAM"),
         *("Most confident mistakes", "Training images", "Configuration", "Environment"),
-        *("Sessions", "python -m train.main", EVIL + "3", "recall", "precision"),
+        *("1 session", "python -m train.main", EVIL + "3", "recall", "precision"),
         *("95 % confidence interval (Wilson)", "expected calibration error (ECE)"),
         *("reliability diagram", "images per confidence bin", "perfect calibration"),
         *("loss (nats)", "top-1 accuracy", "learning rate", "images per second", "waiting"),

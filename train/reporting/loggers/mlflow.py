@@ -106,7 +106,7 @@ class MlflowLogger(Logger):
             self._mlflow.entities.Metric(name, value, now, row["step"])
             for row in rows
             for name, value in row.items()
-            if name != "step"
+            if name not in ("step", "time")
             and value is not None
             # Steps that a resumed run repeats have the same values, except for times.
             and self._logged.get((name, row["step"])) != value
