@@ -22,8 +22,7 @@ from train.engine.experiment import (
     build_experiment,
     check_same_in_all_processes,
 )
-from train.engine.meter import Meter
-from train.engine.mfu import mfu_per_image
+from train.engine.meter import make_meter
 from train.engine.multi_step import stack_batches, steps_per_execution
 from train.engine.predictions import PredictionCollector, write_predictions
 from train.engine.preemption import StopAgreement
@@ -43,6 +42,7 @@ from train.runtime.signals import StopRequest
 from train.tasks.classification import chance_loss
 from train.workdir import held_out, run_files, session_ends
 from train.workdir.checkpoints import Checkpoints
+from train.workdir.metrics_log import has_metrics
 
 MIN_GRADCAM_STEPS = 100  # shorter runs are not worth the time to compile Grad-CAM
 
@@ -153,13 +153,13 @@ class Loop:
         self.checkpoints, self.observers = checkpoints, observers
         self.start, self.end = int(state.step), experiment.intervals.num_steps
         config, devices = experiment.config, experiment.devices
-        step_config = experiment.step_config
         train_loader, eval_loader = experiment.train_loader, experiment.eval_loader
         self.stopping = StopAgreement(stop, devices)
         self.early_stopping = EarlyStopping(config, experiment.workdir, self.start)
         self.end_if_stopped(self.start)
-        batch_size, mfu = experiment.batch_sizes.train, mfu_per_image(experiment)
-        self.meter = Meter(batch_size, devices.fetch, step_config.skip_nonfinite, mfu)
+        self.meter = make_meter(experiment)
+        if self.checkpoints is not None and self.start:  # only process 0 writes rows
+            self.meter.resume(self.checkpoints.read_window(self.start))
         self.nonfinite_guard = nonfinite.NonFiniteGuard(experiment, self.wait_saved)
         self.last_saved = time.monotonic()
         self.compiled_shapes: Any = None  # of the last batch
@@ -190,19 +190,18 @@ class Loop:
         with Prefetcher(self.batches(), self.experiment.devices.split) as feed:
             calls = self.experiment.intervals.calls(self.start, self.steps_per_call)
             for call in itertools.takewhile(lambda call: call.start < self.end, calls):
-                finished = self.step(feed, call)
-                evaluation = self.after(call.stop, self.stopping.after(finished))
+                stopping = self.stopping.after(self.step(feed, call))
+                evaluation = self.after(call.stop, stopping)
         self.wait_saved()
         # A run that was already finished has no steps left, but its evaluation is returned too.
         evaluation = evaluation or self.evaluate(self.end)
         if self.end < self.experiment.intervals.num_steps:
             self.console.info(self.early_stopping.describe(self.end))
-        split = self.experiment.eval_loader.source.split
-        result = {"split": split} | evaluation | {"step": self.end}
+        source = self.experiment.eval_loader.source
+        result = {"split": source.split} | evaluation | {"step": self.end}
         if self.observers is not None:
             if self.experiment.config.dataset.fold:
                 path = os.path.join(self.experiment.workdir, held_out.PREDICTIONS)
-                source = self.experiment.eval_loader.source
                 write_predictions(path, self.collector.predictions(), source)
             self.observers.finish(result)
         return result
@@ -216,7 +215,7 @@ class Loop:
         if distributed.allgather(done)[0]:
             return None
         evaluation = self.evaluate(step)
-        row = {"step": step, "epoch": round(intervals.epoch(step), 4)}
+        row = intervals.place(step) | self.meter.row(step)
         row |= self.check_evaluation(evaluation, step)
         if self.observers is not None:
             self.observers.log(row)
@@ -275,15 +274,15 @@ class Loop:
             self.checkpoints.check()
         saves = intervals.saves(step) or self.save_minutes_elapsed()
         if intervals.logs(step) or saves or stopping:
-            row = {"step": step, "epoch": round(intervals.epoch(step), 4)}
-            row |= self.meter.summary(step)
-            self.nonfinite_guard.check(row, self.meter.first_nonfinite)
+            row = intervals.place(step)
+            self.nonfinite_guard.check(row | self.meter.collect(step), self.meter.first_nonfinite)
             if intervals.logs(step):
                 self.early_stopping.logging(row)
                 self.end_if_stopped(step)
             last = step == self.end
             if last:  # before the evaluation, which may take long
                 self.save(None)
+            row |= self.meter.row(step)
             if last or (intervals.evaluates(step) and not stopping):
                 evaluation = self.evaluate_or_save(row)
                 stopping = stopping or evaluation is None
@@ -306,8 +305,7 @@ class Loop:
         self, step: int, give_up: Callable[[Any], bool] = lambda _: False
     ) -> dict[str, Any] | None:
         """Evaluate the current state, after ``step`` steps; return None if ``give_up`` did."""
-        experiment = self.experiment
-        split_metrics = experiment.step_config.split_metrics
+        experiment, split_metrics = self.experiment, self.experiment.step_config.split_metrics
         self.collector = collector = PredictionCollector(experiment.model.num_classes)
         evaluation = evaluate(
             experiment.devices,
@@ -350,15 +348,16 @@ class Loop:
             raise
 
     def log(self, row: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
-        """Write and show a row of metrics."""
+        """Write and show a row of metrics, unless there are none yet."""
         step = row["step"]
         if evaluation is not None:
             row |= self.check_evaluation(evaluation, step)
+        if not has_metrics(row):  # such as before a checkpoint within a window
+            return
         self.console.progress(row)
         first_epoch = step - self.start < self.experiment.intervals.steps_per_epoch
-        input_wait = self.meter.input_wait()
         due = not self.input_wait_reported and (not first_epoch or step == self.end)
-        if due and input_wait is not None:
+        if due and (input_wait := self.meter.input_wait()) is not None:
             streams = not self.experiment.train_loader.cached_on_device
             run_summary.print_input_wait(self.console, input_wait, streams)
             self.input_wait_reported = True
@@ -395,6 +394,6 @@ class Loop:
             return
         state = self.experiment.devices.fetch(self.state)
         self.nonfinite_guard.check_state(state)
-        self.checkpoints.save(state, evaluation)
+        self.checkpoints.save(state, evaluation, self.meter.window)
         self.last_saved = time.monotonic()
         self.meter.restart_clock()

@@ -89,7 +89,7 @@ def test_loggers_and_profile_change_no_bit(small, tmp_path, monkeypatch, capsys)
         ("close",),
     ]
     logged = [json.loads(line)["step"] for line in open(workdir / "metrics.jsonl")]
-    assert [call[1] for call in calls if call[0] == "log"] == logged == [2, 3, 4]
+    assert [call[1] for call in calls if call[0] == "log"] == logged == [2, 4]
     jax.tree.map(
         np.testing.assert_array_equal, final_state(workdir), final_state(tmp_path / "without")
     )

@@ -374,8 +374,8 @@ KEYS: dict[str, Key] = {
         minimum=0, neutral=True),
     "checkpoint.max_to_keep": Key(3, "Number of latest checkpoints to keep, in addition to the"
         " best.", minimum=1, neutral=True),
-    "log.every_steps": Key(0, "Logging interval in steps; 0: ten times per epoch, within 10 to 100"
-        " steps.", minimum=0, neutral=True),
+    "log.every_steps": Key(0, "Steps that each row of training metrics is averaged over, at least;"
+        " 0: a tenth of an epoch, within 10 to 100.", minimum=0, neutral=True),
     "log.to": Key(("tensorboard",), "Loggers in addition to metrics.jsonl and report.html.",
         example=("tensorboard", "mlflow"), registry=LOGGERS, neutral=True),
     "log.profile_steps": Key((), "First and last step, counted from 1, of a profile that"

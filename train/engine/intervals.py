@@ -18,7 +18,7 @@ class Intervals:
       num_steps: length of the run.
       eval_every, save_every, save_steps: intervals of evaluations and, by two rules, of
         checkpoints; 0 for only at the end.
-      log_every: interval of rows of metrics.
+      log_every: steps that the training metrics of a row are averaged over, at least.
     """
 
     sampler: EpochSampler
@@ -42,11 +42,29 @@ class Intervals:
         return self._due(step, self.save_every) or self._due(step, self.save_steps)
 
     def logs(self, step: int) -> bool:
-        """Return whether to log metrics after ``step`` steps.
+        """Return whether something is due after ``step`` steps that needs their metrics.
 
-        Always when it saves: a run resumed from there averages over the same steps.
+        Always when it saves, so that no state is saved whose loss was not checked.
         """
-        return self._due(step, self.log_every) or self.evaluates(step) or self.saves(step)
+        return self.completes_window(step) or self.evaluates(step) or self.saves(step)
+
+    def completes_window(self, step: int) -> bool:
+        """Return whether training metrics are averaged and logged after ``step`` steps.
+
+        That is so every ``log_every`` steps, counted from the last evaluation, at evaluations, and
+        at the end. What remains before an evaluation or the end is merged into its row: windows
+        have ``log_every`` steps or more, except in a shorter run. They depend only on the
+        configuration, wherever a run was interrupted.
+        """
+        left = self.num_steps - step
+        if left < self.log_every:
+            return left == 0
+        # Evaluations that follow each other faster than windows complete only some of these.
+        period = self.eval_every and self.eval_every * -(-self.log_every // self.eval_every)
+        since = step % period if period else step
+        if since == 0:
+            return step > 0
+        return since % self.log_every == 0 and (not period or period - since >= self.log_every)
 
     def calls(self, start: int, max_steps: int) -> Iterator[range]:
         """Yield the steps from ``start`` in ranges of at most ``max_steps``.
@@ -66,6 +84,10 @@ class Intervals:
         With repeated augmentation an image counts once per repetition.
         """
         return step / self.steps_per_epoch
+
+    def place(self, step: int) -> dict[str, float]:
+        """Return the place of a row of metrics in the run."""
+        return {"step": step, "epoch": round(self.epoch(step), 4)}
 
     def describe(self) -> str:
         """Return a sentence about the length of the run and the images that epochs use."""

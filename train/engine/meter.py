@@ -1,25 +1,75 @@
-"""Mean metrics, throughput and input wait between two rows of metrics."""
+"""Mean metrics, throughput and input wait of the steps between two rows of metrics."""
+
+from __future__ import annotations
 
 import queue
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 from train.data.prefetch import Prefetcher
 from train.engine.devices import DispatchThrottle
+from train.engine.mfu import mfu_per_image
+
+if TYPE_CHECKING:  # it imports libraries that a benchmark on a bare machine lacks
+    from train.engine.experiment import Experiment
+
+
+@dataclass
+class Window:
+    """Sums over steps; those of skipped steps are 0.
+
+    Attributes:
+      steps: number of steps.
+      nonfinite: number of those that were not finite.
+      loss, top1: sums of these metrics.
+      learning_rate: the last one.
+    """
+
+    steps: float = 0.0
+    nonfinite: float = 0.0
+    loss: float = 0.0
+    top1: float = 0.0
+    learning_rate: float = 0.0
+
+    def add(self, steps: int, means: dict[str, Any]) -> None:
+        """Add the mean metrics of some steps."""
+        self.steps += steps
+        for name in ("nonfinite", "loss", "top1"):
+            setattr(self, name, getattr(self, name) + steps * float(means[name]))
+        self.learning_rate = float(means["learning_rate"])
+
+    def means(self, skips_nonfinite: bool) -> dict[str, float]:
+        """Return the means as in a row of metrics.
+
+        Args:
+          skips_nonfinite: whether steps that are not finite were skipped; means are over the
+            others then, and NaN if there are none, since a loss of 0 would look perfect.
+        """
+        counted = round(self.steps - (self.nonfinite if skips_nonfinite else 0))
+        row = {
+            "train/loss": self.loss / counted if counted else float("nan"),
+            "train/top1": self.top1 / counted if counted else float("nan"),
+            "learning_rate": self.learning_rate,
+        }
+        return row | ({"nonfinite": round(self.nonfinite)} if self.nonfinite else {})
 
 
 class Meter:
-    """Collector of the metrics of steps, which stay on the devices until :meth:`summary`.
+    """Collector of the metrics of steps, which stay on the devices until :meth:`collect`.
+
+    Attributes:
+      first_nonfinite: the first of the steps last collected that was not finite, counted from 1.
 
     Args:
       batch_size: images per step.
       fetch: copies a tree of metrics to the host.
       skips_nonfinite: whether steps that are not finite are skipped, with a loss of 0.
       mfu_per_image: MFU at one image per second; None if unknown.
+      completes_window: whether a step ends a window of steps, whose means are a row.
     """
 
     def __init__(
@@ -28,11 +78,14 @@ class Meter:
         fetch: Callable,
         skips_nonfinite: bool = False,
         mfu_per_image: float | None = None,
+        completes_window: Callable[[int], bool] = lambda step: True,
     ):
         self.batch_size, self.fetch = batch_size, fetch
         self.skips_nonfinite, self.mfu_per_image = skips_nonfinite, mfu_per_image
+        self.completes_window = completes_window
         self.first_nonfinite: int | None = None
         self._metrics: list[tuple[int, dict[str, jax.Array]]] = []
+        self._window, self._timed = Window(), [0, 0.0, 0.0]  # steps, seconds, seconds waited
         self._in_flight = DispatchThrottle()
         self._total_waited = self._total_seconds = 0.0
         self.restart_clock()
@@ -66,57 +119,78 @@ class Meter:
         return self._in_flight.add(metrics)
 
     def input_wait(self) -> float | None:
-        """Return the fraction of time spent waiting for input; None before any summary."""
+        """Return the fraction of time spent waiting for input; None before :meth:`collect`."""
         return self._total_waited / self._total_seconds if self._total_seconds else None
 
-    def summary(self, step: int) -> dict[str, float]:
-        """Return the mean metrics since the last summary, and the last learning rate.
+    def collect(self, step: int) -> dict[str, float]:
+        """Add the steps since the last call to the window, and return their mean metrics.
 
         ``nonfinite`` is the number of steps that were not finite; if they were skipped, means are
-        over the other steps. ``first_nonfinite`` is set to the number of the first of these
-        steps, counted from 1, or None.
+        over the other steps.
 
         Args:
           step: number of finished steps.
         """
-        steps, metrics = zip(*self._metrics, strict=True)
-        metrics = self.fetch(metrics)
-        self._metrics = []
-        steps = np.array(steps, float)
-        total = {name: np.dot(steps, [mean[name] for mean in metrics]) for name in metrics[0]}
-        skipped = total["nonfinite"] if self.skips_nonfinite else 0
-        counted = max(steps.sum() - skipped, 1)
-        row = {
-            "train/loss": float(total["loss"] / counted),
-            "train/top1": float(total["top1"] / counted),
-            "learning_rate": float(metrics[-1]["learning_rate"]),
-        }
-        self.first_nonfinite = _first_nonfinite(step - round(steps.sum()), steps, metrics)
-        if self.first_nonfinite is not None:
-            row["nonfinite"] = round(float(total["nonfinite"]))
-            if skipped == steps.sum():  # a loss of 0 would look perfect
-                row["train/loss"] = row["train/top1"] = float("nan")
+        entries, self._metrics = self._metrics, []
+        metrics = self.fetch([means for _, means in entries])
+        new, self.first_nonfinite = Window(), None
+        start = step - sum(steps for steps, _ in entries)
+        for (steps, _), means in zip(entries, metrics, strict=True):
+            # One by one into the window: the sum is the same wherever a run was interrupted.
+            new.add(steps, means)
+            self._window.add(steps, means)
+            if self.first_nonfinite is None and means["nonfinite"]:
+                self.first_nonfinite = _first_nonfinite(start, steps, means)
+            start += steps
         if self._steps:
             seconds = time.monotonic() - self._began
-            rate = self._steps * self.batch_size / seconds
-            row["images_per_second"] = round(rate, 1)
-            if self.mfu_per_image is not None:
-                row["mfu"] = round(rate * self.mfu_per_image, 4)
-            row["input_wait_fraction"] = round(self._waited / seconds, 4)
+            new_times = self._steps, seconds, self._waited
+            self._timed = [total + time for total, time in zip(self._timed, new_times, strict=True)]
             self._total_waited += self._waited
             self._total_seconds += seconds
         self.restart_clock()
+        return new.means(self.skips_nonfinite)
+
+    def row(self, step: int) -> dict[str, float]:
+        """Return the mean metrics of the window if ``step`` completes it, and begin a new one."""
+        if not self._window.steps or not self.completes_window(step):
+            return {}
+        row = self._window.means(self.skips_nonfinite)
+        steps, seconds, waited = self._timed
+        if steps:
+            rate = steps * self.batch_size / seconds
+            row["images_per_second"] = round(rate, 1)
+            if self.mfu_per_image is not None:
+                row["mfu"] = round(rate * self.mfu_per_image, 4)
+            row["input_wait_fraction"] = round(waited / seconds, 4)
+        self._window, self._timed = Window(), [0, 0.0, 0.0]
         return row
 
+    @property
+    def window(self) -> dict[str, float]:
+        """The sums of the window so far, for :meth:`resume`; empty without any step."""
+        return asdict(self._window) if self._window.steps else {}
 
-def _first_nonfinite(start: int, steps: np.ndarray, metrics: list[dict[str, Any]]) -> int | None:
-    """Return the first step after ``start`` that was not finite, counted from 1.
+    def resume(self, window: dict[str, float]) -> None:
+        """Continue the window of a run that was interrupted."""
+        self._window = Window(**window)
+
+
+def make_meter(experiment: Experiment) -> Meter:
+    """Return the meter of a run."""
+    return Meter(
+        experiment.batch_sizes.train,
+        experiment.devices.fetch,
+        experiment.step_config.skip_nonfinite,
+        mfu_per_image(experiment),
+        experiment.intervals.completes_window,
+    )
+
+
+def _first_nonfinite(start: int, steps: int, means: dict[str, Any]) -> int:
+    """Return the first of the steps after ``start`` that was not finite, counted from 1.
 
     For several steps in one call, only their number is known. They count as the last ones, since
     a loss that is not finite usually stays so.
     """
-    for count, mean in zip(steps, metrics, strict=True):
-        if mean["nonfinite"]:
-            return round(start + count * (1 - float(mean["nonfinite"]))) + 1
-        start += count
-    return None
+    return round(start + steps * (1 - float(means["nonfinite"]))) + 1

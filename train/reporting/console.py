@@ -83,8 +83,9 @@ class Console:
         if not self.is_primary:
             return
         step = row["step"]
-        facts = {"epoch": f"{row['epoch']:.1f}", "loss": f"{row['train/loss']:.4g}"}
-        facts["top1"] = format_percent(row["train/top1"])
+        facts = {"epoch": f"{row['epoch']:.1f}"}
+        if "train/loss" in row:
+            facts |= {"loss": f"{row['train/loss']:.4g}", "top1": format_percent(row["train/top1"])}
         for name in dict.fromkeys((self._metric, "top1")):
             if f"eval/{name}" in row:
                 facts[f"eval {name}"] = format_metric(name, row[f"eval/{name}"])

@@ -16,7 +16,7 @@ from train.reporting.loggers.fan_out import Loggers
 from train.reporting.plots import Pictures
 from train.reporting.report.run_report import NUM_SAMPLES, LiveReport
 from train.runtime.errors import RunError
-from train.workdir.metrics_log import MetricsLog
+from train.workdir.metrics_log import MetricsLog, has_metrics
 
 
 class Observers(contextlib.ExitStack):
@@ -64,9 +64,10 @@ class Observers(contextlib.ExitStack):
         return took_long
 
     def log(self, row: dict[str, float]) -> None:
-        """Write a row of metrics."""
-        self._metrics_log.write(row)
-        self._loggers.log(row)
+        """Write a row of metrics, if it has any."""
+        if has_metrics(row):
+            self._metrics_log.write(row)
+            self._loggers.log(row)
 
     def draw_samples(self, take: Callable[[], Pictures]) -> None:
         """Show the training images that ``take`` returns."""

@@ -6,6 +6,7 @@ removed before the new one was read back and compared.
 """
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flax_resnet import schema
+from flax_resnet.files import write_atomically
 from flax_resnet.text import error_reason
 from flax_resnet.weights import manifest
 from flax_resnet.weights.checkpoints import FOLDER, best_in, check_step, is_step_name, steps_in
@@ -27,6 +30,10 @@ from train.runtime.files import writing
 
 CORRUPT_FOLDER = "damaged_checkpoints"
 _REMOVED = "removed."  # prefix of the folder of a step that is being removed
+_WINDOW = "metrics_window.json"  # in the folder of a step, beside its arrays
+_WINDOW_SCHEMA = schema.record(
+    **{name: schema.number() for name in ("steps", "nonfinite", "loss", "top1", "learning_rate")}
+)
 
 
 class CorruptCheckpointError(Exception):
@@ -87,12 +94,18 @@ class Checkpoints(contextlib.AbstractContextManager):
             return value is not None
         return self._best_by.score(value) > self._best_by.score(self._best[1])
 
-    def save(self, state: Any, metrics: dict[str, float] | None = None) -> None:
+    def save(
+        self,
+        state: Any,
+        metrics: dict[str, float] | None = None,
+        window: dict[str, float] | None = None,
+    ) -> None:
         """Start saving a state of host arrays under its ``state.step``.
 
         Args:
           state: the train state; it is copied, so the caller may change it afterwards.
           metrics: the evaluation of this state, if there was one.
+          window: what :meth:`read_window` returns.
 
         Raises:
           RunError: the previous save failed, or this step or a later one is saved already.
@@ -102,7 +115,22 @@ class Checkpoints(contextlib.AbstractContextManager):
         if saved and step <= saved[-1]:
             raise RunError(f"{self.folder} already has step {saved[-1]}, cannot save step {step}")
         self._note(step, metrics)
-        self._saving = self._saver.submit(self._save, step, jax.tree.map(np.array, state), metrics)
+        state = jax.tree.map(np.array, state)
+        self._saving = self._saver.submit(self._save, step, state, metrics, window)
+
+    def read_window(self, step: int) -> dict[str, float]:
+        """Return the sums of metrics that a saved step has not logged yet; empty without any.
+
+        Raises:
+          RunError: they cannot be read.
+        """
+        path = os.path.join(self._path(step), _WINDOW)
+        try:
+            return schema.read_json(path, _WINDOW_SCHEMA)
+        except FileNotFoundError:
+            return {}
+        except (OSError, schema.SchemaError) as error:
+            raise RunError(schema.read_error(path, error)) from error
 
     def has_metrics(self, step: int) -> bool:
         """Return whether a saved step was evaluated."""
@@ -178,7 +206,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._saver.shutdown(wait=True)
         self._manager.close()
 
-    def _save(self, step: int, state: Any, metrics: dict[str, float] | None) -> None:
+    def _save(
+        self,
+        step: int,
+        state: Any,
+        metrics: dict[str, float] | None,
+        window: dict[str, float] | None,
+    ) -> None:
         """Write a checkpoint with its manifest, verify it, then remove old ones (in the thread)."""
         path = self._path(step)
         try:
@@ -186,6 +220,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             self._manager.wait_until_finished()
             if not jax.tree.all(jax.tree.map(np.array_equal, state, self._restore(step, state))):
                 raise ValueError("the restored arrays differ from the saved ones")
+            if window:
+                write_atomically(os.path.join(path, _WINDOW), json.dumps(window) + "\n")
             manifest.write(path, metrics or {})
         except Exception as error:
             with contextlib.suppress(OSError):

@@ -18,14 +18,16 @@ def test_means_throughput_and_input_wait_of_an_interval():
         time.sleep(0.05)
         meter.add({"loss": loss, "top1": loss / 4, "learning_rate": loss, "nonfinite": 0})
     feed.close()
-    row = meter.summary(step=2)
+    meter.collect(step=2)
+    row = meter.row(step=2)
     seconds = time.monotonic() - began  # more than slept if the machine is busy
     assert row["train/loss"] == 1.5 and row["train/top1"] == 0.375 and row["learning_rate"] == 2
     assert 16 / seconds - 0.1 <= row["images_per_second"] <= 16 / 0.15
     assert 0.04 / seconds <= row["input_wait_fraction"] <= 1 - 0.1 / seconds + 0.05
     meter.add({"loss": 5.0, "top1": 1.0, "learning_rate": 3.0, "nonfinite": 0})
     meter.restart_clock()  # earlier steps are averaged, but not timed
-    row = meter.summary(step=3)
+    meter.collect(step=3)
+    row = meter.row(step=3)
     assert row["train/loss"] == 5 and "images_per_second" not in row
 
 
@@ -36,7 +38,7 @@ def test_first_nonfinite_step_is_found_and_skipped_steps_are_excluded():
             means = {"loss": loss, "top1": 0.0, "learning_rate": 1.0, "nonfinite": nonfinite}
             meter.add(means, steps)
         last = 100 + sum(steps for steps, *_ in metrics)
-        return meter.summary(last), meter.first_nonfinite
+        return meter.collect(last), meter.first_nonfinite
 
     nan = float("nan")
     row, first = summary(False, (1, 2.0, 0), (1, nan, 1), (1, nan, 1))
@@ -83,6 +85,7 @@ def test_input_wait_counts_only_while_devices_are_idle(
         for _ in range(25):
             meter.next_batch(feed)
             meter.add({"loss": Computing(step_seconds)})
-        row = meter.summary(step=25)
+        meter.collect(step=25)
+        row = meter.row(step=25)
     assert minimum <= row["input_wait_fraction"] <= maximum
     assert meter.input_wait() == pytest.approx(row["input_wait_fraction"], abs=1e-3)

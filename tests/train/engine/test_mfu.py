@@ -59,7 +59,8 @@ def test_no_mfu_if_it_would_be_a_guess(fields):
 def test_mfu_is_in_all_outputs(tmp_path, capsys):
     meter = Meter(batch_size=1000, fetch=lambda tree: tree, mfu_per_image=1e-9)
     meter.add({"loss": 1.0, "top1": 0.5, "learning_rate": 0.1, "nonfinite": 0})
-    row = {"step": 1, "epoch": 0.1} | meter.summary(step=1)
+    meter.collect(step=1)
+    row = {"step": 1, "epoch": 0.1} | meter.row(step=1)
     assert row["mfu"] == pytest.approx(row["images_per_second"] * 1e-9, abs=1e-4)
     row["mfu"] = 0.4123
     with Console(10) as console:
