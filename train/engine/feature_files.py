@@ -120,9 +120,13 @@ def read_features(path: str, flag: str) -> Features:
     read = _read_parquet if path.endswith(".parquet") else _read_npz
     files, features, network = read(path)
     numeric = features.ndim == 2 and features.dtype.kind == "f" and features.size
-    if not numeric or len(files) != len(features) or not np.isfinite(features).all():
-        raise UsageError(f"{path!r} must have a row of finite features for each file")
-    return Features(list(map(str, files)), features.astype(np.float32), network)
+    if not numeric or len(files) != len(features) or not all(isinstance(f, str) for f in files):
+        raise UsageError(f"{path!r} must have a name and a row of features for each file")
+    with np.errstate(over="ignore"):
+        features = features.astype(np.float32)
+    if not np.isfinite(features).all():
+        raise UsageError(f"{path!r} must have finite features, as float32")
+    return Features(list(files), features, network)
 
 
 def _write_npz(path: str, features: Features, columns: Mapping[str, Any]) -> None:

@@ -71,11 +71,17 @@ def test_columns_of_a_table_do_not_replace_ours(path):
     ("arrays", "error", "message"),
     [
         ({"file": ["a"]}, UsageError, "must have the arrays 'file' and 'features'.*no 'features'"),
-        ({"file": ["a"], "features": [1.0]}, UsageError, "a row of finite features for each file"),
-        ({"file": ["a"], "features": [[1.0], [2.0]]}, UsageError, "a row of finite features"),
-        ({"file": ["a"], "features": [[np.nan]]}, UsageError, "a row of finite features"),
-        ({"file": ["a"], "features": [["1"]]}, UsageError, "a row of finite features"),
-        ({"file": [], "features": np.zeros((0, 3))}, UsageError, "a row of finite features"),
+        (
+            {"file": ["a"], "features": [1.0]},
+            UsageError,
+            "a name and a row of features for each file",
+        ),
+        ({"file": ["a"], "features": [[1.0], [2.0]]}, UsageError, "a row of features"),
+        ({"file": ["a"], "features": [[np.nan]]}, UsageError, "finite features"),
+        ({"file": ["a"], "features": [[1e300]]}, UsageError, "finite features, as float32"),
+        ({"file": np.array([b"a"]), "features": [[1.0]]}, UsageError, "a name and a row"),
+        ({"file": ["a"], "features": [["1"]]}, UsageError, "a row of features"),
+        ({"file": [], "features": np.zeros((0, 3))}, UsageError, "a row of features"),
         ({"file": np.array([{}])}, RunError, "no .npz file of numbers and text"),
     ],
 )
