@@ -12,6 +12,9 @@ from train.export.model_card import evaluation
 from train.export.output import HUB_FILE, file_names, for_hub
 from train.runtime.errors import RunError, UsageError
 
+# Metrics of a run, with the hub's type and a name.
+_ONE_LABEL = (("top1", "accuracy", "Accuracy"),)
+_SEVERAL_LABELS = (("f1_macro", "f1", "F1 (macro)"), ("auroc_macro", "roc_auc", "AUROC (macro)"))
 _LOGIN = "log in with 'hf auth login', or set HF_TOKEN to a token that may write"
 
 
@@ -27,7 +30,13 @@ def front_matter(run: Run, library: str) -> str:
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "resnet", "flax-resnet", run.config["model.name"]],
     }
-    if (top1 := evaluation(run).get("top1")) is not None:
+    logged = evaluation(run)
+    measured = [
+        {"type": type, "name": name, "value": round(value, 4)}
+        for metric, type, name in (_SEVERAL_LABELS if run.several_labels else _ONE_LABEL)
+        if (value := logged.get(metric)) is not None
+    ]
+    if measured:
         fields["model-index"] = [
             {
                 "name": run.config["model.name"],
@@ -38,7 +47,7 @@ def front_matter(run: Run, library: str) -> str:
                             "name": run.config["dataset.name"],
                             "type": run.config["dataset.name"],
                         },
-                        "metrics": [{"type": "accuracy", "value": round(top1, 4)}],
+                        "metrics": measured,
                     }
                 ],
             }

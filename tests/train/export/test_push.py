@@ -154,6 +154,20 @@ def test_front_matter_is_read_by_the_hubs_library(folder, digits_run):
     assert result.metric_value == pytest.approx(top1, abs=1e-4)
 
 
+def test_metrics_of_several_classes_per_image_are_not_called_accuracy(shapes_run):
+    from huggingface_hub import ModelCard
+
+    run = load_run(shapes_run)
+    results = ModelCard(hub.front_matter(run, "transformers")).data.eval_results
+    with open(os.path.join(shapes_run, "metrics.jsonl")) as file:
+        rows = [row for row in map(json.loads, file) if row["step"] == run.step]
+    [logged] = [row for row in rows if "eval/f1_macro" in row]
+    assert [(result.metric_type, result.metric_value) for result in results] == [
+        ("f1", pytest.approx(logged["eval/f1_macro"], abs=1e-4)),
+        ("roc_auc", pytest.approx(logged["eval/auroc_macro"], abs=1e-4)),
+    ]
+
+
 def test_refused_upload_is_one_line_with_advice(server, folder):
     server.refuse = True
     done = upload(folder, server.url)
