@@ -5,8 +5,6 @@ import datetime
 import itertools
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -29,8 +27,9 @@ from train.export.model_card import model_card
 from train.export.new_process import outputs_of
 from train.export.output import HUB_FILE, card_name, file_names, for_hub, info_name
 from train.export.own_preprocessing import OwnPreprocessing, own_preprocessing
+from train.export.staging import staging_folder
 from train.runtime.errors import RunError, UsageError
-from train.runtime.files import ROOT, existing_parent, writing
+from train.runtime.files import ROOT, writing
 from train.workdir import run_files
 
 MAX_IMAGES = 8  # for the verification
@@ -66,11 +65,7 @@ def export(
     run = dataclasses.replace(run, model=run.model.clone(dtype=jnp.float32, axis_name=None))
     written = with_temperature_in_head(run, format)
     folder, name = os.path.split(os.path.abspath(output))
-    existing = existing_parent(folder)
-    with writing(output):
-        os.makedirs(folder, exist_ok=True)
-        staging = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
-    try:
+    with staging_folder(output) as staging:
         with writing(output):
             try:
                 writer = partial(WRITERS[format], raw=True) if raw else WRITERS[format]
@@ -128,25 +123,12 @@ def export(
             for file in file_names(format, name):
                 os.replace(os.path.join(staging, file), os.path.join(folder, file))
         yield f"loading instructions: {os.path.join(folder, card_name(name))}"
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        remove_empty_folders(folder, existing)
 
 
 def unused_name(path: str) -> str:
     """Return a path, with a number if there is such a file."""
     numbered = (f"{path}.{number}" for number in itertools.count(2))
     return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
-
-
-def remove_empty_folders(folder: str, existing: str) -> None:
-    """Remove a folder and those above it, up to ``existing``, that a failed export left empty."""
-    while folder != existing:
-        try:
-            os.rmdir(folder)
-        except OSError:  # it has files
-            return
-        folder = os.path.dirname(folder)
 
 
 def _missing_preprocessing(run: Run, format: str, name: str) -> str:

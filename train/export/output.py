@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from train.runtime.errors import UsageError
+from train.runtime.files import check_writable
 
 _WEIGHTS = ("torchvision", "timm", "huggingface")
 HUB_FILE = "model.safetensors"  # where transformers and timm look for weights in a folder
@@ -49,6 +50,7 @@ def check_output(format: str, output: str) -> None:
 
     Raises:
       UsageError: the name is not valid, or one of the files exists and is not to be replaced.
+      RunError: the folder cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(output))
     if format == "onnx":
@@ -75,6 +77,7 @@ def check_output(format: str, output: str) -> None:
                 f"--output {output!r} would overwrite {os.path.join(folder, file)!r}, which is not"
                 f" of an earlier {format} export of this name; choose another name or folder"
             )
+    check_writable(folder, repr(output))
 
 
 def read_info(folder: str, name: str) -> dict[str, Any]:

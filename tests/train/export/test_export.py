@@ -19,7 +19,9 @@ from flax_resnet.weights import find_preprocessing
 from tests.flax_resnet.peers import import_torchvision, peer, randomized
 from train.export import exporting, loaders, model_card
 from train.export.output import check_output
+from train.export.staging import staging_folder
 from train.runtime.errors import RunError, UsageError
+from train.runtime.files import locked
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,23 @@ def test_file_with_different_outputs_is_an_error(run, tmp_path, monkeypatch, wit
         list(exporting.export(run, "torchvision", str(path)))
     assert (tmp_path / "digits.safetensors.bad").read_text() == "of an earlier export"
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_temporary_files_of_a_killed_export_are_removed(tmp_path):
+    folders = [tmp_path / f".{name}.abcd1234" for name in ("w[1]", "w[1]", "w1", "w[1].x", "other")]
+    folders[0] = folders[0].with_suffix(".running")
+    for folder in folders:
+        folder.mkdir()
+        (folder / "w").write_text("half a file")
+    for folder in folders[:3]:
+        (folder / ".lock").touch()
+    with locked(str(folders[0] / ".lock")), staging_folder(str(tmp_path / "w[1]")) as staging:
+        assert os.listdir(staging) == [".lock"]
+        assert {path for path in tmp_path.iterdir() if str(path) != staging} == {
+            *folders[:1],
+            *folders[2:],
+        }
+    assert not os.path.exists(staging)
 
 
 def test_failed_export_leaves_no_folders(run, tmp_path, monkeypatch):
