@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flax_resnet.own_layers import label
-from flax_resnet.program import OneLineParser, program, replace_unencodable
+from flax_resnet.program import OneLineParser, prepare_streams, program
 from flax_resnet.resnet import ResNet
 from flax_resnet.stems import STEMS
 from flax_resnet.variants import create_model
@@ -179,5 +179,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    replace_unencodable()
+    prepare_streams()
     main()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from train.runtime import distributed
 from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
-from train.runtime.errors import RunError, UsageError, print_line, print_or_continue, warn
+from train.runtime.errors import RunError, UsageError, print_line, warn
 from train.runtime.files import check_writable, writing
 from train.runtime.formatting import join_names
 
@@ -114,7 +114,7 @@ def run(flags: argparse.Namespace) -> int:
             evaluated.result["calibration"] = calibration.measured
     if distributed.is_primary():
         report(flags, evaluated, calibration)
-        print_or_continue(to_json(evaluated.result))
+        print(to_json(evaluated.result), flush=True)
     return 0
 
 
@@ -150,7 +150,7 @@ def report(
 
     of_task = task_report(evaluated)
     metrics = of_task.compute(evaluated)
-    print_or_continue(of_task.summary(evaluated, metrics))
+    print(of_task.summary(evaluated, metrics), flush=True)
     if calibration is not None:
         for line in calibration.lines:
             print_line(line)

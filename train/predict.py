@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import tqdm
 
+from flax_resnet.program import reader_is_gone
 from flax_resnet.text import one_line
 from train.reporting.prediction_lines import (
     CSV_HEADER,
@@ -28,7 +29,7 @@ from train.runtime.cli import (
     parse_step,
     run_command,
 )
-from train.runtime.errors import RunError, UsageError, print_or_continue
+from train.runtime.errors import RunError, UsageError
 from train.runtime.files import check_writable
 from train.runtime.formatting import csv_row, pluralize
 from train.runtime.host import core_count, max_images
@@ -134,15 +135,8 @@ def main() -> int:
     hidden = len(files) <= MAX_BATCH_SIZE or not sys.stderr.isatty()
     writes_files = flags.features is not None or flags.explain is not None
     with tqdm.tqdm(total=len(files), unit=" images", leave=False, disable=hidden) as bar:
-
-        def print_result(line: str) -> None:
-            if writes_files:
-                print_or_continue(line, write=bar.write)
-            else:
-                bar.write(line, sys.stdout)
-
         if flags.csv and flags.similar is None:
-            print_result(csv_row(header))
+            bar.write(csv_row(header), sys.stdout)
         for prediction in predict_files(run, files, topk, flags.explain, answers, with_features):
             if prediction.error is not None:
                 failed += 1
@@ -151,8 +145,10 @@ def main() -> int:
                 predictions.append(prediction)
             for line in to_lines(prediction) if flags.similar is None else ():
                 # JSON and text are printable; CSV has no escapes, so files get it as it is.
-                print_result(one_line(line) if sys.stdout.isatty() else line)
+                bar.write(one_line(line) if sys.stdout.isatty() else line, sys.stdout)
             bar.update()
+            if reader_is_gone(sys.stdout) and not writes_files:
+                break
     if with_features:
         use_features(flags, run, predictions, table, among)
     if failed:

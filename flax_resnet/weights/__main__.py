@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from flax_resnet.program import OneLineParser, program, replace_unencodable
+from flax_resnet.program import OneLineParser, prepare_streams, program
 from flax_resnet.text import one_line, truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights.formats.files import read_file
@@ -95,5 +95,5 @@ def convert(source: str, target: str, layout: str, model: str | None = None) -> 
 
 
 if __name__ == "__main__":
-    replace_unencodable()
+    prepare_streams()
     sys.exit(main())

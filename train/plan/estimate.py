@@ -104,7 +104,7 @@ def estimate(
 ) -> None:
     """Print the estimate of a run, and fill ``result`` and ``problems``."""
     config, intervals = experiment.config, experiment.intervals
-    console = Console(intervals.num_steps)
+    console = Console(intervals.num_steps, trains=False)
     plots = Plots(output, console.warn)
     state = initial_state(experiment, None)
     start = int(state.step)

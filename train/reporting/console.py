@@ -8,6 +8,7 @@ import time
 
 import tqdm
 
+from flax_resnet.program import reader_is_gone
 from flax_resnet.text import one_line
 from train.reporting.report.evaluation_tiles import format_metric
 from train.runtime import distributed
@@ -25,17 +26,20 @@ class Console:
       num_steps: length of the run.
       is_primary: whether this is the primary process.
       metric: ``config.eval.metric``, which is shown beside the top-1 accuracy.
+      trains: whether this is a training, which continues without its output.
     """
 
     SECONDS_BETWEEN_LINES = 2.0
 
-    def __init__(self, num_steps: int, is_primary: bool = True, metric: str = "top1"):
-        self._metric = metric
+    def __init__(
+        self, num_steps: int, is_primary: bool = True, metric: str = "top1", trains: bool = True
+    ):
+        self._metric, self._trains = metric, trains
         self.start, self.num_steps, self.is_primary = 0, num_steps, is_primary
         self.start_time = time.monotonic()
         self.last_line_time = 0.0
         self.bar: tqdm.tqdm | None = None
-        self._line_is_open = False
+        self._line_is_open = self._output_is_lost = False
 
     def info(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
@@ -135,4 +139,11 @@ class Console:
             sys.stdout.flush()
         except OSError as error:
             discard_output()
-            warn(f"console output failed ({error.strerror}): training continues, see {FILE}")
+            self._warn_of_loss(error.strerror)
+        if reader_is_gone(sys.stdout):
+            self._warn_of_loss("its reader has ended")
+
+    def _warn_of_loss(self, reason: str) -> None:
+        if self._trains and not self._output_is_lost:
+            self._output_is_lost = True
+            warn(f"console output failed ({reason}): training continues, see {FILE}")

@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flax_resnet.program import replace_unencodable
+from flax_resnet.program import prepare_streams
 from train.runtime import compilation_cache, host
-from train.runtime.errors import RunError, UsageError, discard_output, print_error, warn
+from train.runtime.errors import RunError, UsageError, print_error, warn
 from train.runtime.own_code import place
 from train.runtime.signals import interruptible
 
@@ -81,8 +81,7 @@ def run_command(command: Callable[[], int | None]) -> None:
     host.keep_freed_memory()
     _silence_libraries()
     compilation_cache.configure()
-    _open_streams()
-    replace_unencodable()  # × and … must not end a run in a C locale
+    prepare_streams()
     warnings.showwarning = lambda message, *_, **__: warn(message)
     try:
         with interruptible(_exit_interrupted):
@@ -95,9 +94,6 @@ def run_command(command: Callable[[], int | None]) -> None:
             raise
         advice = "change its permissions, or choose another place"
         print_error(f"no permission for {error.filename!r}; {advice}")
-        status = 1
-    except BrokenPipeError:  # the reader of the output, such as head, is gone
-        discard_output()
         status = 1
     except MemoryError:
         print_error("out of memory: free some, or raise the limit (ulimit -v, or the container's)")
@@ -159,15 +155,6 @@ def _ignore_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
     is_closed_loop = str(unraisable.exc_value) == "Event loop is closed"
     if not (unraisable.exc_type is RuntimeError and is_closed_loop):
         sys.__unraisablehook__(unraisable)
-
-
-def _open_streams() -> None:
-    """Open the standard streams that the caller closed, so that no file gets their numbers."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 def _exit_interrupted() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from typing import TextIO
 
 from flax_resnet.text import MAX_MESSAGE, truncate
@@ -18,22 +17,7 @@ class UsageError(Exception):
 
 def print_line(text: object, stream: TextIO | None = None) -> None:
     """Print one line to stdout or ``stream``, whatever names of files and classes it has."""
-    print_or_continue(truncate(text, MAX_MESSAGE), stream)
-
-
-def print_or_continue(
-    text: str, stream: TextIO | None = None, write: Callable[..., None] = print
-) -> None:
-    """Print a text; if the reader of the output, such as ``head``, is gone, discard what follows.
-
-    A command that also writes files must not end before they are written.
-    """
-    stream = stream or sys.stdout
-    try:
-        write(text, file=stream)
-        stream.flush()
-    except BrokenPipeError:
-        discard_output(stream)
+    print(truncate(text, MAX_MESSAGE), file=stream, flush=True)
 
 
 def print_error(error: object) -> None:
@@ -46,6 +30,6 @@ def warn(text: object) -> None:
     print_line(f"warning: {text}", sys.stderr)
 
 
-def discard_output(stream: TextIO | None = None) -> None:
-    """Discard output to stdout or ``stream``, whose reader is gone or whose disk is full."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
+def discard_output() -> None:
+    """Discard further output to stdout, whose reader is gone or whose disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
