@@ -38,8 +38,10 @@ _DTYPES = {
 
 
 def is_msgpack(start: bytes) -> bool:
-    """Return whether a file with this start is a non-empty map of msgpack."""
-    return start[:1] in (b"\xde", b"\xdf") or 0x81 <= start[0] <= 0x8F
+    """Return whether a file with this start is a non-empty map of msgpack with texts as keys."""
+    header = {0xDE: 3, 0xDF: 5}.get(start[0], 1 if 0x81 <= start[0] <= 0x8F else 0)
+    key = start[header : header + 1]  # a PNG starts as a map, but with a number as its first key
+    return bool(header and key) and (0xA0 <= key[0] <= 0xBF or 0xD9 <= key[0] <= 0xDB)
 
 
 def read_msgpack(path: Path) -> WeightFile:

@@ -98,7 +98,10 @@ def choose_part(parts: Iterable[Part], wanted: str, source: str) -> tuple[Part, 
     named = named or [part for part in found if wanted.lower() in part.words]
     candidates = named if wanted else found
     if not candidates:
-        raise WeightsError(f"{source} has no part {truncate(wanted)!r}; it has {_listed(found)}")
+        its = f"; it has {_listed(found)}"
+        if len(found) == 1:
+            its = f": it has one network, so leave out '#{truncate(wanted)}'"
+        raise WeightsError(f"{source} has no part {truncate(wanted)!r}{its}")
     reasons = {part: _outranked(part, candidates) for part in candidates}
     first = [part for part, reason in reasons.items() if not reason]
     if len(first) != 1:

@@ -15,6 +15,8 @@ from typing import Any
 from flax_resnet import schema
 from flax_resnet.images.pixels import MAX_CHANNELS, RGB_MEAN, RGB_STD
 from flax_resnet.preprocessing import Preprocessing, Size, height_and_width
+from flax_resnet.text import truncate
+from flax_resnet.variants import VARIANTS
 from flax_resnet.weights import network_config
 from flax_resnet.weights.formats.keras_files import RGB_MEAN_V1, stem_version
 from flax_resnet.weights.loading import read_network
@@ -212,13 +214,18 @@ _TIMM = schema.record(
 
 def _of_timm(content: Mapping[str, Any]) -> SourcePreprocessing | None:
     """Parse ``config.json``; None if it is not timm's. Older ones have the fields at the top."""
-    config = content.get("pretrained_cfg")
+    config, notes = content.get("pretrained_cfg"), []
     if config is None and {"architecture", "input_size"} <= content.keys():
         config = content
     if config is None:
         return None
     fields = _TIMM(config, "pretrained_cfg")
-    size, notes = fields["input_size"], []
+    size, network = fields["input_size"], content.get("architecture")
+    if isinstance(network, str) and network not in VARIANTS:
+        notes.append(
+            f"{TIMM_FILE} is of timm's {truncate(network)!r}, which is no name of this library;"
+            " check that it belongs to the weights"
+        )
     if fields["crop_mode"] not in (None, "center"):
         notes.append(
             f"timm resizes their images with crop_mode={fields['crop_mode']!r}; here the center is"

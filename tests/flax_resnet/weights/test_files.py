@@ -191,6 +191,7 @@ def zipped(**entries):
 OBJECTS = io.BytesIO()
 np.savez(OBJECTS, a=np.array([print], object))
 FILES = {
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(99), "not a supported weight file: it starts with"),
     "text": (b"<html>404</html>", "not a supported weight file: it starts with b'<html>40'"),
     "old torch": (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "corrupt or truncated"),
     "pickle": (pickle.dumps({"a": 1}, 2), r"is a pickle of Python objects.*refused\. Save.*state"),

@@ -203,6 +203,14 @@ def test_other_json_files_say_nothing(tmp_path):
     assert find_preprocessing(tmp_path / "other.safetensors") is None
 
 
+def test_config_of_another_network_is_noted(tmp_path):
+    for network, noted in (("vit_base_patch16_224", True), ("resnet50d", False)):
+        repository(tmp_path, config={"architecture": network, "pretrained_cfg": {"crop_pct": 0.5}})
+        found = find_preprocessing(tmp_path)
+        assert found.crop_pct == 0.5
+        assert [network in note for note in found.notes] == [True] * noted
+
+
 def test_inspect_shows_the_preprocessing(tmp_path, capsys):
     config = {"pretrained_cfg": {"mean": [0.5] * 3, "crop_pct": 0.9, "crop_mode": "border"}}
     assert main(["inspect", str(repository(tmp_path, config=config))]) == 0

@@ -71,6 +71,12 @@ def test_one_of_several_networks_in_a_file_is_named(tmp_path, capsys):
     config.init_from = f"{tmp_path / 'w.npz'}#teacher"
     with pytest.raises(RunError, match=r"has no part 'teacher'; it has '\.', 'ema'"):
         pretrained.initial_variables(config, MODEL, (8, 8, 3), ("cat", "dog"))
+    save_weights(MODEL, init_variables(MODEL, 0, (8, 8, 3)), tmp_path / "single.safetensors")
+    config.init_from = f"{tmp_path / 'single.safetensors'}#ema"
+    with pytest.raises(
+        RunError, match="has no part 'ema': it has one network, so leave out '#ema'"
+    ):
+        pretrained.initial_variables(config, MODEL, (8, 8, 3), ("cat", "dog"))
 
 
 # Preprocessing --------------------------------------------------------------------------------
