@@ -6,14 +6,16 @@ from statistics import mean, stdev
 
 from train.compare.grouping import best, differing_keys, group_name
 from train.compare.runs import RunSummary
-from train.config.registries import parse_top_k
-from train.reporting.charts.curves import MAX_POINTS, series_points
+from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.charts.panel import Band, Panel, Scatter, Series
 from train.reporting.report.evaluation_tiles import title
+from train.runtime.formatting import join_names
 
+_MAX_POINTS = 300  # of a line
 _COLORED = 7  # lines; the others are gray
 _GRAY = 7
 _MAX_SCATTERS = 12
+_MIN_POINTS = 3  # of a scatter; two are in the table
 _DECADE = 10  # ratio of the largest to the smallest value from which on an axis is logarithmic
 # Key of metrics.jsonl, title, and whether it is a share.
 _CURVES = (
@@ -47,7 +49,8 @@ def curve_panels(
       groups: runs that differ only in the seed.
     """
     runs = [run for cohort in cohorts for run in cohort]
-    lines = _lines(runs, groups)
+    keys = differing_keys(runs)
+    lines = [line for cohort in cohorts for line in _lines(cohort, groups, keys)]
     curves = {f"eval/{run.metric}": _curve(run.metric) for run in runs}
     curves.setdefault("eval/top1", _curve("top1"))
     curves |= {key: (name, share) for key, name, share in _CURVES if key not in curves}
@@ -61,17 +64,26 @@ def _curve(metric: str) -> tuple[str, bool]:
     return f"evaluation {title(metric)}{suffix}", is_share
 
 
-def _lines(runs: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]]) -> list[_Line]:
-    """Return the lines in the order of the best run of each."""
-    keys, seeds = differing_keys(runs), {}
+def _lines(
+    cohort: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]], keys: Sequence[str]
+) -> list[_Line]:
+    """Return the lines of runs with one metric, the best first."""
+    seeds: dict[int, _Line] = {}
     for group in groups:
         finished = [run for run in group if not run.remark]
         if len(finished) > 1:
-            name = group_name(finished, keys) or finished[0].name
+            name = group_name(finished, keys) or join_names([run.name for run in finished], 2)
             line = _Line(f"{name} ({len(finished)} seeds)", finished)
             seeds |= {id(run): line for run in finished}
-    lines = [seeds.get(id(run)) or _Line(run.name, [run]) for run in runs]
-    return list({id(line): line for line in lines}.values())
+    lines = [seeds.get(id(run)) or _Line(run.name, [run]) for run in cohort]
+    return sorted({id(line): line for line in lines}.values(), key=_rank)
+
+
+def _rank(line: _Line) -> tuple[bool, float]:
+    """Return what is smaller for better lines of one metric; unfinished ones come last."""
+    values = [run.value for run in line.runs if run.value is not None]
+    sign = -1 if larger_is_better(line.runs[0].metric) else 1
+    return not (values and line.runs[0].is_complete), sign * mean(values or [0.0])
 
 
 def _panel(key: str, name: str, is_share: bool, lines: Sequence[_Line]) -> Panel:
@@ -80,36 +92,48 @@ def _panel(key: str, name: str, is_share: bool, lines: Sequence[_Line]) -> Panel
     rest = f"{len(lines) - colored} others"
     for number, line in enumerate(lines):
         rows = [run.rows for run in line.runs]
-        points, band = (series_points(rows[0], key), []) if len(rows) == 1 else _over(rows, key)
-        if not points:
+        values = _reduced(_points(rows[0], key) if len(rows) == 1 else _over(rows, key))
+        if not values:
             continue
+        points = [value[:2] for value in values]
         if number >= colored:
             series.append(Series(rest, points, _GRAY, pale=True))
             continue
         series.append(Series(line.label, points, number, dots=dots))
-        if band:
-            bands.append(Band("", band, number))
+        if len(rows) > 1:
+            bands.append(Band("", [(x, low, high) for x, _, low, high in values], number))
     unit = _UNITS.get(key, "")
     low = 0 if key in ("learning_rate", "images_per_second") else None
     return Panel(name, series, y=unit, low=low, percent=is_share, bands=bands)
 
 
-def _over(rows: Sequence[Sequence[dict[str, float]]], key: str) -> tuple[_Points, list]:
-    """Return mean and mean ± sample standard deviation where two or more runs have a value."""
+def _points(rows: Sequence[dict[str, float]], key: str) -> _Points:
+    """Return the finite values of a key over epochs."""
+    return [
+        (row["epoch"], row[key])
+        for row in rows
+        if row.get("epoch") is not None and row.get(key) is not None
+    ]
+
+
+def _over(rows: Sequence[Sequence[dict[str, float]]], key: str) -> list[tuple[float, ...]]:
+    """Return epoch, mean, and mean ± sample standard deviation where two runs have values."""
     values: dict[float, list[float]] = {}
     for one in rows:
-        for row in one:
-            if row.get("epoch") is not None and row.get(key) is not None:
-                values.setdefault(row["epoch"], []).append(row[key])
-    items = [
+        for x, y in _points(one, key):
+            values.setdefault(x, []).append(y)
+    return [
         (x, mean(ys), mean(ys) - stdev(ys), mean(ys) + stdev(ys))
         for x, ys in sorted(values.items())
         if len(ys) > 1
     ]
-    size = -(-len(items) // MAX_POINTS) or 1
-    chunks = [items[start : start + size] for start in range(0, len(items), size)]
-    items = [(chunk[-1][0], *map(mean, list(zip(*chunk, strict=True))[1:])) for chunk in chunks]
-    return [(x, y) for x, y, _, _ in items], [(x, low, high) for x, _, low, high in items]
+
+
+def _reduced(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Return at most ``_MAX_POINTS`` points: means of neighbors, at the epoch of the last one."""
+    size = -(-len(points) // _MAX_POINTS) or 1
+    chunks = (points[start : start + size] for start in range(0, len(points), size))
+    return [(part[-1][0], *map(mean, zip(*(p[1:] for p in part), strict=True))) for part in chunks]
 
 
 def explanation(groups: Sequence[Sequence[RunSummary]]) -> str:
@@ -140,7 +164,7 @@ def _scatter(cohort: Sequence[RunSummary], key: str, several: bool) -> Panel | N
     """Return the panel of a key; None if it is not a number, or too few runs have results."""
     runs = [run for run in cohort if run.value is not None and _is_number(run.values.get(key))]
     xs = {run.values[key] for run in runs}
-    if len(xs) < 2:
+    if len(xs) < 2 or len(runs) < _MIN_POINTS:
         return None
     best_runs = list(map(id, best(cohort)))
     parts: dict[tuple[str, int], list[RunSummary]] = {}

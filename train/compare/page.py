@@ -112,7 +112,7 @@ def _keys(runs: Sequence[RunSummary]) -> str:
     if not table.rows:
         return html_page.paragraph("none")
     rows = [[f"{name}\n{KEYS[name].meaning}", *rest] for name, *rest in table.rows]
-    return _table(table._replace(rows=rows), "keys that differ")
+    return html_page.table(table.head, rows, "keys that differ", folds_notes=True)
 
 
 def _table(table: TextTable, label: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from flax_resnet.text import one_line
 from flax_resnet.weights.run_info import RunInfo
 from train.compare.baselines import Baseline, compare_with_baseline, metric_interval
 from train.config.access import flatten
@@ -94,7 +95,7 @@ def read(path: str) -> RunSummary:
         remark = f"has not finished: step {step:,} of {total:,}"
     if not evaluated_rows(rows):
         remark = f"{remark or 'has'}{' and has' if remark else ''} never been evaluated"
-    name = os.path.basename(os.path.abspath(path))
+    name = one_line(os.path.basename(os.path.abspath(path)))
     info = run_files.find_description(path)
     counts = list(info.images.values()) if info else []
     images = counts[-1] if counts else None  # of training and evaluation, in this order
@@ -125,4 +126,4 @@ def disambiguate_names(runs: Sequence[RunSummary]) -> None:
     names = [run.name for run in runs]
     for run in runs:
         if names.count(run.name) > 1:
-            run.name = run.path
+            run.name = one_line(run.path)

@@ -45,13 +45,11 @@ class TextTable(NamedTuple):
       head: titles of the columns.
       rows: one cell per column each.
       marked: indices of the rows to emphasize.
-      first: number of columns that matter most: the run, the metric and the differing keys.
     """
 
     head: list[str]
     rows: list[list[str]]
     marked: tuple[int, ...] = ()
-    first: int = 1
 
 
 def cohort_title(cohort: Sequence[RunSummary]) -> str:
@@ -92,8 +90,8 @@ def results_table(cohort: Sequence[RunSummary]) -> TextTable:
         values[0] += " *" if run.remark else ""
         last = [f"{run.step:,}", _best_cell(run), _cell(throughput(run.rows), "{:,.0f}".format)]
         own = [_value(run, key) for key in keys]
-        rows.append([one_line(run.name), *values[:1], *own, *interval, *values[1:], *last])
-    return TextTable(head, rows, tuple(marked), 2 + len(keys))
+        rows.append([run.name, *values[:1], *own, *interval, *values[1:], *last])
+    return TextTable(head, rows, tuple(marked))
 
 
 def _in_order(columns: Sequence[_Column], metric: str) -> list[_Column]:
@@ -116,7 +114,7 @@ def _interval(run: RunSummary) -> str:
     if run.interval is None:
         return "–"
     low, high = (format_metric(run.metric, end) for end in run.interval)
-    return f"{low.removesuffix(' %')} – {high}"
+    return f"{low.removesuffix(' %')} to {high}"
 
 
 def _best_cell(run: RunSummary) -> str:
@@ -160,13 +158,12 @@ def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> TextTable:
     keys = grouping.differing_keys([run for group in groups for run in group])
     rows = []
     for group, results in scored:
-        names = join_names([run.name for run in group], 3)
-        finished = str(max(map(len, results.values())))
-        name = grouping.group_name(group, keys) or names
-        rows.append([one_line(name), *_means(results, columns)[:1], finished])
-        rows[-1] += [*_means(results, columns)[1:], names]
+        name = grouping.group_name(group, keys) or join_names([run.name for run in group], 3)
+        shown, *others = _means(results, columns)
+        seeds = str(max(map(len, results.values())))
+        rows.append([one_line(name), shown, seeds, *others])
     shown, *others = (name for _, name, _ in columns)
-    return TextTable(["configuration", shown, "seeds", *others, "runs"], rows, first=3)
+    return TextTable(["configuration", shown, "seeds", *others], rows)
 
 
 def _mean_rank(group: Sequence[RunSummary], results: Mapping[str, Sequence[float]]) -> float:
@@ -191,7 +188,7 @@ def folds_table(validations: Sequence[CrossValidation]) -> TextTable:
         if each.pooled:
             pooled = [_cell(each.pooled.get(key), form) for key, _, form in keys]
             rows.append([f"all {each.images:,} held-out images", "pooled", *pooled])
-    return TextTable(["runs", "folds", *(name for _, name, _ in keys)], rows, first=3)
+    return TextTable(["runs", "folds", *(name for _, name, _ in keys)], rows)
 
 
 def _means(over: Mapping[str, Sequence[float]], keys: Sequence[_Column]) -> list[str]:
@@ -209,7 +206,7 @@ def keys_table(runs: Sequence[RunSummary]) -> TextTable:
         listed = [f"{value} ({pluralize(count, 'run')})" for value, count in counts]
         effect = "" if affects_results(name) else "no effect on results"
         rows.append([name, join_names(listed, _MAX_VALUES), effect])
-    return TextTable(["key", "values", ""], rows, first=2)
+    return TextTable(["key", "values", ""], rows)
 
 
 def _cell(value: Any, form: Callable[[Any], str]) -> str:

@@ -1,9 +1,11 @@
 """A comparison as text for the console."""
 
+import re
 import shutil
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from itertools import takewhile
 
 from flax_resnet.text import one_line
 from train.compare.tables import TextTable
@@ -23,7 +25,9 @@ def aligned(table: TextTable, width: int | None = None) -> list[str]:
     Columns that do not fit are omitted, the last ones first, but not the first two.
     """
     width = width or console_width()
-    columns = [[_cell(cell) for cell in column] for column in zip(*_rows(table), strict=True)]
+    columns = [list(map(one_line, column)) for column in zip(*_rows(table), strict=True)]
+    columns[0][1:] = _without_common_start(columns[0][1:])
+    columns = [list(map(_cut, column)) for column in columns]
     widths = [max(map(_width, column)) for column in columns]
     count = len(columns)
     while count > min(2, len(columns)) and sum(widths[:count]) + 2 * (count - 1) > width:
@@ -42,7 +46,11 @@ def wrapped(text: str, width: int | None = None) -> list[str]:
     """Return a sentence in lines that fit the console."""
     width = width or console_width()
     return textwrap.wrap(
-        one_line(text), width, subsequent_indent=_INDENT, break_on_hyphens=False
+        one_line(text),
+        width,
+        subsequent_indent=_INDENT,
+        break_on_hyphens=False,
+        break_long_words=False,  # such as paths, to copy
     ) or [""]
 
 
@@ -50,12 +58,20 @@ def _rows(table: TextTable) -> Sequence[Sequence[str]]:
     return table.head, *table.rows
 
 
-def _cell(text: str) -> str:
-    """Return text on one line, cut in its middle: names often differ only at their ends."""
-    line = one_line(text)
-    if len(line) <= _MAX_CELL:
-        return line
-    return f"{line[: _MAX_CELL // 2]}…{line[1 - _MAX_CELL // 2 :]}"
+def _without_common_start(names: list[str]) -> list[str]:
+    """Return long names without the words with which all begin."""
+    if max(map(len, names), default=0) <= _MAX_CELL:
+        return names
+    alike = takewhile(lambda characters: len({*characters}) == 1, zip(*names, strict=False))
+    common = re.match(r"(.*[,=_./ -])?", "".join(characters[0] for characters in alike))[0]
+    return [f"…{name[len(common) :]}" if common else name for name in names]
+
+
+def _cut(text: str) -> str:
+    """Return text of limited length, cut in its middle: names often differ at their ends."""
+    if len(text) <= _MAX_CELL:
+        return text
+    return f"{text[: _MAX_CELL // 2]}…{text[1 - _MAX_CELL // 2 :]}"
 
 
 def _width(text: str) -> int:

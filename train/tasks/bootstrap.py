@@ -62,14 +62,16 @@ def ranking_intervals(positive: np.ndarray, probabilities: np.ndarray) -> dict[s
 
 def average_precision_differences(
     positive: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> list[Interval | None] | None:
-    """Return the 95 % intervals of the second average precision minus the first, by class.
+) -> tuple[list[Interval | None], Interval | None] | None:
+    """Return the 95 % intervals of the second average precision minus the first.
 
-    Both are of the same resamples of the images. A class has None if all or no images are of it.
+    Both are of the same resamples of the images: by class, None if all or no images are of it, and
+    of the mean over classes, mAP.
 
     Args:
       positive: whether images are of each class, bool ``(N, K)``.
-      first, second: probabilities ``(N, K)`` of two networks.
+      first: probabilities of one network ``(N, K)``.
+      second: those of the other one.
 
     Returns:
       None for more than ``MAX_RESAMPLED`` probabilities.
@@ -91,10 +93,13 @@ def average_precision_differences(
             ]
         )
     samples = np.concatenate(parts, axis=1)
-    return [
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of no class
+        samples = np.concatenate([samples, np.nanmean(samples, axis=0, keepdims=True)])
+    *by_class, overall = (
         None if np.isnan(values).all() else tuple(np.nanquantile(values, _QUANTILES).tolist())
         for values in samples
-    ]
+    )
+    return by_class, overall
 
 
 def _intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:

@@ -72,3 +72,33 @@ def test_intervals_that_would_take_long_or_are_undefined_are_left_out(prediction
     monkeypatch.setattr(bootstrap, "MAX_PAIRS", 5)
     monkeypatch.setattr(bootstrap, "MAX_RESAMPLED", 239)
     assert bootstrap_intervals(*predictions, 3) == {}
+
+
+def test_differences_of_average_precision_are_those_of_scikit_learn():
+    """Of the same resamples, which the test draws again from the fixed seed."""
+    rng = np.random.default_rng(5)
+    positive = rng.random((60, 3)) < [0.5, 0.2, 0]  # no image is of the last class
+    first, second = (np.round(rng.random((2, 60, 3)) + 0.4 * positive, 2) / 1.4).astype(np.float32)
+    by_class, overall = bootstrap.average_precision_differences(positive, first, second)
+    rng, samples = np.random.default_rng(bootstrap._SEED), []
+    for _ in range(0, bootstrap.RESAMPLES, bootstrap._CHUNK):
+        for images in rng.integers(0, 60, (bootstrap._CHUNK, 60)):
+            labels = positive[images][:, :2]
+            scores = (
+                sklearn.metrics.average_precision_score(labels, p[images][:, :2], average=None)
+                for p in (first, second)
+            )
+            before, after = scores
+            samples.append(after - before)
+    samples = np.array(samples)
+    low, high = np.quantile(samples, (0.025, 0.975), axis=0)
+    assert by_class[2] is None
+    for k in range(2):
+        assert by_class[k] == pytest.approx((low[k], high[k]), abs=1e-6)
+    expected = np.quantile(samples.mean(axis=1), (0.025, 0.975))
+    assert overall == pytest.approx(expected, abs=1e-6)
+
+
+def test_differences_of_many_images_have_no_interval():
+    positive = np.zeros((bootstrap.MAX_RESAMPLED + 1, 1), bool)
+    assert bootstrap.average_precision_differences(positive, positive, positive) is None

@@ -9,6 +9,7 @@ from train.compare.grouping import grouped
 from train.compare.pair.predictions import PairedPredictions
 from train.compare.pair.statistics import Pairs, count_pairs, mcnemar, recall_difference
 from train.compare.runs import RunSummary
+from train.reporting.report.evaluation_tiles import title
 from train.tasks.bootstrap import average_precision_differences
 from train.tasks.multi_label_metrics import rank_classes
 
@@ -57,6 +58,7 @@ class Differences:
         answers of the second one first.
       gained: likewise of those that only the second run has right.
       other_answers: images on which both are wrong with different answers.
+      overall: the difference in mAP, with several classes per image.
     """
 
     paired: PairedPredictions
@@ -66,6 +68,7 @@ class Differences:
     lost: np.ndarray
     gained: np.ndarray
     other_answers: int
+    overall: ClassDifference | None = None
 
 
 def compute_differences(paired: PairedPredictions) -> Differences:
@@ -73,7 +76,10 @@ def compute_differences(paired: PairedPredictions) -> Differences:
     first, second = paired.first, paired.second
     right = first.right, second.right
     pairs = count_pairs(*right)
-    classes = _of_labels(paired) if paired.several_labels else _of_recall(paired)
+    if paired.several_labels:
+        classes, overall = _of_labels(paired)
+    else:
+        classes, overall = _of_recall(paired), None
     classes.sort(key=lambda one: (-abs(one.difference), -one.examples))
     lost, gained = np.flatnonzero(right[0] & ~right[1]), np.flatnonzero(right[1] & ~right[0])
     if not paired.several_labels:  # otherwise there is no single answer
@@ -81,7 +87,7 @@ def compute_differences(paired: PairedPredictions) -> Differences:
         gained = gained[np.argsort(-first.confidence[gained], kind="stable")]
     unequal = (first.predicted != second.predicted).reshape(len(paired), -1).any(axis=1)
     other = int((unequal & ~right[0] & ~right[1]).sum())
-    return Differences(paired, pairs, mcnemar(pairs), classes, lost, gained, other)
+    return Differences(paired, pairs, mcnemar(pairs), classes, lost, gained, other, overall)
 
 
 def _of_recall(paired: PairedPredictions) -> list[ClassDifference]:
@@ -106,19 +112,24 @@ def _of_recall(paired: PairedPredictions) -> list[ClassDifference]:
     return classes
 
 
-def _of_labels(paired: PairedPredictions) -> list[ClassDifference]:
-    """Return the differences in average precision of all classes that have one."""
+def _of_labels(
+    paired: PairedPredictions,
+) -> tuple[list[ClassDifference], ClassDifference | None]:
+    """Return the differences in average precision of all classes that have one, and in mAP."""
     label = paired.first.label > 0
     scores = paired.first.confidence, paired.second.confidence
     ranked = [rank_classes(label, values) for values in scores]
-    intervals = average_precision_differences(label, *scores)
+    by_class, of_mean = average_precision_differences(label, *scores) or (None, None)
     classes = []
     for k, name in enumerate(paired.class_names):
         if ranked[0][k] is not None:
             (_, a), (_, b) = ranked[0][k], ranked[1][k]
-            interval = None if intervals is None else intervals[k]
+            interval = by_class and by_class[k]
             classes.append(ClassDifference(name, int(label[:, k].sum()), a, b, b - a, interval))
-    return classes
+    if not classes:
+        return [], None
+    a, b = (float(np.mean([getattr(c, n) for c in classes])) for n in ("first", "second"))
+    return classes, ClassDifference(title("map"), len(paired), a, b, b - a, of_mean)
 
 
 def choose_pair(

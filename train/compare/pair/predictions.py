@@ -1,6 +1,7 @@
 """The predictions of two runs for the same images."""
 
 import os
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,14 @@ class PairedPredictions:
       names: names of the two runs.
       paths: their workdirs.
       class_names: the classes of both.
+      metric: ``eval.metric`` of the second run.
       first, second: their predictions.
     """
 
     names: tuple[str, str]
     paths: tuple[str, str]
     class_names: tuple[str, ...]
+    metric: str
     first: StoredPredictions
     second: StoredPredictions
 
@@ -55,13 +58,18 @@ def pair_predictions(first: RunSummary, second: RunSummary) -> PairedPredictions
     a, b = (_read(run, classes, several[0]) for run in (first, second))
     b = _in_order(a, b, first, second)
     return PairedPredictions(
-        (first.name, second.name), (first.path, second.path), infos[0].class_names, a, b
+        (first.name, second.name),
+        (first.path, second.path),
+        infos[0].class_names,
+        second.metric,
+        a,
+        b,
     )
 
 
 def _read(run: RunSummary, classes: int, several: bool) -> StoredPredictions:
     stored = stored_predictions.read(run.path, classes, several)
-    command = f"python -m train.evaluate --workdir {run.path}"
+    command = f"python -m train.evaluate --workdir {shlex.quote(run.path)}"
     if stored is None:
         raise RunError(
             f"{run.name} has no {stored_predictions.FILE} (an unfinished run, one of an earlier"

@@ -23,7 +23,7 @@ _MAX_NAME = 200  # characters of the name of an image or class
 
 def section(found: Differences) -> str:
     """Return the HTML."""
-    first, second = found.paired.names
+    first, second = words.labels(found)
     right = "completely right" if found.paired.several_labels else "right"
     pairs = found.pairs
     square = html_page.table(
@@ -43,6 +43,7 @@ def section(found: Differences) -> str:
     return html_page.section(
         words.heading(found),
         f"<p><strong>{html_page.escape(words.verdict(found))}</strong></p>",
+        html_page.paragraph(words.overall(found)) if found.overall else "",
         html_page.paragraph(words.meaning(found), "weak"),
         square,
         _classes(found),
@@ -58,7 +59,7 @@ def _classes(found: Differences) -> str:
     """Return the table of the classes, the largest differences first."""
     if not found.classes:
         return ""
-    first, second = found.paired.names
+    first, second = words.labels(found)
     measure, label = words.measure(found), "differences by class"
     head = ["class", "images", f"{measure}: {first}", second, "difference", "95 % interval"]
     head += [] if found.paired.several_labels else ["right → wrong", "wrong → right"]
@@ -116,8 +117,11 @@ def _pictures(found: Differences) -> tuple[dict[str, list[dict[str, str]]], str]
 def _caption(found: Differences, index: int) -> str:
     paired = found.paired
     name = truncate(paired.first.names[index], MAX_CAPTION)
-    a, b = (_answer(found, which, index) for which in (paired.first, paired.second))
-    return f"{name}\ntrue: {_label(found, index)}\n{a} → {b}"
+    answers = (
+        f"{run}: {_answer(found, which, index)}"
+        for run, which in zip(words.labels(found), (paired.first, paired.second), strict=True)
+    )
+    return "\n".join((name, f"true: {_label(found, index)}", *answers))
 
 
 def _changed(found: Differences, what: str, indices: np.ndarray, cells: Sequence[dict]) -> str:
@@ -134,7 +138,7 @@ def _changed(found: Differences, what: str, indices: np.ndarray, cells: Sequence
         for i in indices[:_LISTED]
     ]
     more = len(indices) - len(rows)
-    listed = html_page.table(["image", "true", *paired.names], rows, f"images {what}")
+    listed = html_page.table(["image", "true", *words.labels(found)], rows, f"images {what}")
     listed += html_page.paragraph(f"and {more:,} more", "weak") if more else ""
     title = f"{what}: {pluralize(len(indices), 'image')}"
     grid = ""

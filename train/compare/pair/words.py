@@ -4,21 +4,33 @@ from collections.abc import Sequence
 
 from flax_resnet.text import truncate
 from train.compare.pair.differences import ClassDifference, Differences
+from train.reporting.report.evaluation_tiles import title
 from train.runtime.formatting import join_names, pluralize
 
 SIGNIFICANT = 0.05
 _MAX_NAMED = 3  # classes and images in a line
+_MAX_LABEL = 24  # characters of a name that stands for a run in sentences and titles
 _MAX_NAME = 60  # characters of an image's name
 
 
+def labels(found: Differences) -> tuple[str, str]:
+    """Return how the two runs are called: by their names, or A and B if these are long."""
+    names = found.paired.names
+    return names if max(map(len, names)) <= _MAX_LABEL else ("A", "B")
+
+
 def heading(found: Differences) -> str:
-    """Return the names of the two runs."""
-    return f"From {found.paired.names[0]} to {found.paired.names[1]}"
+    """Return the names of the two runs, and what they are called."""
+    first, second = (
+        name if name == label else f"{name} ({label})"
+        for name, label in zip(found.paired.names, labels(found), strict=True)
+    )
+    return f"From {first} to {second}"
 
 
 def verdict(found: Differences) -> str:
     """Return one sentence on whether the two runs differ on their images."""
-    first, second = found.paired.names
+    first, second = labels(found)
     images, pairs = pluralize(len(found.paired), "image"), found.pairs
     right = "completely right" if found.paired.several_labels else "right"
     changed = pairs.only_first + pairs.only_second
@@ -39,12 +51,14 @@ def verdict(found: Differences) -> str:
 
 def meaning(found: Differences) -> str:
     """Return what is compared, and what the verdict does not say."""
-    text = ""
+    text, metric = "", title(found.paired.metric)
     if found.paired.several_labels:
         text = (
             "An image is completely right if every class is decided rightly at its threshold; the"
-            " test compares these images, not mAP. "
+            f" test compares these images, not {metric}. "
         )
+    elif found.paired.metric != "top1":
+        text = f"The test compares top-1 accuracy, not {metric}. "
     return text + (
         "The test is on these two trained networks and images: other seeds may differ as much, and"
         " for runs that were chosen among many by these images p is too small."
@@ -84,6 +98,15 @@ def by_class(found: Differences) -> str:
     )
 
 
+def overall(found: Differences) -> str:
+    """Return the difference in mAP, if there is one; else nothing."""
+    one = found.overall
+    if one is None:
+        return ""
+    interval = "" if one.interval is None else ", 95 % interval by the paired bootstrap"
+    return f"{one.name} {points(one)}{interval}"
+
+
 def points(one: ClassDifference) -> str:
     """Return a difference in percentage points with its interval."""
     if one.interval is None:
@@ -97,6 +120,7 @@ def lines(found: Differences) -> list[str]:
     largest = [one for one in found.classes if one.difference][:_MAX_NAMED]
     named = ", ".join(f"{truncate(one.name, 30)!r}: {points(one)}" for one in largest)
     parts = [f"{heading(found)}: {moves(found)}", verdict(found)]
+    parts += [overall(found)] if found.overall else []
     if found.classes:
         parts.append(f"{measure(found)} by class: {named or 'no difference'}; {by_class(found)}")
     for what, indices in (("right → wrong", found.lost), ("wrong → right", found.gained)):
