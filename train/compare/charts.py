@@ -1,8 +1,10 @@
 """The charts of a comparison: learning curves with bands over seeds, and the metric by key."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import fmean
 
 from train.compare.grouping import best, differing_keys, group_name
 from train.compare.runs import RunSummary
@@ -17,15 +19,15 @@ _GRAY = 7
 _MAX_SCATTERS = 12
 _MIN_POINTS = 3  # of a scatter; two are in the table
 _DECADE = 10  # ratio of the largest to the smallest value from which on an axis is logarithmic
-# Key of metrics.jsonl, title, and whether it is a share.
-_CURVES = (
-    ("eval/loss", "evaluation loss", False),
-    ("train/top1", "training top-1 accuracy", True),
-    ("train/loss", "training loss", False),
-    ("learning_rate", "learning rate", False),
-    ("images_per_second", "images per second", False),
-)
-_UNITS = {"eval/loss": "nats", "train/loss": "nats"}
+# Title, label of the vertical axis, and whether values are shares, by the key of metrics.jsonl.
+_Curve = tuple[str, str, bool]
+_CURVES: dict[str, _Curve] = {
+    "eval/loss": ("Evaluation loss", "loss (nats)", False),
+    "train/top1": ("Training top-1 accuracy", "top-1 accuracy", True),
+    "train/loss": ("Training loss", "loss (nats)", False),
+    "learning_rate": ("Learning rate", "learning rate", False),
+    "images_per_second": ("Images per second", "images/s", False),
+}
 _Points = list[tuple[float, float]]
 
 
@@ -49,28 +51,25 @@ def curve_panels(
       groups: runs that differ only in the seed.
     """
     runs = [run for cohort in cohorts for run in cohort]
-    keys = differing_keys(runs)
-    lines = [line for cohort in cohorts for line in _lines(cohort, groups, keys)]
+    lines = [line for cohort in cohorts for line in _lines(cohort, groups)]
     curves = {f"eval/{run.metric}": _curve(run.metric) for run in runs}
     curves.setdefault("eval/top1", _curve("top1"))
-    curves |= {key: (name, share) for key, name, share in _CURVES if key not in curves}
-    panels = (_panel(key, name, share, lines) for key, (name, share) in curves.items())
+    curves = curves | _CURVES
+    panels = (_panel(key, curve, lines) for key, curve in curves.items())
     return [panel for panel in panels if panel.series]
 
 
-def _curve(metric: str) -> tuple[str, bool]:
+def _curve(metric: str) -> _Curve:
     is_share = metric == "map" or parse_top_k(metric) is not None
-    suffix = " accuracy" if parse_top_k(metric) else ""
-    return f"evaluation {title(metric)}{suffix}", is_share
+    name = title(metric) + (" accuracy" if parse_top_k(metric) else "")
+    return f"Evaluation {name}", name, is_share
 
 
-def _lines(
-    cohort: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]], keys: Sequence[str]
-) -> list[_Line]:
+def _lines(cohort: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]]) -> list[_Line]:
     """Return the lines of runs with one metric, the best first."""
-    seeds: dict[int, _Line] = {}
+    keys, members, seeds = differing_keys(cohort), set(map(id, cohort)), {}
     for group in groups:
-        finished = [run for run in group if not run.remark]
+        finished = [run for run in group if not run.remark and id(run) in members]
         if len(finished) > 1:
             name = group_name(finished, keys) or join_names([run.name for run in finished], 2)
             line = _Line(f"{name} ({len(finished)} seeds)", finished)
@@ -83,11 +82,13 @@ def _rank(line: _Line) -> tuple[bool, float]:
     """Return what is smaller for better lines of one metric; unfinished ones come last."""
     values = [run.value for run in line.runs if run.value is not None]
     sign = -1 if larger_is_better(line.runs[0].metric) else 1
-    return not (values and line.runs[0].is_complete), sign * mean(values or [0.0])
+    return not (values and line.runs[0].is_complete), sign * fmean(values or [0.0])
 
 
-def _panel(key: str, name: str, is_share: bool, lines: Sequence[_Line]) -> Panel:
+def _panel(key: str, curve: _Curve, lines: Sequence[_Line]) -> Panel:
+    name, y, is_share = curve
     series, bands, dots = [], [], key.startswith("eval/")
+    names = Counter(line.label for line in lines)
     colored = len(lines) if len(lines) <= _COLORED + 1 else _COLORED
     rest = f"{len(lines) - colored} others"
     for number, line in enumerate(lines):
@@ -99,12 +100,14 @@ def _panel(key: str, name: str, is_share: bool, lines: Sequence[_Line]) -> Panel
         if number >= colored:
             series.append(Series(rest, points, _GRAY, pale=True))
             continue
-        series.append(Series(line.label, points, number, dots=dots))
+        label = line.label
+        if names[label] > 1:  # of other data, where the same keys differ
+            label += f", {join_names([run.name for run in line.runs], 2)}"
+        series.append(Series(label, points, number, dots=dots))
         if len(rows) > 1:
             bands.append(Band("", [(x, low, high) for x, _, low, high in values], number))
-    unit = _UNITS.get(key, "")
     low = 0 if key in ("learning_rate", "images_per_second") else None
-    return Panel(name, series, y=unit, low=low, percent=is_share, bands=bands)
+    return Panel(name, series, y=y, low=low, percent=is_share, bands=bands)
 
 
 def _points(rows: Sequence[dict[str, float]], key: str) -> _Points:
@@ -123,17 +126,22 @@ def _over(rows: Sequence[Sequence[dict[str, float]]], key: str) -> list[tuple[fl
         for x, y in _points(one, key):
             values.setdefault(x, []).append(y)
     return [
-        (x, mean(ys), mean(ys) - stdev(ys), mean(ys) + stdev(ys))
+        (x, average := fmean(ys), average - (spread := _deviation(ys, average)), average + spread)
         for x, ys in sorted(values.items())
         if len(ys) > 1
     ]
+
+
+def _deviation(values: Sequence[float], average: float) -> float:
+    """Return the sample standard deviation; that of ``statistics`` takes long for many rows."""
+    return math.sqrt(sum((value - average) ** 2 for value in values) / (len(values) - 1))
 
 
 def _reduced(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     """Return at most ``_MAX_POINTS`` points: means of neighbors, at the epoch of the last one."""
     size = -(-len(points) // _MAX_POINTS) or 1
     chunks = (points[start : start + size] for start in range(0, len(points), size))
-    return [(part[-1][0], *map(mean, zip(*(p[1:] for p in part), strict=True))) for part in chunks]
+    return [(part[-1][0], *map(fmean, zip(*(p[1:] for p in part), strict=True))) for part in chunks]
 
 
 def explanation(groups: Sequence[Sequence[RunSummary]]) -> str:
@@ -182,20 +190,21 @@ def _scatter(cohort: Sequence[RunSummary], key: str, several: bool) -> Panel | N
     ]
     finished = [run for run in runs if run.is_complete]
     means = [
-        (float(x), mean(ys))
+        (float(x), fmean(ys))
         for x in sorted({run.values[key] for run in finished})
         if (ys := [run.value for run in finished if run.values[key] == x])
     ]
     lines = []
     if 1 < len(means) < len(finished):
         lines = [Series("mean of the runs with the value", means, 0, pale=True)]
-    name, is_share = _curve(cohort[0].metric)
+    name, y, is_share = _curve(cohort[0].metric)
     data = f" on {cohort[0].values.get('dataset.name')}" if several else ""
     is_log = min(xs) > 0 and max(xs) / min(xs) >= _DECADE
     return Panel(
         f"{name} by {key}{data}",
         lines,
         key + (" (logarithmic)" if is_log else ""),
+        y=y,
         percent=is_share,
         scatter=scatter,
         x_log=is_log,

@@ -29,9 +29,13 @@ def _rank(run: RunSummary) -> tuple[bool, bool, float]:
 
 
 def best(cohort: Sequence[RunSummary]) -> list[RunSummary]:
-    """Return the runs of the best value, of those that have finished; none of a cohort of one."""
+    """Return the runs of the best value, of those that have finished.
+
+    A single run is not the best, and runs on several folds have different images.
+    """
+    folds = {run.values.get("dataset.fold") for run in cohort}
     complete = [run for run in cohort if run.is_complete and run.value is not None]
-    if len(cohort) < 2 or not complete:
+    if len(cohort) < 2 or len(folds) > 1 or not complete:
         return []
     return [run for run in complete if run.value == complete[0].value]
 

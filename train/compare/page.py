@@ -64,7 +64,7 @@ def _results(comparison: Comparison) -> str:
         parts.append(html_page.paragraph(tables.APART))
     for cohort in comparison.cohorts:
         title = tables.cohort_title(cohort)
-        parts.append(f"<h3>{html_page.escape(title[0].upper() + title[1:])}</h3>")
+        parts.append(f"<h3>{html_page.escape(title)}</h3>")
         parts.append(_table(tables.results_table(cohort), title))
     text = "The last evaluation of each run, the best one first and marked."
     if len(comparison.runs) > 1:

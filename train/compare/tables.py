@@ -58,7 +58,7 @@ def cohort_title(cohort: Sequence[RunSummary]) -> str:
     images = f": {pluralize(run.images, 'image')}" if run.images else ""
     data = run.values.get("dataset.name", "unknown data")
     fold = "of each fold" if run.values.get("dataset.fold") else "of the evaluation split"
-    return f"{title(run.metric)} on {data}{images} {fold}"
+    return f"Results by {title(run.metric)} on {data}{images} {fold}"
 
 
 def results_table(cohort: Sequence[RunSummary]) -> TextTable:
@@ -155,7 +155,7 @@ def seeds_table(groups: Sequence[Sequence[RunSummary]]) -> TextTable:
     scored.sort(key=lambda item: _mean_rank(*item))
     metric = scored[0][0][0].metric if scored else "top1"
     columns = _in_order(_result_columns([results for _, results in scored]), f"eval/{metric}")
-    keys = grouping.differing_keys([run for group in groups for run in group])
+    keys = grouping.differing_keys([run for group, _ in scored for run in group])
     rows = []
     for group, results in scored:
         name = grouping.group_name(group, keys) or join_names([run.name for run in group], 3)

@@ -60,7 +60,7 @@ def _rows(table: TextTable) -> Sequence[Sequence[str]]:
 
 def _without_common_start(names: list[str]) -> list[str]:
     """Return long names without the words with which all begin."""
-    if max(map(len, names), default=0) <= _MAX_CELL:
+    if len(names) < 2 or max(map(len, names)) <= _MAX_CELL:
         return names
     alike = takewhile(lambda characters: len({*characters}) == 1, zip(*names, strict=False))
     common = re.match(r"(.*[,=_./ -])?", "".join(characters[0] for characters in alike))[0]

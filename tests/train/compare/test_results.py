@@ -137,7 +137,7 @@ def test_sixty_runs_stay_readable(sweep, monkeypatch):
     assert len([cells for _, cells in parsed.rows if cells and "seed=" in cells[0]]) >= 60
     assert [len(group) for group in result.groups] == [3] * 20
     top1, *_ = panels = charts.curve_panels(result.cohorts, result.groups)
-    assert top1.title == "evaluation top-1 accuracy"
+    assert top1.title == "Evaluation top-1 accuracy"
     for panel in panels:
         assert len({line.label for line in panel.series}) == 8  # 7, and the others
         assert len({line.color for line in panel.series if not line.pale}) == 7

@@ -105,7 +105,7 @@ def _pictures(found: Differences) -> tuple[dict[str, list[dict[str, str]]], str]
     try:
         images = read_thumbnails(found.paired.paths[0], first.record[indices], names)
     except RunError as error:
-        return {}, html_page.paragraph(f"Without pictures: {error}", "weak")
+        return {}, html_page.paragraph(f"Without pictures: {error}.", "weak")
     small = max(images.shape[1:3]) < PIXELATED_BELOW
     captions = [_caption(found, i) for i in indices]
     cells = [one | {"small": small} for one in html_page.image_cells(images, captions)]

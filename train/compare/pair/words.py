@@ -9,7 +9,7 @@ from train.runtime.formatting import join_names, pluralize
 
 SIGNIFICANT = 0.05
 _MAX_NAMED = 3  # classes and images in a line
-_MAX_LABEL = 24  # characters of a name that stands for a run in sentences and titles
+_MAX_LABEL = 16  # characters of a name that stands for a run in sentences and titles
 _MAX_NAME = 60  # characters of an image's name
 
 

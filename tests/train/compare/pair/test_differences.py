@@ -44,7 +44,7 @@ def unpaired(paths):
     compared = compare_runs(runs)
     [text] = compared.unpaired
     shown = " ".join(as_text(compared).split())
-    assert text in shown and "top-1" in shown and "are not compared" in page(compared)
+    assert text in shown and "Results by top-1" in shown and "are not compared" in page(compared)
     return text
 
 
