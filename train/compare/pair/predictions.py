@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.compare.runs import RunSummary, evaluation_split
+from train.compare.runs import RunSummary
 from train.engine import stored_predictions
 from train.engine.stored_predictions import StoredPredictions
 from train.runtime.errors import RunError
@@ -107,10 +107,10 @@ def _in_order(
             a.names,
             *(array[order] for array in (b.record, b.label, b.predicted, b.confidence)),
         )
-    if _are_numbered(a.names) and _place(first) != _place(second):
+    if _are_numbered(a.names) and first.data != second.data:
         raise RunError(
-            f"{both} were evaluated on images without names, of different data:"
-            f" {' '.join(_place(first))!r} and {' '.join(_place(second))!r}"
+            f"{both} were evaluated on images without names, and their data have different names,"
+            " splits, sizes or contents"
         )
     differing = int((a.label != b.label).reshape(len(a), -1).any(axis=1).sum())
     if differing:
@@ -121,7 +121,3 @@ def _in_order(
 def _are_numbered(names: list[str]) -> bool:
     """Return whether images have only numbers, which other data have, too."""
     return names[0].startswith("record ")
-
-
-def _place(run: RunSummary) -> tuple[str, str]:
-    return str(run.values.get("dataset.name", "")), evaluation_split(run.values)

@@ -1,6 +1,6 @@
 """What two runs differ in, against scikit-learn; and which runs are not compared by image."""
 
-import re
+import shutil
 
 import numpy as np
 import pytest
@@ -175,13 +175,28 @@ def test_runs_on_other_images_or_labels(paths):
     assert len(differences(paths).paired) == 60
 
 
-def test_numbers_of_other_data_are_not_names(tmp_path):
-    numbers = [f"record {i}" for i in range(60)]
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ({"values": {"dataset.name": "tfds:mnist"}}, {"values": {"dataset.name": "tfds:kmnist"}}),
+        ({"fingerprint": "a"}, {"fingerprint": "b"}),  # arrays given from Python
+        ({"images": ("val", 60)}, {"images": ("test", 60)}),
+    ],
+)
+def test_numbers_of_other_data_are_not_names(tmp_path, changes):
     paths = tmp_path / "first", tmp_path / "second"
-    for path, name in zip(paths, ("tfds:mnist", "tfds:kmnist"), strict=True):
-        write_run(path, {"dataset.name": name})
-        write_predictions(path, LABEL, LABEL, numbers)
-    assert re.search(r"different data: 'tfds:mnist val' and 'tfds:kmnist val'", unpaired(paths))
+    for names in ([f"record {i}" for i in range(60)], NAMES):
+        for path, change in zip(paths, changes, strict=True):
+            shutil.rmtree(path, ignore_errors=True)
+            write_run(path, **change)
+            write_predictions(path, LABEL, LABEL, names)
+        if names is NAMES:  # equal names are the same images wherever they are
+            assert len(differences(paths).paired) == 60
+        else:
+            assert "without names, and their data have different" in unpaired(paths)
+
+
+def test_other_classes_are_not_compared(paths, tmp_path):
+    write_run(tmp_path / "third", classes=("cat", "dog", "cow"))
     with pytest.raises(RunError, match="have different classes"):
-        write_run(tmp_path / "third", classes=("cat", "dog", "cow"))
-        pair_predictions(*(read(str(p)) for p in (paths[0], tmp_path / "third")))
+        pair_predictions(*(read(str(path)) for path in (paths[0], tmp_path / "third")))
