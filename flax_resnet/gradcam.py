@@ -98,7 +98,12 @@ def _logits_from_stage(
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Overlay a uint8 image ``(H, W, 3)`` with a heat map ``(H, W)`` in 0…1, yellow to red."""
+    colors, alpha = overlay_colors(heat)
+    return np.rint((1 - alpha) * image + alpha * colors).astype(np.uint8)
+
+
+def overlay_colors(heat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the colors ``(…, 3)`` in 0…255 and the opacity ``(…, 1)`` of heat ``(…)`` in 0…1."""
     heat = np.clip(heat, 0, 1)[..., None]
     colors = np.concatenate([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)], -1)
-    alpha = 0.65 * heat
-    return np.rint((1 - alpha) * image + alpha * colors).astype(np.uint8)
+    return colors, 0.65 * heat

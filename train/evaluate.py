@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -112,6 +113,7 @@ def run(flags: argparse.Namespace) -> int:
         if fits and distributed.is_primary():
             calibration = calibrate(flags.workdir, evaluated, flags.calibrate, requests)
             evaluated.result["calibration"] = calibration.measured
+            evaluated = dataclasses.replace(evaluated, calibration=calibration.calibration)
     if distributed.is_primary():
         report(flags, evaluated, calibration)
         print(to_json(evaluated.result), flush=True)

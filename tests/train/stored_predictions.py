@@ -48,3 +48,31 @@ def check_label_metrics(result, path):
     }
     assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-9)
     return probabilities
+
+
+def check_curves(rankings, path):
+    """Compare the curves of the report with the predictions in the ``.npz`` file."""
+    with np.load(path) as stored:
+        labels, probabilities = stored["label"], stored["probabilities"]
+        names = stored["class_names"].tolist()
+    one_hot = labels if labels.ndim == 2 else np.eye(len(names))[labels]
+    known = [k for k in range(len(names)) if 0 < one_hot[:, k].sum() < len(one_hot)]
+    expected = {
+        "macro": (one_hot[:, known], probabilities[:, known]),
+        "micro": (one_hot.ravel(), probabilities[:, : len(names)].ravel()),
+    }
+    expected |= {name: (one_hot[:, k], probabilities[:, k]) for k, name in enumerate(names)}
+    assert rankings["classes"] == len(known)
+    worst = sorted(
+        known, key=lambda k: sklearn.metrics.average_precision_score(*expected[names[k]])
+    )
+    shown = [one["name"] or one["kind"] for one in rankings["curves"]]
+    assert shown == ["macro", "micro", *(names[k] for k in worst[:8])]
+    for name, one in zip(shown, rankings["curves"], strict=True):
+        auroc = sklearn.metrics.roc_auc_score(*expected[name])
+        average_precision = sklearn.metrics.average_precision_score(*expected[name])
+        assert one["auroc"] == pytest.approx(auroc, abs=1e-9)
+        assert one["average_precision"] == pytest.approx(average_precision, abs=1e-9)
+        for curve, area in (("roc", auroc), ("precision_recall", average_precision)):
+            x, y = np.reshape(one[curve], (-1, 2)).T
+            assert len(x) <= 200 and np.trapezoid(y, x) == pytest.approx(area, abs=1e-3)

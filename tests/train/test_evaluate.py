@@ -13,12 +13,13 @@ import scipy.stats
 from PIL import Image
 
 from flax_resnet import load_run
-from tests.train.stored_predictions import check_metrics
+from tests.train.stored_predictions import check_curves, check_metrics
 from train import evaluate
 from train.data.loader import DataLoader
 from train.engine import evaluation
 from train.engine.devices import Pmap
 from train.loop import train
+from train.reporting.report import run_report
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
 from train.workdir import run_files
@@ -80,8 +81,11 @@ def test_results_are_printed_and_written_to_the_workdir(command, digits_run, tmp
     confidences = [one["confidence"] for one in written["most_confident_mistakes"]]
     assert confidences == sorted(confidences, reverse=True)
     assert len(confidences) == min(24, round(360 - correct))
-    counts = ElementTree.parse(folder / "confusion.svg").findall(".//*[@class='count']")
+    drawing = ElementTree.parse(folder / "confusion.svg")
+    counts = drawing.findall(".//{http://www.w3.org/2000/svg}tspan")
     assert sum(int(count.text) for count in counts) == 360
+    texts = [element.text for element in drawing.iter() if element.text]
+    assert "run · digits test: 360 images, step 44, EMA weights" in texts
     texts = (folder / "reliability.svg").read_text()
     assert f"ECE {percent(written['expected_calibration_error'])}" in texts
     with Image.open(folder / "mistakes.png") as image:
@@ -154,8 +158,10 @@ def test_metrics_equal_those_of_scikit_learn_on_stored_predictions(
     interval = trials.proportion_ci(method="wilson")
     assert written["top3_interval"] == pytest.approx(list(interval), abs=1e-9)
     assert f"top-3        {percent(result['top3']):>8}  95 % confidence interval" in summary
-    row = f'<th scope="row">top-3</th><td>{percent(result["top3"])}</td>'
+    row = f'<th scope="row">top-3</th><td class=n>{percent(result["top3"])}</td>'
     assert row in (path / "report.html").read_text()
+    part = run_report.read_parts(str(path))["evaluations"][folder.name.partition("_")[2]]
+    check_curves(part["rankings"], tmp_path / "p.npz")
     low, high = written["kappa_interval"]
     assert low < result["kappa"] < high
     assert f"{result['kappa']:.4f}  95 % interval (bootstrap) {low:.4f} to {high:.4f}" in summary

@@ -19,7 +19,7 @@ def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encode a uint8 RGB ``(H, W, 3)`` or gray ``(H, W)`` image as PNG."""
+    """Encode a uint8 RGB ``(H, W, 3)``, RGBA ``(H, W, 4)`` or gray ``(H, W)`` image as PNG."""
     return cv2.imencode(".png", _bgr(image))[1].tobytes()
 
 
@@ -34,4 +34,6 @@ def _resize(image: np.ndarray, width: int, height: int, interpolation: int) -> n
 
 
 def _bgr(image: np.ndarray) -> np.ndarray:
-    return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+    if image.ndim == 2:
+        return image
+    return np.ascontiguousarray(image[..., [2, 1, 0, 3][: image.shape[-1]]])

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import tqdm
 
+from flax_resnet.calibration import Calibration
 from flax_resnet.resnet import ResNet
 from train.config.keys import DATA_KEYS, KEYS
 from train.config.task_defaults import learns_several_labels
@@ -31,7 +32,7 @@ from train.engine.experiment import (
 from train.engine.predictions import PredictionCollector, Predictions, predict_examples
 from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
-from train.engine.stored_thresholds import read_thresholds
+from train.engine.stored_thresholds import find_calibration, read_thresholds
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, print_line
@@ -206,6 +207,7 @@ class Evaluated:
       model: the network.
       variables: its variables on the host, or None if they are not needed.
       run: name of the run, for titles.
+      calibration: what is stored with the checkpoint, if it is known.
     """
 
     result: dict[str, Any]
@@ -215,6 +217,7 @@ class Evaluated:
     model: ResNet
     variables: dict[str, Any] | None
     run: str = ""
+    calibration: Calibration | None = None
 
     @property
     def weights(self) -> str:
@@ -302,10 +305,13 @@ def evaluate_run(
         checkpoints = Checkpoints(path, warn=warn, best_by=best_by(config))
     with checkpoints:
         state = restore_on_all(checkpoints, step, abstract_state(step_config, loader.image_shape))
-    stored = None
+    stored, calibration = None, None
     with distributed.raise_if_any_failed():
+        stored_with = path, int(state.step), evaluated_weights(config)
         if step_config.several_labels and use_thresholds:
-            stored = read_thresholds(path, int(state.step), evaluated_weights(config))
+            stored = read_thresholds(*stored_with)
+        if use_thresholds:
+            calibration = find_calibration(*stored_with, step_config.probabilities, warn)
     if stored is not None and stored.were_chosen_on(loader.source) and distributed.is_primary():
         print_line(
             "note: half of these images chose the stored thresholds; new ones may give a lower F1"
@@ -354,4 +360,5 @@ def evaluate_run(
         result["thresholds"] = stored.by_class
     variables = evaluated_variables(step_config, state)
     run = run_name(path)
-    return Evaluated(result, collector.predictions(), loader, config, model, variables, run)
+    about = loader, config, model, variables, run, calibration
+    return Evaluated(result, collector.predictions(), *about)

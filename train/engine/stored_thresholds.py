@@ -1,11 +1,12 @@
 """Thresholds of an evaluation of images with several classes: those stored with the run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
 
-from flax_resnet.calibration import read_calibration
+from flax_resnet.calibration import Calibration, read_calibration
 from flax_resnet.run_reader import RunLoadError
 from train.data.source import DataSource
 from train.runtime.errors import RunError
@@ -57,6 +58,26 @@ def read_thresholds(path: str, step: int, weights: str) -> StoredThresholds | No
         calibration.dataset,
         calibration.split,
     )
+
+
+def find_calibration(
+    path: str, step: int, weights: str, activation: str, warn: Callable[[str], None]
+) -> Calibration | None:
+    """Return the calibration of a checkpoint, for the report; None without a valid one.
+
+    Args:
+      path: the workdir.
+      step: number of training steps.
+      weights: ``"ema"`` or ``"raw"``.
+      activation: ``"softmax"`` or ``"sigmoid"``.
+      warn: receives a message if it is corrupt or was changed.
+    """
+    names = read_description(path).class_names
+    try:
+        return read_calibration(path, step, weights, activation, names)[0]
+    except RunLoadError as error:
+        warn(f"{error}; the report lacks its thresholds")
+        return None
 
 
 def raw_thresholds(thresholds: np.ndarray, temperature: float | None) -> np.ndarray:

@@ -31,6 +31,16 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     return min(share, max(0.0, center - half)), max(share, min(1.0, center + half))
 
 
+def f1_interval(correct: int, labels: int, predicted: int) -> tuple[float, float]:
+    """Return a 95 % interval of F1, 2 · correct / (labels + predicted).
+
+    F1 is 2 J / (1 + J) of the share J of correct examples among those with the label or the
+    prediction. The interval is that of Wilson for J, converted.
+    """
+    low, high = wilson_interval(correct, labels + predicted - correct)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
 class ReliabilityBin(NamedTuple):
     """Examples with a confidence in ``(low, high]``; the means are 0 if there are none."""
 
@@ -75,6 +85,8 @@ class ClassMetrics:
       recall_interval: its 95 % Wilson interval; None without examples.
       precision: share of correct ones among the predictions of this class; None without any.
       precision_interval: its 95 % Wilson interval; None without any.
+      f1_interval: see :func:`f1_interval`; None without examples and predictions.
+      predicted: images with this prediction.
       f1: harmonic mean of precision and recall; None without examples and predictions.
       auroc: area under the ROC curve against the rest; None without probabilities of all classes,
         or if all or no examples have this label.
@@ -90,6 +102,8 @@ class ClassMetrics:
     auroc: float | None = None
     average_precision: float | None = None
     precision_interval: tuple[float, float] | None = None
+    f1_interval: tuple[float, float] | None = None
+    predicted: int | None = None
 
 
 class Confusion(NamedTuple):
@@ -158,6 +172,8 @@ def compute_metrics(
             2 * hits[i] / (labels[i] + predicted[i]) if labels[i] + predicted[i] else None,
             *(ranked[i] or (None, None)),
             wilson_interval(hits[i], predicted[i]) if predicted[i] else None,
+            f1_interval(hits[i], labels[i], predicted[i]) if labels[i] + predicted[i] else None,
+            int(predicted[i]),
         )
         for i, name in enumerate(names)
     ]

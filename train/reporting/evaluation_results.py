@@ -16,10 +16,11 @@ from flax_resnet.text import one_line, truncate
 from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
-from train.reporting import html_page
+from train.reporting import rankings
 from train.reporting.cautions import cautions
 from train.reporting.charts import confusion_matrix, reliability, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
+from train.reporting.confusions import Confusions, clustered_order, matrix_cells
 from train.reporting.plots import Pictures, Plots, draw_grid
 from train.reporting.report.evaluation_tiles import title
 from train.runtime.files import writing
@@ -103,6 +104,13 @@ def description(result: dict[str, Any], weights: str) -> str:
     return f"{result['examples']:,} images{corrupt}, step {result['step']:,}{average}{flip}"
 
 
+def subtitle(evaluated: Evaluated) -> str:
+    """Return run, data and step as text, for titles."""
+    result, source = evaluated.result, evaluated.loader.source
+    about = f"{source.name} {source.split}: {description(result, evaluated.weights)}"
+    return one_line(f"{evaluated.run} · {about}" if evaluated.run else about)
+
+
 def _accuracy(name: str, result: dict[str, Any], metrics: ClassificationMetrics) -> str:
     low, high = (format_percent(end, 2) for end in metrics.intervals[name])
     return (
@@ -131,7 +139,7 @@ def write_results(
     captions = prediction_captions(predictions, mistakes, names)
     drawings: dict[str, Draw] = {
         "confusion.svg": lambda path: write_atomically(
-            path, confusion_matrix.document(names, *confusion_cells(metrics.confusion))
+            path, confusion_matrix.document(confusions(evaluated, metrics), subtitle(evaluated))
         ),
         "reliability.svg": lambda path: write_atomically(
             path, svg.document(reliability.reliability_panels(metrics.bins, metrics.ece))
@@ -200,21 +208,40 @@ def output_labels(evaluated: Evaluated) -> list[str]:
 def prediction_captions(
     predictions: Predictions, indices: np.ndarray, names: list[str]
 ) -> list[str]:
-    """Return label, prediction and confidence of some images as text."""
-    return [
-        f"true: {truncate(names[predictions.label[i]], MAX_CAPTION)}\n"
-        f"predicted: {truncate(names[predictions.predicted[i]], MAX_CAPTION)}"
-        f" ({format_percent(predictions.confidence[i], 0)})"
-        for i in indices
-    ]
+    """Return label and prediction of some images with their probabilities as text."""
+    captions = []
+    for i in indices:
+        label, predicted = (
+            truncate(names[k], MAX_CAPTION)
+            for k in (predictions.label[i], predictions.predicted[i])
+        )
+        of_label = predictions.confidence if predictions.of_label is None else predictions.of_label
+        captions.append(
+            f"true: {label} ({format_percent(of_label[i], 0)})\n"
+            f"predicted: {predicted} ({format_percent(predictions.confidence[i], 0)})"
+        )
+    return captions
 
 
-def confusion_cells(matrix: np.ndarray) -> tuple[list[list[int]], str]:
-    """Return ``counts`` and ``heat_map`` of a confusion matrix; one of them is empty."""
-    if len(matrix) <= confusion_matrix.MAX_CELLS:
-        return matrix.tolist(), ""
-    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    return [], html_page.heat_map_uri(shares)
+def confusions(evaluated: Evaluated, metrics: ClassificationMetrics) -> Confusions:
+    """Return the confusions of an evaluation; many classes are in the order of a clustering."""
+    names, matrix = output_labels(evaluated), metrics.confusion
+    totals, cells = matrix.sum(axis=1).tolist(), matrix_cells(matrix)
+    if len(names) > confusion_matrix.MAX_NUMBERED:
+        return Confusions(names, totals, cells, clustered_order(totals, cells))
+    return Confusions(names, totals, cells, range(len(names)))
+
+
+def rankings_of(evaluated: Evaluated) -> dict[str, Any] | None:
+    """Return the precision–recall and ROC curves of an evaluation, for JSON; None without any."""
+    predictions = evaluated.predictions
+    return rankings.build_rankings(
+        evaluated.loader.source.class_names,
+        lambda k: predictions.label == k,
+        predictions.probabilities,
+        rankings.stored_decisions(evaluated),
+        one_class_each=True,
+    )
 
 
 def to_dict(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str, Any]:

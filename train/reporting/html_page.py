@@ -207,26 +207,24 @@ def folded(title: str, inside: str) -> str:
     return f"<details><summary>{escape(title)}</summary>\n{inside}\n</details>"
 
 
-def image_uri(image: np.ndarray) -> str:
+def image_uri(image: np.ndarray, max_side: int = MAX_SIDE) -> str:
     """Return a uint8 RGB image ``(H, W, 3)`` as a data URI: small ones lossless, others reduced."""
     longer = max(image.shape[:2])
-    if longer > MAX_SIDE:
-        width, height = (max(1, round(side * MAX_SIDE / longer)) for side in image.shape[1::-1])
+    if longer > max_side:
+        width, height = (max(1, round(side * max_side / longer)) for side in image.shape[1::-1])
         image = resize_area(image, width, height)
     if longer > 64:
         return _data_uri("jpeg", encode_jpeg(image, 85))
     return _data_uri("png", encode_png(image))
 
 
-def heat_map_uri(shares: np.ndarray) -> str:
-    """Return shares ``(H, W)`` in 0…1 as a data URI, one pixel each, from white to blue."""
-    blue, white = np.array([37, 99, 235]), np.array([255, 255, 255])
-    share = np.clip(shares, 0, 1)[..., None] ** 0.5  # keeps rare confusions visible
-    return _data_uri("png", encode_png(np.rint(white + share * (blue - white)).astype(np.uint8)))
+def png_uri(image: np.ndarray) -> str:
+    """Return a uint8 image that :func:`encode_png` takes as a data URI without any loss."""
+    return _data_uri("png", encode_png(image))
 
 
 def data_uri(value: object, field: str) -> str:
-    """Accept a result of :func:`image_uri` or :func:`heat_map_uri`, as a schema."""
+    """Accept a result of :func:`image_uri` or :func:`png_uri`, as a schema."""
     if not (isinstance(value, str) and _DATA_URI.fullmatch(value)):
         raise SchemaError(f"{field} must be an image as a data URI, not {reprlib.repr(value)}")
     return value

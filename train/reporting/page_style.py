@@ -1,6 +1,7 @@
 """The style sheet of all pages: report, comparison, inspection, plan."""
 
 from train.reporting.charts.palette import DARK, LIGHT, STYLE
+from train.reporting.report.enlarge_style import ENLARGE_STYLE
 
 
 def _variables(palette: dict[str, str]) -> str:
@@ -136,4 +137,4 @@ _PRINT = """\
 }
 """
 
-PAGE_STYLE = _COLORS + STYLE + _TEXT + _NAVIGATION + _BLOCKS + _TABLES + _PRINT
+PAGE_STYLE = _COLORS + STYLE + _TEXT + _NAVIGATION + _BLOCKS + _TABLES + ENLARGE_STYLE + _PRINT

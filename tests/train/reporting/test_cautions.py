@@ -54,7 +54,7 @@ def test_nothing_learned_of_three_to_one():
     ],
 )
 def test_a_ranking_at_random(intervals, expected):
-    evaluation = MultiLabelEvaluation([], intervals, [], 0.0, np.empty(0, int))
+    evaluation = MultiLabelEvaluation([], intervals, [], 0.0, np.empty(0, int), np.empty(0, bool))
     lines = multi_label_cautions({"map": 0.4, "map_baseline": 0.35}, evaluation)
     assert lines == ([] if expected is None else [expected])
     if not intervals:

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from train.reporting import html_page, plots
-from train.reporting.charts import axes, confusion_matrix, curves, reliability, svg
+from train.reporting import plots
+from train.reporting.charts import axes, curves, reliability, svg
 from train.reporting.charts.panel import Band, Panel, Scatter, Series
 from train.reporting.classification_metrics import reliability_bins
 from train.reporting.report.run_report import LiveReport, write_curves
@@ -57,33 +57,6 @@ def test_charts_and_grids_survive_any_class_name_and_missing_folder(tmp_path):
     LiveReport(str(tmp_path / "gone"), warned.append).update(force=True)
     assert len(warned) == 2 and "cannot draw curves.svg: FileNotFoundError" in warned[0]
     assert "cannot draw report.html: RunError" in warned[1]
-
-
-def test_confusion_matrix_shows_names_and_counts():
-    counts = np.array([[31, 2, 0], [0, 1234, 0], [1, 0, 7]])
-    names = ["<&\x1b\udcff", "狗", "a class with a very long name"]
-    root, texts = parse(confusion_matrix.document(names, counts.tolist()))
-    cells = [(int(e.text), e[0].text) for e in with_class(root, "count")]
-    assert [count for count, _ in cells] == [31, 2, 1234, 1, 7]
-    assert cells[1][1] == "<&\\x1b\\udcff → 狗: 2"
-    assert texts.count("狗") == 2 and texts.count("a class with a very…") == 2
-    assert "label" in texts and "prediction" in texts
-    shares = [float(cell.get("fill-opacity")) for cell in with_class(root, "cell")[:5]]
-    assert shares == pytest.approx(0.45 * np.array([31 / 33, 2 / 33, 1, 1 / 8, 7 / 8]), abs=0.005)
-    width = float(root.get("width"))
-    for cell in with_class(root, "cell"):
-        assert float(cell.get("x")) + float(cell.get("width")) <= width
-
-
-@pytest.mark.parametrize(("size", "labels"), [(21, True), (60, True), (300, False)])
-def test_confusion_matrix_of_many_classes_is_a_heat_map(size, labels):
-    names = [f"class {i}" for i in range(size)]
-    uri = html_page.heat_map_uri(np.eye(size))
-    root, texts = parse(confusion_matrix.document(names, heat_map=uri))
-    [image] = root.iter(f"{SVG}image")
-    assert image.get("href") == uri and not with_class(root, "count")
-    assert texts.count("class 7") == 2 * labels
-    assert any("square-root scale" in text for text in texts)
 
 
 def test_reliability_diagram_shows_accuracy_confidence_and_counts():

@@ -17,7 +17,7 @@ def test_chosen_metrics_are_printed_once():
         loader=SimpleNamespace(source=SimpleNamespace(name="table", split="val")),
         config=SimpleNamespace(eval=SimpleNamespace(metrics=("top1", "mine"), metric="top3")),
     )
-    evaluation = MultiLabelEvaluation([], {}, [], 0.0, np.empty(0, int))
+    evaluation = MultiLabelEvaluation([], {}, [], 0.0, np.empty(0, int), np.empty(0, bool))
     lines = summary(evaluated, evaluation).splitlines()
     first = [line.split()[0] for line in lines]
     assert first.count("top-1") == first.count("top-3") == first.count("mine") == 1

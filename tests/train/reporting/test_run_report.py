@@ -85,11 +85,12 @@ CONTRAST = """() => {
     .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const behind = element => {
-    const layers = [];
+    const layers = [], cell = element.closest("text.count")?.previousElementSibling;
     for (; element; element = element.parentElement) {
       const [r, g, b, a = 1] = numbers(getComputedStyle(element).backgroundColor);
       layers.push([r, g, b, a]);
     }
+    if (cell) layers.unshift([...numbers(getComputedStyle(cell).fill), 1]);
     return layers.reverse().reduce(
       (below, [r, g, b, a]) => [r, g, b].map((v, i) => v * a + below[i] * (1 - a)),
       [255, 255, 255]);
@@ -176,7 +177,8 @@ def test_report_is_self_contained_and_complete(run):
     page = Strict(text)
     assert "script" not in page.tags and "url(" not in text and "@import" not in text
     links = [source for source in page.sources if source.startswith("#")]
-    assert len(links) == len({*links}) > 5 and {link[1:] for link in links} <= {*page.ids}
+    assert len({*links}) > 5 and {link[1:] for link in links} <= {*page.ids}
+    assert len(page.ids) == len({*page.ids})
     assert all(source.startswith("data:") for source in page.sources if source not in links)
     texts = " ".join(page.texts)
     last = [row for row in read_rows(run) if "eval/top1" in row][-1]
@@ -187,7 +189,8 @@ def test_report_is_self_contained_and_complete(run):
             "1,437 images in train",
             "model.stage_sizes",
         ),
-        *("Learning curves", "Confusion matrix", "Per-class accuracy", "Calibration", "Grad-CAM"),
+        *("Learning curves", "Confusion matrix", "Recall, precision and F1 of each class"),
+        *("Most frequent confusions", "Precision–recall and ROC curves", "Calibration", "Grad-CAM"),
         *("Most confident mistakes", "Training images", "Configuration", "Environment"),
         *("1 session", "python -m train.main", EVIL + "3", "recall", "precision"),
         *("95 % confidence interval (Wilson)", "expected calibration error (ECE)"),
@@ -195,9 +198,14 @@ def test_report_is_self_contained_and_complete(run):
         *("loss (nats)", "top-1 accuracy", "learning rate", "images per second", "waiting"),
     ):
         assert words in texts, words
-    assert text.count('class="axis"') == 9
+    assert text.count('class="axis"') == 12
     [evaluated] = run_report.read_parts(run)["evaluations"].values()
-    assert len(evaluated["explained"]) == 8 and len(evaluated["mistakes"]) == 24
+    assert len(evaluated["mistakes"]) == 24 and "explained" not in evaluated
+    assert all(one["heat"] for one in (*evaluated["mistakes"], *evaluated["right"]))
+    right = [
+        re.match(r"true: (.+) \(\d+ %\)\npredicted: \1 ", c["caption"]) for c in evaluated["right"]
+    ]
+    assert 3 <= len({match[1] for match in right}) == len(right) <= 10  # each of another class
     assert all(re.search(r"\nrecord \d+$", one["caption"]) for one in evaluated["mistakes"])
     # Keys with other values than their defaults come first.
     assert texts.index("model.stage_sizes") < texts.index("keys with their default values")
@@ -250,15 +258,29 @@ def test_best_of_equal_steps_is_the_last_with_a_checkpoint(tmp_path):
     assert "<b>50.0 %</b><span>at step 60</span>" in run_report.page(str(tmp_path), {})
 
 
-def test_many_classes_become_a_heat_map(digits_run):
+def test_reports_of_earlier_versions_are_still_shown(digits_run):
+    """With an image of the matrix, maps beside images, and without what was added since."""
     part = next(iter(run_report.read_parts(digits_run)["evaluations"].values()))
-    del part["confusion"]
-    part["heat_map"], part["outputs"] = html_page.heat_map_uri(np.eye(300)), 300
-    part["classes"] = part["classes"] * 30
-    text = run_report.page(digits_run, {"evaluations": {"test": part}})
-    assert "275 more classes" in text and text.count('aria-label="confusion matrix"') == 2
-    assert text.count(f'<image href="{part["heat_map"]}"') == 1
+    pixel = html_page.image_uri(np.zeros((2, 2, 3), np.uint8))
+    for name in ("confusion", "rankings", "right", "aspect"):
+        part.pop(name, None)
+    part |= {"heat_map": pixel, "outputs": 300, "classes": part["classes"] * 30}
+    part["explained"] = [{"image": pixel, "caption": "true: 3"}]
+    part["mistakes"] = [{"image": pixel, "caption": "true: 8\nrecord 1"}]
+    for one in part["classes"]:
+        for name in ("f1_interval", "predicted", "precision_interval"):
+            one.pop(name, None)
+    value = json.loads(json.dumps({"evaluations": {"test": part}}))
+    text = run_report.page(digits_run, schema_of_parts(value))
+    assert "275 more classes" in text and 'aria-label="confusion matrix of 300 classes"' in text
+    assert text.count(f'<image href="{pixel}"') == 1 and "Grad-CAM: image regions" in text
+    assert "Most frequent confusions" not in text and "ROC curve" not in text
     Strict(text)
+
+
+def schema_of_parts(value):
+    """Return content as it is read from ``report.json``."""
+    return run_report._PARTS(value, "")
 
 
 def test_compare_reports_missing_and_unfinished_runs(compared, monkeypatch, capsys, tmp_path):

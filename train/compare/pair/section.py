@@ -11,7 +11,7 @@ from train.compare.pair.thumbnails import read_thumbnails
 from train.data.label_sets import join_classes
 from train.engine.predictions import output_names
 from train.reporting import html_page
-from train.reporting.report.section_parts import PIXELATED_BELOW
+from train.reporting.report.evaluated_images import PIXELATED_BELOW
 from train.runtime.errors import RunError
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 

@@ -1,5 +1,7 @@
 """Colors and style of charts, light and dark."""
 
+from train.reporting.charts import shades
+
 COLORS = 8  # --c0 … --c7 of the palettes
 _DASHES = ("none", "7 4", "2 4", "9 4 2 4")  # beside the colors
 # Any two lines differ by 15 or more in CIELAB, also for people with deuteranopia or protanopia;
@@ -16,6 +18,9 @@ DARK = {
     **{"c0": "#578dc6", "c1": "#f49654", "c2": "#26bdb4", "c3": "#d7a0ff"},
     **{"c4": "#f6cc51", "c5": "#e47292", "c6": "#a9e283", "c7": "#c6d4e8"},
 }
+# Right and wrong cells of confusion matrices; the darkest carry white text, in dark mode black.
+LIGHT |= shades.shades(LIGHT["back"], right="#0a4c94", wrong="#b23a06")
+DARK |= shades.shades(DARK["back"], right="#86c5ff", wrong="#ffa366")
 STYLE = """\
 svg text { font-size: 11px; fill: var(--weak); }
 svg .title { font-size: 13px; font-weight: 600; fill: var(--text); }
@@ -31,7 +36,9 @@ svg .bar { fill-opacity: .35; }
 svg.keys { width: 26px; height: 14px; display: inline-block; vertical-align: middle;
   margin-right: .35rem; }
 svg .cell { fill: rgb(var(--heat)); }
+svg .empty { stroke: var(--weak); stroke-dasharray: 2 4; }
 """
+STYLE += shades.style()
 
 
 def color(index: int) -> str:

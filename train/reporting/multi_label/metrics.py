@@ -11,6 +11,7 @@ from train.reporting.cautions import low_recall_lines
 from train.reporting.classification_metrics import (
     ReliabilityBin,
     expected_calibration_error,
+    f1_interval,
     reliability_bins,
     wilson_interval,
 )
@@ -42,6 +43,10 @@ class LabelMetrics:
         interval; None without examples.
       precision: share of its images among those for which it is predicted; None without any.
       f1: harmonic mean of both; None without examples and predictions.
+      precision_interval: 95 % Wilson interval; None without predictions.
+      f1_interval: 95 % interval of F1; None without examples and predictions.
+      predicted: images for which it is predicted.
+      correct: those of them that have it.
     """
 
     name: str
@@ -53,6 +58,10 @@ class LabelMetrics:
     recall_interval: Interval | None
     precision: float | None
     f1: float | None
+    precision_interval: Interval | None = None
+    f1_interval: Interval | None = None
+    predicted: int | None = None
+    correct: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class MultiLabelEvaluation:
       bins: bins of the reliability diagram, of all images and classes.
       ece: expected calibration error over ``bins``.
       mistakes: indices into the predictions, the most confident wrong ones first.
+      right: whether all classes of an image are right, bool ``(N,)``.
     """
 
     classes: list[LabelMetrics]
@@ -73,6 +83,7 @@ class MultiLabelEvaluation:
     bins: list[ReliabilityBin]
     ece: float
     mistakes: np.ndarray
+    right: np.ndarray
 
 
 def compute(evaluated: Evaluated) -> MultiLabelEvaluation:
@@ -89,6 +100,7 @@ def compute(evaluated: Evaluated) -> MultiLabelEvaluation:
         bins,
         expected_calibration_error(bins),
         _mistakes(labels, probabilities, predicted),
+        (predicted == labels).all(axis=1),
     )
 
 
@@ -111,6 +123,10 @@ def _classes(evaluated: Evaluated, labels: np.ndarray, predicted: np.ndarray) ->
                 recall_interval=wilson_interval(hits, examples) if examples else None,
                 precision=hits / chosen if chosen else None,
                 f1=float(scores[k]) if examples or chosen else None,
+                precision_interval=wilson_interval(hits, chosen) if chosen else None,
+                f1_interval=f1_interval(hits, examples, chosen) if examples or chosen else None,
+                predicted=chosen,
+                correct=hits,
             )
         )
     return classes

@@ -9,7 +9,7 @@ from flax_resnet.calibration import DEFAULT_THRESHOLD
 from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
-from train.reporting import evaluation_results
+from train.reporting import evaluation_results, rankings
 from train.reporting.charts import reliability, svg
 from train.reporting.multi_label.metrics import MultiLabelEvaluation, cautions
 from train.reporting.report.evaluation_tiles import format_metric, title
@@ -129,6 +129,18 @@ def write_results(
         ),
     }
     return evaluation_results.write_files(folder, to_dict(evaluated, evaluation), drawings, warn)
+
+
+def rankings_of(evaluated: Evaluated) -> dict[str, Any] | None:
+    """Return the precision–recall and ROC curves of an evaluation, for JSON; None without any."""
+    labels = evaluated.predictions.label > 0
+    return rankings.build_rankings(
+        evaluated.loader.source.class_names,
+        lambda k: labels[:, k],
+        evaluated.predictions.probabilities,
+        rankings.stored_decisions(evaluated),
+        one_class_each=False,
+    )
 
 
 def to_dict(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from train.reporting import evaluation_results, html_page
 from train.reporting.classification_metrics import wilson_interval
 from train.reporting.multi_label import results
 from train.reporting.multi_label.metrics import LabelMetrics, MultiLabelEvaluation, cautions
+from train.reporting.report import enlarge
+from train.reporting.report.evaluated_images import image_parts, image_sections
 from train.reporting.report.section_parts import (
     COUNT,
     FIELDS,
@@ -21,18 +23,22 @@ from train.reporting.report.section_parts import (
     TEXT,
     calibration,
     class_table,
-    image_grids,
-    image_parts,
     percent,
-    percent_range,
+    ranking_curves,
+    recall_chart,
+    with_interval,
 )
 from train.runtime.formatting import format_percent
 from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS
 from train.workdir.metrics_log import finite
 
 _HEAD = (
-    *("class", "average precision", "AUROC", "threshold", "recall", "95 % confidence interval"),
-    *("precision", "F1", "images"),
+    *("class", "images", "average precision", "AUROC", "threshold", "recall (95 % interval)"),
+    *("precision (95 % interval)", "F1 (95 % interval)"),
+)
+_COUNTS = (
+    *("class", "true positives", "false negatives", "false positives", "true negatives"),
+    "threshold",
 )
 _known_share = schema.optional(SHARE)
 _interval = schema.sequence(schema.number(-1, 1 + 1e-6), 2, 2)
@@ -61,6 +67,10 @@ _FIELDS = {
             recall_interval=schema.optional(_interval),
             precision=_known_share,
             f1=_known_share,
+            precision_interval=schema.optional(_interval),
+            f1_interval=schema.optional(_interval),
+            predicted=schema.optional(COUNT),
+            correct=schema.optional(COUNT),
         ),
         1,
         1_000_000,
@@ -77,9 +87,9 @@ def build_part(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> dict[s
         for name in sorted(filter(parse_top_k, evaluated.result), key=parse_top_k)
         if name != "top1"
     }
-    image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
+    part["rankings"] = results.rankings_of(evaluated)
     captions = partial(results.captions, evaluated)
-    part |= image_parts(evaluated, evaluation.mistakes, image_names, captions)
+    part |= image_parts(evaluated, evaluation.right, evaluation.mistakes, captions)
     return finite({name: value for name, value in part.items() if name in _FIELDS})
 
 
@@ -89,17 +99,20 @@ def _interval_of(share: float, examples: int) -> tuple[float, float]:
 
 def section(name: str, part: dict[str, Any]) -> str:
     """Return the HTML of the evaluation ``name`` from the content of :func:`build_part`."""
-    warnings = cautions(part, _evaluation(part))
+    warnings, key = cautions(part, _evaluation(part)), enlarge.make_key(name)
     return html_page.section(
         f"Evaluation: {name}",
         html_page.paragraph(_facts(part)),
         *(html_page.paragraph(f"Warning: {text}.") for text in warnings),
         "<h3>Classes</h3>",
         *_classes(part["classes"]),
+        recall_chart(part["classes"]),
+        *_counts(part),
+        *ranking_curves(part),
         "<h3>Calibration</h3>",
         html_page.paragraph("Of the probabilities of all images and classes."),
         *calibration(part),
-        *image_grids(part, "most probable class"),
+        *image_sections(part, "most probable class", key),
     )
 
 
@@ -150,6 +163,7 @@ def _evaluation(part: dict[str, Any]) -> MultiLabelEvaluation:
         bins=[],
         ece=0.0,
         mistakes=np.empty(0, int),
+        right=np.empty(0, bool),
     )
 
 
@@ -162,16 +176,42 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
         (
             one_line(one["name"]),
+            f"{one['examples']:,}",
             percent(one["average_precision"]),
             percent(one["auroc"]),
             f"{one['threshold']:.3g}",
-            percent(one["recall"]),
-            percent_range(one["recall_interval"]),
-            percent(one["precision"]),
-            percent(one["f1"]),
-            f"{one['examples']:,}",
+            with_interval(one["recall"], one["recall_interval"]),
+            with_interval(one["precision"], one.get("precision_interval")),
+            with_interval(one["f1"], one.get("f1_interval")),
         )
         for one in sorted(classes, key=order)
     ]
     label = "classes, lowest average precision first"
     return class_table(_HEAD, rows, label, "the other classes")
+
+
+def _counts(part: dict[str, Any]) -> list[str]:
+    """Return the confusions of each class at its threshold, the most errors first.
+
+    There are none for an evaluation of an older version.
+    """
+    images, rows = part["examples"], []
+    for one in part["classes"]:
+        if one.get("predicted") is None or one.get("correct") is None:
+            return []
+        found, missed = one["correct"], one["examples"] - one["correct"]
+        false = one["predicted"] - found
+        counts = (found, missed, false, images - found - missed - false)
+        rows.append((one_line(one["name"]), counts, f"{one['threshold']:.3g}"))
+    rows.sort(key=lambda row: -(row[1][1] + row[1][2]))
+    shown = [(name, *(f"{n:,}" for n in counts), threshold) for name, counts, threshold in rows]
+    text = (
+        "Numbers of images: with the class and found, missed, without the class but predicted, and"
+        " rightly not predicted."
+    )
+    label = "confusions of each class at its threshold, most errors first"
+    return [
+        "<h3>Confusions at the thresholds</h3>",
+        html_page.paragraph(text, "weak"),
+        *class_table(_COUNTS, shown, label, "the other classes"),
+    ]

@@ -9,7 +9,6 @@ from flax_resnet import schema
 from flax_resnet.text import one_line
 from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import output_names
 from train.reporting import evaluation_results, html_page
 from train.reporting.cautions import cautions
 from train.reporting.charts import confusion_matrix, reliability
@@ -17,6 +16,8 @@ from train.reporting.classification_metrics import (
     ClassificationMetrics,
     ClassMetrics,
 )
+from train.reporting.report import confusion_section, enlarge
+from train.reporting.report.evaluated_images import image_parts, image_sections
 from train.reporting.report.evaluation_tiles import format_metric, title
 from train.reporting.report.section_parts import (
     COUNT,
@@ -25,17 +26,19 @@ from train.reporting.report.section_parts import (
     TEXT,
     calibration,
     class_table,
-    image_grids,
-    image_parts,
     percent,
-    percent_range,
+    ranking_curves,
+    recall_chart,
+    with_interval,
 )
 from train.runtime.formatting import format_percent
 from train.tasks.abstention import MAX_POINTS, AbstentionPoint
 from train.workdir.metrics_log import finite
 
-_WITH_INTERVAL = ("95 % confidence interval", "precision", "95 % confidence interval")
-_RANKING = ("AUROC", "average precision")
+_HEAD = (
+    *("class", "images", "recall (95 % interval)", "precision (95 % interval)"),
+    *("F1 (95 % interval)", "AUROC", "average precision"),
+)
 
 _interval = schema.sequence(SHARE, 2, 2)
 _metric = schema.number(-1, 1 + 1e-6)
@@ -48,11 +51,7 @@ def _class(**fields: Any) -> dict[str, Any]:
 
 
 def _part(**fields: Any) -> dict[str, Any]:
-    outputs, counts = fields["outputs"], fields["confusion"]
-    if outputs < len(fields["classes"]) or (
-        counts and {outputs} != {len(counts), *map(len, counts)}
-    ):
-        raise ValueError(f"its classes or confusion matrix do not fit its {outputs} outputs")
+    confusion_section.check(fields)
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -78,6 +77,8 @@ _FIELDS = {
             auroc=schema.optional(SHARE),
             average_precision=schema.optional(SHARE),
             precision_interval=schema.optional(_interval),
+            f1_interval=schema.optional(_interval),
+            predicted=schema.optional(COUNT),
         ),
         1,
         1_000_000,
@@ -89,12 +90,7 @@ _FIELDS = {
             MAX_POINTS,
         )
     ),
-    "confusion": schema.optional(
-        schema.sequence(
-            schema.sequence(COUNT, 0, confusion_matrix.MAX_CELLS), 0, confusion_matrix.MAX_CELLS
-        )
-    ),
-    "heat_map": schema.optional(html_page.data_uri),
+    **confusion_section.FIELDS,
 }
 PART = schema.record(_part, **_FIELDS)
 
@@ -103,22 +99,21 @@ def build_part(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str
     """Return the content of :func:`section`, for JSON."""
     predictions, names = evaluated.predictions, evaluation_results.output_labels(evaluated)
     part = evaluation_results.to_dict(evaluated, metrics)
-    image_names = [mistake["image"] for mistake in part["most_confident_mistakes"]]
     part["outputs"] = predictions.outputs
     part["top_k"] = {
         name: {"share": part[name], "interval": part[f"{name}_interval"]}
         for name in sorted(filter(parse_top_k, evaluated.result), key=parse_top_k)
         if name != "top1"
     }
-    _, heat_map = evaluation_results.confusion_cells(metrics.confusion)
-    if heat_map:
-        part["heat_map"] = heat_map
+    if len(names) > confusion_matrix.MAX_NUMBERED:
         part.pop("confusion", None)  # megabytes for a thousand classes
+    part |= confusion_section.build(evaluation_results.confusions(evaluated, metrics))
+    part["rankings"] = evaluation_results.rankings_of(evaluated)
 
     def captions(indices: np.ndarray) -> list[str]:
         return evaluation_results.prediction_captions(predictions, indices, names)
 
-    part |= image_parts(evaluated, metrics.mistakes, image_names, captions)
+    part |= image_parts(evaluated, predictions.right, metrics.mistakes, captions)
     return finite({name: value for name, value in part.items() if name in _FIELDS})
 
 
@@ -136,21 +131,21 @@ def section(name: str, part: dict[str, Any]) -> str:
         f" {percent(part.get('mean_confidence'))}, expected calibration error (ECE)"
         f" {percent(ece, 2)}."
     )
-    names = output_names([one["name"] for one in classes], part["outputs"])
-    matrix = confusion_matrix.inline(names, part.get("confusion", ()), part.get("heat_map", ""))
+    key = enlarge.make_key(name)
     return html_page.section(
         f"Evaluation: {name}",
         html_page.paragraph(facts),
         *(html_page.paragraph(f"Warning: {text}.") for text in _cautions(part)),
         *_metrics(part),
-        "<h3>Confusion matrix</h3>",
-        html_page.scrolling(matrix, "confusion matrix"),
-        "<h3>Per-class accuracy</h3>",
+        *confusion_section.section(part, key),
+        "<h3>Recall, precision and F1 of each class</h3>",
         *_classes(classes),
+        recall_chart(classes),
+        *ranking_curves(part),
         "<h3>Calibration</h3>",
         *calibration(part),
         *_abstention(part.get("abstention", ())),
-        *image_grids(part, "prediction"),
+        *image_sections(part, "predicted class", key),
     )
 
 
@@ -197,20 +192,18 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
         (
             one_line(one["name"]),
-            format_percent(one["recall"]),
-            percent_range(one["recall_interval"]),
-            percent(one["precision"]),
-            percent_range(one.get("precision_interval")),
-            percent(one["f1"]),
+            f"{one['examples']:,}",
+            with_interval(one["recall"], one["recall_interval"]),
+            with_interval(one["precision"], one.get("precision_interval")),
+            with_interval(one["f1"], one.get("f1_interval")),
             percent(one["auroc"]),
             percent(one["average_precision"]),
-            f"{one['examples']:,}",
         )
         for one in present
     ]
-    head = ("class", "recall", *_WITH_INTERVAL, "F1", *_RANKING, "images")
-    label, others = (
-        "per-class accuracy, lowest recall first",
-        "per-class accuracy of the other classes",
-    )
-    return class_table(head, rows, label, others)
+    absent = len(classes) - len(present)
+    note = f"Without {absent:,} class{'es' * (absent != 1)} that no image has."
+    return [
+        html_page.paragraph(note) if absent else "",
+        *class_table(_HEAD, rows, "classes, lowest recall first", "the other classes"),
+    ]

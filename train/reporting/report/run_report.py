@@ -19,7 +19,8 @@ from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results, html_page, task_reports
 from train.reporting.charts import curves, svg
 from train.reporting.plots import Pictures, Plots
-from train.reporting.report import configuration, data, environment, section_parts
+from train.reporting.report import configuration, data, environment, evaluated_images
+from train.reporting.report import pictures as report_pictures
 from train.reporting.report.first_screen import first_screen
 from train.reporting.report.sessions import list_sessions
 from train.workdir import run_files
@@ -45,7 +46,7 @@ _FINDING = schema.record(
 _PARTS = schema.record(
     _parts,
     findings=schema.optional(schema.sequence(_FINDING)),
-    samples=schema.optional(schema.record(small=schema.boolean, cells=section_parts.CELLS)),
+    samples=schema.optional(schema.record(small=schema.boolean, cells=report_pictures.CELLS)),
     evaluations=schema.optional(schema.mapping(task_reports.part)),
 )
 
@@ -81,7 +82,7 @@ class LiveReport(Plots):
             pictures = take()
             images, captions = pictures.images, pictures.captions
             cells = html_page.image_cells(images[:NUM_SAMPLES], captions[:NUM_SAMPLES])
-            small = max(images.shape[1:3]) < section_parts.PIXELATED_BELOW
+            small = max(images.shape[1:3]) < evaluated_images.PIXELATED_BELOW
             self._samples = {"small": small, "cells": cells}
             return pictures
 
