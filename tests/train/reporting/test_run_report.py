@@ -64,20 +64,6 @@ def change(path, name, old, new):
         file.write(re.sub(old, new, text))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium: the machine's own, driven by playwright."""
-    api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    executable = next(filter(None, map(shutil.which, names)), None)
-    if executable is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 # WCAG 2 contrast of the text of each element with its background; the worst one.
 CONTRAST = """() => {
   const numbers = text => text.match(/[\\d.]+/g).map(Number);

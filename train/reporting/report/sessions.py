@@ -11,6 +11,7 @@ from train.runtime.formatting import format_span, format_time, pluralize
 from train.workdir.session_ends import FINISHED
 
 UNKNOWN_END = "no end was recorded: killed, or the machine stopped"
+_MAX_SECONDS = 1e11  # year 5138; the files may be of others
 _MAX_SHOWN = 30  # in the timeline, the newest ones
 
 
@@ -57,8 +58,9 @@ def list_sessions(
       early_end: why the run ended before its last step; None if it did not.
     """
     known = [(time, start) for start in starts if (time := _seconds(start["time"])) is not None]
-    recorded = [(_seconds(end["time"]), end["reason"]) for end in ends]
-    logged = sorted(row["time"] for row in rows if row.get("time"))
+    times = [(_seconds(end["time"]), end["reason"]) for end in ends]
+    recorded = [(time, reason) for time, reason in times if time is not None]
+    logged = sorted(row["time"] for row in rows if 0 < (row.get("time") or 0) < _MAX_SECONDS)
     last_step, total = progress(rows, starts)
     sessions = []
     for index, (start, one) in enumerate(known):
@@ -86,7 +88,8 @@ def _seconds(time: str) -> float | None:
     try:
         moment = datetime.datetime.fromisoformat(time)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-        return moment.timestamp()
+        seconds = moment.timestamp()
+        return seconds if 0 <= seconds < _MAX_SECONDS else None
     except (ValueError, OverflowError):
         return None
 

@@ -48,6 +48,10 @@ def test_files_of_earlier_versions_and_invalid_times():
     rows = [{"step": row["step"]} for row in ROWS]
     sessions = list_sessions([{**STARTS[0], "time": "noon"}, *STARTS[1:]], [], rows)
     assert [one.end for one in sessions] == [None, None]
+    odd = {"time": "0001-01-01T00:00:00+00:00"}
+    assert list_sessions([STARTS[0] | odd], [SIGTERM | odd], ROWS) == []
+    far = [*ROWS, {"step": 900, "time": 1e39}]
+    assert list_sessions(STARTS, [SIGTERM | odd], far)[-1].end == HOUR + 7500
     assert describe_duration(sessions) == "" and list_sessions([], [SIGTERM], ROWS) == []
 
 
