@@ -45,7 +45,7 @@ def parse_json(content: bytes, schema: Schema) -> Any:
     if is_long and sum(map(content.count, (b"[", b"{", b",", b":"))) > _MAX_ITEMS:
         raise SchemaError("it has too many values")
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
+        value = _DECODER.decode(content.decode("utf-8"))
     except RecursionError:
         raise SchemaError("it is nested too deeply") from None
     except ValueError as error:
@@ -186,3 +186,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         raise ValueError("an object has a field twice")
     return content
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)

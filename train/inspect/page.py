@@ -118,7 +118,7 @@ def _size_table(images: Images) -> str:
 
 def _findings(inspection: Inspection) -> str:
     rows = [("warning" if f.is_warning else "note", f.text) for f in inspection.findings]
-    head = ("", "finding")
+    head = ("kind", "finding")
     return html_page.table(head, sorted(rows, reverse=True), "findings") if rows else ""
 
 

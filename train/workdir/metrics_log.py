@@ -21,6 +21,7 @@ _MAX_ROWS, _MAX_BYTES = 5_000_000, 2**32  # of a file; they take a few gigabytes
 _MAX_LINE = 2**20  # bytes
 _MAX_NAMES = 100  # of a row
 _LARGEST = 1e39  # more than any float32
+_NUMBERS = (int, float)  # by type: True is none
 _step = schema.integer()
 
 
@@ -126,19 +127,16 @@ def _row(value: Any, _: str) -> dict[str, float | None]:
     """Check a row, as a schema; written out, because a run may have a hundred thousand."""
     if not isinstance(value, dict) or len(value) > _MAX_NAMES:
         raise schema.SchemaError("not a row")
-    low = {"epoch": 0}
     row = {
         sys.intern(name): number
-        if type(number) in (int, float) and low.get(name, -_LARGEST) <= number <= _LARGEST
+        if type(number) in _NUMBERS and -_LARGEST <= number <= _LARGEST
         else None
         for name, number in value.items()
     }
-    return row | {"step": _step(value.get("step"), "step")}
-
-
-def has_metrics(row: dict[str, Any]) -> bool:
-    """Return whether a row is more than a place in the run."""
-    return not row.keys() <= {"step", "epoch"}
+    if (row.get("epoch") or 0) < 0:
+        row["epoch"] = None
+    row["step"] = _step(value.get("step"), "step")
+    return row
 
 
 def evaluated_rows(rows: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:

@@ -1,5 +1,6 @@
 """Workdirs without training: predictions of a classifier with errors, reported like real ones."""
 
+import dataclasses
 import os
 from types import SimpleNamespace
 
@@ -7,15 +8,22 @@ import numpy as np
 
 from tests.train.pictures import encode, photograph
 from train.config.loading import default_config
+from train.data.class_counts import count_classes_of
 from train.data.loader import DataLoader
+from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions
-from train.reporting import evaluation_results
+from train.reporting import evaluation_results, html_page
 from train.reporting.report import run_report
 from train.tasks.task import classification_metrics
 from train.workdir import run_files
 from train.workdir.metrics_log import MetricsLog
 from train.workdir.session_ends import recorded_end
+
+UNBALANCED = {
+    **{"kind": "unbalanced", "count": 62, "examples": (), "is_warning": True},
+    "text": "the classes are unbalanced; try class_weights='balanced'",
+}
 
 
 def draw_folder(root, names, counts, side=48, pictures=24):
@@ -94,7 +102,11 @@ def make_run(root, names, counts, skill=3.0, seed=0, side=48):
     result |= classification_metrics(vars(predictions), len(names))
     evaluated = Evaluated(result, predictions, evaluation, config, None, None)
     metrics = evaluation_results.evaluation_metrics(evaluated)
-    parts = run_report.add_evaluation({}, evaluated, metrics)
+    findings = [*count_classes_of(train.source, evaluation.source), Finding(**UNBALANCED)]
+    cells = html_page.image_cells(evaluation.center_crops(np.arange(24)), names[:1] * 24)
+    parts = {"samples": {"small": side < 64, "cells": cells}}
+    parts["findings"] = list(map(dataclasses.asdict, findings))
+    parts = run_report.add_evaluation(parts, evaluated, metrics)
     run_report.write_parts(path, parts)
     run_report.write_report(path)
     return path

@@ -22,4 +22,4 @@ def _findings(findings: Sequence[dict[str, Any]]) -> str:
     rows = [("warning" if one["is_warning"] else "note", one["text"]) for one in findings]
     if not rows:
         return ""
-    return html_page.table(("", "finding"), sorted(rows, reverse=True), "findings on the data")
+    return html_page.table(("kind", "finding"), sorted(rows, reverse=True), "findings on the data")
