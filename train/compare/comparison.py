@@ -82,7 +82,8 @@ def as_text(comparison: Comparison) -> str:
     if keys.rows:
         lines += ["", "keys that differ:"]
         for name, values, effect in keys.rows:
-            lines += wrapped(f"{name}  {values}" + (f"; {effect}" if effect else ""))
+            note = "; no effect on results" if effect == "no" else ""
+            lines += wrapped(f"{name}  {values}{note}")
     return "\n".join(lines)
 
 

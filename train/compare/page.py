@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from flax_resnet.files import write_atomically
 from train.compare import charts, tables
 from train.compare.comparison import FOLDS, Comparison
-from train.compare.pair.section import section as pair_section
+from train.compare.pair import section as pair
 from train.compare.runs import RunSummary
 from train.compare.tables import TextTable
 from train.config.keys import KEYS
@@ -36,9 +36,9 @@ def page(comparison: Comparison) -> str:
         _results(comparison),
         _seeds(comparison),
         _folds(comparison),
-        *(pair_section(found) for found in comparison.differences),
         html_page.section(
             "Differences between two runs",
+            *map(pair.part, comparison.differences),
             *(html_page.paragraph(text) for text in comparison.unpaired),
         ),
         html_page.section(

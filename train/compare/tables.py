@@ -204,9 +204,9 @@ def keys_table(runs: Sequence[RunSummary]) -> TextTable:
     for name, values in grouping.differences(runs):
         counts = Counter(map(format_value, values)).items()
         listed = [f"{value} ({pluralize(count, 'run')})" for value, count in counts]
-        effect = "" if affects_results(name) else "no effect on results"
+        effect = "yes" if affects_results(name) else "no"
         rows.append([name, join_names(listed, _MAX_VALUES), effect])
-    return TextTable(["key", "values", ""], rows)
+    return TextTable(["key", "values", "affects results"], rows)
 
 
 def _cell(value: Any, form: Callable[[Any], str]) -> str:

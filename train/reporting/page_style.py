@@ -21,6 +21,7 @@ body { margin: 0 auto; padding: 0 1rem 1rem; max-width: 76rem; background: var(-
 h1 { font-size: 1.6rem; margin: .8rem 0 .2rem; line-height: 1.25; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
+h4 { font-size: .95rem; margin: 1rem 0 .3rem; }
 p { margin: .4rem 0; }
 a { color: var(--link); }
 .weak { color: var(--weak); }

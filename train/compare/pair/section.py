@@ -1,4 +1,4 @@
-"""The section of the page on the differences between two runs."""
+"""The part of the page on the differences between two runs."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ _LISTED = 500  # images in each direction
 _MAX_NAME = 200  # characters of the name of an image or class
 
 
-def section(found: Differences) -> str:
+def part(found: Differences) -> str:
     """Return the HTML."""
     first, second = words.labels(found)
     right = "completely right" if found.paired.several_labels else "right"
@@ -37,18 +37,19 @@ def section(found: Differences) -> str:
     pictures, note = _pictures(found)
     changed = ""
     if len(found.lost) or len(found.gained):
-        changed = "<h3>Images that changed sides</h3>" + note
+        changed = "<h4>Images that changed sides</h4>" + note
         for what, indices in _directions(found):
             changed += _changed(found, what, indices, pictures.get(what, []))
-    return html_page.section(
-        words.heading(found),
+    parts = [
+        f"<h3>{html_page.escape(words.heading(found))}</h3>",
         f"<p><strong>{html_page.escape(words.verdict(found))}</strong></p>",
         html_page.paragraph(words.overall(found)) if found.overall else "",
         html_page.paragraph(words.meaning(found), "weak"),
         square,
         _classes(found),
         changed,
-    )
+    ]
+    return "\n".join(filter(None, parts))
 
 
 def _directions(found: Differences) -> tuple[tuple[str, np.ndarray], ...]:
@@ -69,7 +70,7 @@ def _classes(found: Differences) -> str:
     marked = [i for i in clear if i < _SHOWN_CLASSES]
     text = f"Largest difference first; marked: {words.by_class(found)}."
     parts = [
-        f"<h3>{html_page.escape(measure.capitalize())} by class</h3>",
+        f"<h4>{html_page.escape(measure.capitalize())} by class</h4>",
         html_page.paragraph(text, "weak"),
         html_page.table(head, shown, label, marked),
     ]

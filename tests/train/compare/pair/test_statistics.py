@@ -50,3 +50,15 @@ def test_large_differences_match_the_normal_approximation():
     expected = scipy.stats.norm.interval(0.95, share.mean(), share.std() / np.sqrt(images))
     assert difference == pytest.approx(0.01)
     assert (low, high) == pytest.approx(expected, abs=1e-4)
+
+
+def test_intervals_are_those_of_two_more_images():
+    """One more that only the first has right, and one that only the second has (Bonett, Price)."""
+    for gained, lost, images in ((60, 5, 80), (0, 0, 1), (3, 40, 50)):
+        changes = np.zeros(images + 2)
+        changes[: gained + 1], changes[gained + 1 : gained + lost + 2] = 1, -1
+        expected = scipy.stats.norm.interval(
+            0.95, changes.mean(), changes.std() / len(changes) ** 0.5
+        )
+        _, low, high = recall_difference(gained, lost, images)
+        assert (low, high) == pytest.approx(np.clip(expected, -1, 1), abs=1e-9)
