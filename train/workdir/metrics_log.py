@@ -139,6 +139,11 @@ def _row(value: Any, _: str) -> dict[str, float | None]:
     return row
 
 
+def has_metrics(row: dict[str, Any]) -> bool:
+    """Return whether a row is more than a place in the run."""
+    return not row.keys() <= {"step", "epoch"}
+
+
 def evaluated_rows(rows: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:
     """Return the rows that have an evaluation."""
     return [row for row in rows if row.get("eval/top1") is not None]
