@@ -14,11 +14,13 @@ from train.config.loading import check_config, load_config
 from train.data.sources.given_source import GIVEN, as_source
 from train.engine.callbacks import Callback
 from train.loop import train
-from train.reporting.charts import curves, svg
+from train.reporting.report import learning_curves
 from train.runtime.cli import configure_jax
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+from train.runtime.formatting import run_name
 from train.runtime.signals import StopRequest
+from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 
 
@@ -46,7 +48,8 @@ class Fitted:
 
     def curves(self) -> "Drawing":
         """Return the learning curves, which a notebook shows as a picture."""
-        return Drawing(svg.document(curves.run_panels(self.history)))
+        config = run_files.read_config(self.workdir)
+        return Drawing(learning_curves.svg_text(self.history, config, run_name(self.workdir)))
 
 
 class Drawing(str):

@@ -30,7 +30,13 @@ from train.runtime import limits
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import directory_size, writing
-from train.runtime.formatting import format_bytes, format_count, format_duration, pluralize
+from train.runtime.formatting import (
+    format_bytes,
+    format_count,
+    format_duration,
+    pluralize,
+    run_name,
+)
 from train.workdir import run_files
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -117,8 +123,8 @@ def estimate(
     )
     console.info(f"data in: {config.dataset.data_dir}")
     console.info(f"lr plot: {schedule_line(experiment)}")
-    panel = curves.schedule_panel(*schedule_points(experiment))
-    plots.draw("schedule.svg", lambda path: write_atomically(path, svg.document([panel])))
+    panel, name = curves.schedule_panel(*schedule_points(experiment)), run_name(experiment.workdir)
+    plots.draw("schedule.svg", lambda path: write_atomically(path, svg.document([panel], name)))
     result |= {
         "parameters": summary.parameters,
         "multiply_adds": summary.multiply_adds,

@@ -12,8 +12,8 @@ import numpy as np
 from flax_resnet.schema import SchemaError
 from flax_resnet.text import one_line
 from train.data.images import encode_jpeg, encode_png, resize_area
+from train.reporting.charts.figure import figure
 from train.reporting.charts.panel import Panel
-from train.reporting.charts.svg import figure
 from train.reporting.page_style import PAGE_STYLE
 
 Tile = tuple[str, str, str]  # name, value and remark
@@ -234,9 +234,9 @@ def _data_uri(kind: str, encoded: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
 
 
-def charts(panels: Sequence[Panel]) -> str:
-    """Return charts side by side, or nothing without any."""
-    inside = "".join(map(figure, panels))
+def charts(panels: Sequence[Panel], name: str = "") -> str:
+    """Return charts side by side, or nothing without any; ``name`` is whose charts they are."""
+    inside = "".join(figure(panel, name) for panel in panels)
     return f'<div class="charts">{inside}</div>' if inside else ""
 
 

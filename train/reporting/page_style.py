@@ -79,8 +79,16 @@ svg { width: 100%; height: auto; display: block; }
 .wide svg { width: auto; }
 .legend { list-style: none; margin: .2rem 0 0; padding: 0; font-size: .85rem;
   display: flex; flex-wrap: wrap; gap: .1rem 1rem; }
-.swatch { display: inline-block; width: 1.2rem; border-top: 3px solid; vertical-align: middle;
-  margin-right: .35rem; }
+.charts:has(details[open]) { align-items: start; }
+.hit > path { fill: transparent; stroke: none; }
+.hit .tip { visibility: hidden; pointer-events: none; }
+.hit:hover .tip { visibility: visible; }
+.tip .guide { stroke: var(--weak); stroke-dasharray: 2 2; }
+.tip .box { fill: var(--back); stroke: var(--line); }
+.tip text { fill: var(--text); }
+figure .note { font-size: .85rem; }
+figure details { font-size: .85rem; }
+.downloads a { margin-right: .8rem; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; margin: .5rem 0;
   font-size: .95rem; }
 .facts dt { color: var(--weak); }

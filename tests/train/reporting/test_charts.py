@@ -1,51 +1,14 @@
 """Charts as SVG and image grids as PNG, including hostile class names."""
 
-import xml.etree.ElementTree as ElementTree
-
 import numpy as np
 import pytest
 
+from tests.train.reporting.charts.drawings import SVG, parse, with_class
 from train.reporting import plots
-from train.reporting.charts import axes, curves, reliability, svg
+from train.reporting.charts import axes, reliability, svg
 from train.reporting.charts.panel import Band, Panel, Scatter, Series
 from train.reporting.classification_metrics import reliability_bins
-from train.reporting.report.run_report import LiveReport, write_curves
-from train.workdir.metrics_log import MetricsLog, read_rows
-
-SVG = "{http://www.w3.org/2000/svg}"
-
-
-def parse(text):
-    """Return the root of an SVG file, and all its texts."""
-    root = ElementTree.fromstring(text)
-    assert root.tag == f"{SVG}svg" and "var(" not in text
-    return root, ["".join(element.itertext()) for element in root.iter(f"{SVG}text")]
-
-
-def with_class(root, name):
-    return [element for element in root.iter() if element.get("class") == name]
-
-
-def test_learning_curves_show_all_logged_metrics(tmp_path):
-    with MetricsLog(str(tmp_path), start=0) as log:
-        for step in range(1, 30):
-            log.write({"step": step, "train/loss": 3 / step, "train/top1": 0.1})
-    path = tmp_path / "curves.svg"
-    write_curves(str(path), read_rows(str(tmp_path)))
-    root, texts = parse(path.read_text())
-    assert len(with_class(root, "axis")) == 2
-    assert [e.text for e in with_class(root, "title")] == ["loss (nats)", "top-1 accuracy"]
-    assert texts.count("step") == 2 and "train 0.1034" in texts and "train 10 %" in texts
-    assert "100 %" in texts  # accuracy axes reach 1
-    with MetricsLog(str(tmp_path), start=29) as log:
-        row = {"eval/loss": 1.0, "eval/top1": 0.9, "learning_rate": 0.1}
-        log.write({"step": 30, **row, "images_per_second": 12500, "input_wait_fraction": 0.25})
-    write_curves(str(path), read_rows(str(tmp_path)))
-    root, texts = parse(path.read_text())
-    assert len(with_class(root, "axis")) == 5 and len(with_class(root, "line")) == 7
-    for legend in ("eval 1", "eval 90 %", "learning rate 0.1", "images per second 12,500"):
-        assert legend in texts
-    assert "waiting 25 %" in texts
+from train.reporting.report.run_report import LiveReport
 
 
 def test_charts_and_grids_survive_any_class_name_and_missing_folder(tmp_path):
@@ -55,7 +18,7 @@ def test_charts_and_grids_survive_any_class_name_and_missing_folder(tmp_path):
     plots.Plots(str(tmp_path), warned.append).draw_samples(lambda: plots.Pictures(images, captions))
     assert (tmp_path / "samples.png").stat().st_size > 1000 and not warned
     LiveReport(str(tmp_path / "gone"), warned.append).update(force=True)
-    assert len(warned) == 2 and "cannot draw curves.svg: FileNotFoundError" in warned[0]
+    assert len(warned) == 2 and "cannot draw curves.svg: RunError" in warned[0]
     assert "cannot draw report.html: RunError" in warned[1]
 
 
@@ -82,24 +45,6 @@ def test_reliability_diagram_without_any_finite_confidence():
     bins = reliability_bins(np.full(3, np.nan), np.zeros(3, bool))
     root, _ = parse(svg.document(reliability.reliability_panels(bins, 0.0)))
     assert len(with_class(root, "axis")) == 2
-
-
-def test_schedule_chart():
-    panel = curves.schedule_panel(np.linspace(0, 20, 1000), np.linspace(0.1, 0, 1000))
-    root, texts = parse(svg.document([panel]))
-    [line] = [line for line in with_class(root, "line") if line.get("d").count("L")]
-    assert line.get("d").count("L") == 999
-    assert {"learning rate", "epoch", "20", "0.1", "0"} <= set(texts)
-
-
-def test_long_curves_are_averaged_and_non_finite_values_omitted():
-    rows = [{"step": n, "epoch": n / 10, "train/loss": 1.0 + n % 2} for n in range(1000)]
-    [panel] = curves.run_panels([*rows, {"step": 1000, "epoch": 100.0, "train/loss": None}])
-    [line] = panel.series
-    assert len(line.points) == 250 and line.points[-1] == (99.9, 1.5)
-    assert curves.run_panels([{"step": 1, "epoch": 1.0, "train/loss": float("nan")}]) == []
-    # A single point is only visible as a dot.
-    assert 'class="dot"' in svg.figure(curves.run_panels(rows[:1])[0])
 
 
 @pytest.mark.parametrize("low, high", ((0, 1), (0.02, 0.0201), (-3, 12500), (1e-9, 1e-8)))

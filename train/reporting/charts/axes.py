@@ -107,14 +107,3 @@ def log_limits(values: Sequence[float]) -> tuple[float, float]:
     smallest, largest = min(values, default=1.0), max(values, default=10.0)
     room = (largest / smallest) ** 0.05 if largest > smallest else 2.0
     return smallest / room, largest * room
-
-
-def without_outliers(values: Sequence[float]) -> list[float]:
-    """Return the values but the few that are so far off that the others would look constant."""
-    if len(values) < 20:
-        return list(values)
-    ordered = sorted(values)
-    margin = max(1, len(ordered) // 50)
-    smallest, largest = ordered[margin], ordered[-1 - margin]
-    room = 3 * (largest - smallest) or math.inf
-    return [value for value in ordered if smallest - room <= value <= largest + room]

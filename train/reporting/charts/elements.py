@@ -6,12 +6,20 @@ from html import escape
 from train.reporting.charts.palette import LIGHT, STYLE
 
 
-def text(x: float, y: float, content: str, anchor: str = "middle", is_upright: bool = False) -> str:
-    """Return a ``<text>`` element; upright text reads from bottom to top."""
+def text(
+    x: float,
+    y: float,
+    content: str,
+    anchor: str = "middle",
+    is_upright: bool = False,
+    kind: str = "",
+) -> str:
+    """Return a ``<text>`` element; upright text reads from bottom to top, ``kind`` is its class."""
     place = f'transform="translate({x:.5g} {y:.5g}) rotate(-90)"'
     if not is_upright:
         place = f'x="{x:.5g}" y="{y:.5g}"'
-    return f'<text {place} text-anchor="{anchor}">{escape(content)}</text>'
+    kind = f' class="{kind}"' if kind else ""
+    return f'<text {place} text-anchor="{anchor}"{kind}>{escape(content)}</text>'
 
 
 def file_text(drawing: str, width: int, height: int) -> str:

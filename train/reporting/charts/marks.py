@@ -10,7 +10,7 @@ from train.reporting.charts.elements import text
 from train.reporting.charts.palette import color, dashes
 from train.reporting.charts.panel import Band, Bars, Panel, Scatter, Series
 
-_MAX_DOTS = 60  # of a line
+_MAX_DOTS = 30  # of a line
 # Outlines around (0, 0), so that points differ without color, too.
 _SHAPES = (
     "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
@@ -64,8 +64,7 @@ def _line(series: Series, panel: Panel, across: Axis, up: Axis) -> Iterator[str]
         every = -(-len(finite) // _MAX_DOTS)
         for x, y in finite[::-1][:: every or 1]:
             yield shape(series.color, across(x), up(y), _title(series.label, panel, x, y))
-    if not series.pale or not any(math.isfinite(y) for _, y in points):
-        yield from _off_axis(series, panel, across, up)
+    yield from _off_axis(series, panel, across, up)
 
 
 def _off_axis(series: Series, panel: Panel, across: Axis, up: Axis) -> Iterator[str]:

@@ -24,6 +24,7 @@ DARK |= shades.shades(DARK["back"], right="#86c5ff", wrong="#ffa366")
 STYLE = """\
 svg text { font-size: 11px; fill: var(--weak); }
 svg .title { font-size: 13px; font-weight: 600; fill: var(--text); }
+svg .heading { font-size: 15px; font-weight: 600; fill: var(--text); }
 svg .count { fill: var(--text); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .axis { stroke: var(--weak); fill: none; }

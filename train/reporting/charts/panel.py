@@ -77,6 +77,7 @@ class Panel:
       x_low, x_high: limits of the horizontal axis; None follows the values.
       x_percent: whether to show the horizontal values as percentages.
       x_log: whether the horizontal axis is logarithmic; all its values are positive then.
+      note: a sentence below the legend.
       last_values: whether the legend has the last value of each line, if there are no bars.
     """
 
@@ -96,4 +97,5 @@ class Panel:
     x_high: float | None = None
     x_percent: bool = False
     x_log: bool = False
+    note: str = ""
     last_values: bool = True

@@ -11,11 +11,11 @@ from train.reporting.charts.axes import (
     Axis,
     limits,
     log_limits,
-    without_outliers,
 )
 from train.reporting.charts.elements import text
 from train.reporting.charts.marks import marks
 from train.reporting.charts.panel import Panel
+from train.reporting.charts.smoothing import without_outliers
 
 WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 34  # margins
@@ -67,8 +67,9 @@ def _xs(panel: Panel) -> Iterator[float]:
 def _ys(panel: Panel) -> Iterator[float]:
     """Yield the finite values that the vertical axis has to show."""
     for line in panel.series:
-        values = [y for _, y in line.points if math.isfinite(y)]
-        yield from without_outliers(values) if panel.cut_outliers and not line.dots else values
+        cuts = panel.cut_outliers and not line.dots
+        points = without_outliers(line.points) if cuts else line.points
+        yield from (y for _, y in points if math.isfinite(y))
     others = [point[1:] for part in chain(panel.scatter, panel.bands) for point in part.points]
     others += [bar[2:] for bar in (panel.bars.bars if panel.bars else ())]
     yield from (y for values in others for y in values if math.isfinite(y))

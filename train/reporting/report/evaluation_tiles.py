@@ -27,11 +27,12 @@ def title(metric: str) -> str:
 
 def format_metric(metric: str, value: float) -> str:
     """Return a metric's value as text."""
-    return (
-        format_percent(value, 2)
-        if metric in _SHARES or parse_top_k(metric)
-        else format_number(value)
-    )
+    return format_percent(value, 2) if is_percentage(metric) else format_number(value)
+
+
+def is_percentage(metric: str) -> bool:
+    """Return whether a metric is shown in percent."""
+    return metric in _SHARES or parse_top_k(metric) is not None
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, saved: Collection[int] = ()) -> Any:

@@ -17,12 +17,18 @@ from flax_resnet.files import write_atomically
 from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results, html_page, task_reports
-from train.reporting.charts import curves, svg
 from train.reporting.plots import Pictures, Plots
-from train.reporting.report import configuration, data, environment, evaluated_images
+from train.reporting.report import (
+    configuration,
+    data,
+    environment,
+    evaluated_images,
+    learning_curves,
+)
 from train.reporting.report import pictures as report_pictures
 from train.reporting.report.first_screen import first_screen
 from train.reporting.report.sessions import list_sessions
+from train.runtime.formatting import run_name
 from train.workdir import run_files
 from train.workdir.metrics_log import read_rows
 from train.workdir.session_ends import read_ends
@@ -97,11 +103,15 @@ class LiveReport(Plots):
         """Write ``curves.svg`` and the report if the last ones are old, or ``force``."""
         start = time.monotonic()
         if force or start - self._last_update > self._pause:
-            self.draw("curves.svg", lambda path: write_curves(path, read_rows(self._workdir)))
+            self.draw("curves.svg", self._write_curves)
             self.draw(FILE, lambda _: self._write_report())
             self._last_update = time.monotonic()
             duration = self._last_update - start
             self._pause = max(self.SECONDS_BETWEEN_UPDATES, duration / self._MAX_SHARE)
+
+    def _write_curves(self, path: str) -> None:
+        config, rows = run_files.read_config(self._workdir), read_rows(self._workdir)
+        write_atomically(path, learning_curves.svg_text(rows, config, run_name(self._workdir)))
 
     def _write_report(self) -> None:
         # Read each time: train.evaluate may have added an evaluation in the meantime.
@@ -116,11 +126,6 @@ class LiveReport(Plots):
         if parts is not before:
             write_parts(self._workdir, parts)
         write_report(self._workdir, parts=parts)
-
-
-def write_curves(path: str, rows: Sequence[dict[str, float]]) -> None:
-    """Write the learning curves over steps, from rows of ``metrics.jsonl``, as an SVG file."""
-    write_atomically(path, svg.document(curves.run_panels(rows, "step")))
 
 
 def write_report(
@@ -185,12 +190,11 @@ def page(workdir: str, parts: dict[str, Any], warn: Callable[[str], None] = lamb
     rows, starts = read_rows(workdir, warn), run_files.read_sessions(workdir, warn)
     info, ends = run_files.find_description(workdir), read_ends(workdir, warn)
     sessions = list_sessions(starts, ends, rows, info and info.early_end)
-    name = os.path.basename(os.path.abspath(workdir))
+    name = run_name(workdir)
     evaluations = parts.get("evaluations", {})
-    panels = curves.run_panels(rows, "epoch" if all("epoch" in row for row in rows) else "step")
     body = [
         *first_screen(workdir, name, config, rows, starts, sessions, parts),
-        html_page.section("Learning curves", html_page.charts(panels)),
+        learning_curves.section(rows, config, name),
         *(task_reports.section(*item) for item in evaluations.items()),
         *data.sections(parts),
         configuration.section(config),

@@ -1,0 +1,82 @@
+"""The section of the report on what a run learned, and how fast; also as ``curves.svg``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from train.config.access import flatten
+from train.reporting import html_page
+from train.reporting.charts import curves, svg
+from train.reporting.charts.panel import Panel
+from train.reporting.report.evaluation_tiles import is_percentage, title
+
+_Rows = Sequence[dict[str, float | None]]
+# What each key does to the training metrics, unless it has one of these values.
+_OFF = (0, 0.0, False, "", None)
+_CONDITIONS = {
+    "label_smoothing": "label smoothing",
+    "augment.mixup": "mixup",
+    "augment.cutmix": "CutMix",
+    "class_weights": "class weights",
+    "model.dropout": "dropout",
+    "model.block_dropout": "dropout",
+    "model.drop_path": "stochastic depth",
+    **dict.fromkeys(
+        (
+            *("augment.hflip", "augment.vflip", "augment.pad_crop", "augment.policy"),
+            *("augment.cutout", "augment.random_erasing"),
+        ),
+        "augmentation",
+    ),
+}
+
+
+def section(rows: _Rows, config: Any, name: str) -> str:
+    """Return the section, with the speed folded; nothing without any metrics.
+
+    Args:
+      rows: rows of ``metrics.jsonl``.
+      config: the run's configuration.
+      name: the run's name.
+    """
+    learned = html_page.charts(_panels(rows, config), name)
+    speed = html_page.charts(curves.time_panels(rows), name)
+    folded = html_page.folded("Speed and waiting for input", speed) if speed else ""
+    return html_page.section("Learning curves", learned, folded)
+
+
+def svg_text(rows: _Rows, config: Any, name: str) -> str:
+    """Return the curves as the text of an SVG file; arguments are those of :func:`section`."""
+    return svg.document(_panels(rows, config), name)
+
+
+def _panels(rows: _Rows, config: Any) -> list[Panel]:
+    """Return the curves, with one of the metric that decides about the best state."""
+    panels = curves.run_panels(rows, training_conditions(config))
+    metric = config.eval.metric
+    if metric not in ("top1", "map", "loss"):  # these have one in any case
+        is_share = is_percentage(metric) or metric.endswith("accuracy")
+        chosen = curves.evaluation_panel(rows, f"eval/{metric}", title(metric), is_share)
+        panels[1:1] = [chosen] if chosen else []
+    return panels
+
+
+def training_conditions(config: Any) -> str:
+    """Return what makes training metrics others than those of an evaluation; empty for nothing.
+
+    For example ``"with label smoothing, mixup and augmentation"``.
+    """
+    values = flatten(config)
+    names = [text for key, text in _CONDITIONS.items() if values.get(key, 0) not in _OFF]
+    if any(values.get("augment.color_jitter", ())) or _crops(values):
+        names.append("augmentation")
+    if values.get("loss", "cross_entropy") not in ("cross_entropy", "binary_cross_entropy"):
+        names.append(f"{values['loss']} loss")
+    names = list(dict.fromkeys(names))
+    if not names:
+        return ""
+    *first, last = names
+    return f"with {', '.join(first)} and {last}" if first else f"with {last}"
+
+
+def _crops(values: dict[str, Any]) -> bool:
+    return tuple(values.get("augment.rrc_scale", (1.0, 1.0))) != (1.0, 1.0)
