@@ -231,7 +231,7 @@ def test_report_write_failure_is_a_warning(tmp_path):
     assert len(warned) == 1 and "cannot draw report.html: RunError" in warned[0]
     for _ in range(2):
         live.update(force=True)
-    assert len(warned) == 1
+    assert len(warned) == 2 and "cannot draw curves.svg: RunError" in warned[1]
 
 
 def test_best_of_equal_steps_is_the_last_with_a_checkpoint(tmp_path):
