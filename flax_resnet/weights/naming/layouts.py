@@ -158,9 +158,10 @@ class Layout:
         """
         name = self.tensor_name(model, path)
         if name is None:
+            others = ", ".join(layout for layout in SAVED if layout != self.name)
             raise WeightsError(
                 f"the {self.name} layout has no name for {'/'.join(path[1:])} of this network;"
-                f" save with another layout of {', '.join(SAVED)}"
+                f" save with another layout of {others}"
             )
         if self.name == "huggingface" and path[1] != "head":
             return ("bit." if model.preactivation else "resnet.") + name

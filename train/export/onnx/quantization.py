@@ -30,7 +30,7 @@ from train.data.datasets import open_source
 from train.data.splits import evaluation_split
 from train.export.new_process import outputs_of
 from train.export.onnx import measurement
-from train.runtime.errors import RunError
+from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import pluralize
 from train.tasks.multi_label_metrics import multi_label_metrics
 from train.workdir import run_files
@@ -117,6 +117,11 @@ def quantize(run: Run, path: str, raw: bool) -> QuantizationResult:
         threads=measured["threads"],
         bytes={"float32": os.path.getsize(path), "int8": os.path.getsize(quantized)},
     )
+    if run.several_labels and np.isnan(result.float32):
+        raise RunError(
+            "--int8 needs labels to measure what it costs, and no image of the evaluation split"
+            " has one"
+        )
     if not result.loss <= MAX_LOSS:
         raise RunError(f"more than {100 * MAX_LOSS:g} points are lost; {result.describe()}")
     os.replace(quantized, path)
@@ -131,9 +136,13 @@ def sample(run: Run, dataset: Any, split: str, count: int) -> tuple[np.ndarray, 
       image. Unreadable images are left out.
 
     Raises:
-      RunError: no image can be read.
+      RunError: there are no data, or no image can be read.
     """
-    source = open_source(dataset, split)
+    try:
+        source = open_source(dataset, split)
+    except (RunError, UsageError) as error:
+        problem, _, _ = str(error).partition("; ")  # the advice is on keys of a configuration
+        raise RunError(f"--int8 needs images of the run's split {split!r}: {problem}") from error
     images, labels = [], []
     for index in np.unique(np.linspace(0, len(source) - 1, count).astype(int)):
         try:

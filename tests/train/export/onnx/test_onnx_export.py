@@ -229,6 +229,24 @@ def test_quantization_that_loses_accuracy_is_an_error(run, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_quantization_without_data_or_labels_names_what_it_needs(shapes_run, tmp_path, monkeypatch):
+    def without_labels(*arguments):
+        images, labels = sample(*arguments)
+        return images, 0 * labels
+
+    file, sample = tmp_path / "shapes.onnx", quantization.sample
+    run = load_run(shapes_run)
+    writing.write_onnx(run, str(file))
+    monkeypatch.setattr(quantization, "sample", without_labels)
+    with pytest.raises(RunError, match="--int8 needs labels to measure"):
+        quantization.quantize(run, str(file), raw=False)
+    monkeypatch.undo()
+    dataset = run_files.read_config(shapes_run).dataset
+    dataset.labels = str(tmp_path / "moved.csv")
+    with pytest.raises(RunError, match=r"--int8 needs images of .*'train': .*moved.csv'"):
+        sample(run, dataset, "train", 9)
+
+
 def test_quantization_of_several_classes_reports_average_precision(shapes_run, tmp_path):
     file = tmp_path / "shapes.onnx"
     run = load_run(shapes_run)
