@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import time
 
@@ -81,14 +82,32 @@ OVERFLOW = """() => [...document.querySelectorAll("body *")].filter(element => {
   return box.right > innerWidth + 1 && box.width && !element.closest(".wide, nav, svg, pre");
 }).map(element => element.outerHTML.slice(0, 120)).slice(0, 5)"""
 
-# WCAG 2 contrast of the text of each element with its background; the worst one.
+# WCAG 2 contrast of the text of each element with its background, which in a chart may be a shape
+# that is drawn before it; the worst one.
 CONTRAST = """() => {
-  const numbers = text => text.match(/[\\d.]+/g).map(Number);
+  const numbers = text => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
   const light = rgb => rgb.slice(0, 3).map(v => v / 255)
     .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const shapes = new Map();
+  const shapesOf = svg => {
+    if (!shapes.has(svg)) shapes.set(svg, [...svg.querySelectorAll("rect")].map(shape => {
+      const style = getComputedStyle(shape), [r, g, b, a = 1] = numbers(style.fill);
+      const opacity = style.fillOpacity * style.opacity;
+      return [shape, shape.getBoundingClientRect(), [r, g, b, a * opacity]];
+    }));
+    return shapes.get(svg);
+  };
   const behind = element => {
-    const layers = [];
+    const layers = [], svg = element.closest("svg");
+    if (svg) {
+      const box = element.getBoundingClientRect();
+      const [x, y] = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+      for (const [shape, place, fill] of shapesOf(svg).toReversed())
+        if (place.left <= x && x <= place.right && place.top <= y && y <= place.bottom
+            && shape.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING)
+          layers.push(fill);
+    }
     for (; element; element = element.parentElement) {
       const [r, g, b, a = 1] = numbers(getComputedStyle(element).backgroundColor);
       layers.push([r, g, b, a]);
@@ -100,7 +119,8 @@ CONTRAST = """() => {
   let worst = [100, ""];
   for (const element of document.querySelectorAll("body *")) {
     const own = [...element.childNodes].some(n => n.nodeType == 3 && n.textContent.trim());
-    if (!own || !element.getClientRects().length) continue;
+    if (!own || element.closest("title") || !element.checkVisibility({visibilityProperty: true})
+        || !element.getClientRects().length) continue;
     const style = getComputedStyle(element);
     const color = numbers(element.closest("svg") ? style.fill : style.color);
     const [a, b] = [light(color), light(behind(element))].sort((x, y) => y - x);
@@ -109,6 +129,9 @@ CONTRAST = """() => {
   }
   return worst;
 }"""
+LINE_WIDTHS = """() => [...document.querySelectorAll("svg:has(.axis):has(.line)")]
+  .map(svg => Math.max(...[...svg.querySelectorAll(".line")]
+    .map(line => line.getBoundingClientRect().width)))"""
 FULLY = ((360, "light"), (1280, "dark"))
 OPEN = "document.querySelectorAll('details').forEach(d => d.open = true)"
 
@@ -147,6 +170,10 @@ def test_pages_fit_phones_tablets_and_desks_in_both_color_schemes(opened, name):
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             page.evaluate(OPEN)
+            back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", back))) < 380) == (scheme == "dark")
+            charts = page.evaluate(LINE_WIDTHS)
+            assert name == "inspect" or (len(charts) >= 4 and min(charts) > 100)
             assert page.evaluate("document.documentElement.scrollWidth") == width
             assert page.evaluate(OVERFLOW) == []
             ratio, where = page.evaluate(CONTRAST)

@@ -64,40 +64,9 @@ def change(path, name, old, new):
         file.write(re.sub(old, new, text))
 
 
-# WCAG 2 contrast of the text of each element with its background; the worst one.
-CONTRAST = """() => {
-  const numbers = text => text.match(/[\\d.]+/g).map(Number);
-  const light = rgb => rgb.slice(0, 3).map(v => v / 255)
-    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = element => {
-    const layers = [], cell = element.closest("text.count")?.previousElementSibling;
-    for (; element; element = element.parentElement) {
-      const [r, g, b, a = 1] = numbers(getComputedStyle(element).backgroundColor);
-      layers.push([r, g, b, a]);
-    }
-    if (cell) layers.unshift([...numbers(getComputedStyle(cell).fill), 1]);
-    return layers.reverse().reduce(
-      (below, [r, g, b, a]) => [r, g, b].map((v, i) => v * a + below[i] * (1 - a)),
-      [255, 255, 255]);
-  };
-  let worst = [100, ""];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some(n => n.nodeType == 3 && n.textContent.trim());
-    if (!own || !element.getClientRects().length) continue;
-    const style = getComputedStyle(element);
-    const color = numbers(element.closest("svg") ? style.fill : style.color);
-    const [a, b] = [light(color), light(behind(element))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < worst[0]) worst = [ratio, element.outerHTML.slice(0, 80)];
-  }
-  return worst;
-}"""
-
-
 @pytest.mark.parametrize("which", ("report", "compare"))
-def test_pages_in_a_browser(run, compared, browser, which, tmp_path):
-    """No console message, request or overflow; readable in both color schemes and widths."""
+def test_hostile_names_do_nothing_in_a_browser(run, compared, browser, which, tmp_path):
+    """No console message or request; :mod:`test_pages_in_a_browser` has the appearance."""
     path = f"{run}/report.html" if which == "report" else compared[1]
     (tmp_path / "page.html").write_text(open(path).read())
     page = browser.new_page()
@@ -110,20 +79,6 @@ def test_pages_in_a_browser(run, compared, browser, which, tmp_path):
     text = page.inner_text("body")
     assert "<b>run" in text and (EVIL in text) == (which == "report")
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)")
-    for width in (360, 1200):
-        page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        charts = page.evaluate(
-            "[...document.querySelectorAll('svg:has(.axis):has(.line)')].map(svg => Math.max("
-            "...[...svg.querySelectorAll('.line')].map(l => l.getBoundingClientRect().width)))"
-        )
-        assert len(charts) >= 5 and min(charts) > 100  # lines are visible
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert (sum(map(int, re.findall(r"\d+", back))) < 380) == (scheme == "dark")
-            ratio, where = page.evaluate(CONTRAST)
-            assert ratio >= 4.5, (scheme, where)
     assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [page.url]
     page.close()
