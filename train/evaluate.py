@@ -153,9 +153,13 @@ def report(
     of_task = task_report(evaluated)
     metrics = of_task.compute(evaluated)
     print(of_task.summary(evaluated, metrics), flush=True)
+    for text in of_task.cautions(evaluated.result, metrics):
+        warn(text)
     if calibration is not None:
         for line in calibration.lines:
             print_line(line)
+        for text in calibration.warnings:
+            warn(text)
         print_line(f"stored       {calibration.store(flags.workdir)}")
     if flags.predictions is not None:
         source = evaluated.loader.source

@@ -29,7 +29,7 @@ from train.runtime.cli import (
     parse_step,
     run_command,
 )
-from train.runtime.errors import RunError, UsageError
+from train.runtime.errors import RunError, UsageError, note, print_error
 from train.runtime.files import check_writable
 from train.runtime.formatting import csv_row, pluralize
 from train.runtime.host import core_count, max_images
@@ -120,8 +120,8 @@ def main() -> int:
 
     among = None if flags.among is None else read_among(flags.among, run)
     answers = make_answers(run, flags.coverage)
-    for note in answers.notes:
-        print(one_line(f"note: {note}"), file=sys.stderr)
+    for text in answers.notes:
+        note(text)
     to_lines = json_lines if flags.json else csv_lines if flags.csv else text_lines
     header: Sequence[str] = (*CSV_HEADER, *answers.names)
     if table is not None:
@@ -152,7 +152,7 @@ def main() -> int:
     if with_features:
         use_features(flags, run, predictions, table, among)
     if failed:
-        print(f"error: {failed} of {pluralize(len(files), 'image')} failed", file=sys.stderr)
+        print_error(f"{failed} of {pluralize(len(files), 'image')} failed")
     return 1 if failed else 0
 
 
@@ -203,8 +203,8 @@ def use_features(
     features = collect_features(run, predictions, table)
     if flags.features is not None and features is not None:
         write_features(flags.features, features)
-        note = f"{pluralize(len(features), 'image')}, {features.features.shape[1]} features each"
-        print(one_line(f"note: {flags.features} has {note}"), file=sys.stderr)
+        size = features.features.shape[1]
+        note(f"{flags.features} has {pluralize(len(features), 'image')}, {size} features each")
     if flags.similar is not None:
         errors = [(p.file, p.error) for p in predictions]
         form = "json" if flags.json else "csv" if flags.csv else "text"
@@ -273,7 +273,7 @@ def find_files(paths: Sequence[str], explain: str | None = None) -> list[str]:
                 found = "".join(f"; {text}" for text in others)
                 raise RunError(f"{path!r} has no images, by the extensions of its files{found}")
             for text in others:
-                print(f"note: {one_line(path)}: {text}", file=sys.stderr)
+                note(f"{path}: {text}")
             if skipped:
                 images = [f for f in images if not os.path.abspath(f).startswith(skipped)]
             if not images:

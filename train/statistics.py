@@ -6,7 +6,7 @@ import numpy as np
 
 from train.config import loading
 from train.runtime.cli import Parser, add_config_flag, run_command, split_overrides
-from train.runtime.errors import print_line
+from train.runtime.errors import print_line, warn
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
     config.dataset.update(paths(config.dataset))
     config.loader.cache_on_device = "never"
     loader = DataLoader(config, config.dataset.train_split, training=False)
-    loader.load(CorruptRecords(warn=lambda text: print_line(f"warning: {text}")))
+    loader.load(CorruptRecords(warn=warn))
     count, mean, std = channel_statistics(loader)
     print_line(f"# {count:,} images of {loader.source.name} {loader.source.split}")
     end = "," * (len(mean) == 1)  # of a tuple of one

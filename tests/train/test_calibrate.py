@@ -244,8 +244,9 @@ def test_training_images_are_a_warning(calibrated, digits_run, source, split, re
     loader = SimpleNamespace(source=dataclasses.replace(source, split=split))
     config = read_config(digits_run)
     evaluated = Evaluated({"step": 44, **result}, predictions, loader, config, None, None)
-    lines = calibrate(digits_run, evaluated, True, []).lines
-    assert sum("warning: the network was trained on" in line for line in lines) == warned
+    warnings = calibrate(digits_run, evaluated, True, []).warnings
+    assert len(warnings) == warned
+    assert all(text.startswith("the network was trained on 'train") for text in warnings)
 
 
 def test_too_few_images_are_an_error(digits_run, evaluated):

@@ -88,14 +88,37 @@ def test_last_line_is_the_final_evaluation(run):
 
 
 def test_console_output(run):
-    out = run[1].stdout
-    assert "digits, 1,437 training and 360 evaluation images of 8×8, 10 classes" in out
-    assert "resnet20, 75,290 parameters, float32, on 1 cpu device, 64 images each" in out
-    assert "66 steps of 64 images, 22 per epoch, 3 epochs" in out
-    assert "each epoch leaves out 29 images (2.0 %)" in out
-    assert "compiling…" in out and "left\n" in out and "images/s" in out
-    assert "0.1 after a warm-up of 16 steps, cosine" in out
-    assert "note: warm-up shortened from 110 to 16 steps, at most 25 % of a run of 66" in out
+    out, err = run[1].stdout, run[1].stderr
+    summary, _, rest = out.partition("compiling…")
+    assert all(len(line) <= 80 for line in (summary + err).splitlines())
+    facts = " ".join(summary.split())
+    for text in (
+        "data: digits, 10 classes, images of 8×8, in device memory",
+        "training: 1,437 images of 'train'",
+        "evaluated: 360 images of 'test'; always answering '3' gets 10.3 %",
+        "classes: 0 143 (10.0 %), 1 146 (10.2 %), ",
+        "network: resnet20, 75,290 parameters, float32",
+        "devices: 1 cpu device, 64 images each",
+        "length: 66 steps of 64 images, 22 per epoch, 3 epochs",
+        "each epoch leaves out 29 images (2.0 %)",
+        "rate: 0.1 after a warm-up of 16 steps, cosine",
+        f"workdir: {run[0]} (new)".replace("/", ""),
+    ):
+        assert text in (facts if "/" in text else facts.replace("/ ", "").replace("/", "")), text
+    assert "left\n" in rest and "images/s" in rest
+    assert "note: warm-up shortened from 110 to 16 steps, at most 25 % of a run of 66" in err
+    assert "note: " not in out and "warning: " not in out
+
+
+def test_last_lines_show_the_result_and_where_to_look_next(run):
+    path, process = run
+    lines, result = process.stdout.splitlines(), last_json(process)
+    heads = [line.partition(":")[0] for line in lines[-6:-1]]
+    assert heads == ["result", "baseline", "report", "evaluate", "predict"]
+    assert f"top-1 {100 * result['top1']:.2f} % on 360 images of 'test' (95 % interval" in lines[-6]
+    assert "10.28 % by always answering '3'" in lines[-5]
+    assert lines[-4].endswith(f"{path}/report.html")
+    assert lines[-3].endswith(f"python -m train.evaluate --workdir {path}")
 
 
 def test_workdir_files(run):

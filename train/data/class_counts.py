@@ -1,9 +1,11 @@
 """How many images each class has, in training and in evaluation."""
 
+from flax_resnet.text import truncate
 from train.data.skipped import Finding
 from train.data.source import DataSource
-from train.runtime.formatting import format_percent
+from train.runtime.formatting import MAX_CAPTION, format_percent
 
+COUNTS = "class counts"  # kind of the finding
 _MAX_NAMED = 10  # classes in one line
 
 
@@ -13,7 +15,9 @@ def describe_counts(source: DataSource) -> str:
     names, total = source.class_names, len(source)
 
     def named(k: int) -> str:
-        return f"{names[k]} {counts[k]:,} ({format_percent(counts[k] / total)})"
+        return (
+            f"{truncate(names[k], MAX_CAPTION)} {counts[k]:,} ({format_percent(counts[k] / total)})"
+        )
 
     if len(names) > _MAX_NAMED and counts.min() == counts.max():
         return f"{counts.min():,} of each class"
@@ -29,4 +33,4 @@ def count_classes_of(*sources: DataSource) -> list[Finding]:
         return []
     parts = [f"{source.split!r}: {describe_counts(source)}" for source in cheap]
     text = f"images by class: {'; '.join(parts)}"
-    return [Finding("class counts", len(cheap), (), text, False)]
+    return [Finding(COUNTS, len(cheap), (), text, False)]

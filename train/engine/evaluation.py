@@ -35,7 +35,7 @@ from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_v
 from train.engine.stored_thresholds import find_calibration, read_thresholds
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import UsageError, print_line
+from train.runtime.errors import UsageError, note, print_line
 from train.runtime.formatting import run_name
 from train.runtime.host import core_count, max_images
 from train.tasks.classification import MIN_TOP5_CLASSES
@@ -297,10 +297,10 @@ def evaluate_run(
 
     substitute = describe_substitute(loader.source, name)
     if substitute and distributed.is_primary():
-        print_line(f"note: {substitute}")
+        note(substitute)
     if loader.source.table is not None and distributed.is_primary():
         for finding in loader.source.table.findings():
-            (warn if finding.is_warning else print_line)(finding.text)
+            (warn if finding.is_warning else note)(finding.text)
     with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn, best_by=best_by(config))
     with checkpoints:
@@ -313,9 +313,7 @@ def evaluate_run(
         if use_thresholds:
             calibration = find_calibration(*stored_with, step_config.probabilities, warn)
     if stored is not None and stored.were_chosen_on(loader.source) and distributed.is_primary():
-        print_line(
-            "note: half of these images chose the stored thresholds; new ones may give a lower F1"
-        )
+        note("half of these images chose the stored thresholds; new ones may give a lower F1")
 
     # Decoding all images that are cached takes long, so it comes after all checks.
     with distributed.raise_if_any_failed():

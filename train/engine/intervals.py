@@ -37,6 +37,13 @@ class Intervals:
         """Return whether to evaluate after ``step`` steps."""
         return self._due(step, self.eval_every)
 
+    def evaluations_after(self, step: int) -> int:
+        """Return the number of evaluations after more than ``step`` steps."""
+        every, end = self.eval_every, self.num_steps
+        if not every:
+            return int(step < end)
+        return end // every - min(step, end) // every + (end % every > 0 and step < end)
+
     def saves(self, step: int) -> bool:
         """Return whether to save a checkpoint after ``step`` steps."""
         return self._due(step, self.save_every) or self._due(step, self.save_steps)

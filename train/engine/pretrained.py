@@ -14,7 +14,7 @@ from flax_resnet.weights.run_info import read_run_info
 from train.config.followed_keys import FOLLOWED, Unset, mark_unset
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import RunError, UsageError, print_line, warn
+from train.runtime.errors import RunError, UsageError, note, print_line, warn
 from train.runtime.formatting import join_names
 
 
@@ -64,8 +64,8 @@ def follow_preprocessing(config: ConfigDict, weights: InitialWeights) -> None:
     if found is None:
         unset = [name for name in FOLLOWED if isinstance(dataset[name], Unset)]
         if unset:
-            _print(
-                f"note: how images were prepared for {config.init_from} is unknown; the defaults"
+            _note(
+                f"how images were prepared for {config.init_from} is unknown; the defaults"
                 f" of dataset.{join_names(unset)} may differ from it"
             )
         return
@@ -90,11 +90,16 @@ def follow_preprocessing(config: ConfigDict, weights: InitialWeights) -> None:
         values = ", ".join(f"{name}={format_value(dataset[name])}" for name in followed)
         _print(f"preprocessing of {found.source}, for keys of dataset that are not set: {values}")
     config.init_followed = tuple(followed)
-    for note in notes:
-        _print(f"note: {note}")
+    for text in notes:
+        _note(text)
     if distributed.is_primary():
         for warning in warnings:
             warn(warning)
+
+
+def _note(text: str) -> None:
+    if distributed.is_primary():
+        note(text)
 
 
 def _print(text: str) -> None:

@@ -9,7 +9,7 @@ from train.runtime.cli import (
     parse_step,
     run_command,
 )
-from train.runtime.errors import UsageError, print_line
+from train.runtime.errors import UsageError, print_message
 from train.workdir.trained_run import load_trained_run
 
 FORMATS = ("stablehlo", "onnx", "torchvision", "timm", "huggingface")
@@ -65,10 +65,10 @@ def main() -> int:
     )
     check_network(run, flags.format, FORMATS)
     for line in export(run, flags.format, flags.output, flags.raw, flags.int8):
-        print_line(line)
+        print_message(line)
     if flags.push:
         for line in push(flags.push, flags.format, flags.output, flags.private):
-            print_line(line)
+            print_message(line)
     return 0
 
 

@@ -14,7 +14,7 @@ from train.runtime.cli import (
     run_command,
     split_overrides,
 )
-from train.runtime.errors import UsageError, print_line
+from train.runtime.errors import UsageError, note, print_line, warn
 from train.runtime.files import check_writable, writing
 
 CSV, PAGE, PROBABILITIES = "findings.csv", "inspection.html", "probabilities.npz"
@@ -84,7 +84,7 @@ def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
         sources = [open_source(dataset, name) for name in dict.fromkeys(splits)]
     except SingleImageError as error:
         sources = [open_source(dataset, ALL)]
-        print_line(f"warning: no part is held out: {error}")
+        warn(f"no part is held out: {error}")
     for other in sources[1:]:
         check_classes(sources[0], other)
     pixels, trained = make_preprocessing(dataset).pixels, None
@@ -158,9 +158,9 @@ def _report(inspection, output: str, title: str, pixels) -> None:
             path = os.path.join(output, PROBABILITIES)
             make_atomically(path, lambda temporary: save_arrays(temporary, arrays))
     for finding in inspection.findings:
-        print_line(f"{'warning' if finding.is_warning else 'note'}: {finding.text}")
-    for note in inspection.notes:
-        print_line(f"note: {note}")
+        (warn if finding.is_warning else note)(finding.text)
+    for text in inspection.notes:
+        note(text)
     counts = count_kinds(inspection.rows)
     for kind, number in counts.items():
         print_line(f"{kind:20} {number:,}")

@@ -92,13 +92,16 @@ class DryRun:
 
     def __init__(self, experiment: Experiment, state: TrainState, scratch: str, console: Console):
         self.experiment = dataclasses.replace(experiment, workdir=scratch)
+        self._console = console
         began = time.monotonic()
-        self.loop = Loop(self.experiment, state, None, console, None, StopRequest())
-        self.loop.start += int(np.argmax(image_sizes(experiment, self.loop.start)))
-        self._batch = next(iter(self.loop.batches()))
+        with console.stage("loading data"):
+            self.loop = Loop(self.experiment, state, None, console, None, StopRequest())
+            self.loop.start += int(np.argmax(image_sizes(experiment, self.loop.start)))
+            self._batch = next(iter(self.loop.batches()))
         self.load_seconds = time.monotonic() - began
         self._jitted_step, began = self.loop.train_step, time.monotonic()
-        self.loop.train_step = self._compile(self._batch)
+        with console.stage("compiling the training step"):
+            self.loop.train_step = self._compile(self._batch)
         self.compile_seconds = time.monotonic() - began
         self._step_memory = memory.step_memory(self.loop.train_step)
         self._resident_bytes = host_memory.resident_memory()
@@ -132,12 +135,19 @@ class DryRun:
 
     def measure(self) -> Timings:
         """Run some steps, part of an evaluation and some checkpoints, and return the times."""
-        loop, experiment = self.loop, self.experiment
+        loop, experiment, stage = self.loop, self.experiment, self._console.stage
         loop.compiled_shapes = jax.tree.map(np.shape, experiment.devices.split(self._batch))
-        step = self._time_steps()
-        cached = experiment.train_loader.cached_on_device
-        feed = None if cached else self._time_input()
-        return Timings(step, feed, *self._time_evaluation(), *self._time_checkpoint())
+        with stage("timing steps"):
+            step = self._time_steps()
+        feed = None
+        if not experiment.train_loader.cached_on_device:
+            with stage("timing the input pipeline"):
+                feed = self._time_input()
+        with stage("compiling and timing an evaluation"):
+            evaluation = self._time_evaluation()
+        with stage("timing a checkpoint"):
+            checkpoint = self._time_checkpoint()
+        return Timings(step, feed, *evaluation, *checkpoint)
 
     def _compile(self, batch: dict[str, np.ndarray]) -> Any:
         loop, devices = self.loop, self.experiment.devices

@@ -117,12 +117,9 @@ def estimate(
     run_summary.print_summary(console, experiment, state)
     *size, channels = experiment.image_shape
     summary = summarize(experiment.model, tuple(size), channels)
-    console.info(
-        f"model:   {summary.parameters:,} parameters, {format_count(summary.multiply_adds)}"
-        " multiply-adds per image"
-    )
-    console.info(f"data in: {config.dataset.data_dir}")
-    console.info(f"lr plot: {schedule_line(experiment)}")
+    console.fact("compute", f"{format_count(summary.multiply_adds)} multiply-adds per image")
+    console.fact("data in", config.dataset.data_dir or "memory")
+    console.fact("rates", schedule_line(experiment))
     panel, name = curves.schedule_panel(*schedule_points(experiment)), run_name(experiment.workdir)
     plots.draw("schedule.svg", lambda path: write_atomically(path, svg.document([panel], name)))
     result |= {
@@ -138,20 +135,19 @@ def estimate(
         "devices": len(experiment.devices),
     }
     if start >= intervals.num_steps:
-        console.info("the run is finished: training would only repeat the evaluation")
+        console.note("the run is finished: training would only repeat the evaluation")
         return
 
     machine_problems = requirements.problems(experiment, state)
     if machine_problems:
         problems += machine_problems
         return
-    console.compiling()
     dry_run = DryRun(experiment, state, scratch, console)
-    console.compiled()
     result["compile_seconds"] = round(dry_run.compile_seconds, 2)
     usage = dry_run.memory()
     if usage.fits:
-        plots.draw_samples(lambda: first_images(experiment))
+        with console.stage("drawing samples"):
+            plots.draw_samples(lambda: first_images(experiment))
         timings = dry_run.measure()
         usage = dry_run.memory()
         result |= dataclasses.asdict(timings)
@@ -163,15 +159,16 @@ def estimate(
         result |= dataclasses.asdict(usage)
         print_memory(console, experiment, usage)
     with collect_error([]):  # a larger batch that is out of memory is not a problem
-        result["largest_batch"] = largest = largest_batch(dry_run, usage)
+        with console.stage("compiling another batch size"):
+            result["largest_batch"] = largest = largest_batch(dry_run, usage)
         if largest is not None:
             images = experiment.sampler.num_records
             all_images = f", more than the {images:,} training images" if largest > images else ""
-            console.info(
-                f"batch:   up to {largest:,} images should fit{all_images} (linear estimate, not"
-                " tried)"
+            console.fact(
+                "batch",
+                f"up to {largest:,} images should fit{all_images} (linear estimate, not tried)",
             )
-    console.info(f"images:  {output}/schedule.svg, {output}/samples.png")
+    console.fact("pictures", f"{output}/schedule.svg, {output}/samples.png")
 
 
 def print_time(
@@ -191,21 +188,24 @@ def print_time(
     epoch = loop / len(steps) * intervals.steps_per_epoch
     compilation = dry_run.compile_seconds + timings.evaluation_compile_seconds
     total = dry_run.load_seconds + compilation + loop
-    console.info(
-        f"speed:   {timings.step_seconds:.3g} s per step,"
+    console.fact(
+        "speed",
+        f"{timings.step_seconds:.3g} s per step,"
         f" {batch_size / timings.step_seconds:,.3g} images/s;"
         f" {timings.evaluation_seconds:.2g} s per evaluation,"
-        f" {timings.save_seconds:.2g} s per checkpoint"
+        f" {timings.save_seconds:.2g} s per checkpoint",
     )
     if timings.input_seconds is not None:
         input_bound = timings.input_seconds > 0.9 * timings.step_seconds
-        console.info(
-            f"input:   {batch_size / timings.input_seconds:,.3g} images/s decoded without training;"
-            f" the {'input pipeline limits' if input_bound else 'devices limit'} the speed"
+        console.fact(
+            "input",
+            f"{batch_size / timings.input_seconds:,.3g} images/s decoded without training;"
+            f" the {'input pipeline limits' if input_bound else 'devices limit'} the speed",
         )
-    console.info(
-        f"time:    {format_duration(epoch)} per epoch, {format_duration(total)} in total, with"
-        f" {pluralize(evaluations, 'evaluation')} and {pluralize(saves, 'checkpoint')}"
+    console.fact(
+        "time",
+        f"{format_duration(epoch)} per epoch, {format_duration(total)} in total, with"
+        f" {pluralize(evaluations, 'evaluation')} and {pluralize(saves, 'checkpoint')}",
     )
     return {"epoch_seconds": epoch, "total_seconds": total}
 
@@ -219,9 +219,10 @@ def print_memory(console: Console, experiment: Experiment, usage: MemoryUsage) -
     kind = "host memory" if experiment.devices.platform == "cpu" else "memory per device"
     limit = "unknown" if usage.limit_bytes is None else format_bytes(usage.limit_bytes)
     needed = format_bytes(usage.needed_bytes)
-    console.info(
-        f"memory:  {needed} {kind} at the peak, {limit} available; compiled step"
-        f" {format_bytes(usage.step_bytes)}"
+    console.fact(
+        "memory",
+        f"{needed} {kind} at the peak, {limit} available; compiled step"
+        f" {format_bytes(usage.step_bytes)}",
     )
     if not usage.fits:
         raise RunError(f"the run needs {needed} {kind}, and {limit} are available: {REDUCE_MEMORY}")

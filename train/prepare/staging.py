@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from train.runtime.errors import RunError, print_line
+from train.runtime.errors import RunError, note, print_line
 from train.runtime.files import Locked, directory_size, locked
 from train.runtime.formatting import format_bytes
 
@@ -71,8 +71,8 @@ def staging_dir(folder: str, name: str, needed: int = 0) -> Iterator[str]:
 def report_unfinished(folder: str) -> None:
     """Report leftovers of TFDS's own command. It may still be running, so nothing is deleted."""
     for path in glob.glob(os.path.join(glob.escape(folder), "incomplete.*")):
-        print_line(
-            f"note: {path} holds {format_bytes(directory_size(path))} of an unfinished preparation"
+        note(
+            f"{path} holds {format_bytes(directory_size(path))} of an unfinished preparation"
             " by another program; delete it if none is running"
         )
 
@@ -99,4 +99,4 @@ def _clean_up(path: str, remove: bool) -> None:
         shutil.rmtree(path, ignore_errors=True)
         print_line(f"removed {size} of an interrupted preparation in {path}")
     else:
-        print_line(f"note: {path} holds {size} of an unfinished preparation")
+        note(f"{path} holds {size} of an unfinished preparation")

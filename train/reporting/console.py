@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 import tqdm
 
@@ -12,15 +14,18 @@ from flax_resnet.program import reader_is_gone
 from flax_resnet.text import one_line
 from train.reporting.report.evaluation_tiles import format_metric
 from train.runtime import distributed
+from train.runtime.columns import hanging
 from train.runtime.errors import discard_output, warn
 from train.runtime.formatting import format_clock, format_percent
 from train.workdir.metrics_log import FILE
+
+_HEAD = 11  # columns of the names of facts
 
 
 class Console:
     """A progress bar on a terminal; elsewhere a line every two seconds and for each evaluation.
 
-    Only the primary process prints; the others print only warnings.
+    Only the primary process prints; the others print only warnings. These and notes go to stderr.
 
     Args:
       num_steps: length of the run.
@@ -47,26 +52,58 @@ class Console:
             self._finish_line()
             self._print(one_line(text))
 
-    def warn(self, text: str) -> None:
-        """Print a warning, with the process number if it is not the primary process."""
+    def fact(self, name: str, text: str, items: bool = False) -> None:
+        """Print a fact of the summary below the others, in lines of at most 80 columns.
+
+        Args:
+          name: of the fact.
+          text: the fact.
+          items: whether it is a list, whose lines are broken after commas.
+        """
         if self.is_primary:
-            self.info(f"warning: {text}")
-        else:
-            self._print(one_line(f"warning of process {distributed.process_index()}: {text}"))
+            self._finish_line()
+            self._print(hanging(f"{name + ':':<{_HEAD}}", text, items=items))
+
+    def note(self, text: str, wraps: bool = False) -> None:
+        """Print a note to stderr, in the summary in lines of at most 80 columns."""
+        if self.is_primary:
+            self._print_remark("note: ", text, wraps)
+
+    def warn(self, text: str, wraps: bool = False) -> None:
+        """Print a warning to stderr, with the process number if it is not the primary process."""
+        process = "" if self.is_primary else f" of process {distributed.process_index()}"
+        self._print_remark(f"warning{process}: ", text, wraps)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Show that something that takes a while is being done, then how long it took."""
+        self._begin(name)
+        try:
+            yield
+        except BaseException:
+            self._finish_line()
+            raise
+        self._end(name)
 
     def compiling(self) -> None:
         """Announce the first step, which takes longer than all others."""
+        self._begin("compiling")
+
+    def compiled(self) -> None:
+        """Report that the first step is done."""
+        self._end("compiling")
+
+    def _begin(self, name: str) -> None:
         if self.is_primary:
             # With several processes a thread of JAX may end any of them at any moment, with a
             # line of its own.
             self._line_is_open = distributed.process_count() == 1
-            self._print("compiling…", end="" if self._line_is_open else "\n")
+            self._print(f"{name}…", end="" if self._line_is_open else "\n")
         self.start_time = time.monotonic()
 
-    def compiled(self) -> None:
-        """Report that the first step is done."""
+    def _end(self, name: str) -> None:
         if self.is_primary:
-            start, self._line_is_open = " " if self._line_is_open else "compiling… ", False
+            start, self._line_is_open = " " if self._line_is_open else f"{name}… ", False
             self._print(f"{start}done in {time.monotonic() - self.start_time:.1f} s")
 
     def start_clock(self, step: int) -> None:
@@ -128,6 +165,14 @@ class Console:
         if self._line_is_open:
             self._print()
             self._line_is_open = False
+
+    def _print_remark(self, head: str, text: object, wraps: bool) -> None:
+        self._finish_line()
+        line = hanging(head, str(text)) if wraps else one_line(f"{head}{text}")
+        if self.bar is not None:
+            self.bar.write(line, sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def _print(self, text: str = "", end: str = "\n") -> None:
         """Print; a closed pipe or a full disk ends the output, but not the run."""

@@ -17,7 +17,6 @@ from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import rankings
-from train.reporting.cautions import cautions
 from train.reporting.charts import confusion_matrix, reliability, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
 from train.reporting.confusions import Confusions, clustered_order, matrix_cells
@@ -92,7 +91,6 @@ def summary(evaluated: Evaluated, metrics: ClassificationMetrics) -> str:
     for heading, items in (("worst recall", worst), ("confusions  ", confusions)):
         if items:
             lines.append(f"{heading} {', '.join(items[:_SUMMARY_ITEMS])}")
-    lines += [f"warning: {text}" for text in cautions(result, metrics.classes)]
     return "\n".join(map(one_line, lines))
 
 

@@ -15,6 +15,8 @@ from train.reporting.console import Console
 from train.reporting.loggers.fan_out import Loggers
 from train.reporting.plots import Pictures
 from train.reporting.report.run_report import NUM_SAMPLES, LiveReport
+from train.reporting.result_lines import result_lines
+from train.reporting.time_estimate import TimeEstimate
 from train.runtime.errors import RunError
 from train.workdir.metrics_log import MetricsLog, has_metrics
 
@@ -44,6 +46,9 @@ class Observers(contextlib.ExitStack):
         self._metrics_log = self.enter_context(MetricsLog(workdir, start, console.warn))
         self._loggers = self.enter_context(Loggers(config, workdir, start, console))
         self._report = LiveReport(workdir, console.warn, experiment.findings)
+        stop, images = config.stop, experiment.batch_sizes.train
+        may_stop = bool(stop.patience or stop.minutes)
+        self._time_estimate = TimeEstimate(console, experiment.intervals, images, may_stop)
         profiler = Profiler(config.log.profile_steps, start, workdir, console.info, console.warn)
         self._profiler = self.enter_context(profiler)
         self._workdir = workdir
@@ -59,6 +64,7 @@ class Observers(contextlib.ExitStack):
     def after_step(self, call: range, metrics: Any) -> bool:
         """Return whether something took long after the steps of ``call``, which may still run."""
         took_long = self._profiler.after(call, metrics)
+        self._time_estimate.after(call)
         for callback in self._callbacks:
             callback.on_step(call.stop)
         return took_long
@@ -108,6 +114,7 @@ class Observers(contextlib.ExitStack):
             evaluated, report = self._get_evaluation(), task_reports.task_report
             for text in report(evaluated).cautions(evaluated.result, self._get_metrics()):
                 self._console.warn(text)
+            self._print_result(result, evaluated)
         self._loggers.finish(result)
         for callback in self._callbacks:
             callback.on_end(result)
@@ -119,3 +126,8 @@ class Observers(contextlib.ExitStack):
             stored_predictions.store(self._workdir, step, evaluated.predictions, source)
         except RunError as error:
             self._console.warn(error)
+
+    def _print_result(self, result: dict[str, Any], evaluated: Evaluated) -> None:
+        intervals = self._get_metrics().intervals
+        for line in result_lines(self._workdir, result, evaluated, intervals):
+            self._console.info(line)

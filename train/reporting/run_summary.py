@@ -1,24 +1,25 @@
 """Print the run summary and configuration warnings before training starts."""
 
-import jax
-import numpy as np
+from collections.abc import Callable
 
-from flax_resnet.images.pixels import RGB
+import jax
+
 from train.config.keys import KEYS
 from train.config.registries import LOSSES, OPTIMIZERS, SCHEDULES, TASKS
 from train.data.channels import assumes_statistics, mean_and_std
-from train.data.source import DataSource
+from train.data.class_counts import COUNTS
 from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
 from train.engine.metric_limits import describe_left_out
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
+from train.reporting.data_summary import data_lines
 from train.runtime.config_dict import ConfigDict
-from train.runtime.formatting import format_percent, join_names, pluralize
+from train.runtime.formatting import format_percent, pluralize
 from train.tasks.class_balance import ClassBalance
 from train.tasks.ineffective import own_loss_warnings
-from train.workdir import held_out, run_files
+from train.workdir import run_files
 
 MIN_BATCH_NORM_IMAGES = 8  # fewer are a warning
 MAX_INPUT_WAIT = 0.05  # share of the time; more is input-bound
@@ -26,80 +27,73 @@ MAX_CHANCE_LOSSES = 5  # an evaluation loss above this multiple of the chance lo
 
 
 def print_summary(console: Console, run: Experiment, state: TrainState) -> None:
-    """Print data, model, length and learning rate of a run, and warn of likely mistakes."""
-    config, devices, intervals = run.config, run.devices, run.intervals
-    train_loader, eval_loader, frozen = run.train_loader, run.eval_loader, run.step_config.frozen
-    source = train_loader.source
-    parameters = _size(state.params)
+    """Print data, network, length and learning rate of a run; then notes; warnings at the end."""
+    for name, text in (*data_lines(run), *_run_lines(run, state)):
+        console.fact(name, text, items=name == "classes")
+    if run.config.smoke:
+        console.fact("smoke", "a smoke test; its accuracy is meaningless")
+    notes, warnings = _remarks(run, state, console.warn)
+    for text in notes:
+        console.note(text, wraps=True)
+    for text in warnings:
+        console.warn(text, wraps=True)
+
+
+def _run_lines(run: Experiment, state: TrainState) -> list[tuple[str, str]]:
+    """Return heads and texts of the lines about the network and its training."""
+    config, intervals, frozen = run.config, run.intervals, run.step_config.frozen
     trainable = f" ({_size(trainable_params(state.params, frozen)):,} trainable)" * bool(frozen)
-    size, pixels = "×".join(map(str, run.image_shape[:2])), train_loader.preprocessing.pixels
-    form = f" with {pixels}" if pixels != RGB else ""
-    sizes = ", ".join(map(str, train_loader.sizes.train_sizes))
-    train_sizes = f" (training at {sizes})" if sizes else ""
-    place = "in device memory" if train_loader.cached_on_device else "streamed"
-    console.info(
-        f"data:    {source.name}, {len(train_loader):,} training and {len(eval_loader):,}"
-        f" evaluation images of {size}{train_sizes}{form}, {len(source.class_names)} classes"
-        f" ({join_names(source.class_names, 4)}), {place}"
-    )
-    if eval_loader.source.is_held_out:
-        console.info(f"held out: {_held_out(eval_loader.source, config.dataset.fold)}")
-    if source.weights is not None:
-        low, mean, high = (f(source.weights) for f in (np.min, np.mean, np.max))
-        console.info(f"weights: of the images in the loss {low:.4g} to {high:.4g}, mean {mean:.4g}")
+    length = intervals.steps_per_epoch, intervals.num_steps
+    start = "new" if not state.step else f"continues after step {int(state.step):,}"
+    lines = [
+        (
+            "network",
+            f"{config.model.name}, {_size(state.params):,} parameters{trainable},"
+            f" {config.model.dtype}",
+        ),
+        ("devices", f"{run.devices.describe()}, {pluralize(run.batch_sizes.device, 'image')} each"),
+        ("length", intervals.describe()),
+        ("rate", schedules.describe(config.schedule, *length, run.batch_sizes.train)),
+        ("workdir", f"{run.workdir} ({start})"),
+    ]
+    if run.balance is not None:
+        lines.insert(0, ("balance", run.balance.describe()))
+    return lines
+
+
+def _remarks(
+    run: Experiment, state: TrainState, warn: Callable[[str], None]
+) -> tuple[list[str], list[str]]:
+    """Return notes, and warnings of likely mistakes."""
+    config, has_batch_norm = run.config, bool(state.batch_stats)
+    notes = []
     if assumes_statistics(config.dataset):
         mean, std = (values[0] for values in mean_and_std(config.dataset))
-        console.info(
-            f"note: dataset.mean and dataset.std are taken as {mean:g} and {std:g} for each"
-            " channel; train.statistics measures those of the training images"
+        notes.append(
+            f"dataset.mean and dataset.std are taken as {mean:g} and {std:g} for each channel;"
+            " train.statistics measures those of the training images"
         )
-    several, size = run.step_config.several_labels, (len(eval_loader), run.model.num_classes)
-    if left_out := describe_left_out(config, several, *size):
-        console.info(f"note: {left_out}")
-    for finding in run.findings:
-        if finding.is_warning:
-            console.warn(finding.text)
-        else:
-            console.info(f"note: {finding.text}")
-    if run.balance is not None:
-        console.info(f"balance: {run.balance.describe()}")
-        if isinstance(run.balance, ClassBalance):
-            if rare := run.balance.describe_rare(config.batch_size):
-                console.info(f"note: {rare}")
-    console.info(
-        f"model:   {config.model.name}, {parameters:,} parameters{trainable}, {config.model.dtype},"
-        f" on {devices.describe()}, {run.batch_sizes.device} images each"
-    )
-    console.info(f"run:     {intervals.describe()}")
-    length = intervals.steps_per_epoch, intervals.num_steps
-    rate = schedules.describe(config.schedule, *length, run.batch_sizes.train)
-    console.info(f"lr:      {rate}")
-    start = "new" if not state.step else f"continues after step {int(state.step)}"
-    console.info(f"workdir: {run.workdir} ({start})")
-    if config.smoke:
-        console.info("smoke:   a smoke test; its accuracy is meaningless")
-    has_batch_norm = bool(state.batch_stats)
-    warnings = config_warnings(config, intervals, run.batch_sizes, has_batch_norm)
-    for warning in warnings + own_loss_warnings(config, run.model.num_classes):
-        show = console.info if warning.startswith("note: ") else console.warn
-        show(warning)
-    images, sessions = (
-        run.batch_sizes.batch_norm,
-        run_files.read_sessions(run.workdir, console.warn),
-    )
+    several, size = run.step_config.several_labels, (len(run.eval_loader), run.model.num_classes)
+    notes.append(describe_left_out(config, several, *size))
+    shown = (finding for finding in run.findings if finding.kind != COUNTS)  # is in a line above
+    notes += [finding.text for finding in shown if not finding.is_warning]
+    if isinstance(run.balance, ClassBalance):
+        notes.append(run.balance.describe_rare(config.batch_size))
+    warnings = [finding.text for finding in run.findings if finding.is_warning]
+    for text in config_warnings(config, run.intervals, run.batch_sizes, has_batch_norm):
+        is_note = text.startswith("note: ")
+        (notes if is_note else warnings).append(text.removeprefix("note: "))
+    warnings += own_loss_warnings(config, run.model.num_classes)
+    images = run.batch_sizes.batch_norm
+    sessions = run_files.read_sessions(run.workdir, warn)
     before = (sessions[-1]["batch_norm_images"] or images) if sessions else images
     if has_batch_norm and state.step and before != images:
-        console.warn(
+        warnings.append(
             f"batch norm now averages over {pluralize(images, 'image')}, {before:,} before:"
             " training continues, with slightly different results; sync_batch_norm=True does not"
             " depend on the number of devices"
         )
-
-
-def _held_out(source: DataSource, fold: str) -> str:
-    groups = "" if source.groups is None else f" of {pluralize(len({*source.groups}), 'group')}"
-    part = f", fold {fold}" * bool(fold)
-    return f"{pluralize(len(source), 'image')}{groups}{part}, listed in {held_out.FILE}"
+    return [note for note in notes if note], warnings
 
 
 def _size(tree: object) -> int:

@@ -30,6 +30,17 @@ def warn(text: object) -> None:
     print_line(f"warning: {text}", sys.stderr)
 
 
+def note(text: object) -> None:
+    """Print a one-line note to stderr."""
+    print_line(f"note: {text}", sys.stderr)
+
+
+def print_message(text: str) -> None:
+    """Print a line of a command: to stderr if it is marked as a note or warning."""
+    is_remark = text.startswith(("note: ", "warning: "))
+    print_line(text, sys.stderr if is_remark else sys.stdout)
+
+
 def discard_output() -> None:
     """Discard further output to stdout, whose reader is gone or whose disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

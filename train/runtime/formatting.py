@@ -93,6 +93,15 @@ def format_span(seconds: float) -> str:
     return " ".join(part for part in parts[:2] if not part.startswith("0 ")) or "0 s"
 
 
+def format_about(seconds: float) -> str:
+    """Return a rough duration: ``"40 s"``, ``"12 min"``, ``"3.5 h"``, ``"2.1 days"``."""
+    for unit, size, end in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        if seconds < end * size:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if unit == "h" and value < 10 else f"{value:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
 def format_percent(share: float, decimals: int = 1) -> str:
     """Return a share of 1 as text: ``"97.8 %"``."""
     return f"{100 * share:.{decimals}f} %"

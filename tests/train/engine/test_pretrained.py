@@ -104,7 +104,7 @@ def test_keys_that_are_not_set_follow_the_weights(capsys):
         "preprocessing of timm's config.json, for keys of dataset that are not set: mean=0.5,0.5,"
         "0.5, std=0.25,0.25,0.25, image_size=128, crop_pct=0.9, interpolation=bicubic\n"
     ) in output.out
-    assert "note: something" in output.out and not output.err
+    assert output.err == "note: something\n"
     # They still count as not set, so that a second run of this configuration follows as well.
     assert follow(config, SourcePreprocessing("another", crop_pct=0.8)).crop_pct == 0.8
 
@@ -134,7 +134,8 @@ def test_keys_that_are_set_win_even_at_their_defaults(in_recipe, on_command_line
     assert (dataset.mean, dataset.crop_pct, dataset.image_size) == (DEFAULTS.mean, 1.0, 224)
     assert (dataset.std, dataset.interpolation) == (FOUND.std, FOUND.interpolation)
     assert config.init_followed == ("std", "interpolation")
-    mean, crop_pct = capsys.readouterr().err.splitlines()  # any image size is right
+    note, mean, crop_pct = capsys.readouterr().err.splitlines()  # any image size is right
+    assert note == "note: something"
     assert mean == (
         "warning: dataset.mean is 0.485,0.456,0.406, but the weights are of images with 0.5,0.5,0.5"
         " (timm's config.json); without that key it would follow them"
@@ -147,14 +148,14 @@ def test_set_keys_that_agree_are_no_contradiction(capsys):
     config.dataset.update(mean=(0.5,), std=(0.25, 0.25, 0.25), crop_pct=0.9001)
     follow(config)
     assert config.init_followed == ("image_size", "interpolation")
-    assert not capsys.readouterr().err
+    assert capsys.readouterr().err == "note: something\n"
 
 
 def test_statistics_of_other_channels_do_not_follow_and_are_named(capsys):
     config = default_config()
     config.dataset.update(channels=1, std=(0.3,))
     assert follow(config).mean == DEFAULTS.mean
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert "note: dataset.mean keeps its default: that of the weights is for 3 channels" in output
     assert "dataset.std keeps" not in output  # set by the user
     assert config.init_followed == ("image_size", "crop_pct", "interpolation")
@@ -164,7 +165,7 @@ def test_statistics_of_other_channels_do_not_follow_and_are_named(capsys):
 def test_unknown_and_ignored_preprocessing(tmp_path, capsys):
     config = default_config()
     assert follow(config, None) == DEFAULTS
-    assert "note: how images were prepared for w.safetensors is unknown" in capsys.readouterr().out
+    assert "note: how images were prepared for w.safetensors is unknown" in capsys.readouterr().err
     save_weights(MODEL, init_variables(MODEL, 1, (8, 8, 3)), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"pretrained_cfg": {"crop_pct": 0.6}}')
     config.init_from = str(tmp_path)

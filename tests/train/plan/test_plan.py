@@ -34,9 +34,18 @@ def test_plan_estimates_memory_and_time_and_does_not_change_the_workdir(small, t
     assert not workdir.exists()
     assert sorted(os.listdir(output)) == ["samples.png", "schedule.svg"]
     printed = capsys.readouterr().out
-    for words in ("per epoch", "up to", "at the peak", "▁", "1,437 training", "1 evaluation and"):
-        assert words in printed
-    assert f"data in: {small.dataset.data_dir}" in printed
+    words = " ".join(printed.split())
+    for text in ("per epoch", "up to", "at the peak", "▁", "1,437 images of 'train'"):
+        assert text in words
+    assert "with 1 evaluation and" in words
+    assert f"data in: {small.dataset.data_dir}" in words
+    stages = [line.partition("… done in ")[0] for line in printed.splitlines() if "… done" in line]
+    assert stages == [
+        *("loading data", "compiling the training step", "drawing samples", "timing steps"),
+        *("compiling and timing an evaluation", "timing a checkpoint"),
+        "compiling another batch size",
+    ]
+    assert all(len(line) <= 80 for line in printed.splitlines())
 
 
 def test_run_that_exceeds_the_memory_is_a_problem_and_is_not_started(small, tmp_path, monkeypatch):

@@ -35,9 +35,14 @@ def test_error_while_compiling_starts_a_new_line(capsys):
     with Console(10) as console:
         console.compiling()
         console.compiled()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["compiling…", "compiling…", "warning: a bad image"]
-    assert [line.partition("done in")[0] for line in lines[3:]] == ["compiling… "] * 2
+    with pytest.raises(RunError), Console(10).stage("timing steps"):
+        raise RunError
+    with Console(10).stage("timing steps"):
+        pass
+    output = capsys.readouterr()
+    lines = [line.partition("done in")[0] for line in output.out.splitlines()]
+    assert lines == [*["compiling…"] * 2, *["compiling… "] * 2, "timing steps…", "timing steps… "]
+    assert output.err == "warning: a bad image\n"
 
 
 def test_compiling_is_a_complete_line_with_several_processes(capsys, monkeypatch):

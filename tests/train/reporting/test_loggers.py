@@ -34,7 +34,7 @@ class Output:
 
     def __init__(self):
         self.warnings, self.notes = [], []
-        self.warn, self.info = self.warnings.append, self.notes.append
+        self.warn, self.note = self.warnings.append, self.notes.append
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_a_logger_that_fails_in_every_method_is_one_warning(config, tmp_path, im
         "logger 'none' cannot start: its function returned None; the run continues",
     ]
     assert [note.split(" of ")[0] for note in output.notes] == [
-        "note: logger 'bad' missed 3 rows",
-        "note: logger 'fast' missed 3 rows",
+        "logger 'bad' missed 3 rows",
+        "logger 'fast' missed 3 rows",
     ]
     finite = {name: value for name, value in ROWS[1].items() if name != "train/loss"}
     assert received == [str(tmp_path), ROWS[0], finite, ROWS[2]]
@@ -168,9 +168,7 @@ def test_a_hanging_logger_delays_neither_steps_nor_the_end(config, tmp_path, mon
     assert time.monotonic() - began < 5
     (warning,) = output.warnings
     assert "'hangs' is too slow: 5 calls wait, and further ones are dropped" in warning
-    assert output.notes == [
-        "note: logger 'hangs' missed 20 rows of metrics.jsonl, which has all of them"
-    ]
+    assert output.notes == ["logger 'hangs' missed 20 rows of metrics.jsonl, which has all of them"]
 
 
 def test_a_missing_library_is_named_before_training(config, tmp_path, monkeypatch):

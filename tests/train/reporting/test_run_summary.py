@@ -101,8 +101,8 @@ def test_keys_that_an_own_loss_or_task_ignores_are_warnings():
 def test_absurd_evaluation_loss_is_a_warning(capsys):
     with Console(10) as console:
         run_summary.check_evaluation_loss(console, 2.5, chance=2.3)
-        assert capsys.readouterr().out == ""
+        assert capsys.readouterr() == ("", "")
         run_summary.check_evaluation_loss(console, 13e6, chance=2.3)
         run_summary.check_evaluation_loss(console, float("nan"), chance=2.3)
-    absurd, nan = capsys.readouterr().out.splitlines()
+    absurd, nan = capsys.readouterr().err.splitlines()
     assert "1.3e+07 is far above 2.3," in absurd and "loss nan" in nan

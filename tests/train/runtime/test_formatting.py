@@ -98,7 +98,7 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
     evaluated = Evaluated(result, predictions, loader, config, None, None)
     text = summary(evaluated, evaluation_metrics(evaluated))
     assert [line.split()[0] for line in text.split("\n")] == [
-        *("folder", "top-1", "baseline", "loss", "calibration", "worst", "confusions", "warning:")
+        *("folder", "top-1", "baseline", "loss", "calibration", "worst", "confusions")
     ]
     assert "\r" not in text and r"a\rcat → dog\nhouse (1)" in text
     assert r"worst recall a\rcat: 0.0 % (1 image), dog\nhouse: 0.0 % (1 image)" in text

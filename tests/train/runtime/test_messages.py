@@ -47,8 +47,13 @@ def test_warnings_and_lines_of_the_console_are_one_line(capsys):
     assert capsys.readouterr().err == f"warning: {SPELLED}\n"
     console = Console(1)
     console.info(EVIL)
+    console.fact("a", EVIL)
     console.warn(EVIL)
-    assert capsys.readouterr().out == f"{SPELLED}\nwarning: {SPELLED}\n"
+    console.note(EVIL)
+    console.warn(EVIL, wraps=True)
+    output = capsys.readouterr()
+    assert output.out == f"{SPELLED}\na:         {SPELLED}\n"
+    assert output.err == f"warning: {SPELLED}\nnote: {SPELLED}\nwarning: {SPELLED}\n"
 
 
 def test_commands_print_warnings_of_images_in_one_line(tmp_path, monkeypatch, capsys):

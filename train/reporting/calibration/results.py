@@ -44,11 +44,13 @@ class CalibrationResults:
       calibration: to be stored with the run.
       measured: results on the held-out half, for JSON.
       lines: the same as text.
+      warnings: what makes the results worse than they look.
     """
 
     calibration: Calibration
     measured: dict[str, Any]
     lines: list[str]
+    warnings: tuple[str, ...] = ()
 
     def store(self, workdir: str) -> str:
         """Write the calibration to the workdir, and return its file."""
@@ -128,15 +130,15 @@ def calibrate(
         "examples": len(held_out),
         **task.measure(calibration, held_out, names),
     }
+    warnings: tuple[str, ...] = ()
     if "dataset" not in evaluated.result and _is_trained_on(source.split, evaluated.config.dataset):
-        remarks = [
-            f"warning: the network was trained on {source.split!r}, where its probabilities are"
-            " closer to the truth than on new images; calibrate on another split",
-            *remarks,
-        ]
+        warnings = (
+            f"the network was trained on {source.split!r}, where its probabilities are closer to"
+            " the truth than on new images; calibrate on another split",
+        )
     lines = [*measured_lines(measured), *map(one_line, remarks)]
     lines = [f"calibrated   {line}" for line in lines]
-    return CalibrationResults(calibration, measured, lines)
+    return CalibrationResults(calibration, measured, lines, warnings)
 
 
 def _is_trained_on(split: str, dataset: ConfigDict) -> bool:

@@ -76,8 +76,8 @@ class Guard:
                 self._fail("has not finished in time")
         self._show()
         if self._missed["log"]:
-            self._console.info(
-                f"note: logger {self._name!r} missed {pluralize(self._missed['log'], 'row')} of"
+            self._console.note(
+                f"logger {self._name!r} missed {pluralize(self._missed['log'], 'row')} of"
                 " metrics.jsonl, which has all of them"
             )
 

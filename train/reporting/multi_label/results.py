@@ -11,7 +11,7 @@ from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results, rankings
 from train.reporting.charts import reliability, svg
-from train.reporting.multi_label.metrics import MultiLabelEvaluation, cautions
+from train.reporting.multi_label.metrics import MultiLabelEvaluation
 from train.reporting.report.evaluation_tiles import format_metric, title
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.bootstrap import Interval
@@ -55,7 +55,6 @@ def summary(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> str:
             for one in worst[:_SUMMARY_ITEMS]
         ]
         lines.append(f"lowest average precision {', '.join(named)}")
-    lines += [f"warning: {text}" for text in cautions(result, evaluation)]
     return "\n".join(map(one_line, lines))
 
 
