@@ -243,14 +243,14 @@ def test_neutral_keys_may_differ(run, commands):
     again = commands.run("train.main", *commands.digits(path, *overrides))
     assert again.returncode == 0, again.stderr
     assert last_json(again)["top1"] == last_json(process)["top1"]
-    assert "run.json" in again.stdout and (path / "run.json").read_text() == description
+    assert "run.json" in again.stderr and (path / "run.json").read_text() == description
 
 
 def test_four_devices_train(commands, tmp_path):
     arguments = commands.digits(tmp_path / "run", *SHORT, "--config.num_steps=30")
     process = commands.run("tests.without_report", *arguments, devices=4)
     assert process.returncode == 0, process.stderr
-    assert "on 4 cpu devices" in process.stdout
+    assert "devices:   4 cpu devices" in process.stdout
     result = last_json(process)
     assert result["examples"] == 360 and result["top1"] > 0.12
 

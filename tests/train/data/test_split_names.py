@@ -102,7 +102,7 @@ def test_an_evaluation_on_other_data_names_what_it_used(commands, digits_run, tm
     result = commands.call("train.evaluate", "--workdir", digits_run, *other)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert "note: arrays has no split 'test': 'valid' replaces it" in lines
+    assert "note: arrays has no split 'test': 'valid' replaces it\n" in result.stderr
     assert json.loads(lines[-1])["split"] == "valid"
     assert any(line.startswith("arrays valid: 50 images") for line in lines)
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())

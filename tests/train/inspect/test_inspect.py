@@ -64,7 +64,7 @@ def inspected(planted, commands, tmp_path_factory):
     result = commands.call("train.inspect", *folder_flags(planted[0]), "--output", output)
     assert result.returncode == 0, result.stderr
     assert digest(planted[0]) == before
-    return output, result.stdout
+    return output, result
 
 
 def test_all_copies_are_listed_with_their_originals(planted, inspected):
@@ -93,8 +93,8 @@ def test_wrong_labels_are_listed_at_least_as_well_as_by_cleanlab(planted, inspec
 
 
 def test_the_page_and_the_last_line_agree_with_the_table(inspected):
-    output, stdout = inspected
-    summary = json.loads(stdout.splitlines()[-1])
+    output, result = inspected
+    summary = json.loads(result.stdout.splitlines()[-1])
     counts = Counter(row["kind"] for row in rows_of(output))
     assert summary["findings"] == counts and summary["images"] == 1797 + NUM_COPIES
     page = (output / "inspection.html").read_text()
@@ -107,7 +107,7 @@ def test_a_run_on_records_without_files(digits_run, commands, tmp_path):
     result = commands.call("train.inspect", *flags)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["images"] == 1797
-    assert "features of the run" in result.stdout
+    assert "features of the run" in result.stderr
 
 
 def test_a_run_on_a_fold_is_inspected_with_its_held_out_part(shapes_run, commands, tmp_path):
@@ -153,8 +153,8 @@ def test_a_class_with_a_single_image_is_no_obstacle(commands, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["images"] == 17
-    assert "no part is held out: the class 'rare' has a single image" in result.stdout
-    assert "Label errors of rare were not examined" in result.stdout
+    assert "no part is held out: the class 'rare' has a single image" in result.stderr
+    assert "Label errors of rare were not examined" in result.stderr
     assert not [row for row in rows_of(tmp_path / "out", "label error") if row["label"] == "rare"]
 
 
@@ -207,7 +207,7 @@ def test_near_copies_and_unusable_files(photographs, commands, tmp_path):
         **{"near leak": 4, "near copy": 2, "near label conflict": 2},
         **{"skipped": 1, "unreadable": 1, "blank": 1},
     }
-    assert "note: Label errors are not" in result.stdout
+    assert "note: Label errors are not" in result.stderr
 
 
 def test_refusals(photographs, commands, digits_run):
@@ -251,16 +251,16 @@ def inspected_sets(commands, tmp_path_factory):
         *(f"--config.dataset.labels={root}/labels.csv", "--output", output),
     )
     assert done.returncode == 0, done.stderr
-    return output, done.stdout, labels, {names[n] for n in wrong}
+    return output, done.stderr, labels, {names[n] for n in wrong}
 
 
 def test_copies_with_other_sets_of_classes_are_conflicts(inspected_sets):
-    output, stdout, *_ = inspected_sets
+    output, stderr, *_ = inspected_sets
     leaks = {row["file"] for row in rows_of(output, "leak")}
     assert leaks == {"000.png", "002.png", "297.png", "299.png"}
     assert {row["file"] for row in rows_of(output, "label conflict")} == {"002.png", "299.png"}
     assert {row["file"] for row in rows_of(output, "copy")} == {"001.png", "298.png"}
-    assert "2 images have copies with other classes" in stdout
+    assert "2 images have copies with other classes" in stderr
 
 
 def test_probabilities_and_counts_are_those_of_each_class(inspected_sets):
