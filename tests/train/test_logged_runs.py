@@ -74,8 +74,8 @@ def test_loggers_and_profile_change_no_bit(small, tmp_path, monkeypatch, capsys)
     workdir = tmp_path / "with"
     capsys.readouterr()
     train(small, str(workdir), StopRequest())
-    output = capsys.readouterr().out
-    assert output.count("warning: logger 'failing' failed in log(): OSError") == 1
+    output, errors = capsys.readouterr()
+    assert errors.count("warning: logger 'failing' failed in log(): OSError") == 1
     (trace,) = (workdir / "profile").rglob("*.trace.json.gz")
     assert len(json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]) > 100
     assert f"profile: steps 2 to 3 in {workdir}/profile" in output

@@ -291,7 +291,7 @@ def test_unfinished_preparation_of_tfds_is_reported(prepare_without_tensorflow, 
     leftover.mkdir(parents=True)
     (leftover / "shard").write_bytes(bytes(70_000))
     prepare_without_tensorflow("two_configs", str(tmp_path))
-    assert f"note: {leftover} holds 70.0 kB of an unfinished preparation" in capsys.readouterr().out
+    assert f"note: {leftover} holds 70.0 kB of an unfinished preparation" in capsys.readouterr().err
     assert leftover.exists()
 
 
