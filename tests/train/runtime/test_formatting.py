@@ -103,7 +103,7 @@ def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):
     assert "\r" not in text and r"a\rcat → dog\nhouse (1)" in text
     assert r"worst recall a\rcat: 0.0 % (1 image), dog\nhouse: 0.0 % (1 image)" in text
     [first, _] = prediction_captions(predictions, [0, 1], list(loader.source.class_names))
-    assert first == "true: a\\rcat\npredicted: dog\\nhouse (75 %)"
+    assert first == "true: a\\rcat (25 %)\npredicted: dog\\nhouse (75 %)"
 
     warnings = []
     record = CorruptRecord(1, loader.source.record_name(1), "no")
