@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 
 from tests.train.reporting.charts.drawings import parse, with_class
+from train.reporting import html_page
 from train.reporting.charts.figure import figure
 from train.reporting.charts.panel import Band, Bars, Panel, Scatter, Series
 from train.reporting.charts.readings import readings
@@ -129,3 +130,26 @@ def test_hostile_names_gaps_and_single_points():
     assert len(Elements(one).with_class("hit")) == 1
     empty = figure(Panel("", [Series("a", [(0.0, math.nan)])]))
     assert "not finite" in empty
+
+
+def test_values_appear_under_the_pointer_and_files_can_be_saved(browser, tmp_path):
+    text = html_page.page("t", [html_page.charts([Panel("Loss", lines(), y="loss")], "run")])
+    (tmp_path / "page.html").write_text(text)
+    page = browser.new_page(viewport={"width": 600, "height": 600}, accept_downloads=True)
+    page.goto(f"file://{tmp_path}/page.html")
+    shown = (
+        "[...document.querySelectorAll('.tip')].filter(t =>"
+        " getComputedStyle(t).visibility != 'hidden').map(t => t.textContent)"
+    )
+    assert page.evaluate(shown) == []
+    box = page.locator("figure svg[role=img]").bounding_box()
+    page.mouse.move(box["x"] + 0.97 * box["width"], box["y"] + 0.5 * box["height"])
+    [tip] = page.evaluate(shown)
+    assert tip.startswith("epoch 49.9") and f"smoothed {math.sin(499 / 50):.4g}" in tip
+    page.locator("figure summary").click()
+    for kind, start in (("svg", b"<svg"), ("csv", b"epoch,")):
+        with page.expect_download() as saved:
+            page.locator(f"a[download$={kind}]").click()
+        assert saved.value.suggested_filename == f"run-loss.{kind}"
+        assert saved.value.path().read_bytes().startswith(start)
+    page.close()
