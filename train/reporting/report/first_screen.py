@@ -49,7 +49,7 @@ def first_screen(
     lead = _describe_progress(rows, starts, info)
     if part is not None:
         lead = f"{lead} {describe_result(part)}".lstrip()
-    lead = lead.replace(" %", "\N{NO-BREAK SPACE}%")
+    in_words = html_page.paragraph(lead, "lead").replace(" %", "&nbsp;%") if lead else ""
     date = format_time(sessions[0].start) if sessions else ""
     facts = filter(None, (date, describe_duration(sessions), _device(starts), _network(config)))
     data = [("data", _data(config, info)), ("images by class", _class_counts(parts))]
@@ -71,7 +71,7 @@ def first_screen(
     return [
         f"<header>\n<h1>{html_page.escape(name)}</h1>\n"
         f"{html_page.paragraph(' · '.join(facts), 'weak')}\n"
-        f"{html_page.paragraph(lead, 'lead')}\n</header>",
+        f"{in_words}\n</header>",
         html_page.tiles(tiles, main),
         html_page.facts(data),
         metrics,

@@ -102,8 +102,9 @@ def describe_duration(sessions: Sequence[Session]) -> str:
     text = format_span(seconds)
     if len(sessions) > 1:
         text += f" in {pluralize(len(sessions), 'session')}"
-        if sessions[-1].end is not None:
-            text += f", {format_span(sessions[-1].end - sessions[0].start)} from start to end"
+        whole = (sessions[-1].end or 0) - sessions[0].start
+        if format_span(whole) != format_span(seconds) and whole > 0:
+            text += f", {format_span(whole)} from start to end"
     return text
 
 
