@@ -96,9 +96,9 @@ def _seconds(time: str) -> float | None:
 
 def describe_duration(sessions: Sequence[Session]) -> str:
     """Return how long a run took, without interruptions: ``"2 h 5 min in 3 sessions"``."""
-    seconds = sum(one.seconds for one in sessions)
-    if not seconds:
+    if all(one.end is None for one in sessions):
         return ""
+    seconds = sum(one.seconds for one in sessions)
     text = format_span(seconds)
     if len(sessions) > 1:
         text += f" in {pluralize(len(sessions), 'session')}"
