@@ -86,6 +86,7 @@ svg { width: 100%; height: auto; display: block; }
 .tip .guide { stroke: var(--weak); stroke-dasharray: 2 2; }
 .tip .box { fill: var(--back); stroke: var(--line); }
 .tip text { fill: var(--text); }
+figure .wide { --back: var(--card); }
 figure .note { font-size: .85rem; }
 figure details { font-size: .85rem; }
 .downloads a { margin-right: .8rem; }
