@@ -49,8 +49,8 @@ html { scroll-behavior: smooth; scroll-padding-top: 3rem; }
 # Rows of tiles have no holes: those of the last row grow.
 _BLOCKS = """\
 .tiles { display: flex; flex-wrap: wrap; gap: .7rem; margin: .7rem 0; }
-.tiles > div { flex: 1 1 9.5rem; min-width: 0; }
-.tiles > .main { flex: 3 1 20rem; }
+.tiles > div { flex: 1 1 8.4rem; min-width: 0; }
+.tiles > .main { flex: 3 1 17rem; }
 .tiles > div, figure { background: var(--card); border-radius: .5rem; padding: .6rem .7rem; }
 .tiles b { display: block; font-size: 1.25rem; line-height: 1.3; }
 .tiles .main b { font-size: 2rem; line-height: 1.2; }

@@ -26,11 +26,11 @@ class _Found(NamedTuple):
         return self.found / self.images
 
     def describe(self) -> str:
-        """Return ``36.8 % of “cracked” (misses 12 of 19)``."""
-        missed = f"misses {self.missed:,} of {self.images:,}"
-        if not self.missed:
-            missed = f"all {self.images:,}"
-        return f"{format_percent(self.recall)} of {self.name} ({missed})"
+        """Return ``finds 36.8 % of “cracked” (misses 12 of 19)``."""
+        if not self.found:
+            return f"never finds {self.name} ({pluralize(self.images, 'image')})"
+        missed = f"misses {self.missed:,} of {self.images:,}" if self.missed else "all"
+        return f"finds {format_percent(self.recall)} of {self.name} ({missed})"
 
 
 def describe_result(part: Part) -> str:
@@ -79,10 +79,10 @@ def _weakest(classes: Sequence[_Found]) -> str:
     ordered = sorted(classes, key=lambda one: (one.recall, -one.images))
     never = [one for one in ordered if not one.found]
     if len(classes) == 2:
-        return f"finds {ordered[0].describe()} and {ordered[1].describe()}"
+        return " and ".join(one.describe() for one in ordered)
     if len(never) > 1:
         return f"never finds {len(never):,} of {len(classes):,} classes, such as {never[0].name}"
-    return f"finds {ordered[0].describe()}"
+    return ordered[0].describe()
 
 
 def _most_confused(part: Part) -> str:
@@ -119,7 +119,7 @@ def _of_several_labels(part: Part, classes: Sequence[_Found]) -> str:
     text = f"{start} {found:,} of {pluralize(labels, 'label')} ({format_percent(found / labels)})"
     worst = min(classes, key=lambda one: (one.recall, -one.images))
     if len(classes) > 1 and worst.missed:
-        text += f"; finds {worst.describe()}"
+        text += f"; {worst.describe()}"
     if exact is None:
         return f"{text}."
     return f"{text}. All classes are right in {format_percent(exact)} of the images."

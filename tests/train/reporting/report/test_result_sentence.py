@@ -42,14 +42,22 @@ TWO = np.repeat([0, 1], [50, 150])
             np.repeat([0, 1, 0, 1], [18, 32, 10, 140]),
             ("A", "B"),
             "Not clearly better than always answering “B” (75.0 % right): right in 158 of 200"
-            " images; finds 36.0 % of “A” (misses 32 of 50) and 93.3 % of “B” (misses 10 of 150).",
+            " images; finds 36.0 % of “A” (misses 32 of 50) and finds 93.3 % of “B” (misses 10 of"
+            " 150).",
         ),
         (
             TWO,
             np.repeat([0, 1], [60, 140]),
             ("A", "B"),
-            "Right in 190 of 200 images; finds 93.3 % of “B” (misses 10 of 150) and 100.0 % of “A”"
-            " (all 50).",
+            "Right in 190 of 200 images; finds 93.3 % of “B” (misses 10 of 150) and finds 100.0 %"
+            " of “A” (all).",
+        ),
+        (
+            TWO,
+            np.ones(200, int),
+            ("A", "B"),
+            "Not clearly better than always answering “B” (75.0 % right): right in 150 of 200"
+            " images; never finds “A” (50 images) and finds 100.0 % of “B” (all).",
         ),
         (TWO, TWO, ("A", "B"), "All 200 images are right (95 % confidence: at least 98.1 %)."),
         (
@@ -79,10 +87,13 @@ def test_sentence_of_one_class_per_image(label, predicted, names, text):
     assert worst_class(part)["recall"] == pytest.approx(recall.min())
 
 
+DOG = {"name": "dog", "examples": 10, "recall": 0.2}
+
+
 def several(**fields):
     classes = [
         {"name": "cat", "examples": 40, "recall": 0.75},
-        {"name": "dog", "examples": 10, "recall": 0.2},
+        DOG,
         {"name": "fox", "examples": 0, "recall": None},
     ]
     return {"task": "multi_label", "examples": 60, "classes": classes, "exact_match": 0.5} | fields
@@ -97,6 +108,8 @@ def test_sentence_of_several_classes_per_image():
     weak = describe_result(several(map_interval=(0.3, 0.6), map_baseline=0.4))
     assert weak.startswith("Not clearly better than a ranking at random (mAP 40.0 %): finds 32 of")
     assert describe_result(several(exact_match=1.0)).startswith("All 50 labels of 60 images are")
+    blind = [{"name": "cat", "examples": 40, "recall": 0.5}, {**DOG, "recall": 0.0}]
+    assert "; never finds “dog” (10 images)." in describe_result(several(classes=blind))
     nothing = several(classes=[{"name": "fox", "examples": 0, "recall": None}])
     assert describe_result(nothing) == "Evaluated on 60 images, none of them with a class."
 
