@@ -10,10 +10,10 @@ from train.compare.grouping import best, differing_keys, group_name
 from train.compare.runs import RunSummary
 from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.charts.panel import Band, Panel, Scatter, Series
+from train.reporting.charts.smoothing import MAX_POINTS, smooth, window_width
 from train.reporting.report.evaluation_tiles import title
 from train.runtime.formatting import join_names
 
-_MAX_POINTS = 300  # of a line
 _COLORED = 7  # lines; the others are gray
 _GRAY = 7
 _MAX_SCATTERS = 12
@@ -96,6 +96,8 @@ def _panel(key: str, curve: _Curve, lines: Sequence[_Line]) -> Panel:
         values = _reduced(_points(rows[0], key) if len(rows) == 1 else _over(rows, key))
         if not values:
             continue
+        if key.startswith("train/"):
+            values = _smoothed(values)
         points = [value[:2] for value in values]
         if number >= colored:
             series.append(Series(rest, points, _GRAY, pale=True))
@@ -138,15 +140,25 @@ def _deviation(values: Sequence[float], average: float) -> float:
 
 
 def _reduced(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Return at most ``_MAX_POINTS`` points: means of neighbors, at the epoch of the last one."""
-    size = -(-len(points) // _MAX_POINTS) or 1
+    """Return at most ``MAX_POINTS`` points: means of neighbors, at the epoch of the last one."""
+    size = -(-len(points) // MAX_POINTS) or 1
     chunks = (points[start : start + size] for start in range(0, len(points), size))
     return [(part[-1][0], *map(fmean, zip(*(p[1:] for p in part), strict=True))) for part in chunks]
 
 
+def _smoothed(points: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Return moving averages over a window that fits the length of a line; short ones as is."""
+    width = window_width([point[:2] for point in points])
+    if width is None:
+        return points
+    columns = range(1, len(points[0]))
+    averages = [smooth([(point[0], point[i]) for point in points], width) for i in columns]
+    return [(part[0][0], *(y for _, y in part)) for part in zip(*averages, strict=True)]
+
+
 def explanation(groups: Sequence[Sequence[RunSummary]]) -> str:
     """Return what the lines are."""
-    text = []
+    text = ["Training metrics of many rows are smoothed, evaluations never."]
     if any(sum(not run.remark for run in group) > 1 for group in groups):
         text.append(
             "Lines of several seeds are their mean at epochs that two or more of them logged, with"

@@ -205,3 +205,18 @@ def test_a_closed_pipe_is_no_traceback(sweep, tmp_path):
     errors = process.stderr.read()
     process.wait()
     assert "Traceback" not in errors and "learning_rate" in output.read_text()
+
+
+def test_training_curves_are_smoothed_and_evaluations_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    top1 = rng.random(200).tolist()
+    result = compared([write_run(tmp_path / "long", {}, top1)])
+    panels = {p.title: p for p in charts.curve_panels(result.cohorts, result.groups)}
+    [evaluation], [training] = (
+        panels[title].series for title in ("Evaluation top-1 accuracy", "Training loss")
+    )
+    assert [y for _, y in evaluation.points] == top1
+    logged = 1 / np.arange(1, 201)
+    values = np.array([y for _, y in training.points])
+    assert np.abs(values[100] - logged[96:106].mean()) < 1e-4  # over a window of 10 epochs
+    assert len(values) == 200 and values[0] == 1
