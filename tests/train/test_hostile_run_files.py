@@ -99,7 +99,9 @@ def try_commands(evaluated, digits_run, commands):
     def finish(command, *arguments):
         done = commands.call(command, *arguments)
         assert done.returncode in (0, 1, 2), done.stderr
-        assert all(line.startswith(("error: ", "warning: ")) for line in done.stderr.splitlines())
+        assert all(
+            line.startswith(("error: ", "warning: ", "note: ")) for line in done.stderr.splitlines()
+        )
 
     def run(path):
         path = str(path)
