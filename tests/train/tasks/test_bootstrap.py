@@ -74,6 +74,20 @@ def test_intervals_that_would_take_long_or_are_undefined_are_left_out(prediction
     assert bootstrap_intervals(*predictions, 3) == {}
 
 
+def test_intervals_without_the_metric_itself_are_left_out():
+    """Of classes with two images each, resamples have copies, which raise average precision."""
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(50), 2)
+    probabilities = rng.dirichlet(np.full(50, 0.1), 100) + 0.02 * np.eye(50)[label]
+    one_hot = label[:, None] == np.arange(50)
+    precision = sklearn.metrics.average_precision_score(one_hot, probabilities, average="macro")
+    intervals = bootstrap.bootstrap_intervals(label, probabilities.argmax(1), probabilities, 50)
+    assert "average_precision_macro" not in intervals
+    samples = bootstrap._resample_ranking(one_hot, probabilities)[1]
+    assert samples[0] == pytest.approx(precision, abs=1e-12)
+    assert np.quantile(samples[1:], 0.025) > precision  # the reason
+
+
 def test_differences_of_average_precision_are_those_of_scikit_learn():
     """Of the same resamples, which the test draws again from the fixed seed."""
     rng = np.random.default_rng(5)
