@@ -99,17 +99,16 @@ figure details { font-size: .85rem; }
 # Shadows at the edges show that there is more of a table: those of the edge scroll with the
 # content and cover the fixed ones where it ends.
 _TABLES = """\
-.wide { --under: var(--back); overflow-x: auto; background-repeat: no-repeat; background-image:
-  linear-gradient(to right, var(--under) 1rem, transparent),
-  linear-gradient(to left, var(--under) 1rem, transparent),
+.wide { overflow-x: auto; background-repeat: no-repeat; background-image:
+  linear-gradient(to right, var(--back) 1rem, transparent),
+  linear-gradient(to left, var(--back) 1rem, transparent),
   linear-gradient(to right, var(--line), transparent),
   linear-gradient(to left, var(--line), transparent);
   background-position: left, right, left, right;
   background-size: 2.5rem 100%, 2.5rem 100%, .9rem 100%, .9rem 100%;
   background-attachment: local, local, scroll, scroll; }
-figure .wide { --under: var(--card); }
 .tall { max-height: 30rem; overflow-y: auto; }
-.tall thead th { position: sticky; top: 0; background: var(--under); }
+.tall thead th { position: sticky; top: 0; background: var(--back); }
 tr.marked > * { font-weight: 600; background: var(--card); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left;

@@ -98,6 +98,9 @@ def describe_duration(sessions: Sequence[Session]) -> str:
     """Return how long a run took, without interruptions: ``"2 h 5 min in 3 sessions"``."""
     if all(one.end is None for one in sessions):
         return ""
+    # The command on a finished run only evaluates it again.
+    trained = [one for one in sessions if one.last_step > one.first_step or one.was_interrupted]
+    sessions = trained or sessions
     seconds = sum(one.seconds for one in sessions)
     text = format_span(seconds)
     if len(sessions) > 1:

@@ -36,6 +36,8 @@ def test_sessions_end_by_signal_kill_and_the_last_step():
     assert [one.was_interrupted for one in (stopped, killed, last)] == [True, True, False]
     text = describe_duration([stopped, killed, last])
     assert text == "45 min in 3 sessions, 2 h 5 min from start to end"
+    again = last._replace(start=HOUR + 90000, end=HOUR + 90060, first_step=900)
+    assert describe_duration([stopped, killed, last, again]) == text
 
 
 def test_a_running_session_has_no_reason_and_an_early_end_its_own():
