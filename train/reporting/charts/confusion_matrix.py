@@ -18,7 +18,7 @@ _MAX_LETTERS = 20  # of a class name at an axis; its title has more
 _MAX_TITLE = 80  # letters of a class name in a title
 _HEADING = 48  # height of title and subtitle in a file
 _KEY = 74  # height of the color keys
-_KEY_LEFT, _KEY_WIDTH = 44, 340
+_KEY_LEFT, _KEY_WIDTH = 44, 372
 
 Drawing = tuple[str, int, int]  # elements of SVG, width and height
 
