@@ -1,9 +1,9 @@
 """Classification metrics: confidence intervals, per-class recall, confusions and calibration."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -128,6 +128,7 @@ class ClassificationMetrics:
       confusion: counts, int ``(outputs, outputs)``: labels in rows, predictions in columns.
       confused: most frequent confusions.
       mistakes: indices into the predictions, the most confident wrong ones first.
+      rankings: returns the ROC and precision–recall curves, see ``train.reporting.rankings``.
     """
 
     intervals: dict[str, tuple[float, float]]
@@ -138,6 +139,7 @@ class ClassificationMetrics:
     confusion: np.ndarray
     confused: list[Confusion]
     mistakes: np.ndarray
+    rankings: Callable[[], dict[str, Any] | None] = lambda: None
 
 
 def compute_metrics(

@@ -1,6 +1,8 @@
 """Results of an evaluation: the console summary, ``evaluation.json``, charts and mistakes."""
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +19,7 @@ from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Predictions, output_names
 from train.reporting import rankings
-from train.reporting.charts import confusion_matrix, reliability, svg
+from train.reporting.charts import confusion_matrix, ranking, reliability, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
 from train.reporting.confusions import Confusions, clustered_order, matrix_cells
 from train.reporting.plots import Pictures, Plots, draw_grid
@@ -29,6 +31,7 @@ from train.workdir.metrics_log import finite
 
 FILE = "evaluation.json"
 Draw = Callable[[str], object]
+RANKINGS = "precision_recall_roc.svg"
 MAX_JSON_CLASSES = 1000  # classes of a confusion matrix that is written to FILE
 _SUMMARY_ITEMS = 5  # classes and confusions in the summary
 
@@ -37,7 +40,9 @@ def evaluation_metrics(evaluated: Evaluated) -> ClassificationMetrics:
     """Return the metrics of the predictions of an evaluation."""
     names = list(evaluated.loader.source.class_names)
     top_k = filter(None, map(parse_top_k, evaluated.result))
-    return compute_metrics(evaluated.predictions, names, top_k)
+    metrics = compute_metrics(evaluated.predictions, names, top_k)
+    # Those of ImageNet take as long as the evaluation itself on fast devices.
+    return dataclasses.replace(metrics, rankings=functools.cache(lambda: rankings_of(evaluated)))
 
 
 def default_folder(workdir: str, evaluated: Evaluated) -> str:
@@ -133,23 +138,32 @@ def write_results(
       RunError: the folder cannot be written.
     """
     predictions, names = evaluated.predictions, output_labels(evaluated)
-    mistakes = metrics.mistakes
+    mistakes, about = metrics.mistakes, subtitle(evaluated)
     captions = prediction_captions(predictions, mistakes, names)
     drawings: dict[str, Draw] = {
         "confusion.svg": lambda path: write_atomically(
-            path, confusion_matrix.document(confusions(evaluated, metrics), subtitle(evaluated))
+            path, confusion_matrix.document(confusions(evaluated, metrics), about)
         ),
         "reliability.svg": lambda path: write_atomically(
-            path, svg.document(reliability.reliability_panels(metrics.bins, metrics.ece))
+            path,
+            svg.document(reliability.reliability_panels(metrics.bins, metrics.ece), about),
         ),
         "abstention.svg": lambda path: write_atomically(
-            path, svg.document([reliability.abstention_panel(_abstention(predictions))])
+            path,
+            svg.document([reliability.abstention_panel(_abstention(predictions))], about),
         ),
+        RANKINGS: lambda path: draw_rankings(path, metrics.rankings(), about),
         "mistakes.png": lambda path: draw_mistakes(
             path, evaluated, mistakes, captions, int((~predictions.right).sum())
         ),
     }
     return write_files(folder, to_dict(evaluated, metrics), drawings, warn)
+
+
+def draw_rankings(path: str, curves: dict[str, Any] | None, about: str) -> None:
+    """Draw the precision–recall and ROC curves; nothing without any."""
+    if curves is not None:
+        write_atomically(path, svg.document(ranking.panels(curves), about))
 
 
 def write_files(

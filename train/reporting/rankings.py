@@ -113,15 +113,17 @@ def build_rankings(
     if one_class_each and len(names) == probabilities.shape[1] == 2:
         counts = [int(positive(k).sum()) for k in classes]
         classes = [0] if counts[0] < counts[1] else [1]
-    curves = {k: ranking_curves(probabilities[:, k], positive(k)) for k in classes}
+    # By class one after the other in memory, which reads them several times faster.
+    scores = np.ascontiguousarray(probabilities[:, : len(names)].T)
+    curves = {k: ranking_curves(scores[k], positive(k)) for k in classes}
     ranked = {k: one for k, one in curves.items() if one is not None}
     if not ranked:
         return None
     shown = []
     if len(classes) > 1:
         shown.append(_to_dict("macro", "", macro_average(ranked.values())))
-        labels = np.stack([positive(k) for k in classes], axis=1)
-        micro = ranking_curves(probabilities[:, : len(names)].ravel(), labels.ravel())
+        labels = np.stack([positive(k) for k in classes])
+        micro = ranking_curves(scores.ravel(), labels.ravel())
         shown += [] if micro is None else [_to_dict("micro", "", micro)]
     worst = sorted(ranked, key=lambda k: (ranked[k].average_precision, k))[:MAX_CLASSES]
     for k in worst:

@@ -50,9 +50,9 @@ def document(confusions: Confusions, subtitle: str) -> str:
     drawing, width, height = _matrix(confusions, MAX_NAMED_IN_FILE, "")
     subtitle = truncate(subtitle, 200)
     drawing = (
-        '<text class="title" x="11" y="18">Confusion matrix</text>'
-        f"{text(11, 35, subtitle, 'start')}"
-        f'<g transform="translate(0 {_HEADING})">{drawing}</g>'
+        text(11, 18, "Confusion matrix", "start", kind="title")
+        + text(11, 35, subtitle, "start")
+        + f'<g transform="translate(0 {_HEADING})">{drawing}</g>'
     )
     return file_text(drawing, max(width, 22 + round(text_length(subtitle))), height + _HEADING)
 

@@ -1,12 +1,15 @@
 """What an evaluation of images with any number of classes shows, by class and in all."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from flax_resnet.calibration import DEFAULT_THRESHOLD
 from train.engine.evaluation import Evaluated
+from train.reporting import rankings
 from train.reporting.cautions import low_recall_lines
 from train.reporting.classification_metrics import (
     ReliabilityBin,
@@ -76,6 +79,7 @@ class MultiLabelEvaluation:
       ece: expected calibration error over ``bins``.
       mistakes: indices into the predictions, the most confident wrong ones first.
       right: whether all classes of an image are right, bool ``(N,)``.
+      rankings: returns the ROC and precision–recall curves, see ``train.reporting.rankings``.
     """
 
     classes: list[LabelMetrics]
@@ -84,6 +88,7 @@ class MultiLabelEvaluation:
     ece: float
     mistakes: np.ndarray
     right: np.ndarray
+    rankings: Callable[[], dict[str, Any] | None] = lambda: None
 
 
 def compute(evaluated: Evaluated) -> MultiLabelEvaluation:
@@ -101,6 +106,18 @@ def compute(evaluated: Evaluated) -> MultiLabelEvaluation:
         expected_calibration_error(bins),
         _mistakes(labels, probabilities, predicted),
         (predicted == labels).all(axis=1),
+        functools.cache(lambda: _rankings(evaluated)),
+    )
+
+
+def _rankings(evaluated: Evaluated) -> dict[str, Any] | None:
+    labels = evaluated.predictions.label > 0
+    return rankings.build_rankings(
+        evaluated.loader.source.class_names,
+        lambda k: labels[:, k],
+        evaluated.predictions.probabilities,
+        rankings.stored_decisions(evaluated),
+        one_class_each=False,
     )
 
 

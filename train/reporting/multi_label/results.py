@@ -9,7 +9,7 @@ from flax_resnet.calibration import DEFAULT_THRESHOLD
 from flax_resnet.files import write_atomically
 from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
-from train.reporting import evaluation_results, rankings
+from train.reporting import evaluation_results
 from train.reporting.charts import reliability, svg
 from train.reporting.multi_label.metrics import MultiLabelEvaluation
 from train.reporting.report.evaluation_tiles import format_metric, title
@@ -113,11 +113,15 @@ def write_results(
     Raises:
       RunError: the folder cannot be written.
     """
-    mistakes = evaluation.mistakes
+    mistakes, about = evaluation.mistakes, evaluation_results.subtitle(evaluated)
     texts = captions(evaluated, mistakes)
     drawings: dict[str, evaluation_results.Draw] = {
         "reliability.svg": lambda path: write_atomically(
-            path, svg.document(reliability.reliability_panels(evaluation.bins, evaluation.ece))
+            path,
+            svg.document(reliability.reliability_panels(evaluation.bins, evaluation.ece), about),
+        ),
+        evaluation_results.RANKINGS: lambda path: evaluation_results.draw_rankings(
+            path, evaluation.rankings(), about
         ),
         "mistakes.png": lambda path: evaluation_results.draw_mistakes(
             path,
@@ -128,18 +132,6 @@ def write_results(
         ),
     }
     return evaluation_results.write_files(folder, to_dict(evaluated, evaluation), drawings, warn)
-
-
-def rankings_of(evaluated: Evaluated) -> dict[str, Any] | None:
-    """Return the precision–recall and ROC curves of an evaluation, for JSON; None without any."""
-    labels = evaluated.predictions.label > 0
-    return rankings.build_rankings(
-        evaluated.loader.source.class_names,
-        lambda k: labels[:, k],
-        evaluated.predictions.probabilities,
-        rankings.stored_decisions(evaluated),
-        one_class_each=False,
-    )
 
 
 def to_dict(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def build_part(evaluated: Evaluated, evaluation: MultiLabelEvaluation) -> dict[s
         for name in sorted(filter(parse_top_k, evaluated.result), key=parse_top_k)
         if name != "top1"
     }
-    part["rankings"] = results.rankings_of(evaluated)
+    part["rankings"] = evaluation.rankings()
     captions = partial(results.captions, evaluated)
     part |= image_parts(evaluated, evaluation.right, evaluation.mistakes, captions)
     return finite({name: value for name, value in part.items() if name in _FIELDS})

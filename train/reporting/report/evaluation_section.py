@@ -108,7 +108,7 @@ def build_part(evaluated: Evaluated, metrics: ClassificationMetrics) -> dict[str
     if len(names) > confusion_matrix.MAX_NUMBERED:
         part.pop("confusion", None)  # megabytes for a thousand classes
     part |= confusion_section.build(evaluation_results.confusions(evaluated, metrics))
-    part["rankings"] = evaluation_results.rankings_of(evaluated)
+    part["rankings"] = metrics.rankings()
 
     def captions(indices: np.ndarray) -> list[str]:
         return evaluation_results.prediction_captions(predictions, indices, names)
