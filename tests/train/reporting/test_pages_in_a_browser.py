@@ -1,5 +1,6 @@
 """Report, comparison and inspection of runs of all kinds in a browser, and their size and time."""
 
+import io
 import json
 import os
 import random
@@ -8,10 +9,12 @@ import shutil
 import time
 
 import pytest
+from PIL import Image
 
 from tests.train.reporting.made_runs import make_run
 from train.compare import comparison, runs
 from train.compare import page as compare_page
+from train.reporting.charts.palette import DARK, LIGHT
 from train.reporting.report import run_report
 
 # A few names are as long or as odd as those of real data sets.
@@ -234,6 +237,48 @@ def test_tiles_fill_their_rows(opened, width):
         assert abs(row[0][1] - outer["x"]) < 1
         assert abs(row[-1][2] - outer["x"] - outer["width"]) < 1
     assert page.locator(".tiles").first.bounding_box()["y"] < 400  # the answer comes first
+
+
+@pytest.mark.parametrize("width", (360, 1280))
+def test_images_open_large_and_close_by_keyboard(opened, width):
+    page = opened("binary")
+    page.set_viewport_size({"width": width, "height": 800})
+    button = page.locator("button.picture").first
+    caption = button.get_attribute("aria-label").removeprefix("Enlarge: ")
+    window = page.get_by_role("dialog", name=caption.split(",")[0]).first
+    assert not window.is_visible()
+    button.focus()
+    page.keyboard.press("Enter")
+    box = window.bounding_box()
+    assert 0 <= box["x"] and box["x"] + box["width"] <= width and box["height"] <= 800
+    image = window.locator("svg").first.bounding_box()
+    assert image["width"] >= 0.85 * min(width, 320) and image["x"] + image["width"] <= width
+    assert window.inner_text().startswith("true: ")
+    page.keyboard.press("Escape")
+    assert not window.is_visible()
+    assert button.evaluate("button => button === document.activeElement")
+    page.keyboard.press("Enter")
+    window.get_by_role("button", name="Close").click()
+    assert not window.is_visible()
+
+
+@pytest.mark.parametrize("scheme", ("light", "dark"))
+def test_matrix_of_many_classes_opens_large_in_its_colors(opened, scheme):
+    page = opened("many")
+    page.emulate_media(color_scheme=scheme)
+    page.get_by_role("button", name="Open large, with all names").click()
+    window = page.get_by_role("dialog", name="Confusion matrix of 200 classes")
+    names = window.locator("svg.left text")
+    assert names.count() == 200 and names.first.is_visible()
+    before = names.first.bounding_box()
+    window.locator(".inside").evaluate("inside => inside.scrollBy(500, 0)")
+    assert names.first.bounding_box() == before  # the names of rows stay in view
+    cells = window.locator("svg > use").bounding_box()
+    picture = Image.open(io.BytesIO(window.screenshot())).convert("RGB")
+    palette = {"light": LIGHT, "dark": DARK}[scheme]
+    names = [f"{hue}{step}" for hue in "rw" for step in range(1, 11)]
+    colors = {tuple(bytes.fromhex(palette[name][1:])) for name in names}
+    assert cells["width"] > 2000 and len(colors & {*picture.getdata()}) >= 5
 
 
 def test_page_of_a_thousand_classes_is_small(made):

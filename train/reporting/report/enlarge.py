@@ -21,7 +21,7 @@ def window(key: str, title: str, inside: str) -> str:
     """
     title = escape(title)
     return (
-        f'<div popover id="{key}" class="window" role="dialog" aria-label="{title}"><header>'
+        f'<div popover="auto" id="{key}" class="window" role="dialog" aria-label="{title}"><header>'
         f'<span>{title}</span><button type="button" popovertarget="{key}"'
         ' popovertargetaction="hide">Close</button></header><div class="inside" tabindex="0"'
         f' role="region" aria-label="{title}, enlarged">{inside}</div></div>'
