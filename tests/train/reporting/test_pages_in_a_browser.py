@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -273,12 +274,15 @@ def test_matrix_of_many_classes_opens_large_in_its_colors(opened, scheme):
     before = names.first.bounding_box()
     window.locator(".inside").evaluate("inside => inside.scrollBy(500, 0)")
     assert names.first.bounding_box() == before  # the names of rows stay in view
+    window.locator(".inside").evaluate("inside => inside.scrollTo(0, 0)")
     cells = window.locator("svg > use").bounding_box()
     picture = Image.open(io.BytesIO(window.screenshot())).convert("RGB")
+    shown = {*map(tuple, np.asarray(picture).reshape(-1, 3).tolist())}
     palette = {"light": LIGHT, "dark": DARK}[scheme]
-    names = [f"{hue}{step}" for hue in "rw" for step in range(1, 11)]
-    colors = {tuple(bytes.fromhex(palette[name][1:])) for name in names}
-    assert cells["width"] > 2000 and len(colors & {*picture.getdata()}) >= 5
+    for hue in "rw":
+        names = [f"{hue}{step}" for step in range(1, 11)]
+        assert shown & {tuple(bytes.fromhex(palette[name][1:])) for name in names}
+    assert cells["width"] > 2000
 
 
 def test_page_of_a_thousand_classes_is_small(made):

@@ -36,9 +36,10 @@ button.picture { display: block; width: 100%; padding: 0; border: 0; background:
 .heat-key { padding: 0 .6rem .4rem; }
 .heat-key svg { width: 16rem; max-width: 100%; }
 .zoom { display: grid; grid-template-columns: auto auto; width: max-content;
-  padding: 0 .8rem .8rem; }
+  padding: 0 .8rem .8rem 0; }
 .zoom > * { background: var(--back); }
 .zoom > .top { position: sticky; top: 0; z-index: 1; }
 .zoom > .left { position: sticky; left: 0; }
-.zoom > .top.left { z-index: 2; font-size: .75rem; color: var(--weak); align-self: stretch; }
+.zoom > .top.left { z-index: 2; font-size: .75rem; color: var(--weak); align-self: stretch;
+  padding-left: .8rem; }
 """

@@ -12,7 +12,7 @@ from train.reporting import html_page
 from train.reporting.charts.elements import text
 from train.reporting.report import enlarge
 
-MAX_BYTES = 1_200_000  # of the images of an evaluation in the page
+MAX_BYTES = 1_000_000  # of the images of an evaluation in the page
 _SIDES = (320, 256, 192, 160, 128, 96)  # of images in pixels, the largest that fit
 _MAX_HEAT_SIDE = 40  # of maps, which are smooth
 _GAP = 4  # between image and map, of 100
