@@ -100,7 +100,7 @@ def test_the_run_describes_its_parts(run):
     }
     assert set(info["own_parts"]) == parts
     assert list(info["recipe"]["modules"]) == ["own_numbers.py"]
-    assert "evaluation margin" in (workdir / "report.html").read_text()
+    assert re.search(r"<th[^>]*>margin</th>", (workdir / "report.html").read_text())
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     top1, step = max((row["eval/top1"], -row["step"]) for row in rows if "eval/top1" in row)
     assert (workdir / "best.txt").read_text() == f"{top1} after step {-step}\n"
