@@ -23,6 +23,7 @@ button.picture { display: block; width: 100%; padding: 0; border: 0; background:
 .beside { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start; }
 .beside > div { min-width: 0; max-width: 100%; }
 .beside p { max-width: 36rem; }
+.large { margin-top: .7rem; }
 .large .charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); }
 .pictures { display: grid; gap: .7rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
