@@ -96,7 +96,7 @@ def test_console_output(run):
         "data: digits, 10 classes, images of 8×8, in device memory",
         "training: 1,437 images of 'train'",
         "evaluated: 360 images of 'test'; always answering '3' gets 10.3 %",
-        "classes: 0 143 (10.0 %), 1 146 (10.2 %), ",
+        "classes: 0: 143 (10.0 %), 1: 146 (10.2 %), ",
         "network: resnet20, 75,290 parameters, float32",
         "devices: 1 cpu device, 64 images each",
         "length: 66 steps of 64 images, 22 per epoch, 3 epochs",

@@ -16,7 +16,7 @@ def describe_counts(source: DataSource) -> str:
 
     def named(k: int) -> str:
         return (
-            f"{truncate(names[k], MAX_CAPTION)} {counts[k]:,} ({format_percent(counts[k] / total)})"
+            f"{truncate(names[k], MAX_CAPTION)}: {counts[k]:,} ({format_percent(counts[k] / total)})"
         )
 
     if len(names) > _MAX_NAMED and counts.min() == counts.max():

@@ -18,15 +18,15 @@ def test_counts_of_both_splits_are_one_finding():
     (finding,) = count_classes_of(source([0, 0, 0, 1], 2), source([1], 2, "test"))
     assert not finding.is_warning
     assert finding.text == (
-        "images by class: 'train': output 0 3 (75.0 %), output 1 1 (25.0 %);"
-        " 'test': output 0 0 (0.0 %), output 1 1 (100.0 %)"
+        "images by class: 'train': output 0: 3 (75.0 %), output 1: 1 (25.0 %);"
+        " 'test': output 0: 0 (0.0 %), output 1: 1 (100.0 %)"
     )
 
 
 def test_of_many_classes_the_extremes_are_named():
     labels = np.repeat(np.arange(12), [5] * 10 + [2, 8])
     (finding,) = count_classes_of(source(labels, 12))
-    assert "'train': output 10 2 (3.3 %) to output 11 8 (13.3 %) per class" in finding.text
+    assert "'train': output 10: 2 (3.3 %) to output 11: 8 (13.3 %) per class" in finding.text
 
 
 @pytest.mark.parametrize("folder", ["test", "valid"])

@@ -268,7 +268,7 @@ def test_summary_plan_and_report_show_the_same_findings(tmp_path, commands):
     for finding in findings[1:]:  # the counts are lines of the summary
         line = f"{'warning' if finding['is_warning'] else 'note'}: {finding['text']}"
         assert all("".join(line.split()) in text for text in printed)
-    assert "classes:   a 4 (50.0 %), b 4 (50.0 %)" in planned.stdout
+    assert "classes:   a: 4 (50.0 %), b: 4 (50.0 %)" in planned.stdout
     assert page.count("leak.png = train/a/0.png") == 1
     assert "&lt;b&gt;.txt" in page and not re.search("<b>.txt", page)
 

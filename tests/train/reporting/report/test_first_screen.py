@@ -74,7 +74,7 @@ def test_a_finished_run(made):
     wrong = sum(round((1 - one["recall"]) * one["examples"]) for one in part["classes"])
     assert wrong and f"Right in {160 - wrong} of 160 images" in text
     assert "320 images in train and 160 images in val of 48×48 pixels; 2 classes" in text
-    assert "'val': cat 40 (25.0 %), dog 120 (75.0 %)" in text
+    assert "'val': cat: 40 (25.0 %), dog: 120 (75.0 %)" in text
     low, high = part["top1_interval"]
     assert list(tiles) == [
         *("evaluation top-1", "worst class", "calibration error (ECE)"),
