@@ -15,9 +15,8 @@ def describe_counts(source: DataSource) -> str:
     names, total = source.class_names, len(source)
 
     def named(k: int) -> str:
-        return (
-            f"{truncate(names[k], MAX_CAPTION)}: {counts[k]:,} ({format_percent(counts[k] / total)})"
-        )
+        share = format_percent(counts[k] / total)
+        return f"{truncate(names[k], MAX_CAPTION)}: {counts[k]:,} ({share})"
 
     if len(names) > _MAX_NAMED and counts.min() == counts.max():
         return f"{counts.min():,} of each class"

@@ -102,7 +102,7 @@ def test_the_folder_of_torchvision_is_that_of_torch_hub(monkeypatch):
 def test_timm_repository(tmp_path):
     """A folder that timm wrote, for a network with values that no other one has."""
     timm = peer("timm")
-    net = timm.create_model("test_resnet", num_classes=3)
+    net = timm.create_model("resnet10t", num_classes=3)
     net.pretrained_cfg |= {
         "input_size": (3, 128, 160),
         "mean": (0.1, 0.2, 0.3),
