@@ -60,7 +60,11 @@ def text(value: float | None, is_share: bool) -> str:
 
 
 def csv_text(panel: Panel) -> str:
-    """Return all points of a panel as CSV: a column per line, or a row per point or bar."""
+    """Return all points of a panel as CSV.
+
+    It has a column per line and for each end of a band; or a row per bar; or, of points, and of
+    lines with several values at one x, such as ROC curves, a row per point with its name.
+    """
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows(_rows(panel))
     return buffer.getvalue()
@@ -74,19 +78,26 @@ def _rows(panel: Panel) -> list[list[object]]:
     if panel.bars:
         head = [f"{panel.x} from", f"{panel.x} to", panel.bars.label]
         return [head, *map(list, panel.bars.bars)]
-    if panel.scatter:
-        head = ["name", panel.x, panel.y or panel.title]
+    lines = _lines(panel)
+    if panel.scatter or any(len({x for x, _ in points}) < len(points) for _, points in lines):
         points = [
-            (name, x, y)
+            [name, x, y]
             for part in panel.scatter
             for name, (x, y) in zip(_names(part), part.points, strict=True)
         ]
-        return [head, *map(list, points)]
-    columns = [(line.label or panel.title, dict(line.points)) for line in panel.series]
-    for band in panel.bands:
-        name = band.label or "band"
-        columns.append((f"{name}, low", {x: low for x, low, _ in band.points}))
-        columns.append((f"{name}, high", {x: high for x, _, high in band.points}))
+        points += [[name, x, y] for name, line in lines for x, y in line]
+        return [["name", panel.x, panel.y or panel.title], *points]
+    columns = [(name, dict(points)) for name, points in lines]
     xs = sorted({x for _, values in columns for x in values})
     head = [panel.x, *(name for name, _ in columns)]
     return [head, *([x, *(values.get(x, "") for _, values in columns)] for x in xs)]
+
+
+def _lines(panel: Panel) -> list[tuple[str, Sequence[tuple[float, float]]]]:
+    """Return the lines of a panel, and both ends of its bands, with their names."""
+    lines = [(line.label or panel.title, line.points) for line in panel.series]
+    for band in panel.bands:
+        name = band.label or "band"
+        lines.append((f"{name}, low", [(x, low) for x, low, _ in band.points]))
+        lines.append((f"{name}, high", [(x, high) for x, _, high in band.points]))
+    return lines

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -109,6 +110,19 @@ def test_other_contents_have_a_csv_file_too():
     band = Panel("m", [Series("mean", [(0, 2), (1, 3)])], bands=[Band("sd", [(0, 1, 3)])])
     assert downloads(figure(band))["m.csv"] == 'epoch,mean,"sd, low","sd, high"\n0,2,1,3\n1,3,,\n'
     assert not Elements(figure(points)).with_class("hit")  # they have titles of their own
+
+
+def test_downloads_of_curves_with_marks_and_vertical_steps_have_every_point():
+    steps = [(0.0, 0.0), (0.0, 0.5), (1.0, 0.5), (1.0, 1.0)]
+    names = Scatter("threshold", [(0.0, 0.5)], 0, ["a, threshold 0.3"])
+    for scatter in ([], [names]):
+        panel = Panel("roc", [Series("a", steps), Series("b", steps[:1])], "fpr", "tpr")
+        panel = dataclasses.replace(panel, scatter=scatter)
+        head, *rows = csv.reader(io.StringIO(downloads(figure(panel))["roc.csv"]))
+        assert head == ["name", "fpr", "tpr"]
+        found = [(float(x), float(y)) for name, x, y in rows if name == "a"]
+        assert found == steps and ["b", "0.0", "0.0"] in rows
+        assert (["a, threshold 0.3", "0.0", "0.5"] in rows) == bool(scatter)
 
 
 def test_table_has_some_of_the_rows_with_the_last_one():
