@@ -17,6 +17,9 @@ _CONDITIONS = {
     "augment.mixup": "mixup",
     "augment.cutmix": "CutMix",
     "class_weights": "class weights",
+    "pos_weight": "weights of positive labels",
+    "logit_adjustment": "logit adjustment",
+    "bce_target_threshold": "a target threshold",
     "model.dropout": "dropout",
     "model.block_dropout": "dropout",
     "model.drop_path": "stochastic depth",
@@ -69,8 +72,10 @@ def training_conditions(config: Any) -> str:
     names = [text for key, text in _CONDITIONS.items() if values.get(key, 0) not in _OFF]
     if any(values.get("augment.color_jitter", ())) or _crops(values):
         names.append("augmentation")
-    if values.get("loss", "cross_entropy") not in ("cross_entropy", "binary_cross_entropy"):
-        names.append(f"{values['loss']} loss")
+    if values.get("loader.sampling") == "balanced":
+        names.append("balanced sampling")
+    if values.get("loss") == "focal":  # of other losses the evaluation has the same
+        names.append("the focal factor")
     names = list(dict.fromkeys(names))
     if not names:
         return ""

@@ -29,7 +29,12 @@ def config_with(**keys):
             "with label smoothing, mixup and augmentation",
         ),
         ({"augment.color_jitter": (0.1, 0.0, 0.0, 0.0)}, "with augmentation"),
-        ({"model.drop_path": 0.1, "loss": "focal"}, "with stochastic depth and focal loss"),
+        ({"model.drop_path": 0.1, "loss": "focal"}, "with stochastic depth and the focal factor"),
+        ({"task": "multi_label", "loss": "asymmetric"}, ""),  # the evaluation has it, too
+        (
+            {"logit_adjustment": 1.0, "loader.sampling": "balanced"},
+            "with logit adjustment and balanced sampling",
+        ),
     ],
 )
 def test_conditions_of_the_training_metrics(keys, text):
