@@ -23,6 +23,7 @@ FILE = "predictions.npz"
 MAX_VALUES = 2**23  # images, or probabilities of images with several classes: 32 MiB
 MAX_NAMES = 2**26  # bytes of the names of all images
 _END = b"\0"  # of a name
+_MAX_OUTPUTS = 10_000_000  # of a head, which may have more than classes
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def read(workdir: str, classes: int, several: bool) -> StoredPredictions | None:
         and arrays["record"].shape == shape[:1]
         and (arrays["record"] >= 0).all()
         and (arrays["label"] < (2 if several else classes)).all()
-        and (not several or (arrays["predicted"] < 2).all())
+        and (arrays["predicted"] < (2 if several else _MAX_OUTPUTS)).all()
+        and arrays["label"].dtype.itemsize <= 4  # as they are written; NumPy cannot count others
         and np.isfinite(arrays["confidence"]).all()
     )
     if not valid:

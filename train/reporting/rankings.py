@@ -30,7 +30,14 @@ def _curve(**fields: Any) -> dict[str, Any]:
     return fields
 
 
+def _rankings(**fields: Any) -> dict[str, Any]:
+    if len(fields["curves"]) == 1 and fields["curves"][0]["kind"] != "class":
+        raise ValueError("its only curve is not that of a class")
+    return fields
+
+
 SCHEMA = schema.record(
+    _rankings,
     classes=schema.integer(1),
     curves=schema.sequence(
         schema.record(

@@ -1,5 +1,6 @@
 """The predictions that runs keep: all names and numbers come back, in a small file."""
 
+import io
 import json
 import os
 import shutil
@@ -89,6 +90,15 @@ def test_any_damage_is_one_error(tmp_path):
             stored_predictions.read(str(tmp_path), 3, False)
         except RunError as error:
             assert stored_predictions.FILE in str(error) and "\n" not in str(error)
+    with np.load(io.BytesIO(content)) as arrays:
+        intact = dict(arrays)
+    for name, values in (
+        ("predicted", np.full(8, 2**63, np.uint64)),
+        ("label", intact["label"].astype(np.uint64)),
+    ):
+        np.savez(file, **intact | {name: values})
+        with pytest.raises(RunError, match="no predictions of this run"):
+            stored_predictions.read(str(tmp_path), 3, False)
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(RunError):

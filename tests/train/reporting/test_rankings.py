@@ -104,3 +104,7 @@ def test_damaged_curves_are_refused():
     found["curves"][0]["roc"] = found["curves"][0]["roc"][:-1]
     with pytest.raises(SchemaError, match="pairs"):
         rankings.SCHEMA(found, "rankings")
+    found = build(label, probabilities)
+    found["curves"] = [found["curves"][0] | {"kind": "macro"}]
+    with pytest.raises(SchemaError, match="only curve"):
+        rankings.SCHEMA(found, "rankings")

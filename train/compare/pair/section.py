@@ -9,7 +9,6 @@ from train.compare.pair import words
 from train.compare.pair.differences import ClassDifference, Differences
 from train.compare.pair.thumbnails import read_thumbnails
 from train.data.label_sets import join_classes
-from train.engine.predictions import output_names
 from train.reporting import html_page
 from train.reporting.report.evaluated_images import PIXELATED_BELOW
 from train.runtime.errors import RunError
@@ -160,6 +159,6 @@ def _answer(found: Differences, predictions, index: int) -> str:
     names, answer = found.paired.class_names, predictions.predicted[index]
     if found.paired.several_labels:
         return truncate(join_classes(answer, names) or "none", MAX_CAPTION)
-    name = output_names(names, int(answer) + 1)[answer]
+    name = names[answer] if answer < len(names) else f"output {answer}"
     confidence = format_percent(float(predictions.confidence[index]), 0)
     return f"{truncate(name, MAX_CAPTION)} ({confidence})"

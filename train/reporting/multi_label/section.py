@@ -45,6 +45,14 @@ _interval = schema.sequence(schema.number(-1, 1 + 1e-6), 2, 2)
 
 
 def _part(**fields: Any) -> dict[str, Any]:
+    needed = ["baseline", "exact_match"]
+    needed += ["map_baseline", "auroc_macro"] if fields["map"] is not None else []
+    missing = [name for name in needed if fields[name] is None]
+    for one in fields["classes"]:
+        if one["examples"] and one["recall"] is None:
+            missing.append(f"recall of {one['name']!r}")
+    if missing:
+        raise ValueError(f"it has no {missing[0]}")
     return {name: value for name, value in fields.items() if value is not None}
 
 

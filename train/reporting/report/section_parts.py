@@ -81,7 +81,7 @@ def ranking_curves(part: Mapping[str, Any]) -> list[str]:
 
 def recall_chart(classes: Sequence[Mapping[str, Any]]) -> str:
     """Return a chart of the recall of all classes with images; nothing for a few."""
-    present = [one for one in classes if one["examples"]]
+    present = [one for one in classes if one["examples"] and one["recall_interval"] is not None]
     if len(present) < MIN_CHARTED:
         return ""
     recalls = [(one["name"], one["recall"], one["recall_interval"]) for one in present]
