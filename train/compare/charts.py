@@ -8,6 +8,7 @@ from statistics import fmean
 
 from train.compare.grouping import best, differing_keys, group_name
 from train.compare.runs import RunSummary
+from train.config.keys import KEYS
 from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.charts.panel import Band, Panel, Scatter, Series
 from train.reporting.charts.smoothing import MAX_POINTS, smooth, window_width
@@ -182,8 +183,10 @@ def scatter_panels(cohorts: Sequence[Sequence[RunSummary]]) -> list[Panel]:
 
 def _scatter(cohort: Sequence[RunSummary], key: str, several: bool) -> Panel | None:
     """Return the panel of a key; None if it is not a number, or too few runs have results."""
-    runs = [run for run in cohort if run.value is not None and _is_number(run.values.get(key))]
-    xs = {run.values[key] for run in runs}
+    # Runs of older versions lack new keys, which had no effect on them: they have the default.
+    values = {id(run): run.values.get(key, KEYS[key].default) for run in cohort}
+    runs = [run for run in cohort if run.value is not None and _is_number(values[id(run)])]
+    xs = {values[id(run)] for run in runs}
     if len(xs) < 2 or len(runs) < _MIN_POINTS:
         return None
     best_runs = list(map(id, best(cohort)))
@@ -194,7 +197,7 @@ def _scatter(cohort: Sequence[RunSummary], key: str, several: bool) -> Panel | N
     scatter = [
         Scatter(
             label,
-            [(float(run.values[key]), run.value) for run in part],
+            [(float(values[id(run)]), run.value) for run in part],
             color,
             [f"{run.name}, seed {run.values.get('seed')}" for run in part],
         )
@@ -203,8 +206,8 @@ def _scatter(cohort: Sequence[RunSummary], key: str, several: bool) -> Panel | N
     finished = [run for run in runs if run.is_complete]
     means = [
         (float(x), fmean(ys))
-        for x in sorted({run.values[key] for run in finished})
-        if (ys := [run.value for run in finished if run.values[key] == x])
+        for x in sorted({values[id(run)] for run in finished})
+        if (ys := [run.value for run in finished if values[id(run)] == x])
     ]
     lines = []
     if 1 < len(means) < len(finished):

@@ -56,7 +56,7 @@ def first_screen(
     tiles, main = _progress_tiles(rows, starts), None
     metrics = ""
     if evaluated:
-        metric, images = config.eval.metric, _evaluated_images(info)
+        metric, images = config.eval.metric, _evaluated_images(info, evaluated[-1])
         if evaluated[-1].get(f"eval/{metric}") is None:  # of an own metric since renamed
             metric = "top1"
         main = evaluation_tiles.main_tile(evaluated[-1], part, metric, images)
@@ -149,9 +149,11 @@ def _data(config: Any, info: Any) -> str:
     return f"{text}: {counts} of {pixels} pixels; {len(names):,} classes ({join_names(names, 4)})"
 
 
-def _evaluated_images(info: Any) -> int | None:
+def _evaluated_images(info: Any, row: Mapping[str, Any]) -> int | None:
+    """Return the number of images of an evaluation, without corrupt ones; None if unknown."""
     counts = list(info.images.values()) if info else []
-    return counts[-1] if counts else None  # of training and evaluation, in this order
+    # Those of training and evaluation, in this order.
+    return max(0, int(counts[-1] - (row.get("eval/bad") or 0))) if counts else None
 
 
 def _class_counts(parts: Mapping[str, Any]) -> str:
