@@ -41,12 +41,12 @@ def verdict(found: Differences) -> str:
         better, count = first, pairs.only_first
     which = f"of {changed:,} that only one of the two has {right}, {better} has {count:,}"
     if changed == 1:
-        which = f"a single one is {right} only of {better}"
+        which = f"they differ on a single one, on which only {better} is {right}"
     test = f"McNemar's exact test, {p_text(found.p_value)}"
     if found.p_value < SIGNIFICANT:
         other = first if better == second else second
         return f"{better} is better than {other} on these {images}: {which} ({test})."
-    return f"No clear difference on these {images}: {which}, which chance explains ({test})."
+    return f"No clear difference on these {images}: {which}, which may be chance ({test})."
 
 
 def meaning(found: Differences) -> str:

@@ -65,14 +65,6 @@ def schedule_panel(epochs: Sequence[float], rates: Sequence[float]) -> Panel:
     return Panel("Learning rate", [Series("learning rate", points)], **_RATE)
 
 
-def series_points(rows: Sequence[_Row], key: str, x: str = "epoch") -> list[tuple[float, float]]:
-    """Return the values of ``key`` over ``x``, at most :data:`MAX_POINTS` means of neighbors.
-
-    Values that are not finite are NaN. Empty if none is finite.
-    """
-    return reduce_points(_points(rows, key, x))[0]
-
-
 def _points(rows: Sequence[_Row], key: str, x: str) -> list[tuple[float, float]]:
     points = [
         (row[x], math.nan if row[key] is None else row[key])

@@ -116,7 +116,7 @@ def timeline(sessions: Sequence[Session]) -> str:
     shown = sessions[-_MAX_SHOWN:]
     if len(shown) < 2:
         return ""
-    origin = shown[0].start
+    origin = min(one.start for one in shown)  # a clock may have been set back
     length = max(one.end or one.start for one in shown) - origin or 1.0
     items = []
     for one in shown:

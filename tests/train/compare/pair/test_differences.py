@@ -90,7 +90,7 @@ def test_verdicts(paths):
         compare_runs([read(str(path)) for path in paths])
     )
     write_predictions(paths[1], LABEL, wrong(LABEL, range(1, 20)), NAMES)
-    assert "a single one is right only of second, which chance" in words.verdict(differences(paths))
+    assert "on which only second is right, which may be chance" in words.verdict(differences(paths))
 
 
 def test_several_labels_are_compared_by_average_precision_and_complete_answers(tmp_path):
