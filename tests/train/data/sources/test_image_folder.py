@@ -173,7 +173,7 @@ def test_training_reads_every_image_format(tmp_path, commands):
     )
     trained = commands.run("train.main", *arguments, "--config.loader.max_corrupt_fraction=0.1")
     assert trained.returncode == 0, trained.stderr
-    assert "44 training and 43 evaluation images" in trained.stdout
+    assert "44 images of 'train'" in trained.stdout and "43 images of 'val'" in trained.stdout
     assert '"examples": 42' in trained.stdout and '"bad": 1' in trained.stdout
     lines = (workdir / "corrupt_records.txt").read_text().splitlines()
     names = {tuple(line.split("\t")[0:3:2]) for line in lines}
