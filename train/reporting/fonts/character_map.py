@@ -35,9 +35,17 @@ def covers(path: str, characters: Iterable[str]) -> bool:
 def _lookup(path: str) -> Lookup:
     try:
         with open(path, "rb") as file:
-            return _best_subtable(_read_table(file, b"cmap"))
+            find = _best_subtable(_read_table(file, b"cmap"))
     except (OSError, struct.error, ValueError):
         return lambda _: False
+
+    def has(code: int) -> bool:
+        try:
+            return find(code)
+        except struct.error:  # the table ends before its last group
+            return False
+
+    return has
 
 
 def _read_table(file: BinaryIO, tag: bytes) -> bytes:
