@@ -3,12 +3,12 @@
 import re
 import shutil
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 from itertools import takewhile
 
 from flax_resnet.text import one_line
 from train.compare.tables import TextTable
+from train.runtime.columns import text_columns
 
 _MAX_CELL = 44  # characters
 _INDENT = "  "
@@ -28,7 +28,7 @@ def aligned(table: TextTable, width: int | None = None) -> list[str]:
     columns = [list(map(one_line, column)) for column in zip(*_rows(table), strict=True)]
     columns[0][1:] = _without_common_start(columns[0][1:])
     columns = [list(map(_cut, column)) for column in columns]
-    widths = [max(map(_width, column)) for column in columns]
+    widths = [max(map(text_columns, column)) for column in columns]
     count = len(columns)
     while count > min(2, len(columns)) and sum(widths[:count]) + 2 * (count - 1) > width:
         count -= 1
@@ -74,12 +74,5 @@ def _cut(text: str) -> str:
     return f"{text[: _MAX_CELL // 2]}…{text[1 - _MAX_CELL // 2 :]}"
 
 
-def _width(text: str) -> int:
-    """Return the columns of a terminal that text takes: two for Chinese characters."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    marks = sum(unicodedata.combining(c) > 0 for c in text)
-    return len(text) + wide - marks
-
-
 def _padded(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
+    return text + " " * (width - text_columns(text))

@@ -1,7 +1,7 @@
 """The style sheet of all pages: report, comparison, inspection, plan."""
 
 from train.reporting.charts.palette import DARK, LIGHT, STYLE
-from train.reporting.report.enlarge_style import ENLARGE_STYLE
+from train.reporting.enlarge_style import ENLARGE_STYLE
 
 
 def _variables(palette: dict[str, str]) -> str:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from html import escape
 
 from flax_resnet.text import truncate
-from train.reporting.charts.elements import file_text, text
+from train.reporting.charts.elements import file_text, text, text_length
 from train.reporting.charts.shades import STEPS
 from train.reporting.confusions import Cell, Confusions
 from train.runtime.formatting import format_percent, pluralize
@@ -55,12 +55,6 @@ def document(confusions: Confusions, subtitle: str) -> str:
         + f'<g transform="translate(0 {_HEADING})">{drawing}</g>'
     )
     return file_text(drawing, max(width, 22 + round(text_length(subtitle))), height + _HEADING)
-
-
-def text_length(content: str) -> float:
-    """Return the estimated length of text of 11 px in pixels."""
-    # Letters beyond U+2E80 (Chinese, Japanese, Korean, emoji) are about twice as wide.
-    return sum(12 if c > "\u2e7f" else 6.6 for c in content)
 
 
 def cell_class(share: float, is_right: bool) -> str:

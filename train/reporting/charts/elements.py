@@ -1,6 +1,7 @@
 """Elements of SVG that all charts use."""
 
 import re
+import unicodedata
 from html import escape
 
 from train.reporting.charts.palette import LIGHT, STYLE
@@ -20,6 +21,11 @@ def text(
         place = f'x="{x:.5g}" y="{y:.5g}"'
     kind = f' class="{kind}"' if kind else ""
     return f'<text {place} text-anchor="{anchor}"{kind}>{escape(content)}</text>'
+
+
+def text_length(content: str) -> float:
+    """Return about how many pixels a text of the charts' font size takes."""
+    return sum(12 if unicodedata.east_asian_width(c) in "WF" else 6.6 for c in content)
 
 
 def file_text(drawing: str, width: int, height: int) -> str:

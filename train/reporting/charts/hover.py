@@ -1,13 +1,12 @@
 """Values that a chart shows under the pointer, by CSS only."""
 
 import math
-import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
 
 from flax_resnet.text import truncate
 from train.reporting.charts.axes import Axis
-from train.reporting.charts.elements import text
+from train.reporting.charts.elements import text, text_length
 from train.reporting.charts.marks import shape
 from train.reporting.charts.panel import Panel
 from train.reporting.charts.readings import Reading, readings
@@ -53,7 +52,7 @@ def _tip(panel: Panel, reading: Reading, x: float, across: Axis, up: Axis) -> st
         lines.append(f"{truncate(series.label, 34)} {value_text(value, panel.percent)}".strip())
     if len(lines) > _MAX_LINES + 1:
         lines = [*lines[:_MAX_LINES], f"and {len(lines) - _MAX_LINES} more"]
-    width = max(map(_width, lines)) + 2 * _PADDING
+    width = max(map(text_length, lines)) + 2 * _PADDING
     height = _LINE_HEIGHT * len(lines) + _PADDING
     # On the side with more room, but never outside the chart.
     is_left = x > (across.start + across.end) / 2
@@ -66,8 +65,3 @@ def _tip(panel: Panel, reading: Reading, x: float, across: Axis, up: Axis) -> st
     for i, line in enumerate(lines):
         parts.append(text(left + _PADDING, up.end + _LINE_HEIGHT * (i + 1) - 1, line, "start"))
     return "".join(parts)
-
-
-def _width(line: str) -> float:
-    """Return about how many pixels a text of the charts' font size takes."""
-    return sum(11.5 if unicodedata.east_asian_width(c) in "WF" else 6.0 for c in line)
