@@ -5,7 +5,8 @@ the images with replacement, of a fixed seed. Metrics of counts need only how of
 label and prediction occurs in a resample, which is multinomial.
 
 An interval that does not contain the metric itself is left out: with a few images per class, the
-copies in resamples raise average precision by more than its spread.
+copies in resamples raise average precision by more than its spread. So is one without any width:
+if all images are right, so are those of each resample, which says nothing about other images.
 """
 
 import itertools
@@ -23,7 +24,7 @@ _QUANTILES = (0.025, 0.975)
 MAX_PAIRS = 2**14  # different pairs of label and prediction
 MAX_RESAMPLED = 2**17  # images times classes
 _CHUNK = 50  # resamples at once, to save memory
-_ROUNDING = 1e-9  # of metrics that all resamples share, such as 1
+_ROUNDING = 1e-9  # of metrics
 
 Interval = tuple[float, float]
 
@@ -108,7 +109,10 @@ def average_precision_differences(
 
 
 def _intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
-    """Return the intervals that contain the metric; the first sample is the images themselves."""
+    """Return the intervals that have a width and contain the metric.
+
+    The first sample is the images themselves.
+    """
     intervals = {
         name: tuple(np.nanquantile(values[1:], _QUANTILES).tolist())
         for name, values in samples.items()
@@ -117,7 +121,7 @@ def _intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     return {
         name: (low, high)
         for name, (low, high) in intervals.items()
-        if not (samples[name][0] < low - _ROUNDING or samples[name][0] > high + _ROUNDING)
+        if low + _ROUNDING < high and low - _ROUNDING <= samples[name][0] <= high + _ROUNDING
     }
 
 
