@@ -176,21 +176,22 @@ def table(
 # Text of a cell that is aligned like a number: 12,500, 36.4 %, 1.2e-6, a range, a dash.
 _NUMBER = re.compile(r"[-+]?[\d,.]+(e-?\d+)?( %)?( (to|±) [-+]?[\d,.]+( %)?)?|–|")
 _ALIGNED, _MARKED = " class=n", " class=marked"
+_LONG = 24  # characters; longer text is broken into lines
 
 
 def _row(cells: Sequence[str], numeric: Sequence[bool], names: Sequence[str], folds: bool) -> str:
     name, _, note = cells[0].partition("\n")
-    first = escape(name)
+    first, wraps = escape(name), " class=long" * (len(name) > _LONG)
     if note and folds:
         first = f"<details><summary>{first}</summary>{escape(note)}</details>"
     elif note:
         first += f'<span class="note">{escape(note)}</span>'
     rest = ""
     for cell, is_number, title in zip(cells[1:], numeric[1:], names[1:], strict=True):
-        kind = _ALIGNED if is_number else " class=long" if len(cell) > 24 else ""
+        kind = _ALIGNED if is_number else " class=long" if len(cell) > _LONG else ""
         kind += f' data-title="{escape(title)}"' if title else ""
         rest += f"<td{kind}>{escape(cell)}</td>"
-    return f'<th scope="row">{first}</th>{rest}'
+    return f'<th scope="row"{wraps}>{first}</th>{rest}'
 
 
 def scrolling(inside: str, label: str, tall: bool = False) -> str:

@@ -114,7 +114,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; white-space: nowrap; }
 .n { text-align: right; }
-td.long { white-space: normal; min-width: 10rem; }
+th.long, td.long { white-space: normal; min-width: 10rem; }
 th .note, th details { font-weight: 400; color: var(--weak); white-space: normal; min-width: 9rem;
   max-width: 34rem; }
 th .note { display: block; }

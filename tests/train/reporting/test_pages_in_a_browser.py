@@ -15,6 +15,7 @@ from PIL import Image
 from tests.train.reporting.made_runs import make_run
 from train.compare import comparison, runs
 from train.compare import page as compare_page
+from train.reporting import html_page
 from train.reporting.charts.palette import DARK, LIGHT
 from train.reporting.report import run_report
 
@@ -238,6 +239,20 @@ def test_tiles_fill_their_rows(opened, width):
         assert abs(row[0][1] - outer["x"]) < 1
         assert abs(row[-1][2] - outer["x"] - outer["width"]) < 1
     assert page.locator(".tiles").first.bounding_box()["y"] < 400  # the answer comes first
+
+
+@pytest.mark.parametrize(("width", "most"), ((360, 200), (1280, 700)))
+def test_long_names_leave_room_for_the_numbers_of_a_table(browser, tmp_path, width, most):
+    rows = [("x" * 200, *["36.4 % (17.4–47.3 %)"] * 3), ("cat", *["–"] * 3)]
+    table = html_page.table(("class", "recall", "precision", "F1"), rows, "classes")
+    file = tmp_path / "page.html"
+    file.write_text(html_page.page("Table", [table]))
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(file.as_uri())
+    assert page.locator("tbody th").first.bounding_box()["width"] < most
+    if width == 1280:  # nothing to scroll
+        assert page.evaluate("document.querySelector('.wide').scrollWidth") < width
+    page.close()
 
 
 @pytest.mark.parametrize("width", (360, 1280))
