@@ -104,7 +104,8 @@ def description(result: dict[str, Any], weights: str) -> str:
     corrupt = f" ({result['bad']:,} corrupt ones skipped)" if "bad" in result else ""
     average = ", EMA weights" if weights == "ema" else ""
     flip = ", averaged with mirror images" if result.get("tta") == "flip" else ""
-    return f"{result['examples']:,} images{corrupt}, step {result['step']:,}{average}{flip}"
+    images = pluralize(result["examples"], "image")
+    return f"{images}{corrupt}, step {result['step']:,}{average}{flip}"
 
 
 def subtitle(evaluated: Evaluated) -> str:
@@ -201,7 +202,8 @@ def draw_mistakes(
     result = evaluated.result
     title = (
         f"{evaluated.run} · most confident mistakes · {len(indices):,} of {total:,} among"
-        f" {result['examples']:,} images of {result['split']!r} · step {result['step']:,}"
+        f" {pluralize(result['examples'], 'image')} of {result['split']!r}"
+        f" · step {result['step']:,}"
     )
     names = [source.record_name(int(record)) for record in records]
     crops = to_viewable(evaluated.loader.center_crops(records))

@@ -68,8 +68,11 @@ def pair_predictions(first: RunSummary, second: RunSummary) -> PairedPredictions
 
 
 def _read(run: RunSummary, classes: int, several: bool) -> StoredPredictions:
-    stored = stored_predictions.read(run.path, classes, several)
     command = f"python -m train.evaluate --workdir {shlex.quote(run.path)}"
+    try:
+        stored = stored_predictions.read(run.path, classes, several)
+    except RunError as error:
+        raise RunError(f"{error}; {command} writes it anew") from error
     if stored is None:
         raise RunError(
             f"{run.name} has no {stored_predictions.FILE} (an unfinished run, one of an earlier"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax_resnet.text import truncate
 from train.config.access import flatten
 from train.config.task_defaults import default_value
 from train.reporting import html_page
@@ -11,6 +12,7 @@ from train.reporting.report.progress import progress, throughput
 from train.reporting.report.result_sentence import describe_result
 from train.reporting.report.sessions import Session, describe_duration
 from train.runtime.formatting import (
+    MAX_CAPTION,
     format_number,
     format_percent,
     format_time,
@@ -143,7 +145,7 @@ def _data(config: Any, info: Any) -> str:
     if info is None:
         return text
     counts = " and ".join(f"{n:,} images in {split}" for split, n in info.images.items())
-    names = info.class_names
+    names = [truncate(name, MAX_CAPTION) for name in info.class_names]
     size = info.preprocessing.image_size
     pixels = "×".join(map(str, size if isinstance(size, tuple) else (size, size)))
     return f"{text}: {counts} of {pixels} pixels; {len(names):,} classes ({join_names(names, 4)})"
@@ -169,8 +171,10 @@ def _progress_tiles(rows: Sequence[dict], starts: Sequence[dict]) -> list[html_p
     last = rows[-1] if rows else {}
     of = f"at step {step:,}" + (f" of {total:,}" if total else "")
     tiles = []
-    if last.get("train/loss") is not None:
-        tiles.append(("training loss", format_number(last["train/loss"], 3), of))
+    if "train/loss" in last:
+        loss = last["train/loss"]
+        text = "not finite" if loss is None else format_number(loss, 3)
+        tiles.append(("training loss", text, of))
     else:
         tiles.append(("step", f"{step:,}", f"of {total:,}" if total else ""))
     if (rate := throughput(rows)) is not None:

@@ -60,7 +60,8 @@ def _of_one_label(part: Part, classes: Sequence[_Found]) -> str:
     right, images = sum(one.found for one in classes), sum(one.images for one in classes)
     if right == images:
         low = format_percent(part["top1_interval"][0])
-        return f"All {pluralize(images, 'image')} are right (95 % confidence: at least {low})."
+        all_right = f"All {images:,} images are" if images > 1 else "The only image is"
+        return f"{all_right} right (95 % confidence: at least {low})."
     start = "Right"
     baseline = part.get("baseline")
     if baseline is not None and not is_above_baseline(part["top1_interval"], baseline):

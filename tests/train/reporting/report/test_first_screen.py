@@ -25,7 +25,7 @@ def screen(tmp_path, monkeypatch):
     def get(*rows, early_end=None, parts=None):
         lines = [json.dumps({"epoch": row["step"] / 10, **row}) for row in rows]
         (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-        info = SimpleNamespace(early_end=early_end, images={}, class_names=())
+        info = SimpleNamespace(early_end=early_end, images={}, class_names=("x" * 200, "cat"))
         info.preprocessing = SimpleNamespace(image_size=8)
         monkeypatch.setattr(run_files, "find_description", lambda _: info)
         return first_screen(run_report.page(str(tmp_path), parts or {}))
@@ -59,6 +59,12 @@ def test_an_unfinished_run_and_one_that_stopped_early(screen):
     assert list(tiles)[-1] == "images per second"
     text, _ = screen(evaluated, training, early_end="stopped early: no lower loss in 3 epochs")
     assert "Stopped early: no lower loss in 3 epochs." in text and "Not finished" not in text
+
+
+def test_a_loss_that_is_not_finite_and_long_class_names(screen):
+    text, tiles = screen({"step": 80, "train/loss": 1.5}, {"step": 100, "train/loss": None})
+    assert tiles["training loss"] == ["not finite", "at step 100 of 200"]
+    assert re.search(r"2 classes \(x{20,90}…, cat\)", text)
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ TWO = np.repeat([0, 1], [50, 150])
             " images; never finds “A” (50 images) and finds 100.0 % of “B” (all).",
         ),
         (TWO, TWO, ("A", "B"), "All 200 images are right (95 % confidence: at least 98.1 %)."),
+        ([1], [1], ("A", "B"), "The only image is right (95 % confidence: at least 20.7 %)."),
         (
             np.repeat([0, 1, 2], 20),
             np.repeat([0, 1, 2, 0, 2], [20, 15, 5, 3, 17]),
