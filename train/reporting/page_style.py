@@ -77,6 +77,7 @@ figcaption { font-weight: 600; }
 img { max-width: 100%; height: auto; }
 svg { width: 100%; height: auto; display: block; }
 .wide svg { width: auto; }
+.charts figure > svg { overflow: visible; }
 .legend { list-style: none; margin: .2rem 0 0; padding: 0; font-size: .85rem;
   display: flex; flex-wrap: wrap; gap: .1rem 1rem; }
 .charts:has(details[open]) { align-items: start; }

@@ -32,12 +32,12 @@ def test_reliability_diagram_shows_accuracy_confidence_and_counts():
     assert texts.count("confidence") == 2 and "accuracy" in texts and "images" in texts
     labels = [bar[0].text for bar in with_class(root, "bar")]
     assert len(labels) == 2 * 15
-    assert "accuracy of the bin, confidence 0.5333 to 0.6: 80 %" in labels
-    assert "images, confidence 0.9333 to 1: 1,000" in labels
+    assert "accuracy of the bin, confidence 53.33 % to 60 %: 80 %" in labels
+    assert "images, confidence 93.33 % to 100 %: 1,000" in labels
     legend = ["perfect calibration", "accuracy at the mean confidence", "accuracy of the bin"]
     assert set(legend) <= {text.strip() for text in texts}
     dots = [dot[0].text for dot in with_class(root, "dot")]
-    assert sorted(dot.split("confidence ")[-1] for dot in dots) == ["0.55: 80 %", "0.95: 90 %"]
+    assert sorted(dot.split("confidence ")[-1] for dot in dots) == ["55 %: 80 %", "95 %: 90 %"]
     assert {"1", "10", "100", "1,000"} <= set(texts)  # logarithmic axis
 
 

@@ -22,7 +22,12 @@ def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel
     high = 3 * (1 + most) ** 1.3  # room for the numbers above the bars
     title = f"reliability diagram (ECE {format_percent(ece, 2)})"
     return [
-        Panel(title, lines, "confidence", "accuracy", 0, 1, percent=True, bars=accuracy),
+        Panel(
+            *(title, lines, "confidence", "accuracy", 0, 1),
+            percent=True,
+            bars=accuracy,
+            x_percent=True,
+        ),
         Panel(
             "images per confidence bin",
             [],
@@ -32,6 +37,7 @@ def reliability_panels(bins: Sequence[ReliabilityBin], ece: float) -> list[Panel
             high=high,
             log=True,
             bars=counts,
+            x_percent=True,
         ),
     ]
 
@@ -41,4 +47,10 @@ def abstention_panel(points: Sequence[AbstentionPoint]) -> Panel:
     line = [(point.coverage, point.accuracy) for point in points]
     series = [Series("accuracy of the most confident images", line)]
     x = "share of images answered (coverage)"
-    return Panel("abstention", series, x, "accuracy", high=1, percent=True)
+    return Panel(
+        *("abstention", series, x, "accuracy"),
+        high=1,
+        percent=True,
+        x_percent=True,
+        last_values=False,  # that of all images is not of the most confident ones
+    )
