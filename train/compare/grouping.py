@@ -8,6 +8,8 @@ from train.compare.runs import RunSummary
 from train.config.keys import KEYS
 from train.config.registries import larger_is_better
 
+_PLACES = ("dataset.data_dir", "dataset.labels")  # of data, which may be the same elsewhere
+
 
 def cohorts(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     """Return the runs apart by metric and evaluated images, each in the order of the metric.
@@ -41,10 +43,14 @@ def best(cohort: Sequence[RunSummary]) -> list[RunSummary]:
 
 
 def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
-    """Return groups of runs that differ only in the seed and in keys without effect on results."""
+    """Return groups of runs that differ only in the seed and in keys without effect on results.
+
+    They were trained on the same data, whether or not these are in the same place.
+    """
     groups: dict[Hashable, list[RunSummary]] = {}
     for run in runs:
-        groups.setdefault(identity(run.values, "seed"), []).append(run)
+        alike = identity(run.values, "seed"), run.training_data
+        groups.setdefault(alike, []).append(run)
     return list(groups.values())
 
 
@@ -66,18 +72,24 @@ def mark_duplicates(runs: Sequence[RunSummary]) -> None:
                 )
 
 
+def has_effect(name: str, runs: Sequence[RunSummary]) -> bool:
+    """Return whether a key that differs has an effect on the results of these runs."""
+    other_data = name in _PLACES and len({run.training_data for run in runs}) > 1
+    return other_data or affects_results(name)
+
+
 def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
     """Return the keys that differ, with the value of each run; neutral keys come last."""
     values = {
         name: [run.values.get(name, key.default) for run in runs] for name, key in KEYS.items()
     }
     different = [item for item in values.items() if len(set(item[1])) > 1]
-    return sorted(different, key=lambda item: not affects_results(item[0]))
+    return sorted(different, key=lambda item: not has_effect(item[0], runs))
 
 
 def differing_keys(runs: Sequence[RunSummary]) -> list[str]:
     """Return the names of the keys that differ and have an effect on results; the seed is last."""
-    names = [name for name, _ in differences(runs) if affects_results(name)]
+    names = [name for name, _ in differences(runs) if has_effect(name, runs)]
     return sorted(names, key=lambda name: name == "seed")
 
 

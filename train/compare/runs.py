@@ -30,6 +30,8 @@ class RunSummary:
       remark: why the run is excluded from means, such as that it has not finished; else empty.
       images: images of the evaluation split; None if unknown.
       data: equal for runs that are evaluated on the same images, as far as is known.
+      training_data: equal for runs that were trained on the same images and labels, as far as is
+        known.
       copies: whether another run of the comparison has the same configuration and seed.
     """
 
@@ -41,6 +43,7 @@ class RunSummary:
     remark: str
     images: int | None = None
     data: Hashable = None
+    training_data: Hashable = None
     copies: bool = False
 
     @cached_property
@@ -99,7 +102,8 @@ def read(path: str) -> RunSummary:
     info = run_files.find_description(path)
     counts = list(info.images.values()) if info else []
     images = counts[-1] if counts else None  # of training and evaluation, in this order
-    return RunSummary(path, name, values, rows, step, remark, images, _data(values, info))
+    data = _data(values, info), _training_data(info)
+    return RunSummary(path, name, values, rows, step, remark, images, *data)
 
 
 def evaluation_split(values: dict[str, Any]) -> str:
@@ -119,6 +123,14 @@ def _data(values: dict[str, Any], info: RunInfo | None) -> Hashable:
         return *known, evaluation_split(values)
     split, images = list(info.images.items())[-1] if info.images else ("", None)
     return *known, split, images, info.records.get(split)
+
+
+def _training_data(info: RunInfo | None) -> Hashable:
+    """Return what is equal for runs that were trained on the same images and labels."""
+    if info is None or not info.images:
+        return None
+    split, images = next(iter(info.images.items()))  # of training and evaluation, in this order
+    return images, info.records.get(split)
 
 
 def disambiguate_names(runs: Sequence[RunSummary]) -> None:

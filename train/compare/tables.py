@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from flax_resnet.text import one_line
 from train.compare import grouping
-from train.compare.configurations import affects_results
 from train.compare.cross_validation import CrossValidation
 from train.compare.runs import RunSummary
 from train.config.keys import KEYS
@@ -204,7 +203,7 @@ def keys_table(runs: Sequence[RunSummary]) -> TextTable:
     for name, values in grouping.differences(runs):
         counts = Counter(map(format_value, values)).items()
         listed = [f"{value} ({pluralize(count, 'run')})" for value, count in counts]
-        effect = "yes" if affects_results(name) else "no"
+        effect = "yes" if grouping.has_effect(name, runs) else "no"
         rows.append([name, join_names(listed, _MAX_VALUES), effect])
     return TextTable(["key", "values", "affects results"], rows)
 

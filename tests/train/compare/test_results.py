@@ -104,6 +104,27 @@ def test_other_metrics_and_data_are_apart(tmp_path):
     assert tables.APART in " ".join(as_text(result).split())
 
 
+@pytest.mark.parametrize("trained", [(200, ""), (100, "cleaned")])
+def test_other_training_data_are_another_configuration(tmp_path, trained):
+    """The place of the data matters if they differ: these runs are no copies of each other."""
+
+    def compared(name, **data):
+        value = {"dataset.labels": f"{name}.csv"}
+        paths = [write_run(tmp_path / name / "0", {"dataset.labels": "a.csv"})]
+        paths.append(write_run(tmp_path / name / "1", value, (0.5, 0.7), **data))
+        summaries = [read(path) for path in paths]
+        mark_duplicates(summaries)
+        return summaries, {row[0]: row[2] for row in tables.keys_table(summaries).rows}
+
+    summaries, effects = compared("moved")
+    assert [run.copies for run in summaries] == [False, True]
+    assert effects == {"dataset.labels": "no"}
+    summaries, effects = compared("other", trained=trained)
+    assert [run.copies for run in summaries] == [False, False]
+    assert effects == {"dataset.labels": "yes"}
+    assert "labels" in tables.results_table(summaries).head
+
+
 def test_one_run(tmp_path):
     result = compared([write_run(tmp_path / "only")])
     assert not (result.differences or result.unpaired) and "best\n" not in as_text(result)

@@ -27,6 +27,7 @@ def write_run(
     results=None,
     several=False,
     fingerprint="",
+    trained=(100, ""),
 ):
     """Write the files of a run of one step per epoch; return its path as text.
 
@@ -40,6 +41,7 @@ def write_run(
       results: further results of every evaluation.
       several: whether an image may have several classes.
       fingerprint: of the evaluated images.
+      trained: number and fingerprint of the training images.
     """
     config = default_config()
     config.dataset.name = "folder"
@@ -55,8 +57,8 @@ def write_run(
         "several_labels": several,
         "best_by": run_files.best_by(config)._asdict(),
         "preprocessing": PREPROCESSING,
-        "images": {"train": 100, images[0]: images[1]},
-        "records": {images[0]: fingerprint} if fingerprint else {},
+        "images": {"train": trained[0], images[0]: images[1]},
+        "records": {k: v for k, v in {"train": trained[1], images[0]: fingerprint}.items() if v},
         "versions": {},
     }
     (path / "run.json").write_text(json.dumps(info))
