@@ -12,7 +12,7 @@ from train.config.keys import KEYS
 from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.charts.panel import Band, Panel, Scatter, Series
 from train.reporting.charts.smoothing import MAX_POINTS, smooth, window_width
-from train.reporting.report.evaluation_tiles import title
+from train.reporting.metric_names import has_percent_axis, title
 from train.runtime.formatting import join_names
 
 _COLORED = 7  # lines; the others are gray
@@ -61,9 +61,8 @@ def curve_panels(
 
 
 def _curve(metric: str) -> _Curve:
-    is_share = metric == "map" or parse_top_k(metric) is not None
     name = title(metric) + (" accuracy" if parse_top_k(metric) else "")
-    return f"Evaluation {name}", name, is_share
+    return f"Evaluation {name}", name, has_percent_axis(metric)
 
 
 def _lines(cohort: Sequence[RunSummary], groups: Sequence[Sequence[RunSummary]]) -> list[_Line]:

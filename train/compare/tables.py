@@ -13,8 +13,9 @@ from train.compare.cross_validation import CrossValidation
 from train.compare.runs import RunSummary
 from train.config.keys import KEYS
 from train.config.registries import larger_is_better, parse_top_k
+from train.reporting.metric_names import format_metric, title
 from train.reporting.report.configuration import format_value
-from train.reporting.report.evaluation_tiles import best_row, format_metric, title
+from train.reporting.report.evaluation_tiles import best_row
 from train.reporting.report.progress import throughput
 from train.runtime.formatting import format_percent, join_names, pluralize
 

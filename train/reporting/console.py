@@ -12,7 +12,7 @@ import tqdm
 
 from flax_resnet.program import reader_is_gone
 from flax_resnet.text import one_line
-from train.reporting.report.evaluation_tiles import format_metric
+from train.reporting.metric_names import format_metric
 from train.runtime import distributed
 from train.runtime.columns import hanging
 from train.runtime.errors import discard_output, warn

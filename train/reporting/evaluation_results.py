@@ -22,8 +22,8 @@ from train.reporting import rankings
 from train.reporting.charts import confusion_matrix, ranking, reliability, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
 from train.reporting.confusions import Confusions, clustered_order, matrix_cells
+from train.reporting.metric_names import title
 from train.reporting.plots import Pictures, Plots, draw_grid
-from train.reporting.report.evaluation_tiles import title
 from train.runtime.files import writing
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.abstention import AbstentionPoint, abstention_curve, area_under_risk

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.engine.evaluation import Evaluated
-from train.reporting.report.evaluation_tiles import format_metric, title
+from train.reporting.metric_names import format_metric, title
 from train.reporting.report.run_report import FILE
 from train.runtime.cli import program
 from train.runtime.columns import cut

@@ -9,7 +9,7 @@ from train.compare.grouping import grouped
 from train.compare.pair.predictions import PairedPredictions
 from train.compare.pair.statistics import Pairs, count_pairs, mcnemar, recall_difference
 from train.compare.runs import RunSummary
-from train.reporting.report.evaluation_tiles import title
+from train.reporting.metric_names import title
 from train.tasks.bootstrap import average_precision_differences
 from train.tasks.multi_label_metrics import rank_classes
 

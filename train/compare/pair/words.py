@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flax_resnet.text import truncate
 from train.compare.pair.differences import ClassDifference, Differences
-from train.reporting.report.evaluation_tiles import title
+from train.reporting.metric_names import title
 from train.runtime.formatting import join_names, pluralize
 
 SIGNIFICANT = 0.05

@@ -11,8 +11,8 @@ from flax_resnet.text import one_line, truncate
 from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results
 from train.reporting.charts import reliability, svg
+from train.reporting.metric_names import format_metric, title
 from train.reporting.multi_label.metrics import MultiLabelEvaluation
-from train.reporting.report.evaluation_tiles import format_metric, title
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.bootstrap import Interval
 from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, decide

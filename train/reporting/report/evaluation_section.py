@@ -16,9 +16,9 @@ from train.reporting.classification_metrics import (
     ClassificationMetrics,
     ClassMetrics,
 )
+from train.reporting.metric_names import format_metric, title
 from train.reporting.report import confusion_section, enlarge
 from train.reporting.report.evaluated_images import image_parts, image_sections
-from train.reporting.report.evaluation_tiles import format_metric, title
 from train.reporting.report.section_parts import (
     COUNT,
     FIELDS,

@@ -6,33 +6,12 @@ from typing import Any
 from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.cautions import is_above_baseline, top1_interval
 from train.reporting.html_page import MainTile, Tile
+from train.reporting.metric_names import format_metric, is_percentage, title
 from train.reporting.report.majority import majority_metric
 from train.reporting.report.result_sentence import quote, worst_class
 from train.runtime.formatting import format_number, format_percent, pluralize
 
-_TITLES = {
-    **{"f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
-    **{"average_precision_macro": "macro average precision", "mcc": "Matthews' coefficient"},
-    **{"map": "mAP", "map_baseline": "mAP baseline", "f1_micro": "micro F1"},
-}
-_SHARES = ("baseline", "map", "map_baseline", "exact_match")  # shown in percent
 _RANDOM_RANKING = ("map", "auroc_macro")  # whose baseline is a ranking at random
-
-
-def title(metric: str) -> str:
-    """Return a metric's name for people."""
-    k = parse_top_k(metric)
-    return f"top-{k}" if k else _TITLES.get(metric, metric.replace("_", " "))
-
-
-def format_metric(metric: str, value: float) -> str:
-    """Return a metric's value as text."""
-    return format_percent(value, 2) if is_percentage(metric) else format_number(value)
-
-
-def is_percentage(metric: str) -> bool:
-    """Return whether a metric is shown in percent."""
-    return metric in _SHARES or parse_top_k(metric) is not None
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, saved: Collection[int] = ()) -> Any:
@@ -81,7 +60,7 @@ def main_tile(
 
 def _short(metric: str, value: float) -> str:
     """Return a metric with as many digits as a first look needs."""
-    if metric in _SHARES or parse_top_k(metric):
+    if is_percentage(metric):
         return format_percent(value)
     return format_number(value, 3)
 

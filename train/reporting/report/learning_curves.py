@@ -7,7 +7,7 @@ from train.config.access import flatten
 from train.reporting import html_page
 from train.reporting.charts import curves, svg
 from train.reporting.charts.panel import Panel
-from train.reporting.report.evaluation_tiles import is_percentage, title
+from train.reporting.metric_names import has_percent_axis, title
 
 _Rows = Sequence[dict[str, float | None]]
 # What each key does to the training metrics, unless it has one of these values.
@@ -57,8 +57,8 @@ def _panels(rows: _Rows, config: Any) -> list[Panel]:
     panels = curves.run_panels(rows, training_conditions(config))
     metric = config.eval.metric
     if metric not in ("top1", "map", "loss"):  # these have one in any case
-        is_share = is_percentage(metric) or metric.endswith("accuracy")
-        chosen = curves.evaluation_panel(rows, f"eval/{metric}", title(metric), is_share)
+        key, is_share = f"eval/{metric}", has_percent_axis(metric)
+        chosen = curves.evaluation_panel(rows, key, title(metric), is_share)
         panels[1:1] = [chosen] if chosen else []
     return panels
 
