@@ -89,6 +89,7 @@ def test_last_line_is_the_final_evaluation(run):
 
 def test_console_output(run):
     out, err = run[1].stdout, run[1].stderr
+    assert "cannot" not in err
     summary, _, rest = out.partition("compiling…")
     assert all(len(line) <= 80 for line in (summary + err).splitlines())
     facts = " ".join(summary.split())

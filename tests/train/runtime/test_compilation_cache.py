@@ -52,7 +52,7 @@ def entries(folder, program=""):
 
 def test_training_from_the_cache_is_bit_identical_and_survives_corrupt_entries(home, train):
     line, cold, stderr = train("cold")
-    assert stderr == ""
+    assert "compilation cache" not in stderr and "cannot" not in stderr
     written = entries(home)
     assert len(entries(home, "jit__fun")) == 2  # training and evaluation
     [corrupt] = entries(home, "jit_batch")

@@ -125,6 +125,7 @@ class LiveReport(Plots):
         self._samples = self._get_evaluation = self._get_metrics = None
         if parts is not before:
             write_parts(self._workdir, parts)
+            parts = read_parts(self._workdir, self._warn)  # as later reports have them
         write_report(self._workdir, parts=parts)
 
 
