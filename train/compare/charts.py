@@ -127,11 +127,13 @@ def _over(rows: Sequence[Sequence[dict[str, float]]], key: str) -> list[tuple[fl
     for one in rows:
         for x, y in _points(one, key):
             values.setdefault(x, []).append(y)
-    return [
-        (x, average := fmean(ys), average - (spread := _deviation(ys, average)), average + spread)
-        for x, ys in sorted(values.items())
-        if len(ys) > 1
-    ]
+    points = []
+    for x, ys in sorted(values.items()):
+        if len(ys) > 1:
+            average = fmean(ys)
+            spread = _deviation(ys, average)
+            points.append((x, average, average - spread, average + spread))
+    return points
 
 
 def _deviation(values: Sequence[float], average: float) -> float:

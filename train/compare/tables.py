@@ -13,7 +13,7 @@ from train.compare.cross_validation import CrossValidation
 from train.compare.runs import RunSummary
 from train.config.keys import KEYS
 from train.config.registries import larger_is_better, parse_top_k
-from train.reporting.metric_names import format_metric, title
+from train.reporting.metric_names import BASELINES, format_metric, title
 from train.reporting.report.configuration import format_value
 from train.reporting.report.evaluation_tiles import best_row
 from train.reporting.report.progress import throughput
@@ -35,7 +35,6 @@ _RESULTS: tuple[_Column, ...] = (
     ("eval/top5", "top-5", _percent),
     ("eval/loss", "loss", "{:.4f}".format),
 )
-_BASELINES = {"eval/top1": "eval/baseline", "eval/map": "eval/map_baseline"}
 
 
 class TextTable(NamedTuple):
@@ -96,8 +95,8 @@ def results_table(cohort: Sequence[RunSummary]) -> TextTable:
 
 def _in_order(columns: Sequence[_Column], metric: str) -> list[_Column]:
     """Return the columns with that of the metric first, and its baseline second."""
-    first = (metric, _BASELINES.get(metric))
     metric_name = metric.removeprefix("eval/")
+    first = (metric, f"eval/{BASELINES.get(metric_name)}")
     if metric not in [key for key, _, _ in columns]:  # never evaluated, or undefined
         columns = [_own_column(metric), *columns]
     columns = sorted(columns, key=lambda c: first.index(c[0]) if c[0] in first else len(first))

@@ -3,6 +3,8 @@
 from train.config.registries import parse_top_k
 from train.runtime.formatting import format_number, format_percent
 
+# The result of answering without looking at the images, by metric.
+BASELINES = {"top1": "baseline", "map": "map_baseline"}
 _TITLES = {
     **{"f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
     **{"average_precision_macro": "macro average precision", "mcc": "Matthews' coefficient"},

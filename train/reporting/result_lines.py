@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.engine.evaluation import Evaluated
-from train.reporting.metric_names import format_metric, title
+from train.reporting.metric_names import BASELINES, format_metric, title
 from train.reporting.report.run_report import FILE
 from train.runtime.cli import program
 from train.runtime.columns import cut
 from train.runtime.formatting import pluralize
 
 _MAX_NAME = 24  # columns of a class name
-_BASELINES = {"top1": "baseline", "map": "map_baseline"}
 
 
 def result_lines(
@@ -42,7 +41,7 @@ def result_lines(
             low, high = (format_metric(name, end) for end in intervals[name])
             text += f" (95 % interval {low} to {high})"
         lines.append(("result", text))
-        if (baseline := result.get(_BASELINES.get(name, ""))) is not None:
+        if (baseline := result.get(BASELINES.get(name, ""))) is not None:
             text = f"{format_metric(name, baseline)} by {_baseline(name, evaluated)}"
             lines.append(("baseline", text))
     place = f"--workdir {shlex.quote(workdir)}"

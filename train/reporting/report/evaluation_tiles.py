@@ -6,7 +6,7 @@ from typing import Any
 from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.cautions import is_above_baseline, top1_interval
 from train.reporting.html_page import MainTile, Tile
-from train.reporting.metric_names import format_metric, is_percentage, title
+from train.reporting.metric_names import BASELINES, format_metric, is_percentage, title
 from train.reporting.report.majority import majority_metric
 from train.reporting.report.result_sentence import quote, worst_class
 from train.runtime.formatting import format_number, format_percent, pluralize
@@ -41,7 +41,7 @@ def main_tile(
     value, interval = newest[f"eval/{metric}"], _interval(newest, part, metric, images)
     baseline = majority_metric(metric, part) if part else None
     if baseline is None:
-        baseline = newest.get({"top1": "eval/baseline", "map": "eval/map_baseline"}.get(metric))
+        baseline = newest.get(f"eval/{BASELINES.get(metric)}")
     name = f"evaluation {title(metric)}"
     low, high = interval or (value, value)
     remarks = []
