@@ -135,7 +135,7 @@ def _silence_libraries() -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     library = logging.getLogger("flax_resnet")
     library.propagate = False
-    library.addHandler(_WarningLines())
+    library.handlers = [_WarningLines()]  # one, however many commands a process runs
     sys.unraisablehook = _ignore_closed_loops
 
 
