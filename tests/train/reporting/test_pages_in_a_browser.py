@@ -241,6 +241,38 @@ def test_tiles_fill_their_rows(opened, width):
     assert page.locator(".tiles").first.bounding_box()["y"] < 400  # the answer comes first
 
 
+# The places of the first letter of a name and of the number after it, which may be a line below.
+ORDER = """() => [...document.querySelectorAll("main p, main td, main figcaption")].map(line => {
+  const place = (node, at) => {
+    const range = document.createRange();
+    range.setStart(node, at);
+    range.setEnd(node, at + 1);
+    const box = range.getBoundingClientRect();
+    return [Math.round(box.top / 10), box.left];
+  };
+  const last = line.lastChild;
+  return [place(line.querySelector("bdi")?.firstChild ?? line.firstChild, 0),
+          ...["47", "%"].map(part => place(last, last.data.indexOf(part)))];
+})"""
+
+
+@pytest.mark.parametrize("name", ["عربي", "עברית כאן", "kurz"])
+def test_numbers_follow_names_that_are_written_from_right_to_left(browser, tmp_path, name):
+    text = f"{name} (47 %)"
+    body = [
+        html_page.paragraph(text),
+        html_page.table(("a", "b"), [("1", text)], "table"),
+        html_page.image_grid([{"image": "data:,", "caption": text}], False),
+    ]
+    file = tmp_path / "page.html"
+    file.write_text(html_page.page("Order", body), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 800, "height": 600})
+    page.goto(file.as_uri())
+    found = page.evaluate(ORDER)
+    assert len(found) == 3 and all(places == sorted(places) for places in found), found
+    page.close()
+
+
 @pytest.mark.parametrize(("width", "most"), ((360, 200), (1280, 700)))
 def test_long_names_leave_room_for_the_numbers_of_a_table(browser, tmp_path, width, most):
     rows = [("x" * 200, *["36.4 % (17.4–47.3 %)"] * 3), ("cat", *["–"] * 3)]

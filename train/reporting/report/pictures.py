@@ -98,7 +98,7 @@ def _figure(cell: dict[str, Any], pixelated: bool, key: str, width: float) -> st
         total = offset + width
         large += _large(f"{key}h", width, "Grad-CAM map over the image", offset)
     svg = f'<svg viewBox="0 0 {total:.5g} 100" aria-hidden="true">{drawing}</svg>'
-    lines = "".join(f"<span>{html_page.escape(line)}</span>" for line in caption.split("\n"))
+    lines = "".join(f"<span>{html_page.isolated(line)}</span>" for line in caption.split("\n"))
     label = f"Enlarge: {caption}".replace("\n", ", ")
     return (
         f"<figure>{enlarge.picture_opener(key, label, svg)}<figcaption>{lines}</figcaption>"
