@@ -2,7 +2,7 @@
 
 Source: this project; timm's A1 weights. The stem and the first stage stay fixed; the rest
 of the backbone learns at a tenth of the head's rate. Image size, center crop, interpolation, mean
-and standard deviation follow the weights. Crops are mild and labels not smoothed, which gained 1.6
+and standard deviation follow the weights. Crops are mild and labels not smoothed, which gained 1.8
 points with small pretrained networks (benchmarks/studies/folder_recipe.md).
 Reports: nothing; it depends on the images. Ours: not measured.
 Assumes: one GPU of 8 GB, pip install 'flax-resnet[pretrained]', and access to the hub; or
