@@ -123,6 +123,19 @@ def read_json_lines(
     return values
 
 
+def read_optional_lines(
+    path: str, line_schema: schema.Schema, warn: Callable[[str], None]
+) -> list[Any]:
+    """Return :func:`read_json_lines`; none without the file, or, with a warning, if it fails."""
+    try:
+        return read_json_lines(path, line_schema, warn)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        warn(schema.read_error(path, error))
+    return []
+
+
 def _row(value: Any, _: str) -> dict[str, float | None]:
     """Check a row, as a schema; written out, because a run may have a hundred thousand."""
     if not isinstance(value, dict) or len(value) > _MAX_NAMES:

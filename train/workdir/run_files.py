@@ -38,7 +38,7 @@ from train.runtime.files import (
 )
 from train.runtime.formatting import join_names
 from train.workdir import environment
-from train.workdir.metrics_log import read_json_lines
+from train.workdir.metrics_log import read_optional_lines
 
 SESSIONS = "sessions.jsonl"
 _LENGTH_KEYS = ("num_epochs", "num_steps")
@@ -248,14 +248,7 @@ def read_sessions(path: str, warn: Callable[[str], None] = lambda _: None) -> li
     ``command`` is None if the run was started from Python. ``warn`` receives a message if some of
     them cannot be read.
     """
-    file = os.path.join(path, SESSIONS)
-    try:
-        return read_json_lines(file, _SESSION, warn)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        warn(schema.read_error(file, error))
-    return []
+    return read_optional_lines(os.path.join(path, SESSIONS), _SESSION, warn)
 
 
 # run.json -----------------------------------------------------------------------------------

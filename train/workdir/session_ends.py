@@ -13,7 +13,7 @@ from flax_resnet import schema
 from flax_resnet.text import one_line, truncate
 from train.runtime.errors import RunError
 from train.runtime.files import append_line
-from train.workdir.metrics_log import read_json_lines
+from train.workdir.metrics_log import read_optional_lines
 
 FILE = "session_ends.jsonl"
 FINISHED = "finished"
@@ -51,11 +51,4 @@ def read_ends(workdir: str, warn: Callable[[str], None] = lambda _: None) -> lis
       workdir: the run.
       warn: receives a message if some cannot be read.
     """
-    file = os.path.join(workdir, FILE)
-    try:
-        return read_json_lines(file, _END, warn)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        warn(schema.read_error(file, error))
-    return []
+    return read_optional_lines(os.path.join(workdir, FILE), _END, warn)
