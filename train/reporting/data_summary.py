@@ -41,7 +41,7 @@ def _describe_data(run: Experiment) -> str:
     train_sizes = f" (training at {sizes})" if sizes else ""
     place = "in device memory" if loader.cached_on_device else "streamed"
     classes = len(loader.source.class_names)
-    named = f"{classes:,} class{'es' * (classes != 1)}"
+    named = pluralize(classes, "class")
     return f"{loader.source.name}, {named}, images of {size}{train_sizes}{form}, {place}"
 
 

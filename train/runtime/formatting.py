@@ -21,8 +21,9 @@ def join_names(names: Sequence[str], max_names: int = 8) -> str:
 
 
 def pluralize(number: int, noun: str) -> str:
-    """Return a number with its noun: ``"1 step"``, ``"1,000 steps"``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """Return a number with its noun: ``"1 step"``, ``"1,000 steps"``, ``"2 classes"``."""
+    ending = "" if number == 1 else "es" if noun.endswith("ss") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def run_name(workdir: str) -> str:

@@ -78,6 +78,7 @@ def test_times_are_local_and_have_a_zone(zone, text, monkeypatch):
 
 def test_pluralize_adds_an_s_except_for_one():
     assert [pluralize(n, "step") for n in (0, 1, 1000)] == ["0 steps", "1 step", "1,000 steps"]
+    assert [pluralize(n, "more class") for n in (1, 2)] == ["1 more class", "2 more classes"]
 
 
 def test_class_names_with_line_breaks_stay_on_one_line(tmp_path):

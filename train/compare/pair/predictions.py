@@ -72,7 +72,7 @@ def _read(run: RunSummary, classes: int, several: bool) -> StoredPredictions:
     try:
         stored = stored_predictions.read(run.path, classes, several)
     except RunError as error:
-        raise RunError(f"{error}; {command} writes it anew") from error
+        raise RunError(f"{error}; {command} writes it again") from error
     if stored is None:
         raise RunError(
             f"{run.name} has no {stored_predictions.FILE} (an unfinished run, one of an earlier"

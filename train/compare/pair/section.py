@@ -75,7 +75,7 @@ def _classes(found: Differences) -> str:
     ]
     if rest:
         marked = [i - _SHOWN_CLASSES for i in clear if i >= _SHOWN_CLASSES]
-        title = f"{len(rest):,} more class{'es' * (len(rest) > 1)}"
+        title = pluralize(len(rest), "more class")
         parts.append(html_page.folded(title, html_page.table(head, rest, title, marked)))
     return "\n".join(parts)
 

@@ -94,7 +94,7 @@ def by_class(found: Differences) -> str:
     clear = sum(one.is_clear for one in known)
     return (
         f"the 95 % interval excludes 0 for {clear} of"
-        f" {len(known)} class{'es' * (len(known) > 1)}; by chance for about {len(known) / 20:.2g}"
+        f" {pluralize(len(known), 'class')}; by chance for about {len(known) / 20:.2g}"
     )
 
 

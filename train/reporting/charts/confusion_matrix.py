@@ -133,7 +133,7 @@ def _summary(confusions: Confusions) -> str:
     images, size = sum(confusions.totals), len(confusions.names)
     right = sum(c.examples for c in confusions.cells if c.label == c.predicted)
     return escape(
-        f"confusion matrix of {size:,} class{'es' * (size != 1)}, {pluralize(images, 'image')},"
+        f"confusion matrix of {pluralize(size, 'class')}, {pluralize(images, 'image')},"
         f" {format_percent(right / max(1, images))} right"
     )
 

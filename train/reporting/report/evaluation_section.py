@@ -31,7 +31,7 @@ from train.reporting.report.section_parts import (
     recall_chart,
     with_interval,
 )
-from train.runtime.formatting import format_percent
+from train.runtime.formatting import format_percent, pluralize
 from train.tasks.abstention import MAX_POINTS, AbstentionPoint
 from train.workdir.metrics_log import finite
 
@@ -202,7 +202,7 @@ def _classes(classes: Sequence[dict[str, Any]]) -> list[str]:
         for one in present
     ]
     absent = len(classes) - len(present)
-    note = f"Without {absent:,} class{'es' * (absent != 1)} that no image has."
+    note = f"Without {pluralize(absent, 'class')} that no image has."
     return [
         html_page.paragraph(note) if absent else "",
         *class_table(_HEAD, rows, "classes, lowest recall first", "the other classes"),

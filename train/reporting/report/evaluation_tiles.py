@@ -90,7 +90,7 @@ def class_tiles(part: Mapping[str, Any]) -> list[Tile]:
         found = round(worst["recall"] * worst["examples"])
         remark = f"recall of {quote(worst['name'])}: {found:,} of {worst['examples']:,} images"
         equal = sum(bool(one["recall"] == worst["recall"]) for one in part["classes"])
-        remark += f"; {equal - 1:,} more class{'es' * (equal > 2)}" if equal > 1 else ""
+        remark += f"; {pluralize(equal - 1, 'more class')}" if equal > 1 else ""
         tiles.append(("worst class", format_percent(worst["recall"]), remark))
     ece, confidence = part.get("expected_calibration_error"), part.get("mean_confidence")
     if ece is not None:

@@ -157,7 +157,7 @@ def test_runs_without_usable_predictions(paths, damage):
     elif damage == "old":
         assert "is of step 1, but the last evaluation of step 2" in text
     else:
-        assert str(file) in text and f"train.evaluate --workdir {paths[1]} writes it anew" in text
+        assert str(file) in text and f"train.evaluate --workdir {paths[1]} writes it again" in text
 
 
 def test_runs_on_other_images_or_labels(paths):
