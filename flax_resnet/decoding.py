@@ -33,6 +33,7 @@ from flax_resnet.images import (  # noqa: E402
 from flax_resnet.images.conversion import Warn, convert_pixels, reduce_depth, to_srgb  # noqa: E402
 from flax_resnet.images.formats import describe_format, detect_format  # noqa: E402
 from flax_resnet.images.headers import HeaderError, ImageHeader  # noqa: E402
+from flax_resnet.images.masks import mask_values  # noqa: E402
 from flax_resnet.images.pixels import RGB, PixelFormat  # noqa: E402
 from flax_resnet.text import OneLineError, error_reason, one_line  # noqa: E402
 
@@ -178,6 +179,30 @@ def read_image(path: str | os.PathLike[str], pixels: PixelFormat = RGB) -> np.nd
         raise ImageDecodeError(f"{os.fspath(path)}: {reason}") from error
 
 
+def decode_mask(encoded: bytes) -> np.ndarray:
+    """Decode a mask to its values, uint8 ``(H, W)``: the indices of a palette, or gray values.
+
+    Values are those that are stored, whatever their colors or bits are: 3 of a PNG of 2 bits is 3.
+    The EXIF orientation is applied as for images.
+
+    Args:
+      encoded: the contents of a PNG file.
+
+    Raises:
+      ImageDecodeError: it is not a PNG with a palette or gray values of at most 255.
+    """
+    try:
+        kind = detect_format(encoded)
+        if kind != "PNG":
+            found = describe_format(encoded) if kind is None else kind
+            raise HeaderError(f"a mask must be a PNG, which keeps every value, not {found}")
+        header = headers.inspect_png(encoded)
+        _check_size(header, len(encoded))
+        return conversion.orient(mask_values(_without(encoded, header.unused)), header.orientation)
+    except Exception as error:  # Pillow raises many types
+        raise _decode_error(encoded, error, "mask") from error
+
+
 def array_to_pixels(array: np.ndarray, pixels: PixelFormat = RGB) -> np.ndarray:
     """Return an image's values with ``pixels.channels`` channels of ``pixels.bits`` bits.
 
@@ -214,10 +239,10 @@ def pillow_to_rgb(image: Image.Image) -> np.ndarray:
         raise ImageDecodeError(str(error)) from error
 
 
-def _decode_error(encoded: bytes, error: Exception) -> ImageDecodeError:
+def _decode_error(encoded: bytes, error: Exception, what: str = "image") -> ImageDecodeError:
     unknown = isinstance(error, UnidentifiedImageError)
     reason = "unknown format" if unknown else error_reason(error)
-    return ImageDecodeError(f"{len(encoded):,} bytes are not a readable image: {reason}")
+    return ImageDecodeError(f"{len(encoded):,} bytes are not a readable {what}: {reason}")
 
 
 def _check_size(header: ImageHeader, length: int) -> None:

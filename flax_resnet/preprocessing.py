@@ -62,6 +62,12 @@ class Preprocessing:
         """Memory of a crop, in bytes."""
         return math.prod(self.shape) * self.pixels.dtype.itemsize
 
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """Value of each channel that is nearest to the mean, which is 0 in the network's input."""
+        largest = self.pixels.max_value
+        return tuple(min(largest, max(0, round(largest * mean))) for mean in self.mean)
+
     def at(self, size: int) -> Preprocessing:
         """Return the preprocessing of smaller or larger crops with the same crop fraction.
 

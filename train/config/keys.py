@@ -270,6 +270,12 @@ KEYS: dict[str, Key] = {
         " to height.", minimum=1e-2, maximum=100, ascending=True),
     "augment.hflip": Key(False, "Random horizontal flip, probability 0.5."),
     "augment.vflip": Key(False, "Random vertical flip, probability 0.5."),
+    "augment.scale_range": Key((0.5, 2.0), "With task='segmentation': range of the random scale of"
+        " image and mask before the random crop; (1, 1): none.", minimum=0.05, maximum=20,
+        ascending=True),
+    "augment.crop_size": Key(0, "With task='segmentation': size of the random crop in pixels, the"
+        " side of a square or (height, width); 0: dataset.image_size.", minimum=0, maximum=4096,
+        pair=True),
     "augment.pad_crop": Key(0, "Random crop after padding by this many pixels.", minimum=0,
         maximum=4096),
     "augment.policy": Key("", "'trivial': TrivialAugment (wide), one random operation per image;"

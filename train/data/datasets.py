@@ -12,6 +12,7 @@ from train.data.source import DataSource
 # These register their sources.
 from train.data.sources import (  # noqa: F401
     arrays,
+    drawn_shapes,
     given_source,
     huggingface,
     image_folder,

@@ -25,14 +25,14 @@ def take_fold(source: DataSource, split: str, dataset: ConfigDict) -> DataSource
         would take too long.
     """
     number, count = parse_fold(dataset.fold)
-    if not source.has_cheap_labels:
+    if not source.has_cheap_strata:
         raise UsageError(
             f"config.dataset.fold={dataset.fold!r} needs the labels of all {len(source):,} images"
             f" of {source.name!r}, which are stored with the images; put them into a table for"
             " config.dataset.name='table'"
         )
     names = [source.record_name(index) for index in range(len(source))]
-    targets = source.targets(source.all_labels())
+    targets = source.strata()
     folds = assign_folds(names, targets, source.groups, count, dataset.val_seed)
     held_out = split == HELD_OUT
     part = source.select(np.flatnonzero((folds == number - 1) == held_out))

@@ -7,6 +7,7 @@ import numpy as np
 import tqdm
 
 from flax_resnet.preprocessing import Preprocessing
+from train.data.framing import Framing
 from train.data.reader import CorruptRecord, Reader
 
 CHUNK = 256  # records per task: with one each, the overhead exceeds decoding a small image
@@ -14,6 +15,7 @@ CHUNK = 256  # records per task: with one each, the overhead exceeds decoding a 
 
 def load(
     reader: Reader,
+    framing: Framing,
     preprocessing: Preprocessing,
     threads: int,
     weights: np.ndarray | None = None,
@@ -22,7 +24,8 @@ def load(
 
     Args:
       reader: decodes a record, or the next one in place of a corrupt one.
-      preprocessing: crops an image of any size.
+      framing: makes examples of records.
+      preprocessing: with the size of the examples.
       threads: decoding threads.
       weights: weights of the records ``(N,)``, if they are to be cached.
 
@@ -32,14 +35,14 @@ def load(
     """
     count = len(reader.source)
     images = np.empty((count, *preprocessing.shape), preprocessing.pixels.dtype)
-    labels = np.empty(count, np.int32)
+    labels = framing.empty_labels(count, preprocessing)
     sources = np.empty(count, np.int32)  # the records whose images these are
 
     def decode(start: int) -> list[CorruptRecord]:
         corrupt = []
         for index in range(start, min(start + CHUNK, count)):
-            pixels, labels[index], replaced = reader.read(index)
-            images[index] = preprocessing.crop(pixels)
+            image, label, replaced = reader.read(index)
+            images[index], labels[index] = framing(image, label, preprocessing)
             sources[index] = (index + len(replaced)) % count
             corrupt += replaced
         return corrupt

@@ -1,17 +1,17 @@
 """Training and evaluation batches of one split."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
+from flax_resnet.preprocessing import Preprocessing
 from train.data import in_memory
 from train.data.corrupt_records import CorruptRecords
 from train.data.datasets import open_source
+from train.data.framing import make_framing
 from train.data.image_sizes import ImageSizes
 from train.data.preprocessing import make_preprocessing
-from train.data.random_crop import crop_scale, random_resized_crop
 from train.data.reader import CorruptRecord, Reader
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.source import DataSource
@@ -34,7 +34,7 @@ class DataLoader:
 
     * cached: ``record`` int32 ``(B,)``, indices into ``cached``;
     * streamed: ``image`` uint8 or uint16 ``(B, H, W, C)`` and ``label``, the ``targets`` of the
-      source: int32 ``(B,)`` or uint8 ``(B, K)``.
+      source: int32 ``(B,)``, uint8 ``(B, K)``, or masks uint8 ``(B, H, W)``.
 
     In training on records with weights, a batch also has ``weight`` float32 ``(B,)``.
 
@@ -66,26 +66,20 @@ class DataLoader:
         cached_gib: float = 0.0,
         source: DataSource | None = None,
     ):
-        augment, dataset, loader = config.augment, config.dataset, config.loader
+        dataset, loader = config.dataset, config.loader
         self.source = open_source(dataset, split) if source is None else source
-        if self.source.table is not None:
-            self.source.table.check(loader.max_corrupt_fraction)
+        self.source.check(loader.max_corrupt_fraction)
         self.preprocessing = make_preprocessing(dataset)
         self.reader = Reader(self.source, loader.max_corrupt_fraction, self.preprocessing.pixels)
         self.sizes = ImageSizes(dataset, training)
         self._weights = self.source.weights if training else None
         self.shard = shard
-        self._random_crop: Callable[..., np.ndarray] | None = None
-        scale = crop_scale(config, len(self.source))
-        if training and scale != (1.0, 1.0):
-            self._random_crop = partial(
-                random_resized_crop, scale=scale, ratio=tuple(augment.rrc_ratio)
-            )
+        self._framing = make_framing(config, self.source, training)
         self._seed = config.seed
         self._threads = loader.threads or core_count() + 2
         self._workers = loader.workers
-        self._gib = len(self.source) * self.preprocessing.nbytes / 2**30
-        fixed = self._random_crop is None and not self.sizes.train_sizes
+        self._gib = len(self.source) * self._example_bytes(self.preprocessing) / 2**30
+        fixed = self._framing.is_fixed and not self.sizes.train_sizes
         self.cached_on_device = _cache_on_device(config, fixed, cached_gib + self._gib)
         self.cached: dict[str, np.ndarray] = {}
         self._corrupt_records = CorruptRecords()
@@ -117,7 +111,7 @@ class DataLoader:
         self._corrupt_records = corrupt_records or self._corrupt_records
         if self.cached_on_device:
             self.cached, corrupt = in_memory.load(
-                self.reader, self.preprocessing, self._threads, self._weights
+                self.reader, self._framing, self.preprocessing, self._threads, self._weights
             )
             self._corrupt_records.add(self.reader, corrupt)
             self._is_corrupt[[record.index for record in corrupt]] = True
@@ -191,12 +185,15 @@ class DataLoader:
 
         yield from self._stream(load, steps, positions)
 
+    def _example_bytes(self, preprocessing: Preprocessing) -> int:
+        return preprocessing.nbytes + self._framing.label_bytes(preprocessing)
+
     def _stream(self, load: Load, steps: range, positions: range) -> Iterator[Batch]:
         def load_and_note(step: int, positions: range) -> tuple:
             return *load(step, positions), dict(self.reader.oddities)
 
         size = max((self.preprocessing.shorter_side, *self.sizes.train_sizes))
-        record_bytes = self.preprocessing.at(size).nbytes
+        record_bytes = self._example_bytes(self.preprocessing.at(size))
         threads, workers = self._threads, self._workers
         for parts in stream(load_and_note, steps, positions, threads, workers, record_bytes):
             batches, corrupt, oddities = zip(*parts, strict=True)
@@ -211,17 +208,15 @@ class DataLoader:
         """Return images, labels and weights of records, cropped at random with ``seeds``."""
         preprocessing = self.preprocessing.at(size)
         images = np.empty((len(records), *preprocessing.shape), preprocessing.pixels.dtype)
-        labels, sources = np.empty((2, len(records)), np.int32)
+        labels = self._framing.empty_labels(len(records), preprocessing)
+        sources = np.empty(len(records), np.int32)
         corrupt: list[CorruptRecord] = []
         for i, record in enumerate(records):
-            pixels, labels[i], replaced = self.reader.read(int(record))
+            image, label, replaced = self.reader.read(int(record))
             sources[i] = (record + len(replaced)) % len(self)
             corrupt += replaced
-            if seeds is None or self._random_crop is None:
-                images[i] = preprocessing.crop(pixels)
-            else:
-                rng = np.random.default_rng(seeds[i])
-                images[i] = self._random_crop(pixels, preprocessing.image_size, rng)
+            seed = None if seeds is None else seeds[i]
+            images[i], labels[i] = self._framing(image, label, preprocessing, seed)
         batch = {"image": images, "label": self.source.targets(labels)}
         if self._weights is not None:
             batch["weight"] = self._weights[sources]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,12 +46,12 @@ class Reader:
         self.oddities: dict[str, str] = {}
         self.max_corrupt = math.ceil(max_corrupt_fraction * len(source))
 
-    def read(self, index: int) -> tuple[np.ndarray, int, list[CorruptRecord]]:
+    def read(self, index: int) -> tuple[np.ndarray, Any, list[CorruptRecord]]:
         """Return image and label of record ``index``, or of the next one that can be decoded.
 
         Returns:
-          The image ``(H, W, C)``, its label, and the corrupt records from ``index``
-          on that it replaces.
+          The image ``(H, W, C)``, its label, a number or a mask uint8 ``(H, W)``, and the corrupt
+          records from ``index`` on that it replaces.
 
         Raises:
           RunError: too many records are corrupt.

@@ -3,7 +3,11 @@
 from flax_resnet.registry import Registry
 
 SOURCES = Registry(
-    "data source", ("digits", "folder", "table", "tfds", "arrays", "hf", "webdataset", "given")
+    "data source",
+    (
+        *("digits", "folder", "table", "tfds", "arrays", "hf", "webdataset", "given"),
+        *("segmentation_folder", "drawn_shapes"),
+    ),
 )
 AUGMENTATIONS = Registry("augmentation", ("trivial", "rand"))
 

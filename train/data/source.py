@@ -113,6 +113,16 @@ class DataSource:
             raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
         return to_pixels(image, pixels, warn), label
 
+    def check(self, max_corrupt_fraction: float) -> None:
+        """Raise RunError if more records than a fraction of all cannot be used, rounded up."""
+        if self.table is not None:
+            self.table.check(max_corrupt_fraction)
+
+    @property
+    def label_kind(self) -> str:
+        """``"class"``, ``"classes"`` for any number of these per image, or ``"mask"``."""
+        return "class" if self.label_sets is None else "classes"
+
     @property
     def num_labels(self) -> int:
         """Number of different labels: that of the classes, or of their sets."""
@@ -125,6 +135,18 @@ class DataSource:
           Classes int32 ``(N,)`` or, with ``label_sets``, uint8 ``(N, K)`` of zeros and ones.
         """
         return labels if self.label_sets is None else self.label_sets[labels].astype(np.uint8)
+
+    def strata(self) -> np.ndarray:
+        """Return the targets ``(N,)`` or ``(N, K)`` that parts of the records have equal shares of.
+
+        Takes as long as :meth:`all_labels`.
+        """
+        return self.targets(self.all_labels())
+
+    def all_label_names(self) -> list[str]:
+        """Return :meth:`label_name` of every record; empty if labels have no names, as masks."""
+        names = self.label_names()
+        return [names[label] for label in self.all_labels()]
 
     def label_name(self, label: int) -> str:
         """Return the name of a label; those of several classes are joined by ``|``."""
@@ -140,6 +162,11 @@ class DataSource:
     def has_cheap_labels(self) -> bool:
         """Whether :meth:`all_labels` takes at most a few seconds, since it reads no large data."""
         return hasattr(self.records, "all_labels") or len(self) <= MAX_CHEAP_READS
+
+    @property
+    def has_cheap_strata(self) -> bool:
+        """Whether :meth:`strata` takes at most a few seconds."""
+        return self.has_cheap_labels
 
     def all_labels(self) -> np.ndarray:
         """Return the labels of all records, int32 ``(N,)``, without decoding images.
@@ -186,9 +213,7 @@ class DataSource:
             parts=(),
             weights=weights,
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
-            fingerprint=fingerprint(
-                (self.fingerprint, *names), self.targets(self.all_labels()[indices]), weights
-            ),
+            fingerprint=fingerprint((self.fingerprint, *names), self.strata()[indices], weights),
         )
 
     def record_name(self, index: int) -> str:

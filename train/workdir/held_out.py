@@ -14,21 +14,25 @@ PREDICTIONS = "held_out.npz"  # of the last evaluation of a fold, with all proba
 def write_held_out(workdir: str, source: DataSource) -> None:
     """Write ``held_out.csv`` with image, label and group, if the evaluation images are held out.
 
+    Images with masks have no label in it.
+
     Raises:
       RunError: the file cannot be written.
     """
     if not source.is_held_out:
         return
-    header = ("image", "label", "group")[: 3 if source.groups is not None else 2]
+    columns = {"image": map(source.record_name, range(len(source)))}
+    if labels := source.all_label_names():
+        columns["label"] = labels
+    if source.groups is not None:
+        columns["group"] = source.groups
 
     def write(temporary: str) -> None:
         # Names of files may have bytes that are not UTF-8.
         with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(header)
-            for index, label in enumerate(source.all_labels()):
-                row = (source.record_name(index), source.label_name(label))
-                rows.writerow(row if source.groups is None else (*row, source.groups[index]))
+            rows.writerow(columns)
+            rows.writerows(zip(*columns.values(), strict=True))
 
     path = os.path.join(workdir, FILE)
     with writing(path):

@@ -1,0 +1,173 @@
+"""Data for semantic segmentation: the label of an image is a mask, the class of every pixel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from flax_resnet.decoding import ImageDecodeError, decode_mask
+from train.data.record_checks import checked_image
+from train.data.source import DataSource
+from train.runtime.errors import UsageError
+from train.runtime.formatting import join_names
+
+IGNORED = 255  # the class of pixels that have no part in loss and metrics
+MAX_CLASSES = IGNORED
+_UNKNOWN = -1
+_MAX_NAMED = 5  # wrong values of a mask
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """The class of each value that a mask may have.
+
+    Attributes:
+      values: the value of each class; the value of class k is k if there are none.
+      ignored: values of pixels without a class. One that is also among ``values`` is a class.
+    """
+
+    values: tuple[int, ...] = ()
+    ignored: tuple[int, ...] = (IGNORED,)
+
+    def table(self, num_classes: int) -> np.ndarray:
+        """Return the class of each value, int16 ``(256,)``, -1 for values that are no class.
+
+        Raises:
+          UsageError: there are not as many different values as classes.
+        """
+        values = self.values or tuple(range(num_classes))
+        if len(values) != num_classes or len({*values}) < len(values):
+            raise UsageError(
+                f"config.dataset.mask_values={self.values} must be a different value for each of"
+                f" the {num_classes} classes, in their order"
+            )
+        table = np.full(256, _UNKNOWN, np.int16)
+        table[list(self.ignored)] = IGNORED
+        table[list(values)] = np.arange(num_classes)
+        return table
+
+
+@dataclass(frozen=True)
+class MaskSource(DataSource):
+    """A split whose labels are masks: ``source[i]`` is ``(image, mask)``.
+
+    A mask is encoded, as the bytes of a PNG file for ``decode_mask``, or an array uint8 ``(H, W)``.
+
+    Attributes:
+      mask_values: the class of each value in a mask.
+    """
+
+    mask_values: MaskValues = field(default_factory=MaskValues)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = len(self.class_names)
+        if count > MAX_CLASSES:
+            raise UsageError(
+                f"{self.name} has {count} classes; masks can have {MAX_CLASSES}, since"
+                f" {IGNORED} stands for ignored pixels"
+            )
+        object.__setattr__(self, "_table", self.mask_values.table(count))
+
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, bytes | np.ndarray]:
+        image, mask = self._values(index, self.image_key, self.label_key)
+        return checked_image(self, index, image), mask
+
+    def decode(self, index: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image ``(H, W, C)`` and the classes of its pixels, uint8 ``(H, W)``.
+
+        Raises:
+          ImageDecodeError: image or mask cannot be read or decoded, their sizes differ, or the mask
+            has a value that is no class.
+        """
+        image, mask = super().decode(index, *arguments)
+        return image, self.to_classes(mask, image.shape[:2])
+
+    def to_classes(self, mask: bytes | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Return the classes uint8 ``(H, W)`` of a mask for an image of ``size``, (H, W)."""
+        values = decode_mask(mask) if isinstance(mask, bytes) else _mask_array(mask)
+        if values.shape != tuple(size):
+            height, width = values.shape
+            raise ImageDecodeError(
+                f"the mask has {width}×{height} pixels, the image {size[1]}×{size[0]}"
+            )
+        classes = self._table[values]
+        if classes.min() < 0:
+            raise ImageDecodeError(self._describe_unknown(np.unique(values[classes < 0])))
+        return classes.astype(np.uint8)
+
+    def _describe_unknown(self, values: np.ndarray) -> str:
+        named = join_names(list(map(str, values.tolist())), _MAX_NAMED)
+        last = len(self.class_names) - 1
+        known = join_names(list(map(str, self.mask_values.values)) or [f"0…{last}"], 10)
+        ignored = join_names(list(map(str, self.mask_values.ignored)) or ["none"], 3)
+        return (
+            f"the mask has {'values that are' if len(values) > 1 else 'a value that is'} no class:"
+            f" {named} (classes: {known}; ignored: {ignored})"
+        )
+
+    @property
+    def label_kind(self) -> str:
+        """``"mask"``."""
+        return "mask"
+
+    @property
+    def has_cheap_labels(self) -> bool:
+        """False: all masks would have to be decoded."""
+        return False
+
+    @property
+    def has_cheap_strata(self) -> bool:
+        """True: they do not depend on masks."""
+        return True
+
+    def all_labels(self) -> NoReturn:
+        """Raise UsageError: the images have masks."""
+        raise UsageError(
+            f"the images of {self.name!r} have masks, not one class each; only"
+            " config.task='segmentation' learns them"
+        )
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """Return masks uint8 ``(N, H, W)`` unchanged."""
+        return labels
+
+    def strata(self) -> np.ndarray:
+        """Return ones ``(N, 1)``: parts of the records have equal numbers of images."""
+        return np.ones((len(self), 1), np.uint8)
+
+    def all_label_names(self) -> list[str]:
+        """Return no names: masks have none."""
+        return []
+
+
+@dataclass(frozen=True)
+class ArrayMasks(Sequence):
+    """Records of images and masks in memory.
+
+    Attributes:
+      images: uint8 ``(N, H, W, C)``.
+      masks: uint8 ``(N, H, W)``.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": self.images[index], "label": self.masks[index]}
+
+
+def default_names(count: int) -> tuple[str, ...]:
+    """Return ``"class 0"`` and so on, names of classes that have none."""
+    return tuple(f"class {k}" for k in range(count))
+
+
+def _mask_array(mask: Any) -> np.ndarray:
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.uint8:
+        form = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise ImageDecodeError(f"a mask must be a PNG or an array uint8 (H, W), not {form}")
+    return mask
