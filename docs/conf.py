@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from flax_resnet import __version__  # noqa: E402
-from train.config.keys import KEYS, Key  # noqa: E402
+from train.config.key import Key  # noqa: E402
+from train.config.keys import KEYS  # noqa: E402
 from train.config.loading import abbreviate  # noqa: E402
 
 project = "flax-resnet"

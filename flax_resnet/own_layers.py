@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from flax_resnet import layers, norms
 from flax_resnet.blocks import Block, describe_block
 from flax_resnet.layers import Layer, PartError
-from flax_resnet.registry import Registry
+from flax_resnet.registry import NORMS, Registry
 
 
 def resolve(registry: Registry, part: Any) -> Any:
@@ -93,6 +94,29 @@ def make_norm(norm: Layer, **arguments: Any) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise PartError(f"norm {label(norm)} must return a module, not {module!r:.80}")
     return module
+
+
+def norm_factory(
+    norm: str | Layer,
+    *,
+    dtype: jnp.dtype,
+    epsilon: float,
+    momentum: float,
+    axis_name: str | None,
+) -> Layer:
+    """Return the factory of a network's norms.
+
+    Args:
+      norm: a registered name, or a user's class or factory.
+      dtype: of the output.
+      epsilon: added to the variance by registered norms.
+      momentum: weight of the old running statistics of batch norm.
+      axis_name: mapped axis over which batch norm averages.
+    """
+    if not isinstance(norm, str):
+        return partial(make_norm, norm, dtype=dtype, axis_name=axis_name)
+    statistics = dict(momentum=momentum, axis_name=axis_name) if norm == "batch" else {}
+    return partial(NORMS[norm], dtype=dtype, epsilon=epsilon, **statistics)
 
 
 def activate(activation: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

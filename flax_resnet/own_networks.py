@@ -11,16 +11,25 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnet.dense.on_backbone import find_backbone
+from flax_resnet.dense.segmentation import SegmentationModel
 from flax_resnet.own_layers import PartError, check_signature, is_module_class, is_own, label
 from flax_resnet.registry import MODELS
 from flax_resnet.resnet import ResNet
 from flax_resnet.text import error_reason
 
 FIELDS = ("num_classes", "dtype", "frozen", "axis_name")  # that a run sets or reads
+_EXAMPLES = ("a ResNet such as 'resnet50'", "a network such as 'deeplabv3_resnet50'")
 MAPS = ("stage_sizes", "endpoints", "forward_features", "forward_head")  # of Grad-CAM
 
 
-def check_network(model: nn.Module, name: str, image_shape: Sequence[int], outputs: int) -> None:
+def check_network(
+    model: nn.Module,
+    name: str,
+    image_shape: Sequence[int],
+    outputs: int,
+    per_pixel: bool = False,
+) -> None:
     """Check that a network can be trained, unless all of its parts are the project's.
 
     Args:
@@ -28,11 +37,20 @@ def check_network(model: nn.Module, name: str, image_shape: Sequence[int], outpu
       name: of the registered model.
       image_shape: ``(H, W, C)``.
       outputs: logits that it must have.
+      per_pixel: whether it must have them for every pixel, instead of for the image.
 
     Raises:
       PartError: it lacks fields, has other outputs, or one of its parts fails.
     """
-    if type(model) is ResNet and not is_own(model) and MODELS.owner(name) is None:
+    backbone, has_dense_head = find_backbone(model)
+    if isinstance(backbone, ResNet) and bool(has_dense_head) != per_pixel:
+        needed, other = ("pixel", "image") if per_pixel else ("image", "pixel")
+        raise PartError(
+            f"the model {name!r} returns logits per {other}, and the task needs them per {needed}:"
+            f" use {_EXAMPLES[per_pixel]}, or another task"
+        )
+    ours = type(model) in (ResNet, SegmentationModel) and MODELS.owner(name) is None
+    if ours and not is_own(backbone) and isinstance(model.norm, str):
         return
     fields = {field.name for field in dataclasses.fields(model)}
     if lacking := [field for field in FIELDS if field not in fields]:
@@ -41,18 +59,22 @@ def check_network(model: nn.Module, name: str, image_shape: Sequence[int], outpu
             f" a run needs {', '.join(FIELDS)}"
         )
     check_signature(f"the model {name!r}", type(model), "images")
+    pixels = tuple(image_shape[:2]) if per_pixel else ()
     for train in (False, True):
         logits = _trace(model.clone(axis_name=None), image_shape, train)
+        if per_pixel and isinstance(logits, tuple):  # with those of an auxiliary head
+            logits = logits[0]
         shape = getattr(logits, "shape", None)
-        if shape is None or len(shape) != 2 or shape[0] != 2:
+        if shape is None or shape[:-1] != (2, *pixels):
             result = logits if shape is None else f"an array of shape {shape}"
+            expected = "N, H, W" if per_pixel else "N"
             raise PartError(
-                f"the model {name!r} must return logits (N, {outputs}), and for two images returns"
-                f" {result}"
+                f"the model {name!r} must return logits ({expected}, {outputs}), and for two images"
+                f" returns {result}"
             )
-        if {shape[1], model.num_classes} != {outputs}:
+        if {shape[-1], model.num_classes} != {outputs}:
             raise PartError(
-                f"the model {name!r} has {shape[1]} outputs and num_classes={model.num_classes},"
+                f"the model {name!r} has {shape[-1]} outputs and num_classes={model.num_classes},"
                 f" and the run needs {outputs}: its function must pass on num_classes, the number"
                 " of classes of the data or config.model.num_classes"
             )

@@ -17,7 +17,7 @@ norms ``scale`` and ``bias``; batch norm keeps ``mean`` and ``var`` in ``batch_s
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from flax_resnet import layers, norms, ops, own_layers
 from flax_resnet.blocks import Block
 from flax_resnet.downsampling import ANTIALIAS
 from flax_resnet.fields import PARTS, check_fields
-from flax_resnet.registry import ACTIVATIONS, BLOCKS, NORMS
+from flax_resnet.registry import ACTIVATIONS, BLOCKS
 from flax_resnet.stems import STEMS
 
 
@@ -182,11 +182,20 @@ class ResNet(nn.Module):
 
         It is the last stage's; in a pre-activation network after norm and ReLU.
         """
-        x = self.endpoints(images, train)[f"stage{len(self.stage_sizes)}"]
+        return self.feature_maps(images, train)[f"stage{len(self.stage_sizes)}"]
+
+    def feature_maps(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """Return the maps of :meth:`endpoints`, for heads on them.
+
+        The last one is that of :meth:`forward_features`.
+        """
+        maps = self.endpoints(images, train)
         if self.preactivation:
+            last = f"stage{len(self.stage_sizes)}"
             trainable = train and "final_norm" not in self.frozen
-            x = self._activation(self.final_norm(x, use_running_average=not trainable))
-        return x
+            x = self.final_norm(maps[last], use_running_average=not trainable)
+            maps[last] = self.activation_function(x)
+        return maps
 
     def forward_head(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Return the output for a map ``(N, H, W, channels)`` of :meth:`forward_features`."""
@@ -230,7 +239,7 @@ class ResNet(nn.Module):
             if normalized:
                 norm = self._norm_layer()(name=f"stem_norm{number}")
                 trainable = train and norm.name not in self.frozen
-                x = self._activation(norm(x, use_running_average=not trainable))
+                x = self.activation_function(norm(x, use_running_average=not trainable))
         return self._stem_pool(x) if stem.pool else x
 
     def _stem_pool(self, x: jax.Array) -> jax.Array:
@@ -265,7 +274,7 @@ class ResNet(nn.Module):
             zero_init_last=self.zero_init_last,
             conv=self._conv_layer(block),
             norm=self._norm_layer(block),
-            activation=self._activation,
+            activation=self.activation_function,
         )
         if not issubclass(block, Block):
             fields = {
@@ -282,7 +291,8 @@ class ResNet(nn.Module):
         return BLOCKS[self.block] if isinstance(self.block, str) else self.block
 
     @property
-    def _activation(self) -> Callable[[jax.Array], jax.Array]:
+    def activation_function(self) -> Callable[[jax.Array], jax.Array]:
+        """The function that ``activation`` names."""
         if isinstance(self.activation, str):
             return ACTIVATIONS[self.activation]
         return partial(own_layers.activate, self.activation)
@@ -302,13 +312,13 @@ class ResNet(nn.Module):
             folds = own_layers.folds_norms(self, block)
             factory = norms.folded_norm if folds else norms.unfolded_norm
             return partial(factory, dtype=self.dtype)
-        fields: dict[str, Any] = dict(dtype=self.dtype)
-        if not isinstance(self.norm, str):
-            return partial(own_layers.make_norm, self.norm, **fields, axis_name=self.axis_name)
-        fields |= dict(epsilon=self.norm_epsilon)
-        if self.norm == "batch":
-            fields |= dict(momentum=self.norm_momentum, axis_name=self.axis_name)
-        return partial(NORMS[self.norm], **fields)
+        return own_layers.norm_factory(
+            self.norm,
+            dtype=self.dtype,
+            epsilon=self.norm_epsilon,
+            momentum=self.norm_momentum,
+            axis_name=self.axis_name,
+        )
 
     @nn.nowrap
     def block_specs(self) -> Iterator[BlockSpec]:

@@ -32,6 +32,8 @@ MAX_BLOCKS = 1000  # ResNet-1202 has 600
 _MODEL_FIELDS = (
     *("block", "norm", "activation", "stem", "shortcut", "width"),
     *("zero_init_last", "drop_path", "dropout", "block_dropout"),
+    *("backbone", "output_stride", "aux_head", "freeze_batch_norm"),
+    *("head_channels", "head_norm", "pyramid_channels"),
 )
 
 

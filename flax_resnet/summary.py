@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.own_layers import label
 from flax_resnet.program import OneLineParser, prepare_streams, program
 from flax_resnet.resnet import ResNet
@@ -56,7 +57,9 @@ class Summary(NamedTuple):
         return "\n".join("  ".join(cells).format(*line).rstrip() for line in table)
 
 
-def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: int = 3) -> Summary:
+def summarize(
+    model: nn.Module, image_size: int | tuple[int, int] = 224, channels: int = 3
+) -> Summary:
     """Count the parameters and the multiply-adds per image of each stage, by abstract evaluation.
 
     Args:
@@ -73,26 +76,33 @@ def summarize(model: ResNet, image_size: int | tuple[int, int] = 224, channels: 
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     outputs, layers = _trace(model, variables, images)
 
+    backbone, inside = find_backbone(model)
     parameters = defaultdict(int, dict.fromkeys(outputs, 0))
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
-        parameters[_stage(path[0].key)] += leaf.size
+        parameters[_stage([entry.key for entry in path], inside)] += leaf.size
 
     multiply_adds = defaultdict(int, dict.fromkeys(outputs, 0))
     for layer in layers:
         products = math.prod(layer.output[1:]) * math.prod(layer.kernel[:-1])
-        multiply_adds[_stage(layer.path[0])] += products
+        multiply_adds[_stage(layer.path, inside)] += products
 
-    if not hasattr(model, "stage_sizes"):  # another module
+    if not hasattr(backbone, "stage_sizes"):  # another module
         totals = sum(parameters.values()), sum(multiply_adds.values())
         return Summary((Row("network", label(type(model)), outputs["head"], 0, *totals),))
-    blocks = dict(zip(outputs, (0, *model.stage_sizes, 0), strict=True))
+    blocks = dict(zip(outputs, (0, *backbone.stage_sizes), strict=False))
+    layers = [
+        layer._replace(path=layer.path[len(inside) :])
+        for layer in layers
+        if layer.path[: len(inside)] == inside
+    ]
+    describe = _describe_dense_head if inside else _describe_head
     return Summary(
         tuple(
             Row(
                 stage,
-                _describe(model, stage, layers),
+                _describe(backbone, stage, layers) if stage in blocks else describe(model, stage),
                 outputs[stage],
-                blocks[stage],
+                blocks.get(stage, 0),
                 parameters[stage],
                 multiply_adds[stage],
             )
@@ -115,15 +125,26 @@ class _Layer(NamedTuple):
         return f"{'×'.join(map(str, window)) or 'linear'}, {features}{groups}"
 
 
-def _stage(layer: str) -> str:
-    """Return the stage to which a layer belongs by its name."""
+def _stage(path: Sequence[str], inside: Sequence[str]) -> str:
+    """Return the stage to which a layer belongs by its path.
+
+    Args:
+      path: names of modules, from the network to the layer.
+      inside: path of the backbone.
+    """
+    if inside and path[0] != inside[0]:
+        return path[0]  # a head on the backbone
+    layer = path[len(inside)]
     if layer.startswith("stage"):
         return layer.split("_")[0]
     return "stem" if layer.startswith("stem") else "head"
 
 
-def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[_Layer]]:
-    """Return output shapes by stage, and the convolutions and linear layers."""
+def _trace(model: nn.Module, variables, images) -> tuple[dict[str, tuple], list[_Layer]]:
+    """Return output shapes by stage and head, and the convolutions and linear layers.
+
+    A head that only training uses has the shape ``()``.
+    """
     maps, layers = {}, []
 
     def record(next_function, args, kwargs, context):
@@ -138,20 +159,34 @@ def _trace(model: ResNet, variables, images) -> tuple[dict[str, tuple], list[_La
 
     with nn.intercept_methods(record):
         head = jax.eval_shape(model.apply, variables, images)
-    return {stage: leaf.shape[1:] for stage, leaf in (maps | {"head": head}).items()}, layers
+    outputs = {stage: leaf.shape[1:] for stage, leaf in (maps | {"head": head}).items()}
+    return outputs | ({"aux_head": ()} if "aux_head" in variables["params"] else {}), layers
 
 
 # The stem's pool by the filter of its stride.
 _POOLS = {None: "3×3 max-pool", "blur": "3×3 max-pool with blur", "average": "2×2 average pool"}
 
 
+def _describe_head(model: ResNet, stage: str) -> str:
+    return "average pool" + (f"; linear, {model.num_classes}" if model.num_classes else "")
+
+
+def _describe_dense_head(model: nn.Module, stage: str) -> str:
+    return f"{model.head}, {model.num_classes}" if stage == "head" else "fcn, in training only"
+
+
 def _describe(model: ResNet, stage: str, layers: list[_Layer]) -> str:
-    """Describe a row's layers: kernel sizes and channels, those of a block in brackets."""
+    """Describe a stage's layers: kernel sizes and channels, those of a block in brackets.
+
+    Args:
+      model: the ResNet.
+      stage: ``"stem"``, ``"stage1"``, ….
+      layers: of the network, with paths inside the ResNet.
+    """
     if stage == "stem":
         pool = [_POOLS[model.antialias]] if STEMS[model.stem].pool else []
-        return "; ".join([str(layer) for layer in layers if _stage(layer.path[0]) == stage] + pool)
-    if stage == "head":
-        return "average pool" + (f"; linear, {model.num_classes}" if model.num_classes else "")
+        stem = [str(layer) for layer in layers if layer.path[0].startswith("stem")]
+        return "; ".join(stem + pool)
     blocks = model.stage_sizes[int(stage.removeprefix("stage")) - 1]
     block = [
         str(layer)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from flax_resnet.dense.variants import DENSE
 from flax_resnet.registry import MODELS
 from flax_resnet.resnet import FeatureInfo, ResNet
 
@@ -226,6 +227,8 @@ VARIANTS: dict[str, Fields] = (
 register_model = MODELS.register
 for _name, _fields in VARIANTS.items():
     register_model(_name, partial(ResNet, **_fields))
+for _name, _make in DENSE.items():
+    register_model(_name, _make)
 
 # The letters of arXiv:1512.03385, section 3.3.
 _SHORTCUT_LETTERS = {"A": "zero_pad", "B": "projection", "C": "projection_all"}
@@ -243,14 +246,16 @@ def list_models(pattern: str = "*") -> list[str]:
     return fnmatch.filter(MODELS, pattern)
 
 
-def create_model(name: str, **fields: Any) -> ResNet:
+def create_model(name: str, **fields: Any) -> nn.Module:
     """Return the named network.
 
     >>> create_model("resnet50", num_classes=10, shortcut="zero_pad")
+    >>> create_model("deeplabv3_resnet50", num_classes=21, backbone="resnet50d", output_stride=16)
 
     Args:
       name: one of :func:`list_models`.
-      **fields: override any field of :class:`ResNet`, or arguments of an own model's function.
+      **fields: override any field of :class:`ResNet`, for a network with a head on a ResNet those
+        of :class:`SegmentationModel`, too, or arguments of an own model's function.
         ``shortcut`` may also be one of the paper's options ``"A"``, ``"B"`` and ``"C"``
         (arXiv:1512.03385, section 3.3).
 
@@ -263,7 +268,7 @@ def create_model(name: str, **fields: Any) -> ResNet:
     valid = _arguments(make)
     for field in fields:
         if field not in valid:
-            network = "ResNet" if MODELS.owner(name) is None else f"the model {name!r}"
+            network = "ResNet" if name in VARIANTS else f"the model {name!r}"
             raise ValueError(f"{network} has no field {field!r}; valid are {', '.join(valid)}")
     if "shortcut" in fields:
         fields["shortcut"] = _SHORTCUT_LETTERS.get(fields["shortcut"], fields["shortcut"])

@@ -119,7 +119,9 @@ def test_the_sk_block_computes_the_equations_of_the_paper(recipes, stride, chann
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_convnext_block_computes_figure_4_of_the_paper(recipes, stride):
     model = create_model("resnet20", block="convnext", norm="layer", activation="gelu")
-    fields = dict(norm=model._norm_layer(), activation=model._activation, shortcut="zero_pad")
+    fields = dict(
+        norm=model._norm_layer(), activation=model.activation_function, shortcut="zero_pad"
+    )
     random_scale = jax.nn.initializers.normal(1.0)  # with 1e-6 the block would be its shortcut
     block = BLOCKS["convnext"](16, stride, layer_scale_init=random_scale, **fields)
 

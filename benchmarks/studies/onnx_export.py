@@ -42,10 +42,10 @@ def main():
 
 
 def compare_networks(names):
-    from flax_resnet import list_models
+    from flax_resnet.variants import VARIANTS
     from tests.train.export.onnx.networks import check_network, narrow
 
-    names = names or list_models()
+    names = names or list(VARIANTS)
     differences = {}
     for name in names:
         start = time.perf_counter()

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.own_layers import label
-from flax_resnet.resnet import ResNet
 
 Path = tuple[str, ...]  # ("params", "stage1_block1", "conv1", "kernel")
 
@@ -20,7 +21,7 @@ def flatten(tree: Any) -> dict[Path, Any]:
     return {tuple(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in leaves}
 
 
-def leaf_shapes(model: ResNet, channels: int = 3) -> dict[Path, tuple[int, ...]]:
+def leaf_shapes(model: nn.Module, channels: int = 3) -> dict[Path, tuple[int, ...]]:
     """Return the shapes of the network's variables for images with this number of channels."""
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -29,12 +30,15 @@ def leaf_shapes(model: ResNet, channels: int = 3) -> dict[Path, tuple[int, ...]]
 
 def stem_kernel(leaves: Iterable[Path]) -> Path | None:
     """Return the path of the only kernel whose shape depends on the number of image channels."""
-    stems = (p for p in leaves if len(p) == 3 and p[2] == "kernel" and p[1] in FIRST_CONVS)
+    stems = (p for p in leaves if len(p) >= 3 and p[-1] == "kernel" and p[-2] in FIRST_CONVS)
     return next(stems, None)
 
 
-def describe_model(model: str | ResNet) -> str:
+def describe_model(model: str | nn.Module) -> str:
     """Return a network's name for messages."""
     if isinstance(model, str):
         return model
+    backbone, path = find_backbone(model)
+    if path:
+        return f"{label(type(model))} with head {model.head!r} on a {describe_model(backbone)}"
     return f"ResNet of {'-'.join(map(str, model.stage_sizes))} {label(model.block)} blocks"

@@ -162,10 +162,23 @@ _KEYS = {
     "model.stage_sizes": optional(sequence(integer(1, 1000), 0, 10)),
     "model.width": optional(integer(0, 65536)),
     **dict.fromkeys(
-        (f"model.{name}" for name in ("block", "norm", "activation", "stem", "shortcut")),
+        (
+            f"model.{name}"
+            for name in (
+                *("block", "norm", "activation", "stem", "shortcut"),
+                *("backbone", "head_norm"),
+            )
+        ),
         optional(text()),
     ),
-    "model.zero_init_last": optional(boolean),
+    **dict.fromkeys(
+        (f"model.{name}" for name in ("output_stride", "head_channels", "pyramid_channels")),
+        optional(integer(0, 65536)),
+    ),
+    **dict.fromkeys(
+        (f"model.{name}" for name in ("zero_init_last", "aux_head", "freeze_batch_norm")),
+        optional(boolean),
+    ),
     **dict.fromkeys(("model.drop_path", "model.dropout", "model.block_dropout"), _RATE),
     "ema.decay": _RATE,
     "eval.use_ema": optional(boolean),

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from flax_resnet import ResNet, create_model, list_models
-from flax_resnet.registry import MODELS
+from flax_resnet import ResNet, create_model
+from flax_resnet.variants import VARIANTS
 
 WIDTHS = ("groups", "width", "width_multiplier", "stem_width")
 
@@ -25,7 +25,6 @@ def combination(name):
 def representatives():
     """Return the first name of each combination, in the order of the table."""
     first = {}
-    for name in list_models():
-        if MODELS.owner(name) is None:
-            first.setdefault(combination(name), name)
+    for name in VARIANTS:
+        first.setdefault(combination(name), name)
     return list(first.values())

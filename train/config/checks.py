@@ -6,7 +6,8 @@ import reprlib
 import sys
 from typing import Any
 
-from train.config.keys import KEYS, Key
+from train.config.key import Key
+from train.config.keys import KEYS
 from train.config.other_names import ANSWERS, OTHER_NAMES
 from train.runtime.errors import UsageError
 

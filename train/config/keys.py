@@ -1,12 +1,8 @@
 """Every configuration key: its default, its meaning and its valid values."""
 
-import re
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any
-
 from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
-from flax_resnet.registry import ACTIVATIONS, BLOCKS, MODELS, NORMS, Registry
+from flax_resnet.registry import ACTIVATIONS, BLOCKS, MODELS, NORMS
+from train.config.key import Key
 from train.config.registries import (
     LOGGERS,
     LOSSES,
@@ -18,71 +14,6 @@ from train.config.registries import (
     TOP_K,
 )
 from train.data.registries import AUGMENTATIONS, SOURCES
-
-
-@dataclass(frozen=True)
-class Key:
-    """One configuration key. A value must have the type of the default.
-
-    Attributes:
-      default: the value of a configuration that does not set the key.
-      meaning: one or two sentences for `--help`, error messages and the reference.
-      choices: the valid values; empty for no such limit, or for those of the registry only.
-      registry: registry of the part that the value must name; the default is valid, too.
-      pattern: other valid names; they match this regular expression.
-      separator: separates the names of several parts; ":": a name from its argument.
-      minimum: smallest valid number, of every element of a tuple.
-      maximum: largest valid number.
-      below: exclusive upper limit.
-      ascending: whether the numbers of a tuple must be in ascending order.
-      example: an example of a tuple of any length, of integers or texts if the example is. A
-        tuple without an example has as many numbers as its default.
-      pair: whether two numbers of the default's type are valid, too.
-      automatic: whether -1 is also valid; values between -1 and 0 are not.
-      neutral: whether the key does not affect what is learned, so that a run may be resumed with
-        another value.
-      owner: who declared the key; None: the project. Only the project's must be in a
-        configuration.
-    """
-
-    default: Any
-    meaning: str
-    choices: tuple = ()
-    registry: Registry | None = None
-    pattern: re.Pattern[str] | None = None
-    separator: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    below: float | None = None
-    ascending: bool = False
-    example: tuple = ()
-    pair: bool = False
-    automatic: bool = False
-    neutral: bool = False
-    owner: Hashable = None
-
-    @property
-    def valid(self) -> tuple:
-        """The values to choose from; empty for no such limit."""
-        # A registry without reserved names is empty until other modules fill it.
-        if self.registry is None or not self.registry.reserved:
-            return self.choices
-        defaults = () if isinstance(self.default, tuple) else (self.default,)
-        return tuple(dict.fromkeys((*defaults, *self.choices, *self.registry)))
-
-    def accepts(self, name: Any) -> bool:
-        """Return whether a name, as in :meth:`chosen`, is one to choose from."""
-        return name in self.valid or bool(
-            self.pattern and isinstance(name, str) and self.pattern.fullmatch(name)
-        )
-
-    def chosen(self, value: Any) -> list:
-        """Return what a value of the key's type chooses among the valid ones."""
-        if isinstance(value, tuple):
-            return list(value)
-        names = value.split(self.separator) if self.separator else [value]
-        return names[:1] if self.separator == ":" else names
-
 
 KEYS: dict[str, Key] = {
     # The run ---------------------------------------------------------------------------------
@@ -180,9 +111,25 @@ KEYS: dict[str, Key] = {
     "model.zero_init_last": Key(False, "Initialize every residual block as its shortcut."),
     "model.drop_path": Key(0.0, "Stochastic depth: rate of the last block, decreasing linearly to 0"
         " at the first.", minimum=0, below=1),
-    "model.dropout": Key(0.0, "Dropout rate before the head.", minimum=0, below=1),
+    "model.dropout": Key(0.0, "Dropout rate before the head; 0: that of the named model.",
+        minimum=0, below=1),
     "model.block_dropout": Key(0.0, "Dropout rate before the last convolution of each block.",
         minimum=0, below=1),
+
+    # Networks for segmentation, such as deeplabv3_resnet50.
+    "model.backbone": Key("", "ResNet under the head; '': that of the named model.",
+        registry=MODELS),
+    "model.output_stride": Key(0, "Maximum ratio of image to feature-map resolution; further"
+        " strides become dilation; 0: that of the named model.", minimum=0, maximum=32),
+    "model.aux_head": Key(False, "Second head on the map before the last stage, for an auxiliary"
+        " loss."),
+    "model.head_channels": Key(0, "Channels of the head's convolutions; 0: those of the named"
+        " model.", minimum=0, maximum=65536),
+    "model.head_norm": Key("", "Norm of the heads; '': that of the named model.", registry=NORMS),
+    "model.pyramid_channels": Key(0, "Channels of the feature pyramid; 0: those of the named"
+        " model.", minimum=0, maximum=65536),
+    "model.freeze_batch_norm": Key(False, "Keep the running statistics of the backbone, and use"
+        " them in training, for batches of few images."),
 
     # Data ------------------------------------------------------------------------------------
     "dataset.name": Key("digits", "'digits', 'folder' for images in one folder per class,"

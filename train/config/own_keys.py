@@ -8,7 +8,8 @@ from typing import Any
 
 from flax_resnet.registry import SESSION, Registry, current_owner
 from train.config.checks import check_value, is_a
-from train.config.keys import KEYS, Key
+from train.config.key import Key
+from train.config.keys import KEYS
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
 from flax_resnet.own_layers import is_own
 from flax_resnet.preprocessing import height_and_width, scale_size
@@ -28,6 +29,7 @@ STEPS = 2
 IMAGES = 16  # per micro-batch
 SIZE = 32
 WIDTH = 8
+HEAD_CHANNELS = 32
 
 Put = Callable[[str, Any], None]
 
@@ -115,9 +117,14 @@ def _shrink_model(config: ConfigDict, put: Put) -> None:
         raise UsageError(f"config.model: {error}") from None
     if MODELS.owner(config.model.name) is not None:
         return  # an own model may have no such fields
-    put("model.stage_sizes", (1,) * len(model.stage_sizes))
-    if is_own(model):
+    backbone, has_dense_head = find_backbone(model)
+    put("model.stage_sizes", (1,) * len(backbone.stage_sizes))
+    if has_dense_head:
+        put("model.head_channels", HEAD_CHANNELS)
+        if model.head == "semantic_fpn":
+            put("model.pyramid_channels", HEAD_CHANNELS)
+    if is_own(backbone):
         return  # own layers may need this width
     # Groups must divide the channels inside a block; group norm has 32 groups.
-    groups = model.groups // math.gcd(model.groups, model.width_multiplier)
-    put("model.width", 32 if model.norm == "group" else math.lcm(WIDTH, groups))
+    groups = backbone.groups // math.gcd(backbone.groups, backbone.width_multiplier)
+    put("model.width", 32 if backbone.norm == "group" else math.lcm(WIDTH, groups))

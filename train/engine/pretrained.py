@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet import ResNet, init_variables
+from flax_resnet.dense.on_backbone import HEADS
 from flax_resnet.weights import SourcePreprocessing, WeightsError, find_preprocessing, read_weights
 from flax_resnet.weights.naming.parts import split_part
 from flax_resnet.weights.published import hub, torchvision_files
@@ -151,7 +152,7 @@ def initial_variables(
     except WeightsError as error:
         raise _error(config, error) from error
     initialized = [name for name, *_ in report.mismatched] + list(report.missing)
-    if config.init_head == "keep" and any("/head/" in name for name in initialized):
+    if config.init_head == "keep" and any(name.split("/")[1] in HEADS for name in initialized):
         raise UsageError(
             f"config.init_head='keep', but {source!r} has no head with {model.num_classes} classes;"
             " 'auto' initializes a new one"
@@ -163,7 +164,8 @@ def initial_variables(
         fresh = info is not None and info.class_names != tuple(class_names)
     if fresh and "head" in variables["params"]:
         initial = init_variables(model, config.seed, image_shape)
-        variables["params"]["head"] = initial["params"]["head"]
+        for name, collection in variables.items():
+            collection |= {head: initial[name][head] for head in HEADS if head in collection}
         _print("  the head is newly initialized")
     return variables
 

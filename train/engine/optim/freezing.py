@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Iterable
 
+from flax_resnet.dense.on_backbone import HEADS
 from train.runtime.errors import UsageError
 
 BACKBONE = "backbone"
@@ -13,8 +14,9 @@ def frozen_modules(patterns: str, modules: Iterable[str]) -> tuple[str, ...]:
 
     Args:
       patterns: comma-separated names with ``*``, ``?`` and ``[12]``, for example
-        ``"stem*,stage[12]*"``; ``"backbone"`` is everything except the head.
-      modules: the network's: ``stem_conv``, ``stem_norm``, ``stage1_block1``, …, ``head``.
+        ``"stem*,stage[12]*"``; ``"backbone"`` is everything except the heads.
+      modules: the network's: ``stem_conv``, ``stem_norm``, ``stage1_block1``, …, ``head``, or
+        ``backbone``, ``head`` and ``aux_head``.
 
     Raises:
       UsageError: a pattern matches nothing, or nothing is left to train.
@@ -23,7 +25,7 @@ def frozen_modules(patterns: str, modules: Iterable[str]) -> tuple[str, ...]:
     frozen: set[str] = set()
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         if pattern == BACKBONE:
-            matches = [name for name in modules if name != "head"]
+            matches = [name for name in modules if name not in HEADS]
         else:
             matches = fnmatch.filter(modules, pattern)
         if not matches:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flax_resnet.dense.on_backbone import HEADS
 from train.config.registries import OPTIMIZERS, register_optimizer
 from train.runtime.errors import UsageError
 from train.runtime.own_code import build
@@ -142,7 +143,7 @@ def lars_decay(optimizer: ConfigDict) -> optax.GradientTransformation:
 
 
 def scale_backbone(factor: float) -> optax.GradientTransformation:
-    """Scale the updates of everything except the head; adds no state."""
+    """Scale the updates of everything except the heads; adds no state."""
     if factor == 1:
         return optax.identity()
     return optax.masked(optax.scale(factor), backbone)
@@ -154,5 +155,5 @@ def kernels(params: Any) -> Any:
 
 
 def backbone(params: Any) -> Any:
-    """Return a mask that is True for everything outside the module ``head``."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != "head", params)
+    """Return a mask that is True for everything outside the heads."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key not in HEADS, params)

@@ -5,7 +5,8 @@ import contextlib
 import jax
 import numpy as np
 
-from flax_resnet import create_model, fold_batch_norm, list_models, ops
+from flax_resnet import create_model, fold_batch_norm, ops
+from flax_resnet.variants import VARIANTS
 from tests.flax_resnet.peers import randomized
 from tests.flax_resnet.representatives import combination
 from tests.train.export.onnx.conversion import BATCHES, run, to_onnx
@@ -16,7 +17,7 @@ SIZE = 33  # odd, so that rows and columns at the edges matter
 def different_networks():
     """Return the shallowest network of each combination of fields in the table."""
     shallowest = {}
-    for name in list_models():
+    for name in VARIANTS:
         network = sum(create_model(name).stage_sizes), name
         fields = combination(name)
         shallowest[fields] = min(shallowest.get(fields, network), network)

@@ -1,0 +1,1 @@
+"""Dense prediction: networks with heads on the feature maps of a ResNet."""
