@@ -134,7 +134,8 @@ KEYS: dict[str, Key] = {
     # Data ------------------------------------------------------------------------------------
     "dataset.name": Key("digits", "'digits', 'folder' for images in one folder per class,"
         " 'table' for a table of labels, 'tfds:NAME', 'hf:NAME' for a TFDS or Hugging Face data"
-        " set, 'arrays' for NumPy files, 'webdataset' for tar shards.", registry=SOURCES,
+        " set, 'arrays' for NumPy files, 'webdataset' for tar shards; with masks"
+        " 'segmentation_folder', 'drawn_shapes'.", registry=SOURCES,
         separator=":"),
     "dataset.data_dir": Key("", "Image folder, that of a table's images (default: the table's own),"
         " file or folder of arrays, folder of shards, cache of Hugging Face data, or directory of"
@@ -157,6 +158,11 @@ KEYS: dict[str, Key] = {
         r" regular expression with the group in parentheses, such as '(patient\d+)_'."),
     "dataset.class_names": Key((), "Names of the classes of a table, in order; (): all labels,"
         " sorted.", example=("cat", "dog")),
+    "dataset.mask_values": Key((), "Values of the classes in masks, in the order of the classes,"
+        " such as 0,255; (): class k has the value k.", minimum=0, maximum=255, example=(0, 255)),
+    "dataset.ignore_values": Key((255,), "Values in masks of pixels that have no part in loss and"
+        " metrics; one that is in mask_values is a class.", minimum=0, maximum=255,
+        example=(0, 255)),
     "dataset.delimiter": Key("", "Character between the columns of a CSV table, or 'tab'; '':"
         " comma, semicolon or tab, detected."),
     "dataset.train_split": Key("train", "Training split, or a part such as 'train[:80%]', a"
@@ -340,4 +346,5 @@ KEYS: dict[str, Key] = {
 DATA_KEYS = (
     *("name", "data_dir", "labels", "class_names", "delimiter", "image_key", "label_key"),
     *("label_separator", "split_key", "group_key", "weight_key", "group_pattern", "fold"),
+    *("mask_values", "ignore_values"),
 )

@@ -16,6 +16,7 @@ from train.data.sources import (  # noqa: F401
     given_source,
     huggingface,
     image_folder,
+    segmentation_folder,
     table,
     table_rows,
     tfds_source,
@@ -49,6 +50,7 @@ def open_source(dataset: ConfigDict, split: str) -> DataSource:
             f"the data source {kind!r} returned an object of type {type(source).__name__};"
             " it must return a train.DataSource"
         )
+    _check_mask_keys(dataset, source)
     if dataset.group_pattern and source.groups is None:
         source = replace(source, groups=_groups(dataset, source))
     if takes_fold:
@@ -79,6 +81,8 @@ def has_splits(dataset: ConfigDict) -> bool:
     """Return whether the data of ``config.dataset`` have splits of their own, if that is known."""
     if dataset.name == "folder":
         return image_folder.has_splits(resolve_path(dataset.data_dir))
+    if dataset.name == "segmentation_folder":
+        return segmentation_folder.has_splits(resolve_path(dataset.data_dir))
     return dataset.name != "table" or table_rows.has_splits(dataset)
 
 
@@ -99,6 +103,15 @@ def _check_table_keys(dataset: ConfigDict, kind: str) -> None:
         raise UsageError(
             f"config.dataset.{' and '.join(given)} have no meaning for {dataset.name!r}, only for"
             " config.dataset.name='table'"
+        )
+
+
+def _check_mask_keys(dataset: ConfigDict, source: DataSource) -> None:
+    """Raise UsageError if the values of masks are set for other labels."""
+    if dataset.mask_values and source.label_kind != "mask":
+        raise UsageError(
+            f"config.dataset.mask_values={tuple(dataset.mask_values)} has no meaning for"
+            f" {dataset.name!r}, whose images have no masks"
         )
 
 

@@ -13,7 +13,7 @@ from train.data.label_sets import SEPARATOR
 from train.data.skipped import MAX_EXAMPLES, Finding, describe_skipped
 from train.data.source import DataSource
 from train.data.sources.folder_scan import BESIDE, IMAGES_BESIDE
-from train.data.sources.image_folder import SPLIT_LIKE, ImageFolder
+from train.data.sources.image_folder import SPLIT_LIKE, ImageFiles
 from train.data.sources.labeled_images import LabeledImages
 from train.runtime.formatting import format_duration, join_names
 
@@ -38,7 +38,7 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
     if train.table is not None:
         findings += train.table.findings()
         findings += _unused_splits(train, evaluation)
-    if isinstance(train.records, ImageFolder) and isinstance(evaluation.records, ImageFolder):
+    if isinstance(train.records, ImageFiles) and isinstance(evaluation.records, ImageFiles):
         findings += describe_skipped(train.records.root, merge_skipped(train, evaluation))
         findings += _compare_files(train, evaluation)
         like_splits = [name for name in train.class_names if name.casefold() in SPLIT_LIKE]
@@ -58,6 +58,7 @@ def inspect_data(train: DataSource, evaluation: DataSource) -> list[Finding]:
     findings += _single_classes(train) + _joined_classes(train)
     groups = [" and ".join(group) for group in alike(train.class_names)]
     place = "folders" if train.table is None else "labels"
+    place = "classes" if train.label_kind == "mask" else place
     advice = f"merge the {place} if they are one class"
     one = f"group of class names differs {ALIKE}"
     findings += _found("alike", groups, f"groups of class names differ {ALIKE}", advice, one=one)
@@ -221,9 +222,8 @@ def _compare_files(train: DataSource, evaluation: DataSource) -> list[Finding]:
     """Find image files that are copies of others, empty or unreadable."""
     label_of = {}
     for source in (train, evaluation):
-        names = source.label_names()
-        files, labels = source.records.files, source.records.labels
-        label_of |= {file: names[label] for file, label in zip(files, labels, strict=True)}
+        files = source.records.files
+        label_of |= zip(files, source.all_label_names() or [""] * len(files), strict=True)
     training, evaluated = set(train.records.files), set(evaluation.records.files)
     files = list(label_of)
     check = check_files(train.records.root, files)

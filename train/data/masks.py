@@ -1,5 +1,6 @@
 """Data for semantic segmentation: the label of an image is a mask, the class of every pixel."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -9,8 +10,9 @@ import numpy as np
 from flax_resnet.decoding import ImageDecodeError, decode_mask
 from train.data.record_checks import checked_image
 from train.data.source import DataSource
-from train.runtime.errors import UsageError
-from train.runtime.formatting import join_names
+from train.data.sources.folder_scan import NO_IMAGE, NO_MASK
+from train.runtime.errors import RunError, UsageError
+from train.runtime.formatting import join_names, pluralize
 
 IGNORED = 255  # the class of pixels that have no part in loss and metrics
 MAX_CLASSES = IGNORED
@@ -105,6 +107,27 @@ class MaskSource(DataSource):
         return (
             f"the mask has {'values that are' if len(values) > 1 else 'a value that is'} no class:"
             f" {named} (classes: {known}; ignored: {ignored})"
+        )
+
+    def check(self, max_corrupt_fraction: float) -> None:
+        """Raise RunError if too many images have no mask, or masks no image."""
+        counts = {
+            ("image", "without a mask"): self.skipped.get(NO_MASK, ()),
+            ("mask", "without an image"): self.skipped.get(NO_IMAGE, ()),
+        }
+        unpaired = sum(map(len, counts.values()))
+        limit = math.ceil(max_corrupt_fraction * (len(self) + unpaired))
+        if unpaired <= limit:
+            return
+        named = [
+            f"{pluralize(len(paths), noun)} {what} ({join_names(paths, _MAX_NAMED)})"
+            for (noun, what), paths in counts.items()
+            if paths
+        ]
+        raise RunError(
+            f"{self.name} has {' and '.join(named)}, more than config.loader.max_corrupt_fraction"
+            f" permits ({limit:,}); add what is missing, or remove the others: the mask of"
+            " images/a.jpg is masks/a.png"
         )
 
     @property

@@ -73,6 +73,21 @@ _DESCRIPTIONS = {
         advice="if the name of a split is that of a class, rename it",
         is_warning=True,
     ),
+    folder_scan.NO_MASK: _Description(
+        "image without a mask",
+        "images without a mask",
+        advice="add the masks, or remove the images",
+        is_warning=True,
+    ),
+    folder_scan.NO_IMAGE: _Description(
+        "mask without an image",
+        "masks without an image",
+        advice="add the images, or remove the masks",
+        is_warning=True,
+    ),
+    folder_scan.UNLISTED: _Description(
+        "image that no list of a split names", "images that no list of a split names"
+    ),
     folder_scan.BROKEN_LINK: _Description("broken link", "broken links", is_warning=True),
     folder_scan.UNREADABLE: _Description(
         "link into an unreadable folder", "links into unreadable folders", is_warning=True

@@ -20,6 +20,8 @@ SPECIAL = "special"  # a pipe, socket or device; opening one could block forever
 UNREADABLE = "unreadable"
 BESIDE = "beside"  # a folder beside those of the splits
 IMAGES_BESIDE = "images beside"  # the same, with images
+NO_MASK, NO_IMAGE = "no mask", "no image"  # an image without a mask, and the reverse
+UNLISTED = "unlisted"  # an image that no list of a split names
 
 Skipped = Mapping[str, Sequence[str]]  # paths below the root, by reason
 
@@ -114,14 +116,15 @@ class FolderScan:
                 self.skip(EMPTY_CLASS, path)
         return classes
 
-    def skip_beside(self, splits: Set[str]) -> None:
-        """Add everything in the root other than the folders ``splits`` to ``skipped``."""
+    def skip_beside(self, used: Set[str]) -> None:
+        """Add everything in the root to ``skipped``, other than what is ``used``."""
         for path, _, kind in self.entries(""):
+            if path in used:
+                continue
             if kind == FOLDER:
-                if path not in splits:
-                    inside = FolderScan(self.root).entries(path)  # whose errors do not matter
-                    has_images = any(kind == IMAGE for _, _, kind in inside)
-                    self.skip(IMAGES_BESIDE if has_images else BESIDE, path)
+                inside = FolderScan(self.root).entries(path)  # whose errors do not matter
+                has_images = any(kind == IMAGE for _, _, kind in inside)
+                self.skip(IMAGES_BESIDE if has_images else BESIDE, path)
             else:
                 self.skip(OUTSIDE if kind == IMAGE else kind, path)
 

@@ -29,26 +29,37 @@ SPLIT_LIKE = {TRAIN, *EVAL_SPLITS, "training", "testing", "eval", "evaluation", 
 
 
 @dataclass(frozen=True)
-class ImageFolder(Sequence):
-    """The records of image files, which are read on access.
+class ImageFiles(Sequence):
+    """Records of image files, which are read on access.
 
     Attributes:
       root: the folder.
       files: paths below ``root``.
-      labels: class indices.
     """
 
     root: str
     files: tuple[str, ...]
-    labels: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.files)
 
+    def read(self, name: str) -> bytes:
+        """Return the content of the file ``name`` below the root."""
+        return read_below(self.root, name)
+
+
+@dataclass(frozen=True)
+class ImageFolder(ImageFiles):
+    """The records of images of one class each.
+
+    Attributes:
+      labels: class indices.
+    """
+
+    labels: tuple[int, ...]
+
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        name = self.files[index]
-        with open(os.path.join(self.root, name), "rb") as file:
-            return {"image": file.read(), "label": self.labels[index]}
+        return {"image": self.read(self.files[index]), "label": self.labels[index]}
 
     def select(self, indices: np.ndarray) -> Self:
         """Return some of the records."""
@@ -60,13 +71,17 @@ class ImageFolder(Sequence):
         return self.labels
 
 
+def read_below(root: str, name: str) -> bytes:
+    """Return the content of the file ``name`` below ``root``."""
+    with open(os.path.join(root, name), "rb") as file:
+        return file.read()
+
+
 @register_source("folder")
 def open_image_folder(dataset: ConfigDict, split: str) -> DataSource:
     """Open a split of the folder ``config.dataset.data_dir``; see :func:`open_folder`."""
     source_argument(dataset)
     require_no_names(dataset)
-    if not dataset.data_dir:
-        raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
     selection = dataset.val_fraction, dataset.val_seed, dataset.group_pattern, bool(dataset.fold)
     return open_folder(dataset.data_dir, split, *selection)
 
@@ -97,19 +112,13 @@ def open_folder(
       RunError: there is no such folder, or it cannot be listed.
       UsageError: there is no such split, or it has fewer than two classes.
     """
-    if "://" in root:
-        raise UsageError(f"an image folder must be on a local disk, not {root!r}")
-    if not os.path.isdir(root):
-        raise RunError(
-            f"{root!r} {'is a file' if os.path.exists(root) else 'does not exist'}; set"
-            " --config.dataset.data_dir=FOLDER to the folder with the images"
-        )
+    check_root(root)
     subfolder, part = _locate_split(root, split, whole)
     scan = FolderScan(root)
     classes = scan.classes(subfolder)
     if subfolder:
         scan.skip_beside({TRAIN, *EVAL_SPLITS, split})
-    _check_listed(scan)
+    check_listed(scan)
     _check_classes(scan, subfolder, classes)
     files = [file for images in classes.values() for file in images]
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()])
@@ -131,6 +140,19 @@ def open_folder(
     )
 
 
+def check_root(root: str) -> None:
+    """Raise UsageError or RunError unless ``root`` is a local folder."""
+    if not root:
+        raise UsageError("set --config.dataset.data_dir=FOLDER to the folder with the images")
+    if "://" in root:
+        raise UsageError(f"an image folder must be on a local disk, not {root!r}")
+    if not os.path.isdir(root):
+        raise RunError(
+            f"{root!r} {'is a file' if os.path.exists(root) else 'does not exist'}; set"
+            " --config.dataset.data_dir=FOLDER to the folder with the images"
+        )
+
+
 def has_splits(root: str) -> bool:
     """Return whether the folder has subfolders for splits instead of classes."""
     return any(os.path.isdir(os.path.join(root, name)) for name in (TRAIN, *EVAL_SPLITS))
@@ -148,7 +170,7 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
     """
     scan = FolderScan(folder)
     images = scan.images("")
-    _check_listed(scan)
+    check_listed(scan)
     for reason in (BROKEN_LINK, UNREADABLE):
         links = scan.skipped.get(reason, [])
         images += filter(has_image_extension, links)
@@ -164,7 +186,7 @@ def _locate_split(root: str, split: str, whole: bool) -> tuple[str, str]:
     return locate_split(split, existing, f"the folder {root!r}", whole)
 
 
-def _check_listed(scan: FolderScan) -> None:
+def check_listed(scan: FolderScan) -> None:
     """Raise RunError if there are folders whose content is unknown."""
     if scan.errors:
         folders = join_names([repr(error.filename) for error in scan.errors], 4)
