@@ -37,6 +37,7 @@ IMPORTERS = {
     "orbax": {"train.workdir.checkpoints", "flax_resnet.weights.checkpoints"},
     "tensorflow_datasets": {
         "train.data.sources.tfds_source",
+        "train.data.sources.tfds_masks",
         "train.data.sources.digits",
         "train.prepare",
     },

@@ -83,10 +83,12 @@ class JointAugment:
         parts = jnp.split(draws, np.cumsum(list(_DRAWS.values()))[:-1], axis=1)
         draws = dict(zip(_DRAWS, parts, strict=True))
         images, masks, inside = jax.vmap(self._move)(images, masks, draws)
+        fill = jnp.array(self.fill, images.dtype)
+        images = jnp.where(inside[..., None], images, fill)
         if any(self.color_jitter):
             jitter = jax.vmap(lambda image, draws: color_jitter(image, self.color_jitter, draws))
             images = image_ops.compute_once(jitter, images, draws["jitter"])
-        images = jnp.where(inside[..., None], images, jnp.array(self.fill, images.dtype))
+            images = jnp.where(inside[..., None], images, fill)
         return images, Targets(jnp.where(inside, masks, jnp.uint8(self.ignored)))
 
     def _move(

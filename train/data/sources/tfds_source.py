@@ -13,8 +13,11 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from flax_resnet.decoding import ImageDecodeError
+from train.data.mask_checks import check_sample
+from train.data.masks import MaskSource
 from train.data.registries import register_source
 from train.data.source import DataSource, require_no_names, source_argument
+from train.data.sources.tfds_masks import find_image, find_mask, mask_meaning
 from train.data.sources.tfrecord import TFRecordFiles, file_error
 from train.runtime import limits
 from train.runtime.cli import program
@@ -37,8 +40,10 @@ def open_digits(dataset: ConfigDict, split: str) -> DataSource:
 def open_tfds(dataset: ConfigDict, split: str) -> DataSource:
     """Open a split of a TFDS data set that is prepared in ``config.dataset.data_dir``."""
     name = source_argument(dataset, "NAME, such as 'tfds:cifar10'")
-    keys = dataset.image_key, dataset.label_key
-    return _make_source(open_builder(name, dataset.data_dir), dataset.name, split, *keys)
+    builder = open_builder(name, dataset.data_dir)
+    if (key := find_mask(builder.info.features, dataset.label_key)) is not None:
+        return _make_mask_source(builder, split, key, dataset)
+    return _make_source(builder, dataset.name, split, dataset.image_key, dataset.label_key)
 
 
 def open_prepared(name: str, folder: str, split: str) -> DataSource:
@@ -247,7 +252,8 @@ def _check_array_records(files: dict[str, int]) -> None:
 class Examples(Sequence):
     """Random access to ``{image_key: encoded bytes, label_key: int}``, from any thread.
 
-    Indexing raises ImageDecodeError for a record that cannot be parsed.
+    A label that is an image, a mask, is encoded as well. Indexing raises ImageDecodeError for a
+    record that cannot be parsed.
     """
 
     def __init__(
@@ -257,7 +263,8 @@ class Examples(Sequence):
         # Skip the time to parse other features, such as file names.
         keys = (image_key, label_key)
         self._features = tfds.features.FeaturesDict({key: features[key] for key in keys})
-        self._decoders = {image_key: tfds.decode.SkipDecoding()}
+        images = (key for key in keys if isinstance(features[key], tfds.features.Image))
+        self._decoders = {key: tfds.decode.SkipDecoding() for key in images}
         self._where = where
 
     def __len__(self) -> int:
@@ -303,10 +310,31 @@ def _make_source(
     features = builder.info.features
     image_key = find_feature(features, tfds.features.Image, name, image_key)
     label_key = find_feature(features, tfds.features.ClassLabel, name, label_key)
+    class_names = tuple(features[label_key].names)
+    keys = image_key, label_key
+    return DataSource(name, split, class_names, **_records(builder, name, split, *keys))
+
+
+def _make_mask_source(
+    builder: tfds.core.DatasetBuilder, split: str, label_key: str, dataset: ConfigDict
+) -> MaskSource:
+    """Return the source of a split whose feature ``label_key`` has masks."""
+    name, features = dataset.name, builder.info.features
+    image_key = find_image(features, label_key, name, dataset.image_key)
+    class_names, values = mask_meaning(builder.name, label_key, features[label_key], dataset)
+    fields = _records(builder, name, split, image_key, label_key)
+    source = MaskSource(name, split, class_names, **fields, mask_values=values)
+    check_sample(source, dataset)
+    return source
+
+
+def _records(
+    builder: tfds.core.DatasetBuilder, name: str, split: str, image_key: str, label_key: str
+) -> dict[str, Any]:
+    """Return the fields of a source that describe its records."""
+    features = builder.info.features
     raw = raw_records(builder, name, split)
     where = f"{split!r} in {builder.data_path}"
-    records = Examples(raw, features, image_key, label_key, where)
-    class_names = tuple(features[label_key].names)
     candidates = [key for key in ("file_name", "image/filename", "id") if key in features]
     text_keys = [key for key in candidates if isinstance(features[key], tfds.features.Text)]
     names = Names(raw, features, text_keys[0]) if text_keys else None
@@ -314,7 +342,13 @@ def _make_source(
         (part.filename, part.skip, part.skip + part.take)
         for part in builder.info.splits[split].file_instructions
     ]
-    return DataSource(name, split, class_names, records, image_key, label_key, names, parts=parts)
+    return {
+        "records": Examples(raw, features, image_key, label_key, where),
+        "image_key": image_key,
+        "label_key": label_key,
+        "names": names,
+        "parts": parts,
+    }
 
 
 def find_feature(features: Any, kind: type, name: str, chosen: str = "") -> str:
