@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.init import trace_modules
 from flax_resnet.layers import STANDARDIZE_EPSILON
 from flax_resnet.own_layers import folds_norms, label
@@ -17,8 +19,8 @@ from flax_resnet.resnet import ResNet
 
 
 def fold_batch_norm(
-    model: ResNet, variables: Mapping[str, Any]
-) -> tuple[ResNet, dict[str, dict[str, Any]]]:
+    model: nn.Module, variables: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, dict[str, Any]]]:
     """Return an equivalent network without batch norm, for evaluation, and its variables.
 
     In evaluation batch norm is a scale and a shift (arXiv:1502.03167, section 3.1), which the
@@ -40,6 +42,8 @@ def fold_batch_norm(
     Raises:
       ValueError: the network has other norms, which depend on the image, or no field ``norm``.
     """
+    if find_backbone(model)[1]:
+        return _fold_dense(model, variables)
     if not hasattr(model, "norm"):
         raise ValueError(f"{type(model).__name__} has no field norm, so nothing can be folded")
     if model.norm != "batch":
@@ -57,6 +61,47 @@ def fold_batch_norm(
     if own:
         folded |= _with_explicit_norms(model, variables, own)
     return model.clone(norm="folded"), {"params": folded}
+
+
+def _fold_dense(
+    model: nn.Module, variables: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, dict[str, Any]]]:
+    """Fold the backbone and, if they have batch norm, the heads of a network."""
+    inside = {name: collection["backbone"] for name, collection in variables.items()}
+    backbone, folded = fold_batch_norm(model.backbone, inside)
+    heads = {name: dict(head) for name, head in variables["params"].items() if name != "backbone"}
+    norm = model.norm
+    if norm == "batch":
+        plain = model.backbone.clone(preactivation=False, weight_standardization=False)
+        heads = {
+            name: _fold_head(plain, head, variables["batch_stats"][name])
+            for name, head in heads.items()
+        }
+        norm = "folded"
+    elif any(name in variables["batch_stats"] for name in heads):
+        raise ValueError(f"norm {label(norm)!r} of the heads cannot be folded; only 'batch' can")
+    params = {"backbone": folded["params"]} | heads
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
+    return model.clone(backbone=backbone, head_norm=norm), {"params": params}
+
+
+def _fold_head(model: ResNet, params: Mapping[str, Any], statistics: Any) -> dict[str, Any]:
+    """Fold the parameters of a head or of a module in it, recursively.
+
+    Args:
+      model: a network with the norm's epsilon.
+      params: of the module.
+      statistics: of the module.
+    """
+    if "norm" in params:  # ConvNorm
+        conv, norm = params["conv"], params["norm"]
+        return {"conv": _fold_conv(model, conv, norm, statistics["norm"])}
+    return {
+        name: _fold_head(model, module, statistics.get(name, {}))
+        if isinstance(module, Mapping)
+        else module
+        for name, module in params.items()
+    }
 
 
 def _with_explicit_norms(

@@ -15,10 +15,9 @@ import numpy as np
 from flax import linen as nn
 
 from flax_resnet.layers import VarianceScaling
-from flax_resnet.resnet import ResNet
 
 
-def init_variables(model: ResNet, seed: int, image_shape: Sequence[int]) -> dict[str, Any]:
+def init_variables(model: nn.Module, seed: int, image_shape: Sequence[int]) -> dict[str, Any]:
     """Return initial ``{"params", "batch_stats"}`` as float32 NumPy arrays.
 
     The variable ``NAME`` of a module is initialized by the module's field ``NAME_init``, such as

@@ -39,7 +39,8 @@ class ASPP(nn.Module):
         for number, rate in enumerate(self.rates, 2):
             conv = ConvNorm(self.channels, 3, self.layers, rate, name=f"branch{number}")
             branches.append(conv(x, train))
-        mean = x.mean((1, 2), dtype=jnp.float32, keepdims=True).astype(x.dtype)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        mean = x.mean((1, 2), dtype=wide, keepdims=True).astype(x.dtype)
         pooled = ConvNorm(self.channels, 1, self.layers, name="pool")(mean, train)
         branches.append(jnp.broadcast_to(pooled, branches[0].shape))
         joined = jnp.concatenate(branches, axis=-1)

@@ -207,19 +207,18 @@ class SegmentationModel(nn.Module):
 
     @nn.nowrap
     def _layers(self) -> HeadLayers:
-        backbone, folded = self.backbone, self.norm == "folded"
+        conv = partial(layers.conv, dtype=self.dtype)
+        activation = self.backbone.activation_function
+        if self.norm == "folded":
+            return HeadLayers(partial(conv, bias="all"), norms.folded_norm, activation)
         norm = own_layers.norm_factory(
             self.norm,
             dtype=self.dtype,
-            epsilon=backbone.norm_epsilon,
-            momentum=backbone.norm_momentum,
+            epsilon=self.backbone.norm_epsilon,
+            momentum=self.backbone.norm_momentum,
             axis_name=self.axis_name,
         )
-        return HeadLayers(
-            conv=partial(layers.conv, bias="all" if folded else "none", dtype=self.dtype),
-            norm=partial(norms.folded_norm, dtype=self.dtype) if folded else norm,
-            activation=backbone.activation_function,
-        )
+        return HeadLayers(conv, norm, activation)
 
 
 def check_fields(model: SegmentationModel) -> None:

@@ -11,6 +11,7 @@ from flax_resnet.program import OneLineParser, prepare_streams, program
 from flax_resnet.text import one_line, truncate
 from flax_resnet.variants import create_model
 from flax_resnet.weights.formats.files import read_file
+from flax_resnet.weights.leaves import flatten, network_of_leaves
 from flax_resnet.weights.loading import (
     count_classes,
     guess_models,
@@ -86,9 +87,10 @@ def convert(source: str, target: str, layout: str, model: str | None = None) -> 
     """Read ``source``, write it to ``target`` in ``layout`` and print the report."""
     model = model or only_model(source)
     variables, report = read_weights(model, source)
-    head = variables["params"].get("head")
-    classes = 0 if head is None else head["bias"].shape[0]
-    network = create_model(model, num_classes=classes)
+    network = network_of_leaves(model, flatten(variables))
+    if "head" not in variables["params"]:
+        network = network.clone(num_classes=0)
+    classes = network.num_classes
     save_weights(network, variables, target, layout=layout)
     print(report)
     print(f"wrote {one_line(target)}: {model}, {classes:,} classes, {layout} names")

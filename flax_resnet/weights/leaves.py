@@ -1,6 +1,6 @@
 """A network's variables as a flat table of leaves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.own_layers import label
+from flax_resnet.variants import create_model
 
 Path = tuple[str, ...]  # ("params", "stage1_block1", "conv1", "kernel")
 
@@ -26,6 +27,26 @@ def leaf_shapes(model: nn.Module, channels: int = 3) -> dict[Path, tuple[int, ..
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     return {path: leaf.shape for path, leaf in flatten(shapes).items()}
+
+
+def classifier_path(model: nn.Module) -> Path:
+    """Return the path of the layer whose last axis is the classes."""
+    return ("head", "classifier") if find_backbone(model)[1] else ("head",)
+
+
+def network_of_leaves(name: str, leaves: Mapping[Path, Any]) -> nn.Module:
+    """Return the named network with the number of classes and the heads of its variables.
+
+    Args:
+      name: of the network.
+      leaves: its variables; without a head's, the network has its own number of classes.
+    """
+    network = create_model(name)
+    kernel = leaves.get(("params", *classifier_path(network), "kernel"))
+    fields = {} if kernel is None else {"num_classes": kernel.shape[-1]}
+    if any(leaf[1] == "aux_head" for leaf in leaves):
+        fields["aux_head"] = True
+    return create_model(name, **fields)
 
 
 def stem_kernel(leaves: Iterable[Path]) -> Path | None:

@@ -3,31 +3,37 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from flax_resnet.images.pixels import MAX_CHANNELS
 from flax_resnet.init import init_variables
-from flax_resnet.resnet import ResNet
 from flax_resnet.text import truncate
-from flax_resnet.variants import create_model
 from flax_resnet.weights.formats import keras_files
 from flax_resnet.weights.formats.files import read_file
 from flax_resnet.weights.leaves import (
-    FIRST_CONVS,
     Path,
     describe_model,
     flatten,
-    leaf_shapes,
     stem_kernel,
 )
-from flax_resnet.weights.naming.candidates import candidates, hidden_twins, without_hidden_fields
-from flax_resnet.weights.naming.doubts import find_doubts
+from flax_resnet.weights.matching import (
+    Match,
+    count_classes,
+    find_problems,
+    is_torch_kernel,
+    match_file,
+)
+from flax_resnet.weights.naming.candidates import (
+    candidates,
+    dense_candidates,
+    hidden_twins,
+    without_hidden_fields,
+)
 from flax_resnet.weights.naming.layouts import (
-    KERAS,
     DetectedLayout,
     Layout,
     detect_layout,
@@ -48,13 +54,9 @@ from flax_resnet.weights.tensors import (
 
 _log = logging.getLogger(__name__)
 
-_HEAD = "head"
-_MAX_CLASSES = 1_000_000
-_MAX_CHANNELS = 10_000
-
 
 def load_weights(
-    model: str | ResNet,
+    model: str | nn.Module,
     path: str | os.PathLike[str],
     *,
     num_classes: int | None = None,
@@ -103,7 +105,7 @@ def load_weights(
 
 
 def read_weights(
-    model: str | ResNet,
+    model: str | nn.Module,
     path: str | os.PathLike[str],
     *,
     num_classes: int | None = None,
@@ -126,8 +128,8 @@ def read_weights(
             f"{path} has no layer names of torchvision, timm, Hugging Face, Keras or flax-resnet:"
             f" its {len(file.tensors)} tensors are {first_names(file.tensors)}"
         )
-    match = _match(model, num_classes, file, detected, str(path))
-    if strict and (problems := _problems(match, detected)):
+    match = match_file(model, num_classes, file, detected, str(path))
+    if strict and (problems := find_problems(match, detected)):
         fitting = " or ".join(guess_models(file, detected))
         fits = f"it fits {fitting}: use that model" if fitting else "no named model fits"
         raise WeightsError(
@@ -166,10 +168,18 @@ def guess_models(file: WeightFile, detected: DetectedLayout) -> list[str]:
     Models with doubts in the report are included only if all have some, and anti-aliased ones
     only if the file's metadata show them: their tensors are those of the networks without.
     """
+    everything = {**file.tensors, **file.beside}
+    dense = [
+        name
+        for name in dense_candidates(detected, everything)
+        if _is_complete(match_file(name, None, file, detected), detected)
+    ]
+    if dense:
+        return dense
     fitting = []
     for name in candidates(detected, file.tensors):
-        match = _match(name, None, file, detected)
-        if not _problems(match, detected):
+        match = match_file(name, None, file, detected)
+        if not find_problems(match, detected):
             fitting.append((name, match.report.doubts))
     sure = [name for name, doubts in fitting if not doubts]
     return without_hidden_fields(sure or [name for name, _ in fitting])
@@ -213,141 +223,14 @@ def only_model(source: str | os.PathLike[str]) -> str:
     return fitting[0]
 
 
-def classes_in(source: str | os.PathLike[str], model: ResNet) -> int | None:
+def _is_complete(match: Match, detected: DetectedLayout) -> bool:
+    return not (match.report.missing or match.report.mismatched or find_problems(match, detected))
+
+
+def classes_in(source: str | os.PathLike[str], model: nn.Module) -> int | None:
     """Return the number of classes of a file's head, or None if it has no head."""
     file, detected = read_network(source)
     return count_classes(model, file, detected) if detected else None
-
-
-def count_classes(model: ResNet, file: WeightFile, detected: DetectedLayout) -> int | None:
-    """Return the number of classes of the file's head, or None if it has no head."""
-    names = (detected.layout.tensor_name(model, ("params", _HEAD, n)) for n in ("bias", "kernel"))
-    tensors = (file.tensors.get(name or "") for name in names)
-    bias, kernel = (() if tensor is None else tensor.shape for tensor in tensors)
-    if len(bias) != 1 or not bias[0]:
-        return None
-    classes = _limited(bias[0], _MAX_CLASSES, "classes")
-    # A kernel of another size would be newly initialized, which could take any memory.
-    return classes if classes in kernel else None
-
-
-def _limited(number: int, maximum: int, unit: str) -> int:
-    """Reject an excessive number in a corrupt file before memory is allocated for it."""
-    if number > maximum:
-        raise WeightsError(
-            f"the file claims {number:,} {unit}, more than {maximum:,}: it is corrupt"
-        )
-    return number
-
-
-def _image_channels(model: ResNet, layout: Layout, tensors: Mapping[str, Tensor]) -> int:
-    """Return the image channels of the file's stem, or 3 if it has no stem."""
-    for stem in FIRST_CONVS:
-        tensor = tensors.get(layout.tensor_name(model, ("params", stem, "kernel")) or "")
-        if tensor is not None and len(tensor.shape) == 4:
-            channels = tensor.shape[1 if layout.torch else 2]
-            return _limited(channels, _MAX_CHANNELS, "image channels")
-    return 3
-
-
-class _Match(NamedTuple):
-    """The network to load into, its leaves' shapes, and the named tensors of those that fit.
-
-    ``unused`` are the names of tensors of the file's network that this one has no place for.
-    """
-
-    network: ResNet
-    channels: int
-    shapes: dict[Path, tuple[int, ...]]
-    sources: dict[Path, tuple[str, Tensor]]
-    unused: tuple[str, ...]
-    report: Report
-
-
-def _match(
-    model: str | ResNet,
-    num_classes: int | None,
-    file: WeightFile,
-    detected: DetectedLayout,
-    path: str = "",
-) -> _Match:
-    """Match the tensors and the network's leaves by name and shape; no values are read.
-
-    A named model gets the file's number of classes by default.
-    """
-    network = create_model(model) if isinstance(model, str) else model
-    if isinstance(model, str) and num_classes is None:
-        num_classes = count_classes(network, file, detected)
-    if num_classes is not None:
-        network = network.clone(num_classes=num_classes)
-    tensors = file.tensors
-    if detected.layout is KERAS:
-        tensors = keras_files.fold(tensors, network)
-    channels = _image_channels(network, detected.layout, tensors)
-    shapes = leaf_shapes(network, channels)
-    sources, missing, mismatched, used = {}, [], [], set()
-    for leaf, shape in shapes.items():
-        name = detected.layout.tensor_name(network, leaf)
-        used.add(name)
-        if name is None or name not in tensors:
-            missing.append("/".join(leaf))
-            continue
-        theirs = tensors[name].shape
-        if _is_torch_kernel(detected.layout, leaf):
-            theirs = _shape_from_torch(theirs, shape)
-        if theirs == shape:
-            sources[leaf] = name, tensors[name]
-        else:
-            mismatched.append(("/".join(leaf), theirs, shape))
-    counter = "num_batches_tracked"  # PyTorch's count of norm updates, unused here
-    unused = tuple(n for n in tensors if n not in used and not n.endswith(counter))
-    report = Report(
-        path=path,
-        format=file.format,
-        layout=detected.name,
-        loaded=tuple("/".join(leaf) for leaf in sources),
-        skipped=(*unused, *file.left),
-        missing=tuple(missing),
-        mismatched=tuple(mismatched),
-        notes=file.notes,
-        doubts=find_doubts(network, file, detected),
-    )
-    return _Match(network, channels, shapes, sources, unused, report)
-
-
-def _problems(match: _Match, detected: DetectedLayout) -> list[str]:
-    """Return why the file belongs to another network; empty if all but the head matches."""
-    report = match.report
-    if detected.layout is KERAS and not keras_files.strides_match(match.network):
-        return ["Keras's network downsamples elsewhere, so its weights would give other logits"]
-    missing = [name for name in report.missing if name.split("/")[1] != _HEAD]
-    shapes = [
-        f"{name} has {theirs}, not {ours}"
-        for name, theirs, ours in report.mismatched
-        if name.split("/")[1] != _HEAD or theirs[:-1] != ours[:-1]
-    ]
-    skipped = [name for name in match.unused if detected.in_network(name)]
-    return [
-        f"{len(names)} {problem} ({first_names(names)})"
-        for problem, names in (
-            ("leaves are missing", missing),
-            ("shapes differ", shapes),
-            ("tensors are not in the network", skipped),
-        )
-        if names
-    ]
-
-
-def _shape_from_torch(theirs: tuple[int, ...], ours: tuple[int, ...]) -> tuple[int, ...]:
-    if len(theirs) == 4 and len(ours) == 2 and theirs[2:] == (1, 1):
-        theirs = theirs[:2]  # a 1×1 convolution of one pixel is a linear layer
-    if len(theirs) == 4:
-        return (*theirs[2:], theirs[1], theirs[0])
-    return theirs[::-1]
-
-
-def _is_torch_kernel(layout: Layout, leaf: Path) -> bool:
-    return layout.torch and leaf[-1] == "kernel"
 
 
 def _values(
@@ -361,7 +244,7 @@ def _values(
         )
     with wrap_read_errors(source):
         array = tensor.read()
-    if _is_torch_kernel(layout, leaf):
+    if is_torch_kernel(layout, leaf):
         image_conv = len(shape) == 4  # the others are linear or over the channels
         array = array.transpose(2, 3, 1, 0) if image_conv else array.reshape(shape[::-1]).T
     with np.errstate(over="ignore"):

@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from flax_resnet.resnet import ResNet
 from flax_resnet.text import one_line
-from flax_resnet.variants import create_model
 from flax_resnet.weights.formats.safetensors_files import write_safetensors
-from flax_resnet.weights.leaves import Path, describe_model, flatten, leaf_shapes, stem_kernel
+from flax_resnet.weights.leaves import (
+    Path,
+    describe_model,
+    flatten,
+    leaf_shapes,
+    network_of_leaves,
+    stem_kernel,
+)
 from flax_resnet.weights.naming.layouts import SAVED, metadata_fields, unsupported_fields
 from flax_resnet.weights.report import first_names
 from flax_resnet.weights.tensors import WeightsError, is_float
@@ -22,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def save_weights(
-    model: str | ResNet,
+    model: str | nn.Module,
     variables: Mapping[str, Any],
     path: str | os.PathLike[str],
     *,
@@ -62,10 +67,7 @@ def save_weights(
             "save_weights needs variables as {'params': …, 'batch_stats': …} of one device, with"
             " params/stem_conv/kernel of shape (H, W, in, out)"
         )
-    network = model
-    if isinstance(network, str):
-        head = leaves.get(("params", "head", "kernel"))
-        network = create_model(network, **({} if head is None else {"num_classes": head.shape[-1]}))
+    network = network_of_leaves(model, leaves) if isinstance(model, str) else model
     expected = leaf_shapes(network, leaves[stem].shape[2])
     wrong = [
         f"{'/'.join(p)} {leaves[p].shape if p in leaves else 'missing'} for {expected.get(p)}"

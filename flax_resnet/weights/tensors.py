@@ -51,6 +51,8 @@ class WeightFile:
       part: the network that ``FILE#PART`` names; empty if none is named.
       group: the keys of the dictionaries around the tensors, such as ``state_dict``.
       left: names of tensors that belong to none of the file's networks.
+      beside: those of ``left`` that may be a head's, by their names beside the network without the
+        modules around both, such as ``classifier.0.weight``; each with its name in ``left``.
       fields: fields of the network that the files beside it show.
     """
 
@@ -61,6 +63,7 @@ class WeightFile:
     part: str = ""
     group: str = ""
     left: tuple[str, ...] = ()
+    beside: dict[str, tuple[str, Tensor]] = dataclasses.field(default_factory=dict)
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

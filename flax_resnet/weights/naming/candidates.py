@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from flax_resnet.dense.variants import DENSE
 from flax_resnet.resnet import ResNet
 from flax_resnet.stems import STEMS
 from flax_resnet.variants import VARIANTS, create_model
@@ -25,6 +26,22 @@ def candidates(detected: DetectedLayout, names: Collection[str]) -> Iterator[str
                 yield name
 
 
+def dense_candidates(detected: DetectedLayout, names: Collection[str]) -> Iterator[str]:
+    """Yield named networks with a head for pixels whose blocks and head may be those of the file.
+
+    Args:
+      detected: the file's layout.
+      names: its tensors' names, also beside the backbone.
+    """
+    leaves = [("layer1", "conv"), ("pyramid", "lateral1")]
+    leaves = [("params", "head", *modules, "kernel") for modules in (*leaves, ("classifier",))]
+    for name in DENSE:
+        model = create_model(name)
+        named = [detected.layout.tensor_name(model, leaf) in names for leaf in leaves]
+        if tuple(model.backbone.stage_sizes) == detected.stage_sizes and sum(named) == 2:
+            yield name
+
+
 def without_hidden_fields(names: Sequence[str]) -> list[str]:
     """Return the names without networks whose fields no file shows, if others are left.
 
@@ -36,6 +53,8 @@ def without_hidden_fields(names: Sequence[str]) -> list[str]:
 
 def hidden_twins(name: str) -> list[str]:
     """Return the named networks with the tensors of this one, which another field distinguishes."""
+    if name not in VARIANTS:
+        return []
     shown = _shown_fields(name)
     return [other for other in VARIANTS if other != name and _shown_fields(other) == shown]
 

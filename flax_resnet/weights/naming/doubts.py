@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
-from flax_resnet.resnet import ResNet
+from flax import linen as nn
+
+from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.text import truncate
 from flax_resnet.weights.naming.layouts import (
     HUGGINGFACE,
@@ -15,10 +17,10 @@ from flax_resnet.weights.naming.layouts import (
 from flax_resnet.weights.tensors import WeightFile
 
 
-def find_doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tuple[str, ...]:
+def find_doubts(network: nn.Module, file: WeightFile, detected: DetectedLayout) -> tuple[str, ...]:
     """Return differences from the file's probable network that its tensors' names do not show."""
     is_ours = "layout" in file.metadata  # written by save_weights
-    ours, theirs = metadata_fields(model), _saved_fields(file) if is_ours else file.fields
+    ours, theirs = metadata_fields(network), _saved_fields(file) if is_ours else file.fields
     different = tuple(
         f"the file is from a network with {field}={truncate(repr(theirs[field]))}, this one has"
         f" {ours[field]!r}: its logits will differ"
@@ -27,6 +29,7 @@ def find_doubts(model: ResNet, file: WeightFile, detected: DetectedLayout) -> tu
     )
     if different or is_ours or "stride_conv" in theirs:
         return different
+    model, _ = find_backbone(network)
     in_1x1 = model.block == "bottleneck" and model.stride_conv == "1x1"
     torch_strides = detected.layout in (TIMM, HUGGINGFACE, TRANSFORMERS_FLAX)
     if torch_strides and in_1x1 and not model.preactivation:

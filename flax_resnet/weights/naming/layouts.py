@@ -13,9 +13,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from flax import linen as nn
+
+from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.own_layers import label
 from flax_resnet.resnet import ResNet
 from flax_resnet.weights.leaves import Path
+from flax_resnet.weights.naming.dense import TORCHVISION_FIELDS, dense_fields, torchvision_module
 from flax_resnet.weights.tensors import WeightsError
 
 _TORCHVISION = {
@@ -125,11 +129,20 @@ class Layout:
     blocks: re.Pattern[str]
     torch: bool = True
 
-    def tensor_name(self, model: ResNet, path: Path) -> str | None:
-        """Return the name of our leaf without a model prefix, or None if the layout has none."""
-        _, *modules, leaf = path
+    def tensor_name(self, model: nn.Module, path: Path) -> str | None:
+        """Return the name of our leaf without a model prefix, or None if the layout has none.
+
+        That of a head on a backbone is its name beside the backbone.
+        """
+        collection, *modules, leaf = path
+        backbone, inside = find_backbone(model)
+        if inside and modules[0] == inside[0]:
+            return self.tensor_name(backbone, (collection, *modules[1:], leaf))
         if self is FLAX:
             return "/".join(path)
+        if inside:
+            name = torchvision_module(model, modules) if self in (TORCHVISION, TIMM) else None
+            return name and f"{name}.{_TORCH_LEAVES[leaf]}"
         block = re.fullmatch(r"stage(\d+)_block(\d+)", modules[0])
         rest = "/".join(["block", *modules[1:]] if block else modules)
         number = re.search(r"\d+", rest)
@@ -150,27 +163,32 @@ class Layout:
         variable = "beta" if leaf == "bias" and "norm" in modules[-1] else leaf
         return f"{template.format(**fields)}/{_KERAS_LEAVES.get(variable, variable)}"
 
-    def file_name(self, model: ResNet, path: Path) -> str:
+    def file_name(self, model: nn.Module, path: Path) -> str:
         """Return the name of our leaf in the file of a complete model.
 
         Raises:
           WeightsError: the layout has no name for the leaf.
         """
-        name = self.tensor_name(model, path)
-        if name is None:
+        if self is FLAX:
+            return "/".join(path)
+        name, (_, inside) = self.tensor_name(model, path), find_backbone(model)
+        if name is None or (inside and self is not TORCHVISION):
             others = ", ".join(layout for layout in SAVED if layout != self.name)
             raise WeightsError(
                 f"the {self.name} layout has no name for {'/'.join(path[1:])} of this network;"
                 f" save with another layout of {others}"
             )
+        if inside and path[1] == inside[0]:
+            return f"backbone.{name}"
         if self.name == "huggingface" and path[1] != "head":
             return ("bit." if model.preactivation else "resnet.") + name
         return name
 
     def is_pointwise(self, model: ResNet, path: Path) -> bool:
         """Return whether our linear kernel is a 1×1 convolution in this layout."""
-        head = model.preactivation and path[1] == "head"
-        return self.name == "timm" and path[-1] == "kernel" and (head or "se" in path)
+        if self.name != "timm" or path[-1] != "kernel":
+            return False
+        return (model.preactivation and path[1] == "head") or "se" in path
 
 
 _N = "([0-9]{1,3})"
@@ -230,8 +248,11 @@ _METADATA_FIELDS = (
 ).split()
 
 
-def metadata_fields(model: ResNet) -> dict[str, Any]:
+def metadata_fields(model: nn.Module) -> dict[str, Any]:
     """Return the fields that affect this network but do not show in its tensors' names."""
+    backbone, inside = find_backbone(model)
+    if inside:
+        return metadata_fields(backbone) | dense_fields(model)
     fields = {field: getattr(model, field) for field in _METADATA_FIELDS}
     if model.block != "bottleneck":
         del fields["stride_conv"]
@@ -245,11 +266,12 @@ def metadata_fields(model: ResNet) -> dict[str, Any]:
     return fields | {part: f"own {label(value)}" for part, value in own.items()}
 
 
-def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:
+def unsupported_fields(layout: Layout, network: nn.Module) -> list[str]:
     """Return the fields, as ``name=value``, that no network of the layout's library has."""
     if layout is FLAX:
         return []
-    supported: dict[str, tuple[Any, ...]] = {
+    model, _ = find_backbone(network)
+    supported: dict[str, tuple[Any, ...]] = TORCHVISION_FIELDS | {
         "stride_conv": ("3x3",),
         "stride_block": ("first",),
         "shortcut": ("projection",),
@@ -273,7 +295,7 @@ def unsupported_fields(layout: Layout, model: ResNet) -> list[str]:
         del supported["stride_conv"]  # its downsample_in_bottleneck sets it
     return [
         f"{field}={value!r}"
-        for field, value in metadata_fields(model).items()
+        for field, value in metadata_fields(network).items()
         if value not in supported.get(field, (value,))
     ]
 

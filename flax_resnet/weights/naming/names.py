@@ -20,7 +20,8 @@ _WRAPPER = re.compile(
     r"(?<![^./])(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module"
     r"|_forward_module)[./]"
 )
-_FLAX_BASE = re.compile(r"^(params|batch_stats)/resnet/")  # the backbone of transformers' network
+# The backbone of transformers' network, and of this library's with a head for pixels.
+_FLAX_BASE = re.compile(r"^(params|batch_stats)/(?:resnet|backbone)/")
 _FLAX_LIST = re.compile(r"/layer/layer_(\d)/")  # Flax's name in a list of modules without names
 
 # A block in a Sequential of torchvision's or timm's layers, and in one of the blocks' stages.
@@ -105,7 +106,13 @@ def find_network(file: WeightFile, source: str) -> WeightFile:
         network |= {target: heads[name] for name, target in renamed.items()}
         if root not in ("", own):
             notes += (f"the file's head is {truncate(root)!r}",)
-    return dataclasses.replace(file, tensors=network, left=tuple(left), notes=(*file.notes, *notes))
+    return dataclasses.replace(
+        file,
+        tensors=network,
+        left=tuple(left),
+        beside={beside[name]: (name, file.tensors[name]) for name in left if name in beside},
+        notes=(*file.notes, *notes),
+    )
 
 
 def _unwrapped(tensors: Iterable[str], source: str) -> dict[str, str]:

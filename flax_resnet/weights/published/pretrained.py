@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from flax_resnet.resnet import ResNet
+from flax import linen as nn
+
 from flax_resnet.text import truncate
 from flax_resnet.variants import create_model, list_models
 from flax_resnet.weights.loading import classes_in, load_weights, only_model
@@ -15,13 +16,13 @@ from flax_resnet.weights.tensors import WeightsError
 def from_pretrained(
     source: str | os.PathLike[str],
     *,
-    model: str | ResNet | None = None,
+    model: str | nn.Module | None = None,
     num_classes: int | None = None,
     revision: str | None = None,
     seed: int = 0,
     channels: int | None = None,
     **fields: Any,
-) -> tuple[ResNet, dict[str, Any]]:
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return a network with published weights, or with those of a file.
 
     >>> model, variables = from_pretrained("resnet50.a1_in1k", num_classes=10)
@@ -53,15 +54,13 @@ def from_pretrained(
     path: str | os.PathLike[str] = os.path.expanduser(source) if local else ""
     if model is None:
         model = only_model(path) if local else _model_name(source)
-    if isinstance(model, ResNet):
-        network = model.clone(**fields)
-    else:
-        network = create_model(model, **fields)
+    is_name = isinstance(model, str)
+    network = create_model(model, **fields) if is_name else model.clone(**fields)
     if not local:
         path = download(source, revision)
     if num_classes is None:
         num_classes = network.num_classes
-        if isinstance(model, str):
+        if is_name:
             num_classes = classes_in(path, network) or num_classes
     network = network.clone(num_classes=num_classes)
     return network, load_weights(network, path, seed=seed, channels=channels)

@@ -94,8 +94,11 @@ def find_preprocessing(
 
 
 def _of_torchvision(published: torchvision_files.PublishedWeights) -> SourcePreprocessing:
+    source = f"torchvision's {published.model} V{published.version}"
+    if published.resize is None:  # any size
+        return SourcePreprocessing(source, mean=RGB_MEAN, std=RGB_STD)
     return SourcePreprocessing(
-        f"torchvision's {published.model} V{published.version}",
+        source,
         mean=RGB_MEAN,
         std=RGB_STD,
         image_size=224,

@@ -14,13 +14,13 @@ class PublishedWeights(NamedTuple):
       model: name of the network.
       version: 1 or 2, of ``IMAGENET1K_V1`` and ``IMAGENET1K_V2``.
       digest: the first 8 digits of the file's SHA-256, with which its name ends.
-      resize: length of the shorter side before the center crop of 224 pixels.
+      resize: length of the shorter side before the center crop of 224 pixels; None: no crop.
     """
 
     model: str
     version: int
     digest: str
-    resize: int
+    resize: int | None
 
     @property
     def file_name(self) -> str:
@@ -61,6 +61,17 @@ PUBLISHED = tuple(
     )
 )
 
+# Of COCO, with the classes of Pascal VOC; their files have "_coco" in the name.
+SEGMENTATION = tuple(
+    PublishedWeights(model, 1, digest, None)
+    for model, digest in (
+        ("fcn_resnet50", "1167a1af"),
+        ("fcn_resnet101", "7ecb50ca"),
+        ("deeplabv3_resnet50", "cd0a2569"),
+        ("deeplabv3_resnet101", "586e9e4e"),
+    )
+)
+
 
 def folder() -> Path:
     """Return the folder in which torchvision keeps its files, as ``torch.hub`` chooses it."""
@@ -85,7 +96,7 @@ def find_by_id(identity: str) -> PublishedWeights | None:
 def find_by_file(path: Path) -> PublishedWeights | None:
     """Return the weights that a file holds, by its name or by its SHA-256."""
     digest = re.search(r"-([0-9a-f]{8})(?![0-9a-f])", path.name)
-    by_digest = {weights.digest: weights for weights in PUBLISHED}
+    by_digest = {weights.digest: weights for weights in (*PUBLISHED, *SEGMENTATION)}
     if digest is not None and digest[1] in by_digest:
         return by_digest[digest[1]]
     if path.suffix not in (".pth", ".pt") or not path.is_file():
