@@ -203,6 +203,22 @@ def decode_mask(encoded: bytes) -> np.ndarray:
         raise _decode_error(encoded, error, "mask") from error
 
 
+def mask_size(encoded: bytes) -> tuple[int, int]:
+    """Return height and width of a mask, a PNG file, from its header.
+
+    Raises:
+      ImageDecodeError: it is no PNG.
+    """
+    try:
+        if detect_format(encoded) != "PNG":
+            raise HeaderError("not a PNG")
+        header = headers.inspect_png(encoded)
+    except HeaderError as error:
+        raise _decode_error(encoded, error, "mask") from error
+    size = header.height, header.width
+    return size[::-1] if header.orientation >= 5 else size
+
+
 def array_to_pixels(array: np.ndarray, pixels: PixelFormat = RGB) -> np.ndarray:
     """Return an image's values with ``pixels.channels`` channels of ``pixels.bits`` bits.
 

@@ -1,10 +1,19 @@
 """Images and masks of any size on a canvas of one size."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from flax_resnet.decoding import ImageDecodeError
 from train.data.images import resize_area
+from train.data.masks import MaskSource
+from train.data.record_labels import THREADS
+from train.data.skipped import Finding
+from train.runtime.formatting import format_percent, pluralize
+
+SHRUNK = "shrunk"  # kind of the finding
+_MAX_READ = 2000  # images; about half a second for photographs
 
 
 def fitted_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
@@ -58,3 +67,29 @@ def nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for old, new in zip(mask.shape, size, strict=True)
     )
     return mask[rows[:, None], columns]
+
+
+def describe_shrunk(source: MaskSource, canvas: tuple[int, int]) -> list[Finding]:
+    """Return how many images are larger than the canvas, if any; of many images about how many."""
+    chosen = np.unique(np.linspace(0, len(source) - 1, _MAX_READ).astype(int)).tolist()
+
+    def size(index: int) -> tuple[int, int]:
+        try:
+            return source.size(index)
+        except (OSError, ImageDecodeError):  # counts as corrupt
+            return 0, 0
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        sizes = list(pool.map(size, chosen))
+    larger = [size for size in sizes if fitted_size(size, canvas) != size]
+    if not larger:
+        return []
+    count = f"{len(larger):,} of {pluralize(len(source), 'image')}"
+    if len(chosen) < len(source):
+        count = f"about {format_percent(len(larger) / len(chosen))} of the {len(source):,} images"
+    height, width = max(larger, key=lambda size: max(size[0] / canvas[0], size[1] / canvas[1]))
+    text = (
+        f"{count} of {source.split!r} do not fit on the canvas of {canvas[1]}×{canvas[0]} pixels"
+        f" (dataset.image_size) and are shrunk; the largest has {width}×{height}"
+    )
+    return [Finding(SHRUNK, len(larger), (), text, is_warning=False)]

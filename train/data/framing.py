@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from flax_resnet.preprocessing import Preprocessing
-from train.data.canvas import place_on_canvas
-from train.data.masks import IGNORED
+from train.data.canvas import describe_shrunk, place_on_canvas
+from train.data.masks import IGNORED, MaskSource
 from train.data.random_crop import crop_scale, random_resized_crop
+from train.data.skipped import Finding
 from train.data.source import DataSource
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
@@ -47,6 +48,9 @@ class Framing(Protocol):
     def label_bytes(self, preprocessing: Preprocessing) -> int:
         """Return the memory of a label."""
 
+    def findings(self, source: DataSource, preprocessing: Preprocessing) -> list[Finding]:
+        """Return what a user should know of the examples. Takes a second at most."""
+
 
 class Crops:
     """Center crops or, in training, random-resized crops; labels are numbers.
@@ -72,6 +76,10 @@ class Crops:
     def label_bytes(self, preprocessing: Preprocessing) -> int:
         """Return 0: labels are negligible beside images."""
         return 0
+
+    def findings(self, source: DataSource, preprocessing: Preprocessing) -> list[Finding]:
+        """Return nothing."""
+        return []
 
     def __call__(
         self, image: np.ndarray, label: int, preprocessing: Preprocessing, seed: Seed | None = None
@@ -114,6 +122,10 @@ class Canvases:
     def label_bytes(self, preprocessing: Preprocessing) -> int:
         """Return the memory of a mask."""
         return math.prod(preprocessing.shape[:2])
+
+    def findings(self, source: MaskSource, preprocessing: Preprocessing) -> list[Finding]:
+        """Return how many images are larger than the canvas, if any."""
+        return describe_shrunk(source, preprocessing.shape[:2])
 
     def __call__(
         self,

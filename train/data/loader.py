@@ -14,6 +14,7 @@ from train.data.image_sizes import ImageSizes
 from train.data.preprocessing import make_preprocessing
 from train.data.reader import CorruptRecord, Reader
 from train.data.sampler import EpochSampler, ProcessShard
+from train.data.skipped import Finding
 from train.data.source import DataSource
 from train.data.streaming import stream
 from train.runtime.config_dict import ConfigDict
@@ -101,6 +102,10 @@ class DataLoader:
     def cached_gib(self) -> float:
         """Device memory of the cached images in GiB; 0 if the split is streamed."""
         return self._gib if self.cached_on_device else 0.0
+
+    def findings(self) -> list[Finding]:
+        """Return what a user should know of how the images are used. Takes a second at most."""
+        return self._framing.findings(self.source, self.preprocessing)
 
     def load(self, corrupt_records: CorruptRecords | None = None) -> Self:
         """Decode the images to cache, if any, and return the loader.

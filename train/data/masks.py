@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from flax_resnet.decoding import ImageDecodeError, decode_mask
+from flax_resnet.decoding import ImageDecodeError, decode_mask, mask_size
 from train.data.record_checks import checked_image
 from train.data.source import DataSource
 from train.data.sources.folder_scan import NO_IMAGE, NO_MASK
@@ -98,6 +98,15 @@ class MaskSource(DataSource):
         if classes.min() < 0:
             raise ImageDecodeError(self._describe_unknown(np.unique(values[classes < 0])))
         return classes.astype(np.uint8)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return height and width of a mask, without decoding it.
+
+        Raises:
+          OSError, ImageDecodeError: it cannot be read.
+        """
+        mask = self[index][1]
+        return mask_size(mask) if isinstance(mask, bytes) else mask.shape
 
     def _describe_unknown(self, values: np.ndarray) -> str:
         named = join_names(list(map(str, values.tolist())), _MAX_NAMED)

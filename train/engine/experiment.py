@@ -128,6 +128,7 @@ class Experiment:
         """What a user should know of the data. The first access takes up to a few seconds."""
         sources = self.train_loader.source, self.eval_loader.source
         findings = [*count_classes_of(*sources), *inspect_data(*sources)]
+        findings += [*self.train_loader.findings(), *self.eval_loader.findings()]
         if self.balance is not None:  # the advice was taken
             findings = [finding for finding in findings if finding.kind != UNBALANCED]
         dataset = self.config.dataset

@@ -68,9 +68,9 @@ class JointAugment:
         """Augment images and masks.
 
         Args:
-          images: uint8 or uint16 ``(N, H, W, C)``, each in the upper left corner; with color
-            jitter uint8 RGB.
-          masks: uint8 ``(N, H, W)``, ``ignored`` below and to the right of each picture.
+          images: uint8 or uint16 ``(N, H, W, C)``, with color jitter uint8 RGB; each in the upper
+            left corner, with ``fill`` below and to the right of it.
+          masks: uint8 ``(N, H, W)``, with ``ignored`` there.
           keys: random keys ``(N,)``, see ``pipeline.example_keys``.
 
         Returns:
@@ -103,7 +103,9 @@ class JointAugment:
         if self.scale_range != (1.0, 1.0):
             low, high = self.scale_range
             scale = low + draws["scale"][0] * (high - low)
-        rows, columns = self._axes(mask, scale, draws["crop"])
+        # Rows and columns at the border that are ignored may still be of the picture.
+        used = (mask != self.ignored) | (image != jnp.array(self.fill, image.dtype)).any(-1)
+        rows, columns = self._axes(used, scale, draws["crop"])
         if self.hflip:
             columns = _flip(columns, draws["flip"][0])
         if self.vflip:
@@ -111,13 +113,18 @@ class JointAugment:
         inside = rows.inside[:, None] & columns.inside
         return bilinear(image, rows, columns), nearest(mask, rows, columns), inside
 
-    def _axes(self, mask: jax.Array, scale: jax.Array | None, draws: jax.Array) -> list[CropAxis]:
-        """Return where rows and columns of the crop lie in the picture; ``scale`` None is 1."""
-        labeled = mask != self.ignored
-        crop = self.crop_size or mask.shape
+    def _axes(self, used: jax.Array, scale: jax.Array | None, draws: jax.Array) -> list[CropAxis]:
+        """Return where rows and columns of the crop lie in the picture.
+
+        Args:
+          used: pixels of the canvas that are no padding, bool ``(H, W)``.
+          scale: scale of the picture; None: 1.
+          draws: uniform random numbers ``(2,)``.
+        """
+        crop = self.crop_size or used.shape
         axes = []
-        for axis, (side, canvas) in enumerate(zip(crop, mask.shape, strict=True)):
-            size = _last(labeled.any(1 - axis))
+        for axis, (side, canvas) in enumerate(zip(crop, used.shape, strict=True)):
+            size = _last(used.any(1 - axis))
             if scale is None and side == canvas:  # the canvas itself
                 axes.append(CropAxis(jnp.arange(side) + 0.0, jnp.arange(side) < size, size))
                 continue

@@ -37,6 +37,7 @@ def coordinates(height, width, canvas):
     return image, masks
 
 
+@pytest.mark.filterwarnings("ignore:All-NaN")  # rows outside of the picture
 @pytest.mark.parametrize(
     ("picture", "canvas", "crop", "scale", "hflip", "vflip"),
     [
@@ -71,17 +72,17 @@ def test_image_and_mask_have_the_same_coordinates(picture, canvas, crop, scale, 
             assert (-1.0 in signs) == (hflip if axis else vflip) and 1.0 in signs
         # All rows have the same columns, and the reverse.
         low, high = np.nanmin(found[axis], 2 - axis), np.nanmax(found[axis], 2 - axis)
-        np.testing.assert_array_equal(low, high)
+        np.testing.assert_allclose(low, high, atol=1.5 / SCALE)
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN")
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.6, 2.0])
 def test_scaled_pictures_equal_those_of_torch(scale):
     torch = pytest.importorskip("torch")
     height, width = 20, 28
     size = round(height * scale), round(width * scale)
     image, classes = photograph(1, height, width), mask(1, height, width)
-    augment = JointAugment((scale, scale + 1e-7), size)
+    classes[-6:] = IGNORED  # which is no padding
+    augment = JointAugment((scale, scale + 1e-7), size, fill=(9, 9, 9))
     canvas = place_on_canvas(image, classes, (32, 40), (9, 9, 9), IGNORED)
     out, labels = augmented(augment, *(array[None] for array in canvas))
     resize = torch.nn.functional.interpolate
@@ -96,7 +97,7 @@ def test_scaled_pictures_equal_those_of_torch(scale):
 def test_a_canvas_has_no_effect_beyond_its_picture():
     """So a run may choose a larger canvas without other crops."""
     picture, classes = photograph(2, 30, 22), mask(2, 30, 22)
-    augment = JointAugment((0.5, 2.0), (32, 32), hflip=True, fill=(1, 2, 3))
+    augment = JointAugment((0.5, 2.0), (32, 32), hflip=True, fill=(200, 0, 200))
     results = []
     for canvas in ((30, 22), (64, 50)):
         placed = place_on_canvas(picture, classes, canvas, (200, 0, 200), IGNORED)
