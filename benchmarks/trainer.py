@@ -14,8 +14,10 @@ from flax_resnet import ResNet, create_model
 from train.data.augment.pipeline import Augment
 from train.engine import step
 from train.engine.devices import Devices, Pmap
-from train.tasks.classification import mixed_cross_entropy
+from train.tasks.classification import mixed_cross_entropy, top1, top5
+from train.tasks.task import Task
 
+TASK = Task(mixed_cross_entropy, mixed_cross_entropy, {"top1": top1, "top5": top5})
 SCHEDULE = optax.constant_schedule(0.01)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -33,8 +35,7 @@ def make_step_config(model: ResNet, **fields) -> step.StepConfig:
         optimizer=optax.sgd(SCHEDULE, 0.9),
         schedule=SCHEDULE,
         augment=Augment(),
-        loss=mixed_cross_entropy,
-        eval_loss=mixed_cross_entropy,
+        task=TASK,
         mean=MEAN,
         std=STD,
         seed=0,

@@ -145,7 +145,7 @@ def report(
     flags: argparse.Namespace, evaluated: Evaluated, calibration: CalibrationResults | None
 ) -> None:
     """Print the summary, and write predictions, results and the report."""
-    from train.engine import feature_files, predictions, stored_predictions
+    from train.engine import feature_files, predictions
     from train.reporting import evaluation_results
     from train.reporting.report import run_report
     from train.reporting.task_reports import task_report
@@ -186,7 +186,7 @@ def report(
             run_report.write_report(flags.workdir, flags.output or "", parts, warn)
         if repeats_last_evaluation(flags):
             source, step = evaluated.loader.source, evaluated.result["step"]
-            stored_predictions.store(flags.workdir, step, evaluated.predictions, source)
+            of_task.store(flags.workdir, step, evaluated.predictions, source)
     except RunError as error:
         if flags.output is not None:
             raise

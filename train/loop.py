@@ -39,7 +39,6 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
 from train.runtime.formatting import run_name
 from train.runtime.signals import StopRequest
-from train.tasks.classification import chance_loss
 from train.workdir import held_out, run_files, session_ends
 from train.workdir.checkpoints import Checkpoints
 from train.workdir.metrics_log import has_metrics
@@ -72,9 +71,9 @@ def train(
       programs: the compiled steps; runs of one process may share them.
 
     Returns:
-      The evaluation of the final state: ``split``, ``examples``, ``top1``, ``loss``, ``step``,
-      with six classes or more ``top5``, ``bad`` if images could not be decoded, and the metrics
-      of the split, such as ``balanced_accuracy``.
+      The evaluation of the final state: ``split``, ``examples``, ``step``, the metrics of the
+      task, such as ``top1``, ``loss`` and ``balanced_accuracy``, and ``bad`` if images could not
+      be decoded.
 
     Raises:
       Interrupted: ``stop`` ended the run.
@@ -86,7 +85,8 @@ def train(
     check_same_in_all_processes(config, experiment.train_loader, experiment.eval_loader)
     is_primary = distributed.is_primary()
     with ExitStack() as stack:
-        console = Console(experiment.intervals.num_steps, is_primary, config.eval.metric)
+        metrics = config.eval.metric, *experiment.step_config.task.headline
+        console = Console(experiment.intervals.num_steps, is_primary, metrics)
         stack.enter_context(console)
         with distributed.raise_if_any_failed():
             checkpoints = open_workdir(experiment, stack, console) if is_primary else None
@@ -119,7 +119,7 @@ def open_workdir(experiment: Experiment, stack: ExitStack, console: Console) -> 
             f"run.json of {workdir!r} is missing or corrupt; rewriting it from the current data"
         )
     loaders = experiment.train_loader, experiment.eval_loader
-    run_files.describe(workdir, config, *loaders, experiment.step_config)
+    run_files.describe(workdir, config, *loaders, experiment.step_config.task.describe())
     held_out.write_held_out(workdir, experiment.eval_loader.source)
     checkpoints = Checkpoints(
         workdir, config.checkpoint.max_to_keep, console.warn, run_files.best_by(config)
@@ -305,9 +305,10 @@ class Loop:
         self, step: int, give_up: Callable[[Any], bool] = lambda _: False
     ) -> dict[str, Any] | None:
         """Evaluate the current state, after ``step`` steps; return None if ``give_up`` did."""
-        experiment, split_metrics = self.experiment, self.experiment.step_config.split_metrics
-        self.collector = collector = PredictionCollector(experiment.model.num_classes)
+        experiment, task = self.experiment, self.experiment.step_config.task
+        self.collector = collector = PredictionCollector(task, experiment.model.num_classes)
         evaluation = evaluate(
+            task,
             experiment.devices,
             self.eval_step,
             self.state,
@@ -317,7 +318,7 @@ class Loop:
             give_up,
             self.stopping.flag,
             collector.add,
-            lambda: split_metrics(collector.arrays(), collector.outputs),
+            collector.summarize,
         )
         if self.observers is not None and evaluation is not None:
             self.observers.set_evaluation(lambda: self.evaluated(evaluation, step, collector))
@@ -372,8 +373,7 @@ class Loop:
         nonfinite.check_evaluation(self.experiment, loss, step)
         if self.observers is not None and not config.smoke:  # a smoke run learns nothing
             step_config = self.experiment.step_config
-            classes, several = step_config.model.num_classes, step_config.several_labels
-            chance = chance_loss(step_config.eval_loss, classes, several)
+            chance = step_config.task.chance_loss(step_config.model.num_classes)
             run_summary.check_evaluation_loss(self.console, loss, chance)
         return {f"eval/{name}": v for name, v in evaluation.items() if name != "examples"}
 

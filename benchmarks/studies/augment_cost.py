@@ -9,6 +9,7 @@ round, the median and minimum time of a step, and the time of the first step.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -59,7 +60,10 @@ class Timed:
     def __init__(self, model, augment, size, batch_size, ema_decay=0.0):
         loss = partial(mixed_cross_entropy, smoothing=0.1)
         step_config = trainer.make_step_config(
-            model, augment=augment, loss=loss, ema_decay=ema_decay
+            model,
+            augment=augment,
+            task=dataclasses.replace(trainer.TASK, loss=loss),
+            ema_decay=ema_decay,
         )
         self.step = trainer.Step(step_config, trainer.random_batch(batch_size, size))
         self.first = self.seconds()

@@ -20,7 +20,6 @@ from flax_resnet.calibration import read_calibration, write_calibration
 from train.data.datasets import open_source
 from train.data.folds import assign_folds
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions
 from train.export.calibrated import temperature_metadata, with_temperature_in_head
 from train.export.loaders import loader_for_format
 from train.export.metadata import calibration_metadata
@@ -29,6 +28,7 @@ from train.export.stablehlo import write_stablehlo
 from train.reporting.calibration.results import calibrate
 from train.runtime.errors import RunError
 from train.tasks.decisions import DecisionRequest
+from train.tasks.predictions import Predictions
 from train.tasks.temperature import fit_temperature
 from train.workdir.run_files import read_config
 

@@ -22,6 +22,7 @@ from train.reporting.console import Console
 from train.runtime import host
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
+from train.tasks.task import Task
 from train.workdir import environment, run_files
 from train.workdir.checkpoints import Checkpoints
 
@@ -165,13 +166,14 @@ def test_captions_of_mixed_images_name_both_classes_with_weights():
     names = ("cat", "dog", "a bird of paradise")
     label, other = np.array([0, 1, 1, 2]), np.array([1, 0, 1, 0])
     targets = Targets(label, other, np.float32([0.8, 0.3, 0.5, 1.0]))
-    assert samples.captions(targets, names) == [
+    task = Task(None, None, {})
+    assert samples.captions(targets, names, task) == [
         "cat 80 %\ndog 20 %",
         "cat 70 %\ndog 30 %",
         "dog",
         "a bird of paradise",
     ]
-    assert samples.captions(Targets(label), names)[:2] == ["cat", "dog"]
+    assert samples.captions(Targets(label), names, task)[:2] == ["cat", "dog"]
 
 
 def train_one_step(config, workdir):

@@ -101,7 +101,7 @@ def test_a_run_is_not_resumed_with_a_changed_table(digits_table, tmp_path):
         splits = (config.dataset.train_split, True), (config.dataset.eval_split, False)
         return [DataLoader(config, split, training) for split, training in splits]
 
-    run_files.describe(str(tmp_path), config, *loaders(), Task(None, None, {}))
+    run_files.describe(str(tmp_path), config, *loaders(), Task(None, None, {}).describe())
     run_files.check_data(str(tmp_path), *loaders())
     rows = digits_table.read_text().splitlines()
     image, label, site = rows[5].split(",")

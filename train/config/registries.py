@@ -11,6 +11,7 @@ OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
 SCHEDULES = Registry("schedule", ("constant", "step", "cosine", "polynomial", "one_cycle"))
 MULTI_LABEL = "multi_label"
 TASKS = Registry("task", ("classification", MULTI_LABEL))
+BEST_METRICS = {"classification": "top1", MULTI_LABEL: "map"}  # of an empty eval.metric, by task
 LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy", "focal", "asymmetric"))
 # Other fields of an evaluation, its result and its files.
 METRIC_FIELDS = (

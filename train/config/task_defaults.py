@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from train.config.keys import KEYS
-from train.config.registries import MULTI_LABEL, TASKS
+from train.config.registries import BEST_METRICS, MULTI_LABEL, TASKS
 from train.data.label_sets import SEPARATOR
 from train.runtime.config_dict import ConfigDict
 from train.runtime.own_code import build
-
-_BEST_OF_SEVERAL = "map"
 
 
 def learns_several_labels(config: ConfigDict) -> bool:
@@ -21,20 +19,18 @@ def learns_several_labels(config: ConfigDict) -> bool:
 
 
 def default_value(name: str, task: str) -> Any:
-    """Return the default of the key ``name`` with ``task``, one of the project."""
+    """Return the default of the key ``name`` with ``task``, as far as it is known by its name."""
     if name == "eval.metric":
-        return _BEST_OF_SEVERAL if task == MULTI_LABEL else "top1"
+        return BEST_METRICS.get(task, "top1")
     return KEYS[name].default
 
 
 def set_task_defaults(config: ConfigDict) -> None:
     """Set ``eval.metric`` and ``dataset.label_separator``, if they are empty, by ``task``."""
     if not config.eval.metric:
-        metric = default_value("eval.metric", config.task)
-        own = _own_task(config)
-        if getattr(own, "several_labels", False) and _BEST_OF_SEVERAL in own.split_metric_names:
-            metric = _BEST_OF_SEVERAL
-        config.eval.metric = metric
+        default = default_value("eval.metric", config.task)
+        # make_task checks the type of an own task.
+        config.eval.metric = getattr(_own_task(config), "default_metric", default)
     set_label_separator(config)
 
 

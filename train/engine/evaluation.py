@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from train.engine.experiment import (
     make_model,
     make_step_config,
 )
-from train.engine.predictions import PredictionCollector, Predictions, predict_examples
+from train.engine.predictions import PredictionCollector
 from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
 from train.engine.stored_thresholds import find_calibration, read_thresholds
@@ -38,14 +38,14 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, note, print_line
 from train.runtime.formatting import run_name
 from train.runtime.host import core_count, max_images
-from train.tasks.classification import MIN_TOP5_CLASSES
-from train.tasks.label_kind import check_labels
+from train.tasks.base import BaseTask
 from train.tasks.metrics import MAX_PROBABILITIES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
 from train.workdir.run_files import best_by, check_data, read_config, read_description
 
 
 def evaluate(
+    task: BaseTask,
     devices: Devices,
     step: Callable,
     state: Any,
@@ -55,12 +55,13 @@ def evaluate(
     give_up: Callable[[Any], bool] = lambda _: False,
     flag: Callable[[], jax.Array | None] = lambda: None,
     collect: Callable[[dict[str, np.ndarray]], None] = lambda _: None,
-    summarize: Callable[[], dict[str, float]] = dict,
+    summarize: Callable[[Mapping[str, Any]], dict[str, float]] = lambda _: {},
     progress: Callable[[Iterable], Iterable] = lambda batches: batches,
 ) -> dict[str, float] | None:
     """Evaluate a state on a split.
 
     Args:
+      task: what the network learns.
       devices: the devices on which the compiled ``step`` runs.
       step: ``(state, data, batch, stop) -> sums``, see :func:`make_eval_step`.
       state: the train state, replicated.
@@ -71,13 +72,13 @@ def evaluate(
         it returns true, the evaluation ends without a result.
       flag: returns the next step's ``stop``, see ``preemption.StopAgreement``.
       collect: receives ``per_example`` of every batch in order, if the step returns that.
-      summarize: returns the metrics of everything that was collected.
+      summarize: returns the metrics of everything that was collected; receives the sums.
       progress: wraps the iterable of batches, for a progress bar.
 
     Returns:
-      ``examples``, ``top1``, ``top5`` (with six classes or more), mean ``loss``, the means of
-      other metrics and those of ``summarize``; also ``bad``, the number of images that could not
-      be decoded, if there are any. They are excluded.
+      ``examples``, the metrics of the task, such as ``top1`` and the mean ``loss``, and those of
+      ``summarize``; also ``bad``, the number of images that could not be decoded, if there are
+      any. They are excluded.
     """
     sums, per_example = [], []
     in_flight = DispatchThrottle()
@@ -93,19 +94,23 @@ def evaluate(
     for last in per_example:
         collect(devices.fetch(last))
     sums = devices.fetch(sums)
-    total = {name: sum(part[name].item() for part in sums) for name in sums[0]}
-    examples, bad = total["examples"], total["bad"]
+    totals = {name: _add(part[name] for part in sums) for name in sums[0] if name != "stop"}
+    examples, bad = totals["examples"], totals.pop("bad")
     if examples + bad != len(loader):
         raise AssertionError(f"evaluated {examples} examples and skipped {bad} of {len(loader)}")
-    result = {"examples": examples, "top1": total["top1"] / examples}
-    if bad:
-        result["bad"] = bad
-    counts = ("examples", "bad", "stop")
-    means = {name: total[name] / examples for name in total if name not in counts}
-    if len(loader.source.class_names) < MIN_TOP5_CLASSES:
-        means.pop("top5", None)
-    first = {name: means[name] for name in ("top5", "loss") if name in means}
-    return result | first | means | summarize()
+    means = task.means(totals, len(loader.source.class_names))
+    first = task.headline[0]
+    result = {"examples": examples, first: means[first]} | ({"bad": bad} if bad else {})
+    return result | means | summarize(totals)
+
+
+def _add(parts: Iterable[np.ndarray]) -> Any:
+    """Return the sum of numbers of all batches, exact for integers."""
+    parts = list(parts)
+    if parts[0].ndim == 0:
+        return sum(part.item() for part in parts)
+    wide = np.int64 if np.issubdtype(parts[0].dtype, np.integer) else np.float64
+    return sum(part.astype(wide) for part in parts)
 
 
 def make_eval_step(
@@ -126,13 +131,12 @@ def make_eval_step(
       step_config: the steps' configuration.
       loader: the split.
       flip: whether to average over mirror images, as in ``step.eval_step``.
-      keep_probabilities: as in ``predictions.predict_examples``.
-      keep_logits: as in ``predictions.predict_examples``.
+      keep_probabilities: as in ``BaseTask.per_example``.
+      keep_logits: as in ``BaseTask.per_example``.
       keep_features: as in ``step.eval_step``.
     """
     per_example = partial(
-        predict_examples,
-        kind=step_config.probabilities,
+        step_config.task.per_example,
         keep_probabilities=keep_probabilities,
         keep_logits=keep_logits,
     )
@@ -201,7 +205,8 @@ class Evaluated:
     Attributes:
       result: the result of :func:`evaluate` with ``split`` and ``step``, with ``dataset`` and
         ``tta`` if these are not the run's own, and with ``thresholds`` if some are stored.
-      predictions: the predictions for all valid examples.
+      predictions: the task's predictions for all valid examples, such as
+        :class:`train.tasks.predictions.Predictions`.
       loader: the split.
       config: the configuration of the run and of this evaluation.
       model: the network.
@@ -211,7 +216,7 @@ class Evaluated:
     """
 
     result: dict[str, Any]
-    predictions: Predictions
+    predictions: Any
     loader: DataLoader
     config: ConfigDict
     model: ResNet
@@ -288,7 +293,18 @@ def evaluate_run(
         model = make_model(config, len(loader.source.class_names))
         # The schedule is not used, but the state includes that of the optimizer.
         step_config = make_step_config(config, model, steps_per_epoch=1, num_steps=1)
-        check_labels(config, step_config.several_labels, loader.source)
+        task = step_config.task
+        task.check_labels(config, loader.source)
+        if not (use_thresholds or task.probabilities):
+            raise UsageError(
+                f"--calibrate and --decide are for one or several classes per image; the run in"
+                f" {path!r} has task={config.task!r}"
+            )
+        if keep_features and not task.has_features:
+            raise UsageError(
+                f"--features needs one vector per image, which networks of task={config.task!r}"
+                " do not have"
+            )
     check_same_in_all_processes(config, loader)
 
     def warn(text: str) -> None:
@@ -308,10 +324,10 @@ def evaluate_run(
     stored, calibration = None, None
     with distributed.raise_if_any_failed():
         stored_with = path, int(state.step), evaluated_weights(config)
-        if step_config.several_labels and use_thresholds:
+        if task.has_thresholds and use_thresholds:
             stored = read_thresholds(*stored_with)
-        if use_thresholds:
-            calibration = find_calibration(*stored_with, step_config.probabilities, warn)
+        if task.probabilities and use_thresholds:
+            calibration = find_calibration(*stored_with, task.probabilities, warn)
     if stored is not None and stored.were_chosen_on(loader.source) and distributed.is_primary():
         note("half of these images chose the stored thresholds; new ones may give a lower F1")
 
@@ -325,10 +341,10 @@ def evaluate_run(
     batch_size = make_batch_sizes(config, len(devices), images).eval
     flip = tta == "flip"
     keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
-    keep_probabilities |= step_config.several_labels  # all metrics need them
+    keep_probabilities |= task.keeps_probabilities(config, len(loader), model.num_classes)
     keeps = keep_probabilities, keep_logits, keep_features
     compiled = make_eval_step(devices, step_config, loader, flip, *keeps)
-    collector = PredictionCollector(model.num_classes, None if stored is None else stored.raw)
+    collector = PredictionCollector(task, model.num_classes, None if stored is None else stored.raw)
     progress_bar = partial(  # on a terminal, if the batches take more than a second
         tqdm.tqdm,
         desc=f"evaluating {loader.source.split}",
@@ -339,6 +355,7 @@ def evaluate_run(
         disable=not distributed.is_primary() or not sys.stderr.isatty(),
     )
     result = evaluate(
+        task,
         devices,
         compiled,
         devices.replicate(state),
@@ -346,7 +363,7 @@ def evaluate_run(
         loader,
         batch_size,
         collect=collector.add,
-        summarize=lambda: step_config.split_metrics(collector.arrays(), collector.outputs),
+        summarize=collector.summarize,
         progress=progress_bar,
     )
     result = {"split": loader.source.split} | result | {"step": int(state.step)}

@@ -35,7 +35,6 @@ from train.data.sources.given_source import GIVEN
 from train.data.splits import evaluation_split
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
-from train.engine.metric_limits import check_metric
 from train.engine.optim.freezing import frozen_modules
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.optim.own_checks import check_optimizer
@@ -45,11 +44,9 @@ from train.engine.step import AXIS, StepConfig, trainable_params
 from train.runtime import distributed, limits
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
-from train.tasks.class_balance import BALANCED, ClassBalance, make_balance
+from train.tasks.base import BaseTask
+from train.tasks.class_balance import BALANCED
 from train.tasks.configured import make_task
-from train.tasks.label_kind import check_labels
-from train.tasks.positive_weights import PositiveWeights, make_positive_weights
-from train.tasks.task import Task
 from train.workdir import environment, run_files
 
 # Keys that may differ between processes, since they depend on the machine.
@@ -99,7 +96,8 @@ class Experiment:
       batch_sizes: numbers of images.
       model: the network.
       step_config: everything that the steps need apart from arrays.
-      balance: how the training loss weights the classes; None: as the training images.
+      balance: how the training loss weights the classes, see ``BaseTask.make_balance``; None: as
+        the training images.
       resumes: whether ``workdir`` has checkpoints, from which the run continues.
       variables: pretrained variables of ``init_from``; None without, or if the run resumes.
     """
@@ -114,7 +112,7 @@ class Experiment:
     batch_sizes: BatchSizes
     model: ResNet
     step_config: StepConfig
-    balance: ClassBalance | PositiveWeights | None
+    balance: Any
     resumes: bool
     variables: dict[str, Any] | None
 
@@ -178,16 +176,15 @@ def build_experiment(
     model = make_model(config, len(class_names), train_loader.image_shape)
     task = make_task(config, model.num_classes)
     for loader in (train_loader, eval_loader):
-        check_labels(config, task.several_labels, loader.source)
+        task.check_labels(config, loader.source)
     sampler = make_sampler(config, train_loader.source)
     intervals = make_intervals(config, sampler)
     if resumes:
         check_length(config, workdir, intervals)
-    check_metric(config, task, len(eval_loader), len(class_names), model.num_classes)
-    weigh = make_positive_weights if task.several_labels else make_balance
-    balance = weigh(config, train_loader.source)
+    task.check_split(config, eval_loader.source, batch_sizes.eval, model.num_classes)
+    balance = task.make_balance(config, train_loader.source)
     length = intervals.steps_per_epoch, intervals.num_steps
-    step_config = make_step_config(config, model, *length, task, balance)
+    step_config = make_step_config(config, model, *length, task.balanced(balance))
     if step_config.augment.mix:
         check_even(batch_sizes.device)
     variables = None
@@ -300,8 +297,7 @@ def make_step_config(
     model: ResNet,
     steps_per_epoch: int,
     num_steps: int,
-    task: Task | None = None,
-    balance: ClassBalance | PositiveWeights | None = None,
+    task: BaseTask | None = None,
 ) -> StepConfig:
     """Build everything that the steps need apart from arrays.
 
@@ -310,17 +306,14 @@ def make_step_config(
       model: the network.
       steps_per_epoch: training steps per epoch.
       num_steps: length of the run.
-      task: what the network learns; default: made from the configuration.
-      balance: weights of the classes and adjustment of the logits, or weights of positive labels;
-        None: none.
+      task: what the network learns; default: made from the configuration, without weights of the
+        classes.
 
     Raises:
       UsageError: keys exclude each other or cannot be used with the model or the images.
     """
     schedule = make_schedule(config.schedule, steps_per_epoch, num_steps, config.batch_size)
     task = make_task(config, model.num_classes) if task is None else task
-    positive_weights = balance.weights if isinstance(balance, PositiveWeights) else None
-    class_balance = balance if isinstance(balance, ClassBalance) else None
     preprocessing = make_preprocessing(config.dataset)
     optimizer, frozen = make_optimizer(config.optimizer, schedule), ()
     is_own = OPTIMIZERS.owner(config.optimizer.name) is not None
@@ -334,8 +327,7 @@ def make_step_config(
         optimizer=optimizer,
         schedule=schedule,
         augment=make_augment(config),
-        loss=task.loss if positive_weights is None else task.weigh_positives(positive_weights),
-        eval_loss=task.eval_loss,
+        task=task,
         mean=preprocessing.mean,
         std=preprocessing.std,
         seed=config.seed,
@@ -344,13 +336,6 @@ def make_step_config(
         frozen=frozen,
         evaluate_ema=config.eval.use_ema,
         skip_nonfinite=config.on_nonfinite == "skip",
-        class_weights=class_balance and class_balance.class_weights,
-        logit_adjustment=class_balance and class_balance.logit_adjustment,
-        metrics=task.metrics,
-        split_metrics=task.split_metrics,
-        probabilities=task.probabilities,
-        several_labels=task.several_labels,
-        rank=task.rank,
     )
 
 

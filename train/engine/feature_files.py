@@ -19,10 +19,10 @@ from flax_resnet.text import error_reason
 from train.data.label_sets import join_classes
 from train.data.source import DataSource
 from train.data.sources.table_file import import_pyarrow
-from train.engine.predictions import Predictions
 from train.runtime.array_files import read_arrays, save_arrays
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import writing
+from train.tasks.predictions import Predictions
 
 ENDINGS = (".npz", ".parquet")
 _RESERVED = ("file", "features", "network", "class_names")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 
@@ -24,22 +24,33 @@ class Window:
 
     Attributes:
       steps: number of steps.
-      nonfinite: number of those that were not finite.
-      loss, top1: sums of these metrics.
       learning_rate: the last one.
+      sums: sums of ``loss``, the task's metrics and ``nonfinite``, the number of steps that were
+        not finite.
     """
 
     steps: float = 0.0
-    nonfinite: float = 0.0
-    loss: float = 0.0
-    top1: float = 0.0
     learning_rate: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, float]) -> Self:
+        """Return the window of :meth:`to_dict`."""
+        values = dict(values)
+        return cls(values.pop("steps"), values.pop("learning_rate"), values)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return all numbers by name; empty without any step."""
+        if not self.steps:
+            return {}
+        return {"steps": self.steps, "learning_rate": self.learning_rate} | self.sums
 
     def add(self, steps: int, means: dict[str, Any]) -> None:
         """Add the mean metrics of some steps."""
         self.steps += steps
-        for name in ("nonfinite", "loss", "top1"):
-            setattr(self, name, getattr(self, name) + steps * float(means[name]))
+        for name, mean in means.items():
+            if name != "learning_rate":
+                self.sums[name] = self.sums.get(name, 0.0) + steps * float(mean)
         self.learning_rate = float(means["learning_rate"])
 
     def means(self, skips_nonfinite: bool) -> dict[str, float]:
@@ -49,13 +60,15 @@ class Window:
           skips_nonfinite: whether steps that are not finite were skipped; means are over the
             others then, and NaN if there are none, since a loss of 0 would look perfect.
         """
-        counted = round(self.steps - (self.nonfinite if skips_nonfinite else 0))
+        sums = {"loss": 0.0} | self.sums
+        nonfinite = sums.pop("nonfinite", 0.0)
+        counted = round(self.steps - (nonfinite if skips_nonfinite else 0))
         row = {
-            "train/loss": self.loss / counted if counted else float("nan"),
-            "train/top1": self.top1 / counted if counted else float("nan"),
-            "learning_rate": self.learning_rate,
+            f"train/{name}": total / counted if counted else float("nan")
+            for name, total in sums.items()
         }
-        return row | ({"nonfinite": round(self.nonfinite)} if self.nonfinite else {})
+        row["learning_rate"] = self.learning_rate
+        return row | ({"nonfinite": round(nonfinite)} if nonfinite else {})
 
 
 class Meter:
@@ -169,11 +182,11 @@ class Meter:
     @property
     def window(self) -> dict[str, float]:
         """The sums of the window so far, for :meth:`resume`; empty without any step."""
-        return asdict(self._window) if self._window.steps else {}
+        return self._window.to_dict()
 
     def resume(self, window: dict[str, float]) -> None:
         """Continue the window of a run that was interrupted."""
-        self._window = Window(**window)
+        self._window = Window.from_dict(window)
 
 
 def make_meter(experiment: Experiment) -> Meter:

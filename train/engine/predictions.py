@@ -1,95 +1,23 @@
-"""Predictions for each example of a split, and their files."""
+"""Collection of what an evaluation predicts for each example, and files of predictions."""
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.files import make_atomically
-from flax_resnet.runs import class_probabilities
 from train.data.label_sets import join_classes
 from train.data.source import DataSource
 from train.runtime.array_files import save_arrays
 from train.runtime.errors import UsageError
 from train.runtime.files import writing
+from train.tasks.base import BaseTask
 from train.tasks.multi_label_metrics import decide
+from train.tasks.predictions import Predictions
 
 ENDINGS = (".csv", ".npz")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Arrays with one entry per evaluated example, in the order of the split.
-
-    Attributes:
-      record: number of the example in the split.
-      label: true class; of images with any number of classes zeros and ones ``(N, K)``.
-      predicted: most probable class.
-      rank: number of classes ranked before the true one, or the best of several; 0 is correct.
-      confidence: probability of ``predicted``.
-      outputs: number of outputs of the head, at least the number of classes.
-      of_label: probability of ``label``; None with several classes per image.
-      probabilities: ``(N, outputs)``, or None if they were not kept.
-      logits: ``(N, outputs)``, or None if they were not kept.
-      features: pooled, before the head, float32 ``(N, D)``, or None if they were not kept.
-      thresholds: probabilities from which on classes are predicted, ``(K,)``; None: 0.5.
-    """
-
-    record: np.ndarray
-    label: np.ndarray
-    predicted: np.ndarray
-    rank: np.ndarray
-    confidence: np.ndarray
-    outputs: int
-    of_label: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
-    logits: np.ndarray | None = None
-    features: np.ndarray | None = None
-    thresholds: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def several_labels(self) -> bool:
-        """Whether an image may have several classes."""
-        return self.label.ndim == 2
-
-    @property
-    def right(self) -> np.ndarray:
-        """Whether the most probable class is the true one, or one of several."""
-        return self.rank == 0
-
-
-def predict_examples(
-    logits: jax.Array,
-    labels: jax.Array,
-    kind: str,
-    keep_probabilities: bool = False,
-    keep_logits: bool = False,
-) -> dict[str, jax.Array]:
-    """Return a few numbers per example, inside the compiled evaluation step.
-
-    Args:
-      logits: ``(N, outputs)``.
-      labels: int ``(N,)``, or ``(N, K)`` of zeros and ones.
-      kind: how logits become probabilities: ``"softmax"`` or ``"sigmoid"``.
-      keep_probabilities: whether to return the probabilities of all classes as well.
-      keep_logits: whether to return the logits as well.
-    """
-    probabilities = class_probabilities(logits, kind)
-    # By the logits, as ranks are: several sigmoids may round to 1.
-    predicted = logits.argmax(axis=1)
-    rows = jnp.arange(len(labels))
-    result = {"predicted": predicted, "confidence": probabilities[rows, predicted]}
-    if labels.ndim == 1:
-        result["of_label"] = probabilities[rows, labels]
-    result |= {"probabilities": probabilities} if keep_probabilities else {}
-    return result | ({"logits": logits} if keep_logits else {})
 
 
 def output_names(class_names: Sequence[str], outputs: int) -> list[str]:
@@ -101,18 +29,20 @@ class PredictionCollector:
     """Collector of the predictions of all batches of an evaluation, in the order of the split.
 
     Args:
+      task: whose :meth:`~train.tasks.base.BaseTask.per_example` is collected.
       outputs: number of outputs of the head.
-      thresholds: as in :class:`Predictions`.
+      thresholds: as in :class:`~train.tasks.predictions.Predictions`.
     """
 
-    def __init__(self, outputs: int, thresholds: np.ndarray | None = None):
-        self.outputs, self._thresholds = outputs, thresholds
+    def __init__(self, task: BaseTask, outputs: int, thresholds: np.ndarray | None = None):
+        self._task, self.outputs, self._thresholds = task, outputs, thresholds
         self._start = 0
         self._parts: list[dict[str, np.ndarray]] = []
+        self._totals: Mapping[str, Any] = {}
 
     def add(self, batch: dict[str, np.ndarray]) -> None:
-        """Add a batch: :func:`predict_examples` with ``label``, ``rank`` and ``valid``."""
-        count = len(batch["label"])
+        """Add the task's ``per_example`` of a batch, with ``valid``."""
+        count = len(batch["valid"])
         part = batch | {"record": np.arange(self._start, self._start + count)}
         valid = part.pop("valid")
         self._start += count
@@ -124,9 +54,14 @@ class PredictionCollector:
         arrays = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
         return arrays if self._thresholds is None else arrays | {"thresholds": self._thresholds}
 
-    def predictions(self) -> Predictions:
-        """Return the predictions of all batches."""
-        return Predictions(**self.arrays(), outputs=self.outputs)
+    def summarize(self, totals: Mapping[str, Any]) -> dict[str, float]:
+        """Keep the sums of an evaluation, and return the metrics of all examples together."""
+        self._totals = totals
+        return self._task.split_metrics(self.arrays(), self.outputs)
+
+    def predictions(self) -> Any:
+        """Return the task's predictions of all batches."""
+        return self._task.predictions(self.arrays(), self._totals, self.outputs)
 
 
 def check_predictions_path(path: str) -> None:

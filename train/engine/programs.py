@@ -12,12 +12,10 @@ from train.config.access import flatten
 from train.config.registries import OPTIMIZERS, SCHEDULES
 from train.engine.evaluation import make_eval_step
 from train.engine.experiment import Experiment
-from train.engine.metric_limits import ranks_in_training
 from train.engine.multi_step import run_steps
 from train.engine.optim.optimizers import make_optimizer
 from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, train_step
-from train.tasks.positive_weights import PositiveWeights
 
 SHARING_JAX = (0, 12)  # with JAX 0.10.2 the results differ in the last bits
 MAX_RATES = 2**22  # steps of a run whose learning rates are an argument: 16 MiB
@@ -137,10 +135,10 @@ def _takes_rates(experiment: Experiment) -> bool:
 
 
 def _keeps_probabilities(experiment: Experiment) -> bool:
-    config, several = experiment.config, experiment.step_config.several_labels
+    config, task = experiment.config, experiment.step_config.task
     size = len(experiment.eval_loader), experiment.model.num_classes
     keeps = bool(config.dataset.fold)  # for metrics of all folds together
-    return keeps or ranks_in_training(config, several, *size)
+    return keeps or task.keeps_probabilities(config, *size)
 
 
 def _key(experiment: Experiment) -> tuple:
@@ -154,11 +152,5 @@ def _key(experiment: Experiment) -> tuple:
     loaders = experiment.train_loader, experiment.eval_loader
     cached = (loader.cached_on_device for loader in loaders)
     fixed = (kv for kv in values if kv[0] not in varying and not kv[0].startswith("schedule."))
-    balance = experiment.balance
-    weights = balance.weights if isinstance(balance, PositiveWeights) else None
-    step_config = experiment.step_config
-    of_data = (
-        *(experiment.model.num_classes, _keeps_probabilities(experiment)),
-        *(weights, step_config.class_weights, step_config.logit_adjustment),
-    )
-    return *fixed, *cached, *of_data
+    classes, weights = experiment.model.num_classes, experiment.step_config.task.constants()
+    return *fixed, *cached, classes, _keeps_probabilities(experiment), *weights

@@ -5,8 +5,8 @@ batch; gradients, batch statistics and metrics are averaged or summed over the a
 they run on one device, for example under plain ``jax.jit``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -18,13 +18,8 @@ from flax import struct
 from flax_resnet import ResNet, init_variables
 from flax_resnet.preprocessing import normalize
 from flax_resnet.runs import network_outputs
-from train.data.augment.mixup import Targets
 from train.data.augment.pipeline import Augment, example_keys
-from train.tasks.classification import top1, top5
-from train.tasks.metrics import classification_metrics
-from train.tasks.rank import label_rank
-from train.tasks.task import Loss, Metric, SplitMetrics
-from train.tasks.weighting import image_weights, weighted_loss
+from train.tasks.base import BaseTask
 
 AXIS = "batch"
 DROPOUT = 2**31 - 1  # beyond any step number
@@ -57,7 +52,7 @@ class StepConfig:
       schedule: learning rate as a function of the step, for the metrics; the optimizer applies
         it as well.
       augment: augmentation of uint8 images, and of labels if images are mixed.
-      loss, eval_loss: ``(logits, targets) -> (N,)`` in nats, in training and in evaluation.
+      task: what the network learns, and how that is measured.
       mean, std: per-channel normalization of images in 0…1.
       seed: seed of augmentation, dropout and stochastic depth.
       grad_accum_steps: micro-batches into which each device's batch is split; they are computed
@@ -67,11 +62,6 @@ class StepConfig:
       frozen: names of the model's modules that keep their parameters and batch statistics.
       evaluate_ema: whether evaluation uses the moving average, if there is one.
       skip_nonfinite: whether a step with a loss or gradients that are not finite is skipped.
-      class_weights: factors of the training loss of images of each class ``(K,)``, if any; they
-        are divided by their mean over the global batch.
-      logit_adjustment: added to the logits in the training loss ``(K,)``, if anything.
-      metrics, split_metrics, probabilities, several_labels, rank: of the predictions, as in
-        :class:`train.tasks.task.Task`.
       axis_name: mapped axis of the devices; None: the step runs on one device, under ``jax.jit``.
     """
 
@@ -79,8 +69,7 @@ class StepConfig:
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     augment: Augment
-    loss: Loss
-    eval_loss: Loss
+    task: BaseTask
     mean: Sequence[float]
     std: Sequence[float]
     seed: int
@@ -89,13 +78,6 @@ class StepConfig:
     frozen: tuple[str, ...] = ()
     evaluate_ema: bool = True
     skip_nonfinite: bool = False
-    class_weights: Sequence[float] | None = None
-    logit_adjustment: Sequence[float] | None = None
-    metrics: Mapping[str, Metric] = field(default_factory=lambda: {"top1": top1, "top5": top5})
-    split_metrics: SplitMetrics = classification_metrics
-    probabilities: str = "softmax"
-    several_labels: bool = False
-    rank: Metric = label_rank
     axis_name: str | None = AXIS
 
     def on_one_device(self) -> Self:
@@ -156,17 +138,16 @@ def train_step(
     Args:
       step_config: the steps' configuration.
       state: the state, the same on all devices.
-      batch: this device's ``image`` uint8 ``(N, H, W, C)``, ``label`` int32 ``(N,)`` or, with
-        ``several_labels``, uint8 ``(N, K)``, and, if the records have weights, ``weight`` float32
-        ``(N,)``. Labels must be in 0…K - 1: the data loader checks that, the compiled step does
-        not. Of a label of K or more the cross entropy is NaN, -1 counts as the last class, and to
-        the binary cross entropy both are images of no class.
+      batch: this device's ``image`` uint8 ``(N, H, W, C)``, ``label`` as the task learns it, such
+        as int32 ``(N,)``, or uint8 ``(N, K)`` of images with several classes, and, if the records
+        have weights, ``weight`` float32 ``(N,)``. Classes must be in 0…K - 1: the data loader
+        checks that, the compiled step does not. Of a label of K or more the cross entropy is NaN,
+        -1 counts as the last class, and to the binary cross entropy both are images of no class.
 
     Returns:
       The new state and the metrics, averaged over the axis: ``loss``, weighted as the gradients;
-      ``top1`` (accuracy; for a mixed image the label with the larger weight is correct),
-      ``learning_rate`` and ``nonfinite``, 1 if the loss or a gradient is not finite. If such a
-      step is skipped, its ``loss`` and ``top1`` are 0.
+      those of the task, such as ``top1``; ``learning_rate`` and ``nonfinite``, 1 if the loss or a
+      gradient is not finite. If such a step is skipped, its loss and the task's metrics are 0.
     """
     count = batch["label"].shape[0]
     device = jax.lax.axis_index(step_config.axis_name) if step_config.axis_name else 0
@@ -174,42 +155,37 @@ def train_step(
     keys = example_keys(step_config.seed, state.step, positions)
     images, targets = step_config.augment.batch(batch["image"], batch["label"], keys)
     mean = lambda values: step_config.across(jax.lax.pmean, values.mean())  # noqa: E731
-    weights = image_weights(targets, batch.get("weight"), step_config.class_weights, mean)
-    targets = targets, weights
+    targets = step_config.task.prepare(targets, batch.get("weight"), mean)
     # A separate sequence of keys: augmentation folds positions into the keys of steps.
     dropout = jax.random.fold_in(jax.random.key(step_config.seed), DROPOUT)
     dropout = jax.random.fold_in(jax.random.fold_in(dropout, state.step), device)
     trainable = trainable_params(state.params, step_config.frozen)
 
     def loss_fn(params, batch_stats, images, targets, dropout):
-        targets, weights = targets
-        logits, updates = step_config.model.apply(
+        outputs, updates = step_config.model.apply(
             {"params": state.params | params, "batch_stats": batch_stats},
             normalize(images, step_config.mean, step_config.std),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
-        correct = jnp.mean(step_config.rank(logits, targets.dominant()) < 1)
-        if step_config.logit_adjustment is not None:
-            logits = logits + jnp.asarray(step_config.logit_adjustment, logits.dtype)
-        loss = weighted_loss(step_config.loss, logits, targets, weights).mean()
-        return loss, (updates.get("batch_stats", {}), correct)
+        loss, metrics = step_config.task.training_loss(outputs, targets)
+        return loss, (updates.get("batch_stats", {}), metrics)
 
     def compute(batch_stats, images, targets, dropout):
-        """Return gradients, loss and accuracy of one micro-batch."""
+        """Return gradients, loss and metrics of one micro-batch."""
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (batch_stats, correct)), gradients = grad_fn(
+        (loss, (batch_stats, metrics)), gradients = grad_fn(
             trainable, batch_stats, images, targets, dropout
         )
-        return batch_stats, (gradients, loss, correct)
+        return batch_stats, (gradients, loss, metrics)
 
     batch_stats, means = accumulate_gradients(
         compute, step_config.grad_accum_steps, state.batch_stats, images, targets, dropout
     )
     # Devices have equally many images, so the mean of their means is the mean of the batch.
     means = step_config.across(jax.lax.pmean, (batch_stats, means))
-    batch_stats, (gradients, loss, accuracy) = means
+    batch_stats, (gradients, loss, metrics) = means
 
     finite = jnp.isfinite(loss)
     for leaf in jax.tree.leaves(gradients):
@@ -228,10 +204,9 @@ def train_step(
     )
     if step_config.skip_nonfinite:
         new_state = select_if_finite(finite, new_state, state.replace(step=new_state.step))
-        loss, accuracy = (jnp.where(finite, metric, 0) for metric in (loss, accuracy))
-    return new_state, {
+        loss, metrics = jax.tree.map(lambda metric: jnp.where(finite, metric, 0), (loss, metrics))
+    return new_state, metrics | {
         "loss": loss,
-        "top1": accuracy,
         "learning_rate": jnp.asarray(step_config.schedule(state.step), jnp.float32),
         "nonfinite": 1.0 - finite,
     }
@@ -265,7 +240,7 @@ def accumulate_gradients(
       count: number of micro-batches.
       batch_stats: statistics before the first micro-batch.
       images: ``(N, H, W, C)``, with N a multiple of ``count``.
-      targets: labels of the images, and their weights.
+      targets: of the images, with a leading axis of N.
       key: random key; each micro-batch gets its own.
 
     Returns:
@@ -332,37 +307,30 @@ def eval_step(
       batch: as in :func:`train_step`, with ``valid`` and ``bad``, bool ``(N,)``: padding and
         images that could not be decoded are not valid; the latter are ``bad``.
       flip: whether to average the outputs for each image and its mirror image.
-      per_example: ``(logits, labels) -> dict`` of arrays with a leading axis of N.
+      per_example: ``(outputs, labels) -> dict`` of arrays with a leading axis of N.
       keep_features: whether ``per_example`` includes the ``features`` before the head.
 
     Returns:
-      The number of valid ``examples``, of ``bad`` ones, and sums over valid examples: the
-      ``loss`` and the metrics; those that are bool are counted as int32. With ``per_example``
-      also ``per_example``: its result, ``label``, ``rank`` of the label and ``valid``, of all
-      devices' examples in order.
+      The number of valid ``examples``, of ``bad`` ones, and the task's sums over valid examples.
+      With ``per_example`` also ``per_example``: its result and ``valid``, of all devices' examples
+      in order.
     """
     variables = evaluated_variables(step_config, state)
     images = normalize(batch["image"], step_config.mean, step_config.std)
-    outputs = partial(network_outputs, step_config.model, variables, with_features=keep_features)
-    logits, features = outputs(images)
+    compute = partial(network_outputs, step_config.model, variables, with_features=keep_features)
+    outputs, features = compute(images)
     if flip:
-        both = (logits, features), outputs(images[:, :, ::-1])
-        logits, features = jax.tree.map(lambda one, other: (one + other) / 2, *both)
-    rank = step_config.rank(logits, batch["label"])
-    losses = jnp.where(batch["valid"], step_config.eval_loss(logits, Targets(batch["label"])), 0)
+        flipped, other_features = compute(images[:, :, ::-1])
+        both = (outputs, features), (step_config.task.mirror(flipped), other_features)
+        outputs, features = jax.tree.map(lambda one, other: (one + other) / 2, *both)
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),
         "bad": batch["bad"].sum(dtype=jnp.int32),
-        "loss": losses.sum(),
+        **step_config.task.sums(outputs, batch["label"], batch["valid"]),
     }
-    for name, metric in step_config.metrics.items():
-        values = metric(logits, batch["label"])
-        exact = {"dtype": jnp.int32} if values.dtype == bool else {}
-        sums[name] = jnp.where(batch["valid"], values, 0).sum(**exact)
     sums = step_config.across(jax.lax.psum, sums)
     if per_example is None:
         return sums
-    examples = {"label": batch["label"], "rank": rank, "valid": batch["valid"]}
-    examples |= per_example(logits, batch["label"])
+    examples = {"valid": batch["valid"]} | per_example(outputs, batch["label"])
     examples |= {"features": features} if keep_features else {}
     return sums | {"per_example": step_config.across(jax.lax.all_gather, examples, tiled=True)}

@@ -13,11 +13,11 @@ import numpy as np
 from flax_resnet.files import make_atomically
 from train.data.source import DataSource
 from train.data.sources.array_files import open_arrays
-from train.engine.predictions import Predictions
 from train.runtime.array_files import save_arrays
 from train.runtime.errors import RunError
 from train.runtime.files import writing
 from train.tasks.multi_label_metrics import decide
+from train.tasks.predictions import Predictions
 
 FILE = "predictions.npz"
 MAX_VALUES = 2**23  # images, or probabilities of images with several classes: 32 MiB

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.engine.predictions import Predictions, output_names
+from train.engine.predictions import output_names
 from train.tasks.bootstrap import bootstrap_intervals
 from train.tasks.metrics import MAX_PROBABILITIES, count_classes
+from train.tasks.predictions import Predictions
 from train.tasks.ranking import one_vs_rest
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution

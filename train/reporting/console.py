@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tqdm
 
@@ -30,16 +30,20 @@ class Console:
     Args:
       num_steps: length of the run.
       is_primary: whether this is the primary process.
-      metric: ``config.eval.metric``, which is shown beside the top-1 accuracy.
+      metrics: those of evaluations that are shown.
       trains: whether this is a training, which continues without its output.
     """
 
     SECONDS_BETWEEN_LINES = 2.0
 
     def __init__(
-        self, num_steps: int, is_primary: bool = True, metric: str = "top1", trains: bool = True
+        self,
+        num_steps: int,
+        is_primary: bool = True,
+        metrics: Sequence[str] = ("top1",),
+        trains: bool = True,
     ):
-        self._metric, self._trains = metric, trains
+        self._metrics, self._trains = tuple(dict.fromkeys(metrics)), trains
         self.start, self.num_steps, self.is_primary = 0, num_steps, is_primary
         self.start_time = time.monotonic()
         self.last_line_time = 0.0
@@ -126,10 +130,13 @@ class Console:
         step = row["step"]
         facts = {"epoch": f"{row['epoch']:.1f}"}
         if "train/loss" in row:
-            facts |= {"loss": f"{row['train/loss']:.4g}", "top1": format_percent(row["train/top1"])}
-        for name in dict.fromkeys((self._metric, "top1")):
-            if f"eval/{name}" in row:
-                facts[f"eval {name}"] = format_metric(name, row[f"eval/{name}"])
+            facts["loss"] = f"{row['train/loss']:.4g}"
+        for key, value in row.items():
+            if key.startswith("train/") and key != "train/loss":
+                facts[key.removeprefix("train/")] = format_percent(value)
+        evaluated = [name for name in self._metrics if f"eval/{name}" in row]
+        for name in evaluated:
+            facts[f"eval {name}"] = format_metric(name, row[f"eval/{name}"])
         if "images_per_second" in row:
             facts["images/s"] = f"{row['images_per_second']:,.0f}"
         if "mfu" in row:
@@ -137,13 +144,13 @@ class Console:
         line = ", ".join(f"{name} {value}" for name, value in facts.items())
         line = f"step {step}/{self.num_steps}: {line}"
         if self.bar is not None:
-            if "eval/top1" in row:
+            if evaluated:
                 self.info(line)  # stays visible when the bar moves on
             self.bar.set_postfix(facts, refresh=False)
             self.bar.update(step - self.bar.n)
             return
         now = time.monotonic()
-        if now - self.last_line_time < self.SECONDS_BETWEEN_LINES and "eval/top1" not in row:
+        if now - self.last_line_time < self.SECONDS_BETWEEN_LINES and not evaluated:
             return
         self.last_line_time = now
         done, left = step - self.start, self.num_steps - step

@@ -53,7 +53,7 @@ def _describe_evaluated(run: Experiment) -> str:
     """Return the evaluated part, and how often its largest class is right if always answered."""
     loader, source = run.eval_loader, run.eval_loader.source
     text = _describe_split(loader)
-    if run.step_config.several_labels or not source.has_cheap_labels:
+    if source.label_sets is not None or not source.has_cheap_labels:
         return text
     counts = source.class_counts()
     most = int(counts.argmax())

@@ -17,7 +17,7 @@ from flax_resnet.preprocessing import to_viewable
 from flax_resnet.text import one_line, truncate
 from train.config.registries import SPLIT_METRICS, parse_top_k
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions, output_names
+from train.engine.predictions import output_names
 from train.reporting import rankings
 from train.reporting.charts import confusion_matrix, ranking, reliability, svg
 from train.reporting.classification_metrics import ClassificationMetrics, compute_metrics
@@ -27,6 +27,7 @@ from train.reporting.plots import Pictures, Plots, draw_grid
 from train.runtime.files import writing
 from train.runtime.formatting import MAX_CAPTION, format_percent, pluralize
 from train.tasks.abstention import AbstentionPoint, abstention_curve, area_under_risk
+from train.tasks.predictions import Predictions
 from train.workdir.metrics_log import finite
 
 FILE = "evaluation.json"
@@ -113,6 +114,13 @@ def subtitle(evaluated: Evaluated) -> str:
     result, source = evaluated.result, evaluated.loader.source
     about = f"{source.name} {source.split}: {description(result, evaluated.weights)}"
     return one_line(f"{evaluated.run} · {about}" if evaluated.run else about)
+
+
+def count_pairs(evaluated: Evaluated) -> np.ndarray:
+    """Return the number of images by label and prediction, ``(outputs, outputs)``."""
+    predictions, size = evaluated.predictions, evaluated.predictions.outputs
+    pairs = predictions.label.astype(np.int64) * size + predictions.predicted
+    return np.bincount(pairs, minlength=size**2).reshape(size, size)
 
 
 def _accuracy(name: str, result: dict[str, Any], metrics: ClassificationMetrics) -> str:

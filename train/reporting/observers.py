@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from train.engine import stored_predictions
 from train.engine.callbacks import Callback
 from train.engine.evaluation import Evaluated
 from train.engine.experiment import Experiment
@@ -123,7 +122,8 @@ class Observers(contextlib.ExitStack):
         """Keep the predictions of the last evaluation, for comparisons with other runs."""
         source, step = evaluated.loader.source, evaluated.result["step"]
         try:
-            stored_predictions.store(self._workdir, step, evaluated.predictions, source)
+            store = task_reports.task_report(evaluated).store
+            store(self._workdir, step, evaluated.predictions, source)
         except RunError as error:
             self._console.warn(error)
 

@@ -8,11 +8,9 @@ from typing import Any
 from train.engine.evaluation import Evaluated
 from train.reporting.metric_names import BASELINES, format_metric, title
 from train.reporting.report.run_report import FILE
+from train.reporting.task_reports import task_report
 from train.runtime.cli import program
-from train.runtime.columns import cut
 from train.runtime.formatting import pluralize
-
-_MAX_NAME = 24  # columns of a class name
 
 
 def result_lines(
@@ -29,8 +27,8 @@ def result_lines(
       evaluated: that evaluation.
       intervals: 95 % intervals of metrics, as far as known.
     """
-    several = evaluated.predictions.several_labels
-    names = dict.fromkeys((evaluated.config.eval.metric, "map" if several else "top1"))
+    report = task_report(evaluated)
+    names = dict.fromkeys((evaluated.config.eval.metric, report.leading))
     examples = f"{pluralize(result['examples'], 'image')} of {result['split']!r}"
     lines = []
     for name in names:
@@ -42,7 +40,7 @@ def result_lines(
             text += f" (95 % interval {low} to {high})"
         lines.append(("result", text))
         if (baseline := result.get(BASELINES.get(name, ""))) is not None:
-            text = f"{format_metric(name, baseline)} by {_baseline(name, evaluated)}"
+            text = f"{format_metric(name, baseline)} by {report.describe_baseline(name, evaluated)}"
             lines.append(("baseline", text))
     place = f"--workdir {shlex.quote(workdir)}"
     lines += [
@@ -51,14 +49,3 @@ def result_lines(
         ("predict", f"{program('train.predict')} {place} IMAGE"),
     ]
     return [f"{head + ':':<11}{text}" for head, text in lines]
-
-
-def _baseline(name: str, evaluated: Evaluated) -> str:
-    """Return what reaches the baseline of a metric."""
-    if name == "map":
-        return "a ranking at random"
-    source = evaluated.loader.source
-    if evaluated.predictions.several_labels or not source.has_cheap_labels:
-        return "always answering the most frequent class"
-    largest = source.class_names[int(source.class_counts().argmax())]
-    return f"always answering {cut(largest, _MAX_NAME)!r}"

@@ -10,14 +10,12 @@ from train.data.channels import assumes_statistics, mean_and_std
 from train.data.class_counts import COUNTS
 from train.engine.experiment import BatchSizes, Experiment
 from train.engine.intervals import Intervals
-from train.engine.metric_limits import describe_left_out
 from train.engine.optim import schedules
 from train.engine.step import TrainState, trainable_params
 from train.reporting.console import Console
 from train.reporting.data_summary import data_lines
 from train.runtime.config_dict import ConfigDict
 from train.runtime.formatting import format_percent, pluralize
-from train.tasks.class_balance import ClassBalance
 from train.tasks.ineffective import own_loss_warnings
 from train.workdir import run_files
 
@@ -73,11 +71,11 @@ def _remarks(
             f"dataset.mean and dataset.std are taken as {mean:g} and {std:g} for each channel;"
             " train.statistics measures those of the training images"
         )
-    several, size = run.step_config.several_labels, (len(run.eval_loader), run.model.num_classes)
-    notes.append(describe_left_out(config, several, *size))
+    size = len(run.eval_loader), run.model.num_classes
+    notes.append(run.step_config.task.describe_left_out(config, *size))
     shown = (finding for finding in run.findings if finding.kind != COUNTS)  # is in a line above
     notes += [finding.text for finding in shown if not finding.is_warning]
-    if isinstance(run.balance, ClassBalance):
+    if run.balance is not None:
         notes.append(run.balance.describe_rare(config.batch_size))
     warnings = [finding.text for finding in run.findings if finding.is_warning]
     for text in config_warnings(config, run.intervals, run.batch_sizes, has_batch_norm):

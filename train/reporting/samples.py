@@ -12,6 +12,7 @@ from train.data.augment.pipeline import example_keys
 from train.engine.experiment import Experiment
 from train.reporting.plots import Pictures
 from train.runtime.formatting import MAX_CAPTION, format_percent, run_name
+from train.tasks.base import BaseTask
 
 
 def first_images(experiment: Experiment) -> Pictures:
@@ -30,14 +31,15 @@ def first_images(experiment: Experiment) -> Pictures:
         f"{run_name(experiment.workdir)} · training images as the network sees them, augmented"
         f" · {shown:,} of {len(source):,}"
     )
-    return Pictures(to_viewable(augmented), captions(targets, source.class_names), names, title)
+    texts = captions(targets, source.class_names, step_config.task)
+    return Pictures(to_viewable(augmented), texts, names, title)
 
 
-def captions(targets: Targets, class_names: Sequence[str]) -> list[str]:
+def captions(targets: Targets, class_names: Sequence[str], task: BaseTask) -> list[str]:
     """Return the class or classes of each image; of mixed images those of both with weights."""
 
     def text(label: np.ndarray) -> str:
-        chosen = np.flatnonzero(label) if np.ndim(label) else [label]
+        chosen = task.classes_in(label)
         return truncate(", ".join(class_names[k] for k in chosen) or "no class", MAX_CAPTION)
 
     if targets.other is None:

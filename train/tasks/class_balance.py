@@ -1,16 +1,21 @@
 """Class weights, logit adjustment, and the distribution of classes that a training loss sees."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flax_resnet.text import truncate
-from train.data.source import DataSource
-from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_percent, join_names
+
+if TYPE_CHECKING:  # the step needs neither ml_collections nor a data library
+    from train.data.source import DataSource
+    from train.runtime.config_dict import ConfigDict
 
 BALANCED = "balanced"
 _WEIGHT = re.compile(r"\s*(.+?)\s*=\s*([^\s,=]+)\s*(?:,|$)")

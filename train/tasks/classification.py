@@ -22,13 +22,13 @@ from train.config.registries import (
 )
 from train.data.augment.mixup import Targets
 from train.runtime.own_code import build
+from train.tasks.base import Loss, Metric
 from train.tasks.rank import label_rank
-from train.tasks.task import Loss, Metric, Task
+from train.tasks.task import Task
 
 if TYPE_CHECKING:  # the step needs no ml_collections
     from train.runtime.config_dict import ConfigDict
 
-MIN_TOP5_CLASSES = 6  # with five classes or fewer top-5 accuracy is 1 by definition
 MIN_FOCAL_ERROR = 1e-7  # smallest 1 − p in the focal loss
 
 
@@ -170,11 +170,3 @@ def binary_cross_entropy(
         target = (target > threshold).astype(logits.dtype)
     log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     return -(target * log_p + (1 - target) * log_not_p).mean(axis=1)
-
-
-def chance_loss(loss: Loss, classes: int, several_labels: bool = False) -> float:
-    """Return the loss of all-zero logits: that of a model that has learned nothing."""
-    # A model with a single output is always correct, with a loss of 0.
-    logits = jnp.zeros((1, max(2, classes)))
-    label = jnp.ones((1, classes)) if several_labels else jnp.zeros(1, int)
-    return float(loss(logits, Targets(label))[0])

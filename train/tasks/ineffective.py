@@ -11,7 +11,8 @@ from train.config.registries import LOSSES, TASKS
 from train.data.augment.mixup import Targets
 from train.runtime.config_dict import ConfigDict
 from train.runtime.own_code import build
-from train.tasks.task import Loss
+from train.tasks.base import Loss
+from train.tasks.task import Task
 
 _LOSS_KEYS = ("label_smoothing", "bce_target_threshold", "focal_gamma")
 
@@ -30,6 +31,8 @@ def own_loss_warnings(config: ConfigDict, outputs: int) -> list[str]:
         return []
     part = f"task={config.task!r}" if own_task else f"loss={config.loss!r}"
     task = build(TASKS, config.task, config)
+    if not isinstance(task, Task):
+        return []
     several = task.several_labels
     computation = _computation(task.loss, outputs, several)
     warnings = []

@@ -1,8 +1,14 @@
 """Whether the labels of the data are those that the task learns."""
 
-from train.data.source import DataSource
-from train.runtime.config_dict import ConfigDict
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from train.runtime.errors import UsageError
+
+if TYPE_CHECKING:  # the step needs neither ml_collections nor a data library
+    from train.data.source import DataSource
+    from train.runtime.config_dict import ConfigDict
 
 
 def check_labels(config: ConfigDict, several_labels: bool, source: DataSource) -> None:

@@ -24,9 +24,10 @@ from train.config.registries import (
 from train.data.augment.mixup import Targets
 from train.runtime.errors import UsageError
 from train.runtime.own_code import build
-from train.tasks.classification import label_rank
+from train.tasks.base import Loss, Metric
 from train.tasks.multi_label_metrics import MULTI_LABEL_METRICS, multi_label_metrics
-from train.tasks.task import Loss, Metric, Task
+from train.tasks.rank import label_rank
+from train.tasks.task import Task
 
 if TYPE_CHECKING:  # the step needs no ml_collections
     from train.runtime.config_dict import ConfigDict

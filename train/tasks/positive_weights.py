@@ -1,15 +1,20 @@
 """Weights of positive labels: how much more a found class counts than an absent one."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flax_resnet.text import truncate
-from train.data.source import DataSource
-from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.formatting import format_percent
 from train.tasks.class_balance import BALANCED, class_numbers
+
+if TYPE_CHECKING:  # the step needs neither ml_collections nor a data library
+    from train.data.source import DataSource
+    from train.runtime.config_dict import ConfigDict
 
 _MAX_LISTED = 12  # classes that the description lists
 
@@ -45,6 +50,10 @@ class PositiveWeights:
         ]
         more = "; the rarest of all" * (len(order) < len(self.shares))
         return f"share of positive labels in the images → in the loss: {', '.join(parts)}{more}"
+
+    def describe_rare(self, batch_size: int) -> str:
+        """Return nothing: the weights do not depend on the classes of a batch."""
+        return ""
 
 
 def make_positive_weights(config: ConfigDict, source: DataSource) -> PositiveWeights | None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from train.data.augment.mixup import Targets, swap_pairs
-from train.tasks.task import Loss
+from train.tasks.base import Loss
 
 
 class ImageWeights(NamedTuple):

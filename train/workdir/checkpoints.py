@@ -31,9 +31,15 @@ from train.runtime.files import writing
 CORRUPT_FOLDER = "damaged_checkpoints"
 _REMOVED = "removed."  # prefix of the folder of a step that is being removed
 _WINDOW = "metrics_window.json"  # in the folder of a step, beside its arrays
-_WINDOW_SCHEMA = schema.record(
-    **{name: schema.number() for name in ("steps", "nonfinite", "loss", "top1", "learning_rate")}
-)
+_WINDOW_NUMBERS = ("steps", "learning_rate", "loss", "nonfinite")  # besides metrics of the task
+
+
+def _window(value: Any, field: str) -> dict[str, float]:
+    """Accept the sums of an unfinished window of steps; a schema."""
+    window = schema.mapping(schema.number())(value, field)
+    if missing := [name for name in _WINDOW_NUMBERS if name not in window]:
+        raise schema.SchemaError(f"{field or 'it'}: {missing[0]} is missing")
+    return window
 
 
 class CorruptCheckpointError(Exception):
@@ -126,7 +132,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         path = os.path.join(self._path(step), _WINDOW)
         try:
-            return schema.read_json(path, _WINDOW_SCHEMA)
+            return schema.read_json(path, _window)
         except FileNotFoundError:
             return {}
         except (OSError, schema.SchemaError) as error:

@@ -159,4 +159,8 @@ def has_metrics(row: dict[str, Any]) -> bool:
 
 def evaluated_rows(rows: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:
     """Return the rows that have an evaluation."""
-    return [row for row in rows if row.get("eval/top1") is not None]
+    return [
+        row
+        for row in rows
+        if any(name.startswith("eval/") and value is not None for name, value in row.items())
+    ]

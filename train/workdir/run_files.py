@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flax_resnet import recipe_store, schema
@@ -259,17 +259,16 @@ def describe(
     config: ConfigDict,
     train_loader: DataLoader,
     eval_loader: DataLoader,
-    task: Any,
+    task: Mapping[str, Any],
 ) -> None:
     """Write ``run.json``: whatever prediction needs, and the versions of the software.
 
-    ``task`` has ``probabilities`` and ``several_labels``, as :class:`train.tasks.task.Task`.
+    ``task`` is what :meth:`train.tasks.base.BaseTask.describe` returns.
     """
     description = {
         "model": config.model.name,
         "class_names": list(train_loader.source.class_names),
-        "probabilities": task.probabilities,
-        "several_labels": task.several_labels,
+        **task,
         "best_by": best_by(config)._asdict(),
         "preprocessing": dataclasses.asdict(eval_loader.preprocessing),
         "images": {loader.source.split: len(loader) for loader in (train_loader, eval_loader)},

@@ -7,7 +7,7 @@ import numpy as np
 
 from train.config.loading import default_config
 from train.engine import stored_predictions
-from train.engine.predictions import Predictions
+from train.tasks.predictions import Predictions
 from train.workdir import run_files
 
 CLASSES = ("cat", "dog", "owl")

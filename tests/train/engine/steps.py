@@ -1,5 +1,7 @@
 """A small network and its training step, for the tests of steps."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -9,10 +11,13 @@ from flax_resnet import ResNet
 from train.engine.devices import Pmap
 from train.engine.step import create_state, train_step
 
+TASK_FIELDS = [field.name for field in dataclasses.fields(trainer.TASK)]
 MODEL = ResNet((1, 1), block="residual", width=8, stem="cifar", num_classes=7)
 
 
 def make_step_config(**fields):
+    """Return a configuration with the fields of ``StepConfig``, and of its task."""
+    of_task = {name: fields.pop(name) for name in {*TASK_FIELDS} & {*fields}}
     schedule = optax.constant_schedule(0.1)
     settings = dict(
         model=MODEL,
@@ -20,6 +25,7 @@ def make_step_config(**fields):
         schedule=schedule,
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.3, 0.4),
+        task=dataclasses.replace(trainer.TASK, **of_task),
     )
     return trainer.make_step_config(**settings | fields)
 

@@ -8,6 +8,9 @@ from train.data.splits import ALL
 from train.engine.devices import Pmap
 from train.engine.evaluation import OtherData, evaluate
 from train.runtime.errors import UsageError
+from train.tasks.task import Task
+
+TASK = Task(None, None, {})
 
 
 def test_top5_is_omitted_below_six_classes():
@@ -29,13 +32,13 @@ def test_top5_is_omitted_below_six_classes():
         ones = devices.replicate({"examples": np.int32(6), "bad": np.int32(0), "top1": np.int32(3)})
         return ones | devices.replicate({"top5": np.int32(6), "loss": np.float32(9)})
 
-    result = evaluate(devices, step, None, None, Five(), batch_size=8)
+    result = evaluate(TASK, devices, step, None, None, Five(), batch_size=8)
     assert result == {"examples": 6, "top1": 0.5, "loss": 1.5}
     Source.class_names += ("f",)
-    assert evaluate(devices, step, None, None, Five(), batch_size=8)["top5"] == 1
+    assert evaluate(TASK, devices, step, None, None, Five(), batch_size=8)["top5"] == 1
     Five.__len__ = lambda self: 7
     with pytest.raises(AssertionError, match="6 examples and skipped 0 of 7"):
-        evaluate(devices, step, None, None, Five(), batch_size=8)
+        evaluate(TASK, devices, step, None, None, Five(), batch_size=8)
 
 
 class Batches:
@@ -77,7 +80,7 @@ def test_sums_and_examples_of_all_batches_are_collected_in_order(size):
         collected.extend(examples["index"])
 
     result = evaluate(
-        devices, summing(devices, size), None, None, Batches(size), 4, collect=collect,
+        TASK, devices, summing(devices, size), None, None, Batches(size), 4, collect=collect,
         progress=lambda batches: map(lambda batch: seen.append(1) or batch, batches),
     )  # fmt: skip
     assert collected == list(range(size)) and len(seen) == -(-size // 4)
@@ -100,7 +103,7 @@ def test_evaluation_that_is_given_up_has_no_result():
 
     loader = Batches(40)
     result = evaluate(
-        devices, step, None, None, loader, 4, give_up=give_up, flag=lambda: next(flags)
+        TASK, devices, step, None, None, loader, 4, give_up=give_up, flag=lambda: next(flags)
     )
     assert result is None
     assert finished == [None] * 4 + [0]  # the first step, once five are in flight

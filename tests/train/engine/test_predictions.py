@@ -12,11 +12,13 @@ from train.engine.predictions import (
     PredictionCollector,
     check_predictions_path,
     output_names,
-    predict_examples,
     write_predictions,
 )
 from train.runtime.errors import RunError, UsageError
+from train.tasks.predictions import predict_examples
+from train.tasks.task import Task
 
+TASK = Task(None, None, {})
 LOGITS = np.float32(np.random.default_rng(0).normal(size=(8, 4)) * 2)
 LABELS = np.array([3, 0, 1, 2, 2, 1, 0, 0])
 # Record 2 is corrupt, and the last one is padding.
@@ -47,7 +49,7 @@ def test_numbers_of_an_example(kind, function):
 @pytest.fixture
 def predictions():
     """Predictions in two batches, collected without the corrupt record and the padding."""
-    collector = PredictionCollector(outputs=4)
+    collector = PredictionCollector(TASK, outputs=4)
     rank = (LOGITS > LOGITS[np.arange(8), LABELS][:, None]).sum(1)
     for part in (slice(0, 4), slice(4, 8)):
         numbers = predict_examples(LOGITS[part], LABELS[part], "softmax", True)

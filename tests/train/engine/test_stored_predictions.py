@@ -11,8 +11,8 @@ import pytest
 
 from train import evaluate
 from train.engine import stored_predictions
-from train.engine.predictions import Predictions
 from train.runtime.errors import RunError
+from train.tasks.predictions import Predictions
 from train.workdir.metrics_log import evaluated_rows, read_rows
 
 

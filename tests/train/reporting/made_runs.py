@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -12,9 +11,9 @@ from train.data.class_counts import count_classes_of
 from train.data.loader import DataLoader
 from train.data.skipped import Finding
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions
 from train.reporting import evaluation_results, html_page
 from train.reporting.report import run_report
+from train.tasks.predictions import Predictions
 from train.tasks.task import classification_metrics
 from train.workdir import run_files
 from train.workdir.metrics_log import MetricsLog
@@ -82,7 +81,7 @@ def make_run(root, names, counts, skill=3.0, seed=0, side=48):
     path = str(root / "run")
     run_files.create(path, config)
     train, evaluation = (DataLoader(config, split, training=False) for split in ("train", "val"))
-    task = SimpleNamespace(probabilities="softmax", several_labels=False)
+    task = {"probabilities": "softmax", "several_labels": False}
     run_files.describe(path, config, train, evaluation, task)
     label = np.repeat(np.arange(len(names)), counts)
     with MetricsLog(path, 0) as log:

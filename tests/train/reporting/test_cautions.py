@@ -8,12 +8,12 @@ from train.compare.comparison import as_text, compare_runs
 from train.compare.page import page
 from train.compare.runs import RunSummary
 from train.compare.tables import results_table
-from train.engine.predictions import Predictions
 from train.reporting.cautions import cautions
 from train.reporting.classification_metrics import compute_metrics
 from train.reporting.multi_label.metrics import MultiLabelEvaluation
 from train.reporting.multi_label.metrics import cautions as multi_label_cautions
 from train.reporting.report.evaluation_tiles import best_tiles, main_tile
+from train.tasks.predictions import Predictions
 
 
 def result_of(label, predicted):

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from sklearn.calibration import calibration_curve
 
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions, predict_examples
 from train.reporting.classification_metrics import (
     compute_metrics,
     expected_calibration_error,
@@ -17,6 +16,7 @@ from train.reporting.classification_metrics import (
     wilson_interval,
 )
 from train.reporting.evaluation_results import default_folder
+from train.tasks.predictions import Predictions, predict_examples
 from train.workdir.metrics_log import finite
 
 

@@ -11,7 +11,6 @@ from train.data.corrupt_records import CorruptRecords
 from train.data.loader import DataLoader
 from train.data.reader import CorruptRecord
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions
 from train.reporting import plots
 from train.reporting.evaluation_results import evaluation_metrics, prediction_captions, summary
 from train.runtime.formatting import (
@@ -24,6 +23,7 @@ from train.runtime.formatting import (
     join_names,
     pluralize,
 )
+from train.tasks.predictions import Predictions
 
 
 def test_join_names_counts_the_names_left_out():

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from train.config.checks import check_value
 from train.config.registries import larger_is_better, parse_top_k, register_metric
-from train.engine.metric_limits import check_metric, describe_left_out
 from train.runtime.errors import UsageError
 from train.tasks.classification import find_metric
+from train.tasks.metric_limits import check_metric, describe_left_out
 from train.tasks.metrics import (
     CLASSIFICATION_METRICS,
     RANKING_METRICS,

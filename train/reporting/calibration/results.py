@@ -22,13 +22,13 @@ from flax_resnet.run_reader import RunLoadError
 from flax_resnet.text import one_line
 from train.data.folds import assign_folds
 from train.engine.evaluation import Evaluated
-from train.engine.predictions import Predictions
 from train.reporting.calibration import multi_label, single_label
 from train.reporting.calibration.half import Half
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError
 from train.runtime.files import writing
 from train.tasks.decisions import DecisionRequest
+from train.tasks.predictions import Predictions
 from train.tasks.temperature import fit_temperature
 from train.workdir.run_files import read_description
 

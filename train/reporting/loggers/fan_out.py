@@ -15,6 +15,7 @@ from train.engine.predictions import output_names
 from train.reporting.console import Console
 from train.reporting.loggers import mlflow, tensorboard, wandb  # noqa: F401 (they register)
 from train.reporting.loggers.guard import Guard
+from train.reporting.task_reports import task_report
 from train.runtime.config_dict import ConfigDict
 
 MAX_CONFUSION_CLASSES = 200  # nobody can read a picture of more, and they wait in memory
@@ -49,10 +50,11 @@ class Loggers(contextlib.AbstractContextManager):
 
     def evaluated(self, evaluated: Evaluated) -> None:
         """Log the confusion matrix of an evaluation, unless it has too many classes or no such."""
-        predictions, size = evaluated.predictions, evaluated.predictions.outputs
-        if size <= MAX_CONFUSION_CLASSES and not predictions.several_labels:
-            pairs = predictions.label.astype(np.int64) * size + predictions.predicted
-            matrix = np.bincount(pairs, minlength=size**2).reshape(size, size)
+        size = evaluated.predictions.outputs
+        if size > MAX_CONFUSION_CLASSES:
+            return
+        matrix = task_report(evaluated).confusion(evaluated)
+        if matrix is not None:
             names = output_names(evaluated.loader.source.class_names, size)
             self._call("confusion", matrix, names, evaluated.result["step"])
 

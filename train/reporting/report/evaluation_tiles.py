@@ -7,8 +7,7 @@ from train.config.registries import larger_is_better, parse_top_k
 from train.reporting.cautions import is_above_baseline, top1_interval
 from train.reporting.html_page import MainTile, Tile
 from train.reporting.metric_names import BASELINES, format_metric, is_percentage, title
-from train.reporting.report.majority import majority_metric
-from train.reporting.report.result_sentence import quote, worst_class
+from train.reporting.task_reports import part_report
 from train.runtime.formatting import format_number, format_percent, pluralize
 
 _RANDOM_RANKING = ("map", "auroc_macro")  # whose baseline is a ranking at random
@@ -39,7 +38,7 @@ def main_tile(
       images: number of evaluated images; None if unknown.
     """
     value, interval = newest[f"eval/{metric}"], _interval(newest, part, metric, images)
-    baseline = majority_metric(metric, part) if part else None
+    baseline = part_report(part).baseline(metric, part) if part else None
     if baseline is None:
         baseline = newest.get(f"eval/{BASELINES.get(metric)}")
     name = f"evaluation {title(metric)}"
@@ -81,27 +80,6 @@ def _is_top1_weak(
 ) -> bool:
     interval, baseline = _interval(newest, part, "top1", images), newest.get("eval/baseline")
     return bool(interval) and baseline is not None and not is_above_baseline(interval, baseline)
-
-
-def class_tiles(part: Mapping[str, Any]) -> list[Tile]:
-    """Return the worst class and the calibration of an evaluation in ``report.json``."""
-    tiles = []
-    if worst := worst_class(part):
-        found = round(worst["recall"] * worst["examples"])
-        remark = f"recall of {quote(worst['name'])}: {found:,} of {worst['examples']:,} images"
-        equal = sum(bool(one["recall"] == worst["recall"]) for one in part["classes"])
-        remark += f"; {pluralize(equal - 1, 'more class')}" if equal > 1 else ""
-        tiles.append(("worst class", format_percent(worst["recall"]), remark))
-    ece, confidence = part.get("expected_calibration_error"), part.get("mean_confidence")
-    if ece is not None:
-        remark = "mean gap of confidence and accuracy"
-        if confidence is not None:
-            remark = (
-                f"mean confidence {format_percent(confidence)}, accuracy"
-                f" {format_percent(part['top1'])}"
-            )
-        tiles.append(("calibration error (ECE)", format_percent(ece), remark))
-    return tiles
 
 
 def best_tiles(

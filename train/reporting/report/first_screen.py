@@ -9,8 +9,8 @@ from train.config.task_defaults import default_value
 from train.reporting import html_page
 from train.reporting.report import evaluation_tiles
 from train.reporting.report.progress import progress, throughput
-from train.reporting.report.result_sentence import describe_result
 from train.reporting.report.sessions import Session, describe_duration
+from train.reporting.task_reports import part_report
 from train.runtime.formatting import (
     MAX_CAPTION,
     format_number,
@@ -50,7 +50,7 @@ def first_screen(
     part = newest_part(evaluated, parts.get("evaluations", {})) if evaluated else None
     lead = _describe_progress(rows, starts, info)
     if part is not None:
-        lead = f"{lead} {describe_result(part)}".lstrip()
+        lead = f"{lead} {part_report(part).sentence(part)}".lstrip()
     in_words = html_page.paragraph(lead, "lead").replace(" %", "&nbsp;%") if lead else ""
     date = format_time(sessions[0].start) if sessions else ""
     facts = filter(None, (date, describe_duration(sessions), _device(starts), _network(config)))
@@ -60,9 +60,9 @@ def first_screen(
     if evaluated:
         metric, images = config.eval.metric, _evaluated_images(info, evaluated[-1])
         if evaluated[-1].get(f"eval/{metric}") is None:  # of an own metric since renamed
-            metric = "top1"
+            metric = default_value("eval.metric", config.task)
         main = evaluation_tiles.main_tile(evaluated[-1], part, metric, images)
-        first = evaluation_tiles.class_tiles(part) if part else []
+        first = part_report(part).tiles(part) if part else []
         saved = run_files.saved_steps(workdir)
         tiles = [*first, *evaluation_tiles.best_tiles(evaluated, saved, config.eval.metric), *tiles]
         values = evaluation_tiles.all_metrics(evaluated[-1])
@@ -89,7 +89,8 @@ def newest_part(evaluated: Sequence[dict], evaluations: Mapping[str, Part]) -> P
     """
     row = evaluated[-1]
     for part in evaluations.values():
-        if (part["step"], part["top1"]) == (row["step"], row["eval/top1"]):
+        identity = part_report(part).identity
+        if (part["step"], part[identity]) == (row["step"], row.get(f"eval/{identity}")):
             return part
     return None
 

@@ -192,7 +192,7 @@ def test_a_run_is_not_resumed_on_other_images(tmp_path):
     config = default_config()
     config.dataset.update(name="folder", data_dir=str(tmp_path), image_size=8)
     splits = DataLoader(config, "train", training=True), DataLoader(config, "test", training=False)
-    run_files.describe(str(tmp_path), config, *splits, Task(None, None, {}))
+    run_files.describe(str(tmp_path), config, *splits, Task(None, None, {}).describe())
     run_files.check_data(str(tmp_path), *splits)
     make(tmp_path, "train/b/3.png")
     with pytest.raises(RunError, match="had 4 images in folder train, which has 5 now"):

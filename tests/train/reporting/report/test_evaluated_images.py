@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from train.engine.predictions import Predictions
 from train.reporting.report import evaluated_images
 from train.reporting.report.evaluated_images import choose_right, image_parts, image_sections
+from train.tasks.predictions import Predictions
 
 SHAPES = ((16, 16, 1), (80, 40, 3), (20, 20, 7))
 

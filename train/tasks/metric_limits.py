@@ -1,14 +1,20 @@
 """Limits of an evaluation's metrics: which ones can be computed for how many images and classes."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from train.config.registries import parse_top_k
-from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.tasks.metrics import (
     MAX_PROBABILITIES,
     MAX_TRAINING_PROBABILITIES,
     RANKING_METRICS,
 )
-from train.tasks.task import Task
+
+if TYPE_CHECKING:  # the step needs neither ml_collections nor a data library
+    from train.runtime.config_dict import ConfigDict
+    from train.tasks.task import Task
 
 
 def ranks_in_training(config: ConfigDict, several_labels: bool, images: int, outputs: int) -> bool:
