@@ -110,8 +110,8 @@ def test_callbacks_are_called_and_an_exception_can_be_resumed(
         computed.append(evaluated)
         return evaluation_metrics(evaluated)
 
-    report = task_reports._CLASSIFICATION._replace(compute=compute)
-    monkeypatch.setattr(task_reports, "_CLASSIFICATION", report)
+    report = task_reports.REPORTS["classification"]._replace(compute=compute)
+    monkeypatch.setitem(task_reports.REPORTS, "classification", report)
     fitted = fit(config, str(tmp_path / "run"), *digits, callbacks=[recorder])
     assert len(computed) == 1  # for the report and for the warnings
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "run"), expected[0])

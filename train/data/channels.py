@@ -1,8 +1,14 @@
 """Mean and standard deviation of each channel of a configuration's images. Imports no JAX."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from flax_resnet.images.pixels import RGB_MEAN, RGB_STD
-from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+
+if TYPE_CHECKING:  # the steps need no ml_collections
+    from train.runtime.config_dict import ConfigDict
 
 _DEFAULTS = {"mean": (RGB_MEAN, 0.5), "std": (RGB_STD, 0.25)}  # of RGB, and of other channels
 

@@ -1,8 +1,14 @@
 """The preprocessing that a configuration describes."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from flax_resnet.preprocessing import Preprocessing, height_and_width, scale_size
 from train.data.channels import mean_and_std
-from train.runtime.config_dict import ConfigDict
+
+if TYPE_CHECKING:  # the steps need no ml_collections
+    from train.runtime.config_dict import ConfigDict
 
 
 def make_preprocessing(dataset: ConfigDict) -> Preprocessing:

@@ -20,7 +20,6 @@ from train.config.access import flatten
 from train.config.own_parts import recipe_of
 from train.config.registries import OPTIMIZERS
 from train.config.task_defaults import set_task_defaults
-from train.data.augment.configured import make_augment
 from train.data.augment.mixup import check_even
 from train.data.class_counts import count_classes_of
 from train.data.class_names import check_classes
@@ -326,7 +325,7 @@ def make_step_config(
         model=model.clone(frozen=frozen),
         optimizer=optimizer,
         schedule=schedule,
-        augment=make_augment(config),
+        augment=task.make_augment(config),
         task=task,
         mean=preprocessing.mean,
         std=preprocessing.std,

@@ -213,20 +213,22 @@ def best(runner: Runner) -> dict[str, Any] | None:
         return mean(map(runner.score, results)), -mean(r["loss"] for r in results)
 
     keys, names = max(groups.items(), key=lambda group: rank(group[1]))
-    top1 = [runner.results[name]["top1"] for name in names]
+    # Tasks without top-1 accuracy have the metric that decides.
+    leading = "top1" if "top1" in runner.results[names[0]] else runner.metric
+    values = [runner.results[name][leading] for name in names]
     summary = {
         "keys": dict(keys),
-        "top1": mean(top1),
-        "top1_std": stdev(top1) if len(top1) > 1 else None,
+        leading: mean(values),
+        f"{leading}_std": stdev(values) if len(values) > 1 else None,
     }
-    if runner.metric != "top1":
-        values = [runner.results[name].get(runner.metric) for name in names]
-        summary[runner.metric] = None if None in values else mean(values)
+    if runner.metric != leading:
+        others = [runner.results[name].get(runner.metric) for name in names]
+        summary[runner.metric] = None if None in others else mean(others)
     if divided:
-        return summary | {"runs": len(top1)}
+        return summary | {"runs": len(names)}
     run = max(names, key=lambda name: rank([name]))
     return summary | {
-        "seeds": len(top1),
+        "seeds": len(names),
         "run": os.path.join(runner.workdir, run),
-        "run_top1": runner.results[run]["top1"],
+        f"run_{leading}": runner.results[run][leading],
     }

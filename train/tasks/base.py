@@ -68,6 +68,16 @@ class BaseTask:
         """Raise UsageError unless the labels of the data are those that the task learns."""
         raise NotImplementedError
 
+    def make_augment(self, config: ConfigDict) -> Any:
+        """Return the augmentation of training images.
+
+        It has the method ``batch`` of :class:`train.data.augment.pipeline.Augment`, and ``mix``.
+
+        Raises:
+          UsageError: a key of ``config.augment`` is invalid, or has no meaning for the task.
+        """
+        raise NotImplementedError
+
     def check_split(
         self, config: ConfigDict, source: DataSource, batch_size: int, outputs: int
     ) -> None:

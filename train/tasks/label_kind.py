@@ -11,18 +11,28 @@ if TYPE_CHECKING:  # the step needs neither ml_collections nor a data library
     from train.runtime.config_dict import ConfigDict
 
 
-def check_labels(config: ConfigDict, several_labels: bool, source: DataSource) -> None:
-    """Raise UsageError unless images have as many classes as the task can learn.
+def check_labels(config: ConfigDict, kind: str, source: DataSource) -> None:
+    """Raise UsageError unless the labels of the images are those that the task learns.
 
     Args:
       config: the configuration.
-      several_labels: whether the task learns any number of classes per image.
+      kind: that of the labels that the task learns, as ``DataSource.label_kind``.
       source: the images.
     """
-    several = source.label_sets is not None
-    if several == several_labels:
+    if source.label_kind == kind:
         return
     where = f"the images of {source.name!r}"
+    if source.label_kind == "mask":
+        raise UsageError(
+            f"{where} have masks, but config.task={config.task!r} learns classes of whole images;"
+            " set config.task='segmentation'"
+        )
+    several = source.label_kind == "classes"
+    if kind == "mask":
+        raise UsageError(
+            f"{where} have classes, but config.task={config.task!r} needs masks; see"
+            " dataset.name='segmentation_folder'"
+        )
     if several and (source.label_sets.sum(axis=1) == 1).all():
         raise UsageError(
             f"{where} have zeros and ones as labels, a single one each; one-hot labels become class"

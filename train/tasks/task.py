@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.data.augment.configured import make_augment
 from train.data.augment.mixup import Targets
+from train.data.augment.pipeline import Augment
 from train.tasks import metric_limits
 from train.tasks.base import Arrays, BaseTask, Loss, Metric
 from train.tasks.checks import check_task
@@ -99,7 +101,11 @@ class Task(BaseTask):
 
     def check_labels(self, config: ConfigDict, source: DataSource) -> None:
         """See :class:`BaseTask`."""
-        check_labels(config, self.several_labels, source)
+        check_labels(config, "classes" if self.several_labels else "class", source)
+
+    def make_augment(self, config: ConfigDict) -> Augment:
+        """See :class:`BaseTask`."""
+        return make_augment(config)
 
     def check_split(
         self, config: ConfigDict, source: DataSource, batch_size: int, outputs: int

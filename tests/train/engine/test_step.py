@@ -175,7 +175,7 @@ def test_steps_need_no_data_library():
     code = (
         "import sys; sys.modules |= dict.fromkeys("
         "['tensorflow_datasets', 'grain', 'ml_collections', 'orbax', 'cv2'], None);"
-        "import flax_resnet, train.engine.step, train.engine.devices;"
+        "import flax_resnet, train.engine.step, train.engine.devices, train.tasks.task;"
         "import train.engine.optim.optimizers, train.data.augment.pipeline"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

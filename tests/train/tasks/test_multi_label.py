@@ -14,10 +14,10 @@ from train import register_task
 from train.config.loading import default_config
 from train.config.task_defaults import set_task_defaults
 from train.data.augment.mixup import Targets, swap_pairs
+from train.data.datasets import open_source
 from train.data.source import DataSource
 from train.runtime.errors import UsageError
 from train.tasks.configured import make_task
-from train.tasks.label_kind import check_labels
 from train.tasks.multi_label import asymmetric_loss, best_rank, sigmoid_cross_entropy
 from train.tasks.multi_label_metrics import (
     MULTI_LABEL_METRICS,
@@ -226,19 +226,23 @@ def test_task_has_the_metrics_of_its_rank(loss):
     np.testing.assert_array_equal(top1, LABELS[np.arange(6), LOGITS.argmax(1)])
 
 
-def test_data_and_task_must_agree_on_the_number_of_classes_per_image():
-    several, one = (
-        make_task(configured(task=task), 3).several_labels
-        for task in ("multi_label", "classification")
-    )
+def test_data_and_task_must_agree_on_the_labels():
     source = sets_source()
     single = dataclasses.replace(source, label_sets=None)
-    check_labels(configured(), several, source)
-    check_labels(configured(), one, single)
+
+    def check(task, data):
+        config = configured(task=task)
+        make_task(config, 3).check_labels(config, data)
+
+    check("multi_label", source)
+    check("classification", single)
     with pytest.raises(UsageError, match=r"may have several classes.*task='multi_label'"):
-        check_labels(configured(task="classification"), one, source)
+        check("classification", source)
     with pytest.raises(UsageError, match=r"labels\.argmax\(axis=1\)"):
-        one_hot = sets_source(np.eye(3))
-        check_labels(configured(task="classification"), one, one_hot)
+        check("classification", sets_source(np.eye(3)))
     with pytest.raises(UsageError, match=r"have one class each.*'cat\|dog'"):
-        check_labels(configured(), several, single)
+        check("multi_label", single)
+    masks = default_config().dataset
+    masks.name = "drawn_shapes"
+    with pytest.raises(UsageError, match=r"have masks.*set config.task='segmentation'"):
+        check("multi_label", open_source(masks, "test"))

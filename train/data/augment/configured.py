@@ -1,5 +1,9 @@
 """The augmentation that the configuration describes."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax
 
 from flax_resnet.images.pixels import RGB, PixelFormat
@@ -9,8 +13,10 @@ from train.data.augment.joint import JointAugment
 from train.data.augment.mixup import Mixup
 from train.data.augment.pipeline import Augment
 from train.data.preprocessing import make_preprocessing
-from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+
+if TYPE_CHECKING:  # the steps need no ml_collections
+    from train.runtime.config_dict import ConfigDict
 
 
 def make_augment(config: ConfigDict) -> Augment:
