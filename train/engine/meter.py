@@ -36,6 +36,8 @@ class Window:
     @classmethod
     def from_dict(cls, values: dict[str, float]) -> Self:
         """Return the window of :meth:`to_dict`."""
+        if not values:
+            return cls()
         values = dict(values)
         return cls(values.pop("steps"), values.pop("learning_rate"), values)
 
