@@ -10,6 +10,7 @@ _MODULES = {
     "Block": "blocks",
     "BottleneckBlock": "blocks",
     "FeatureInfo": "resnet",
+    "FeaturePyramid": "dense.pyramid",
     "ResNet": "resnet",
     "ResNet101": "variants",
     "ResNet152": "variants",
@@ -17,6 +18,7 @@ _MODULES = {
     "ResNet34": "variants",
     "ResNet50": "variants",
     "ResidualBlock": "blocks",
+    "SegmentationModel": "dense.segmentation",
     "create_model": "variants",
     "feature_info": "variants",
     "fold_batch_norm": "folding",
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from flax_resnet.blocks import BottleneckBlock as BottleneckBlock
     from flax_resnet.blocks import ResidualBlock as ResidualBlock
     from flax_resnet.blocks import register_block as register_block
+    from flax_resnet.dense.pyramid import FeaturePyramid as FeaturePyramid
+    from flax_resnet.dense.segmentation import SegmentationModel as SegmentationModel
     from flax_resnet.folding import fold_batch_norm as fold_batch_norm
     from flax_resnet.init import init_variables as init_variables
     from flax_resnet.layers import register_activation as register_activation

@@ -195,8 +195,16 @@ def test_bfloat16_computes_logits_in_float32(fcn):
     assert 1e-4 < abs(logits - reference).max() / abs(reference).max() < 0.1
 
 
-def test_dropout_acts_in_training_only():
-    model = create_model("deeplabv3_resnet50", **SMALL, head_channels=8)
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("fcn_resnet50", SMALL),  # by default, as in torchvision
+        ("deeplabv3_resnet50", SMALL | {"head_channels": 8}),
+        ("semantic_fpn_resnet50", FPN | {"head_norm": "batch", "dropout": 0.5}),
+    ],
+)
+def test_dropout_acts_in_training_only(name, fields):
+    model = create_model(name, **fields)
     variables = randomized(model, 33)
 
     def logits(seed):
