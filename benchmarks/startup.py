@@ -66,6 +66,7 @@ def start(flags, scratch: Path) -> dict[str, float]:
         "XDG_CACHE_HOME": str(scratch / "cache"),
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or the trainer's code is compiled each time
     command = [sys.executable, "-m", "train.main", "--config", str(sides.ROOT / flags.config)]
     began = time.perf_counter()
     process = subprocess.Popen(

@@ -32,7 +32,7 @@ _MODULES = {
     "register_model": "variants",
     "register_norm": "norms",
     "save_weights": "weights",
-    "summarize": "summary",
+    "summarize": "network_summary",
 }
 
 __all__ = sorted(_MODULES)
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from flax_resnet.folding import fold_batch_norm as fold_batch_norm
     from flax_resnet.init import init_variables as init_variables
     from flax_resnet.layers import register_activation as register_activation
+    from flax_resnet.network_summary import summarize as summarize
     from flax_resnet.norms import register_norm as register_norm
     from flax_resnet.resnet import FeatureInfo as FeatureInfo
     from flax_resnet.resnet import ResNet as ResNet
     from flax_resnet.runs import load_run as load_run
-    from flax_resnet.summary import summarize as summarize
     from flax_resnet.variants import ResNet18 as ResNet18
     from flax_resnet.variants import ResNet34 as ResNet34
     from flax_resnet.variants import ResNet50 as ResNet50

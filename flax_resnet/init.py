@@ -65,8 +65,17 @@ def trace_modules(
 
     with nn.intercept_methods(record):
         # A function of its own: a cached trace of model.init would skip the interceptor.
-        shapes = jax.eval_shape(lambda *args: model.init(*args), jax.random.key(0), images)
+        shapes = jax.eval_shape(lambda *args: model.init(*args), _abstract_key(), images)
     return modules, shapes
+
+
+def abstract_variables(model: nn.Module, images: jax.ShapeDtypeStruct) -> Any:
+    """Return the shapes and dtypes of a network's variables. Nothing is compiled."""
+    return jax.eval_shape(model.init, _abstract_key(), images)
+
+
+def _abstract_key() -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(jax.random.key, 0)  # a concrete key would compile two programs
 
 
 def _sample(initializer: Callable, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,6 +9,7 @@ from train.config import loading
 from train.runtime import cli, distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+from train.runtime.imports import without_collection
 from train.runtime.signals import STOPPED, StopRequest
 
 
@@ -58,9 +59,10 @@ def main() -> int:
 def run(config: ConfigDict, workdir: str) -> int:
     """Train, after all processes are connected; return the exit status."""
     with StopRequest() as stop:
-        # Imported late, since it takes a second: usage errors appear at once.
-        from train.loop import Interrupted, train
-        from train.workdir.metrics_log import to_json
+        with without_collection():
+            # Imported late, since it takes a second: usage errors appear at once.
+            from train.loop import Interrupted, train
+            from train.workdir.metrics_log import to_json
 
         try:
             result = train(config, workdir, stop)

@@ -9,20 +9,9 @@ from collections.abc import Sequence
 
 from flax_resnet.program import OneLineParser, prepare_streams, program
 from flax_resnet.text import one_line, truncate
-from flax_resnet.variants import create_model
-from flax_resnet.weights.formats.files import read_file
-from flax_resnet.weights.leaves import flatten, network_of_leaves
-from flax_resnet.weights.loading import (
-    count_classes,
-    guess_models,
-    only_model,
-    read_network,
-    read_weights,
-    twins_note,
-)
-from flax_resnet.weights.naming.layouts import SAVED
-from flax_resnet.weights.published.source_preprocessing import find_preprocessing, format_value
-from flax_resnet.weights.saving import save_weights
+
+# The keys of naming.layouts.SAVED. JAX is imported late, since it takes a second.
+LAYOUTS = ("torchvision", "timm", "huggingface", "flax")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("convert", help="write weights under another library's names")
     command.add_argument("source", metavar="IN", help="a weight file or checkpoint directory")
     command.add_argument("target", metavar="OUT", help="the .safetensors file to write")
-    command.add_argument("--layout", choices=SAVED, required=True, help="the library of the names")
+    command.add_argument(
+        "--layout", choices=LAYOUTS, required=True, help="the library of the names"
+    )
     command.add_argument("--model", metavar="NAME", help="the network; required if several fit")
     args = parser.parse_args(argv)
     try:
@@ -51,8 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def inspect(path: str, list_tensors: bool = False) -> None:
     """Print a file's format, layout, network, classes and size, and optionally its tensors."""
+    from flax_resnet.variants import create_model
+    from flax_resnet.weights import loading
+    from flax_resnet.weights.formats.files import read_file
+    from flax_resnet.weights.published.source_preprocessing import find_preprocessing, format_value
+
     file = read_file(path)
-    network, detected = read_network(path)
+    network, detected = loading.read_network(path)
     values = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
     types = sorted({str(tensor.dtype) for tensor in file.tensors.values()})
     rows = {
@@ -63,13 +59,13 @@ def inspect(path: str, list_tensors: bool = False) -> None:
     }
     notes = list(network.notes)
     if detected:
-        fitting = guess_models(network, detected)
+        fitting = loading.guess_models(network, detected)
         rows["layout"] = detected.name
         rows["blocks"] = "-".join(map(str, detected.stage_sizes))
         rows["network"] = " or ".join(fitting) or "not a named model"
         if fitting:
-            notes += filter(None, [twins_note(network, name) for name in fitting])
-            classes = count_classes(create_model(fitting[0]), network, detected)
+            notes += filter(None, [loading.twins_note(network, name) for name in fitting])
+            classes = loading.count_classes(create_model(fitting[0]), network, detected)
             rows["classes"] = "no head" if classes is None else f"{classes:,}"
     if (found := find_preprocessing(path)) is not None:
         values = [f"{name} {format_value(value)}" for name, value in found.values().items()]
@@ -85,8 +81,12 @@ def inspect(path: str, list_tensors: bool = False) -> None:
 
 def convert(source: str, target: str, layout: str, model: str | None = None) -> None:
     """Read ``source``, write it to ``target`` in ``layout`` and print the report."""
-    model = model or only_model(source)
-    variables, report = read_weights(model, source)
+    from flax_resnet.weights import loading
+    from flax_resnet.weights.leaves import flatten, network_of_leaves
+    from flax_resnet.weights.saving import save_weights
+
+    model = model or loading.only_model(source)
+    variables, report = loading.read_weights(model, source)
     network = network_of_leaves(model, flatten(variables))
     if "head" not in variables["params"]:
         network = network.clone(num_classes=0)

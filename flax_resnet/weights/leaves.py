@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flax_resnet.dense.on_backbone import find_backbone
+from flax_resnet.init import abstract_variables
 from flax_resnet.own_layers import label
 from flax_resnet.variants import create_model
 
@@ -25,7 +26,7 @@ def flatten(tree: Any) -> dict[Path, Any]:
 def leaf_shapes(model: nn.Module, channels: int = 3) -> dict[Path, tuple[int, ...]]:
     """Return the shapes of the network's variables for images with this number of channels."""
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = abstract_variables(model, images)
     return {path: leaf.shape for path, leaf in flatten(shapes).items()}
 
 

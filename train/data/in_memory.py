@@ -11,6 +11,9 @@ from train.data.framing import Framing
 from train.data.reader import CorruptRecord, Reader
 
 CHUNK = 256  # records per task: with one each, the overhead exceeds decoding a small image
+# Bytes of an image below which threads wait for the interpreter more than they decode
+# (benchmarks/studies/startup.md).
+SMALL = 40 * 40 * 3
 
 
 def load(
@@ -56,7 +59,7 @@ def load(
         disable=None,
     )
     corrupt: list[CorruptRecord] = []
-    with bar, ThreadPoolExecutor(threads) as pool:
+    with bar, ThreadPoolExecutor(1 if preprocessing.nbytes < SMALL else threads) as pool:
         try:
             for replaced in pool.map(decode, range(0, count, CHUNK)):
                 corrupt += replaced

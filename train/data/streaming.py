@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import cloudpickle
-import grain
 from absl import flags
 
 from flax_resnet.recipes import PREFIX
@@ -44,6 +43,8 @@ def stream(
     Raises:
       RunError: a worker process was killed.
     """
+    import grain  # here, since data in memory do not need it
+
     parts = -(-len(positions) // CHUNK)
     item_bytes = min(len(positions), CHUNK) * record_bytes
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from flax_resnet import ResNet
 from flax_resnet.decoding import ImageDecodeError
+from flax_resnet.init import abstract_variables
 from flax_resnet.own_networks import check_network
 from flax_resnet.runs import model_from_config
 from train.config.access import flatten
@@ -341,7 +342,7 @@ def make_step_config(
 def parameter_shapes(model: ResNet, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return shapes and dtypes of the parameters: ``stem_conv``, ``stage1_block1``, …, ``head``."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    return abstract_variables(model, images)["params"]
 
 
 def check_same_in_all_processes(config: ConfigDict, *loaders: DataLoader) -> None:

@@ -12,13 +12,16 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
-from flax_resnet import ResNet, init_variables
+from flax_resnet import ResNet
+from flax_resnet.init import abstract_variables, init_variables
 from flax_resnet.preprocessing import normalize
 from flax_resnet.runs import network_outputs
 from train.data.augment.pipeline import Augment, example_keys
+from train.engine.host_values import call_on_host
 from train.tasks.base import BaseTask
 
 AXIS = "batch"
@@ -92,7 +95,7 @@ class StepConfig:
 def abstract_state(step_config: StepConfig, image_shape: tuple[int, int, int]) -> TrainState:
     """Return the shapes and dtypes of a state, as a template to restore into."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(step_config.model.init, jax.random.key(0), images)
+    variables = abstract_variables(step_config.model, images)
     return jax.eval_shape(lambda v: create_state(step_config, image_shape, v), variables)
 
 
@@ -112,10 +115,12 @@ def create_state(
     # The average needs arrays of its own, since the step donates all of its state.
     average = {"params": params, "batch_stats": batch_stats} if step_config.ema_decay else {}
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
+        step=np.zeros((), np.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=step_config.optimizer.init(trainable_params(params, step_config.frozen)),
+        opt_state=call_on_host(
+            step_config.optimizer.init, trainable_params(params, step_config.frozen)
+        ),
         ema=jax.tree.map(jnp.array, average),
     )
 

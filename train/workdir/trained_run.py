@@ -42,13 +42,16 @@ def load_trained_run(
       UsageError: the run lacks the step or weights.
       RunError: the run cannot be loaded.
     """
+    config_file = os.path.join(os.path.expanduser(path), "config.json")
+    if not os.path.exists(config_file):  # before JAX is imported
+        raise RunError(f"{path!r} holds no run: there is no {config_file}")
+
     from flax_resnet import load_run
     from flax_resnet.runs import RequestError
     from flax_resnet.schema import read_error
     from flax_resnet.weights import WeightsError
     from train.config.loading import read_json_file
 
-    config_file = os.path.join(os.path.expanduser(path), "config.json")
     try:
         run = load_run(path, step, weights, batch_size=batch_size, trust_recipe=trust_recipe)
         read_json_file(config_file)  # load_run checks only the keys that it uses

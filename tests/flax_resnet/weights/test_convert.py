@@ -7,8 +7,9 @@ import pytest
 
 from flax_resnet import create_model, init_variables, load_weights, save_weights
 from flax_resnet.weights import WeightsError, read_weights
-from flax_resnet.weights.__main__ import main
+from flax_resnet.weights.__main__ import LAYOUTS, main
 from flax_resnet.weights.loading import only_model
+from flax_resnet.weights.naming.layouts import SAVED
 from tests.flax_resnet.weights.weight_files import flat, tensors_of, write_safetensors
 
 
@@ -22,6 +23,10 @@ def nameless(tmp_path):
         return variables, tmp_path / "in.npz"
 
     return make
+
+
+def test_command_offers_all_layouts():
+    assert LAYOUTS == tuple(SAVED)
 
 
 def test_convert_requires_model_if_several_fit(nameless, tmp_path, capsys):

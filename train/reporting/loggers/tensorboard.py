@@ -7,10 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams, scalar, text
 
 from flax_resnet.text import truncate
 from train.config.access import flatten
@@ -19,6 +15,13 @@ from train.reporting import plots
 from train.reporting.loggers.logger import Logger
 from train.runtime.config_dict import ConfigDict
 from train.runtime.formatting import format_percent
+from train.runtime.imports import without_module
+
+with without_module("torch"):  # tensorboardX imports it if it is installed, which takes 1.4 s
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import hparams, scalar, text
 
 _MAX_COLUMNS = 30  # classes; of more the largest errors are listed
 _MAX_ROWS = 50
