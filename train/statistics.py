@@ -40,14 +40,14 @@ def main() -> int:
 def channel_statistics(loader) -> tuple[int, np.ndarray, np.ndarray]:
     """Return the number of valid images, and mean and standard deviation of each channel in 0…1.
 
-    They are taken over all pixels of the center crops.
+    They are taken over all pixels of the center crops or, with masks, of the pictures.
     """
     form = loader.preprocessing.pixels
     total, squares = np.zeros(form.channels), np.zeros(form.channels)
     pixels, count = 0, 0
     for batch in loader.eval_batches(64):
         count += int(batch["valid"].sum())
-        images = batch["image"][batch["valid"]].reshape(-1, form.channels)
+        images = loader.picture_pixels(batch)
         # Sums of integers are exact for any number of images.
         total += images.sum(axis=0, dtype=np.int64)
         squares += np.square(images, dtype=np.int64).sum(axis=0)

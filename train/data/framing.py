@@ -19,6 +19,7 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
 Seed = tuple[int, ...]
+Fill = tuple[int, ...]
 
 
 class Framing(Protocol):
@@ -51,6 +52,15 @@ class Framing(Protocol):
     def findings(self, source: DataSource, preprocessing: Preprocessing) -> list[Finding]:
         """Return what a user should know of the examples. Takes a second at most."""
 
+    def is_padding(self, images: np.ndarray, labels: np.ndarray, fill: Fill) -> np.ndarray:
+        """Return which pixels are no part of a picture, bool ``(N, H, W)``.
+
+        Args:
+          images: of examples ``(N, H, W, C)``.
+          labels: their labels.
+          fill: values of padding ``(C,)``.
+        """
+
 
 class Crops:
     """Center crops or, in training, random-resized crops; labels are numbers.
@@ -80,6 +90,10 @@ class Crops:
     def findings(self, source: DataSource, preprocessing: Preprocessing) -> list[Finding]:
         """Return nothing."""
         return []
+
+    def is_padding(self, images: np.ndarray, labels: np.ndarray, fill: Fill) -> np.ndarray:
+        """Return False: crops have no padding."""
+        return np.zeros(images.shape[:3], bool)
 
     def __call__(
         self, image: np.ndarray, label: int, preprocessing: Preprocessing, seed: Seed | None = None
@@ -126,6 +140,10 @@ class Canvases:
     def findings(self, source: MaskSource, preprocessing: Preprocessing) -> list[Finding]:
         """Return how many images are larger than the canvas, if any."""
         return describe_shrunk(source, preprocessing.shape[:2])
+
+    def is_padding(self, images: np.ndarray, labels: np.ndarray, fill: Fill) -> np.ndarray:
+        """Return which pixels are ignored and have the color of padding."""
+        return (labels == IGNORED) & (images == np.asarray(fill)).all(axis=-1)
 
     def __call__(
         self,

@@ -107,6 +107,11 @@ class DataLoader:
         """Return what a user should know of how the images are used. Takes a second at most."""
         return self._framing.findings(self.source, self.preprocessing)
 
+    def picture_pixels(self, batch: Batch) -> np.ndarray:
+        """Return all pixels ``(M, C)`` of the valid images of a streamed batch, without padding."""
+        images, labels = (batch[name][batch["valid"]] for name in ("image", "label"))
+        return images[~self._framing.is_padding(images, labels, self.preprocessing.fill)]
+
     def load(self, corrupt_records: CorruptRecords | None = None) -> Self:
         """Decode the images to cache, if any, and return the loader.
 

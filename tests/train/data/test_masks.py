@@ -14,6 +14,7 @@ from train.data.masks import ArrayMasks, MaskSource, MaskValues
 from train.data.sampler import EpochSampler, ProcessShard
 from train.data.sources.drawn_shapes import COUNTS, NAMES, draw
 from train.runtime.errors import UsageError
+from train.statistics import channel_statistics
 
 
 def loader(cache="always", split="train", shard=None, **keys):
@@ -104,6 +105,14 @@ def test_shrunk_pictures_keep_their_areas_and_masks_the_nearest_class():
         torch.tensor(classes)[None, None].float(), (36, 24), mode="nearest-exact"
     )
     np.testing.assert_array_equal(labels[:, :24], exact[0, 0].numpy())
+
+
+def test_statistics_leave_padding_out():
+    images = draw("train")[0] / 255
+    count, mean, std = channel_statistics(loader("never", image_size=(64, 100)))
+    assert count == 512
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(std, images.std((0, 1, 2)), rtol=1e-9)
 
 
 def test_the_number_of_shrunk_pictures_is_a_finding(tmp_path):
