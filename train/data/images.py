@@ -29,6 +29,10 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def _resize(image: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:
+    if image.shape[2] > 4:  # of more channels OpenCV averages no areas
+        parts = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
+        resized = [_resize(part, width, height, interpolation) for part in parts]
+        return np.concatenate(resized, axis=2)
     resized = cv2.resize(image, (width, height), interpolation=interpolation)
     return resized.reshape(height, width, -1)  # OpenCV drops the axis of one channel
 

@@ -115,6 +115,15 @@ def test_statistics_leave_padding_out():
     np.testing.assert_allclose(std, images.std((0, 1, 2)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5, 16])
+def test_pictures_of_any_channels_and_bits_are_shrunk(channels):
+    values = np.random.default_rng(0).integers(0, 65536, (24, 36, channels), np.uint16)
+    placed, _ = place_on_canvas(values, mask(0, 24, 36), (8, 20), (7,) * channels, 255)
+    means = values.reshape(8, 3, 12, 3, channels).mean((1, 3))
+    assert placed.dtype == np.uint16 and abs(placed[:, :12] - means).max() <= 1
+    assert (placed[:, 12:] == 7).all()
+
+
 def test_the_number_of_shrunk_pictures_is_a_finding(tmp_path):
     write(tmp_path, [f"n{k}" for k in range(14)])  # 20 to 26 rows, 24 to 28 columns
     config = default_config()
