@@ -1,7 +1,9 @@
-"""Decoding of images to uint8 pixels on the host. Needs OpenCV and Pillow.
+"""Decoding of images to uint8 pixels on the host. Needs OpenCV, simplejpeg and Pillow.
 
 The content decides about the format and the decoder, before any library sees the bytes. OpenCV
 decodes plain 8-bit JPEG, PNG, WebP and BMP and the values of deep PNG and TIFF; Pillow the rest.
+The same library decodes JPEG in simplejpeg and OpenCV, with the same pixels, but simplejpeg takes
+less time (benchmarks/studies/input.md). OpenCV decides about files with errors.
 """
 
 import io
@@ -19,6 +21,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # ImageDecodeError reports 
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+import simplejpeg  # noqa: E402
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
 from flax_resnet.files import open_regular  # noqa: E402
@@ -95,7 +98,7 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
     """
     shape = headers.plain_jpeg_shape(encoded)
     if shape and 0 < shape[0] * shape[1] <= _FREE_PIXELS:
-        pixels = _decode_with_opencv(encoded, _RGB)
+        pixels = _decode_jpeg(encoded)
         if pixels is not None and pixels.shape[:2] == shape:
             return pixels
     kind = detect_format(encoded)
@@ -106,7 +109,8 @@ def decode_rgb(encoded: bytes, warn: Warn = warn_once) -> np.ndarray:
             if header.unused:
                 encoded = _without(encoded, header.unused)
             if header.plain:
-                pixels = _decode_with_opencv(encoded, _RGB)
+                is_jpeg = kind == "JPEG"
+                pixels = _decode_jpeg(encoded) if is_jpeg else _decode_with_opencv(encoded, _RGB)
                 if pixels is not None and pixels.shape[:2] == (header.height, header.width):
                     if header.profile:
                         pixels = to_srgb(pixels, header.profile, warn)
@@ -327,6 +331,14 @@ def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
         pixels = cv2.transpose(pixels)
     flip = _FLIPS.get(orientation)
     return pixels if flip is None else cv2.flip(pixels, flip, dst=pixels)
+
+
+def _decode_jpeg(encoded: bytes) -> np.ndarray | None:
+    """Decode a plain JPEG to RGB."""
+    try:
+        return simplejpeg.decode_jpeg(encoded, "RGB")
+    except ValueError:  # also where libjpeg only warns
+        return _decode_with_opencv(encoded, _RGB)
 
 
 def _decode_with_opencv(encoded: bytes, flags: int) -> np.ndarray | None:

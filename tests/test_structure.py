@@ -49,6 +49,7 @@ IMPORTERS = {
     "optuna": {"train.sweep.search"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},
+    "simplejpeg": {"flax_resnet.decoding"},
     "PIL": {
         *("flax_resnet.decoding", "flax_resnet.images", "flax_resnet.preprocessing"),
         *("train.reporting.plots", "train.reporting.fonts"),

@@ -1,5 +1,6 @@
 """Image decoding and the evaluation's center crop."""
 
+import io
 import struct
 import threading
 import time
@@ -30,9 +31,37 @@ def test_pillow_fallback_decodes_every_format(name, monkeypatch):
     """The result does not depend on OpenCV's support of a format."""
     encoded, expected, tolerance = FORMATS[name]
     monkeypatch.setattr(decoding, "_decode_with_opencv", lambda *_: None)
+    monkeypatch.setattr(decoding, "_decode_jpeg", lambda *_: None)
     if name == "16bit.tiff":  # only OpenCV keeps all bits
         pytest.skip("needs OpenCV")
     assert abs(decode_rgb(encoded).astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(64, 48), (37, 51), (1, 17)])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_rows": 1}])
+def test_jpeg_has_the_pixels_of_opencv_and_pillow(mode, size, subsampling, options):
+    image = Image.fromarray(photograph(60, 60)).convert(mode).resize(size)
+    encoded = encode(image, "jpeg", quality=85, subsampling=subsampling, **options)
+    pixels = decode_rgb(encoded).astype(int)
+    with Image.open(io.BytesIO(encoded)) as decoded:
+        np.testing.assert_allclose(pixels, np.asarray(decoded.convert("RGB")), atol=1)
+    opencv = decoding._decode_with_opencv(encoded, decoding._RGB)
+    np.testing.assert_allclose(pixels, opencv, atol=1)
+
+
+def test_jpeg_with_errors_is_decoded_by_opencv():
+    """A JPEG has no checksums: most errors change the image, and libjpeg only warns."""
+    encoded, rng, decoded = FORMATS["jpeg"][0], np.random.default_rng(0), 0
+    for _ in range(100):
+        corrupt = bytearray(encoded)
+        corrupt[rng.integers(len(encoded) // 2, len(encoded))] ^= 1 << rng.integers(8)
+        opencv = decoding._decode_with_opencv(bytes(corrupt), decoding._RGB)
+        if opencv is not None:
+            np.testing.assert_array_equal(decoding._decode_jpeg(bytes(corrupt)), opencv)
+            decoded += 1
+    assert decoded > 50
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0\x00\x10JFIF"])

@@ -77,7 +77,7 @@ class DataLoader:
         self.shard = shard
         self._framing = make_framing(config, self.source, training)
         self._seed = config.seed
-        self._threads = loader.threads or core_count() + 2
+        self._threads = loader.threads or core_count() + 1  # which reads files meanwhile
         self._workers = loader.workers
         self._gib = len(self.source) * self._example_bytes(self.preprocessing) / 2**30
         fixed = self._framing.is_fixed and not self.sizes.train_sizes
