@@ -67,6 +67,7 @@ class RunInfo:
       records: fingerprint of the images and labels by split, if the source has one.
       best_by: how the best checkpoint is chosen.
       several_labels: whether an image may have several classes; None in runs of older versions.
+      kind: ``"segmentation"`` if the network has outputs of every pixel; None: of the image.
     """
 
     model: str
@@ -81,6 +82,7 @@ class RunInfo:
     early_end: str | None = None
     best_by: BestBy = BY_TOP1
     several_labels: bool | None = None
+    kind: str | None = None
 
     def activation(self, loss: str | None) -> str:
         """Return ``probabilities``, or what older versions used with ``config.loss``."""
@@ -153,6 +155,7 @@ RUN_INFO = record(
     early_end=optional(text()),
     best_by=optional(record(BestBy, metric=text(), larger_is_better=boolean)),
     several_labels=optional(boolean),
+    kind=optional(text(100)),
 )
 _RATE = optional(number(0, 1))
 _KEYS = {

@@ -53,7 +53,8 @@ KEYS: dict[str, Key] = {
 
     # Task ------------------------------------------------------------------------------------
     "task": Key("classification", "What the network learns: 'classification' of images of one class"
-        " each, 'multi_label' of images of any number of classes.", registry=TASKS),
+        " each, 'multi_label' of images of any number of classes, 'segmentation' of pixels.",
+        registry=TASKS),
     "loss": Key("cross_entropy", "Training loss; 'binary_cross_entropy' treats every class as a"
         " binary problem, 'focal' reduces the loss of well-classified images. With"
         " task='multi_label' both cross entropies are that of a sigmoid per class, and 'asymmetric'"
@@ -73,6 +74,8 @@ KEYS: dict[str, Key] = {
     "logit_adjustment": Key(0.0, "Logit adjustment for imbalanced classes: this multiple of the"
         " logarithm of each class's share is added to the logits in the training loss; 1 aims at"
         " balanced accuracy; 0: none.", minimum=0, maximum=10),
+    "aux_loss_weight": Key(0.5, "With task='segmentation': factor of the loss of the auxiliary head"
+        " (model.aux_head).", minimum=0, maximum=100),
     "label_smoothing": Key(0.0, "Label smoothing: share of the target distributed uniformly over"
         " all classes.", minimum=0, below=1),
     "bce_target_threshold": Key(0.0, "With 'binary_cross_entropy': targets above this become 1, the"
@@ -314,7 +317,8 @@ KEYS: dict[str, Key] = {
     "eval.metrics": Key((), "Metrics in addition to loss, top-1 and top-5, such as 'top3': top-k"
         " for any k.", example=("top1",), registry=METRICS, pattern=TOP_K, neutral=True),
     "eval.metric": Key("", "Metric that decides which checkpoint is the best; also top-k for any k,"
-        " such as 'top3'. '': 'map' with task='multi_label', otherwise 'top1'.",
+        " such as 'top3'. '': 'map' with task='multi_label', 'miou' with 'segmentation',"
+        " otherwise 'top1'.",
         choices=("", "loss", *SPLIT_METRICS), registry=METRICS, pattern=TOP_K, neutral=True),
     "eval.batch_size": Key(0, "Global batch size of evaluation; 0: batch_size / grad_accum_steps.",
         minimum=0, neutral=True),

@@ -10,21 +10,25 @@ from flax_resnet.registry import Registry
 OPTIMIZERS = Registry("optimizer", ("sgd", "adam", "adamw", "lars", "lamb"))
 SCHEDULES = Registry("schedule", ("constant", "step", "cosine", "polynomial", "one_cycle"))
 MULTI_LABEL = "multi_label"
-TASKS = Registry("task", ("classification", MULTI_LABEL))
-BEST_METRICS = {"classification": "top1", MULTI_LABEL: "map"}  # of an empty eval.metric, by task
+SEGMENTATION = "segmentation"
+TASKS = Registry("task", ("classification", MULTI_LABEL, SEGMENTATION))
+# Values of an empty eval.metric, by task.
+BEST_METRICS = {"classification": "top1", MULTI_LABEL: "map", SEGMENTATION: "miou"}
 LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy", "focal", "asymmetric"))
 # Other fields of an evaluation, its result and its files.
 METRIC_FIELDS = (
     *("loss", "examples", "bad", "split", "step", "dataset", "tta", "stop", "per_example"),
     *("label", "rank", "valid", "weights", "classes", "confusion", "reliability", "calibration"),
     *("baseline", "map_baseline", "thresholds"),
+    *("counts", "miou_baseline"),
 )
-# Metrics of all predictions of a split together, see train/tasks/metrics.py and
-# train/tasks/multi_label_metrics.py.
+# Metrics of all predictions of a split together, see train/tasks/metrics.py,
+# train/tasks/multi_label_metrics.py and train/tasks/segmentation_metrics.py.
 SPLIT_METRICS = (
     *("balanced_accuracy", "f1_macro", "kappa", "mcc"),
     *("auroc_macro", "average_precision_macro"),
     *("map", "f1_micro", "exact_match"),
+    *("miou", "pixel_accuracy", "mean_accuracy"),
 )
 METRICS = Registry("metric", ("top1", "top5"), forbidden=(*METRIC_FIELDS, *SPLIT_METRICS))
 LOGGERS = Registry("logger", ("tensorboard", "mlflow", "wandb"))

@@ -173,8 +173,8 @@ def build_experiment(
     if resumes and run_files.find_description(workdir) is not None:  # otherwise it is rewritten
         run_files.check_data(workdir, train_loader, eval_loader)
     class_names = train_loader.source.class_names
-    model = make_model(config, len(class_names), train_loader.image_shape)
-    task = make_task(config, model.num_classes)
+    task = make_task(config, count_outputs(config, len(class_names)))
+    model = make_model(config, len(class_names), train_loader.image_shape, task.per_pixel)
     for loader in (train_loader, eval_loader):
         task.check_labels(config, loader.source)
     sampler = make_sampler(config, train_loader.source)
@@ -261,12 +261,11 @@ def make_batch_sizes(config: ConfigDict, num_devices: int, eval_images: int) -> 
     )
 
 
-def make_model(
-    config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int] | None = None
-) -> ResNet:
-    """Build the network of ``config.model``; raise UsageError for an invalid one.
+def count_outputs(config: ConfigDict, num_classes: int) -> int:
+    """Return the number of outputs of the head for data with ``num_classes`` classes.
 
-    Own parts are checked with images of ``image_shape``, unless that is None.
+    Raises:
+      UsageError: ``config.model.num_classes`` is smaller.
     """
     outputs = config.model.num_classes or num_classes
     if outputs < num_classes:
@@ -274,11 +273,29 @@ def make_model(
             f"config.model.num_classes={outputs} is too small:"
             f" {config.dataset.name} has {num_classes} classes"
         )
+    return outputs
+
+
+def make_model(
+    config: ConfigDict,
+    num_classes: int,
+    image_shape: tuple[int, int, int] | None = None,
+    per_pixel: bool = False,
+) -> ResNet:
+    """Build the network of ``config.model``; raise UsageError for an invalid one.
+
+    Args:
+      config: the configuration.
+      num_classes: number of classes of the data.
+      image_shape: of the images with which own parts are checked; None: they are not.
+      per_pixel: whether the outputs must be those of every pixel.
+    """
+    outputs = count_outputs(config, num_classes)
     axis_name = AXIS if config.sync_batch_norm else None
     try:
         model = model_from_config(flatten(config), outputs, axis_name)
         if image_shape is not None:
-            check_network(model, config.model.name, image_shape, outputs)
+            check_network(model, config.model.name, image_shape, outputs, per_pixel)
         return model
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None

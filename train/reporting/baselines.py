@@ -19,3 +19,10 @@ def of_one_label(metric: str, evaluated: Evaluated) -> str:
 def of_several_labels(metric: str, evaluated: Evaluated) -> str:
     """Return the answer for images with any number of classes."""
     return "a ranking at random" if metric == "map" else _MOST_FREQUENT
+
+
+def of_pixels(metric: str, evaluated: Evaluated) -> str:
+    """Return the answer for images with masks."""
+    labels = evaluated.predictions.confusion.sum(1)
+    largest = evaluated.loader.source.class_names[int(labels.argmax())]
+    return f"answering {cut(largest, _MAX_NAME)!r} everywhere"

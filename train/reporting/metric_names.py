@@ -4,13 +4,20 @@ from train.config.registries import parse_top_k
 from train.runtime.formatting import format_number, format_percent
 
 # The result of answering without looking at the images, by metric.
-BASELINES = {"top1": "baseline", "map": "map_baseline"}
+BASELINES = {
+    **{"top1": "baseline", "map": "map_baseline"},
+    **{"miou": "miou_baseline", "pixel_accuracy": "baseline"},
+}
 _TITLES = {
     **{"f1_macro": "macro F1", "auroc_macro": "macro AUROC"},
     **{"average_precision_macro": "macro average precision", "mcc": "Matthews' coefficient"},
+    **{"miou": "mIoU", "miou_baseline": "mIoU baseline"},
     **{"map": "mAP", "map_baseline": "mAP baseline", "f1_micro": "micro F1"},
 }
-_SHARES = ("baseline", "map", "map_baseline", "exact_match")  # shown in percent
+_SHARES = (  # shown in percent
+    *("baseline", "map", "map_baseline", "exact_match"),
+    *("miou", "miou_baseline", "pixel_accuracy", "mean_accuracy"),
+)
 
 
 def title(metric: str) -> str:

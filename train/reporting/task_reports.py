@@ -14,6 +14,9 @@ from train.reporting.multi_label import metrics as multi_label_metrics
 from train.reporting.multi_label import results as multi_label_results
 from train.reporting.multi_label import section as multi_label_section
 from train.reporting.report import class_tiles, evaluation_section, majority, result_sentence
+from train.reporting.segmentation import metrics as segmentation_metrics
+from train.reporting.segmentation import results as segmentation_results
+from train.reporting.segmentation import section as segmentation_section
 
 Part = Mapping[str, Any]
 
@@ -94,6 +97,23 @@ REPORTS = {
         describe_baseline=baselines.of_several_labels,
         confusion=lambda evaluated: None,
         store=stored_predictions.store,
+    ),
+    "segmentation": TaskReport(
+        leading="miou",
+        identity="miou",
+        compute=segmentation_metrics.compute,
+        cautions=segmentation_metrics.cautions,
+        summary=segmentation_results.summary,
+        write_results=segmentation_results.write_results,
+        build_part=segmentation_section.build_part,
+        part=segmentation_section.PART,
+        section=segmentation_section.section,
+        sentence=segmentation_section.sentence,
+        tiles=segmentation_section.tiles,
+        baseline=segmentation_section.baseline,
+        describe_baseline=baselines.of_pixels,
+        confusion=segmentation_results.confusion,
+        store=lambda *_: None,  # masks are not kept
     ),
 }
 

@@ -40,6 +40,7 @@ class BaseTask:
       probabilities: how a vector of outputs per image becomes probabilities, ``"softmax"`` or
         ``"sigmoid"``; None: the outputs are no such vectors, and cannot be calibrated.
       has_thresholds: whether stored thresholds may decide about the classes of an image.
+      per_pixel: whether networks have outputs of every pixel, instead of the image.
       has_features: whether networks have pooled features before the head, one vector per image.
     """
 
@@ -48,6 +49,7 @@ class BaseTask:
     default_metric: str
     probabilities: str | None = None
     has_thresholds: bool = False
+    per_pixel: bool = False
     has_features: bool = False
 
     # The configuration and the data ----------------------------------------------------------

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from train.config.registries import TASKS
 from train.runtime.errors import UsageError
 from train.runtime.own_code import build
-from train.tasks import classification, multi_label  # noqa: F401 (they register their tasks)
+from train.tasks import (  # noqa: F401 (they register their tasks)
+    classification,
+    multi_label,
+    segmentation,
+)
 from train.tasks.base import BaseTask
 
 if TYPE_CHECKING:

@@ -41,6 +41,20 @@ def test_top5_is_omitted_below_six_classes():
         evaluate(TASK, devices, step, None, None, Five(), batch_size=8)
 
 
+def test_arrays_of_integers_are_added_beyond_32_bits():
+    class Counting(Task):
+        def means(self, totals, classes):
+            return {"top1": totals["counts"].tolist()}
+
+    def step(state, data, batch, stop):
+        sums = {"examples": np.int32(4), "bad": np.int32(0)}
+        return devices.replicate(sums | {"counts": np.array([2**31 - 1, 1], np.int32)})
+
+    devices, task = Pmap(), Counting(None, None, {})
+    result = evaluate(task, devices, step, None, None, Batches(12), batch_size=4)
+    assert result["top1"] == [3 * (2**31 - 1), 3]
+
+
 class Batches:
     """A split of 18 images, in batches of four."""
 

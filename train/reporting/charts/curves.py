@@ -16,12 +16,19 @@ _Row = dict[str, float | None]
 _NATS = {"y": "loss (nats)", "cut_outliers": True}
 _ACCURACY = {"y": "top-1 accuracy", "percent": True}
 _MAP = {"y": "mAP", "percent": True}
+_MIOU = {"y": "mIoU", "percent": True}
 _RATE = {"y": "learning rate", "low": 0}
 _SPEED = {"y": "images/s", "low": 0}
 _LEARNING: tuple[_Curve, ...] = (
     ("Loss", {"training": "train/loss", "evaluation": "eval/loss"}, _NATS),
     ("Top-1 accuracy", {"training": "train/top1", "evaluation": "eval/top1"}, _ACCURACY),
     ("Mean average precision (mAP)", {"evaluation": "eval/map"}, _MAP),
+    ("Mean intersection over union (mIoU)", {"evaluation": "eval/miou"}, _MIOU),
+    (
+        "Pixel accuracy",
+        {"training": "train/pixel_accuracy", "evaluation": "eval/pixel_accuracy"},
+        {"y": "pixel accuracy", "percent": True},
+    ),
     ("Learning rate", {"learning rate": "learning_rate"}, _RATE),
 )
 _TIME: tuple[_Curve, ...] = (

@@ -1,0 +1,127 @@
+"""The section of ``report.html`` on an evaluation of segmentation, and its JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax_resnet import schema
+from flax_resnet.text import one_line
+from train.engine.evaluation import Evaluated
+from train.reporting import evaluation_results, html_page
+from train.reporting.html_page import Tile
+from train.reporting.metric_names import BASELINES
+from train.reporting.report.result_sentence import quote
+from train.reporting.report.section_parts import COUNT, SHARE, TEXT, class_table, percent
+from train.reporting.segmentation import results
+from train.reporting.segmentation.metrics import PixelMetrics, SegmentationEvaluation, cautions
+from train.runtime.formatting import format_percent, pluralize
+from train.workdir.metrics_log import finite
+
+_HEAD = ("class", "images", "share of the pixels", "IoU", "recall", "precision")
+_known_share = schema.optional(SHARE)
+
+
+def _part(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+_FIELDS = {
+    "kind": schema.text(100),
+    "dataset": TEXT,
+    "split": TEXT,
+    "weights": schema.text(choices=("ema", "raw")),
+    "tta": schema.optional(TEXT),
+    "examples": COUNT,
+    "bad": schema.optional(COUNT),
+    "step": COUNT,
+    **dict.fromkeys(
+        ("miou", "miou_baseline", "pixel_accuracy", "mean_accuracy", "baseline"), SHARE
+    ),
+    "loss": schema.optional(schema.number()),
+    "classes": schema.sequence(
+        schema.record(
+            name=TEXT,
+            **dict.fromkeys(("images", "pixels", "predicted", "correct"), COUNT),
+            **dict.fromkeys(("iou", "recall", "precision"), _known_share),
+        ),
+        1,
+        1_000_000,
+    ),
+}
+PART = schema.record(_part, **_FIELDS)
+
+
+def build_part(evaluated: Evaluated, evaluation: SegmentationEvaluation) -> dict[str, Any]:
+    """Return the content of :func:`section`, for JSON."""
+    part = results.to_dict(evaluated, evaluation)
+    return finite({name: value for name, value in part.items() if name in _FIELDS})
+
+
+def section(name: str, part: dict[str, Any]) -> str:
+    """Return the HTML of the evaluation ``name`` from the content of :func:`build_part`."""
+    loss = part.get("loss")
+    facts = (
+        f"{part['dataset']} {part['split']}:"
+        f" {evaluation_results.description(part, part['weights'])}. Mean intersection over union"
+        f" (mIoU) {format_percent(part['miou'], 2)}; of the largest class everywhere"
+        f" {format_percent(part['miou_baseline'], 2)}. Pixel accuracy"
+        f" {format_percent(part['pixel_accuracy'], 2)}; of the largest class everywhere"
+        f" {format_percent(part['baseline'], 2)}. Mean recall of the classes"
+        f" {format_percent(part['mean_accuracy'], 2)}. Loss"
+        f" {'–' if loss is None else f'{loss:.4g}'}."
+    )
+    evaluation = SegmentationEvaluation([PixelMetrics(**one) for one in part["classes"]])
+    return html_page.section(
+        f"Evaluation: {name}",
+        html_page.paragraph(facts),
+        *(html_page.paragraph(f"Warning: {text}.") for text in cautions(part, evaluation)),
+        "<h3>Intersection over union of each class</h3>",
+        *_classes(part["classes"]),
+    )
+
+
+def _classes(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table of the classes with the lowest IoU, and the others, folded."""
+    total = max(1, sum(one["pixels"] for one in classes))
+    rows = [
+        (
+            one_line(one["name"]),
+            f"{one['images']:,}",
+            format_percent(one["pixels"] / total),
+            *(percent(one[name]) for name in ("iou", "recall", "precision")),
+        )
+        for one in sorted(classes, key=_iou)
+    ]
+    return class_table(_HEAD, rows, "classes, lowest IoU first", "the other classes")
+
+
+def _iou(one: Mapping[str, Any]) -> float:
+    return 2.0 if one["iou"] is None else one["iou"]
+
+
+def sentence(part: Mapping[str, Any]) -> str:
+    """Return the result in plain words."""
+    text = (
+        f"Right in {format_percent(part['pixel_accuracy'])} of the pixels of"
+        f" {pluralize(part['examples'], 'image')}"
+    )
+    present = [one for one in part["classes"] if one["pixels"]]
+    worst = min(present, key=_iou, default=None)
+    if worst is None or worst["iou"] == 1:
+        return f"{text}."
+    return f"{text}; the worst class is {quote(worst['name'])}, IoU {percent(worst['iou'])}."
+
+
+def tiles(part: Mapping[str, Any]) -> list[Tile]:
+    """Return the worst class, and the pixel accuracy."""
+    present = [one for one in part["classes"] if one["pixels"]]
+    found = []
+    if worst := min(present, key=_iou, default=None):
+        remark = f"IoU of {quote(worst['name'])}, in {pluralize(worst['images'], 'image')}"
+        found.append(("worst class", percent(worst["iou"]), remark))
+    remark = f"largest class everywhere: {format_percent(part['baseline'])}"
+    return [*found, ("pixel accuracy", format_percent(part["pixel_accuracy"]), remark)]
+
+
+def baseline(metric: str, part: Mapping[str, Any]) -> float | None:
+    """Return a metric of always answering the largest class; None where that has no meaning."""
+    return part.get(BASELINES.get(metric, ""))
