@@ -286,10 +286,7 @@ def load_run(
     except RecipeError as error:
         raise RunLoadError(str(error)) from error
     if info.kind is not None:
-        raise RequestError(
-            f"the run in {path!r} is of task={info.kind!r}, whose networks have outputs of every"
-            " pixel; this function is for classes of images"
-        )
+        raise RequestError(f"{path!r} has outputs of pixels, not of images (task={info.kind!r})")
     names = info.class_names
     averages = bool(config.get("ema.decay"))
     if weights == "ema" and not averages:
