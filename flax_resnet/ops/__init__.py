@@ -4,10 +4,10 @@ The networks call :func:`conv_general_dilated`, :func:`max_pool`, :func:`relu` a
 :func:`relu_of_sum`; batch norm calls :func:`uses_custom_gradient`. The implementation is chosen
 while a function is traced, by backend, dtype and shape:
 
-* CPU, float32: convolutions by :mod:`~flax_resnet.ops.winograd` (3×3, 32 channels or more),
-  :mod:`~flax_resnet.ops.narrow` (3×3, 16 channels or fewer), :mod:`~flax_resnet.ops.im2col` (small
-  maps) or matrix products (1×1), and the pooling gradient of :mod:`~flax_resnet.ops.pooling`,
-  where ``benchmarks/train_step.py`` and ``studies/conv_layers.py`` measured that they are faster.
+* CPU, float32: convolutions by :mod:`~flax_resnet.ops.winograd` (3×3, 128 channels or more),
+  :mod:`~flax_resnet.ops.im2col` (small maps) or matrix products (1×1), and the pooling gradient of
+  :mod:`~flax_resnet.ops.pooling`, where ``benchmarks/train_step.py`` and ``studies/conv_layers.py``
+  measured that they are faster.
 * GPU: gradients of batch norm (:mod:`~flax_resnet.ops.norm`), pooling and the ReLU after a sum
   that read and write less memory, as counted by ``benchmarks/studies/memory_traffic.py``.
 * Elsewhere, and inside :func:`use_xla_ops`: XLA's own operations.

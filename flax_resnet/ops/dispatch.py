@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flax_resnet.ops import im2col, narrow, pooling, winograd
+from flax_resnet.ops import im2col, pooling, winograd
 
-# Limits within which the 3×3 implementations are worth their compilation time: input and output
-# channels, pixels of the whole batch, and multiply-adds of the layer.
-MAX_NARROW_CHANNELS, MIN_WINOGRAD_CHANNELS = 16, 32
+# Limits within which Winograd's algorithm is worth its compilation time: input and output channels,
+# pixels of the whole batch, and multiply-adds of the layer.
+MIN_WINOGRAD_CHANNELS = 128
 MIN_PIXELS, MIN_MULTIPLY_ADDS = 128, 5e7
 # Pixels of a map that XLA convolves slowly at any batch size; Winograd's algorithm is used if there
 # are enough channels and images.
@@ -129,11 +129,9 @@ def _dense(
     if kernel.shape[:2] == (1, 1) and unpadded:
         return _conv1x1(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
     same = tuple(strides) == (1, 1) and tuple(padding) == ((1, 1), (1, 1))
-    if kernel.shape[:2] == (3, 3) and same and _is_worth_compiling(x, kernel):
-        if max(kernel.shape[2:]) <= MAX_NARROW_CHANNELS:
-            return narrow.conv3x3(x, kernel)
-        if min(kernel.shape[2:]) >= MIN_WINOGRAD_CHANNELS:
-            return winograd.conv3x3(x, kernel)
+    wide = min(kernel.shape[2:]) >= MIN_WINOGRAD_CHANNELS
+    if kernel.shape[:2] == (3, 3) and same and wide and _is_worth_compiling(x, kernel):
+        return winograd.conv3x3(x, kernel)
     return _direct_or_patches(direct, strides, padding, x, kernel)
 
 

@@ -1,6 +1,6 @@
 """3×3 convolutions by Winograd's minimal filtering: 16 multiplications instead of 36.
 
-Used on CPUs for at least 32 input and output channels.
+Used on CPUs for at least 128 input and output channels.
 
 Lavin and Gray 2015 (arXiv:1509.09308), F(2×2, 3×3). Every 2×2 outputs come from a tile of 4×4
 inputs; with tile and kernel transformed, the convolution is a product of matrices for each of the
