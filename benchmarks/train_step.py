@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import resource
 import statistics
 import sys
@@ -29,7 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import flax_example, sides
 
-PEERS = ("torch", "torch-compiled", "flax-example", "ours-plain", "ours-gpu")
+PEERS = ("torch", "torch-compiled", "flax-example", "ours-plain", "ours-gpu", "ours-onednn")
+# XLA:CPU then leaves convolutions that YNNPACK does not take to oneDNN (training_steps.md).
+ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
 # GPUs: each gradient of flax_resnet.ops without the others, for benchmarks/gpu.py.
 GRADIENTS = ("norm", "pooling", "relu")
 
@@ -102,11 +105,12 @@ def summary(flags, seconds, compile_s, peak_bytes, device="", flops=0.0):
     }
 
 
-def ours(flags, backend=None, gradient=None):
+def ours(flags, backend=None, gradient=None, xla_flags=""):
     """Measure the trainer's step with operations for ``backend``; None: the default.
 
     With ``gradient``, one of GRADIENTS, these are XLA's except for that gradient of GPUs.
     """
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}"
     from train.runtime import host
 
     host.keep_freed_memory()  # as train.main does
@@ -174,8 +178,6 @@ def measured_by_jax(flags, step, model):
 
 
 def torch_side(flags):
-    import os
-
     import torch
 
     from benchmarks import torch_nets
@@ -222,6 +224,7 @@ SIDES = {
     "ours": ours,
     "ours-plain": partial(ours, backend="plain"),
     "ours-gpu": partial(ours, backend="gpu"),
+    "ours-onednn": partial(ours, xla_flags=ONEDNN),
     **{f"ours-{name}": partial(ours, backend="gpu", gradient=name) for name in GRADIENTS},
     "torch": torch_side,
     "torch-compiled": torch_side,

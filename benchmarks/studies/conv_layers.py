@@ -1,11 +1,13 @@
 """Time of each convolution of a network: this library, XLA and PyTorch, in milliseconds.
 
     python benchmarks/studies/conv_layers.py --model resnet50 --size 224 --batch 4 --cores 1
+    python benchmarks/studies/conv_layers.py --model resnet20 --size 32 --batch 128 --onednn
 
 Forward pass, gradient with respect to the images and gradient with respect to the kernel, float32,
-channels last. Every shape in the network's forward pass is measured once and counted as often as it
-occurs. Minimum of several calls, with the sides interleaved. This shows where the time of a
-training step goes; train_step.py measures the step itself.
+channels last; with ``--onednn`` also XLA's with all convolutions by oneDNN. Every shape in
+the network's forward pass is measured once and counted as often as it occurs. Minimum of several
+calls, with the sides interleaved. This shows where the time of a training step goes; train_step.py
+measures the step itself.
 """
 
 from __future__ import annotations
@@ -20,6 +22,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
+# YNNPACK then computes products and sums, oneDNN all convolutions.
+ONEDNN = {
+    "xla_cpu_experimental_onednn_custom_call": True,
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    ),
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet50")
@@ -28,6 +39,7 @@ def main():
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--calls", type=int, default=5)
     parser.add_argument("--cores", type=int, default=0, help="0 for all")
+    parser.add_argument("--onednn", action="store_true", help="also XLA with oneDNN")
     flags = parser.parse_args()
     if flags.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-flags.cores :])
@@ -39,13 +51,13 @@ def main():
     for shape, count in convolutions(flags).items():
         x, kernel, stride, groups = shape
         line = f"{count:2} {x} {kernel} {stride} {groups:2}:"
-        for side, milliseconds in measure(shape, flags.calls).items():
+        for side, milliseconds in measure(shape, flags).items():
             line += f"  {side} " + " ".join(f"{value:7.2f}" for value in milliseconds)
             for pass_, value in zip(("forward", "images", "kernel"), milliseconds, strict=True):
                 total[side, pass_] += count * value
                 total[side, "all"] += count * value
         print(line, flush=True)
-    for side in ("ours", "xla", "torch"):
+    for side in dict.fromkeys(side for side, _ in total):
         passes = ("forward", "images", "kernel", "all")
         print(f"{side:6}", ", ".join(f"{name} {total[side, name]:.0f}" for name in passes), "ms")
 
@@ -80,7 +92,7 @@ def convolutions(flags) -> dict[tuple, int]:
     return counts
 
 
-def measure(shape, calls: int) -> dict[str, list[float]]:
+def measure(shape, flags) -> dict[str, list[float]]:
     """Return the times of forward pass and both gradients by side."""
     import jax
     import jax.numpy as jnp
@@ -104,16 +116,19 @@ def measure(shape, calls: int) -> dict[str, list[float]]:
     gradient = rng.standard_normal(jax.eval_shape(conv, x, kernel).shape, np.float32)
     arrays = [jnp.asarray(array) for array in (x, kernel, gradient)]
 
-    def passes():
+    def passes(options=None):
         x_gradient = jax.jit(lambda x, k, g: jax.vjp(lambda x: conv(x, k), x)[1](g)[0])
         kernel_gradient = jax.jit(lambda x, k, g: jax.vjp(lambda k: conv(x, k), k)[1](g)[0])
         forward = jax.jit(lambda x, k, g: conv(x, k))
-        compiled = [f.lower(*arrays).compile() for f in (forward, x_gradient, kernel_gradient)]
+        lowered = [f.lower(*arrays) for f in (forward, x_gradient, kernel_gradient)]
+        compiled = [program.compile(options) for program in lowered]
         return [lambda f=f: f(*arrays).block_until_ready() for f in compiled]
 
     sides = {"ours": passes()}
     with ops.use_xla_ops():
         sides["xla"] = passes()
+        if flags.onednn:
+            sides["onednn"] = passes(ONEDNN)
     last = torch.channels_last
     tx, tg = (
         torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=last)
@@ -132,7 +147,7 @@ def measure(shape, calls: int) -> dict[str, list[float]]:
         lambda: backward(False, True),
     ]
     best = {side: [float("inf")] * 3 for side in sides}
-    for _ in range(calls + 1):
+    for _ in range(flags.calls + 1):
         for side, functions in sides.items():
             for i, function in enumerate(functions):
                 began = time.perf_counter()
