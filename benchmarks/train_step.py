@@ -110,7 +110,8 @@ def ours(flags, backend=None, gradient=None, xla_flags=""):
 
     With ``gradient``, one of GRADIENTS, these are XLA's except for that gradient of GPUs.
     """
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}"
+    if xla_flags:
+        os.environ["XLA_FLAGS"] = f"{xla_flags} {os.environ.get('XLA_FLAGS', '')}"
     from train.runtime import host
 
     host.keep_freed_memory()  # as train.main does
