@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Sequence
 
 # A header that claims more pixels than any photograph is malicious or corrupt. OpenCV allocates
-# whatever the header claims, so it is limited to 50 megapixels; Pillow decodes larger images after
-# a check of the header. OpenCV reads both variables when it is imported.
+# whatever the header claims, so it is limited to 50 megapixels; larger images than that are decoded
+# by Pillow, JPEGs by simplejpeg, after a check of the header. OpenCV reads both variables when
+# it is imported.
 MAX_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS; above this, Pillow raises an error
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "50000000")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # ImageDecodeError reports the reason

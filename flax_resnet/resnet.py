@@ -194,7 +194,7 @@ class ResNet(nn.Module):
             last = f"stage{len(self.stage_sizes)}"
             trainable = train and "final_norm" not in self.frozen
             x = self.final_norm(maps[last], use_running_average=not trainable)
-            maps[last] = self.activation_function(x)
+            maps = maps | {last: self.activation_function(x)}  # endpoints may have been captured
         return maps
 
     def forward_head(self, x: jax.Array, train: bool = False) -> jax.Array:

@@ -83,10 +83,11 @@ def test_skipped_step_changes_nothing_but_the_step(digits_config):
     model = ResNet((1, 1), block="residual", width=8, stem="cifar", num_classes=10)
     digits_config.on_nonfinite = "skip"
     step_config = make_step_config(digits_config, model, 10, 10)
-    step_config = replace(
-        step_config,
+    task = replace(
+        step_config.task,
         loss=lambda logits, targets: jnp.where(targets.label < 5, logits[:, 0], jnp.inf),
     )
+    step_config = replace(step_config, task=task)
     devices = Pmap(jax.local_devices()[:2])
     step = devices.train(lambda state, _, batch: train_step(step_config, state, batch))
     before = create_state(step_config, (8, 8, 3))

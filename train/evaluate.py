@@ -107,6 +107,7 @@ def run(flags: argparse.Namespace) -> int:
     evaluated = evaluate_run(
         *(flags.workdir, step, ema, other, flags.tta, keep, fits, not fits),
         keep_features=flags.features is not None,
+        keep_predictions=flags.predictions is not None,
     )
     calibration = None
     with distributed.raise_if_any_failed():

@@ -200,7 +200,8 @@ class Loop:
         source = self.experiment.eval_loader.source
         result = {"split": source.split} | evaluation | {"step": self.end}
         if self.observers is not None:
-            if self.experiment.config.dataset.fold:
+            has_probabilities = self.experiment.step_config.task.probabilities is not None
+            if self.experiment.config.dataset.fold and has_probabilities:
                 path = os.path.join(self.experiment.workdir, held_out.PREDICTIONS)
                 write_predictions(path, self.collector.predictions(), source)
             self.observers.finish(result)

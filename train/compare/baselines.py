@@ -49,7 +49,7 @@ def compare_with_baseline(
         low = interval[0] if interval else results["eval/map"]
         return _RANKING._replace(is_above=low > results["eval/map_baseline"])
     baseline = results.get("eval/baseline")
-    if baseline is None or not images:
+    if baseline is None or results.get("eval/top1") is None or not images:
         return Baseline()
     examples = images - (results.get("eval/bad") or 0)
     interval = top1_interval(results["eval/top1"], int(examples))

@@ -256,6 +256,7 @@ def evaluate_run(
     keep_logits: bool = False,
     use_thresholds: bool = True,
     keep_features: bool = False,
+    keep_predictions: bool = False,
 ) -> Evaluated:
     """Evaluate a checkpoint of the run in ``path``. All processes must call this.
 
@@ -272,6 +273,8 @@ def evaluate_run(
       use_thresholds: whether stored thresholds decide about the classes of images that may have
         several; otherwise 0.5.
       keep_features: whether the predictions include the features before the head.
+      keep_predictions: whether the predictions are written to a file, which needs images with
+        probabilities of classes.
 
     Raises:
       UsageError, RunError: there is no such run, checkpoint or data, or the data have other
@@ -300,6 +303,11 @@ def evaluate_run(
                 f"--calibrate and --decide are for one or several classes per image; the run in"
                 f" {path!r} has task={config.task!r}"
             )
+        if keep_predictions and not task.probabilities:
+            raise UsageError(
+                f"--predictions needs probabilities of one or several classes per image; the run"
+                f" in {path!r} has task={config.task!r}"
+            )
         if keep_features and not task.has_features:
             raise UsageError(
                 f"--features needs one vector per image, which networks of task={config.task!r}"
@@ -314,8 +322,9 @@ def evaluate_run(
     substitute = describe_substitute(loader.source, name)
     if substitute and distributed.is_primary():
         note(substitute)
-    if loader.source.table is not None and distributed.is_primary():
-        for finding in loader.source.table.findings():
+    findings = [] if loader.source.table is None else list(loader.source.table.findings())
+    if distributed.is_primary():
+        for finding in (*findings, *loader.findings()):
             (warn if finding.is_warning else note)(finding.text)
     with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn, best_by=best_by(config))

@@ -35,4 +35,6 @@ def call_on_host(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _full(like: Any, value: Any) -> np.ndarray:
-    return np.full(like.shape, value, like.dtype)
+    # Unlike np.full, np.zeros touches no memory before the values are read.
+    zeros = np.zeros(like.shape, like.dtype)
+    return zeros if value == 0 else zeros + zeros.dtype.type(value)

@@ -262,7 +262,10 @@ def pixel_losses(
     classes = logits.shape[-1]
     log_p = jax.nn.log_softmax(logits)
     if class_weights is not None:
-        log_p = log_p * jnp.asarray(class_weights, log_p.dtype)
+        weights = jnp.asarray(class_weights, log_p.dtype)
+        # Outputs beyond the classes are no labels; only label smoothing reaches them.
+        weights = jnp.pad(weights, (0, classes - len(weights)), constant_values=1)
+        log_p = log_p * weights
     index = jnp.minimum(label, classes - 1).astype(jnp.int32)
     losses = -(1 - smoothing) * jnp.take_along_axis(log_p, index[..., None], -1)[..., 0]
     if smoothing:

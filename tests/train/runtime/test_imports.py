@@ -32,7 +32,10 @@ def test_training_does_not_import_pytorch(tmp_path):
     assert process.returncode == 0, process.stderr
 
 
-def test_nothing_is_collected_in_the_block():
+def test_nothing_is_collected_in_the_block(monkeypatch):
+    with without_collection():  # JAX was imported before
+        assert gc.isenabled()
+    monkeypatch.delitem(sys.modules, "jax")
     frozen = gc.get_freeze_count()
     try:
         with without_collection():

@@ -9,7 +9,6 @@ from train.reporting.charts import curves, svg
 from train.reporting.charts.panel import Panel
 from train.reporting.metric_names import has_percent_axis, title
 
-_HAVE_PANELS = ("top1", "map", "miou", "pixel_accuracy", "loss")  # in any case
 _Rows = Sequence[dict[str, float | None]]
 # What each key does to the training metrics, unless it has one of these values.
 _OFF = (0, 0.0, False, "", None)
