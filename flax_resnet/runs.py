@@ -250,6 +250,7 @@ def load_run(
     *,
     batch_size: int = 32,
     trust_recipe: bool = False,
+    kind: str | None = None,
 ) -> Run:
     """Load a run from its workdir.
 
@@ -263,6 +264,7 @@ def load_run(
       batch_size: number of images computed together in the run's methods.
       trust_recipe: whether to run the copy of the recipe in the workdir if the run has own parts
         and their recipe is not at its original place any more. It is a program: read it first.
+      kind: ``"segmentation"`` if outputs are of pixels; the run is for ``PixelClassifier`` then.
 
     Raises:
       RunLoadError: a ValueError with a one-line message, if the run, step or average does not
@@ -285,8 +287,8 @@ def load_run(
         raise RequestError(str(error)) from error
     except RecipeError as error:
         raise RunLoadError(str(error)) from error
-    if info.kind is not None:
-        raise RequestError(f"{path!r} has outputs of pixels, not of images (task={info.kind!r})")
+    if info.kind != kind:
+        raise RequestError(f"{path!r} has outputs of {'pixels' if info.kind else 'images'}")
     names = info.class_names
     averages = bool(config.get("ema.decay"))
     if weights == "ema" and not averages:
@@ -304,14 +306,13 @@ def load_run(
         number, variables = restore(path, step, shapes, weights == "ema", info.best_by)
     except OSError as error:
         raise RunLoadError(f"cannot read the checkpoints of {path!r}: {error}") from error
-    variables = jax.device_put(variables)
     activation = info.activation(config.get("loss"))
     return Run(
         path,
         number,
         weights,
         model,
-        variables,
+        jax.device_put(variables),
         names,
         info.preprocessing,
         config,

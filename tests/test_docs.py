@@ -37,6 +37,10 @@ COVERED = {
     " --explain explained": "train/test_predict.py",
     "python -m train.predict --workdir runs/resnet20_digits --csv"
     " photos.csv": "train/test_predict.py",
+    "python -m train.predict --workdir runs/street DIR --masks predicted --overlays overlays"
+    " --json": "train/test_predict_masks.py",
+    "python -m train.predict --workdir runs/street photos --masks predicted"
+    " --overlays overlays": "train/test_predict_masks.py",
     "python -m train.export --workdir runs/resnet20_digits --format stablehlo"
     " --output digits.stablehlo": "train/export/test_export.py",
     "python -m train.export --workdir runs/finetuned --format torchvision"

@@ -14,7 +14,8 @@ from PIL import Image
 
 from flax_resnet import load_run
 from tests.train.pictures import photograph
-from train import predict
+from train.predict import __main__ as predict
+from train.predict import classes
 from train.reporting import prediction_lines
 from train.runtime.errors import RunError, UsageError
 
@@ -75,7 +76,7 @@ def test_a_broken_file_is_reported_and_the_others_are_predicted(command, digits_
 def test_a_partial_last_batch_is_not_compiled_separately(digits_run, pictures):
     files = [str(pictures / name) for name in ("a.jpg", "b.png", "deep/c.png")]
     run, single = (load_run(digits_run, batch_size=size) for size in (2, 1))
-    predictions = list(predict.predict_files(run, files, 3, None))
+    predictions = list(classes.predict_files(run, files, 3, None))
     assert run._compiled["logits"]._cache_size() == 1
     for prediction, file in zip(predictions, files, strict=True):
         [expected] = single.predict(file)
@@ -166,7 +167,7 @@ def test_flags_of_tables_need_one(command, pictures):
 def test_features_are_written_with_the_names_of_the_files(
     command, digits_run, pictures, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(predict, "MAX_BATCH_SIZE", 2)
+    monkeypatch.setattr(classes, "MAX_BATCH_SIZE", 2)
     status, out, err = command(pictures, "--json", "--features", tmp_path / "f.npz")
     assert status == 1 and "classes" in out
     arrays = np.load(tmp_path / "f.npz")
@@ -284,7 +285,7 @@ def test_classes_are_ordered_by_logits_and_nan_is_an_error(
     sure = run.variables | {"params": run.variables["params"] | {"head": head}}
     config = run.config | {"loss": "binary_cross_entropy"}
     scaled = dataclasses.replace(run, variables=sure, config=config, activation="sigmoid")
-    monkeypatch.setattr(predict, "load_trained_run", lambda *_: scaled)
+    monkeypatch.setattr(classes, "load_trained_run", lambda *_: scaled)
     status, out, _ = command(pictures / "a.jpg", "--json", "--topk", "10")
     [row] = map(json.loads, out.splitlines())
     [logits] = scaled.logits(pictures / "a.jpg")

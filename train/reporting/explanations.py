@@ -1,6 +1,5 @@
 """Grad-CAM pictures of classified files."""
 
-import itertools
 import os
 from collections.abc import Sequence
 
@@ -9,11 +8,10 @@ import numpy as np
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.runs import Run
 from flax_resnet.text import truncate
+from train.reporting.output_names import OutputNames
 from train.reporting.plots import draw_explanation
 from train.runtime.files import writing
 from train.runtime.formatting import MAX_CAPTION, format_percent, run_name
-
-_MAX_STEM_BYTES = 200  # a name has 255 at most, with a number and the suffix of a partial file
 
 
 class Explanations:
@@ -30,7 +28,7 @@ class Explanations:
     def __init__(self, folder: str, run: Run):
         self._folder = folder
         self._run = f"{run_name(run.path)}, step {run.step:,}"
-        self._names: set[str] = set()
+        self._names = OutputNames()
         with writing(folder):
             os.makedirs(folder, exist_ok=True)
 
@@ -48,18 +46,11 @@ class Explanations:
         Raises:
           RunError: it cannot be written.
         """
-        stem = os.path.splitext(os.path.basename(file))[0]
-        encoded = os.fsencode(stem)
-        if len(encoded) > _MAX_STEM_BYTES:
-            stem = encoded[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name.casefold() not in self._names)
-        self._names.add(name.casefold())
         title = os.fsencode(os.path.basename(file)).decode("utf-8", "replace")
         best = ", ".join(
             f"{truncate(name, MAX_CAPTION)} {format_percent(share)}" for name, share in classes[:2]
         )
-        path = os.path.join(self._folder, f"{name}.png")
+        path = os.path.join(self._folder, f"{self._names.of(file)}.png")
         with writing(path):
             lines, explained = (best, self._run), truncate(classes[0][0], MAX_CAPTION)
             shown = to_viewable(square)

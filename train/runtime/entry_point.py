@@ -13,7 +13,7 @@ from train.runtime.errors import UsageError
 COMMANDS = {
     "train": ("train.main", "train a recipe, or resume a run"),
     "evaluate": ("train.evaluate", "evaluate a run: accuracy, calibration, confusion matrix"),
-    "predict": ("train.predict", "classify images with a run"),
+    "predict": ("train.predict.__main__", "classify images, or their pixels, with a run"),
     "plan": ("train.plan.__main__", "estimate memory and time of a run before it starts"),
     "inspect": ("train.inspect.__main__", "find copies, label errors and outliers in data"),
     "compare": ("train.compare.__main__", "compare runs side by side"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,26 @@ def use_recipe(path: str, trust_copy: bool) -> None:
         raise RunError(str(error)) from error
 
 
+def read_kind(path: str) -> str | None:
+    """Return the ``kind`` in ``run.json``, see :class:`flax_resnet.weights.run_info.RunInfo`.
+
+    None if the file cannot be read, which :func:`load_trained_run` reports. JAX is not imported.
+    """
+    from flax_resnet.schema import SchemaError, optional, read_json, record, text
+
+    file = os.path.join(os.path.expanduser(path), "run.json")
+    with contextlib.suppress(OSError, SchemaError):
+        return read_json(file, record(kind=optional(text(100))))["kind"]
+    return None
+
+
 def load_trained_run(
-    path: str, step: int | str, weights: str | None, batch_size: int, trust_recipe: bool = False
+    path: str,
+    step: int | str,
+    weights: str | None,
+    batch_size: int,
+    trust_recipe: bool = False,
+    kind: str | None = None,
 ) -> Run:
     """Call :func:`flax_resnet.load_run` with the checks and errors of commands.
 
@@ -53,7 +72,9 @@ def load_trained_run(
     from train.config.loading import read_json_file
 
     try:
-        run = load_run(path, step, weights, batch_size=batch_size, trust_recipe=trust_recipe)
+        run = load_run(
+            path, step, weights, batch_size=batch_size, trust_recipe=trust_recipe, kind=kind
+        )
         read_json_file(config_file)  # load_run checks only the keys that it uses
     except RequestError as error:
         raise UsageError(str(error)) from error

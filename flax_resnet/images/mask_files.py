@@ -1,0 +1,42 @@
+"""Masks for segmentation as PNG files, and pictures with the colors of their classes."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def _colormap() -> np.ndarray:
+    """Return the colors of Pascal VOC: bit k of the class is bit 7 - k // 3 of channel k % 3."""
+    colors = np.zeros((256, 3), np.uint8)
+    for k in range(8):
+        bit = np.arange(256) >> k & 1
+        colors[:, k % 3] |= (bit << 7 - k // 3).astype(np.uint8)
+    return colors
+
+
+COLORS = _colormap()  # of the classes, uint8 (256, 3); class 0 is black
+
+
+def encode_mask(classes: np.ndarray) -> bytes:
+    """Return a palette PNG whose values are the classes uint8 ``(H, W)``, in :data:`COLORS`.
+
+    :func:`flax_resnet.decoding.decode_mask` returns the classes.
+    """
+    image = Image.fromarray(classes)
+    image.putpalette(COLORS.tobytes())  # all 256 colors, so that values are stored in 8 bits
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def color_classes(image: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return a picture half covered by the colors of its classes, but not by class 0.
+
+    Args:
+      image: uint8 RGB ``(H, W, 3)``.
+      classes: uint8 ``(H, W)``.
+    """
+    covered = image // 2
+    covered += (COLORS // 2)[classes]
+    return np.where((classes == 0)[..., None], image, covered)
