@@ -107,3 +107,30 @@ def cifar(model):
     config.eval.every_epochs = 4
     config.checkpoint.every_epochs = 4
     return config
+
+
+def voc(model):
+    """Return the segmentation of Pascal VOC 2012; deeplabv3_resnet50_voc.py names the source."""
+    config = default_config()
+    config.task = "segmentation"
+    config.model.name = model
+    config.model.aux_head = True
+    config.aux_loss_weight = 0.4
+    config.init_from = "resnet50.tv_in1k"
+    config.dataset.name = "segmentation_folder"
+    config.dataset.eval_split = "val"
+    config.dataset.image_size = 512  # the largest pictures have 500
+    config.augment.scale_range = (0.5, 2.0)
+    config.augment.hflip = True
+    config.augment.color_jitter = (0.125, 0.5, 0.5, 0.1)
+
+    config.batch_size = 16
+    config.num_steps = 20_000
+    config.sync_batch_norm = True
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.decay_norm_and_bias = True
+    config.schedule.name = "polynomial"
+    config.schedule.power = 0.9
+    config.schedule.learning_rate = 0.01
+    config.schedule.end_lr_fraction = 0.01
+    return config

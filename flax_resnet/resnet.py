@@ -62,7 +62,8 @@ class ResNet(nn.Module):
         wide_resnet50_2.
       groups: groups of a bottleneck's 3×3 convolution (ResNeXt, arXiv:1611.05431).
       stem: ``"imagenet"``: 7×7 with stride 2 and a 3×3 max-pool with stride 2; ``"cifar"``: 3×3
-        with stride 1 and no pool, for small images; ``"deep"``: three 3×3 convolutions instead of
+        with stride 1 and no pool, for small images; ``"no_pool"``: 7×7 with stride 2, for
+        images of about 64 pixels; ``"deep"``: three 3×3 convolutions instead of
         the 7×7; ``"tiered"``: as ``"deep"``, with 3/8, 1/2 and all of the stem's channels;
         ``"deep_conv"``: as ``"deep"``, with a 3×3 convolution with stride 2 instead of
         the pool.

@@ -26,6 +26,7 @@ STEMS = {
     # He et al. 2015 (arXiv:1512.03385), table 1; section 4.2 for CIFAR.
     "imagenet": Stem([(7, 2, 1)], pool=True),
     "cifar": Stem([(3, 1, 1)], pool=False),
+    "no_pool": Stem([(7, 2, 1)], pool=False),
     # ResNet-C (arXiv:1812.01187, section 4.1); ResNet-RS replaces the pool by a convolution
     # (arXiv:2103.07579, section 4.3).
     "deep": Stem([(3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)], pool=True),

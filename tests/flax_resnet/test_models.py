@@ -361,6 +361,16 @@ class OwnNorm(nn.Module):
         return x * self.param("gain", nn.initializers.constant(0.5), (x.shape[-1],))
 
 
+def test_stem_without_a_pool_halves_the_resolution_once():
+    model = ResNet((1, 1), "residual", 8, stem="no_pool", num_classes=4)
+    variables = init_variables(model, 0, (16, 24, 3))
+    assert variables["params"]["stem_conv"]["kernel"].shape == (7, 7, 3, 8)
+    maps = model.apply(variables, jnp.ones((1, 16, 24, 3)), method="endpoints")
+    shapes = {name: maps[name].shape for name in maps}
+    assert shapes == {"stem": (1, 8, 12, 8), "stage1": (1, 8, 12, 8), "stage2": (1, 4, 6, 16)}
+    assert model.feature_info["stage1"].stride == 2
+
+
 def test_init_variables_uses_model_init_for_parameters_without_an_initializer_field():
     model = ResNet((1,), "residual", 8, stem="cifar", num_classes=4, norm=OwnNorm)
     ours = init_variables(model, 3, (8, 8, 3))["params"]

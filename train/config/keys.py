@@ -40,9 +40,9 @@ KEYS: dict[str, Key] = {
         choices=("stop", "skip")),
     "deterministic": Key(False, "Use only deterministic GPU operations, which are slower.",
         neutral=True),
-    "smoke": Key(False, "Smoke test of a recipe: two steps of a small batch of small images, the"
-        " digits in place of its data, one narrow block per stage, no download. The workdir is"
-        " runs/NAME_smoke. Keys given on the command line keep their values."),
+    "smoke": Key(False, "Smoke test of a recipe: two steps of a small batch of small images,"
+        " embedded data in place of its own, one narrow block per stage, no download. The workdir"
+        " is runs/NAME_smoke. Keys given on the command line keep their values."),
     "init_followed": Key((), "Keys of dataset that follow the preprocessing of init_from; set when"
         " the run starts.", example=("mean",), neutral=True),
     "recipe": Key("", "Checksum of the recipe if it registers own parts; set when it runs.",

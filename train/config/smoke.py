@@ -20,8 +20,10 @@ from flax_resnet.runs import model_from_config
 from flax_resnet.weights.naming.parts import split_part
 from train.config.access import flatten, set_key
 from train.config.keys import DATA_KEYS, KEYS
+from train.config.registries import SEGMENTATION
 from train.config.task_defaults import learns_several_labels
 from train.data.sources.digits import TRAIN_IMAGES
+from train.data.sources.drawn_shapes import COUNTS
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 
@@ -30,6 +32,8 @@ IMAGES = 16  # per micro-batch
 SIZE = 32
 WIDTH = 8
 HEAD_CHANNELS = 32
+
+EMBEDDED = {SEGMENTATION: ("drawn_shapes", COUNTS["train"])}  # data by task; others: digits
 
 Put = Callable[[str, Any], None]
 
@@ -42,8 +46,8 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
 
     Args:
       config: a complete configuration, already checked.
-      chosen: keys that keep their values, for example ``"batch_size"``. The digits replace the
-        data unless it includes ``"dataset.name"``, or ``"dataset.data_dir"`` or
+      chosen: keys that keep their values, for example ``"batch_size"``. Embedded data replace the
+        recipe's unless it includes ``"dataset.name"``, or ``"dataset.data_dir"`` or
         ``"dataset.labels"`` for data that are not prepared by TFDS.
 
     Raises:
@@ -62,19 +66,22 @@ def shrink(config: ConfigDict, chosen: Set[str] = frozenset()) -> None:
     dataset = config.dataset
     shorter = min(height_and_width(dataset.image_size))
     put("dataset.image_size", scale_size(dataset.image_size, min(shorter, SIZE), shorter))
+    put("augment.crop_size", 0)
     factor = min(height_and_width(dataset.image_size)) / shorter  # it may have been kept
     put("dataset.train_sizes", tuple(max(1, round(s * factor)) for s in dataset.train_sizes))
 
-    in_folder = dataset.name.partition(":")[0] not in ("digits", "tfds")
+    embedded, count = EMBEDDED.get(config.task, ("digits", TRAIN_IMAGES))
+    in_folder = dataset.name.partition(":")[0] not in (embedded, "tfds")
     own_data = in_folder and {"dataset.data_dir", "dataset.labels"} & chosen
     own_data = own_data or learns_several_labels(config)  # digits have one class each
-    if dataset.name == "digits" or not ("dataset.name" in chosen or own_data):
-        if dataset.name != "digits":
+    if dataset.name == embedded or not ("dataset.name" in chosen or own_data):
+        if dataset.name != embedded:
             # Do not prepare the digits in the folder of the recipe's data.
             dataset.update({key: KEYS[f"dataset.{key}"].default for key in DATA_KEYS})
+            dataset.name = embedded
             if config.class_weights != "balanced":  # otherwise names of other classes
                 put("class_weights", "")
-        put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, TRAIN_IMAGES)}]")
+        put("dataset.train_split", f"train[:{min(STEPS * config.batch_size, count)}]")
         put("dataset.eval_split", f"test[:{2 * IMAGES}]")
         put("model.num_classes", 0)
         if dataset.channels not in (1, 3):  # the digits are gray

@@ -63,7 +63,7 @@ def default_folder(workdir: str, evaluated: Evaluated) -> str:
         place = config.dataset.labels or config.dataset.data_dir if "dataset" in result else ""
         if place and "://" not in place:
             place = os.path.realpath(place)
-        key = json.dumps([*parts, place])
+        key = json.dumps([*parts[1:], place])  # the same at any step
         name += f"_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     return os.path.join(workdir, "evaluation", name)
 

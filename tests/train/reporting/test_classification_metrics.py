@@ -147,7 +147,7 @@ def test_metrics_match_scikit_learn():
 
 def test_different_evaluations_get_different_folders(tmp_path):
     def folder(split, data_dir=None, **more):
-        result = {"step": 44, "split": split, **more}
+        result = {"step": 44, "split": split} | more
         if data_dir is not None:
             result["dataset"] = "folder"
         config = ConfigDict({"ema": {"decay": 0.0}})
@@ -168,6 +168,8 @@ def test_different_evaluations_get_different_folders(tmp_path):
     assert len(set(different)) == 6 and different[0] == str(tmp_path / "evaluation" / "44_test")
     assert folder("test", tmp_path / "link" / "photos") == different[4]
     assert folder("test[:100]") == different[2]
+    # The report keeps one evaluation of the same data, whatever the step.
+    assert folder("test[:100]", step=7) == different[2].replace("44_", "7_")
 
 
 def test_sigmoids_that_saturate_are_ordered_by_their_logits():
