@@ -204,17 +204,28 @@ def test_flags_without_a_meaning_are_refused(command, tmp_path, flags, message):
     assert (tmp_path / "a.png").read_bytes() == before
 
 
+def test_other_outputs_than_those_of_pixels_are_refused(run, digits_run, monkeypatch):
+    with pytest.raises(ValueError, match="has outputs of pixels"):
+        load_run(run.path)
+    with pytest.raises(ValueError, match="has outputs of images"):
+        load_run(digits_run, kind="segmentation")
+    given = ["train.predict", "--workdir", digits_run, "a.png", "--masks", "x"]
+    monkeypatch.setattr("sys.argv", given)
+    with pytest.raises(UsageError, match="--masks has no meaning"):
+        predict.main()
+
+
 def test_an_unreadable_picture_is_named(run, tmp_path):
     with pytest.raises(ImageDecodeError, match=r"none\.png"):
         PixelClassifier(run)(str(tmp_path / "none.png"))
 
 
 MEMORY = """
-import resource, sys
-import numpy as np
+import sys
 from train.predict.__main__ import main
+from train.runtime.host_memory import peak_memory
 status = main()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_memory())
 sys.exit(status)
 """
 

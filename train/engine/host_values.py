@@ -35,6 +35,6 @@ def call_on_host(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _full(like: Any, value: Any) -> np.ndarray:
-    # Unlike np.full, np.zeros touches no memory before the values are read.
-    zeros = np.zeros(like.shape, like.dtype)
-    return zeros if value == 0 else zeros + zeros.dtype.type(value)
+    if value == 0:
+        return np.zeros(like.shape, like.dtype)  # touches no memory before the values are read
+    return np.full(like.shape, value, like.dtype)
