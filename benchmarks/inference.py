@@ -3,14 +3,16 @@
     python benchmarks/inference.py --model resnet18 --stem cifar --size 32 --batch 32 --cores 1
     python benchmarks/inference.py --model resnet50 --batch 1 8 64 256 --dtype bfloat16 \
         --peer torch torch-frozen torch-compiled
+    python benchmarks/inference.py --model resnet50 --peer torch-frozen onnxruntime
 
 Each call maps normalized float images on the device to logits: ``ours`` with jit and batch norm
 folded into the convolutions (flax_resnet.fold_batch_norm); PyTorch in eval() and
 torch.inference_mode, channels_last: eager, frozen by torch.jit (which folds batch norm and fuses),
-or with torch.compile. In bfloat16 both have bfloat16 weights. Every call is waited for, so its time
-is the latency. Prints images per second, median and 95th percentile of the latency, and the ratio
-for each round; on one core of a CPU, the ratio of CPU times also holds if other processes use that
-core.
+or with torch.compile; ONNX Runtime with the network as train.export writes it with --raw, float32
+only, on the CPU. In bfloat16 ours and PyTorch's weights are bfloat16. Every call is waited for, so
+its time is the latency. Prints images per second, median and 95th percentile of the latency, and
+the ratio for each round; on one core of a CPU, the ratio of CPU times also holds if other processes
+use that core.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import sides
 
-PEERS = ("torch", "torch-frozen", "torch-compiled")
+PEERS = ("torch", "torch-frozen", "torch-compiled", "onnxruntime")
 
 
 def main():
@@ -43,8 +45,10 @@ def main():
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=["torch"])
     parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
     flags = parser.parse_args()
+    if "onnxruntime" in flags.peer and flags.dtype != "float32":
+        parser.error("onnxruntime computes in float32")
     if flags.side:
-        make = make_ours if flags.side == "ours" else make_torch
+        make = {"ours": make_ours, "onnxruntime": make_onnxruntime}.get(flags.side, make_torch)
         print(json.dumps({str(batch): measure(make(flags, batch), flags) for batch in flags.batch}))
         return
     passed = ["--model", flags.model, "--size", flags.size, "--batch", *flags.batch]
@@ -100,22 +104,48 @@ def make_ours(flags, batch):
     host.keep_freed_memory()  # as the commands do
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
-    from benchmarks import trainer
-    from flax_resnet import fold_batch_norm, init_variables
+    from flax_resnet import fold_batch_norm
 
     dtype = jnp.dtype(flags.dtype)
-    model = trainer.make_model(flags)
-    shape = (flags.size, flags.size, 3)
-    variables = init_variables(model, 0, shape)
+    model, variables = our_network(flags)
     if model.norm == "batch":
         model, variables = fold_batch_norm(model, variables)
     variables = jax.device_put(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables))
-    rng = np.random.default_rng(0)
-    images = jax.device_put(rng.normal(size=(batch, *shape)).astype(np.float32).astype(dtype))
+    images = jax.device_put(normalized_images(flags, batch).astype(dtype))
     forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
     return lambda: jax.block_until_ready(forward(variables, images))
+
+
+def make_onnxruntime(flags, batch):
+    from flax_resnet.preprocessing import Preprocessing
+    from flax_resnet.runs import Run
+    from train.export.onnx.session import open_session
+    from train.export.onnx.writing import make_model
+
+    model, variables = our_network(flags)
+    size = flags.size
+    preprocessing = Preprocessing(size, size, "bilinear", (0.5,) * 3, (0.25,) * 3)
+    run = Run("", 0, "raw", model, variables, (), preprocessing, {"model.name": flags.model})
+    exported = make_model(run, normalized=True, logits=True)
+    session = open_session(exported.SerializeToString())
+    images = normalized_images(flags, batch)
+    return lambda: session.run(None, {"images": images})
+
+
+def our_network(flags):
+    from benchmarks import trainer
+    from flax_resnet import init_variables
+
+    model = trainer.make_model(flags)
+    return model, init_variables(model, 0, (flags.size, flags.size, 3))
+
+
+def normalized_images(flags, batch):
+    import numpy as np
+
+    shape = (batch, flags.size, flags.size, 3)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def make_torch(flags, batch):

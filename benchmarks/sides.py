@@ -80,7 +80,7 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
 def conditions(cores: int) -> str:
     """Return the machine, its load and the relevant versions in one line."""
     packages = []
-    for name in ("jax", "jaxlib", "flax", "torch", "torchvision"):
+    for name in ("jax", "jaxlib", "flax", "torch", "onnxruntime"):
         try:
             packages.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:

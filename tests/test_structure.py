@@ -17,6 +17,7 @@ LAYERS = (
     ("reporting",),
     ("loop",),
     ("fitting",),
+    ("export",),  # a command; predict runs exported networks
     (
         "main",
         "evaluate",
@@ -25,7 +26,6 @@ LAYERS = (
         "plan",
         "inspect",
         "compare",
-        "export",
         "prepare",
     ),
     ("sweep",),

@@ -6,16 +6,19 @@ import io
 import json
 import os
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
 from PIL import Image
 
 from flax_resnet import load_run
+from flax_resnet.runs import Run
 from tests.train.pictures import photograph
 from train.predict import __main__ as predict
-from train.predict import classes
+from train.predict import classes, engines
 from train.reporting import prediction_lines
 from train.runtime.errors import RunError, UsageError
 
@@ -76,7 +79,8 @@ def test_a_broken_file_is_reported_and_the_others_are_predicted(command, digits_
 def test_a_partial_last_batch_is_not_compiled_separately(digits_run, pictures):
     files = [str(pictures / name) for name in ("a.jpg", "b.png", "deep/c.png")]
     run, single = (load_run(digits_run, batch_size=size) for size in (2, 1))
-    predictions = list(classes.predict_files(run, files, 3, None))
+    forward = engines.make_forward(run, None, with_features=False)
+    predictions = list(classes.predict_files(run, files, 3, forward, None))
     assert run._compiled["logits"]._cache_size() == 1
     for prediction, file in zip(predictions, files, strict=True):
         [expected] = single.predict(file)
@@ -339,3 +343,53 @@ def test_any_class_name_is_one_line_of_text():
         prediction_lines.Prediction("x\x1b[2J.png", [("a\r\nb\u2028é ü", 0.75)])
     )
     assert line == r"x\x1b[2J.png: a\r\nb\u2028é ü 75.0 %"
+
+
+# Engines ---------------------------------------------------------------------------------------
+
+
+def test_onnxruntime_computes_what_jax_computes(command, digits_run, pictures, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    _, expected, _ = command(pictures, "--json", "--topk", "10")
+    monkeypatch.setattr(Run, "_compute", None)  # nothing is left to JAX
+    status, out, err = command(pictures, "--json", "--topk", "10", "--engine", "onnxruntime")
+    assert status == 1 and "note: computed by ONNX Runtime 1." in err
+    rows, others = ([json.loads(line) for line in text.splitlines()] for text in (out, expected))
+    assert len(rows) == len(others) == 7
+    for row, other in zip(rows, others, strict=True):
+        assert row["file"] == other["file"] and row.get("error") == other.get("error")
+        found, sought = (
+            {each["class"]: each["probability"] for each in one.get("classes", [])}
+            for one in (row, other)
+        )
+        assert found == pytest.approx(sought, abs=1e-5)
+
+
+@pytest.mark.parametrize("flag", [("--explain", "x"), ("--features", "x.npz"), ("--similar", "1")])
+def test_what_only_jax_computes_is_refused_of_onnxruntime(command, pictures, flag):
+    with pytest.raises(UsageError, match=f"{flag[0]} needs --engine jax, not onnxruntime"):
+        command(pictures, "--engine", "onnxruntime", *flag)
+    assert not os.path.exists(flag[1])
+
+
+def test_a_missing_engine_is_named(command, pictures, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs onnx and onnxruntime: pip install 'flax-resnet\["):
+        command(pictures, "--engine", "onnxruntime")
+
+
+def test_networks_that_onnx_cannot_express_are_refused(digits_run):
+    pytest.importorskip("onnxruntime")
+
+    class Sorted(nn.Module):
+        num_classes: int = 10
+        axis_name: str | None = None
+        dtype: jnp.dtype = jnp.float32
+
+        @nn.compact
+        def __call__(self, images, train=False):
+            return jnp.sort(images.reshape(images.shape[0], -1), axis=1)[:, : self.num_classes]
+
+    run = dataclasses.replace(load_run(digits_run), model=Sorted(), variables={"params": {}})
+    with pytest.raises(RunError, match=r"sort.*omit --engine onnxruntime"):
+        engines.make_forward(run, "onnxruntime", False)

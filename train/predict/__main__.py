@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from train.predict.classes import predict_classes
+from train.predict.engines import ENGINES
 from train.predict.masks import MASKS_FOLDER, predict_masks
 from train.reporting.prediction_lines import CSV_HEADER, JOINED
 from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
@@ -35,7 +36,7 @@ COMMANDS = {
         predict_classes,
         (
             *("topk", "data_dir", "image_key", "delimiter"),
-            *("coverage", "features", "similar", "explain"),
+            *("coverage", "features", "similar", "explain", "engine"),
         ),
     ),
     "segmentation": Command(predict_masks, ("masks", "overlays", "shrink")),
@@ -81,6 +82,8 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--similar", type=int, metavar="K", help=similar)
     among = "file of --features of this network, of train.predict or train.evaluate"
     parser.add_argument("--among", metavar="FILE", help=among)
+    engine = "what computes the network; onnxruntime, of the extra onnx, is often faster on a CPU;"
+    parser.add_argument("--engine", choices=ENGINES, help=f"{engine} default: jax")
     explain = "write Grad-CAM maps there: the regions that support the most probable class"
     parser.add_argument("--explain", metavar="DIR", help=explain)
     masks = "of a run of task='segmentation': folder for the masks, PNG files of class numbers;"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from flax_resnet.text import one_line
+from train.predict.engines import check_engine, make_forward
 from train.predict.inputs import find_files
 from train.predict.printing import exit_status, print_predictions
 from train.reporting.prediction_lines import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # importing JAX takes a second
     from flax_resnet.runs import Run
     from train.data.sources.image_table import ImageTable
     from train.engine.feature_files import Features
+    from train.predict.engines import Forward
     from train.reporting.calibration.answers import CalibratedAnswers, LabelAnswers
 
 MAX_BATCH_SIZE = 32
@@ -40,6 +42,7 @@ MAX_BATCH_SIZE = 32
 
 def predict_classes(flags: argparse.Namespace, step: int | str) -> int:
     """Print the classes of images; return the exit status."""
+    check_engine(flags)
     table = open_table(flags)
     outputs = {"--explain": flags.explain}
     files = find_files(flags.images, outputs) if table is None else table.files
@@ -65,7 +68,8 @@ def predict_classes(flags: argparse.Namespace, step: int | str) -> int:
             to_lines = table_lines(table, flags.json, topk, answers.names)
         header = joined_header(table.names, topk, answers.names)
     with_features = flags.features is not None or flags.similar is not None
-    predictions = predict_files(run, files, topk, flags.explain, answers, with_features)
+    forward = make_forward(run, flags.engine, with_features)
+    predictions = predict_files(run, files, topk, forward, flags.explain, answers)
     if with_features:
         collected: list[Prediction] = []
         predictions = collect(predictions, collected)
@@ -167,9 +171,9 @@ def predict_files(
     run: Run,
     files: Sequence[str],
     topk: int,
+    forward: Forward,
     explain: str | None,
     answers: CalibratedAnswers | LabelAnswers | None = None,
-    with_features: bool = False,
 ) -> Iterator[Prediction]:
     """Yield the predictions of files in order. Files are decoded ahead, in threads.
 
@@ -177,9 +181,9 @@ def predict_files(
       run: the trained run.
       files: image files.
       topk: number of classes.
+      forward: computes logits and features.
       explain: folder for Grad-CAM images; None for none.
       answers: what the run adds to probabilities; None for nothing.
-      with_features: whether predictions have features.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -209,11 +213,7 @@ def predict_files(
             if good:
                 # Pad to the full batch size; a partial batch would trigger another compilation.
                 stacked = np.resize(np.stack(good), (run.batch_size, *good[0].shape))
-                features = [None] * run.batch_size
-                if with_features:
-                    logits, features = run.logits_and_features(stacked, prepared=True)
-                else:
-                    logits = run.logits(stacked, prepared=True)
+                logits, features = forward(stacked)
                 probabilities = np.asarray(run.probabilities(logits))
                 heats = [None] * run.batch_size
                 if explain is not None:

@@ -41,34 +41,36 @@ def write_onnx(run: Run, path: str, raw: bool = False) -> None:
     Raises:
       UnsupportedNetworkError: the network cannot be converted, or is too large.
     """
-    model = make_model(run, raw)
+    model = make_model(run, normalized=raw, logits=raw)
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
         file.flush()
         os.fsync(file.fileno())
 
 
-def make_model(run: Run, raw: bool = False) -> onnx.ModelProto:
-    """Return the model that :func:`write_onnx` writes, checked by ONNX's own checker."""
+def make_model(run: Run, normalized: bool = False, logits: bool = False) -> onnx.ModelProto:
+    """Return a run's network, checked by ONNX's own checker.
+
+    Args:
+      run: the run, computing in float32.
+      normalized: whether the input are normalized images instead of pixels.
+      logits: whether the output are logits instead of probabilities.
+    """
     model, variables = run.model, jax.device_get(run.variables)
     check_size(variables["params"])
     if getattr(model, "norm", None) == "batch":
         model, variables = fold_batch_norm(model, variables)
 
-    def logits(images: jax.Array) -> jax.Array:
-        return model.apply(variables, images)
-
-    def probabilities(images: jax.Array) -> jax.Array:
-        return run.probabilities(logits(run.preprocessing.normalize(images)))
+    def outputs(images: jax.Array) -> jax.Array:
+        images = images if normalized else run.preprocessing.normalize(images)
+        output = model.apply(variables, images)
+        return output if logits else run.probabilities(output)
 
     shape = (*export.symbolic_shape(BATCH), *run.preprocessing.shape)
-    dtype = jnp.float32 if raw else run.preprocessing.pixels.dtype
+    dtype = jnp.float32 if normalized else run.preprocessing.pixels.dtype
+    name = "logits" if logits else "probabilities"
     with ops.use_xla_ops():
-        graph = convert(
-            logits if raw else probabilities,
-            jax.ShapeDtypeStruct(shape, dtype),
-            "logits" if raw else "probabilities",
-        )
+        graph = convert(outputs, jax.ShapeDtypeStruct(shape, dtype), name)
     made = helper.make_model(
         graph,
         ir_version=IR_VERSION,
@@ -77,7 +79,7 @@ def make_model(run: Run, raw: bool = False) -> onnx.ModelProto:
         producer_version=__version__,
         doc_string=f"{run.config['model.name']} after step {run.step:,}",
     )
-    helper.set_model_props(made, model_metadata(run, raw))
+    helper.set_model_props(made, model_metadata(run, normalized))
     check_model(made)
     return made
 
@@ -101,11 +103,11 @@ def check_size(params: Mapping[str, Any]) -> None:
         )
 
 
-def model_metadata(run: Run, raw: bool) -> dict[str, str]:
+def model_metadata(run: Run, normalized: bool) -> dict[str, str]:
     """Return the model's properties, each as JSON."""
     facts = file_metadata(run) | {
         "activation": run.activation,
-        "includes_preprocessing": not raw,
+        "includes_preprocessing": not normalized,
         "model": run.config["model.name"],
         "step": run.step,
     }
