@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from train.runtime import distributed
-from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
+from train.runtime.cli import (
+    Parser,
+    add_checkpoint_flags,
+    add_view_flags,
+    parse_scales,
+    parse_step,
+    run_command,
+)
 from train.runtime.errors import RunError, UsageError, print_line, warn
 from train.runtime.files import check_writable, writing
 from train.runtime.formatting import join_names
@@ -34,8 +41,12 @@ def main() -> int:
     parser.add_argument("--data_dir", default="", metavar="DIR", help="folder of that data set")
     labels = "table of the labels of that data set, as config.dataset.labels"
     parser.add_argument("--labels", default="", metavar="FILE", help=labels)
-    tta = "test-time augmentation: average the logits of each image and its mirror image"
-    parser.add_argument("--tta", choices=("flip",), default="", help=tta)
+    add_view_flags(parser, "the logits of images or ")
+    window = "of networks with outputs of every pixel: evaluate images larger than"
+    window += (
+        " dataset.image_size at their own size, in overlapping windows of that size, instead of"
+    )
+    parser.add_argument("--window", action="store_true", help=f"{window} shrinking them")
     predictions = "write the prediction of each image: .csv, or .npz with all probabilities"
     parser.add_argument("--predictions", metavar="FILE", help=predictions)
     features = "write the features before the head of each image, with its name and label: .npz"
@@ -62,7 +73,7 @@ def main() -> int:
 
 def run(flags: argparse.Namespace) -> int:
     """Evaluate, after all processes have connected."""
-    step = parse_step(flags.step)
+    step, scales = parse_step(flags.step), parse_scales(flags.scales)
     if flags.output == "":
         raise UsageError("--output is empty; omit it, or name a folder")
     if flags.output and os.path.exists(flags.output) and not os.path.isdir(flags.output):
@@ -76,7 +87,8 @@ def run(flags: argparse.Namespace) -> int:
 
     from train.data.datasets import resolve_data_dir, resolve_path
     from train.engine import feature_files, predictions
-    from train.engine.evaluation import OtherData, evaluate_run
+    from train.engine.evaluation import evaluate_run
+    from train.engine.other_data import OtherData
     from train.reporting.calibration.results import calibrate
     from train.workdir.metrics_log import to_json
     from train.workdir.run_files import read_description
@@ -108,6 +120,8 @@ def run(flags: argparse.Namespace) -> int:
         *(flags.workdir, step, ema, other, flags.tta, keep, fits, not fits),
         keep_features=flags.features is not None,
         keep_predictions=flags.predictions is not None,
+        scales=scales,
+        window=flags.window,
     )
     calibration = None
     with distributed.raise_if_any_failed():
@@ -199,8 +213,10 @@ def report(
 
 def repeats_last_evaluation(flags: argparse.Namespace) -> bool:
     """Return whether the run is evaluated as at the end of its training, but by thresholds."""
-    others = flags.split, flags.dataset, flags.data_dir, flags.labels, flags.tta, flags.weights
-    return flags.step == "last" and not any((*others, flags.output, flags.calibrate, flags.decide))
+    others = flags.split, flags.dataset, flags.data_dir, flags.labels, flags.weights
+    views = flags.tta, flags.scales, flags.window
+    changes = *others, *views, flags.output, flags.calibrate, flags.decide
+    return flags.step == "last" and not any(changes)
 
 
 if __name__ == "__main__":

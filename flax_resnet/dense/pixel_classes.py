@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.dense.tiling import cut, tiles
+from flax_resnet.dense.views import SAME, PictureView, average_probabilities
 from flax_resnet.runs import Run, to_pixels
 
 MAX_CLASSES = 255  # 255 itself stands for pixels without a class
@@ -29,20 +31,25 @@ class PixelClassifier:
     >>> PixelClassifier(run)("a.jpg")  # uint8 (H, W)
 
     Args:
-      run: a run whose network has outputs of every pixel.
+      run: a run whose network has outputs of every pixel, or another object with its ``model``,
+        ``variables`` and ``preprocessing``.
+      views: forms of each tile over which probabilities are averaged, see
+        :func:`flax_resnet.dense.views.make_views`.
 
     Raises:
       ValueError: there are more classes than a mask can have.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, views: Sequence[PictureView] = SAME):
         if run.model.num_classes > MAX_CLASSES:
             raise ValueError(
                 f"a mask can have {MAX_CLASSES} classes; the network has {run.model.num_classes}"
             )
         self._run = run
         self._size = height, width = run.preprocessing.shape[:2]
-        self._batch_size = min(_MAX_BATCH, max(1, _BATCH_PIXELS // (height * width)))
+        self._views = views
+        largest = height * width * max(1, *(view.scale for view in views)) ** 2
+        self._batch_size = min(_MAX_BATCH, max(1, int(_BATCH_PIXELS / largest)))
         self._classify = jax.jit(self._classify_tiles)
 
     def __call__(self, image: Any) -> np.ndarray:
@@ -71,5 +78,11 @@ class PixelClassifier:
     def _classify_tiles(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the classes ``(N, H, W)``, and whether all outputs are finite ``(N,)``."""
         run = self._run
-        logits = run.model.apply(variables, run.preprocessing.normalize(images))
+        inputs = run.preprocessing.normalize(images)
+        logits = average_probabilities(
+            [
+                view.undo(run.model.apply(variables, view.of(inputs)), self._size)
+                for view in self._views
+            ]
+        )
         return logits.argmax(-1).astype(jnp.uint8), jnp.isfinite(logits).all((1, 2, 3))

@@ -20,7 +20,7 @@ METRIC_FIELDS = (
     *("loss", "examples", "bad", "split", "step", "dataset", "tta", "stop", "per_example"),
     *("label", "rank", "valid", "weights", "classes", "confusion", "reliability", "calibration"),
     *("baseline", "map_baseline", "thresholds"),
-    *("counts", "miou_baseline"),
+    *("counts", "miou_baseline", "scales", "tiled"),
 )
 # Metrics of all predictions of a split together, see train/tasks/metrics.py,
 # train/tasks/multi_label_metrics.py and train/tasks/segmentation_metrics.py.

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,16 +12,17 @@ import numpy as np
 import tqdm
 
 from flax_resnet.calibration import Calibration
+from flax_resnet.dense.views import SAME, PictureView, make_views
 from flax_resnet.resnet import ResNet
-from train.config.keys import DATA_KEYS, KEYS
+from train.config.keys import KEYS
 from train.config.task_defaults import learns_several_labels
 from train.data.corrupt_records import CorruptRecords
-from train.data.datasets import describe_substitute, has_splits
+from train.data.datasets import describe_substitute
 from train.data.label_sets import SEPARATOR
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
 from train.data.sampler import ProcessShard
-from train.data.splits import ALL, evaluation_split
+from train.data.tiled_masks import tile_pictures
 from train.engine.devices import Devices, DispatchThrottle, make_devices
 from train.engine.experiment import (
     check_same_in_all_processes,
@@ -29,10 +30,12 @@ from train.engine.experiment import (
     make_model,
     make_step_config,
 )
+from train.engine.other_data import OtherData
 from train.engine.predictions import PredictionCollector
 from train.engine.preemption import with_stop_flag
 from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
 from train.engine.stored_thresholds import find_calibration, read_thresholds
+from train.engine.tile_collector import TileCollector
 from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, note, print_line
@@ -117,7 +120,7 @@ def make_eval_step(
     devices: Devices,
     step_config: StepConfig,
     loader: DataLoader,
-    flip: bool = False,
+    views: Sequence[PictureView] = SAME,
     keep_probabilities: bool = False,
     keep_logits: bool = False,
     keep_features: bool = False,
@@ -130,7 +133,7 @@ def make_eval_step(
       devices: the devices.
       step_config: the steps' configuration.
       loader: the split.
-      flip: whether to average over mirror images, as in ``step.eval_step``.
+      views: as in ``step.eval_step``.
       keep_probabilities: as in ``BaseTask.per_example``.
       keep_logits: as in ``BaseTask.per_example``.
       keep_features: as in ``step.eval_step``.
@@ -143,59 +146,9 @@ def make_eval_step(
 
     def step(state: Any, data: Any, batch: Any) -> Any:
         examples = loader.examples(data, batch)
-        return eval_step(step_config, state, examples, flip, per_example, keep_features)
+        return eval_step(step_config, state, examples, views, per_example, keep_features)
 
     return devices.evaluate(with_stop_flag(step))
-
-
-@dataclass(frozen=True)
-class OtherData:
-    """Data to evaluate on instead of the run's evaluation split; '' means the run's own.
-
-    Attributes:
-      split: name of a split.
-      dataset: a value of ``config.dataset.name``.
-      data_dir: a value of ``config.dataset.data_dir``.
-      labels: a value of ``config.dataset.labels``.
-    """
-
-    split: str = ""
-    dataset: str = ""
-    data_dir: str = ""
-    labels: str = ""
-
-    def apply(self, dataset: ConfigDict, separator: str = "") -> str:
-        """Change ``config.dataset`` accordingly, and return the split.
-
-        Args:
-          dataset: ``config.dataset``.
-          separator: ``label_separator`` of another table.
-        """
-        name = self.dataset or ("table" if self.labels else "")
-        if name and name != dataset.name:
-            dataset.update({key: KEYS[f"dataset.{key}"].default for key in DATA_KEYS})
-            dataset.name = name
-            if name in ("folder", "arrays", "webdataset") and not self.data_dir:
-                raise UsageError(f"--dataset {self.dataset} needs --data_dir, where they are")
-            dataset.label_separator = separator if name == "table" else ""
-            if name == "table" and not self.labels:
-                raise UsageError("--dataset table needs --labels, the table")
-        if self.labels:
-            dataset.labels, dataset.data_dir = self.labels, ""
-        if self.data_dir:
-            dataset.data_dir = self.data_dir
-        if self.is_other_dataset:
-            dataset.fold = ""  # all its images
-        if self.split:
-            return self.split
-        if self.is_other_dataset and not has_splits(dataset):
-            return ALL  # not only the part that training would hold out
-        return evaluation_split(dataset)
-
-    @property
-    def is_other_dataset(self) -> bool:
-        """Whether more than the split differs."""
-        return bool(self.dataset or self.data_dir or self.labels)
 
 
 @dataclass(frozen=True)
@@ -250,13 +203,15 @@ def evaluate_run(
     path: str,
     step: int | str,
     ema: bool | None = None,
-    other: OtherData = OtherData(),
+    other: OtherData = OtherData(),  # noqa: B008 (a constant)
     tta: str = "",
     keep_probabilities: bool = False,
     keep_logits: bool = False,
     use_thresholds: bool = True,
     keep_features: bool = False,
     keep_predictions: bool = False,
+    scales: Sequence[float] = (1.0,),
+    window: bool = False,
 ) -> Evaluated:
     """Evaluate a checkpoint of the run in ``path``. All processes must call this.
 
@@ -265,8 +220,8 @@ def evaluate_run(
       step: a number, ``"last"`` or ``"best"``.
       ema: whether to evaluate the moving average; by default as configured for the run.
       other: data to evaluate on; by default the run's evaluation split.
-      tta: test-time augmentation: ``"flip"`` averages the logits of each image and its mirror
-        image.
+      tta: test-time augmentation: ``"flip"`` averages each image and its mirror image: the logits
+        of images, the probabilities of pixels.
       keep_probabilities: whether the predictions include the probabilities of all classes even if
         they are more than ``MAX_PROBABILITIES``.
       keep_logits: whether they include the logits.
@@ -275,6 +230,9 @@ def evaluate_run(
       keep_features: whether the predictions include the features before the head.
       keep_predictions: whether the predictions are written to a file, which needs images with
         probabilities of classes.
+      scales: of the images, over which the probabilities of pixels are averaged.
+      window: whether images larger than the canvas are evaluated at their own size in overlapping
+        windows of the canvas, if every pixel has a class, instead of shrunk.
 
     Raises:
       UsageError, RunError: there is no such run, checkpoint or data, or the data have other
@@ -313,6 +271,12 @@ def evaluate_run(
                 f"--features needs one vector per image, which networks of task={config.task!r}"
                 " do not have"
             )
+        for flag, given in {"--scales": tuple(scales) != (1.0,), "--window": window}.items():
+            if given and not task.per_pixel:
+                raise UsageError(
+                    f"{flag} is for networks with outputs of every pixel; the run in {path!r} has"
+                    f" task={config.task!r}"
+                )
     check_same_in_all_processes(config, loader)
 
     def warn(text: str) -> None:
@@ -340,20 +304,29 @@ def evaluate_run(
     if stored is not None and stored.were_chosen_on(loader.source) and distributed.is_primary():
         note("half of these images chose the stored thresholds; new ones may give a lower F1")
 
+    pictures = loader
+    if window:
+        with distributed.raise_if_any_failed():
+            size, fill = loader.image_shape[:2], loader.preprocessing.fill
+            tiled = tile_pictures(loader.source, size, fill)
+            loader = DataLoader(config, name, training=False, shard=shard, source=tiled)
     # Decoding all images that are cached takes long, so it comes after all checks.
     with distributed.raise_if_any_failed():
         loader.load(CorruptRecords(warn=warn))
     devices = make_devices(config.parallel)
     # The run may have been trained on a larger machine.
-    limit = min(distributed.allgather(max_images(math.prod(loader.image_shape[:2]))))
+    pixels = round(math.prod(loader.image_shape[:2]) * max(1, *scales) ** 2)
+    limit = min(distributed.allgather(max_images(pixels)))
     images = min(len(loader), max(limit, len(devices)))
     batch_size = make_batch_sizes(config, len(devices), images).eval
-    flip = tta == "flip"
+    views = make_views(scales, flip=tta == "flip")
     keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
     keep_probabilities |= task.keeps_probabilities(config, len(loader), model.num_classes)
     keeps = keep_probabilities, keep_logits, keep_features
-    compiled = make_eval_step(devices, step_config, loader, flip, *keeps)
+    compiled = make_eval_step(devices, step_config, loader, views, *keeps)
     collector = PredictionCollector(task, model.num_classes, None if stored is None else stored.raw)
+    if window:
+        collector = TileCollector(task, model.num_classes, tiled)
     progress_bar = partial(  # on a terminal, if the batches take more than a second
         tqdm.tqdm,
         desc=f"evaluating {loader.source.split}",
@@ -375,11 +348,16 @@ def evaluate_run(
         summarize=collector.summarize,
         progress=progress_bar,
     )
+    if window:
+        result |= collector.count_pictures()
+    loader = pictures
     result = {"split": loader.source.split} | result | {"step": int(state.step)}
     if other.is_other_dataset:
         result["dataset"] = loader.source.name
     if tta:
         result["tta"] = tta
+    if tuple(scales) != (1.0,):
+        result["scales"] = list(scales)
     if stored is not None:
         result["thresholds"] = stored.by_class
     variables = evaluated_variables(step_config, state)

@@ -17,6 +17,7 @@ import optax
 from flax import struct
 
 from flax_resnet import ResNet
+from flax_resnet.dense.views import SAME, PictureView
 from flax_resnet.init import abstract_variables, init_variables
 from flax_resnet.preprocessing import normalize
 from flax_resnet.runs import network_outputs
@@ -300,7 +301,7 @@ def eval_step(
     step_config: StepConfig,
     state: TrainState,
     batch: dict[str, jax.Array],
-    flip: bool = False,
+    views: Sequence[PictureView] = SAME,
     per_example: Callable[[jax.Array, jax.Array], dict[str, jax.Array]] | None = None,
     keep_features: bool = False,
 ) -> dict[str, Any]:
@@ -311,7 +312,7 @@ def eval_step(
       state: the state, the same on all devices.
       batch: as in :func:`train_step`, with ``valid`` and ``bad``, bool ``(N,)``: padding and
         images that could not be decoded are not valid; the latter are ``bad``.
-      flip: whether to average the outputs for each image and its mirror image.
+      views: forms of each image whose outputs are averaged.
       per_example: ``(outputs, labels) -> dict`` of arrays with a leading axis of N.
       keep_features: whether ``per_example`` includes the ``features`` before the head.
 
@@ -323,19 +324,19 @@ def eval_step(
     variables = evaluated_variables(step_config, state)
     images = normalize(batch["image"], step_config.mean, step_config.std)
     compute = partial(network_outputs, step_config.model, variables, with_features=keep_features)
-    outputs, features = compute(images)
-    if flip:
-        flipped, other_features = compute(images[:, :, ::-1])
-        both = (outputs, features), (step_config.task.mirror(flipped), other_features)
-        outputs, features = jax.tree.map(lambda one, other: (one + other) / 2, *both)
+    task, size = step_config.task, images.shape[1:3]
+    answers, features = zip(*(compute(view.of(images)) for view in views), strict=True)
+    outputs = task.average(
+        [task.undo(answer, view, size) for answer, view in zip(answers, views, strict=True)]
+    )
     sums = {
         "examples": batch["valid"].sum(dtype=jnp.int32),
         "bad": batch["bad"].sum(dtype=jnp.int32),
-        **step_config.task.sums(outputs, batch["label"], batch["valid"]),
+        **task.sums(outputs, batch["label"], batch["valid"]),
     }
     sums = step_config.across(jax.lax.psum, sums)
     if per_example is None:
         return sums
     examples = {"valid": batch["valid"]} | per_example(outputs, batch["label"])
-    examples |= {"features": features} if keep_features else {}
+    examples |= {"features": sum(features) / len(features)} if keep_features else {}
     return sums | {"per_example": step_config.across(jax.lax.all_gather, examples, tiled=True)}

@@ -12,7 +12,13 @@ from train.predict.classes import predict_classes
 from train.predict.engines import ENGINES
 from train.predict.masks import MASKS_FOLDER, predict_masks
 from train.reporting.prediction_lines import CSV_HEADER, JOINED
-from train.runtime.cli import Parser, add_checkpoint_flags, parse_step, run_command
+from train.runtime.cli import (
+    Parser,
+    add_checkpoint_flags,
+    add_view_flags,
+    parse_step,
+    run_command,
+)
 from train.runtime.errors import UsageError
 from train.runtime.files import check_writable
 from train.workdir.trained_run import read_kind
@@ -39,7 +45,7 @@ COMMANDS = {
             *("coverage", "features", "similar", "explain", "engine"),
         ),
     ),
-    "segmentation": Command(predict_masks, ("masks", "overlays", "shrink")),
+    "segmentation": Command(predict_masks, ("masks", "overlays", "shrink", "tta", "scales")),
 }
 
 
@@ -93,6 +99,7 @@ def parse_flags() -> argparse.Namespace:
     shrink = "shrink pictures that are larger than dataset.image_size to it, as in evaluation;"
     shrink += " default: compute them in overlapping tiles of that size"
     parser.add_argument("--shrink", action="store_true", default=None, help=shrink)
+    add_view_flags(parser)
     arguments = sys.argv[1:]
     if "--" in arguments:  # which parse_intermixed_args does not handle: what follows are files
         end = arguments.index("--")

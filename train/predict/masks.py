@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from train.predict.inputs import find_files
 from train.predict.printing import exit_status, print_predictions
 from train.reporting.segmentation import mask_lines
+from train.runtime.cli import parse_scales
 from train.runtime.errors import UsageError
 from train.workdir.trained_run import load_trained_run
 
@@ -24,6 +25,7 @@ def predict_masks(flags: argparse.Namespace, step: int | str) -> int:
 
     if find_table(flags.images) is not None:
         raise UsageError("masks are predicted for files and folders, not for a table of images")
+    scales = parse_scales(flags.scales)
     masks = MASKS_FOLDER if flags.masks is None else flags.masks
     outputs = {"--masks": masks, "--overlays": flags.overlays}
     files = find_files(flags.images, outputs)
@@ -31,12 +33,13 @@ def predict_masks(flags: argparse.Namespace, step: int | str) -> int:
     run = load_trained_run(
         flags.workdir, step, flags.weights, 1, flags.trust_recipe, kind="segmentation"
     )
+    from flax_resnet.dense.views import make_views
     from train.reporting.segmentation import mask_prediction
 
     form = "json" if flags.json else "csv" if flags.csv else "text"
     to_lines = mask_lines.LINES[form]
     predictions = mask_prediction.predict_masks(
-        run, files, masks, flags.overlays, shrink=bool(flags.shrink)
+        run, files, masks, flags.overlays, bool(flags.shrink), make_views(scales, bool(flags.tta))
     )
     header = mask_lines.CSV_HEADER if flags.csv else None
     failed = print_predictions(predictions, len(files), to_lines, header, writes_files=True)

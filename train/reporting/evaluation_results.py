@@ -57,6 +57,10 @@ def default_folder(workdir: str, evaluated: Evaluated) -> str:
         parts.append(evaluated.weights)
     if "tta" in result:
         parts.append(result["tta"])
+    if "scales" in result:
+        parts.append("-".join(["scales", *map("{:g}".format, result["scales"])]))
+    if "tiled" in result:
+        parts.append("window")
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     if "dataset" in result or re.search(r"[^\w.-]", "".join(parts)):
         # A hash separates evaluations of the same name, such as two folders called photos.
@@ -105,8 +109,11 @@ def description(result: dict[str, Any], weights: str) -> str:
     corrupt = f" ({result['bad']:,} corrupt ones skipped)" if "bad" in result else ""
     average = ", EMA weights" if weights == "ema" else ""
     flip = ", averaged with mirror images" if result.get("tta") == "flip" else ""
-    images = pluralize(result["examples"], "image")
-    return f"{images}{corrupt}, step {result['step']:,}{average}{flip}"
+    scales = ", ".join(map("{:g}".format, result.get("scales") or ()))
+    scaled = f"{' and' if flip else ', averaged'} over the scales {scales}" if scales else ""
+    images, tiled = pluralize(result["examples"], "image"), result.get("tiled")
+    windows = "" if tiled is None else f", {tiled:,} of them in windows at their own size"
+    return f"{images}{windows}{corrupt}, step {result['step']:,}{average}{flip}{scaled}"
 
 
 def subtitle(evaluated: Evaluated) -> str:

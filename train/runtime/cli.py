@@ -248,3 +248,39 @@ def parse_step(text: str) -> int | str:
     if not (text.isascii() and text.isdigit()):
         raise UsageError(f"--step must be last, best or a number of steps, not {text!r}")
     return int(text)
+
+
+MAX_SCALE = 4.0
+
+
+def add_view_flags(parser: argparse.ArgumentParser, of_images: str = "") -> None:
+    """Add ``--tta`` and ``--scales``.
+
+    Args:
+      parser: the parser.
+      of_images: what ``--tta`` averages of networks with outputs of images, if it can.
+    """
+    flip = "test-time augmentation: average each image and its mirror image,"
+    tta = f"{flip} {of_images}the probabilities of pixels"
+    parser.add_argument("--tta", choices=("flip",), default="", help=tta)
+    scales = (
+        "of networks with outputs of every pixel: average their probabilities over these scales"
+    )
+    scales += " of the images, such as 0.5,0.75,1,1.25,1.5,1.75"
+    parser.add_argument("--scales", default="", metavar="NUMBERS", help=scales)
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Return the value of ``--scales``, by default 1; raise UsageError if it is invalid."""
+    try:
+        scales = tuple(float(part) for part in text.split(",")) if text else (1.0,)
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < scale <= MAX_SCALE for scale in scales):
+        raise UsageError(
+            f"--scales must be numbers above 0 and at most {MAX_SCALE:g}, such as 0.5,1,1.5, not"
+            f" {text!r}"
+        )
+    if len({*scales}) < len(scales):
+        raise UsageError(f"--scales={text} has a number twice")
+    return scales

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 import numpy as np
 
+from flax_resnet.dense.views import PictureView
 from train.data.augment.mixup import Targets
 
 if TYPE_CHECKING:  # the step needs neither ml_collections nor a data library
@@ -29,8 +30,8 @@ class BaseTask:
     ``config.task`` names a registered function that returns one for a configuration. N is the
     number of images of a batch, "outputs" whatever the network returns.
 
-    Inside the compiled step run :meth:`prepare`, :meth:`training_loss`, :meth:`mirror`,
-    :meth:`sums` and :meth:`per_example`; they see the images of one device.
+    Inside the compiled step run :meth:`prepare`, :meth:`training_loss`, :meth:`undo`,
+    :meth:`average`, :meth:`sums` and :meth:`per_example`; they see the images of one device.
 
     Attributes:
       kind: whose reports in ``train.reporting.task_reports`` its evaluations have.
@@ -155,9 +156,21 @@ class BaseTask:
 
     # Evaluation ------------------------------------------------------------------------------
 
-    def mirror(self, outputs: jax.Array) -> jax.Array:
-        """Return the outputs for images from those for their mirror images."""
+    def undo(self, outputs: jax.Array, view: PictureView, size: tuple[int, int]) -> jax.Array:
+        """Return the outputs for images from those for scaled or mirrored ones.
+
+        Args:
+          outputs: of the network.
+          view: the form in which it saw the images.
+          size: height and width of the images.
+        """
         return outputs
+
+    def average(self, outputs: Sequence[jax.Array]) -> jax.Array:
+        """Return the outputs that stand for those of several views, by default their mean."""
+        if len(outputs) == 1:
+            return outputs[0]
+        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *outputs)
 
     def sums(self, outputs: jax.Array, labels: jax.Array, valid: jax.Array) -> dict[str, jax.Array]:
         """Return statistics of a batch that are added over devices and batches.

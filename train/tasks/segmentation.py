@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_resnet.dense.views import PictureView, average_probabilities
 from train.config.registries import SEGMENTATION, register_task
 from train.data.augment.configured import make_joint_augment
 from train.data.augment.joint import JointAugment
@@ -203,9 +204,13 @@ class Segmentation(BaseTask):
         """Return the loss of equal probabilities."""
         return float(np.log(max(2, classes)))
 
-    def mirror(self, outputs: jax.Array) -> jax.Array:
-        """Return the outputs, mirrored."""
-        return outputs[:, :, ::-1]
+    def undo(self, outputs: jax.Array, view: PictureView, size: tuple[int, int]) -> jax.Array:
+        """Return the outputs, mirrored and resized."""
+        return view.undo(outputs, size)
+
+    def average(self, outputs: Sequence[jax.Array]) -> jax.Array:
+        """Return the logarithm of the mean probabilities."""
+        return average_probabilities(outputs)
 
     def sums(self, outputs: jax.Array, labels: jax.Array, valid: jax.Array) -> dict[str, jax.Array]:
         """Return the summed loss, without smoothing and weights, and the confusion matrix."""

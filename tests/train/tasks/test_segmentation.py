@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, jaccard_score
 
+from flax_resnet.dense.views import PictureView
 from train.config.loading import default_config
 from train.config.task_defaults import set_task_defaults
 from train.data.augment.mixup import Targets
@@ -178,7 +179,8 @@ def test_pixels_of_wrong_classes_are_counted_in_no_other_image():
 
 
 def test_mirrored_outputs_are_those_of_the_images():
-    np.testing.assert_array_equal(Segmentation().mirror(jnp.asarray(LOGITS)), LOGITS[:, :, ::-1])
+    undone = Segmentation().undo(jnp.asarray(LOGITS), PictureView(mirrored=True), LOGITS.shape[1:3])
+    np.testing.assert_array_equal(undone, LOGITS[:, :, ::-1])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from flax_resnet.dense.pixel_classes import PixelClassifier
+from flax_resnet.dense.views import SAME, PictureView
 from flax_resnet.files import write_atomically
 from flax_resnet.images.mask_files import color_classes, encode_mask
 from flax_resnet.preprocessing import to_viewable
@@ -20,7 +21,12 @@ from train.runtime.files import writing
 
 
 def predict_masks(
-    run: Run, files: Sequence[str], masks: str, overlays: str | None = None, shrink: bool = False
+    run: Run,
+    files: Sequence[str],
+    masks: str,
+    overlays: str | None = None,
+    shrink: bool = False,
+    views: Sequence[PictureView] = SAME,
 ) -> Iterator[MaskPrediction]:
     """Yield the predictions of files in order, once their masks are written.
 
@@ -31,6 +37,7 @@ def predict_masks(
       overlays: likewise for pictures with the colors of their classes; None for none.
       shrink: whether pictures that are larger than the canvas are shrunk to it, as in evaluation,
         instead of computed in tiles.
+      views: as in :class:`PixelClassifier`.
 
     Raises:
       RunError: a file cannot be written, or there are more classes than a mask can have.
@@ -46,7 +53,7 @@ def predict_masks(
             return file, error
 
     try:
-        classify: Callable[[np.ndarray], np.ndarray] = PixelClassifier(run)
+        classify: Callable[[np.ndarray], np.ndarray] = PixelClassifier(run, views)
     except ValueError as error:
         raise RunError(str(error)) from error
     if shrink:

@@ -13,6 +13,7 @@ from train.reporting.report.result_sentence import quote
 from train.reporting.report.section_parts import COUNT, SHARE, TEXT, class_table, percent
 from train.reporting.segmentation import results
 from train.reporting.segmentation.metrics import PixelMetrics, SegmentationEvaluation, cautions
+from train.runtime.cli import MAX_SCALE
 from train.runtime.formatting import format_percent, pluralize
 from train.workdir.metrics_log import finite
 
@@ -30,6 +31,8 @@ _FIELDS = {
     "split": TEXT,
     "weights": schema.text(choices=("ema", "raw")),
     "tta": schema.optional(TEXT),
+    "scales": schema.optional(schema.sequence(schema.number(0, MAX_SCALE), 1, 100)),
+    "tiled": schema.optional(COUNT),
     "examples": COUNT,
     "bad": schema.optional(COUNT),
     "step": COUNT,

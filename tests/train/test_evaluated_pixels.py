@@ -1,0 +1,156 @@
+"""train.evaluate of runs of task='segmentation': scales, mirror images and windows."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import jaccard_score
+from torch.nn import functional as F
+
+from flax_resnet import load_run
+from flax_resnet.dense.pixel_classes import PixelClassifier
+from flax_resnet.dense.views import make_views
+from tests.train.data.masked import mask
+from tests.train.pictures import photograph
+from tests.train.test_predict_masks import make_run
+from tests.train.test_segmentation_runs import CLASSES
+from train import evaluate
+from train.engine.evaluation import evaluate_run
+from train.engine.other_data import OtherData
+from train.predict import __main__ as predict
+from train.runtime.cli import parse_scales
+from train.runtime.errors import UsageError
+
+SIZES = {"a": (20, 24), "b": (75, 40), "c": (33, 30), "d": (32, 32), "e": (64, 70)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of random weights whose canvas is smaller than most pictures."""
+    path = make_run(str(tmp_path_factory.mktemp("runs") / "small"), 32, output_stride=4)
+    return load_run(path, kind="segmentation")
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """A data set of pictures of all sizes, one of which cannot be decoded."""
+    root = tmp_path_factory.mktemp("street")
+    for kind in ("images", "masks"):
+        (root / "test" / kind).mkdir(parents=True)
+    for seed, (name, (height, width)) in enumerate(SIZES.items()):
+        classes = mask(seed, height, width, len(CLASSES))
+        classes[:3] = 255
+        for kind, content in (("images", photograph(seed, height, width)), ("masks", classes)):
+            Image.fromarray(content).save(root / "test" / kind / f"{name}.png")
+    broken = root / "test" / "images" / "b0.png"
+    broken.write_bytes((root / "test" / "images" / "b.png").read_bytes()[:3000])
+    shutil.copy(root / "test" / "masks" / "b.png", root / "test" / "masks" / "b0.png")
+    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return root
+
+
+def score(labels, answers):
+    """Return mIoU by scikit-learn, and the share of right pixels."""
+    labels, answers = (np.concatenate([one.ravel() for one in many]) for many in (labels, answers))
+    known = labels != 255
+    labels, answers = labels[known], answers[known]
+    union = np.union1d(labels, answers)
+    miou = jaccard_score(labels, answers, labels=union, average="macro")
+    return miou, (labels == answers).mean()
+
+
+@pytest.mark.parametrize("cache", ["auto", "never"])
+def test_windows_score_as_the_joined_predictions_of_large_pictures(run, street, tmp_path, cache):
+    path = tmp_path / "run"
+    shutil.copytree(run.path, path)
+    config = json.loads((path / "config.json").read_text())
+    config["loader.cache_on_device"] = cache
+    (path / "config.json").write_text(json.dumps(config))
+    other = OtherData("test", "segmentation_folder", str(street))
+    evaluated = evaluate_run(str(path), "last", other=other, window=True)
+    classify = PixelClassifier(run)
+    images, labels = (
+        [np.asarray(Image.open(street / "test" / kind / f"{name}.png")) for name in SIZES]
+        for kind in ("images", "masks")
+    )
+    answers = [classify(image) for image in images]
+    miou, accuracy = score(labels, answers)
+    result = evaluated.result
+    assert result["miou"] == pytest.approx(miou, abs=1e-9)
+    assert result["pixel_accuracy"] == pytest.approx(accuracy, abs=1e-9)
+    assert (result["examples"], result["tiled"], result["bad"]) == (5, 3, 1)
+    names = [evaluated.loader.source.record_name(i) for i in evaluated.predictions.record]
+    assert [name[-5:] for name in names] == [f"{name}.png" for name in SIZES]
+    for counts, label, answer in zip(evaluated.predictions.counts, labels, answers, strict=True):
+        kept = label != 255
+        expected = [np.bincount(one[kept], minlength=5) for one in (label, answer)]
+        right = label[kept & (label == answer)]
+        np.testing.assert_array_equal(counts, [*expected, np.bincount(right, minlength=5)])
+    shrunk = evaluate_run(str(path), "last", other=other).result
+    assert "tiled" not in shrunk and shrunk["miou"] != result["miou"]
+
+
+def test_scales_and_mirror_images_average_probabilities_as_pytorch_does(run, monkeypatch, capsys):
+    command = ["train.evaluate", "--workdir", run.path, "--scales", "0.5,1,1.5", "--tta", "flip"]
+    monkeypatch.setattr("sys.argv", command)
+    assert evaluate.main() == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "averaged with mirror images and over the scales 0.5, 1, 1.5" in lines[0]
+    assert any("6_test[:26]" in line or "_flip_scales-0.5-1-1.5" in line for line in lines)
+    result = json.loads(last)
+    assert (result["tta"], result["scales"]) == ("flip", [0.5, 1.0, 1.5])
+    loader = evaluate_run(run.path, "last").loader
+    inputs = np.asarray(loader.preprocessing.normalize(loader.cached["image"]))
+    apply = jax.jit(run.model.apply)
+    total = 0
+    for scale in (0.5, 1.0, 1.5):
+        size = [round(32 * scale)] * 2
+        scaled = resized(inputs, size)
+        for flip in (1, -1):
+            logits = np.asarray(apply(run.variables, scaled[:, :, ::flip]))[:, :, ::flip]
+            total = total + torch.from_numpy(resized(logits, [32, 32])).softmax(-1).numpy() / 6
+    labels = loader.cached["label"]
+    miou, accuracy = score(labels, total.argmax(-1))
+    # A pixel whose two largest probabilities differ by the rounding may change its class.
+    assert result["miou"] == pytest.approx(miou, abs=2e-3)
+    assert result["pixel_accuracy"] == pytest.approx(accuracy, abs=2e-4)
+    of_label = np.take_along_axis(total, labels[..., None].astype(int), -1)
+    assert result["loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-4)
+
+
+def resized(images, size):
+    chw = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    return F.interpolate(chw, size, mode="bilinear").numpy().transpose(0, 2, 3, 1)
+
+
+def test_predicted_masks_are_averages_too(run, monkeypatch, capsys, tmp_path):
+    image = photograph(7, 40, 30)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    flags = ["--scales", "1,1.5", "--tta", "flip", "--masks", str(tmp_path / "masks")]
+    command = ["train.predict", "--workdir", run.path, str(tmp_path / "a.png"), *flags]
+    monkeypatch.setattr("sys.argv", command)
+    assert predict.main() == 0
+    written = np.asarray(Image.open(tmp_path / "masks" / "a.png"))
+    averaged = PixelClassifier(run, make_views((1.0, 1.5), flip=True))(image)
+    np.testing.assert_array_equal(written, averaged)
+    # The average over mirror images is that of the mirror image, mirrored.
+    canvas, classify = photograph(8, 32, 32), PixelClassifier(run, make_views((1.0,), flip=True))
+    differs = classify(canvas) != classify(canvas[:, ::-1])[:, ::-1]
+    assert differs.mean() < 0.01 < (PixelClassifier(run)(canvas) != classify(canvas)).mean()
+
+
+@pytest.mark.parametrize("text", ["0", "1,x", "nan", "5", "0.5,0.5", "-1"])
+def test_wrong_scales_are_refused(text):
+    with pytest.raises(UsageError, match="--scales"):
+        parse_scales(text)
+    assert parse_scales("") == (1.0,) and parse_scales("0.5,2") == (0.5, 2.0)
+
+
+def test_networks_with_outputs_of_images_have_no_scales_and_windows(digits_run):
+    for flags in ({"scales": (0.5, 1.0)}, {"window": True}):
+        with pytest.raises(UsageError, match="is for networks with outputs of every pixel"):
+            evaluate_run(str(digits_run), "last", **flags)
