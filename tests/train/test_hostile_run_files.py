@@ -268,7 +268,7 @@ def test_evaluation_of_a_run_uses_no_more_threads_than_the_machine_has(run_copy)
     content |= {"loader.threads": 10**6, "loader.cache_on_device": "never"}
     (run / "config.json").write_text(json.dumps(content))
     loader = evaluation.evaluate_run(str(run), "last").loader
-    assert loader._threads <= os.cpu_count() + 2
+    assert loader._threads <= os.cpu_count() + 1
 
 
 def test_evaluation_is_limited_by_data_and_machine(evaluated, monkeypatch):
@@ -276,7 +276,7 @@ def test_evaluation_is_limited_by_data_and_machine(evaluated, monkeypatch):
     config.loader.threads, config.loader.workers = 10**9, 10**9
     config.loader.device_cache_gib, config.loader.cache_on_device = 1e9, "always"
     evaluation.limit_to_machine(config.loader)
-    assert config.loader.workers <= os.cpu_count() and config.loader.threads <= os.cpu_count() + 2
+    assert config.loader.workers <= os.cpu_count() and config.loader.threads <= os.cpu_count() + 1
     assert config.loader.device_cache_gib == 2 and config.loader.cache_on_device == "auto"
     config.eval.batch_size = 2**50
     assert evaluation.make_batch_sizes(config, 8, 361).eval == 368

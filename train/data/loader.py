@@ -19,7 +19,7 @@ from train.data.source import DataSource
 from train.data.streaming import stream
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
-from train.runtime.host import core_count
+from train.runtime.host import decoding_threads
 
 Batch = dict[str, np.ndarray]
 # Loads the examples of a step at some positions of its batch, and names the corrupt records.
@@ -77,7 +77,7 @@ class DataLoader:
         self.shard = shard
         self._framing = make_framing(config, self.source, training)
         self._seed = config.seed
-        self._threads = loader.threads or core_count() + 1  # which reads files meanwhile
+        self._threads = loader.threads or decoding_threads()
         self._workers = loader.workers
         self._gib = len(self.source) * self._example_bytes(self.preprocessing) / 2**30
         fixed = self._framing.is_fixed and not self.sizes.train_sizes

@@ -40,7 +40,7 @@ from train.runtime import distributed
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError, note, print_line
 from train.runtime.formatting import run_name
-from train.runtime.host import core_count, max_images
+from train.runtime.host import core_count, decoding_threads, max_images
 from train.tasks.base import BaseTask
 from train.tasks.metrics import MAX_PROBABILITIES
 from train.workdir.checkpoints import Checkpoints, restore_on_all
@@ -190,9 +190,8 @@ def evaluated_weights(config: ConfigDict) -> str:
 
 def limit_to_machine(loader: ConfigDict) -> None:
     """Limit ``config.loader`` of a run that may have been trained on a larger machine."""
-    cores = core_count()
-    loader.threads = min(loader.threads, cores + 2)
-    loader.workers = min(loader.workers, cores)
+    loader.threads = min(loader.threads, decoding_threads())
+    loader.workers = min(loader.workers, core_count())
     # Each image is used once, so that caching saves nothing.
     loader.device_cache_gib = min(loader.device_cache_gib, KEYS["loader.device_cache_gib"].default)
     if loader.cache_on_device == "always":

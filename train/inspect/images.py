@@ -16,7 +16,7 @@ from train.data.label_sets import join_classes, number_sets
 from train.data.prefetch import Prefetcher
 from train.data.source import DataSource, to_pixels
 from train.inspect.near_duplicates import difference_hash
-from train.runtime.host import core_count
+from train.runtime.host import decoding_threads
 
 THUMBNAIL = 16  # side in pixels
 _CHUNK = 256  # images that are decoded together
@@ -130,7 +130,7 @@ def read_images(
     bar = tqdm.tqdm(total=len(images), unit=" images", delay=1, leave=False, disable=None)
     with (
         bar,
-        ThreadPoolExecutor(core_count() + 2) as pool,
+        ThreadPoolExecutor(decoding_threads()) as pool,
         Prefetcher(chunks, lambda chunk: (chunk, list(pool.map(read, chunk))), depth=1) as decoded,
     ):
         for chunk, inputs in decoded:

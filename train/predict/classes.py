@@ -23,7 +23,7 @@ from train.reporting.prediction_lines import (
 )
 from train.runtime.errors import RunError, UsageError, note
 from train.runtime.formatting import pluralize
-from train.runtime.host import core_count, max_images
+from train.runtime.host import decoding_threads, max_images
 from train.workdir.trained_run import load_trained_run
 
 if TYPE_CHECKING:  # importing JAX takes a second
@@ -205,7 +205,7 @@ def predict_files(
         explanations = Explanations(explain, run)
     chunks = [files[i : i + run.batch_size] for i in range(0, len(files), run.batch_size)]
     with (
-        ThreadPoolExecutor(core_count() + 2) as pool,
+        ThreadPoolExecutor(decoding_threads()) as pool,
         Prefetcher(chunks, lambda chunk: (chunk, list(pool.map(read, chunk)))) as decoded,
     ):
         for chunk, squares in decoded:

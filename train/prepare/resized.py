@@ -24,7 +24,7 @@ from train.data.sources.tfds_source import find_feature, open_builder, raw_recor
 from train.prepare import staging
 from train.runtime.errors import RunError, UsageError, print_line
 from train.runtime.formatting import format_bytes
-from train.runtime.host import core_count
+from train.runtime.host import decoding_threads
 
 JPEG_QUALITY = 95
 PREFETCH = 8  # records per thread that may wait to be written
@@ -113,7 +113,7 @@ def _write_copy(
     seconds = 0.5 if sys.stderr.isatty() else 60
     with (
         tqdm(total=total, unit=" images", mininterval=seconds, maxinterval=seconds) as bar,
-        ThreadPoolExecutor(_threads()) as pool,
+        ThreadPoolExecutor(decoding_threads()) as pool,
     ):
         for split in splits:
             split.write(pool, image_key, side, counts, bar)
@@ -191,17 +191,13 @@ def _map_in_order(
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) >= _threads() * PREFETCH:
+            if len(waiting) >= decoding_threads() * PREFETCH:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _threads() -> int:
-    return core_count() + 1
 
 
 def _write_metadata(

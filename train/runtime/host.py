@@ -27,6 +27,11 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
+def decoding_threads() -> int:
+    """Return how many threads decode images by default: one per core, and one that reads files."""
+    return core_count() + 1
+
+
 def max_images(pixels: int) -> int:
     """Return about how many images of a size a network can compute in this host's memory.
 
