@@ -226,6 +226,29 @@ def test_tensorboard_has_all_metrics_images_and_hyperparameters(config, tmp_path
     assert ended.session_end_info.status == 1  # success
 
 
+@pytest.mark.parametrize(
+    ("task", "metric", "column"),
+    [
+        ("classification", "", "eval/top1"),
+        ("classification", "f1_macro", "eval/f1_macro"),
+        ("segmentation", "", "eval/miou"),
+        ("multi_label", "", "eval/map"),
+    ],
+)
+def test_tensorboards_table_has_the_metric_of_the_task(config, tmp_path, task, metric, column):
+    config.task, config.eval.metric = task, metric
+    run(config, tmp_path)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    [experiment] = [
+        HParamsPluginData.FromString(value.metadata.plugin_data.content).experiment
+        for event in events(path)
+        for value in event.summary.value
+        if value.tag == "_hparams_/experiment"
+    ]
+    columns = [info.name.tag for info in experiment.metric_infos]
+    assert columns == [column, "eval/loss", "train/loss"]
+
+
 def test_resumed_run_invalidates_later_events_of_tensorboard(config, tmp_path):
     run(config, tmp_path)
     run(config, tmp_path, start=4, rows=ROWS[2:])

@@ -11,6 +11,7 @@ import numpy as np
 from flax_resnet.text import truncate
 from train.config.access import flatten
 from train.config.registries import register_logger
+from train.config.task_defaults import default_value
 from train.reporting import plots
 from train.reporting.loggers.logger import Logger
 from train.runtime.config_dict import ConfigDict
@@ -55,7 +56,8 @@ class TensorBoardLogger(Logger):
             name: str(value) if isinstance(value, tuple) else value
             for name, value in flatten(self.config).items()
         }
-        metrics = {"eval/top1": None, "eval/loss": None, "train/loss": None}  # columns
+        metric = self.config.eval.metric or default_value("eval.metric", self.config.task)
+        metrics = {f"eval/{metric}": None, "eval/loss": None, "train/loss": None}  # columns
         experiment, self._started, self._finished = hparams(values, metrics)
         # Of step 0, so that the session of a resumed run does not invalidate them.
         self._write(0, summary=experiment)
