@@ -209,7 +209,8 @@ KEYS: dict[str, Key] = {
     "loader.sampling": Key("shuffle", "'shuffle': every image once per epoch; 'balanced': all"
         " classes equally often, images of rare ones several times per epoch.",
         choices=("shuffle", "balanced")),
-    "loader.threads": Key(0, "Decoding threads; 0: number of processor cores plus one.", minimum=0,
+    "loader.threads": Key(0, "Decoding threads; 0: number of processor cores plus one, and one for"
+        " images below 40×40 that are cached.", minimum=0,
         neutral=True),
     "loader.workers": Key(0, "Decoding processes, for machines with many cores; 0: decode in"
         " threads of the training process.", minimum=0, neutral=True),

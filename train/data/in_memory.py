@@ -9,18 +9,19 @@ import tqdm
 from flax_resnet.preprocessing import Preprocessing
 from train.data.framing import Framing
 from train.data.reader import CorruptRecord, Reader
+from train.runtime.host import decoding_threads
 
 CHUNK = 256  # records per task: with one each, the overhead exceeds decoding a small image
 # Bytes of an image below which threads wait for the interpreter more than they decode
 # (benchmarks/studies/startup.md).
-SMALL = 40 * 40 * 3
+_SMALL = 40 * 40 * 3
 
 
 def load(
     reader: Reader,
     framing: Framing,
     preprocessing: Preprocessing,
-    threads: int,
+    threads: int = 0,
     weights: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], list[CorruptRecord]]:
     """Decode every record, with a progress bar if it takes more than a second.
@@ -29,7 +30,7 @@ def load(
       reader: decodes a record, or the next one in place of a corrupt one.
       framing: makes examples of records.
       preprocessing: with the size of the examples.
-      threads: decoding threads.
+      threads: decoding threads; 0: one for small images, otherwise by the number of cores.
       weights: weights of the records ``(N,)``, if they are to be cached.
 
     Returns:
@@ -59,7 +60,8 @@ def load(
         disable=None,
     )
     corrupt: list[CorruptRecord] = []
-    with bar, ThreadPoolExecutor(1 if preprocessing.nbytes < SMALL else threads) as pool:
+    threads = threads or _choose_threads(reader, preprocessing)
+    with bar, ThreadPoolExecutor(threads) as pool:
         try:
             for replaced in pool.map(decode, range(0, count, CHUNK)):
                 corrupt += replaced
@@ -71,6 +73,13 @@ def load(
     if weights is not None:
         cached["weight"] = weights[sources]
     return cached, corrupt
+
+
+def _choose_threads(reader: Reader, preprocessing: Preprocessing) -> int:
+    """Return the number of decoding threads, by the size of a few images and of the examples."""
+    count = len(reader.source)
+    sizes = [reader.read(index)[0].nbytes for index in {0, count // 2, count - 1}]
+    return 1 if max(*sizes, preprocessing.nbytes) < _SMALL else decoding_threads()
 
 
 def gather(cached: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

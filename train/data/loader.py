@@ -77,7 +77,7 @@ class DataLoader:
         self.shard = shard
         self._framing = make_framing(config, self.source, training)
         self._seed = config.seed
-        self._threads = loader.threads or decoding_threads()
+        self._threads = loader.threads
         self._workers = loader.workers
         self._gib = len(self.source) * self._example_bytes(self.preprocessing) / 2**30
         fixed = self._framing.is_fixed and not self.sizes.train_sizes
@@ -204,7 +204,7 @@ class DataLoader:
 
         size = max((self.preprocessing.shorter_side, *self.sizes.train_sizes))
         record_bytes = self._example_bytes(self.preprocessing.at(size))
-        threads, workers = self._threads, self._workers
+        threads, workers = self._threads or decoding_threads(), self._workers
         for parts in stream(load_and_note, steps, positions, threads, workers, record_bytes):
             batches, corrupt, oddities = zip(*parts, strict=True)
             for noted in oddities:  # by worker processes, which have readers of their own
