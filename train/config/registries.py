@@ -15,12 +15,15 @@ TASKS = Registry("task", ("classification", MULTI_LABEL, SEGMENTATION))
 # Values of an empty eval.metric, by task.
 BEST_METRICS = {"classification": "top1", MULTI_LABEL: "map", SEGMENTATION: "miou"}
 LOSSES = Registry("loss", ("cross_entropy", "binary_cross_entropy", "focal", "asymmetric"))
-# Other fields of an evaluation, its result and its files.
+# What the training step adds to the metrics of a task, and the mean over steps to these.
+STEP_FIELDS = ("loss", "learning_rate", "nonfinite", "steps")
+# Other fields of an evaluation, its result and its files, and those of the training step.
 METRIC_FIELDS = (
     *("loss", "examples", "bad", "split", "step", "dataset", "tta", "stop", "per_example"),
     *("label", "rank", "valid", "weights", "classes", "confusion", "reliability", "calibration"),
     *("baseline", "map_baseline", "thresholds"),
     *("counts", "miou_baseline", "scales", "tiled"),
+    *STEP_FIELDS[1:],
 )
 # Metrics of all predictions of a split together, see train/tasks/metrics.py,
 # train/tasks/multi_label_metrics.py and train/tasks/segmentation_metrics.py.

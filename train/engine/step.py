@@ -21,8 +21,10 @@ from flax_resnet.dense.views import SAME, PictureView
 from flax_resnet.init import abstract_variables, init_variables
 from flax_resnet.preprocessing import normalize
 from flax_resnet.runs import network_outputs
+from train.config.registries import STEP_FIELDS
 from train.data.augment.pipeline import Augment, example_keys
 from train.engine.host_values import call_on_host
+from train.runtime.errors import UsageError
 from train.tasks.base import BaseTask
 
 AXIS = "batch"
@@ -211,6 +213,11 @@ def train_step(
     if step_config.skip_nonfinite:
         new_state = select_if_finite(finite, new_state, state.replace(step=new_state.step))
         loss, metrics = jax.tree.map(lambda metric: jnp.where(finite, metric, 0), (loss, metrics))
+    if taken := [name for name in STEP_FIELDS if name in metrics]:
+        raise UsageError(
+            f"the training loss of the task returns a metric {taken[0]!r}, a name that the training"
+            " step uses itself; choose another name"
+        )
     return new_state, metrics | {
         "loss": loss,
         "learning_rate": jnp.asarray(step_config.schedule(state.step), jnp.float32),

@@ -1,5 +1,6 @@
 """Steps with accumulation, a moving average, frozen modules, dropout and skipped steps."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.trainer import TASK
 from flax_resnet import init_variables
 from tests.train.engine.steps import MODEL, make_step_config, run_step
+from train.config.registries import register_metric
 from train.data.augment.mixup import Mixup, Targets
 from train.data.augment.pipeline import Augment
 from train.engine.devices import Pmap
@@ -21,6 +24,9 @@ from train.engine.step import (
     eval_step,
     train_step,
 )
+from train.runtime.errors import UsageError
+from train.tasks.classification import top1
+from train.tasks.task import Task
 
 GROUPS = MODEL.clone(width=32, norm="group")
 
@@ -86,6 +92,23 @@ def test_micro_batches_have_their_own_statistics(batch):
         (after.params, after.batch_stats),
         (params, batch_stats),
     )
+
+
+@pytest.mark.parametrize("name", ["loss", "learning_rate", "nonfinite", "steps"])
+def test_metrics_with_names_of_the_step_are_refused(batch, name):
+    class Own(Task):
+        def training_loss(self, outputs, prepared):
+            loss, metrics = super().training_loss(outputs, prepared)
+            return loss, metrics | {name: loss}
+
+    fields = {field: getattr(TASK, field) for field in ("loss", "eval_loss", "metrics")}
+    step_config = make_step_config().on_one_device()
+    step_config = dataclasses.replace(step_config, task=Own(**fields))
+    state = create_state(step_config, (12, 12, 3))
+    with pytest.raises(UsageError, match=f"returns a metric '{name}'.*choose another name"):
+        jax.eval_shape(partial(train_step, step_config), state, batch)
+    with pytest.raises(ValueError, match=name):
+        register_metric(name, top1)
 
 
 def test_ema_matches_its_closed_form(batch):
