@@ -60,6 +60,7 @@ def mfu_per_image(experiment: Experiment) -> float | None:
     sizes = experiment.train_loader.sizes.train_sizes or (preprocessing.shorter_side,)
     if peak is None or experiment.step_config.frozen or len(sizes) > 1:
         return None
-    *size, channels = preprocessing.at(sizes[0]).shape
+    augment = experiment.step_config.augment
+    *size, channels = augment.output_shape(preprocessing.at(sizes[0]).shape)
     operations = 6 * summarize(experiment.model, tuple(size), channels).multiply_adds
     return operations / (peak * len(devices))

@@ -115,9 +115,10 @@ def estimate(
     state = initial_state(experiment, None)
     start = int(state.step)
     run_summary.print_summary(console, experiment, state)
-    *size, channels = experiment.image_shape
+    *size, channels = experiment.step_config.augment.output_shape(experiment.image_shape)
     summary = summarize(experiment.model, tuple(size), channels)
-    console.fact("compute", f"{format_count(summary.multiply_adds)} multiply-adds per image")
+    count = format_count(summary.multiply_adds)
+    console.fact("compute", f"{count} multiply-adds per training image")
     console.fact("data in", config.dataset.data_dir or "memory")
     console.fact("rates", schedule_line(experiment))
     panel, name = curves.schedule_panel(*schedule_points(experiment)), run_name(experiment.workdir)

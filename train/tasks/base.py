@@ -74,7 +74,8 @@ class BaseTask:
     def make_augment(self, config: ConfigDict) -> Any:
         """Return the augmentation of training images.
 
-        It has the method ``batch`` of :class:`train.data.augment.pipeline.Augment`, and ``mix``.
+        It has the methods ``batch`` and ``output_shape`` of
+        :class:`train.data.augment.pipeline.Augment`, and ``mix``.
 
         Raises:
           UsageError: a key of ``config.augment`` is invalid, or has no meaning for the task.

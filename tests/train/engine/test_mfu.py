@@ -8,6 +8,8 @@ import pytest
 
 from flax_resnet import create_model
 from train.config.loading import default_config
+from train.data.augment.joint import JointAugment
+from train.data.augment.pipeline import Augment
 from train.data.preprocessing import make_preprocessing
 from train.engine.devices import Devices
 from train.engine.meter import Meter
@@ -17,19 +19,21 @@ from train.reporting.loggers.tensorboard import TensorBoardLogger
 from train.workdir.metrics_log import MetricsLog
 
 
-def make_experiment(kind, dtype="bfloat16", devices=2, sizes=(), frozen=()):
+def make_experiment(
+    kind, dtype="bfloat16", devices=2, sizes=(), frozen=(), augment=None, model="resnet50"
+):
     config = default_config()
     config.model.dtype = dtype
     fake = SimpleNamespace(device_kind=kind, process_index=0)
     return SimpleNamespace(
         config=config,
-        model=create_model("resnet50"),
+        model=create_model(model),
         devices=Devices([fake] * devices),
         train_loader=SimpleNamespace(
             sizes=SimpleNamespace(train_sizes=sizes),
             preprocessing=make_preprocessing(config.dataset),
         ),
-        step_config=SimpleNamespace(frozen=frozen),
+        step_config=SimpleNamespace(frozen=frozen, augment=augment or Augment()),
     )
 
 
@@ -49,6 +53,15 @@ def test_mfu_of_resnet50_on_two_gpus():
     assert mfu == pytest.approx(6 * 4.089e9 / (2 * 989e12), rel=1e-3)
     small = mfu_per_image(make_experiment("NVIDIA H100 80GB HBM3", sizes=(160,)))
     assert small == pytest.approx(mfu * (160 / 224) ** 2, rel=0.01)
+
+
+def test_mfu_of_segmentation_counts_the_crop_and_not_the_canvas():
+    """The logits of a convolutional network take as many operations for each pixel."""
+    fields = {"kind": "NVIDIA H100 80GB HBM3", "model": "fcn_resnet50"}
+    canvas = mfu_per_image(make_experiment(**fields, augment=JointAugment()))
+    assert canvas == mfu_per_image(make_experiment(**fields))
+    crop = mfu_per_image(make_experiment(**fields, augment=JointAugment(crop_size=(112, 56))))
+    assert crop == pytest.approx(canvas / 8, rel=1e-3)
 
 
 @pytest.mark.parametrize("fields", [{"kind": "cpu"}, {"sizes": (128, 160)}, {"frozen": ("stem",)}])

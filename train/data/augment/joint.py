@@ -91,6 +91,11 @@ class JointAugment:
             images = jnp.where(inside[..., None], images, fill)
         return images, Targets(jnp.where(inside, masks, jnp.uint8(self.ignored)))
 
+    def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the shape ``(H, W, C)`` of augmented images of canvases of ``image_shape``."""
+        height, width = self.crop_size or image_shape[:2]
+        return height, width, image_shape[2]
+
     def _move(
         self, image: jax.Array, mask: jax.Array, draws: dict[str, jax.Array]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:

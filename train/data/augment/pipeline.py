@@ -95,6 +95,10 @@ class Augment:
             return self.mix(images, labels, draws["mix"])
         return images, Targets(labels)
 
+    def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the shape ``(H, W, C)`` of augmented images: ``image_shape``."""
+        return image_shape
+
     def _changes_images(self) -> bool:
         geometry = self.pad_crop or self.hflip or self.vflip
         return bool(
