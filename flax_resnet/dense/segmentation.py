@@ -170,6 +170,11 @@ class SegmentationModel(nn.Module):
         return self.backbone.feature_info
 
     @property
+    def frozen_statistics(self) -> tuple[str, ...]:
+        """Top-level modules whose batch statistics are not updated, beside ``frozen``."""
+        return ("backbone",) if self.freeze_batch_norm else ()
+
+    @property
     def dilations(self) -> tuple[int, ...]:
         """Dilations of the head ``"deeplabv3"``."""
         if self.atrous_rates is not None:

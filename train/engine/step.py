@@ -86,6 +86,11 @@ class StepConfig:
     skip_nonfinite: bool = False
     axis_name: str | None = AXIS
 
+    @property
+    def frozen_statistics(self) -> tuple[str, ...]:
+        """Names of the model's modules that keep their batch statistics."""
+        return (*self.frozen, *getattr(self.model, "frozen_statistics", ()))
+
     def on_one_device(self) -> Self:
         """Return the configuration of steps without a mapped axis, for ``jax.jit``."""
         return replace(self, axis_name=None, model=self.model.clone(axis_name=None))
@@ -130,7 +135,12 @@ def create_state(
 
 def trainable_params(params: Any, frozen: tuple[str, ...]) -> Any:
     """Return the parameters of the modules that are not frozen."""
-    return {name: module for name, module in params.items() if name not in frozen}
+    return without_modules(params, frozen)
+
+
+def without_modules(collection: Any, names: tuple[str, ...]) -> Any:
+    """Return a collection without some modules."""
+    return {name: module for name, module in collection.items() if name not in names}
 
 
 def frozen_subtree(collection: Any, frozen: tuple[str, ...]) -> Any:
@@ -191,9 +201,12 @@ def train_step(
     batch_stats, means = accumulate_gradients(
         compute, step_config.grad_accum_steps, state.batch_stats, images, targets, dropout
     )
+    # Frozen statistics stay out of the mean, which may round: of three devices, for example.
+    batch_stats = without_modules(batch_stats, step_config.frozen_statistics)
     # Devices have equally many images, so the mean of their means is the mean of the batch.
     means = step_config.across(jax.lax.pmean, (batch_stats, means))
     batch_stats, (gradients, loss, metrics) = means
+    batch_stats = state.batch_stats | batch_stats
 
     finite = jnp.isfinite(loss)
     for leaf in jax.tree.leaves(gradients):
@@ -201,8 +214,6 @@ def train_step(
 
     updates, opt_state = step_config.optimizer.update(gradients, state.opt_state, trainable)
     params = state.params | optax.apply_updates(trainable, updates)
-    # Restore frozen statistics bit for bit: a mean over three devices may round.
-    batch_stats = batch_stats | frozen_subtree(state.batch_stats, step_config.frozen)
     new_state = TrainState(
         step=state.step + 1,
         params=params,
@@ -291,9 +302,9 @@ def update_ema(step_config: StepConfig, state: TrainState, new: Any) -> Any:
         return {}
     decay = jnp.minimum(step_config.ema_decay, (state.step + 1) / (state.step + 10))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, new)
+    frozen = {"params": step_config.frozen, "batch_stats": step_config.frozen_statistics}
     return {
-        name: average[name] | frozen_subtree(state.ema[name], step_config.frozen)
-        for name in average
+        name: average[name] | frozen_subtree(state.ema[name], frozen[name]) for name in average
     }
 
 
