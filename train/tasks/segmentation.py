@@ -167,17 +167,22 @@ class Segmentation(BaseTask):
         """Return the masks, and factors that make sums over pixels means of the global batch.
 
         The loss is Σ w l / Σ w over the pixels of all devices and micro-batches, which the mean of
-        each device's or micro-batch's own quotient is not: their numbers of pixels differ.
+        each device's or micro-batch's own quotient is not: their numbers of pixels differ. As in
+        classification, weights r of records are factors of the loss that are not divided out:
+        Σ r w l / Σ r w is multiplied by the mean of r over the pixels.
         """
         label = targets.label
         valid = label != IGNORED
-        pixels = valid.sum((1, 2), dtype=jnp.float32)
-        weights = pixels
+        pixels = weights = valid.sum((1, 2), dtype=jnp.float32)
         if self.class_weights is not None:
             weights = jnp.where(valid, self._weights_of(label), 0).sum((1, 2))
         ones = jnp.ones(len(label))
-        records = ones if record_weights is None else record_weights
-        return PixelTargets(label, records * _inverse(mean(weights)), ones * _inverse(mean(pixels)))
+        pixel_scale = ones * _inverse(mean(pixels))
+        if record_weights is None:
+            return PixelTargets(label, ones * _inverse(mean(weights)), pixel_scale)
+        mean_weight = mean(record_weights * pixels) * _inverse(mean(pixels))
+        loss_scale = record_weights * mean_weight * _inverse(mean(record_weights * weights))
+        return PixelTargets(label, loss_scale, pixel_scale)
 
     def _weights_of(self, label: jax.Array) -> jax.Array:
         weights = jnp.asarray(self.class_weights, jnp.float32)

@@ -36,10 +36,10 @@ def configured(**keys):
     return config
 
 
-def loss_in_parts(task, logits, aux, labels, parts):
+def loss_in_parts(task, logits, aux, labels, parts, record_weights=None):
     """Return the mean loss of the parts, as devices and micro-batches compute it."""
     mean = lambda values: jnp.mean(values)  # noqa: E731 (of the global batch)
-    prepared = task.prepare(Targets(labels), None, mean)
+    prepared = task.prepare(Targets(labels), record_weights, mean)
     losses = []
     for part in np.split(np.arange(len(labels)), parts):
         outputs = logits[part] if aux is None else (logits[part], aux[part])
@@ -97,6 +97,34 @@ def test_weights_of_records_are_factors_of_their_images():
     of_label = np.take_along_axis(log_p, np.minimum(LABELS, 4)[..., None], -1)[..., 0]
     expected = -(weights[:, None, None] * of_label)[labeled].sum() / labeled.sum()
     assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_of_records_and_classes_equal_pytorch_with_repeated_images(smoothing):
+    """Times the mean weight of the pixels' records, so that a weight changes the gradient's size.
+
+    A record of weight 2 counts as two of weight 1.
+    """
+    torch = pytest.importorskip("torch")
+    records = np.array([1, 2, 1, 0, 1, 3, 1, 1])
+    logits, labels = (torch.tensor(np.repeat(x, records, 0)) for x in (LOGITS, LABELS))
+    loss = torch.nn.functional.cross_entropy(
+        logits.permute(0, 3, 1, 2),
+        labels.long(),
+        torch.tensor(WEIGHTS),
+        ignore_index=IGNORED,
+        label_smoothing=smoothing,
+    )
+    pixels = (LABELS != IGNORED).sum((1, 2))
+    expected = loss.item() * (records * pixels).sum() / pixels.sum()
+    task = Segmentation(0.0, smoothing, WEIGHTS)
+    for parts in (1, 4):
+        for factor in (1, 10):
+            weights = jnp.float32(factor * records)
+            value, _ = loss_in_parts(task, LOGITS, None, jnp.asarray(LABELS), parts, weights)
+            assert float(value) == pytest.approx(factor * expected, rel=1e-5)
+    weights = jnp.zeros(len(LABELS))
+    assert loss_in_parts(task, LOGITS, None, jnp.asarray(LABELS), 1, weights)[0] == 0
 
 
 def evaluated(valid, batch=8):
