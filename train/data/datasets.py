@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from train.data.folds import take_fold
 from train.data.hold_out import groups_by_pattern
+from train.data.masks import IGNORED
 from train.data.registries import SOURCES
 from train.data.source import DataSource
 
@@ -27,6 +28,7 @@ from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
 from train.runtime.own_code import build
 
+_MASK_KEYS = {"mask_values": (), "ignore_values": (IGNORED,)}  # with their defaults
 TABLE_KEYS = ("labels", "class_names", "delimiter", "split_key", "group_key", "weight_key")
 
 
@@ -108,11 +110,12 @@ def _check_table_keys(dataset: ConfigDict, kind: str) -> None:
 
 def _check_mask_keys(dataset: ConfigDict, source: DataSource) -> None:
     """Raise UsageError if the values of masks are set for other labels."""
-    if dataset.mask_values and source.label_kind != "mask":
-        raise UsageError(
-            f"config.dataset.mask_values={tuple(dataset.mask_values)} has no meaning for"
-            f" {dataset.name!r}, whose images have no masks"
-        )
+    for name, default in _MASK_KEYS.items() if source.label_kind != "mask" else ():
+        if tuple(dataset[name]) != default:
+            raise UsageError(
+                f"config.dataset.{name}={tuple(dataset[name])} has no meaning for"
+                f" {dataset.name!r}, whose images have no masks"
+            )
 
 
 def data_dir(dataset: ConfigDict) -> str:

@@ -303,9 +303,7 @@ def update_ema(step_config: StepConfig, state: TrainState, new: Any) -> Any:
     decay = jnp.minimum(step_config.ema_decay, (state.step + 1) / (state.step + 10))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, new)
     frozen = {"params": step_config.frozen, "batch_stats": step_config.frozen_statistics}
-    return {
-        name: average[name] | frozen_subtree(state.ema[name], frozen[name]) for name in average
-    }
+    return {name: average[name] | frozen_subtree(state.ema[name], frozen[name]) for name in average}
 
 
 def evaluated_variables(step_config: StepConfig, state: TrainState) -> dict[str, Any]:

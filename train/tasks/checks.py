@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from train.config.access import flatten
+from train.config.keys import KEYS
 from train.config.registries import METRIC_FIELDS, TASKS
 from train.data.augment.mixup import Targets
 from train.runtime.errors import UsageError
@@ -20,6 +22,12 @@ if TYPE_CHECKING:  # the step needs no ml_collections
     from train.tasks.task import Task
 
 PROBABILITIES = ("softmax", "sigmoid")
+# Keys that only task='segmentation' uses, and which keys are similar.
+_KEYS_OF_PIXELS = {
+    "augment.crop_size": "; the size of images is dataset.image_size",
+    "augment.scale_range": "; random-resized crops are augment.rrc_scale",
+    "aux_loss_weight": "",
+}
 
 
 def check_task(config: ConfigDict, task: Task, outputs: int) -> None:
@@ -31,6 +39,8 @@ def check_task(config: ConfigDict, task: Task, outputs: int) -> None:
     has_own_loss = TASKS.owner(config.task) is None  # by config.loss
     name = f"loss {config.loss!r}" if has_own_loss else f"task {config.task!r}"
     _check_fields(config, task, name)
+    if TASKS.owner(config.task) is None:  # an own task may use any key
+        _check_keys_of_pixels(config)
     logits = jax.ShapeDtypeStruct((4, outputs), jnp.float32)
     images = (4,)
     labels = jax.ShapeDtypeStruct(images, jnp.int32)
@@ -91,6 +101,18 @@ def _check_fields(config: ConfigDict, task: Task, name: str) -> None:
         )
     if wrong := sorted({*task.metrics} & {*METRIC_FIELDS}):
         raise UsageError(f"the task {config.task!r} has a metric {wrong[0]!r}; choose another name")
+
+
+def _check_keys_of_pixels(config: ConfigDict) -> None:
+    """Raise UsageError for a key that has no effect on images without masks."""
+    values = flatten(config)
+    for name, advice in _KEYS_OF_PIXELS.items():
+        value, default = values[name], KEYS[name].default
+        if value != default:
+            raise UsageError(
+                f"config.{name}={value!r} has no meaning with task={config.task!r}, only with"
+                f" 'segmentation'; set it to {default!r}{advice}"
+            )
 
 
 def _check_several(config: ConfigDict, task: Task) -> None:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.dense.views import PictureView, average_probabilities
+from train.config.access import flatten
 from train.config.registries import SEGMENTATION, register_task
 from train.data.augment.configured import make_joint_augment
 from train.data.augment.joint import JointAugment
@@ -105,10 +106,9 @@ class Segmentation(BaseTask):
 
     def check(self, config: ConfigDict, outputs: int) -> None:
         """Raise UsageError for keys without a meaning for masks."""
+        keys = flatten(config)
         for name, off in _UNUSED.items():
-            group, _, leaf = name.rpartition(".")
-            value = (config[group] if group else config)[leaf]
-            if value != off:
+            if (value := keys[name]) != off:
                 raise UsageError(
                     f"config.{name}={value!r} has no meaning with task={config.task!r}, whose loss"
                     f" is the cross-entropy of the pixels; set it to {off!r}"

@@ -1,10 +1,14 @@
 """Own losses, tasks and metrics are checked before training."""
 
+import re
+
 import pytest
 
 from train import register_augmentation, register_loss, register_metric, register_task
+from train.config.access import set_key
 from train.config.loading import default_config
 from train.config.registries import LOSSES
+from train.config.task_defaults import set_task_defaults
 from train.data.augment.configured import make_augment
 from train.runtime.errors import UsageError
 from train.tasks.classification import top1
@@ -27,6 +31,25 @@ def test_parts_that_return_other_shapes_are_errors_at_the_start(config):
         make_augment(config)
     config.eval.metrics = ("mean",)
     with pytest.raises(UsageError, match=r"metric 'mean' .* it returned float32 \(\)"):
+        make_task(config, 10)
+
+
+@pytest.mark.parametrize("task", ["classification", "multi_label"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("augment.crop_size", (32, 48)),
+        ("augment.scale_range", (1.0, 1.0)),
+        ("aux_loss_weight", 0.4),
+    ],
+)
+def test_keys_of_segmentation_are_refused_for_images_without_masks(config, task, key, value):
+    config.task = task
+    set_task_defaults(config)
+    make_task(config, 10)
+    set_key(config, key, value)
+    message = rf"config\.{key}={re.escape(repr(value))} has no meaning with task='{task}'"
+    with pytest.raises(UsageError, match=message):
         make_task(config, 10)
 
 

@@ -222,3 +222,6 @@ def test_other_folders_are_errors_that_show_the_layout(tmp_path):
             (tmp_path / "classes" / name / "0.png").write_bytes(png(photograph(0, 8, 8)))
         dataset.update(name="folder", data_dir=str(tmp_path / "classes"), mask_values=(0, 1))
         open_source(dataset, "all")
+    dataset.update(mask_values=(), ignore_values=(0,))
+    with pytest.raises(UsageError, match=r"ignore_values=\(0,\) has no meaning for 'folder'"):
+        open_source(dataset, "all")
