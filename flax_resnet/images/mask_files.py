@@ -1,6 +1,7 @@
 """Masks for segmentation as PNG files, and pictures with the colors of their classes."""
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,10 +24,22 @@ def encode_mask(classes: np.ndarray) -> bytes:
 
     :func:`flax_resnet.decoding.decode_mask` returns the classes.
     """
+    return _encode(classes)
+
+
+def encode_overlay(classes: np.ndarray, opacity: float) -> bytes:
+    """Return a PNG of the colors of the classes uint8 ``(H, W)``, to lay over their picture.
+
+    Class 0 is transparent, and the others have an opacity in 0…1.
+    """
+    return _encode(classes, transparency=bytes([0, *[round(255 * opacity)] * 255]), optimize=True)
+
+
+def _encode(classes: np.ndarray, **options: Any) -> bytes:
     image = Image.fromarray(classes)
     image.putpalette(COLORS.tobytes())  # all 256 colors, so that values are stored in 8 bits
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 

@@ -1,7 +1,11 @@
 """train.evaluate of runs of task='segmentation': scales, mirror images and windows."""
 
+import base64
+import io
 import json
+import os
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,16 +18,24 @@ from torch.nn import functional as F
 from flax_resnet import load_run
 from flax_resnet.dense.pixel_classes import PixelClassifier
 from flax_resnet.dense.views import make_views
+from flax_resnet.images.pixels import RGB
 from tests.train.data.masked import mask
 from tests.train.pictures import photograph
 from tests.train.test_predict_masks import make_run
 from tests.train.test_segmentation_runs import CLASSES
 from train import evaluate
+from train.data.canvas import fitted_size, nearest
 from train.engine.evaluation import evaluate_run
 from train.engine.other_data import OtherData
 from train.predict import __main__ as predict
+from train.reporting.report.pictures import MAX_BYTES
+from train.reporting.segmentation import picture_grid, pictures
+from train.reporting.segmentation.mask_prediction import shrinking
+from train.reporting.segmentation.metrics import SegmentationEvaluation
+from train.reporting.task_reports import task_report
 from train.runtime.cli import parse_scales
 from train.runtime.errors import UsageError
+from train.tasks.segmentation_metrics import image_iou
 
 SIZES = {"a": (20, 24), "b": (75, 40), "c": (33, 30), "d": (32, 32), "e": (64, 70)}
 
@@ -154,3 +166,93 @@ def test_networks_with_outputs_of_images_have_no_scales_and_windows(digits_run):
     for flags in ({"scales": (0.5, 1.0)}, {"window": True}):
         with pytest.raises(UsageError, match="is for networks with outputs of every pixel"):
             evaluate_run(str(digits_run), "last", **flags)
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_the_report_shows_the_worst_pictures_as_they_were_evaluated(run, street, window):
+    other = OtherData("test", "segmentation_folder", str(street))
+    evaluated = evaluate_run(run.path, "last", other=other, window=window)
+    metrics = task_report(evaluated).compute(evaluated)
+    part = task_report(evaluated).build_part(evaluated, metrics)
+    assert "others" not in part and len(part["worst"]) == len(SIZES)
+    classify = PixelClassifier(run)
+    classify = classify if window else shrinking(classify, (32, 32))
+    shares, numbers = [], set()
+    for cell in part["worst"]:
+        iou, _, name = cell["caption"].split("\n")
+        image, label = (
+            np.asarray(Image.open(street / "test" / kind / os.path.basename(name)))
+            for kind in ("images", "masks")
+        )
+        answer = classify(image)
+        shown, mask, predicted = (decoded(cell[one]) for one in ("image", "mask", "prediction"))
+        if window:
+            np.testing.assert_array_equal(mask, label)
+            np.testing.assert_array_equal(predicted, answer)
+            assert iou == f"IoU {100 * score([label], [answer])[0]:.1f} %"
+        else:
+            assert mask.shape == predicted.shape == fitted_size(label.shape, (32, 32))
+            np.testing.assert_array_equal(mask, nearest(label, mask.shape))
+            np.testing.assert_array_equal(nearest(predicted, answer.shape), answer)
+        assert shown.shape[:2] == mask.shape
+        assert cell["aspect"] == pytest.approx(mask.shape[1] / mask.shape[0])
+        ignored = (label == 255).mean()
+        assert not window or f"ignored {100 * ignored:.1f} %" in cell["in_mask"]
+        shares.append(float(iou.split()[1]))
+        numbers |= {*np.unique(mask).tolist(), *np.unique(predicted).tolist()}
+    assert shares == sorted(shares) and part["shown"] == sorted(numbers)
+    html = task_report(evaluated).section("street", part)
+    assert html.count('class="picture"') == len(SIZES) and "ignored</" in html
+    assert all(f"Mask: {cell['in_mask']}" in html for cell in part["worst"])
+
+
+def decoded(uri):
+    """Return the values of an image in a page: colors, or numbers of classes."""
+    content = base64.b64decode(uri.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_pictures_stay_within_the_limit_of_the_page():
+    noise = np.random.default_rng(0).integers(0, 256, (16, 300, 400, 3), np.uint8)
+    masks = (noise[..., 0] // 64).astype(np.uint8)
+    model = SimpleNamespace(
+        num_classes=4, apply=lambda variables, images: images[..., [0, 1, 2, 0]]
+    )
+    preprocessing = SimpleNamespace(
+        pixels=RGB, shape=(300, 400, 3), fill=(0, 0, 0), normalize=lambda images: images / 255.0
+    )
+    source = SimpleNamespace(
+        decode=lambda record, *_: (noise[record], masks[record]),
+        record_name=lambda record: f"<{record}>",
+        class_names=("a", "b", "c", "d"),
+    )
+    counts = np.full((16, 3, 4), 30_000)
+    counts[:, 2] = np.arange(16)[:, None] * 1000
+    evaluated = SimpleNamespace(
+        variables={},
+        model=model,
+        result={},
+        loader=SimpleNamespace(
+            source=source, preprocessing=preprocessing, image_shape=(300, 400, 3)
+        ),
+        predictions=SimpleNamespace(record=np.arange(16), outputs=4, counts=counts),
+    )
+    evaluation = SegmentationEvaluation([], image_iou=image_iou(counts))
+    part = pictures.picture_parts(evaluated, evaluation)
+    cells = [*part["worst"], *part["others"]]
+    size = sum(len(cell[name]) for cell in cells for name in ("image", "mask", "prediction"))
+    assert 0.4 * MAX_BYTES < size <= MAX_BYTES
+    shown = [int(cell["caption"].rpartition("<")[2][:-1]) for cell in cells]
+    assert shown == [0, 1, 2, 3, 4, 5, 6, 8, 10, 11, 13, 15]  # the worst ones, and up to the best
+    assert "&lt;0&gt;" in "".join(picture_grid.picture_sections(part | {"classes": NAMED}, "k"))
+
+
+def test_perfect_and_unlabeled_pictures_are_not_among_the_worst():
+    chosen = pictures.choose(np.array([1.0, np.nan, 0.5, 1.0, 0.2]))
+    assert {name: some.tolist() for name, some in chosen.items()} == {
+        "worst": [4, 2],
+        "others": [0, 3],
+    }
+
+
+NAMED = [{"name": name} for name in "abcd"]

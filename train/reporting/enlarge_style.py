@@ -28,6 +28,11 @@ button.picture { display: block; width: 100%; padding: 0; border: 0; background:
 .pictures { display: grid; gap: .7rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
 .pictures.single { grid-template-columns: repeat(auto-fill, minmax(min(100%, 8rem), 1fr)); }
+.pictures.triple { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
+.pictures.triple button svg { max-height: 16rem; }
+.triple .pair figure { width: max(min(92vw, 20rem), min(64vh, 30vw)); }
+.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .35rem;
+  border: 1px solid var(--line); border-radius: .2rem; vertical-align: -.1rem; }
 .pictures > figure { padding: .5rem; font-size: .85rem; line-height: 1.35; break-inside: avoid; }
 .pictures > figure > figcaption { font-weight: 400; margin-top: .3rem; }
 .pictures > figure > figcaption span { display: block; overflow-wrap: anywhere; }

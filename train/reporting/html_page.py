@@ -234,6 +234,11 @@ def png_uri(image: np.ndarray) -> str:
     return _data_uri("png", encode_png(image))
 
 
+def encoded_png_uri(content: bytes) -> str:
+    """Return a PNG file as a data URI."""
+    return _data_uri("png", content)
+
+
 def data_uri(value: object, field: str) -> str:
     """Accept a result of :func:`image_uri` or :func:`png_uri`, as a schema."""
     if not (isinstance(value, str) and _DATA_URI.fullmatch(value)):

@@ -18,12 +18,12 @@ import numpy as np
 from train.tasks.metrics import COUNT_METRICS, RANKING_METRICS, ClassCounts
 
 RESAMPLES = 1000
-_SEED = 0
+SEED = 0
 _QUANTILES = (0.025, 0.975)
 # Limits that keep each half within about two seconds.
 MAX_PAIRS = 2**14  # different pairs of label and prediction
 MAX_RESAMPLED = 2**17  # images times classes
-_CHUNK = 50  # resamples at once, to save memory
+CHUNK = 50  # resamples at once, to save memory
 _ROUNDING = 1e-9  # of metrics
 
 Interval = tuple[float, float]
@@ -50,7 +50,7 @@ def bootstrap_intervals(
         positive = label[:, None] == np.arange(outputs)
         ranking = _resample_ranking(positive, probabilities)
         samples |= dict(zip(RANKING_METRICS, ranking, strict=True))
-    return _intervals(samples)
+    return intervals_of(samples)
 
 
 def ranking_intervals(positive: np.ndarray, probabilities: np.ndarray) -> dict[str, Interval]:
@@ -63,7 +63,7 @@ def ranking_intervals(positive: np.ndarray, probabilities: np.ndarray) -> dict[s
     if probabilities.size > MAX_RESAMPLED:
         return {}
     ranking = _resample_ranking(positive, probabilities)
-    return _intervals(dict(zip(("auroc_macro", "map"), ranking, strict=True)))
+    return intervals_of(dict(zip(("auroc_macro", "map"), ranking, strict=True)))
 
 
 def average_precision_differences(
@@ -84,17 +84,17 @@ def average_precision_differences(
     """
     if positive.size > MAX_RESAMPLED:
         return None
-    rng, (count, classes) = np.random.default_rng(_SEED), positive.shape
+    rng, (count, classes) = np.random.default_rng(SEED), positive.shape
     ranked = [[_Ranked(p[:, k], positive[:, k]) for k in range(classes)] for p in (first, second)]
     parts = []
-    for _ in range(0, RESAMPLES, _CHUNK):
-        drawn = rng.integers(0, count, (_CHUNK, count))
+    for _ in range(0, RESAMPLES, CHUNK):
+        drawn = rng.integers(0, count, (CHUNK, count))
         weights = np.array([np.bincount(row, minlength=count) for row in drawn], np.int32)
         parts.append(
             [
                 b.resampled(weights)[1] - a.resampled(weights)[1]
                 if a.positives.size
-                else np.full(_CHUNK, np.nan)
+                else np.full(CHUNK, np.nan)
                 for a, b in zip(*ranked, strict=True)
             ]
         )
@@ -108,7 +108,7 @@ def average_precision_differences(
     return by_class, overall
 
 
-def _intervals(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+def intervals_of(samples: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     """Return the intervals that have a width and contain the metric.
 
     The first sample is the images themselves.
@@ -135,7 +135,7 @@ def _resample_counts(
       frequency: how often each occurs.
       outputs: number of outputs of the head.
     """
-    rng, total = np.random.default_rng(_SEED), frequency.sum()
+    rng, total = np.random.default_rng(SEED), frequency.sum()
     rows, columns = np.divmod(pairs, outputs)
     by_column = np.argsort(columns, kind="stable")
     hits = rows == columns
@@ -149,7 +149,7 @@ def _resample_counts(
 
     parts: list[dict[str, np.ndarray]] = []
     resamples = (
-        rng.multinomial(total, frequency / total, size=_CHUNK) for _ in range(0, RESAMPLES, _CHUNK)
+        rng.multinomial(total, frequency / total, size=CHUNK) for _ in range(0, RESAMPLES, CHUNK)
     )
     for drawn in itertools.chain([frequency[None]], resamples):
         counts = ClassCounts(
@@ -167,12 +167,12 @@ def _resample_ranking(positive: np.ndarray, probabilities: np.ndarray) -> np.nda
     The first are those of the images themselves. They are NaN for resamples in which all or no
     images are of each class.
     """
-    rng, (count, classes) = np.random.default_rng(_SEED), probabilities.shape
+    rng, (count, classes) = np.random.default_rng(SEED), probabilities.shape
     ranked = [_Ranked(probabilities[:, k], positive[:, k]) for k in range(classes)]
     parts = []
     resamples = (
         np.array([np.bincount(row, minlength=count) for row in rng.integers(0, count, shape)])
-        for shape in [(_CHUNK, count)] * (RESAMPLES // _CHUNK)
+        for shape in [(CHUNK, count)] * (RESAMPLES // CHUNK)
     )
     for weights in itertools.chain([np.ones((1, count), np.int64)], resamples):
         by_class = [one.resampled(weights.astype(np.int32)) for one in ranked if one.positives.size]

@@ -38,6 +38,46 @@ def class_iou(labels: np.ndarray, predicted: np.ndarray, correct: np.ndarray) ->
     return np.where(union > 0, correct / np.maximum(union, 1), np.nan)
 
 
+def image_iou(counts: np.ndarray) -> np.ndarray:
+    """Return the mean intersection over union of each image ``(N,)``.
+
+    It is the mean over the classes that are the label or the prediction of a pixel of the image;
+    NaN without any pixel that has a class.
+
+    Args:
+      counts: pixels of each image by class ``(N, 3, K)``: with the label, with the prediction, with
+        both.
+    """
+    return _known_mean(class_iou(*np.moveaxis(counts, 1, 0)))
+
+
+def pixel_metrics(
+    labels: np.ndarray, predicted: np.ndarray, correct: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return :data:`SEGMENTATION_METRICS` ``(…)``, NaN without any pixel.
+
+    Args:
+      labels: pixels with the label, by class ``(…, K)``.
+      predicted: pixels with the prediction.
+      correct: pixels with both.
+    """
+    recall = np.where(labels > 0, correct / np.maximum(labels, 1), np.nan)
+    total = labels.sum(-1)
+    return {
+        "miou": _known_mean(class_iou(labels, predicted, correct)),
+        "pixel_accuracy": np.where(total > 0, correct.sum(-1) / np.maximum(total, 1), np.nan),
+        "mean_accuracy": _known_mean(recall),
+    }
+
+
+def _known_mean(values: np.ndarray) -> np.ndarray:
+    """Return the means of ``(…, K)`` over values that are not NaN; NaN without any."""
+    known = ~np.isnan(values)
+    count = known.sum(-1)
+    total = np.where(known, values, 0).sum(-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 def confusion_metrics(confusion: np.ndarray) -> dict[str, float]:
     """Return the metrics of a confusion matrix with at least one pixel.
 
@@ -50,13 +90,10 @@ def confusion_metrics(confusion: np.ndarray) -> dict[str, float]:
     Args:
       confusion: int64 ``(K, K)``, labels by predictions.
     """
-    labels, predicted = confusion.sum(1), confusion.sum(0)
-    correct, total = np.diagonal(confusion), confusion.sum()
-    largest = float(labels.max() / total)
-    return {
-        "miou": float(np.nanmean(class_iou(labels, predicted, correct))),
-        "pixel_accuracy": float(correct.sum() / total),
-        "mean_accuracy": float(np.mean(correct[labels > 0] / labels[labels > 0])),
+    labels = confusion.sum(1)
+    metrics = pixel_metrics(labels, confusion.sum(0), np.diagonal(confusion))
+    largest = float(labels.max() / labels.sum())
+    return {name: float(value) for name, value in metrics.items()} | {
         "baseline": largest,
-        "miou_baseline": largest / np.count_nonzero(labels),
+        "miou_baseline": largest / int(np.count_nonzero(labels)),
     }

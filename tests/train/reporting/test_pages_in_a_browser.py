@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.train.reporting.made_runs import make_run
+from tests.train.test_predict_masks import make_run as make_segmentation_run
 from train.compare import comparison, runs
 from train.compare import page as compare_page
 from train.reporting import html_page
@@ -26,7 +27,7 @@ ODD = [
     "<b>bold</b> & more",
     "鶯",
 ]
-PAGES = ("binary", "digits", "many", "shapes", "compare", "inspect")
+PAGES = ("binary", "digits", "many", "shapes", "masks", "compare", "inspect")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,13 @@ def page_file(made, commands, tmp_path_factory, request):
             path = folder / name
             if not path.exists():
                 shutil.copytree(request.getfixturevalue(f"{name}_run"), path)
+                done = commands.call("train.evaluate", "--workdir", path)
+                assert done.returncode == 0, done.stderr
+            return path / "report.html"
+        if name == "masks":
+            path = folder / name
+            if not path.exists():
+                make_segmentation_run(str(path), 64, output_stride=4)
                 done = commands.call("train.evaluate", "--workdir", path)
                 assert done.returncode == 0, done.stderr
             return path / "report.html"
@@ -179,7 +187,9 @@ def test_pages_fit_phones_tablets_and_desks_in_both_color_schemes(opened, name):
             assert (sum(map(int, re.findall(r"\d+", back))) < 380) == (scheme == "dark")
             charts = page.evaluate(LINE_WIDTHS)
             # One of the runs logged two points only.
-            assert name in ("inspect", "shapes") or (len(charts) >= 4 and min(charts) > 100)
+            assert name in ("inspect", "shapes", "masks") or (
+                len(charts) >= 4 and min(charts) > 100
+            )
             assert page.evaluate("document.documentElement.scrollWidth") == width
             assert page.evaluate(OVERFLOW) == []
             ratio, where = page.evaluate(CONTRAST)
@@ -308,6 +318,20 @@ def test_images_open_large_and_close_by_keyboard(opened, width):
     page.keyboard.press("Enter")
     window.get_by_role("button", name="Close").click()
     assert not window.is_visible()
+
+
+@pytest.mark.parametrize(("width", "rows"), ((360, 3), (1280, 1)))
+def test_masks_open_large_beside_their_pictures(opened, width, rows):
+    page = opened("masks")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.locator("button.picture").first.click()
+    window = page.locator(".window:popover-open")
+    drawings = window.locator("svg").all()
+    names = [drawing.get_attribute("aria-label").split(":")[0] for drawing in drawings]
+    assert names == ["Picture", "Mask", "Prediction"]
+    boxes = [drawing.bounding_box() for drawing in drawings]
+    assert len({round(box["y"]) for box in boxes}) == rows
+    assert all(box["width"] > 250 and box["x"] + box["width"] <= width for box in boxes)
 
 
 @pytest.mark.parametrize("scheme", ("light", "dark"))

@@ -94,9 +94,9 @@ def test_differences_of_average_precision_are_those_of_scikit_learn():
     positive = rng.random((60, 3)) < [0.5, 0.2, 0]  # no image is of the last class
     first, second = (np.round(rng.random((2, 60, 3)) + 0.4 * positive, 2) / 1.4).astype(np.float32)
     by_class, overall = bootstrap.average_precision_differences(positive, first, second)
-    rng, samples = np.random.default_rng(bootstrap._SEED), []
-    for _ in range(0, bootstrap.RESAMPLES, bootstrap._CHUNK):
-        for images in rng.integers(0, 60, (bootstrap._CHUNK, 60)):
+    rng, samples = np.random.default_rng(bootstrap.SEED), []
+    for _ in range(0, bootstrap.RESAMPLES, bootstrap.CHUNK):
+        for images in rng.integers(0, 60, (bootstrap.CHUNK, 60)):
             labels = positive[images][:, :2]
             scores = (
                 sklearn.metrics.average_precision_score(labels, p[images][:, :2], average=None)

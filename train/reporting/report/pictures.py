@@ -13,9 +13,9 @@ from train.reporting.charts.elements import text
 from train.reporting.report import enlarge
 
 MAX_BYTES = 1_000_000  # of the images of an evaluation in the page
-_SIDES = (320, 256, 192, 160, 128, 96)  # of images in pixels, the largest that fit
+SIDES = (320, 256, 192, 160, 128, 96)  # of images in pixels, the largest that fit
 _MAX_HEAT_SIDE = 40  # of maps, which are smooth
-_GAP = 4  # between image and map, of 100
+GAP = 4  # between image and map, of 100
 
 CELLS = schema.sequence(
     schema.record(
@@ -37,7 +37,7 @@ def picture_cells(
       groups: uint8 images ``(N, H, W, 3)`` with captions.
       heats: maps ``(N, H, W)`` in 0…1 for each group; None if there are none.
     """
-    for side in _SIDES:
+    for side in SIDES:
         uris = [[html_page.image_uri(one, side) for one in images] for images, _ in groups]
         if sum(len(uri) for group in uris for uri in group) <= MAX_BYTES:
             break
@@ -88,15 +88,15 @@ def _figure(cell: dict[str, Any], pixelated: bool, key: str, width: float) -> st
     smooth = ' style="image-rendering:pixelated"' if pixelated else ""
     size = f'width="{width:.5g}" height="100" preserveAspectRatio="none"'
     drawing = f'<image id="{key}i" href="{html_page.escape(cell["image"])}" {size}{smooth}/>'
-    total, offset = width, width + _GAP
-    large = _large(f"{key}i", width, "image")
+    total, offset = width, width + GAP
+    large = large_part(f"{key}i", width, "image")
     if heat:
         drawing += (
             f'<g id="{key}h" transform="translate({offset:.5g})"><use href="#{key}i"/>'
             f'<image href="{html_page.escape(heat)}" {size}/></g>'
         )
         total = offset + width
-        large += _large(f"{key}h", width, "Grad-CAM map over the image", offset)
+        large += large_part(f"{key}h", width, "Grad-CAM map over the image", offset)
     svg = f'<svg viewBox="0 0 {total:.5g} 100" aria-hidden="true">{drawing}</svg>'
     lines = "".join(f"<span>{html_page.isolated(line)}</span>" for line in caption.split("\n"))
     label = f"Enlarge: {caption}".replace("\n", ", ")
@@ -109,11 +109,20 @@ def _figure(cell: dict[str, Any], pixelated: bool, key: str, width: float) -> st
     )
 
 
-def _large(of: str, width: float, title: str, left: float = 0) -> str:
-    """Return a part of a small drawing, the element ``of``, at the full size of a window."""
+def large_part(of: str, width: float, title: str, left: float = 0, content: str = "") -> str:
+    """Return a part of a small drawing at the full size of a window.
+
+    Args:
+      of: identifier of the element in the small drawing.
+      width: of the part, which is 100 high.
+      title: shown above it.
+      left: where it starts in the drawing.
+      content: what it shows in words, for screen readers.
+    """
+    label = html_page.escape(f"{title}: {content}" if content else title)
     return (
         f"<figure><figcaption>{title}</figcaption>"
-        f'<svg viewBox="{left:.5g} 0 {width:.5g} 100" role="img" aria-label="{title}">'
+        f'<svg viewBox="{left:.5g} 0 {width:.5g} 100" role="img" aria-label="{label}">'
         f'<use href="#{of}"/></svg></figure>'
     )
 

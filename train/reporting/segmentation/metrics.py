@@ -9,7 +9,9 @@ import numpy as np
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import output_names
 from train.runtime.formatting import format_percent, join_names
-from train.tasks.segmentation_metrics import class_iou
+from train.tasks.bootstrap import Interval
+from train.tasks.pixel_bootstrap import pixel_intervals
+from train.tasks.segmentation_metrics import class_iou, image_iou
 
 _MAX_NAMED = 5  # classes in one line
 
@@ -45,11 +47,13 @@ class SegmentationEvaluation:
 
     Attributes:
       classes: metrics per output of the network, in their order.
-      intervals: 95 % intervals of metrics; none yet.
+      intervals: 95 % bootstrap intervals of metrics over resamples of the images.
+      image_iou: mean intersection over union of each image ``(N,)``; NaN without a labeled pixel.
     """
 
     classes: Sequence[PixelMetrics]
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    image_iou: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False)
 
 
 def compute(evaluated: Evaluated) -> SegmentationEvaluation:
@@ -74,7 +78,8 @@ def compute(evaluated: Evaluated) -> SegmentationEvaluation:
         )
         for name, in_images, pixels, chosen, hits, overlap in zip(names, *columns, strict=True)
     ]
-    return SegmentationEvaluation(classes)
+    counts = predictions.counts
+    return SegmentationEvaluation(classes, pixel_intervals(counts), image_iou(counts))
 
 
 def cautions(result: Mapping[str, Any], evaluation: SegmentationEvaluation) -> list[str]:

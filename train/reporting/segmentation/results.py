@@ -10,21 +10,28 @@ from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results
 from train.reporting.segmentation.metrics import SegmentationEvaluation
 from train.runtime.formatting import format_percent, pluralize
+from train.tasks.bootstrap import Interval
 
-_SUMMARY_ITEMS = 5  # classes in the summary
+_SUMMARY_ITEMS = 5  # classes and images in the summary
+_JSON_IMAGES = 100
 
 
 def summary(evaluated: Evaluated, evaluation: SegmentationEvaluation) -> str:
     """Return the results in a few lines for the console."""
     result, source = evaluated.result, evaluated.loader.source
+
+    def line(title: str, name: str, about: str = "") -> str:
+        notes = filter(None, (about, _describe_interval(evaluation.intervals.get(name))))
+        return f"{title:14} {format_percent(result[name], 2):>8}  {'; '.join(notes)}".rstrip()
+
+    largest = f"{format_percent(result['baseline'], 2)} by the largest class everywhere"
     lines = [
         f"{source.name} {source.split}:"
         f" {evaluation_results.description(result, evaluated.weights)}",
-        f"mIoU           {_percent(result['miou'])}",
-        f"baseline       {_percent(result['miou_baseline'])}  mIoU of the largest class everywhere",
-        f"pixel accuracy {_percent(result['pixel_accuracy'])}"
-        f"  {format_percent(result['baseline'], 2)} by the largest class everywhere",
-        f"mean accuracy  {_percent(result['mean_accuracy'])}  mean recall of the classes",
+        line("mIoU", "miou"),
+        line("baseline", "miou_baseline", "mIoU of the largest class everywhere"),
+        line("pixel accuracy", "pixel_accuracy", largest),
+        line("mean accuracy", "mean_accuracy", "mean recall of the classes"),
         f"loss           {result['loss']:.4f}",
     ]
     known = [one for one in evaluation.classes if one.iou is not None]
@@ -35,11 +42,38 @@ def summary(evaluated: Evaluated, evaluation: SegmentationEvaluation) -> str:
             for one in worst[:_SUMMARY_ITEMS]
         ]
         lines.append(f"lowest IoU     {', '.join(named)}")
+    named = [
+        f"{name}: {format_percent(iou)}"
+        for name, iou in _lowest(evaluated, evaluation, _SUMMARY_ITEMS)
+    ]
+    if named:
+        lines.append(f"worst images   {', '.join(named)}  mean IoU of the classes in each")
     return "\n".join(map(one_line, lines))
 
 
-def _percent(share: float) -> str:
-    return f"{format_percent(share, 2):>8}"
+def _describe_interval(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    low, high = (format_percent(end, 2) for end in interval)
+    return f"95 % confidence interval (bootstrap) {low} to {high}"
+
+
+def order_by_iou(image_iou: np.ndarray) -> np.ndarray:
+    """Return the indices of the images with a labeled pixel, lowest IoU first."""
+    order = np.argsort(image_iou, kind="stable")
+    return order[: np.count_nonzero(~np.isnan(image_iou))]
+
+
+def _lowest(
+    evaluated: Evaluated, evaluation: SegmentationEvaluation, count: int
+) -> list[tuple[str, float]]:
+    """Return the names of the images of the lowest IoU below 1, with it."""
+    source, record = evaluated.loader.source, evaluated.predictions.record
+    return [
+        (source.record_name(int(record[i])), float(evaluation.image_iou[i]))
+        for i in order_by_iou(evaluation.image_iou)[:count]
+        if evaluation.image_iou[i] < 1
+    ]
 
 
 def write_results(
@@ -62,7 +96,12 @@ def to_dict(evaluated: Evaluated, evaluation: SegmentationEvaluation) -> dict[st
         "kind": evaluated.predictions.kind,
         "dataset": evaluated.loader.source.name,
         "weights": evaluated.weights,
+        **{f"{name}_interval": interval for name, interval in evaluation.intervals.items()},
         "classes": [vars(one) for one in evaluation.classes],
+        "lowest_image_iou": [
+            {"image": name, "iou": iou}
+            for name, iou in _lowest(evaluated, evaluation, _JSON_IMAGES)
+        ],
     }
     if len(evaluation.classes) <= evaluation_results.MAX_JSON_CLASSES:
         content["confusion"] = evaluated.predictions.confusion.tolist()

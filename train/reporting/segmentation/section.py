@@ -5,16 +5,20 @@ from typing import Any
 
 from flax_resnet import schema
 from flax_resnet.text import one_line
+from train.data.masks import IGNORED
 from train.engine.evaluation import Evaluated
 from train.reporting import evaluation_results, html_page
 from train.reporting.html_page import Tile
 from train.reporting.metric_names import BASELINES
+from train.reporting.report import enlarge
 from train.reporting.report.result_sentence import quote
 from train.reporting.report.section_parts import COUNT, SHARE, TEXT, class_table, percent
-from train.reporting.segmentation import results
+from train.reporting.segmentation import pictures, results
 from train.reporting.segmentation.metrics import PixelMetrics, SegmentationEvaluation, cautions
+from train.reporting.segmentation.picture_grid import picture_sections
 from train.runtime.cli import MAX_SCALE
 from train.runtime.formatting import format_percent, pluralize
+from train.tasks.segmentation_metrics import SEGMENTATION_METRICS
 from train.workdir.metrics_log import finite
 
 _HEAD = ("class", "images", "share of the pixels", "IoU", "recall", "precision")
@@ -22,6 +26,11 @@ _known_share = schema.optional(SHARE)
 
 
 def _part(**fields: Any) -> dict[str, Any]:
+    unknown = [k for k in fields["shown"] or () if k != IGNORED and k >= len(fields["classes"])]
+    if unknown:
+        raise ValueError(f"it shows class {unknown[0]} of {len(fields['classes'])}")
+    if (fields["worst"] or fields["others"]) and fields["shown"] is None:
+        raise ValueError("it has pictures, but not the classes that they show")
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -40,6 +49,10 @@ _FIELDS = {
         ("miou", "miou_baseline", "pixel_accuracy", "mean_accuracy", "baseline"), SHARE
     ),
     "loss": schema.optional(schema.number()),
+    **{
+        f"{name}_interval": schema.optional(schema.sequence(SHARE, 2, 2))
+        for name in SEGMENTATION_METRICS
+    },
     "classes": schema.sequence(
         schema.record(
             name=TEXT,
@@ -49,6 +62,7 @@ _FIELDS = {
         1,
         1_000_000,
     ),
+    **pictures.FIELDS,
 }
 PART = schema.record(_part, **_FIELDS)
 
@@ -56,6 +70,7 @@ PART = schema.record(_part, **_FIELDS)
 def build_part(evaluated: Evaluated, evaluation: SegmentationEvaluation) -> dict[str, Any]:
     """Return the content of :func:`section`, for JSON."""
     part = results.to_dict(evaluated, evaluation)
+    part |= pictures.picture_parts(evaluated, evaluation)
     return finite({name: value for name, value in part.items() if name in _FIELDS})
 
 
@@ -65,12 +80,10 @@ def section(name: str, part: dict[str, Any]) -> str:
     facts = (
         f"{part['dataset']} {part['split']}:"
         f" {evaluation_results.description(part, part['weights'])}. Mean intersection over union"
-        f" (mIoU) {format_percent(part['miou'], 2)}; of the largest class everywhere"
-        f" {format_percent(part['miou_baseline'], 2)}. Pixel accuracy"
-        f" {format_percent(part['pixel_accuracy'], 2)}; of the largest class everywhere"
-        f" {format_percent(part['baseline'], 2)}. Mean recall of the classes"
-        f" {format_percent(part['mean_accuracy'], 2)}. Loss"
-        f" {'–' if loss is None else f'{loss:.4g}'}."
+        f" (mIoU) {_share(part, 'miou')}; of the largest class everywhere"
+        f" {_share(part, 'miou_baseline')}. Pixel accuracy {_share(part, 'pixel_accuracy')}; of the"
+        f" largest class everywhere {_share(part, 'baseline')}. Mean recall of the classes"
+        f" {_share(part, 'mean_accuracy')}. Loss {'–' if loss is None else f'{loss:.4g}'}."
     )
     evaluation = SegmentationEvaluation([PixelMetrics(**one) for one in part["classes"]])
     return html_page.section(
@@ -79,7 +92,17 @@ def section(name: str, part: dict[str, Any]) -> str:
         *(html_page.paragraph(f"Warning: {text}.") for text in cautions(part, evaluation)),
         "<h3>Intersection over union of each class</h3>",
         *_classes(part["classes"]),
+        *picture_sections(part, enlarge.make_key(name)),
     )
+
+
+def _share(part: Mapping[str, Any], metric: str) -> str:
+    """Return a metric, with its interval if there is one."""
+    text, interval = format_percent(part[metric], 2), part.get(f"{metric}_interval")
+    if not interval:
+        return text
+    low, high = (format_percent(end, 2) for end in interval)
+    return f"{text}, 95 % confidence interval (bootstrap) {low} to {high}"
 
 
 def _classes(classes: Sequence[Mapping[str, Any]]) -> list[str]:
