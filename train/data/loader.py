@@ -99,6 +99,12 @@ class DataLoader:
         return self.preprocessing.shape
 
     @property
+    def smallest_shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)`` of the smallest images in a training batch."""
+        sides = self.sizes.train_sizes or (self.preprocessing.shorter_side,)
+        return self.preprocessing.at(min(sides)).shape
+
+    @property
     def cached_gib(self) -> float:
         """Device memory of the cached images in GiB; 0 if the split is streamed."""
         return self._gib if self.cached_on_device else 0.0

@@ -33,6 +33,7 @@ from train.data.skipped import Finding
 from train.data.source import DataSource
 from train.data.sources.given_source import GIVEN
 from train.data.splits import evaluation_split
+from train.engine.batch_norm_checks import check_batch_norm
 from train.engine.devices import Pmap, ShardMap, make_devices
 from train.engine.intervals import Intervals, make_intervals
 from train.engine.optim.freezing import frozen_modules
@@ -185,6 +186,7 @@ def build_experiment(
     balance = task.make_balance(config, train_loader.source)
     length = intervals.steps_per_epoch, intervals.num_steps
     step_config = make_step_config(config, model, *length, task.balanced(balance))
+    check_batch_norm(config, step_config, train_loader.smallest_shape, batch_sizes.batch_norm)
     if step_config.augment.mix:
         check_even(batch_sizes.device)
     variables = None
