@@ -22,7 +22,7 @@ from train.loop import train
 from train.plan.estimate import plan
 from train.reporting.report import run_report
 from train.reporting.task_reports import task_report
-from train.runtime.errors import UsageError
+from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
 from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints
@@ -136,6 +136,17 @@ def test_a_killed_run_continues_bit_for_bit(run, programs, tmp_path):
         return [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(path)]
 
     assert rows(str(tmp_path / "run")) == rows(path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_report(tmp_path):
+    config = segmentation_config()
+    config.schedule.learning_rate, config.log.every_steps = 1e30, 1
+    config.checkpoint.every_steps = 1
+    with pytest.raises(RunError, match=r"not finite in step \d"):
+        train(config, str(tmp_path / "run"), StopRequest())
+    report = json.loads((tmp_path / "run/nonfinite.json").read_text())
+    assert report["step"] > 1 and len(report["images"]) == 16
+    assert report["step"] not in run_files.saved_steps(str(tmp_path / "run"))
 
 
 def test_plan_finds_no_problem(tmp_path):

@@ -44,3 +44,23 @@ def test_frozen_statistics_keep_every_bit_on_three_devices(masks):
         assert not any(jax.tree.leaves(same))
     same = jax.tree.map(np.array_equal, state.params, variables["params"])
     assert not any(jax.tree.leaves(same))
+
+
+def test_a_step_that_is_not_finite_on_one_device_is_skipped(masks):
+    model = create_model("fcn_resnet50", **SMALL, aux_head=True)
+    task = Segmentation(0.5, class_weights=(1.0, 2.0, 1.0, 1.0, 3.0))
+    step_config = make_step_config(model, task=task, skip_nonfinite=True, ema_decay=0.5)
+    devices = Pmap(jax.local_devices()[:3])
+    step = devices.train(lambda state, data, batch: train_step(step_config, state, batch))
+    before = create_state(step_config, (16, 16, 3))
+    broken, whole = np.float32([1, 1, np.inf, 1, 1, 1]), np.ones(6, np.float32)
+    state = devices.replicate(before)
+    state, metrics = step(state, {}, devices.split(masks | {"weight": broken}))
+    skipped, metrics = devices.fetch(state), devices.fetch(metrics)
+    assert metrics["nonfinite"] == 1 and metrics["loss"] == metrics["pixel_accuracy"] == 0
+    for name in ("params", "batch_stats", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(skipped, name), getattr(before, name))
+    state, metrics = step(state, {}, devices.split(masks | {"weight": whole}))
+    metrics = devices.fetch(metrics)
+    assert metrics["nonfinite"] == 0 and metrics["loss"] > 0
+    assert devices.fetch(state).step == 2
