@@ -31,9 +31,8 @@ WEIGHTS = ("ema", "raw")
 MAX_BLOCKS = 1000  # ResNet-1202 has 600
 _MODEL_FIELDS = (
     *("block", "norm", "activation", "stem", "shortcut", "width"),
-    *("zero_init_last", "drop_path", "dropout", "block_dropout"),
-    *("backbone", "output_stride", "aux_head", "freeze_batch_norm"),
-    *("head_channels", "head_norm", "pyramid_channels"),
+    *("zero_init_last", "drop_path", "block_dropout", "aux_head", "freeze_batch_norm"),
+    *("backbone", "output_stride", "head_channels", "head_norm", "pyramid_channels"),
 )
 
 
@@ -334,6 +333,8 @@ def model_from_config(
     keys = {k.removeprefix("model."): v for k, v in config.items() if k.startswith("model.")}
     # Only values that are not the key's default, so that those of an own model apply.
     fields = {name: keys[name] for name in _MODEL_FIELDS if keys.get(name)}
+    if keys.get("dropout", -1) >= 0:
+        fields["dropout"] = keys["dropout"]
     if axis_name is not None:
         fields["axis_name"] = axis_name
     if keys.get("stage_sizes"):
@@ -341,8 +342,7 @@ def model_from_config(
         if sum(fields["stage_sizes"]) > MAX_BLOCKS:  # tracing them would take minutes
             raise ValueError(f"stage_sizes must have at most {MAX_BLOCKS:,} blocks in total")
     fields["dtype"] = jnp.dtype(keys.get("dtype", "float32"))
-    name = config["model.name"]
-    return create_model(name, num_classes=num_classes, **fields)
+    return create_model(config["model.name"], num_classes=num_classes, **fields)
 
 
 def network_outputs(

@@ -25,7 +25,7 @@ def test_own_networks_are_known_by_name():
     assert "tiny" in flax_resnet.list_models()
     assert flax_resnet.feature_info("tiny", num_classes=2)["stage1"].channels == 128
     assert create_model("tiny", num_classes=2, depth=3).stage_sizes == (3,)
-    keys = {"model.zero_init_last": False, "model.dropout": 0.0, "model.stage_sizes": ()}
+    keys = {"model.zero_init_last": False, "model.dropout": -1.0, "model.stage_sizes": ()}
     model = model_from_config({"model.name": "tiny"} | keys, 7)
     assert (model.num_classes, model.dropout) == (7, 0.5)
     with pytest.raises(ValueError, match="'tiny' has no field 'drop_path'; valid are num_classes"):

@@ -114,8 +114,8 @@ KEYS: dict[str, Key] = {
     "model.zero_init_last": Key(False, "Initialize every residual block as its shortcut."),
     "model.drop_path": Key(0.0, "Stochastic depth: rate of the last block, decreasing linearly to 0"
         " at the first.", minimum=0, below=1),
-    "model.dropout": Key(0.0, "Dropout rate before the head; 0: that of the named model.",
-        minimum=0, below=1),
+    "model.dropout": Key(-1.0, "Dropout rate before the head, or in the heads of a network for"
+        " segmentation; -1: that of the named model.", minimum=-1, below=1, automatic=True),
     "model.block_dropout": Key(0.0, "Dropout rate before the last convolution of each block.",
         minimum=0, below=1),
 

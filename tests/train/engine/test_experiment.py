@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from train.config.keys import KEYS
+from train.config.loading import check_config
 from train.data.class_names import check_classes
 from train.data.sources.arrays import arrays_source
 from train.engine import experiment
@@ -52,6 +54,20 @@ def test_step_config_has_the_values_of_the_keys(digits_config):
     assert model.axis_name == "batch"
     made = make_step_config(digits_config, model, steps_per_epoch=7, num_steps=70)
     assert (made.model, made.frozen, made.skip_nonfinite) == (model, (), False)
+
+
+def test_dropout_is_that_of_the_named_model_unless_it_is_set(digits_config):
+    model = digits_config.model
+    for name, default in (("resnet18", 0.0), ("fcn_resnet50", None)):  # None: that of the head
+        model.name, model.dropout = name, KEYS["model.dropout"].default
+        assert make_model(digits_config, 10).dropout == default
+        for rate in (0.0, 0.3):
+            model.dropout = rate
+            check_config(digits_config)
+            assert make_model(digits_config, 10).dropout == rate
+    model.dropout = -0.5
+    with pytest.raises(UsageError, match=r"config\.model\.dropout must be -1, 0 or more"):
+        check_config(digits_config)
 
 
 def test_a_run_that_balances_is_not_advised_to(digits_config, tmp_path):

@@ -11,7 +11,7 @@ from train.reporting.metric_names import has_percent_axis, title
 
 _Rows = Sequence[dict[str, float | None]]
 # What each key does to the training metrics, unless it has one of these values.
-_OFF = (0, 0.0, False, "", None)
+_OFF = (0, 0.0, False, "", None, -1.0)  # -1: that of the named model
 _CONDITIONS = {
     "label_smoothing": "label smoothing",
     "augment.mixup": "mixup",
