@@ -105,8 +105,14 @@ class MaskSource(DataSource):
         Raises:
           OSError, ImageDecodeError: it cannot be read.
         """
-        mask = self[index][1]
+        mask = self._mask(index)
         return mask_size(mask) if isinstance(mask, bytes) else mask.shape
+
+    def _mask(self, index: int) -> bytes | np.ndarray:
+        """Return a mask, without reading its image if the records can."""
+        if hasattr(self.records, "read_mask"):
+            return self.records.read_mask(index)
+        return self._values(index, self.label_key)[0]
 
     def _describe_unknown(self, values: np.ndarray) -> str:
         named = join_names(list(map(str, values.tolist())), _MAX_NAMED)

@@ -11,10 +11,11 @@ The mask of ``images/a/b.jpg`` is ``masks/a/b.png``. Three layouts:
 The names of the classes are the lines of ``ROOT/classes.txt``.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -57,6 +58,10 @@ class MaskFolder(ImageFiles):
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return {"image": self.read(self.files[index]), "label": self.read(self.masks[index])}
+
+    def read_mask(self, index: int) -> bytes:
+        """Return the content of a mask, without reading its image."""
+        return self.read(self.masks[index])
 
     def select(self, indices: np.ndarray) -> Self:
         """Return some of the records."""
@@ -192,7 +197,30 @@ def _class_names(
         return default_names(len(values.values))
     folders = dict.fromkeys(place.masks for place in places.values() or [Place()])
     masks = [mask for folder in folders for mask in FolderScan(scan.root).images(folder)]
-    return default_names(count_classes(masks, partial(read_below, scan.root), {*values.ignored}))
+    return default_names(_count_classes(scan.root, tuple(masks), frozenset(values.ignored)))
+
+
+def _count_classes(root: str, masks: tuple[str, ...], ignored: frozenset[int]) -> int:
+    """Return the number of classes in the masks, which all splits of a folder have in common."""
+    return _counted(root, masks, ignored, _changes(root, masks))
+
+
+@lru_cache(maxsize=1)
+def _counted(
+    root: str, masks: tuple[str, ...], ignored: frozenset[int], changes: tuple[tuple, ...]
+) -> int:
+    """Return the number of classes; masks that did not change are not read again."""
+    return count_classes(masks, partial(read_below, root), {*ignored})
+
+
+def _changes(root: str, masks: Sequence[str]) -> tuple[tuple, ...]:
+    """Return times and sizes of files; of those that cannot be read nothing."""
+    found = []
+    for mask in masks:
+        with contextlib.suppress(OSError):
+            state = os.stat(os.path.join(root, mask))
+            found.append((mask, state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 def _by_name(scan: FolderScan, folder: str) -> dict[str, str]:

@@ -5,9 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
+from flax_resnet.decoding import decode_mask
 from tests.train.data.masked import mask, opened, png, write
 from tests.train.pictures import encode, photograph, rotated
 from train.config.loading import default_config
+from train.data import mask_checks
 from train.data.datasets import open_source
 from train.data.findings import inspect_data
 from train.data.loader import DataLoader
@@ -88,6 +90,32 @@ def test_images_have_all_formats_and_orientations(tmp_path):
     for index in range(4):
         image, classes = source.decode(index)
         assert image.shape[:2] == classes.shape
+
+
+def test_sizes_are_those_of_the_masks_and_need_no_image(tmp_path):
+    written = write(tmp_path, NAMES[:2])
+    source = opened(tmp_path, "all")
+    (tmp_path / f"images/{NAMES[1]}.png").unlink()
+    assert [source.size(index) for index in range(2)] == [
+        written[name][1].shape for name in NAMES[:2]
+    ]
+
+
+def test_masks_are_read_once_to_count_the_classes_of_all_splits(tmp_path, monkeypatch):
+    place(tmp_path, "nested")
+    (tmp_path / "classes.txt").unlink()
+    counted = []
+
+    def decode(encoded):
+        counted.append(encoded)
+        return decode_mask(encoded)
+
+    monkeypatch.setattr(mask_checks, "decode_mask", decode)
+    sources = [opened(tmp_path, split) for split in ("train", "val", "train")]
+    assert {source.class_names for source in sources} == {("class 0", "class 1", "class 2")}
+    assert len(counted) == 15
+    (tmp_path / f"val/masks/{NAMES[10]}.png").write_bytes(png(mask(10, 23, 24, classes=4)))
+    assert len(opened(tmp_path).class_names) == 4 and len(counted) == 30
 
 
 def test_values_of_classes_and_ignored_ones_can_be_chosen(tmp_path):
