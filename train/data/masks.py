@@ -7,9 +7,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from flax_resnet.decoding import ImageDecodeError, decode_mask, mask_size
+from flax_resnet.decoding import ImageDecodeError, decode_mask, mask_size, warn_once
+from flax_resnet.images.conversion import Warn
+from flax_resnet.images.orientation import file_orientation
+from flax_resnet.images.pixels import RGB, PixelFormat
 from train.data.record_checks import checked_image
-from train.data.source import DataSource
+from train.data.source import DataSource, to_pixels
 from train.data.sources.folder_scan import NO_IMAGE, NO_MASK
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names, pluralize
@@ -18,6 +21,12 @@ IGNORED = 255  # the class of pixels that have no part in loss and metrics
 MAX_CLASSES = IGNORED
 _UNKNOWN = -1
 _MAX_NAMED = 5  # wrong values of a mask
+_TURNED = "the image is turned by its EXIF orientation"
+_UPRIGHT = "store the image upright, without an orientation"
+_SHOWN = (
+    "its mask is used as one of the turned image, which has the size of the stored one; if it is"
+    f" one of the stored image, {_UPRIGHT}"
+)
 
 
 @dataclass(frozen=True)
@@ -76,24 +85,30 @@ class MaskSource(DataSource):
         image, mask = self._values(index, self.image_key, self.label_key)
         return checked_image(self, index, image), mask
 
-    def decode(self, index: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self, index: int, warn: Warn = warn_once, pixels: PixelFormat = RGB
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image ``(H, W, C)`` and the classes of its pixels, uint8 ``(H, W)``.
+
+        A mask belongs to the image as it is shown, turned by its EXIF orientation.
 
         Raises:
           ImageDecodeError: image or mask cannot be read or decoded, their sizes differ, or the mask
             has a value that is no class.
         """
-        image, mask = super().decode(index, *arguments)
-        return image, self.to_classes(mask, image.shape[:2])
-
-    def to_classes(self, mask: bytes | np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Return the classes uint8 ``(H, W)`` of a mask for an image of ``size``, (H, W)."""
+        encoded, mask = self.read(index)
+        image = to_pixels(encoded, pixels, warn)
         values = decode_mask(mask) if isinstance(mask, bytes) else _mask_array(mask)
-        if values.shape != tuple(size):
-            height, width = values.shape
-            raise ImageDecodeError(
-                f"the mask has {width}×{height} pixels, the image {size[1]}×{size[0]}"
-            )
+        orientation, size = _orientation(encoded), image.shape[:2]
+        if values.shape != size:
+            raise ImageDecodeError(_describe_sizes(values.shape, size, orientation))
+        stored = size[::-1] if orientation >= 5 else size
+        if orientation != 1 and stored == size and _orientation(mask) == 1:
+            warn("turned image", f"{_TURNED}, {orientation}; {_SHOWN}")
+        return image, self._to_classes(values)
+
+    def _to_classes(self, values: np.ndarray) -> np.ndarray:
+        """Return the classes of values ``(H, W)``, uint8 of the same shape."""
         classes = self._table[values]
         if classes.min() < 0:
             raise ImageDecodeError(self._describe_unknown(np.unique(values[classes < 0])))
@@ -197,6 +212,18 @@ class ArrayMasks(Sequence):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return {"image": self.images[index], "label": self.masks[index]}
+
+
+def _describe_sizes(mask: tuple[int, ...], image: tuple[int, ...], orientation: int) -> str:
+    """Return that the sizes (H, W) of a mask and its image differ, and why they may."""
+    text = f"the mask has {mask[1]}×{mask[0]} pixels, the image {image[1]}×{image[0]}"
+    if orientation >= 5 and mask == image[::-1]:
+        text += f": {_TURNED}, {orientation}, and the mask is not; turn it, too, or {_UPRIGHT}"
+    return text
+
+
+def _orientation(content: bytes | np.ndarray) -> int:
+    return file_orientation(content) if isinstance(content, bytes) else 1
 
 
 def default_names(count: int) -> tuple[str, ...]:

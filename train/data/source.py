@@ -107,11 +107,15 @@ class DataSource:
         Raises:
           ImageDecodeError: the record cannot be read or decoded.
         """
+        image, label = self.read(index)
+        return to_pixels(image, pixels, warn), label
+
+    def read(self, index: int) -> tuple[bytes | np.ndarray, Any]:
+        """Return record ``index``; raise ImageDecodeError if it cannot be read."""
         try:
-            image, label = self[index]
+            return self[index]
         except OSError as error:
             raise ImageDecodeError(f"cannot be read: {error.strerror or error}") from error
-        return to_pixels(image, pixels, warn), label
 
     def check(self, max_corrupt_fraction: float) -> None:
         """Raise RunError if more records than a fraction of all cannot be used, rounded up."""
