@@ -1,4 +1,4 @@
-"""What a task is: everything that the engine, the loop and the reports ask of it.
+"""The interface of a task: its loss, metrics, predictions and checks.
 
 :class:`train.tasks.task.Task` implements it for images with labels, and
 :class:`train.tasks.segmentation.Segmentation` for images with a class per pixel.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +25,7 @@ Metric = Callable[[jax.Array, jax.Array], jax.Array]
 Arrays = Mapping[str, np.ndarray | None]
 
 
-class BaseTask:
+class BaseTask(ABC):
     """What a network learns, and how that is measured.
 
     ``config.task`` names a registered function that returns one for a configuration. N is the
@@ -55,7 +56,7 @@ class BaseTask:
 
     # The configuration and the data ----------------------------------------------------------
 
-    def check(self, config: ConfigDict, outputs: int) -> None:
+    def check(self, config: ConfigDict, outputs: int) -> None:  # noqa: B027 (optional)
         """Raise UsageError if keys do not fit the task, or it cannot be computed.
 
         Args:
@@ -63,14 +64,15 @@ class BaseTask:
           outputs: number of outputs of the head.
         """
 
+    @abstractmethod
     def metric_names(self) -> Sequence[str]:
         """Return the names of all metrics of an evaluation, for ``config.eval.metric``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_labels(self, config: ConfigDict, source: DataSource) -> None:
         """Raise UsageError unless the labels of the data are those that the task learns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_augment(self, config: ConfigDict) -> Any:
         """Return the augmentation of training images.
 
@@ -80,9 +82,8 @@ class BaseTask:
         Raises:
           UsageError: a key of ``config.augment`` is invalid, or has no meaning for the task.
         """
-        raise NotImplementedError
 
-    def check_split(
+    def check_split(  # noqa: B027 (optional)
         self, config: ConfigDict, source: DataSource, batch_size: int, outputs: int
     ) -> None:
         """Raise UsageError if ``config.eval.metric`` cannot be computed on a split.
@@ -109,16 +110,17 @@ class BaseTask:
         """Return what the compiled training step depends on, beside the configuration."""
         return ()
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return the fields of ``run.json`` that say what the outputs of the network mean."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classes_in(self, label: np.ndarray) -> np.ndarray:
         """Return the classes in the label of one image."""
-        raise NotImplementedError
 
     # Training --------------------------------------------------------------------------------
 
+    @abstractmethod
     def prepare(
         self,
         targets: Targets,
@@ -138,8 +140,8 @@ class BaseTask:
         Returns:
           A tree of arrays with a leading axis of N.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def training_loss(self, outputs: Any, prepared: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the loss of a micro-batch, and its metrics by name.
 
@@ -149,11 +151,10 @@ class BaseTask:
           outputs: of the network in training.
           prepared: the micro-batch's part of :meth:`prepare`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def chance_loss(self, classes: int) -> float:
         """Return the evaluation loss of a model that has learned nothing."""
-        raise NotImplementedError
 
     # Evaluation ------------------------------------------------------------------------------
 
@@ -173,6 +174,7 @@ class BaseTask:
             return outputs[0]
         return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *outputs)
 
+    @abstractmethod
     def sums(self, outputs: jax.Array, labels: jax.Array, valid: jax.Array) -> dict[str, jax.Array]:
         """Return statistics of a batch that are added over devices and batches.
 
@@ -183,8 +185,8 @@ class BaseTask:
           labels: of the images.
           valid: whether an image counts, bool ``(N,)``; padding does not.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def means(self, totals: Mapping[str, Any], classes: int) -> dict[str, float]:
         """Return the metrics of an evaluation from the added :meth:`sums`.
 
@@ -192,8 +194,8 @@ class BaseTask:
           totals: the sums, and ``examples``, the number of images that count.
           classes: number of classes of the data.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def per_example(
         self,
         outputs: jax.Array,
@@ -209,7 +211,6 @@ class BaseTask:
           keep_probabilities: whether to keep the probabilities of all classes.
           keep_logits: whether to keep the logits.
         """
-        raise NotImplementedError
 
     def keeps_probabilities(self, config: ConfigDict, images: int, outputs: int) -> bool:
         """Return whether evaluations during training keep the probabilities of all classes.
@@ -234,6 +235,7 @@ class BaseTask:
         """
         return {}
 
+    @abstractmethod
     def predictions(self, arrays: Arrays, totals: Mapping[str, Any], outputs: int) -> Any:
         """Return the predictions of an evaluation, for its report.
 
@@ -244,4 +246,3 @@ class BaseTask:
           totals: the added :meth:`sums`.
           outputs: number of outputs of the head.
         """
-        raise NotImplementedError
