@@ -16,8 +16,8 @@ class Tile(NamedTuple):
     Attributes:
       top: row of the picture at which the tile starts.
       left: column at which it starts.
-      rows: of the picture that are taken from the tile.
-      columns: likewise.
+      rows: rows of the picture that are taken from the tile.
+      columns: columns of the picture that are taken from the tile.
     """
 
     top: int

@@ -10,6 +10,7 @@ from train.reporting.charts.panel import Panel
 from train.reporting.metric_names import has_percent_axis, title
 
 _Rows = Sequence[dict[str, float | None]]
+_ALWAYS_SHOWN = ("top1", "map", "miou", "pixel_accuracy", "loss")  # metrics with curves
 # What each key does to the training metrics, unless it has one of these values.
 _OFF = (0, 0.0, False, "", None, -1.0)  # -1: that of the named model
 _CONDITIONS = {
@@ -56,13 +57,7 @@ def _panels(rows: _Rows, config: Any) -> list[Panel]:
     """Return the curves, with one of the metric that decides about the best state."""
     panels = curves.run_panels(rows, training_conditions(config))
     metric = config.eval.metric
-    if metric not in (
-        "top1",
-        "map",
-        "miou",
-        "pixel_accuracy",
-        "loss",
-    ):  # these have one in any case
+    if metric not in _ALWAYS_SHOWN:
         key, is_share = f"eval/{metric}", has_percent_axis(metric)
         chosen = curves.evaluation_panel(rows, key, title(metric), is_share)
         panels[1:1] = [chosen] if chosen else []

@@ -34,7 +34,7 @@ def predict_masks(
       run: a run whose network has outputs of every pixel.
       files: image files; one is decoded ahead, since they may be large.
       masks: folder for the masks, which is made if it does not exist.
-      overlays: likewise for pictures with the colors of their classes; None for none.
+      overlays: folder for pictures with the colors of their classes; None for none.
       shrink: whether pictures that are larger than the canvas are shrunk to it, as in evaluation,
         instead of computed in tiles.
       views: as in :class:`PixelClassifier`.
