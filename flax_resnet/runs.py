@@ -4,8 +4,7 @@
 >>> run.predict(["a.jpg", "b.png"])  # probabilities, (2, classes)
 
 A workdir describes itself: only ``config.json``, ``run.json``, ``checkpoints`` and
-``calibration`` are read.
-Restoring needs Orbax; decoding image files needs OpenCV and Pillow.
+``calibration`` are read. Restoring needs Orbax; decoding image files needs OpenCV and Pillow.
 """
 
 import os
@@ -44,8 +43,7 @@ class Run:
     path, a uint8 array ``(H, W, 3)`` or gray ``(H, W)``, or a Pillow image; or one uint8 array
     ``(N, H, W, 3)``. For runs with other channels or bits, arrays have those channels, and may be
     uint16 if the run's images have 16 bits. They are resized, cropped and normalized as in the
-    run's own evaluation.
-    With ``prepared=True`` it is what :meth:`prepare` returned, for instance in another thread.
+    run's own evaluation. With ``prepared=True`` it is what :meth:`prepare` returned.
 
     The methods return NumPy arrays with one entry per image along the first axis, and raise
     :class:`flax_resnet.decoding.ImageDecodeError`, a ValueError, for unreadable images. Any
@@ -62,9 +60,9 @@ class Run:
       config: the run's configuration as ``{"group.key": value}``.
       batch_size: number of images computed together.
       activation: what makes probabilities of logits: ``"softmax"`` or ``"sigmoid"``.
-      calibration: that of the checkpoint, which ``train.evaluate --calibrate`` stores; its
-        temperature is part of all probabilities. None if there is none.
+      calibration: stored by ``train.evaluate --calibrate``, part of all probabilities; or None.
       several_labels: whether an image may have any number of classes.
+      kind: ``"segmentation"`` if outputs are of pixels; None if they are of images.
     """
 
     path: str
@@ -79,6 +77,7 @@ class Run:
     activation: str = "softmax"
     calibration: Calibration | None = None
     several_labels: bool = False
+    kind: str | None = None
     _compiled: dict[str, Callable] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
@@ -319,6 +318,7 @@ def load_run(
         activation=activation,
         calibration=find_calibration(path, number, weights, activation, names),
         several_labels=info.has_several_labels(config.get("task")),
+        kind=info.kind,
     )
 
 

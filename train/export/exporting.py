@@ -26,13 +26,13 @@ from train.export.metadata import file_metadata
 from train.export.model_card import model_card
 from train.export.new_process import outputs_of
 from train.export.output import HUB_FILE, card_name, file_names, for_hub, info_name
+from train.export.outputs import exported_output
 from train.export.own_preprocessing import OwnPreprocessing, own_preprocessing
 from train.export.staging import staging_folder
 from train.runtime.errors import RunError, UsageError
 from train.runtime.files import ROOT, writing
 from train.workdir import run_files
 
-MAX_IMAGES = 8  # for the verification
 # Maximum difference: absolute for probabilities, relative to the largest for logits. Libraries sum
 # in different orders.
 TOLERANCES = {"probabilities": 1e-5, "logits": 1e-4}
@@ -51,7 +51,7 @@ def export(
       run: the run to export.
       format: a key of ``WRITERS`` whose library has the network, see :mod:`train.export.support`.
       output: path of the file, see :func:`train.export.output.check_output`.
-      raw: for ONNX, write logits of normalized images instead of probabilities of pixels.
+      raw: for ONNX, write a network of normalized images that returns logits.
       int8: for ONNX, quantize the verified file.
 
     Yields:
@@ -76,7 +76,8 @@ def export(
         if run.calibration is not None:
             yield f"calibrated: {run.calibration.description}"
         pictures, real = verification_pictures(run)
-        images = run.prepare(pictures)
+        returned = exported_output(run)
+        images = returned.prepare(run, pictures)
         kind = "images of the evaluation split" if real else "random images (no data available)"
         card_loader = loaders.loader_for_format(written, format, raw)
         loader = loaders.importable_loader(written, card_loader)
@@ -84,14 +85,14 @@ def export(
             yield f"note: {loader.note}"
         differences = max_differences(written, loader, staging, name, images)
         result = (
-            f"maximum difference of the probabilities {differences['probabilities']:.1e} in"
-            f" {len(images)} {kind}"
+            f"maximum difference of the {returned.name} {differences[returned.name]:.1e}"
+            f"{returned.scale} in {len(images)} {kind}"
         )
         if not within_tolerance(differences):
             bad = unused_name(output + ".bad")
             os.replace(os.path.join(staging, name), bad)
             raise RunError(
-                f"{output!r}: {result}, more than {TOLERANCES['probabilities']:g}; the file was"
+                f"{output!r}: {result}, more than {TOLERANCES[returned.name]:g}; the file was"
                 f" kept as {bad!r}"
             )
         yield f"verified with {loader.library} in a separate process: {result}"
@@ -161,29 +162,30 @@ def max_differences(
       images: ``(N, H, W, C)``, prepared.
 
     Returns:
-      ``probabilities`` (absolute) and, if the loader computes them, ``logits`` (relative).
+      By name what the loader computes: ``probabilities`` (absolute) and ``logits`` (relative).
 
     Raises:
       RunError: the file cannot be loaded or has outputs of another shape.
     """
     logits = jax.jit(run.model.apply)(run.variables, run.preprocessing.normalize(images))
-    expected = {"probabilities": run.probabilities(logits), "logits": logits}
+    output = exported_output(run)
+    expected = {"logits": logits, output.name: output.compute(run, logits)}
     differences: dict[str, float] = {}
     # A batch of several images, and one of a single image.
     for part in (slice(0, -1), slice(-1, None)):
         if not len(images[part]):
             continue
         np.save(os.path.join(folder, "images.npy"), images[part])
-        for output, values in _outputs_in_subprocess(loader, folder, name).items():
-            reference = np.asarray(expected[output][part])
+        for kind, values in _outputs_in_subprocess(loader, folder, name).items():
+            reference = np.asarray(expected[kind][part])
             if values.shape != reference.shape:
                 raise RunError(
-                    f"{name} returns {output} of shape {values.shape} instead of {reference.shape}"
+                    f"{name} returns {kind} of shape {values.shape} instead of {reference.shape}"
                 )
-            scale = 1.0 if output == "probabilities" else max(1.0, float(abs(reference).max()))
+            scale = 1.0 if kind == "probabilities" else max(1.0, float(abs(reference).max()))
             # Not max(), which may ignore NaN.
             difference = abs(values - reference).max() / scale
-            differences[output] = float(np.max([differences.get(output, 0.0), difference]))
+            differences[kind] = float(np.max([differences.get(kind, 0.0), difference]))
     return differences
 
 
@@ -235,8 +237,8 @@ def _run_code(loader: loaders.Loader, code: str, folder: str, name: str) -> dict
             code,
             "import sys",
             *(f"assert {module!r} not in sys.modules" for module in loader.without),
-            'outputs = {"probabilities": probabilities}',
-            'outputs |= {"logits": logits} if "logits" in globals() else {}',
+            'outputs = {name: globals().get(name) for name in ("probabilities", "logits")}',
+            "outputs = {key: value for key, value in outputs.items() if value is not None}",
             'np.savez("outputs.npz", **{key: np.asarray(value) for key, value in outputs.items()})',
         ]
     )
@@ -257,7 +259,7 @@ def _run_code(loader: loaders.Loader, code: str, folder: str, name: str) -> dict
 
 
 def verification_pictures(run: Run) -> tuple[list[np.ndarray], bool]:
-    """Return up to ``MAX_IMAGES`` different images, spread over the run's evaluation split.
+    """Return a few different images, spread over the run's evaluation split.
 
     Returns:
       images ``(H, W, C)`` of any size, not prepared, and whether they are real; random ones if the
@@ -268,8 +270,8 @@ def verification_pictures(run: Run) -> tuple[list[np.ndarray], bool]:
         source = open_source(dataset, evaluation_split(dataset))
     except (RunError, UsageError):
         return _random_images(run), False
-    images = []
-    for index in np.unique(np.linspace(0, len(source) - 1, 4 * MAX_IMAGES).astype(int)):
+    images, count = [], exported_output(run).max_images(run)
+    for index in np.unique(np.linspace(0, len(source) - 1, 4 * count).astype(int)):
         try:
             image, _ = source.decode(int(index), pixels=run.preprocessing.pixels)
             images.append(image)
@@ -277,14 +279,14 @@ def verification_pictures(run: Run) -> tuple[list[np.ndarray], bool]:
             continue
     if not images:
         return _random_images(run), False
-    chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(int))
+    chosen = np.unique(np.linspace(0, len(images) - 1, count).astype(int))
     return [images[i] for i in chosen], True
 
 
 def _random_images(run: Run) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     form = run.preprocessing.pixels
-    shape = (MAX_IMAGES, 64, 64, form.channels)
+    shape = (exported_output(run).max_images(run), 64, 64, form.channels)
     return list(rng.integers(0, form.max_value + 1, shape, form.dtype))
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from flax_resnet.runs import Run
 from flax_resnet.text import truncate
 from train.export.output import info_name
+from train.export.outputs import exported_output
 from train.export.support import changed_fields
 
 _IMPORTS = {
@@ -22,7 +23,7 @@ _IMPORTS = {
 class Loader:
     """Python code that loads a file and computes ``probabilities`` of ``images``.
 
-    Some also define ``logits``.
+    Some also define ``logits``; those of segmentation only these.
 
     Attributes:
       library: libraries that the code requires.
@@ -45,9 +46,11 @@ class Loader:
 def loader_for_format(run: Run, format: str, raw: bool = False) -> Loader:
     """Return the loader for a format, as the model card shows it; ``raw`` is for ONNX only."""
     if format == "stablehlo":
-        return Loader("jax and flatbuffers", _stablehlo_code, normalizes=True)
+        code = partial(_stablehlo_code, exported_output(run).name)
+        return Loader("jax and flatbuffers", code, normalizes=True)
     if format == "onnx":
-        code = partial(_raw_onnx_code, run) if raw else _onnx_code
+        code = partial(_onnx_code, exported_output(run).name)
+        code = partial(_raw_onnx_code, run) if raw else code
         return Loader("onnxruntime", code, without=("flax", "jax"), normalizes=not raw)
     library = {"huggingface": "transformers"}.get(format, format)
     imports = ("torch", *_IMPORTS[library])
@@ -81,7 +84,7 @@ def _import_error(imports: Sequence[str]) -> str:
     return truncate((process.stderr.strip().splitlines() or ["no error message"])[-1], 300)
 
 
-def _stablehlo_code(file: str, images: str) -> str:
+def _stablehlo_code(output: str, file: str, images: str) -> str:
     return f"""\
 from jax import export
 
@@ -89,18 +92,18 @@ with open({file!r}, "rb") as file:
     predict = export.deserialize(bytearray(file.read())).call
 
 {images}
-probabilities = predict(images)
+{output} = predict(images)
 """
 
 
-def _onnx_code(file: str, images: str) -> str:
+def _onnx_code(output: str, file: str, images: str) -> str:
     return f"""\
 import onnxruntime
 
 session = onnxruntime.InferenceSession({file!r}, providers=["CPUExecutionProvider"])
 
 {images}
-[probabilities] = session.run(None, {{"images": images}})
+[{output}] = session.run(None, {{"images": images}})
 """
 
 
@@ -108,6 +111,9 @@ def _raw_onnx_code(run: Run, file: str, images: str) -> str:
     activation = "1 / (1 + np.exp(-scaled))"
     if not is_binary(run):
         activation = "np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))"
+    probabilities = f"scaled = {scaled_logits(run)}\nprobabilities = {activation}\n"
+    if exported_output(run).of_pixels:
+        probabilities = ""
     return f"""\
 import onnxruntime
 
@@ -118,27 +124,13 @@ std = np.array({list(run.preprocessing.std)}, np.float32)
 {images}
 normalized = (images / np.float32({run.preprocessing.pixels.max_value}) - mean) / std
 [logits] = session.run(None, {{"images": normalized}})
-scaled = {scaled_logits(run)}
-probabilities = {activation}
-"""
+{probabilities}"""
 
 
 def _torch_code(run: Run, library: str, file: str, images: str) -> str:
-    name, classes = run.config["model.name"], run.model.num_classes
-    channels, largest = run.preprocessing.pixels.channels, run.preprocessing.pixels.max_value
-    in_chans = f", in_chans={channels}" * (channels != 3)
+    largest = run.preprocessing.pixels.max_value
     as_floats = ".astype('float32')" * (largest > 255)  # PyTorch computes little with uint16
-    load = [f"net.load_state_dict(load_file({file!r}))"]
-    if library == "transformers":
-        imports = "from transformers import AutoModelForImageClassification"
-        make, load, call = 'AutoModelForImageClassification.from_pretrained(".")', [], ".logits"
-    else:
-        imports, call = f"import {library}\nfrom safetensors.torch import load_file", ""
-        make = (
-            f"torchvision.models.{name}(num_classes={classes})"
-            if library == "torchvision"
-            else f'timm.create_model("{name}", num_classes={classes}{in_chans})'
-        )
+    imports, make, call = _torch_network(run, library)
     scaled = scaled_logits(run)
     activation = f"sigmoid({scaled})" if is_binary(run) else f"softmax({scaled}, dim=1)"
     lines = [
@@ -146,7 +138,8 @@ def _torch_code(run: Run, library: str, file: str, images: str) -> str:
         imports,
         "",
         f"net = {make}.eval()",
-        *load,
+        # from_pretrained() of transformers has loaded them.
+        *[f"net.load_state_dict(load_file({file!r}))"] * (library != "transformers"),
         f"mean = torch.tensor({list(run.preprocessing.mean)})[:, None, None]",
         f"std = torch.tensor({list(run.preprocessing.std)})[:, None, None]",
         "",
@@ -154,16 +147,39 @@ def _torch_code(run: Run, library: str, file: str, images: str) -> str:
         f"pixels = torch.tensor(images{as_floats}).permute(0, 3, 1, 2) / {largest}",
         "with torch.no_grad():",
         f"    logits = net((pixels - mean) / std){call}",
-        f"probabilities = torch.{activation}",
+        *[f"probabilities = torch.{activation}"] * (not exported_output(run).of_pixels),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _torch_network(run: Run, library: str) -> tuple[str, str, str]:
+    """Return code that imports a library, that makes the network, and that follows its call."""
+    name, classes = run.config["model.name"], run.model.num_classes
+    channels = run.preprocessing.pixels.channels
+    if library == "transformers":
+        imports = "from transformers import AutoModelForImageClassification"
+        return imports, 'AutoModelForImageClassification.from_pretrained(".")', ".logits"
+    imports = f"import {library}\nfrom safetensors.torch import load_file"
+    if exported_output(run).of_pixels:
+        fields = f"num_classes={classes}, aux_loss={bool(run.model.aux_head)}"
+        make = f"{name}(weights=None, weights_backbone=None, {fields})"
+        call = '["out"].permute(0, 2, 3, 1)  # as the images: (N, H, W, classes)'
+        return imports, f"torchvision.models.segmentation.{make}", call
+    if library == "torchvision":
+        return imports, f"torchvision.models.{name}(num_classes={classes})", ""
+    in_chans = f", in_chans={channels}" * (channels != 3)
+    return imports, f'timm.create_model("{name}", num_classes={classes}{in_chans})', ""
 
 
 def _flax_resnet_code(run: Run, file: str, images: str) -> str:
     name = run.config["model.name"]
     fields = {"num_classes": run.model.num_classes} | changed_fields(run.model, name)
+    fields |= {"aux_head": True} if getattr(run.model, "aux_head", False) else {}
     arguments = ", ".join(f"{field}={value!r}" for field, value in fields.items())
     activation = "sigmoid" if is_binary(run) else "softmax"
+    probabilities = f"probabilities = jax.nn.{activation}({scaled_logits(run)})\n"
+    if exported_output(run).of_pixels:
+        probabilities = ""
     return f"""\
 import jax
 from flax_resnet import create_model, load_weights
@@ -175,8 +191,7 @@ variables = load_weights(model, {file!r})
 {images}
 pixels = normalize(images, {run.preprocessing.mean}, {run.preprocessing.std})
 logits = jax.jit(model.apply)(variables, pixels)
-probabilities = jax.nn.{activation}({scaled_logits(run)})
-"""
+{probabilities}"""
 
 
 def answer_code(run: Run, name: str) -> str:

@@ -4,14 +4,16 @@ import dataclasses
 from typing import Any
 
 from flax_resnet.runs import Run
+from train.export.outputs import exported_output
 
 
 def file_metadata(run: Run) -> dict[str, Any]:
-    """Return class names, preprocessing and calibration, as JSON has them."""
+    """Return class names, preprocessing, calibration and facts of the kind, as JSON has them."""
     return {
         "class_names": [run.class_name(i) for i in range(run.model.num_classes)],
         "preprocessing": dataclasses.asdict(run.preprocessing),
         **calibration_metadata(run),
+        **exported_output(run).metadata(run),
     }
 
 

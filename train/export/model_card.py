@@ -7,12 +7,12 @@ from typing import Any
 
 from flax_resnet import summarize
 from flax_resnet.images.pixels import RGB
-from flax_resnet.preprocessing import Preprocessing, height_and_width
 from flax_resnet.runs import Run
 from flax_resnet.text import one_line
 from train.config.keys import KEYS
 from train.export.calibrated import temperature_place
-from train.export.loaders import Loader, answer_code, is_binary
+from train.export.card_texts import CARD_TEXTS
+from train.export.loaders import Loader
 from train.export.output import info_name
 from train.export.own_preprocessing import own_preprocessing
 from train.export.stablehlo import describe_lifetime
@@ -40,6 +40,7 @@ def model_card(
     """
     *sides, channels = run.preprocessing.shape
     size, form = "×".join(map(str, sides)), run.preprocessing.pixels
+    texts = CARD_TEXTS[run.kind]
     in_file = loader.normalizes
     kind = "RGB images" if form == RGB else f"images with {form}"
     summary = summarize(run.model, tuple(sides), channels)
@@ -58,8 +59,7 @@ def model_card(
             f"- {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds per"
             f" image of {size} pixels",
             f"- input: {kind} of that size" + ("" if in_file else ", normalized as below"),
-            f"- output: {_output(run, in_file)}"
-            + ", of which an image may have any number" * run.several_labels,
+            f"- output: {texts.output(run, in_file)}",
             *_calibration(run, format, loader),
             "",
             "## Data",
@@ -68,15 +68,16 @@ def model_card(
             + ", ".join(f"{n:,} images in {_code(split)}" for split, n in info.images.items()),
             f"- classes: {_classes(run)}; all in {_code(info_name(name))}, in the order of the"
             " outputs",
+            *texts.data(run),
             "",
             "## Metrics",
             "",
             *_metrics(run, info.images),
+            *texts.metrics(run),
             "",
             "## Preprocessing",
             "",
-            f"{_resizing(run.preprocessing)} ({run.preprocessing.interpolation}, antialiased),"
-            f" center-crop {size}, then `(pixels / {form.max_value} - mean) / std` with mean"
+            f"{texts.place(run)}, then `(pixels / {form.max_value} - mean) / std` with mean"
             f" {_numbers(run.preprocessing.mean)} and std {_numbers(run.preprocessing.std)}"
             + (f": part of the exported file, which takes {form.dtype}." if in_file else ".")
             + f" {loader.library} reads it from the configuration of the folder."
@@ -104,12 +105,11 @@ def model_card(
 
 
 def snippet(run: Run, loader: Loader, format: str, name: str) -> str:
-    """Return Python code that classifies an image with the exported file."""
+    """Return Python code that classifies an image, or its pixels, with the exported file."""
     if own := own_preprocessing(run, format, name):
         return own.setup + "\n" + own.answer
-    pixels = run.preprocessing.pixels
-    prepare = _PREPARE.format(**_geometry(run.preprocessing)) if pixels == RGB else ""
-    images = 'images = np.stack([prepare("picture.jpg")])'
+    pixels, texts = run.preprocessing.pixels, CARD_TEXTS[run.kind]
+    prepare, images = texts.prepare(run) if pixels == RGB else ("", "")
     if pixels != RGB:
         shape = ", ".join(map(str, run.preprocessing.shape))
         images = f'images = np.load("images.npy")  # {pixels.dtype} (N, {shape}), prepared'
@@ -119,52 +119,7 @@ import json
 import numpy as np
 {prepare}
 {loader.code(name, images)}
-{answer_code(run, name)}"""
-
-
-_PREPARE = '''\
-from PIL import Image, ImageOps
-
-
-def prepare(path):
-    """Return the network input of an image file, uint8 ({height}, {width}, 3)."""
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I;16"):  # convert() would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("RGB")
-    width, height = (int({scaled}) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.{interpolation})
-    left, top = round((width - {width}) / 2), round((height - {height}) / 2)
-    return np.asarray(image.crop((left, top, left + {width}, top + {height})))
-
-'''
-
-
-def _geometry(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the fields of ``_PREPARE``."""
-    height, width, _ = preprocessing.shape
-    scaled = f"{preprocessing.resize} * side / min(image.size)"
-    if height != width:
-        least_height, least_width = height_and_width(preprocessing.resize)
-        scaled = f"max({least_height} * side / image.height, {least_width} * side / image.width)"
-    interpolation = preprocessing.interpolation.upper()
-    return dict(height=height, width=width, scaled=scaled, interpolation=interpolation)
-
-
-def _output(run: Run, probabilities: bool) -> str:
-    """Return what the exported network computes: probabilities, or logits."""
-    classes = f"{run.model.num_classes} classes"
-    if probabilities:
-        return f"{'independent ' if is_binary(run) else ''}probabilities of {classes}"
-    function = "sigmoid" if is_binary(run) else "softmax"
-    return f"logits, of which {function} makes probabilities of {classes}"
-
-
-def _resizing(preprocessing: Preprocessing) -> str:
-    if isinstance(preprocessing.resize, int):
-        return f"Resize the shorter side to {preprocessing.resize} pixels"
-    size = "×".join(map(str, preprocessing.resize))
-    return f"Resize to the smallest size that covers {size} pixels (height × width)"
+{texts.answer(run, name)}"""
 
 
 def _weights(run: Run) -> str:

@@ -10,8 +10,9 @@ from jax import export
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import stablehlo
 
-from flax_resnet import fold_batch_norm, ops
+from flax_resnet import ops
 from flax_resnet.runs import Run
+from train.export.outputs import exported_output, folded
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # That of jaxlib 0.10.0, the oldest supported one. JAX itself writes the version of four weeks
@@ -24,15 +25,15 @@ NEWER_MONTHS, OLDER_WEEKS = 6, 3
 def write_stablehlo(run: Run, path: str) -> None:
     """Write the network as StableHLO for cpu, cuda and tpu and any batch size.
 
-    The program takes images ``(N, H, W, C)``, uint8 or uint16, and returns probabilities; it
-    includes the normalization, and batch norm is folded into the convolutions.
+    The program takes images ``(N, H, W, C)``, uint8 or uint16, and returns probabilities, or for
+    segmentation the logits of every pixel; it includes the normalization, and batch norm is folded
+    into the convolutions.
     """
-    model, variables = run.model, jax.device_get(run.variables)
-    if getattr(model, "norm", None) == "batch":
-        model, variables = fold_batch_norm(model, variables)
+    model, variables = folded(run)
+    output = exported_output(run)
 
     def predict(images: jax.Array) -> jax.Array:
-        return run.probabilities(model.apply(variables, run.preprocessing.normalize(images)))
+        return output.compute(run, model.apply(variables, run.preprocessing.normalize(images)))
 
     shape = (*export.symbolic_shape("N"), *run.preprocessing.shape)
     images = jax.ShapeDtypeStruct(shape, run.preprocessing.pixels.dtype)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flax_resnet import create_model
+from flax_resnet.dense.on_backbone import find_backbone
 from flax_resnet.own_layers import label
 from flax_resnet.resnet import ResNet
 from flax_resnet.runs import Run
@@ -14,9 +15,14 @@ from train.export.timm_files import crop_fraction
 from train.runtime.errors import UsageError
 
 _TORCHVISION = {weights.model for weights in torchvision_files.PUBLISHED}
+_TORCHVISION_PIXELS = {weights.model for weights in torchvision_files.SEGMENTATION}
 # Fields that do not affect evaluation in float32.
 _TRAINING_FIELDS = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
 _TRAINING_FIELDS += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
+# Likewise of networks with a head on a backbone; torchvision has auxiliary heads.
+_TRAINING_FIELDS += ("backbone", "aux_head", "freeze_batch_norm")
+# Fields that may be unset, and the properties with their values.
+_EFFECTIVE = {"head_norm": "norm", "atrous_rates": "dilations"}
 # Of transformers: fields that its configurations set; the others must be ResNet's defaults, or
 # those of Big Transfer (BiT) in a pre-activation network.
 _TRANSFORMERS_FIELDS = ("stage_sizes", "width", "stem_width", "block", "stride_conv")
@@ -44,6 +50,8 @@ def missing_in(run: Run, format: str) -> str:
     name, model = run.config["model.name"], run.model
     if format not in ("torchvision", "timm", "huggingface"):
         return ""
+    if run.kind == "segmentation":
+        return _missing_segmentation(run, format)
     if not isinstance(model, ResNet):
         return f"{format} has no network {name!r}"
     if format == "huggingface":
@@ -57,13 +65,27 @@ def missing_in(run: Run, format: str) -> str:
         return f"{format} has no network {name!r}"
     if changed := changed_fields(model, name):
         return f"{format}'s {name} cannot have {_describe(changed)}"
-    channels = run.preprocessing.pixels.channels
-    if format == "torchvision" and channels != 3:
-        return f"torchvision's networks are for 3 channels, not {channels}"
-    if format == "timm" and crop_fraction(run.preprocessing) is None:
+    if format == "torchvision":
+        return _missing_channels(run)
+    if crop_fraction(run.preprocessing) is None:
         sizes = f"{run.preprocessing.image_size} of {run.preprocessing.resize}"
         return f"timm has no crop fraction for crops of {sizes} pixels"
     return ""
+
+
+def _missing_segmentation(run: Run, format: str) -> str:
+    name = run.config["model.name"]
+    if format != "torchvision" or name not in _TORCHVISION_PIXELS:
+        library = "transformers" if format == "huggingface" else format
+        return f"{library} has no network for segmentation {name!r}"
+    if changed := changed_fields(run.model, name):
+        return f"torchvision's {name} cannot have {_describe(changed)}"
+    return _missing_channels(run)
+
+
+def _missing_channels(run: Run) -> str:
+    channels = run.preprocessing.pixels.channels
+    return "" if channels == 3 else f"torchvision's networks are for 3 channels, not {channels}"
 
 
 def _missing_in_transformers(model: ResNet) -> dict[str, Any]:
@@ -93,12 +115,24 @@ def _describe(fields: dict[str, Any]) -> str:
     return ", ".join(f"{field}={text}" for field, text in zip(fields, texts, strict=True))
 
 
-def changed_fields(model: ResNet, name: str) -> dict[str, Any]:
-    """Return the fields that differ from the named network and affect its outputs."""
+def changed_fields(model: Any, name: str) -> dict[str, Any]:
+    """Return the fields that differ from the named network and affect its outputs.
+
+    Those of a network with a head on a backbone include the fields of the backbone.
+    """
     named = create_model(name)
+    changed = _differing_fields(model, named)
+    backbone, path = find_backbone(model)
+    return changed | (_differing_fields(backbone, find_backbone(named)[0]) if path else {})
+
+
+def _differing_fields(model: Any, named: Any) -> dict[str, Any]:
+    def value(network: Any, field: str) -> Any:
+        return getattr(network, _EFFECTIVE.get(field, field))
+
     return {
-        field.name: getattr(model, field.name)
-        for field in dataclasses.fields(ResNet)
+        field.name: value(model, field.name)
+        for field in dataclasses.fields(named)
         if field.name not in _TRAINING_FIELDS
-        and getattr(model, field.name) != getattr(named, field.name)
+        and value(model, field.name) != value(named, field.name)
     }

@@ -290,6 +290,7 @@ def test_logits_are_compared_relative_to_the_largest(tmp_path, monkeypatch, scal
         variables={},
         preprocessing=SimpleNamespace(normalize=np.float32),
         probabilities=np.zeros_like,
+        kind=None,
     )
     outputs = iter([logits[:1], logits[1:]])
     monkeypatch.setattr(
@@ -385,7 +386,7 @@ def test_model_card_has_metrics_only_of_evaluated_weights(run, tmp_path):
 def test_model_card_escapes_file_and_class_names(run):
     name = 'it\'s "x"\\\n.safetensors'
     flax_resnet = loaders._flax_resnet_loader(run, "")
-    for loader in (flax_resnet, loaders.Loader("jax", loaders._stablehlo_code)):
+    for loader in (flax_resnet, loaders.loader_for_format(run, "stablehlo")):
         compile(model_card.snippet(run, loader, "stablehlo", name), "card", "exec")
     compile(loaders._torch_code(run, "timm", name, ""), "card", "exec")
     names = ("<b>a\nb</b>", "[c](http://d.e)", "`f``", "\u202eg", " h ", "i  j", "\u2028")

@@ -30,6 +30,7 @@ def make_run(name, **fields):
         config={"model.name": name},
         class_name=lambda index: f"class {index}",
         activation="softmax",
+        kind=None,
     )
 
 

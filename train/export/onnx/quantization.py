@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,12 @@ from train.data.datasets import open_source
 from train.data.splits import evaluation_split
 from train.export.new_process import outputs_of
 from train.export.onnx import measurement
+from train.export.onnx.scoring import scoring
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import pluralize
-from train.tasks.multi_label_metrics import multi_label_metrics
 from train.workdir import run_files
 
 CALIBRATION_IMAGES, EVALUATED_IMAGES = 256, 1000
-BATCH_SIZE = 8
 MAX_LOSS = 0.05  # of accuracy: a file that loses more is not worth having
 # Softmax, sigmoid and the statistics of group norm are left in float32: they cost little.
 QUANTIZED = ("Add", "AveragePool", "Concat", "Conv", "Gemm", "MatMul", "MaxPool", "Mul", "Pad")
@@ -49,7 +48,7 @@ class QuantizationResult:
     """What the quantization costs and gains, as measured.
 
     Attributes:
-      metric: ``"top1"`` or ``"map"``, the mean average precision.
+      metric: ``"top1"``, ``"map"``, the mean average precision, or ``"miou"``.
       float32, int8: the metric of both files.
       images: number of images of the evaluation split.
       seconds: of both files for a batch, ``{"float32": …, "int8": …}``.
@@ -100,16 +99,18 @@ def quantize(run: Run, path: str, raw: bool) -> QuantizationResult:
     dataset = run_files.read_config(run.path).dataset
     calibration, _ = sample(run, dataset, dataset.train_split, CALIBRATION_IMAGES)
     quantized = os.path.join(folder, f"int8.{name}")
-    write_quantized(path, quantized, network_input(run, calibration, raw))
+    batch_size = scoring(run).batch_size(run)
+    write_quantized(path, quantized, network_input(run, calibration, raw), batch_size)
     images, labels = sample(run, dataset, evaluation_split(dataset), EVALUATED_IMAGES)
-    measured = _measure(folder, name, os.path.basename(quantized), network_input(run, images, raw))
-    scores = {}
-    for kind in ("float32", "int8"):
-        outputs = measured["outputs"][kind]
-        probabilities = np.asarray(run.probabilities(outputs) if raw else outputs)
-        scores[kind] = _score(run, probabilities, labels)
+    files = name, os.path.basename(quantized)
+    settings = str(batch_size), scoring(run).outputs
+    measured = _measure(folder, (*files, *settings), network_input(run, images, raw))
+    scores = {
+        kind: scoring(run).score(run, outputs, labels, raw)
+        for kind, outputs in measured["outputs"].items()
+    }
     result = QuantizationResult(
-        "map" if run.several_labels else "top1",
+        scoring(run).metric(run),
         **scores,
         images=len(images),
         seconds=measured["seconds"],
@@ -117,7 +118,7 @@ def quantize(run: Run, path: str, raw: bool) -> QuantizationResult:
         threads=measured["threads"],
         bytes={"float32": os.path.getsize(path), "int8": os.path.getsize(quantized)},
     )
-    if run.several_labels and np.isnan(result.float32):
+    if np.isnan(result.float32):
         raise RunError(
             "--int8 needs labels to measure what it costs, and no image of the evaluation split"
             " has one"
@@ -132,8 +133,8 @@ def sample(run: Run, dataset: Any, split: str, count: int) -> tuple[np.ndarray, 
     """Return up to ``count`` images of a split, evenly spread, and their labels.
 
     Returns:
-      images ``(N, H, W, C)``, prepared, and labels ``(N,)``, or ``(N, K)`` for several classes per
-      image. Unreadable images are left out.
+      images ``(N, H, W, C)``, prepared, and labels ``(N,)``, ``(N, K)`` for several classes per
+      image, or ``(N, H, W)`` for segmentation. Unreadable images are left out.
 
     Raises:
       RunError: there are no data, or no image can be read.
@@ -144,12 +145,14 @@ def sample(run: Run, dataset: Any, split: str, count: int) -> tuple[np.ndarray, 
         problem, _, _ = str(error).partition("; ")  # the advice is on keys of a configuration
         raise RunError(f"--int8 needs images of the run's split {split!r}: {problem}") from error
     images, labels = [], []
+    count = min(count, scoring(run).max_images(run))
     for index in np.unique(np.linspace(0, len(source) - 1, count).astype(int)):
         try:
             image, label = source.decode(int(index), pixels=run.preprocessing.pixels)
         except ImageDecodeError:
             continue
-        images.append(run.preprocessing.crop(image))
+        image, label = scoring(run).prepare(run, image, label)
+        images.append(image)
         labels.append(label)
     if not images:
         raise RunError(f"no image of the split {split!r} can be read; --int8 needs them")
@@ -162,19 +165,21 @@ def network_input(run: Run, images: np.ndarray, raw: bool) -> np.ndarray:
     return np.asarray(run.preprocessing.normalize(images)) if raw else images
 
 
-def write_quantized(path: str, quantized: str, images: np.ndarray) -> None:
+def write_quantized(path: str, quantized: str, images: np.ndarray, batch_size: int) -> None:
     """Write a file with int8 weights, per channel, and int8 maps.
 
     Args:
       path: the float32 file.
       quantized: the file to write.
       images: input to calibrate the ranges with.
+      batch_size: number of images that are computed together for that.
     """
     model = onnx.load(path)
     kinds = [node.op_type in ("Conv", "Gemm", "MatMul") for node in model.graph.node]
     first = kinds.index(True)  # the normalization of the images before it stays in float32
+    excluded = [node.name for node in model.graph.node[:first]]
     with _without_advice():
-        _quantize_static(path, quantized, images, [node.name for node in model.graph.node[:first]])
+        _quantize_static(path, quantized, _Batches(images, batch_size), excluded)
     result = onnx.load(quantized)
     helper.set_model_props(result, {each.key: each.value for each in model.metadata_props})
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
@@ -182,11 +187,13 @@ def write_quantized(path: str, quantized: str, images: np.ndarray) -> None:
     onnx.save(result, quantized)
 
 
-def _quantize_static(path: str, quantized: str, images: np.ndarray, excluded: list[str]) -> None:
+def _quantize_static(
+    path: str, quantized: str, batches: CalibrationDataReader, excluded: list[str]
+) -> None:
     quantize_static(
         path,
         quantized,
-        _Batches(images),
+        batches,
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(QUANTIZED),
         nodes_to_exclude=excluded,
@@ -218,9 +225,9 @@ def _without_advice() -> Iterator[None]:
 class _Batches(CalibrationDataReader):
     """Images for the calibration, a batch at a time."""
 
-    def __init__(self, images: np.ndarray):
-        parts = range(0, len(images), BATCH_SIZE)
-        self._batches = iter([images[start : start + BATCH_SIZE] for start in parts])
+    def __init__(self, images: np.ndarray, size: int):
+        parts = range(0, len(images), size)
+        self._batches = iter([images[start : start + size] for start in parts])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next batch as the file's input, None after the last."""
@@ -228,24 +235,14 @@ class _Batches(CalibrationDataReader):
         return None if batch is None else {"images": batch}
 
 
-def _measure(folder: str, float32: str, int8: str, images: np.ndarray) -> dict[str, Any]:
+def _measure(folder: str, arguments: Sequence[str], images: np.ndarray) -> dict[str, Any]:
     """Return the outputs of two files and their times, from a new process."""
     np.save(os.path.join(folder, "images.npy"), images)
     text, outputs = outputs_of(
-        ["-P", str(Path(measurement.__file__)), float32, int8],
+        ["-P", str(Path(measurement.__file__)), *arguments],
         folder,
         TIMEOUT_SECONDS,
         "measuring the quantized file",
         "the quantized file cannot be loaded with onnxruntime",
     )
     return json.loads(text) | {"outputs": outputs}
-
-
-def _score(run: Run, probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return top-1 accuracy, or mean average precision for several classes per image."""
-    if not np.isfinite(probabilities).all():
-        return float("nan")
-    if not run.several_labels:
-        return float((probabilities.argmax(axis=1) == labels).mean())
-    predictions = {"label": labels, "probabilities": probabilities}
-    return multi_label_metrics(predictions, probabilities.shape[1]).get("map", float("nan"))

@@ -11,12 +11,13 @@ import onnx
 from jax import export
 from onnx import helper
 
-from flax_resnet import __version__, fold_batch_norm, ops
+from flax_resnet import __version__, ops
 from flax_resnet.runs import Run
 from flax_resnet.text import error_reason
 from train.export.metadata import file_metadata
 from train.export.onnx.builder import BATCH, UnsupportedNetworkError
 from train.export.onnx.converter import convert
+from train.export.outputs import exported_output, folded
 
 OPSET, IR_VERSION = 18, 8  # of ONNX 1.13 and ONNX Runtime 1.14, both of early 2023
 MAX_BYTES = 2**31 - 2**24  # of the weights: a protocol buffer holds 2 GiB
@@ -28,7 +29,8 @@ def write_onnx(run: Run, path: str, raw: bool = False) -> None:
     Its input ``images`` and its output:
 
     * by default images ``(N, H, W, C)``, uint8 or uint16, and ``probabilities`` ``(N, classes)``;
-      normalization and temperature are included;
+      normalization and temperature are included; for segmentation ``logits`` ``(N, H, W, classes)``
+      of every pixel;
     * with ``raw`` normalized images, float32, and ``logits``.
 
     Batch norm is folded into the convolutions.
@@ -54,21 +56,20 @@ def make_model(run: Run, normalized: bool = False, logits: bool = False) -> onnx
     Args:
       run: the run, computing in float32.
       normalized: whether the input are normalized images instead of pixels.
-      logits: whether the output are logits instead of probabilities.
+      logits: whether the output are logits instead of the output of the run's kind.
     """
-    model, variables = run.model, jax.device_get(run.variables)
-    check_size(variables["params"])
-    if getattr(model, "norm", None) == "batch":
-        model, variables = fold_batch_norm(model, variables)
+    check_size(run.variables["params"])
+    model, variables = folded(run)
+    exported = exported_output(run)
 
     def outputs(images: jax.Array) -> jax.Array:
         images = images if normalized else run.preprocessing.normalize(images)
         output = model.apply(variables, images)
-        return output if logits else run.probabilities(output)
+        return output if logits else exported.compute(run, output)
 
     shape = (*export.symbolic_shape(BATCH), *run.preprocessing.shape)
     dtype = jnp.float32 if normalized else run.preprocessing.pixels.dtype
-    name = "logits" if logits else "probabilities"
+    name = "logits" if logits else exported.name
     with ops.use_xla_ops():
         graph = convert(outputs, jax.ShapeDtypeStruct(shape, dtype), name)
     made = helper.make_model(

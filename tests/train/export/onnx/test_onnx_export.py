@@ -214,7 +214,7 @@ def test_quantized_file_loses_at_most_one_point(commands, digits_run, run, tmp_p
 
 
 def test_quantization_that_loses_accuracy_is_an_error(run, tmp_path, monkeypatch):
-    def write(path, quantized, images):
+    def write(path, quantized, images, batch_size):
         """Write a network that always predicts the first class."""
         assert len(images) == 256 and images.dtype == np.uint8
         model = onnx.load(path)
