@@ -22,6 +22,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.conftest import as_a_process, command_main
+from tests.train.test_predict_masks import make_run
 from train.runtime.entry_point import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -137,6 +138,8 @@ def examples(digits_run, tmp_path_factory):
     for name in ("a.png", "b.jpg", "IMAGE.png"):
         cv2.imwrite(str(folder / name), random.integers(0, 256, (40, 50, 3), np.uint8))
     os.rename(folder / "IMAGE.png", folder / "IMAGE")
+    shutil.copy(folder / "b.jpg", folder / "a.jpg")
+    make_run(str(folder / "runs" / "street"), (64, 48))
     shutil.copytree(digits_run, folder / "runs" / "resnet20_digits")
     os.symlink(ROOT / "configs", folder / "configs")
 
@@ -293,6 +296,27 @@ def run_python(text, namespace, folder):
         load_config(str(recipe))
     elif "recipe" not in namespace:
         exec(compile(ast.parse(text), "<docs>", "exec"), namespace)
+
+
+def test_python_blocks_of_segmentation_are_executed(examples, monkeypatch):
+    """None is taken for a piece of a recipe, which would only be collected."""
+    monkeypatch.chdir(examples)
+    namespace = {}
+    for language, text in blocks("docs/segmentation.md"):
+        if language == "python" and "street" not in text:
+            run_python(text, namespace, examples)
+    config = namespace["config"]
+    assert config.task == "segmentation" and config.augment.crop_size == (512, 1024)
+    assert (namespace["to_classes"](np.full((1, 2, 3), (0, 0, 142))) == 2).all()
+
+
+def test_the_reference_has_what_pages_import():
+    """The public interface is what the API reference lists."""
+    reference = whole_text("docs/api.md")
+    imports = re.findall(r"^from flax_resnet[\w.]* import (.*)$", whole_text(), re.M)
+    names = {name for line in imports for name in line.split(", ")}
+    assert "PixelClassifier" in names
+    assert not {name for name in names if not re.search(rf"\b{name}\b", reference)}
 
 
 @pytest.mark.parametrize("name", DOCS)
