@@ -114,6 +114,24 @@ class MaskSource(DataSource):
             raise ImageDecodeError(self._describe_unknown(np.unique(values[classes < 0])))
         return classes.astype(np.uint8)
 
+    def class_pixels(self, index: int) -> np.ndarray:
+        """Return the pixels of each class in a mask, int64 ``(K,)``; its image is not decoded.
+
+        Raises:
+          OSError, ImageDecodeError: it cannot be read, or has a value that is no class.
+        """
+        [mask] = self._values(index, self.label_key)
+        values = decode_mask(mask) if isinstance(mask, bytes) else _mask_array(mask)
+        counts = np.bincount(values.ravel(), minlength=len(self._table))
+        if counts[self._table < 0].any():
+            raise ImageDecodeError(
+                self._describe_unknown(np.flatnonzero((counts > 0) & (self._table < 0)))
+            )
+        known = (self._table >= 0) & (self._table != IGNORED)
+        by_class = np.zeros(len(self.class_names), np.int64)
+        np.add.at(by_class, self._table[known], counts[known])
+        return by_class
+
     def size(self, index: int) -> tuple[int, int]:
         """Return height and width of a mask, without decoding it.
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flax_resnet.text import truncate
-from train.runtime.errors import UsageError
 from train.tasks.class_balance import BALANCED, class_numbers
 
 if TYPE_CHECKING:  # the step needs no ml_collections
+    from train.data.masks import MaskSource
     from train.runtime.config_dict import ConfigDict
 
 _MAX_LISTED = 12  # classes that the description lists
@@ -37,26 +36,36 @@ class PixelBalance:
             f"{truncate(self.class_names[k], 40)} {self.weights[k]:.4g}"
             for k in others[:_MAX_LISTED]
         ]
-        more = f" and {len(others) - _MAX_LISTED} more" if len(others) > _MAX_LISTED else ""
-        return f"weight of each class's pixels in the loss: {', '.join(named)}{more}, others 1"
+        if len(others) > _MAX_LISTED:
+            named.append(f"{len(others) - _MAX_LISTED} more")
+        if len(others) < len(self.weights):
+            named.append("others 1")
+        return f"weight of each class's pixels in the loss: {', '.join(named)}"
 
     def describe_rare(self, batch_size: int) -> str:
         """Return nothing: an image has pixels of several classes."""
         return ""
 
 
-def make_pixel_balance(config: ConfigDict, class_names: Sequence[str]) -> PixelBalance | None:
+def make_pixel_balance(config: ConfigDict, source: MaskSource) -> PixelBalance | None:
     """Return the weights of ``config.class_weights``; None if there are none.
 
+    ``"balanced"`` weights are P / (K · p) for a class with p of the P pixels that have one of K
+    classes, as of scikit-learn's ``compute_class_weight("balanced")`` on the pixels. Classes
+    without a pixel do not count, and have 1.
+
     Raises:
-      UsageError: they are ``"balanced"``, or do not fit the classes.
+      UsageError: the weights do not fit the classes.
+      RunError: there are no pixels to count.
     """
     if not config.class_weights:
         return None
     if config.class_weights == BALANCED:
-        raise UsageError(
-            f"config.class_weights={BALANCED!r} would need the pixels of each class, which are not"
-            " counted before a run; give numbers by class, such as 'road=0.5,pole=4'"
-        )
-    weights = class_numbers("class_weights", config.class_weights, class_names)
-    return PixelBalance(tuple(class_names), tuple(np.asarray(weights).tolist()))
+        from train.data.pixel_counts import count_class_pixels  # which decodes images
+
+        pixels = count_class_pixels(source)
+        balanced = pixels.sum() / (np.count_nonzero(pixels) * np.where(pixels, pixels, 1))
+        weights = np.where(pixels > 0, balanced, 1.0)
+    else:
+        weights = class_numbers("class_weights", config.class_weights, source.class_names)
+    return PixelBalance(tuple(source.class_names), tuple(weights.tolist()))

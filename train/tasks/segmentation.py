@@ -140,7 +140,7 @@ class Segmentation(BaseTask):
 
     def make_balance(self, config: ConfigDict, source: DataSource) -> PixelBalance | None:
         """See :class:`BaseTask`."""
-        return make_pixel_balance(config, source.class_names)
+        return make_pixel_balance(config, source)
 
     def balanced(self, balance: PixelBalance | None) -> Self:
         """See :class:`BaseTask`."""
