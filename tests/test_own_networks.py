@@ -17,7 +17,8 @@ from flax_resnet.resnet import FeatureInfo
 from flax_resnet.runs import model_from_config
 from tests.conftest import ROOT
 from tests.flax_resnet.peers import assert_close, peer, random_images, randomized
-from tests.flax_resnet.test_models import assert_same_distributions, count
+from tests.flax_resnet.test_init import assert_same_distributions
+from tests.flax_resnet.test_models import count
 from tests.train.test_main import final_state
 from tests.without_report import NoReport
 from train.config.access import flatten
