@@ -76,7 +76,9 @@ def score(labels, answers):
 
 
 @pytest.mark.parametrize("cache", ["auto", "never"])
-def test_windows_score_as_the_joined_predictions_of_large_pictures(run, street, tmp_path, cache):
+def test_windows_score_as_the_joined_predictions_of_large_pictures(
+    run, street, tmp_path, cache, capsys
+):
     path = tmp_path / "run"
     shutil.copytree(run.path, path)
     config = json.loads((path / "config.json").read_text())
@@ -84,6 +86,7 @@ def test_windows_score_as_the_joined_predictions_of_large_pictures(run, street, 
     (path / "config.json").write_text(json.dumps(config))
     other = OtherData("test", "segmentation_folder", str(street))
     evaluated = evaluate_run(str(path), "last", other=other, window=True)
+    assert "are shrunk" not in "".join(capsys.readouterr())
     classify = PixelClassifier(run)
     images, labels = (
         [np.asarray(Image.open(street / "test" / kind / f"{name}.png")) for name in SIZES]
@@ -103,6 +106,7 @@ def test_windows_score_as_the_joined_predictions_of_large_pictures(run, street, 
         right = label[kept & (label == answer)]
         np.testing.assert_array_equal(counts, [*expected, np.bincount(right, minlength=5)])
     shrunk = evaluate_run(str(path), "last", other=other).result
+    assert "are shrunk" in "".join(capsys.readouterr())
     assert "tiled" not in shrunk and shrunk["miou"] != result["miou"]
 
 

@@ -16,6 +16,7 @@ from flax_resnet.dense.views import SAME, PictureView, make_views
 from flax_resnet.resnet import ResNet
 from train.config.keys import KEYS
 from train.config.task_defaults import learns_several_labels
+from train.data.canvas import SHRUNK
 from train.data.corrupt_records import CorruptRecords
 from train.data.datasets import describe_substitute
 from train.data.label_sets import SEPARATOR
@@ -288,6 +289,8 @@ def evaluate_run(
     findings = [] if loader.source.table is None else list(loader.source.table.findings())
     if distributed.is_primary():
         for finding in (*findings, *loader.findings()):
+            if window and finding.kind == SHRUNK:
+                continue
             (warn if finding.is_warning else note)(finding.text)
     with distributed.raise_if_any_failed():
         checkpoints = Checkpoints(path, warn=warn, best_by=best_by(config))

@@ -30,6 +30,8 @@ button.picture { display: block; width: 100%; padding: 0; border: 0; background:
 .pictures.single { grid-template-columns: repeat(auto-fill, minmax(min(100%, 8rem), 1fr)); }
 .pictures.triple { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 .pictures.triple button svg { max-height: 16rem; }
+.pictures.triple { align-items: start; }
+.triple .pair svg { max-height: 70vh; }
 .triple .pair figure { width: max(min(92vw, 20rem), min(64vh, 30vw)); }
 .swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .35rem;
   border: 1px solid var(--line); border-radius: .2rem; vertical-align: -.1rem; }
