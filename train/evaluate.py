@@ -43,11 +43,10 @@ def main() -> int:
     parser.add_argument("--labels", default="", metavar="FILE", help=labels)
     add_view_flags(parser, "the logits of images or ")
     window = "of networks with outputs of every pixel: evaluate images larger than"
-    window += (
-        " dataset.image_size at their own size, in overlapping windows of that size, instead of"
-    )
-    parser.add_argument("--window", action="store_true", help=f"{window} shrinking them")
-    predictions = "write the prediction of each image: .csv, or .npz with all probabilities"
+    window += " dataset.image_size at their own size in overlapping windows, instead of shrinking"
+    parser.add_argument("--window", action="store_true", help=f"{window} them")
+    predictions = "write the prediction of each image: .csv, or .npz with all probabilities; of"
+    predictions += " pixels the IoU in each image, or the counts of its pixels"
     parser.add_argument("--predictions", metavar="FILE", help=predictions)
     features = "write the features before the head of each image, with its name and label: .npz"
     features += " or .parquet"
@@ -119,7 +118,6 @@ def run(flags: argparse.Namespace) -> int:
     evaluated = evaluate_run(
         *(flags.workdir, step, ema, other, flags.tta, keep, fits, not fits),
         keep_features=flags.features is not None,
-        keep_predictions=flags.predictions is not None,
         scales=scales,
         window=flags.window,
     )
@@ -178,7 +176,9 @@ def report(
         print_line(f"stored       {calibration.store(flags.workdir)}")
     if flags.predictions is not None:
         source = evaluated.loader.source
-        predictions.write_predictions(flags.predictions, evaluated.predictions, source)
+        predictions.write_predictions(
+            flags.predictions, evaluated.predictions, source, of_task.rows
+        )
         print_line(f"predictions  {flags.predictions}")
     if flags.features is not None:
         step = evaluated.result["step"]

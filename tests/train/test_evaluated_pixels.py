@@ -1,6 +1,7 @@
 """train.evaluate of runs of task='segmentation': scales, mirror images and windows."""
 
 import base64
+import csv
 import io
 import json
 import os
@@ -141,6 +142,40 @@ def test_scales_and_mirror_images_average_probabilities_as_pytorch_does(run, mon
 def resized(images, size):
     chw = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     return F.interpolate(chw, size, mode="bilinear").numpy().transpose(0, 2, 3, 1)
+
+
+def test_the_iou_of_each_image_is_written(run, street, monkeypatch, capsys, tmp_path):
+    other = ["--dataset", "segmentation_folder", "--data_dir", str(street), "--split", "test"]
+    written = {}
+    for ending in ("csv", "npz"):
+        file = str(tmp_path / f"p.{ending}")
+        output = ["--predictions", file, "--output", str(tmp_path), "--window"]
+        command = ["train.evaluate", "--workdir", run.path, *other, *output]
+        monkeypatch.setattr("sys.argv", command)
+        assert evaluate.main() == 0
+        assert f"predictions  {file}" in capsys.readouterr().out
+        written[ending] = file
+    with open(written["csv"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [os.path.basename(row["image"]) for row in rows] == [f"{name}.png" for name in SIZES]
+    arrays, classify = np.load(written["npz"]), PixelClassifier(run)
+    assert arrays["file"].tolist() == [row["image"] for row in rows]
+    for row, counts in zip(rows, arrays["counts"], strict=True):
+        name = os.path.basename(row["image"])
+        image, label = (
+            np.asarray(Image.open(street / "test" / kind / name)) for kind in ("images", "masks")
+        )
+        answer = classify(image)
+        iou, accuracy = score([label], [answer])
+        assert float(row["iou"]) == pytest.approx(iou, abs=1e-6)
+        assert float(row["pixel_accuracy"]) == pytest.approx(accuracy, abs=1e-6)
+        assert int(row["pixels"]) == (label != 255).sum() == counts[0].sum()
+        known = label != 255
+        union = np.union1d(label[known], answer[known]).tolist()
+        by_class = jaccard_score(label[known], answer[known], labels=union, average=None)
+        found = {CLASSES.index(one): row[one] for one in CLASSES if row[one]}
+        assert [*found] == union
+        np.testing.assert_allclose([*map(float, found.values())], by_class, atol=1e-6)
 
 
 def test_predicted_masks_are_averages_too(run, monkeypatch, capsys, tmp_path):

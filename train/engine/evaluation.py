@@ -209,7 +209,6 @@ def evaluate_run(
     keep_logits: bool = False,
     use_thresholds: bool = True,
     keep_features: bool = False,
-    keep_predictions: bool = False,
     scales: Sequence[float] = (1.0,),
     window: bool = False,
 ) -> Evaluated:
@@ -228,8 +227,6 @@ def evaluate_run(
       use_thresholds: whether stored thresholds decide about the classes of images that may have
         several; otherwise 0.5.
       keep_features: whether the predictions include the features before the head.
-      keep_predictions: whether the predictions are written to a file, which needs images with
-        probabilities of classes.
       scales: of the images, over which the probabilities of pixels are averaged.
       window: whether images larger than the canvas are evaluated at their own size in overlapping
         windows of the canvas, if every pixel has a class, instead of shrunk.
@@ -260,11 +257,6 @@ def evaluate_run(
             raise UsageError(
                 f"--calibrate and --decide are for one or several classes per image; the run in"
                 f" {path!r} has task={config.task!r}"
-            )
-        if keep_predictions and not task.probabilities:
-            raise UsageError(
-                f"--predictions needs probabilities of one or several classes per image; the run"
-                f" in {path!r} has task={config.task!r}"
             )
         if keep_features and not task.has_features:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from train.tasks.multi_label_metrics import decide
 from train.tasks.predictions import Predictions
 
 ENDINGS = (".csv", ".npz")
+Rows = Callable[[Any, Sequence[str], Sequence[str]], Iterator[tuple]]
 
 
 def output_names(class_names: Sequence[str], outputs: int) -> list[str]:
@@ -72,15 +73,20 @@ def check_predictions_path(path: str) -> None:
         raise UsageError(f"--predictions must name a file, but {path!r} is a folder")
 
 
-def write_predictions(path: str, predictions: Predictions, source: DataSource) -> None:
+def write_predictions(
+    path: str, predictions: Any, source: DataSource, rows: Rows | None = None
+) -> None:
     """Write predictions to a file.
 
-    A ``.csv`` has one row per example: ``image`` (its name in the data set), ``label``,
-    ``predicted``, ``probability`` of the latter, ``probability_of_label``, and ``place``, the
-    rank of the label counted from 1. With several classes per image it has ``image``, ``label``
-    and ``predicted``, names joined by ``|``, and the probability of each class. An ``.npz`` has
-    the arrays of :class:`Predictions`, with the probabilities of all classes, ``file`` (the same
-    name) and ``class_names``.
+    A ``.csv`` has one row per example. An ``.npz`` has the arrays of ``predictions``, ``file`` (the
+    name of each example) and ``class_names``.
+
+    Args:
+      path: the file.
+      predictions: a task's, such as :class:`~train.tasks.predictions.Predictions`.
+      source: the split.
+      rows: ``(predictions, names of the images, names of the outputs) -> rows`` of a ``.csv``, the
+        titles first; default: :func:`prediction_rows`.
 
     Raises:
       RunError: the file cannot be written.
@@ -91,8 +97,7 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
     def write_csv(temporary: str) -> None:
         with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
-            rows = _set_rows if predictions.several_labels else _class_rows
-            writer.writerows(rows(predictions, images, names))
+            writer.writerows((rows or prediction_rows)(predictions, images, names))
 
     def write_npz(temporary: str) -> None:
         arrays = {"file": np.array(images), "class_names": np.array(source.class_names)}
@@ -103,6 +108,20 @@ def write_predictions(path: str, predictions: Predictions, source: DataSource) -
     with writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         make_atomically(path, write_csv if path.endswith(".csv") else write_npz)
+
+
+def prediction_rows(
+    predictions: Predictions, images: Sequence[str], names: Sequence[str]
+) -> Iterator[tuple]:
+    """Return the rows of images with one or several classes.
+
+    They have ``image`` (its name in the data set), ``label``, ``predicted``, ``probability`` of the
+    latter, ``probability_of_label``, and ``place``, the rank of the label counted from 1. With
+    several classes per image they have ``image``, ``label`` and ``predicted``, names joined by
+    ``|``, and the probability of each class.
+    """
+    rows = _set_rows if predictions.several_labels else _class_rows
+    return rows(predictions, images, names)
 
 
 def _class_rows(

@@ -9,6 +9,7 @@ from flax_resnet.schema import SchemaError
 from train.data.source import DataSource
 from train.engine import stored_predictions
 from train.engine.evaluation import Evaluated
+from train.engine.predictions import Rows, prediction_rows
 from train.reporting import baselines, cautions, evaluation_results
 from train.reporting.multi_label import metrics as multi_label_metrics
 from train.reporting.multi_label import results as multi_label_results
@@ -41,6 +42,7 @@ class TaskReport(NamedTuple):
       baseline: ``(metric, part) -> value`` of an answer without looking at the images; None where
         that has no meaning.
       describe_baseline: ``(metric, evaluated) -> text``: that answer.
+      rows: of a ``.csv`` of the predictions, as for ``engine.predictions.write_predictions``.
       confusion: ``(evaluated) -> (K, K)``, labels by predictions; None if there is no such.
       store: ``(workdir, step, predictions, source)``: keep the predictions of the last
         evaluation, for comparisons with other runs.
@@ -59,6 +61,7 @@ class TaskReport(NamedTuple):
     tiles: Callable[[Part], list]
     baseline: Callable[[str, Part], float | None]
     describe_baseline: Callable[[str, Evaluated], str]
+    rows: Rows
     confusion: Callable[[Evaluated], np.ndarray | None]
     store: Callable[[str, int, Any, DataSource], Any]
 
@@ -78,6 +81,7 @@ REPORTS = {
         tiles=class_tiles.class_tiles,
         baseline=majority.majority_metric,
         describe_baseline=baselines.of_one_label,
+        rows=prediction_rows,
         confusion=evaluation_results.count_pairs,
         store=stored_predictions.store,
     ),
@@ -95,6 +99,7 @@ REPORTS = {
         tiles=class_tiles.class_tiles,
         baseline=majority.majority_metric,
         describe_baseline=baselines.of_several_labels,
+        rows=prediction_rows,
         confusion=lambda evaluated: None,
         store=stored_predictions.store,
     ),
@@ -112,6 +117,7 @@ REPORTS = {
         tiles=segmentation_section.tiles,
         baseline=segmentation_section.baseline,
         describe_baseline=baselines.of_pixels,
+        rows=segmentation_results.rows,
         confusion=segmentation_results.confusion,
         store=lambda *_: None,  # masks are not kept
     ),

@@ -1,6 +1,6 @@
 """Results of an evaluation of segmentation, for the console and as files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from train.reporting import evaluation_results
 from train.reporting.segmentation.metrics import SegmentationEvaluation
 from train.runtime.formatting import format_percent, pluralize
 from train.tasks.bootstrap import Interval
+from train.tasks.segmentation import SegmentationPredictions
+from train.tasks.segmentation_metrics import class_iou, image_iou, pixel_metrics
 
 _SUMMARY_ITEMS = 5  # classes and images in the summary
 _JSON_IMAGES = 100
@@ -111,3 +113,21 @@ def to_dict(evaluated: Evaluated, evaluation: SegmentationEvaluation) -> dict[st
 def confusion(evaluated: Evaluated) -> np.ndarray:
     """Return the number of pixels by label and prediction, ``(outputs, outputs)``."""
     return evaluated.predictions.confusion
+
+
+def rows(
+    predictions: SegmentationPredictions, images: Sequence[str], names: Sequence[str]
+) -> Iterator[tuple]:
+    """Yield the rows of a CSV file of images, the titles first.
+
+    They have ``image``, ``pixels`` (those with a class), ``pixel_accuracy``, ``iou`` (the mean of
+    those of the classes in the image) and the intersection over union of each class, empty if it
+    is neither label nor prediction of a pixel.
+    """
+    counts = predictions.counts
+    labels, predicted, correct = np.moveaxis(counts, 1, 0)
+    metrics = pixel_metrics(labels, predicted, correct)
+    shares = metrics["pixel_accuracy"], image_iou(counts), *class_iou(labels, predicted, correct).T
+    yield "image", "pixels", "pixel_accuracy", "iou", *names
+    for image, pixels, *values in zip(images, labels.sum(1), *shares, strict=True):
+        yield image, int(pixels), *("" if np.isnan(v) else f"{v:.7g}" for v in values)
