@@ -18,12 +18,14 @@ from train.engine.evaluation import evaluate_run
 from train.engine.experiment import make_model, make_step_config
 from train.engine.programs import SharedPrograms
 from train.engine.step import abstract_state, evaluated_variables
+from train.engine.stored_pixel_counts import read as read_counts
 from train.loop import train
 from train.plan.estimate import plan
 from train.reporting.report import run_report
 from train.reporting.task_reports import task_report
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest
+from train.tasks.segmentation_metrics import class_iou
 from train.workdir import run_files
 from train.workdir.checkpoints import Checkpoints
 from train.workdir.metrics_log import read_rows
@@ -94,6 +96,9 @@ def test_miou_is_that_of_the_networks_answers(run):
     path, result = run
     evaluated = evaluate_run(path, "last")
     assert evaluated.result["miou"] == result["miou"]
+    stored = read_counts(path)
+    assert stored.step == 5 and len(stored) == 26 and stored.counts.shape[1:] == (3, 5)
+    assert np.nanmean(class_iou(*stored.counts.sum(0))) == pytest.approx(result["miou"], abs=1e-12)
     state, step_config = final_state(path)
     loader = evaluated.loader
     apply = jax.jit(lambda images: step_config.model.apply(variables, images))

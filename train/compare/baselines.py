@@ -25,6 +25,12 @@ class Baseline(NamedTuple):
     )
 
 
+_PIXELS = Baseline(
+    "eval/miou",
+    True,
+    "not clearly above the baseline: the 95 % confidence interval (bootstrap) of mIoU reaches down"
+    " to that of the largest class everywhere",
+)
 _RANKING = Baseline(
     "eval/map",
     True,
@@ -48,6 +54,10 @@ def compare_with_baseline(
         interval = _reported_interval(path, "map", results, warn)
         low = interval[0] if interval else results["eval/map"]
         return _RANKING._replace(is_above=low > results["eval/map_baseline"])
+    if results.get("eval/miou_baseline") is not None:
+        interval = _reported_interval(path, "miou", results, warn)
+        low = interval[0] if interval else results["eval/miou"]
+        return _PIXELS._replace(is_above=low > results["eval/miou_baseline"])
     baseline = results.get("eval/baseline")
     if baseline is None or results.get("eval/top1") is None or not images:
         return Baseline()
@@ -85,8 +95,23 @@ def _reported_interval(
     path: str, metric: str, results: Mapping[str, Any], warn: Callable[[str], None]
 ) -> Sequence[float] | None:
     """Return the interval of a metric in the report of the run, if it is of the same evaluation."""
-    for one in read_parts(path, warn).get("evaluations", {}).values():
-        same = (one["step"], one.get(metric)) == (results["step"], results[f"eval/{metric}"])
-        if same and one.get(f"{metric}_interval"):
-            return one[f"{metric}_interval"]
-    return None
+    return reported_part(path, metric, results, warn).get(f"{metric}_interval")
+
+
+def reported_part(
+    path: str, metric: str, results: Mapping[str, Any], warn: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """Return what the report of the run has on an evaluation; empty if it has nothing.
+
+    Args:
+      path: the workdir.
+      metric: a metric by which the evaluation is found, as in ``config.eval.metric``.
+      results: the evaluation.
+      warn: receives a message if the report of the run is corrupt.
+    """
+    if results.get(f"eval/{metric}") is None:
+        return {}
+    identity = results["step"], results[f"eval/{metric}"]
+    parts = read_parts(path, warn).get("evaluations", {}).values()
+    same = [one for one in parts if (one["step"], one.get(metric)) == identity]
+    return next((one for one in same if one.get(f"{metric}_interval")), next(iter(same), {}))

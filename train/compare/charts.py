@@ -25,6 +25,7 @@ _Curve = tuple[str, str, bool]
 _CURVES: dict[str, _Curve] = {
     "eval/loss": ("Evaluation loss", "loss (nats)", False),
     "train/top1": ("Training top-1 accuracy", "top-1 accuracy", True),
+    "train/pixel_accuracy": ("Training pixel accuracy", "pixel accuracy", True),
     "train/loss": ("Training loss", "loss (nats)", False),
     "learning_rate": ("Learning rate", "learning rate", False),
     "images_per_second": ("Images per second", "images/s", False),

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from train.compare import grouping, tables
+from train.compare import class_iou, grouping, tables
 from train.compare.cross_validation import CrossValidation, cross_validations
-from train.compare.pair import words
-from train.compare.pair.differences import Differences, choose_pair, compute_differences
-from train.compare.pair.predictions import pair_predictions
+from train.compare.pair.differences import choose_pair
+from train.compare.pair.kinds import PAIR_KINDS, compare_pair
 from train.compare.runs import RunSummary
 from train.compare.text import aligned, wrapped
 from train.runtime.errors import RunError
+from train.runtime.formatting import pluralize
 
 FOLDS = "Mean ± sample standard deviation over folds, and metrics of all held-out images together"
 _SEEDS = "mean ± sample standard deviation over runs that differ only in the seed"
+_MAX_CLASSES = 10  # with their IoU
 _MAX_PAIRS = 4  # pairs of runs that are compared by image
 
 
@@ -26,7 +28,7 @@ class Comparison:
       cohorts: the runs apart by metric and evaluated images, the best first.
       groups: runs that differ only in the seed.
       validations: cross-validations.
-      differences: of two runs of each cohort.
+      differences: of two runs of each cohort, as :mod:`train.compare.pair.kinds` has them.
       unpaired: why the images of other pairs cannot be compared.
     """
 
@@ -34,7 +36,7 @@ class Comparison:
     cohorts: list[list[RunSummary]]
     groups: list[list[RunSummary]]
     validations: list[CrossValidation]
-    differences: list[Differences]
+    differences: list[Any]
     unpaired: list[str]
 
 
@@ -48,7 +50,7 @@ def compare_runs(runs: list[RunSummary]) -> Comparison:
             pairs[tuple(map(id, pair))] = pair  # two runs may be in two cohorts
     for first, second in list(pairs.values())[:_MAX_PAIRS]:
         try:
-            found.append(compute_differences(pair_predictions(first, second)))
+            found.append(compare_pair(first, second))
         except RunError as error:
             unpaired.append(f"Images of two runs are not compared: {error}")
     return Comparison(runs, cohorts, groups, cross_validations(runs), found, unpaired)
@@ -62,8 +64,11 @@ def as_text(comparison: Comparison) -> str:
             *wrapped(f"{tables.cohort_title(cohort)}:"),
             *aligned(tables.results_table(cohort)),
         ]
+        lines += _classes(cohort)
     if len(comparison.cohorts) > 1:
         lines += wrapped(tables.APART)
+    if text := grouping.describe_other_classes(runs):
+        lines += wrapped(text)
     if any(run.remark for run in runs):
         lines += wrapped("* not finished, never evaluated, or a duplicate of another run")
     lines += _cautions(runs)
@@ -75,7 +80,8 @@ def as_text(comparison: Comparison) -> str:
         for each in comparison.validations:
             lines += wrapped(f"not pooled: {each.remark}") if each.remark else []
     for found in comparison.differences:
-        lines += ["", *(line for text in words.lines(found) for line in wrapped(text))]
+        texts = PAIR_KINDS[found.kind].lines(found)
+        lines += ["", *(line for text in texts for line in wrapped(text))]
     for text in comparison.unpaired:
         lines += ["", *wrapped(text)]
     keys = tables.keys_table(runs)
@@ -85,6 +91,18 @@ def as_text(comparison: Comparison) -> str:
             note = "; no effect on results" if effect == "no" else ""
             lines += wrapped(f"{name}  {values}{note}")
     return "\n".join(lines)
+
+
+def _classes(cohort: Sequence[RunSummary]) -> list[str]:
+    """Return the classes of the lowest IoU, of runs of segmentation."""
+    table = class_iou.iou_table(cohort)
+    if table is None:
+        return []
+    more = len(table.rows) - _MAX_CLASSES
+    lines = ["", f"{class_iou.TITLE}:", *aligned(table._replace(rows=table.rows[:_MAX_CLASSES]))]
+    lines += wrapped(f"and {pluralize(more, 'more class')} on the page") if more > 0 else []
+    note = class_iou.describe_omitted(cohort)
+    return [*lines, *(wrapped(note) if note else [])]
 
 
 def _cautions(runs: Sequence[RunSummary]) -> list[str]:

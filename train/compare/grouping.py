@@ -3,11 +3,14 @@
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from flax_resnet.text import truncate
 from train.compare.configurations import affects_results, identity
 from train.compare.runs import RunSummary
 from train.config.keys import KEYS
 from train.config.registries import larger_is_better
+from train.runtime.formatting import join_names, pluralize
 
+_MAX_NAMED, _MAX_TEXT = 5, 200  # runs or classes in a list, and characters of it
 _PLACES = ("dataset.data_dir", "dataset.labels")  # of data, which may be the same elsewhere
 
 
@@ -28,6 +31,22 @@ def _rank(run: RunSummary) -> tuple[bool, bool, float]:
     if value is None:
         return not run.is_complete, True, 0.0
     return not run.is_complete, False, -value if larger_is_better(run.metric) else value
+
+
+def describe_other_classes(runs: Sequence[RunSummary]) -> str:
+    """Return which runs have other classes than others, which is why they are not comparable."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for run in runs:
+        if run.class_names:
+            names.setdefault(run.class_names, []).append(run.name)
+    if len(names) < 2:
+        return ""
+    lists = (
+        f"{join_names(members, _MAX_NAMED)} ({pluralize(len(classes), 'class')}:"
+        f" {truncate(join_names(list(classes), _MAX_NAMED), _MAX_TEXT)})"
+        for classes, members in names.items()
+    )
+    return f"Not comparable, since their classes differ: {'; '.join(lists)}."
 
 
 def best(cohort: Sequence[RunSummary]) -> list[RunSummary]:

@@ -4,14 +4,15 @@ import os
 from collections.abc import Sequence
 
 from flax_resnet.files import write_atomically
-from train.compare import charts, tables
+from train.compare import charts, class_iou, grouping, tables
 from train.compare.comparison import FOLDS, Comparison
-from train.compare.pair import section as pair
+from train.compare.pair.kinds import PAIR_KINDS
 from train.compare.runs import RunSummary
 from train.compare.tables import TextTable
 from train.config.keys import KEYS
 from train.reporting import html_page
 from train.runtime.files import writing
+from train.runtime.formatting import pluralize
 
 _TALL = 15  # rows from which on a table scrolls
 
@@ -38,7 +39,7 @@ def page(comparison: Comparison) -> str:
         _folds(comparison),
         html_page.section(
             "Differences between two runs",
-            *map(pair.part, comparison.differences),
+            *(PAIR_KINDS[found.kind].part(found) for found in comparison.differences),
             *(html_page.paragraph(text) for text in comparison.unpaired),
         ),
         html_page.section(
@@ -62,14 +63,32 @@ def _results(comparison: Comparison) -> str:
     parts, several = [], len(comparison.cohorts) > 1
     if several:
         parts.append(html_page.paragraph(tables.APART))
+    if text := grouping.describe_other_classes(comparison.runs):
+        parts.append(html_page.paragraph(text))
     for cohort in comparison.cohorts:
         title = tables.cohort_title(cohort)
         parts.append(f"<h3>{html_page.escape(title)}</h3>")
         parts.append(_table(tables.results_table(cohort), title))
+        parts += _classes(cohort, title)
     text = "The last evaluation of each run, the best one first and marked."
     if len(comparison.runs) > 1:
         parts.insert(0, html_page.paragraph(text, "weak"))
     return html_page.section("Results", *parts, *_remarks(comparison.runs))
+
+
+def _classes(cohort: Sequence[RunSummary], title: str) -> list[str]:
+    """Return the IoU of each class, of runs of segmentation; the first classes are not folded."""
+    table = class_iou.iou_table(cohort)
+    if table is None:
+        return []
+    label = f"{class_iou.TITLE}, {title}"
+    shown, rest = table.rows[:_TALL], table.rows[_TALL:]
+    parts = [f"<h4>{class_iou.TITLE}</h4>", html_page.table(table.head, shown, label)]
+    if rest:
+        more = pluralize(len(rest), "more class")
+        parts.append(html_page.folded(more, html_page.table(table.head, rest, more)))
+    note = class_iou.describe_omitted(cohort)
+    return [*parts, *([_note(f"{note}.")] if note else [])]
 
 
 def _remarks(runs: Sequence[RunSummary]) -> list[str]:

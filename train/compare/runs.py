@@ -1,14 +1,19 @@
 """The runs of a comparison, as they are in their workdirs."""
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from flax_resnet.text import one_line
 from flax_resnet.weights.run_info import RunInfo
-from train.compare.baselines import Baseline, compare_with_baseline, metric_interval
+from train.compare.baselines import (
+    Baseline,
+    compare_with_baseline,
+    metric_interval,
+    reported_part,
+)
 from train.config.access import flatten
 from train.data.splits import HELD_OUT, parse_fold
 from train.reporting.report.progress import progress
@@ -33,6 +38,8 @@ class RunSummary:
       training_data: equal for runs that were trained on the same images and labels, as far as is
         known.
       copies: whether another run of the comparison has the same configuration and seed.
+      class_names: of the run's data; empty if unknown.
+      kind: of its outputs, see :class:`flax_resnet.weights.run_info.RunInfo`.
     """
 
     path: str
@@ -45,6 +52,8 @@ class RunSummary:
     data: Hashable = None
     training_data: Hashable = None
     copies: bool = False
+    class_names: tuple[str, ...] = ()
+    kind: str | None = None
 
     @cached_property
     def baseline(self) -> Baseline:
@@ -76,6 +85,11 @@ class RunSummary:
         """The 95 % interval of :attr:`value`; None if it is unknown."""
         return metric_interval(self.path, self.metric, self.results, self.images, warn)
 
+    @cached_property
+    def part(self) -> Mapping[str, Any]:
+        """What the report of the run has on the last evaluation; empty if it has nothing."""
+        return reported_part(self.path, self.metric, self.results, warn)
+
     @property
     def is_complete(self) -> bool:
         """Whether the run has finished and was evaluated."""
@@ -103,7 +117,10 @@ def read(path: str) -> RunSummary:
     counts = list(info.images.values()) if info else []
     images = counts[-1] if counts else None  # of training and evaluation, in this order
     data = _data(values, info), _training_data(info)
-    return RunSummary(path, name, values, rows, step, remark, images, *data)
+    names, kind = (info.class_names, info.kind) if info else ((), None)
+    return RunSummary(
+        path, name, values, rows, step, remark, images, *data, class_names=names, kind=kind
+    )
 
 
 def evaluation_split(values: dict[str, Any]) -> str:

@@ -30,8 +30,12 @@ _Column = tuple[str, str, Callable[[float], str]]  # key, title, format
 _RESULTS: tuple[_Column, ...] = (
     ("eval/map", title("map"), _percent),
     ("eval/map_baseline", f"{title('map')} baseline", _percent),
+    ("eval/miou", title("miou"), _percent),
+    ("eval/miou_baseline", title("miou_baseline"), _percent),
+    ("eval/pixel_accuracy", title("pixel_accuracy"), _percent),
     ("eval/top1", "top-1", _percent),
     ("eval/baseline", "baseline", _percent),
+    ("eval/mean_accuracy", title("mean_accuracy"), _percent),
     ("eval/top5", "top-5", _percent),
     ("eval/loss", "loss", "{:.4f}".format),
 )

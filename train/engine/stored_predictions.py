@@ -5,6 +5,7 @@ or, of images with several classes, the probability and the decision of each cla
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,22 +89,31 @@ def _to_arrays(
     values = predictions.probabilities[:, : label.shape[1]] if several else predictions.confidence
     if values.size > MAX_VALUES:
         return None
-    names = [source.record_name(int(record)) for record in predictions.record]
-    encoded = b"".join(_encode(name) + _END for name in names)
-    if len(encoded) > MAX_NAMES:
+    names = encode_names(source.record_name(int(record)) for record in predictions.record)
+    if names.size > MAX_NAMES:
         return None
     predicted = predictions.predicted
     if several:  # not by the rounded probabilities: some lie at the threshold
         predicted = decide(values, predictions.thresholds, label.shape[1])
     return {
         "step": np.array(step, np.int64),
-        "names": np.frombuffer(encoded, np.uint8),
+        "names": names,
         "record": predictions.record.astype(np.int32),
         "label": _smallest(label),
         "predicted": _smallest(predicted),
         # Rankings need all digits; a confidence is only shown.
         "confidence": values.astype(np.float32 if several else np.float16),
     }
+
+
+def encode_names(names: Iterable[str]) -> np.ndarray:
+    """Return names as bytes ``(L,)``, each with an end."""
+    return np.frombuffer(b"".join(_encode(name) + _END for name in names), np.uint8)
+
+
+def decode_names(encoded: np.ndarray) -> list[str]:
+    """Return the names of :func:`encode_names`."""
+    return [_decode(name) for name in encoded.tobytes().split(_END)[:-1]]
 
 
 def stored_name(name: str) -> str:
@@ -149,7 +159,7 @@ def read(workdir: str, classes: int, several: bool) -> StoredPredictions | None:
     arrays: dict[str, Any] = {name: files[name].values() for name in (*shapes, "confidence")}
     if arrays["names"].ndim != 1 or arrays["step"].shape:
         raise _damaged(path)
-    names = [_decode(name) for name in arrays["names"].tobytes().split(_END)[:-1]]
+    names = decode_names(arrays["names"])
     shape = (len(names), classes) if several else (len(names),)
     valid = (
         len(names) > 0

@@ -7,7 +7,7 @@ import numpy as np
 
 from flax_resnet.schema import SchemaError
 from train.data.source import DataSource
-from train.engine import stored_predictions
+from train.engine import stored_pixel_counts, stored_predictions
 from train.engine.evaluation import Evaluated
 from train.engine.predictions import Rows, prediction_rows
 from train.reporting import baselines, cautions, evaluation_results
@@ -119,7 +119,7 @@ REPORTS = {
         describe_baseline=baselines.of_pixels,
         rows=segmentation_results.rows,
         confusion=segmentation_results.confusion,
-        store=lambda *_: None,  # masks are not kept
+        store=stored_pixel_counts.store,
     ),
 }
 

@@ -48,7 +48,7 @@ def image_iou(counts: np.ndarray) -> np.ndarray:
       counts: pixels of each image by class ``(N, 3, K)``: with the label, with the prediction, with
         both.
     """
-    return _known_mean(class_iou(*np.moveaxis(counts, 1, 0)))
+    return known_mean(class_iou(*np.moveaxis(counts, 1, 0)))
 
 
 def pixel_metrics(
@@ -64,13 +64,13 @@ def pixel_metrics(
     recall = np.where(labels > 0, correct / np.maximum(labels, 1), np.nan)
     total = labels.sum(-1)
     return {
-        "miou": _known_mean(class_iou(labels, predicted, correct)),
+        "miou": known_mean(class_iou(labels, predicted, correct)),
         "pixel_accuracy": np.where(total > 0, correct.sum(-1) / np.maximum(total, 1), np.nan),
-        "mean_accuracy": _known_mean(recall),
+        "mean_accuracy": known_mean(recall),
     }
 
 
-def _known_mean(values: np.ndarray) -> np.ndarray:
+def known_mean(values: np.ndarray) -> np.ndarray:
     """Return the means of ``(…, K)`` over values that are not NaN; NaN without any."""
     known = ~np.isnan(values)
     count = known.sum(-1)

@@ -28,6 +28,7 @@ def write_run(
     several=False,
     fingerprint="",
     trained=(100, ""),
+    kind=None,
 ):
     """Write the files of a run of one step per epoch; return its path as text.
 
@@ -42,6 +43,7 @@ def write_run(
       several: whether an image may have several classes.
       fingerprint: of the evaluated images.
       trained: number and fingerprint of the training images.
+      kind: of the outputs.
     """
     config = default_config()
     config.dataset.name = "folder"
@@ -61,6 +63,7 @@ def write_run(
         "records": {k: v for k, v in {"train": trained[1], images[0]: fingerprint}.items() if v},
         "versions": {},
     }
+    info |= {"kind": kind} if kind else {}
     (path / "run.json").write_text(json.dumps(info))
     rows = []
     for step, value in enumerate(top1, 1):

@@ -70,6 +70,8 @@ class Differences:
     other_answers: int
     overall: ClassDifference | None = None
 
+    kind = None
+
 
 def compute_differences(paired: PairedPredictions) -> Differences:
     """Return what differs between the predictions of two runs."""

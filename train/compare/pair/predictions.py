@@ -92,33 +92,53 @@ def _in_order(
     a: StoredPredictions, b: StoredPredictions, first: RunSummary, second: RunSummary
 ) -> StoredPredictions:
     """Return the predictions of the second run in the order of those of the first."""
+    order = match_images(a.names, b.names, first, second)
+    b = StoredPredictions(
+        b.step,
+        a.names,
+        *(array[order] for array in (b.record, b.label, b.predicted, b.confidence)),
+    )
+    differing = int((a.label != b.label).reshape(len(a), -1).any(axis=1).sum())
+    if differing:
+        raise RunError(
+            f"{first.name} and {second.name} were evaluated with different labels of"
+            f" {differing:,} images"
+        )
+    return b
+
+
+def match_images(a: list[str], b: list[str], first: RunSummary, second: RunSummary) -> np.ndarray:
+    """Return where each image of the first run is among those of the second, int ``(N,)``.
+
+    Args:
+      a: names of the images of the first run.
+      b: those of the second run.
+      first: the first run.
+      second: the second run.
+
+    Raises:
+      RunError: they were evaluated on other images, or these have no names.
+    """
     both = f"{first.name} and {second.name}"
-    if a.names != b.names:
-        names = set(a.names), set(b.names)
+    order = np.arange(len(a))
+    if a != b:
+        names = set(a), set(b)
         if names[0] != names[1]:
             only = len(names[0] - names[1]), len(names[1] - names[0])
             raise RunError(
                 f"{both} were evaluated on different images: {len(names[0] & names[1]):,} in"
                 f" common, {only[0]:,} only of the first and {only[1]:,} only of the second run"
             )
-        if len(names[0]) < len(a.names) or len(a) != len(b):
+        if len(names[0]) < len(a) or len(a) != len(b):
             raise RunError(f"{both} were evaluated on images that do not have different names")
-        position = {name: index for index, name in enumerate(b.names)}
-        order = np.array([position[name] for name in a.names])
-        b = StoredPredictions(
-            b.step,
-            a.names,
-            *(array[order] for array in (b.record, b.label, b.predicted, b.confidence)),
-        )
-    if _are_numbered(a.names) and first.data != second.data:
+        position = {name: index for index, name in enumerate(b)}
+        order = np.array([position[name] for name in a])
+    if _are_numbered(a) and first.data != second.data:
         raise RunError(
             f"{both} were evaluated on images without names, and their data have different names,"
             " splits, sizes or contents"
         )
-    differing = int((a.label != b.label).reshape(len(a), -1).any(axis=1).sum())
-    if differing:
-        raise RunError(f"{both} were evaluated with different labels of {differing:,} images")
-    return b
+    return order
 
 
 def _are_numbered(names: list[str]) -> bool:
