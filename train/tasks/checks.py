@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from train.config.access import flatten
 from train.config.keys import KEYS
 from train.config.registries import METRIC_FIELDS, TASKS
 from train.data.augment.mixup import Targets
@@ -74,6 +75,11 @@ def check_task(config: ConfigDict, task: Task, outputs: int) -> None:
         check(f"metric {metric!r}", function)
 
 
+def key_value(config: ConfigDict, name: str) -> Any:
+    """Return the value of a key, such as ``"augment.crop_size"``."""
+    return reduce(getitem, name.split("."), config)
+
+
 def _check_fields(config: ConfigDict, task: Task, name: str) -> None:
     if "top1" not in task.metrics:
         raise UsageError(
@@ -105,9 +111,8 @@ def _check_fields(config: ConfigDict, task: Task, name: str) -> None:
 
 def _check_keys_of_pixels(config: ConfigDict) -> None:
     """Raise UsageError for a key that has no effect on images without masks."""
-    values = flatten(config)
     for name, advice in _KEYS_OF_PIXELS.items():
-        value, default = values[name], KEYS[name].default
+        value, default = key_value(config, name), KEYS[name].default
         if value != default:
             raise UsageError(
                 f"config.{name}={value!r} has no meaning with task={config.task!r}, only with"

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.dense.views import PictureView, average_probabilities
-from train.config.access import flatten
 from train.config.registries import SEGMENTATION, register_task
 from train.data.augment.configured import make_joint_augment
 from train.data.augment.joint import JointAugment
 from train.data.augment.mixup import Targets
 from train.runtime.errors import RunError, UsageError
 from train.tasks.base import Arrays, BaseTask
+from train.tasks.checks import key_value
 from train.tasks.label_kind import check_labels
 from train.tasks.pixel_balance import PixelBalance, make_pixel_balance
 from train.tasks.segmentation_metrics import IGNORED, confusion_metrics, count_pixels
@@ -106,9 +106,8 @@ class Segmentation(BaseTask):
 
     def check(self, config: ConfigDict, outputs: int) -> None:
         """Raise UsageError for keys without a meaning for masks."""
-        keys = flatten(config)
         for name, off in _UNUSED.items():
-            if (value := keys[name]) != off:
+            if (value := key_value(config, name)) != off:
                 raise UsageError(
                     f"config.{name}={value!r} has no meaning with task={config.task!r}, whose loss"
                     f" is the cross-entropy of the pixels; set it to {off!r}"
