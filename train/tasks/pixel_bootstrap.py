@@ -14,8 +14,8 @@ from train.tasks.segmentation_metrics import (
 )
 
 # Limits that keep it within about two seconds.
-MAX_IMAGES = 2**17
-MAX_COUNTED = 2**21  # images times classes
+MAX_IMAGES = 2**16
+MAX_COUNTED = 2**20  # images times classes
 
 
 def pixel_intervals(counts: np.ndarray) -> dict[str, Interval]:
