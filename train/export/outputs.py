@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from flax_resnet import fold_batch_norm
-from flax_resnet.dense.on_backbone import find_backbone
+from flax_resnet.dense.segmentation import SegmentationModel
 from flax_resnet.runs import Run
 from train.data.canvas import place_on_canvas
 from train.data.masks import IGNORED
@@ -99,8 +99,9 @@ OUTPUTS = {
 def folded(run: Run) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a run, with batch norm folded if it has any, and its variables."""
     model, variables = run.model, jax.device_get(run.variables)
-    backbone, _ = find_backbone(model)
-    if getattr(backbone, "norm", None) == "batch":
+    # Its heads may have another norm. An own network on a backbone is left as it is.
+    network = model.backbone if isinstance(model, SegmentationModel) else model
+    if getattr(network, "norm", None) == "batch":
         return fold_batch_norm(model, variables)
     return model, variables
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import onnxruntime
 import pytest
+from flax import linen as nn
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
@@ -21,8 +22,9 @@ from tests.flax_resnet.peers import import_torchvision, peer, randomized
 from tests.train.pictures import photograph
 from tests.train.test_predict_masks import logits_of, make_run
 from tests.train.test_segmentation_runs import CLASSES
-from train.export import exporting, loaders
+from train.export import exporting, loaders, model_card
 from train.export.onnx import quantization
+from train.export.outputs import folded
 from train.export.support import changed_fields, missing_in
 from train.runtime.errors import RunError
 
@@ -147,6 +149,32 @@ def test_raw_onnx_takes_normalized_images(run, images, expected, tmp_path):
     mean, std = run.preprocessing.mean, run.preprocessing.std
     inputs = ((images / 255 - mean) / std).astype(np.float32)
     assert_same_logits(session.run(["logits"], {"images": inputs})[0], expected)
+
+
+def test_batch_norm_is_folded_whatever_the_norm_of_the_heads(run, images):
+    small = dict(stage_sizes=(1, 1), width=8, pyramid_channels=8, head_channels=32)
+    fpn = with_network(run, "semantic_fpn_resnet18", **small)
+    model, variables = folded(fpn)
+    assert fpn.model.norm == "group" and "batch_stats" in fpn.variables
+    assert [*variables] == ["params"] and model.backbone.norm == "folded"
+    own = dataclasses.replace(fpn, model=OnBackbone(fpn.model.backbone))
+    assert folded(own)[0] is own.model  # nothing shows where its norms are
+
+
+class OnBackbone(nn.Module):
+    """A network of a user, on a backbone with batch norm."""
+
+    backbone: nn.Module
+
+
+def test_code_for_images_of_other_channels_reads_prepared_arrays(run):
+    five = dataclasses.replace(run.preprocessing, mean=(0.5,) * 5, std=(0.5,) * 5)
+    changed = dataclasses.replace(run, preprocessing=five)
+    for format in ("onnx", "stablehlo"):
+        loader = loaders.loader_for_format(changed, format)
+        code = model_card.snippet(changed, loader, format, 'it\'s "x"')
+        compile(code, "card", "exec")
+        assert "uint8 (N, 64, 48, 5), prepared" in code and "mask.png" not in code
 
 
 def test_wrong_logits_of_one_pixel_are_found(run, tmp_path, monkeypatch):
