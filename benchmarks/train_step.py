@@ -30,7 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import flax_example, sides
 
-PEERS = ("torch", "torch-compiled", "flax-example", "ours-plain", "ours-gpu", "ours-onednn")
+PEERS = ("torch", "torch-compiled", "flax-example")
+# Operations of this library for other backends than the default: XLA's own, those for CPUs without
+# the library oneDNN, and those for GPUs; XLA's oneDNN by a flag.
+PEERS += ("ours-plain", "ours-cpu", "ours-gpu", "ours-xla-onednn")
 # XLA:CPU then leaves convolutions that YNNPACK does not take to oneDNN (training_steps.md).
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
 # GPUs: each gradient of flax_resnet.ops without the others, for benchmarks/gpu.py.
@@ -225,7 +228,8 @@ SIDES = {
     "ours": ours,
     "ours-plain": partial(ours, backend="plain"),
     "ours-gpu": partial(ours, backend="gpu"),
-    "ours-onednn": partial(ours, xla_flags=ONEDNN),
+    "ours-cpu": partial(ours, backend="cpu"),
+    "ours-xla-onednn": partial(ours, backend="cpu", xla_flags=ONEDNN),
     **{f"ours-{name}": partial(ours, backend="gpu", gradient=name) for name in GRADIENTS},
     "torch": torch_side,
     "torch-compiled": torch_side,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flax_resnet.ops import im2col, pooling, winograd
+from flax_resnet.ops.onednn import library as onednn
 
 # Limits within which Winograd's algorithm is worth its compilation time: input and output channels,
 # pixels of the whole batch, and multiply-adds of the layer.
@@ -23,7 +24,7 @@ SMALL_MAP_PIXELS = 4
 GROUPED_CHANNELS = 32
 NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
-BACKENDS = ("cpu", "gpu", "tpu", "plain")
+BACKENDS = ("cpu", "onednn", "gpu", "tpu", "plain")
 # Part of the key of JAX's caches: functions are traced again inside the context.
 _forced_backend = jax.make_user_context("")
 
@@ -45,18 +46,31 @@ def use_backend(backend: str) -> contextlib.AbstractContextManager:
     the default.
 
     Args:
-      backend: ``"cpu"``, ``"gpu"``, ``"tpu"``, or ``"plain"``, which is :func:`use_xla_ops`.
+      backend: ``"cpu"``, ``"onednn"`` for a CPU with that library, ``"gpu"``, ``"tpu"``, or
+        ``"plain"``, which is :func:`use_xla_ops`.
 
     Raises:
-      ValueError: for other names.
+      ValueError: for other names, or if oneDNN is not installed.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; valid are {', '.join(BACKENDS)}")
+    if backend == "onednn" and not onednn.is_available():
+        raise ValueError("oneDNN is not installed: pip install 'flax-resnet[onednn]'")
     return _forced_backend(backend)
 
 
+def default_backend() -> str:
+    """Return that of :func:`use_backend` which applies outside of it."""
+    backend = jax.default_backend()
+    return "onednn" if backend == "cpu" and onednn.is_available() else backend
+
+
 def _backend() -> str:
-    return _forced_backend.value or jax.default_backend()
+    return _forced_backend.value or default_backend()
+
+
+def _is_on_cpu() -> bool:
+    return _backend() in ("cpu", "onednn")
 
 
 def uses_custom_gradient(x: jax.Array) -> bool:
@@ -70,7 +84,7 @@ def uses_custom_gradient(x: jax.Array) -> bool:
 
 def _uses_cpu_ops(*arrays: jax.Array) -> bool:
     """Return whether to use the CPU implementations, which were measured in float32 only."""
-    return _backend() == "cpu" and all(
+    return _is_on_cpu() and all(
         array.dtype == jnp.float32 and _supports_custom_gradient(array) for array in arrays
     )
 
@@ -100,20 +114,36 @@ def conv_general_dilated(
 ) -> jax.Array:
     """Compute ``jax.lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=…)``."""
 
-    def direct(lhs, rhs, groups=1, padding=padding):
+    def xla(lhs, rhs, groups=1, padding=padding):
         geometry = window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
         return lax.conv_general_dilated(lhs, rhs, *geometry, groups, precision=precision)
 
     images = lhs.ndim == rhs.ndim == 4 and dimension_numbers == NHWC
     explicit = not isinstance(padding, str) and precision is None
     if not (images and explicit and _uses_cpu_ops(lhs, rhs)):
-        return direct(lhs, rhs, feature_group_count)
-    undilated = all(set(dilation or (1,)) == {1} for dilation in (lhs_dilation, rhs_dilation))
-    if feature_group_count > 1:
+        return xla(lhs, rhs, feature_group_count)
+
+    def onednn(lhs, rhs, groups=1, padding=padding):
+        if not (lhs.size and rhs.size and all(min(pair) >= 0 for pair in padding)):
+            return xla(lhs, rhs, groups, padding)
+        from flax_resnet.ops.onednn.operation import conv  # registers functions with XLA
+
+        return conv(lhs, rhs, window_strides, padding, rhs_dilation or (1, 1), groups)
+
+    by_onednn = _backend() == "onednn" and _undilated(lhs_dilation)
+    direct = onednn if by_onednn else xla
+    undilated = _undilated(lhs_dilation, rhs_dilation)
+    if feature_group_count > 1 and not by_onednn:
         # Winograd's many products for each dense convolution would take long to compile.
         piece = partial(_direct_or_patches, direct, window_strides, padding)
         return _grouped(piece if undilated else direct, lhs, rhs, feature_group_count)
-    return _dense(direct, window_strides, padding, lhs, rhs) if undilated else direct(lhs, rhs)
+    if feature_group_count > 1 or not undilated:
+        return direct(lhs, rhs, feature_group_count)
+    return _dense(direct, window_strides, padding, lhs, rhs)
+
+
+def _undilated(*dilations: Sequence[int] | None) -> bool:
+    return all(set(dilation or (1,)) == {1} for dilation in dilations)
 
 
 def _dense(
@@ -207,7 +237,7 @@ def relu(x: jax.Array) -> jax.Array:
     """
     if _forced_backend.value == "plain":
         return lax.platform_dependent(x, cpu=_relu_by_select, default=jax.nn.relu)
-    return _relu_by_select(x) if _backend() == "cpu" else jax.nn.relu(x)
+    return _relu_by_select(x) if _is_on_cpu() else jax.nn.relu(x)
 
 
 def _relu_by_select(x: jax.Array) -> jax.Array:

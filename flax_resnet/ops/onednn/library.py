@@ -1,0 +1,132 @@
+"""oneDNN, Intel's library of convolutions for CPUs, as its wheel ``onednn-cpu-gomp`` ships it.
+
+PyTorch convolves by the same library. Its functions in C are called by ctypes, so that nothing has
+to be compiled; https://uxlfoundation.github.io/oneDNN describes them.
+"""
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+import logging
+import os
+from collections.abc import Sequence
+from ctypes import c_void_p
+
+DISTRIBUTION, FILE, MAJOR = "onednn-cpu-gomp", "libdnnl.so.3", 3
+SWITCH = "FLAX_RESNET_ONEDNN"  # environment variable; "0" leaves the library out
+
+# Values of enumerations in dnnl_types.h and dnnl_common_types.h.
+FORWARD_TRAINING, DIRECT = 64, 1
+SRC, DST, WEIGHTS, SCRATCHPAD, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 1, 17, 33, 80, 129, 145, 161
+REORDER_FROM, REORDER_TO = SRC, DST
+WEIGHTS_LAYOUT, DIFF_WEIGHTS_LAYOUT, SCRATCHPAD_LAYOUT = 131, 132, 136  # of a primitive
+_CPU, _FLOAT32, _ANY_LAYOUT, _OWN_SCRATCHPAD = 1, 3, 1, 1
+
+
+class OneDnnError(RuntimeError):
+    """A function of the library failed; the message has its name and status."""
+
+
+@functools.cache
+def is_available() -> bool:
+    """Return whether the library is installed, can be loaded, and is not switched off."""
+    if os.environ.get(SWITCH) == "0" or importlib.util.find_spec("llvmlite") is None:
+        return False
+    try:
+        distribution = importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    try:
+        load()
+    except OSError as error:
+        logging.getLogger("flax_resnet").warning(
+            "%s %s is installed, but cannot be used: %s; XLA convolves instead",
+            *(DISTRIBUTION, distribution.version, error),
+        )
+        return False
+    return True
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """Return the library.
+
+    Raises:
+      OSError: it cannot be loaded, or has another interface.
+    """
+    files = importlib.metadata.files(DISTRIBUTION) or []
+    paths = [str(file.locate()) for file in files if file.name == FILE]
+    if not paths:
+        raise OSError(f"it has no file {FILE}")
+    # Its waiting threads would take the cores from XLA's. It is read when the library is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    library = ctypes.CDLL(paths[0])
+    library.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)
+    library.dnnl_primitive_desc_query_md.restype = c_void_p
+    if library.dnnl_version()[0] != MAJOR:
+        raise OSError(f"its version is {library.dnnl_version()[0]}, not {MAJOR}")
+    return library
+
+
+def version() -> str:
+    """Return the version of the library, such as ``3.2.0``."""
+    return ".".join(map(str, load().dnnl_version()[:3]))
+
+
+def call(name: str, *arguments: object) -> None:
+    """Call a function of the library; raise OneDnnError if it fails."""
+    if status := getattr(load(), name)(*arguments):
+        raise OneDnnError(f"{name} of oneDNN {version()} failed with status {status}")
+
+
+def created(name: str, *arguments: object) -> c_void_p:
+    """Return what a function of the library creates; its first parameter is a pointer to it."""
+    handle = c_void_p()
+    call(name, ctypes.byref(handle), *arguments)
+    return handle
+
+
+@functools.cache
+def engine() -> c_void_p:
+    """Return the processor."""
+    return created("dnnl_engine_create", _CPU, ctypes.c_size_t(0))
+
+
+@functools.cache
+def attributes() -> c_void_p:
+    """Return those of all computations: who calls them gives them their working memory.
+
+    Otherwise a computation could only run in the thread that created it.
+    """
+    made = created("dnnl_primitive_attr_create")
+    call("dnnl_primitive_attr_set_scratchpad_mode", made, _OWN_SCRATCHPAD)
+    return made
+
+
+def int64s(values: Sequence[int]) -> ctypes.Array:
+    """Return an array in C."""
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def layout(sizes: Sequence[int], strides: Sequence[int] | None = None) -> c_void_p:
+    """Return the layout of an array of float32: steps in elements, or any that is fast."""
+    create = "dnnl_memory_desc_create_with_" + ("tag" if strides is None else "strides")
+    order = _ANY_LAYOUT if strides is None else int64s(strides)
+    return created(create, len(sizes), int64s(sizes), _FLOAT32, order)
+
+
+def layout_of(descriptor: c_void_p, query: int) -> c_void_p:
+    """Return the layout that a computation chose for one of its arrays."""
+    return c_void_p(load().dnnl_primitive_desc_query_md(descriptor, query, 0))
+
+
+def primitive(descriptor: c_void_p) -> c_void_p:
+    """Return the computation that a descriptor describes."""
+    return created("dnnl_primitive_create", descriptor)
+
+
+def reorder(source: c_void_p, target: c_void_p) -> c_void_p:
+    """Return the descriptor of a copy from one layout to another."""
+    name = "dnnl_reorder_primitive_desc_create"
+    return created(name, source, engine(), target, engine(), attributes())
