@@ -15,6 +15,8 @@ from typing import Any
 import jax
 
 import flax_resnet
+from flax_resnet import ops
+from flax_resnet.ops.onednn import library as onednn
 from train.runtime.cli import PROGRAM
 from train.runtime.files import ROOT
 
@@ -24,7 +26,9 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nu
 def versions() -> dict[str, str]:
     """Return the versions of this package, Python and the numerical libraries."""
     own = {"flax-resnet": flax_resnet.__version__, "python": platform.python_version()}
-    return own | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    # Only if it computes, since it changes the rounding.
+    optional = {"onednn": onednn.version()} if ops.default_backend() == "onednn" else {}
+    return own | {name: importlib.metadata.version(name) for name in _LIBRARIES} | optional
 
 
 def describe() -> dict[str, Any]:
