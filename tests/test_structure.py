@@ -46,6 +46,7 @@ IMPORTERS = {
     "pyarrow": {"train.data.sources.table_file"},
     "onnx": {"train.export.onnx"},
     "onnxruntime": {"train.export.onnx"},
+    "llvmlite": {"flax_resnet.ops.onednn"},
     "optuna": {"train.sweep.search"},
     "grain": {"train.data.streaming"},
     "cv2": {"flax_resnet.decoding"},

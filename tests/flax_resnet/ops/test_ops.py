@@ -246,7 +246,7 @@ def test_cpu_implementations_are_for_float32_only():
 
 
 def test_unknown_backend_is_rejected():
-    with pytest.raises(ValueError, match="unknown backend 'cuda'; valid are cpu, gpu"):
+    with pytest.raises(ValueError, match="unknown backend 'cuda'; valid are cpu, onednn"):
         ops.use_backend("cuda")
 
 
