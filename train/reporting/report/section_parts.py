@@ -1,4 +1,4 @@
-"""What the report's sections on evaluations of images of one and of several classes share."""
+"""What the report's sections on evaluations share, above all those of one and several classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,8 @@ _MAX_ROWS = 25  # of the table of classes
 
 TEXT, COUNT = schema.text(10_000, any_path=True), schema.integer()
 SHARE = schema.number(0, 1 + 1e-6)  # means of ones may be rounded
-FIELDS = {
+# Of an evaluation of any task.
+EVALUATION = {
     "dataset": TEXT,
     "split": TEXT,
     "weights": schema.text(choices=("ema", "raw")),
@@ -25,10 +26,13 @@ FIELDS = {
     "examples": COUNT,
     "bad": schema.optional(COUNT),
     "step": COUNT,
+    "loss": schema.optional(schema.number()),
+}
+FIELDS = {
+    **EVALUATION,
     "top1": SHARE,
     "top1_interval": schema.sequence(SHARE, 2, 2),
     "baseline": schema.optional(SHARE),
-    "loss": schema.optional(schema.number()),
     "expected_calibration_error": schema.optional(SHARE),
     "reliability": schema.sequence(
         schema.record(low=SHARE, high=SHARE, examples=COUNT, confidence=SHARE, accuracy=SHARE),

@@ -12,7 +12,14 @@ from train.reporting.html_page import Tile
 from train.reporting.metric_names import BASELINES
 from train.reporting.report import enlarge
 from train.reporting.report.result_sentence import quote
-from train.reporting.report.section_parts import COUNT, SHARE, TEXT, class_table, percent
+from train.reporting.report.section_parts import (
+    COUNT,
+    EVALUATION,
+    SHARE,
+    TEXT,
+    class_table,
+    percent,
+)
 from train.reporting.segmentation import pictures, results
 from train.reporting.segmentation.metrics import PixelMetrics, SegmentationEvaluation, cautions
 from train.reporting.segmentation.picture_grid import picture_sections
@@ -35,20 +42,13 @@ def _part(**fields: Any) -> dict[str, Any]:
 
 
 _FIELDS = {
+    **EVALUATION,
     "kind": schema.text(100),
-    "dataset": TEXT,
-    "split": TEXT,
-    "weights": schema.text(choices=("ema", "raw")),
-    "tta": schema.optional(TEXT),
     "scales": schema.optional(schema.sequence(schema.number(0, MAX_SCALE), 1, 100)),
     "tiled": schema.optional(COUNT),
-    "examples": COUNT,
-    "bad": schema.optional(COUNT),
-    "step": COUNT,
     **dict.fromkeys(
         ("miou", "miou_baseline", "pixel_accuracy", "mean_accuracy", "baseline"), SHARE
     ),
-    "loss": schema.optional(schema.number()),
     **{
         f"{name}_interval": schema.optional(schema.sequence(SHARE, 2, 2))
         for name in SEGMENTATION_METRICS
@@ -124,14 +124,19 @@ def _iou(one: Mapping[str, Any]) -> float:
     return 2.0 if one["iou"] is None else one["iou"]
 
 
+def _worst_class(part: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the class with the lowest IoU of those in the masks, if there are any."""
+    present = [one for one in part["classes"] if one["pixels"]]
+    return min(present, key=_iou, default=None)
+
+
 def sentence(part: Mapping[str, Any]) -> str:
     """Return the result in plain words."""
     text = (
         f"Right in {format_percent(part['pixel_accuracy'])} of the pixels of"
         f" {pluralize(part['examples'], 'image')}"
     )
-    present = [one for one in part["classes"] if one["pixels"]]
-    worst = min(present, key=_iou, default=None)
+    worst = _worst_class(part)
     if worst is None or worst["iou"] == 1:
         return f"{text}."
     return f"{text}; the worst class is {quote(worst['name'])}, IoU {percent(worst['iou'])}."
@@ -139,9 +144,8 @@ def sentence(part: Mapping[str, Any]) -> str:
 
 def tiles(part: Mapping[str, Any]) -> list[Tile]:
     """Return the worst class, and the pixel accuracy."""
-    present = [one for one in part["classes"] if one["pixels"]]
     found = []
-    if worst := min(present, key=_iou, default=None):
+    if worst := _worst_class(part):
         remark = f"IoU of {quote(worst['name'])}, in {pluralize(worst['images'], 'image')}"
         found.append(("worst class", percent(worst["iou"]), remark))
     remark = f"largest class everywhere: {format_percent(part['baseline'])}"
