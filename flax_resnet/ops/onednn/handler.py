@@ -63,12 +63,15 @@ def prepare(kind: str, geometry: Geometry) -> int:
     Raises:
       OneDnnError: the library cannot compute it.
     """
-    _register()
     key = hashlib.sha256(f"{kind} {geometry}".encode()).digest()
     number = int.from_bytes(key[:8], "little", signed=True)
-    program = MAKERS[kind](geometry)
-    with _lock:
-        entry = _entry(number, program)
+    with _lock:  # functions may be traced in several threads at a time
+        _register()
+        try:
+            entry = _entry(number, MAKERS[kind](geometry))
+        except library.OneDnnError as error:
+            advice = f"{library.SWITCH}=0 in the environment leaves oneDNN out"
+            raise library.OneDnnError(f"{error}, {kind} of {geometry}; {advice}") from error
         _kept.append(entry)
         _first_program.value = ctypes.addressof(entry)
     return number

@@ -10,10 +10,15 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Sequence
 from ctypes import c_void_p
+from pathlib import Path
+
+import jax
 
 DISTRIBUTION, FILE, MAJOR = "onednn-cpu-gomp", "libdnnl.so.3", 3
+XLA_MAJOR = 0  # major version of XLA's foreign function interface
 SWITCH = "FLAX_RESNET_ONEDNN"  # environment variable; "0" leaves the library out
 
 # Values of enumerations in dnnl_types.h and dnnl_common_types.h.
@@ -53,8 +58,9 @@ def load() -> ctypes.CDLL:
     """Return the library.
 
     Raises:
-      OSError: it cannot be loaded, or has another interface.
+      OSError: it cannot be loaded, or it or XLA has another interface.
     """
+    _check_interface_of_xla(Path(jax.ffi.include_dir()))
     files = importlib.metadata.files(DISTRIBUTION) or []
     paths = [str(file.locate()) for file in files if file.name == FILE]
     if not paths:
@@ -67,6 +73,18 @@ def load() -> ctypes.CDLL:
     if library.dnnl_version()[0] != MAJOR:
         raise OSError(f"its version is {library.dnnl_version()[0]}, not {MAJOR}")
     return library
+
+
+def _check_interface_of_xla(headers: Path) -> None:
+    """Raise OSError unless structures of XLA are those whose fields ``handler.py`` reads.
+
+    XLA increments the major version when it moves fields; the handler would then read anything.
+    """
+    text = (headers / "xla" / "ffi" / "api" / "c_api.h").read_text()
+    major = re.findall(r"^#define XLA_FFI_API_MAJOR (\d+)$", text, re.MULTILINE)
+    if major != [str(XLA_MAJOR)]:
+        found = " ".join(major) or "unknown"
+        raise OSError(f"the interface of XLA's foreign functions is {found}, not {XLA_MAJOR}")
 
 
 def version() -> str:

@@ -134,8 +134,9 @@ def test_devices_compute_at_the_same_time_and_repeat_their_bits():
 
 
 def test_a_convolution_that_was_not_prepared_is_an_error(monkeypatch):
-    from flax_resnet.ops.onednn import operation
+    from flax_resnet.ops.onednn import handler, operation
 
+    handler._register()
     monkeypatch.setattr(operation, "prepare", lambda kind, geometry: 1)
     with pytest.raises(jax.errors.JaxRuntimeError, match="has not prepared this convolution"):
         jax.block_until_ready(jax.jit(conv)(draw(1, 17, 17, 3), draw(3, 3, 3, 5)))
@@ -145,8 +146,31 @@ def test_sizes_that_the_library_refuses_are_named():
     from flax_resnet.ops.onednn import convolutions, handler
 
     wrong = convolutions.Geometry((1, 2, 2, 3), (5, 5, 3, 4), (1, 1), (0,) * 4, (1, 1), 1)
-    with pytest.raises(library.OneDnnError, match="failed with status 2"):
+    message = r"failed with status 2, forward of .*images=\(1, 2, 2, 3\).*FLAX_RESNET_ONEDNN=0"
+    with pytest.raises(library.OneDnnError, match=message):
         handler.prepare("forward", wrong)
+
+
+THREADS = """
+import threading
+from flax_resnet.ops.onednn import handler
+from flax_resnet.ops.onednn.convolutions import Geometry
+start, numbers = threading.Barrier(8), []
+def trace(size):
+    geometry = Geometry((1, size, size, 3), (3, 3, 3, 4), (1, 1), (1,) * 4, (1, 1), 1)
+    start.wait()
+    numbers.append(handler.prepare("forward", geometry))
+threads = [threading.Thread(target=trace, args=(size,)) for size in range(8, 16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len({*numbers}) == 8, numbers
+assert len(handler._compilers) == 1, "compiled more than once"
+"""
+
+
+def test_threads_that_trace_at_the_same_time_register_one_function():
+    done = run_script(THREADS)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 SCRIPT = """
@@ -162,10 +186,14 @@ for _ in range(20):
 """
 
 
-def run(**environment):
+def run_script(script, **environment):
     env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags(1)} | environment
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def run(**environment):
+    done = run_script(SCRIPT, **environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -200,5 +228,22 @@ def test_a_library_that_cannot_be_loaded_is_reported_and_not_used(monkeypatch, c
     try:
         assert ops.default_backend() == "cpu"
         assert "cannot be used: it has no file libother.so; XLA convolves instead" in caplog.text
+    finally:
+        library.load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "header, found", [("#define XLA_FFI_API_MAJOR 1\n", "1"), ("// moved\n", "unknown")]
+)
+def test_another_interface_of_xla_is_not_used(monkeypatch, caplog, tmp_path, header, found):
+    folder = tmp_path / "xla" / "ffi" / "api"
+    folder.mkdir(parents=True)
+    (folder / "c_api.h").write_text(header)
+    monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(tmp_path))
+    library.is_available.cache_clear()
+    library.load.cache_clear()
+    try:
+        assert ops.default_backend() == "cpu"
+        assert f"the interface of XLA's foreign functions is {found}, not 0" in caplog.text
     finally:
         library.load.cache_clear()
