@@ -1,5 +1,6 @@
 """The metric that compares a quantized file with the exported one, by the kind of the run."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ class Scoring(NamedTuple):
       metric: ``(run) -> name``.
       outputs: what is kept of them, see :mod:`train.export.onnx.measurement`.
       prepare: ``(run, image, label) -> (image, label)``, as the run's evaluation does it.
-      max_images: ``(run) -> number`` of images that are kept in memory.
+      max_images: ``(run) -> number`` of images that fit in memory.
       batch_size: ``(run) -> number`` of images that are computed together.
       score: ``(run, outputs, labels, raw) -> metric``, NaN if it is undefined; ``raw`` is whether
         the outputs are logits in any case.
@@ -70,7 +71,7 @@ SCORING = {
         metric=lambda run: "map" if run.several_labels else "top1",
         outputs="all",
         prepare=lambda run, image, label: (run.preprocessing.crop(image), label),
-        max_images=lambda run: 1000,
+        max_images=lambda run: sys.maxsize,
         batch_size=lambda run: _BATCH_SIZE,
         score=_score_images,
     ),
