@@ -86,8 +86,8 @@ def run(flags: argparse.Namespace) -> int:
 
     from train.data.datasets import resolve_data_dir, resolve_path
     from train.engine import feature_files, predictions
-    from train.engine.evaluation import evaluate_run
     from train.engine.other_data import OtherData
+    from train.engine.run_evaluation import EvaluationOptions, evaluate_run
     from train.reporting.calibration.results import calibrate
     from train.workdir.metrics_log import to_json
     from train.workdir.run_files import read_description
@@ -105,7 +105,6 @@ def run(flags: argparse.Namespace) -> int:
                 check_writable(flags.workdir, f"the workdir {flags.workdir!r}")
             for file in filter(None, (flags.predictions, flags.features)):
                 check_writable(os.path.dirname(file), file)
-    ema = None if flags.weights is None else flags.weights == "ema"
     data_dir = flags.data_dir and resolve_data_dir(flags.data_dir)
     labels = flags.labels and resolve_path(flags.labels)
     other = OtherData(flags.split, flags.dataset, data_dir, labels)
@@ -114,13 +113,17 @@ def run(flags: argparse.Namespace) -> int:
         use_recipe(flags.workdir, flags.trust_recipe)
         if requests:
             check_classes(requests, read_description(flags.workdir).class_names)
-    # Thresholds that are about to be replaced do not matter.
-    evaluated = evaluate_run(
-        *(flags.workdir, step, ema, other, flags.tta, keep, fits, not fits),
-        keep_features=flags.features is not None,
+    options = EvaluationOptions(
+        ema=None if flags.weights is None else flags.weights == "ema",
+        tta=flags.tta,
         scales=scales,
         window=flags.window,
+        use_thresholds=not fits,  # those that are about to be replaced do not matter
+        keep_probabilities=keep,
+        keep_logits=fits,
+        keep_features=flags.features is not None,
     )
+    evaluated = evaluate_run(flags.workdir, step, options, other)
     calibration = None
     with distributed.raise_if_any_failed():
         if fits and distributed.is_primary():

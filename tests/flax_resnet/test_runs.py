@@ -16,7 +16,7 @@ from flax_resnet.weights import WeightsError
 from tests.train.pictures import photograph
 from tests.unprivileged import unprivileged
 from train.data.loader import DataLoader
-from train.engine.evaluation import evaluate_run
+from train.engine.run_evaluation import EvaluationOptions, evaluate_run
 from train.workdir import run_files
 
 
@@ -41,7 +41,7 @@ def test_predict_matches_evaluation(digits_run, test_images, weights):
     probabilities = run.predict(images)
     assert probabilities.shape == (360, 10) and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    evaluated = evaluate_run(digits_run, "last", ema=weights == "ema").result
+    evaluated = evaluate_run(digits_run, "last", EvaluationOptions(ema=weights == "ema")).result
     assert (probabilities.argmax(axis=1) == labels).mean() == pytest.approx(evaluated["top1"])
     loss = -np.log(probabilities[np.arange(360), labels]).mean()
     assert loss == pytest.approx(evaluated["loss"], rel=1e-4)

@@ -356,7 +356,7 @@ def test_a_changed_file_ends_commands_with_one_line(commands, calibrated, pictur
 
 def test_wrong_requests_end_before_the_evaluation(commands, calibrated, tmp_path, monkeypatch):
     path, *_ = calibrated
-    monkeypatch.setattr("train.engine.evaluation.evaluate_run", None)
+    monkeypatch.setattr("train.engine.run_evaluation.evaluate_run", None)
     before = Path(path, "calibration", "44_ema.json").read_bytes()
     for flags, status, message in (
         (("--decide", "cat=0.5"), 2, "the run has no class 'cat'; it has 0, 1, 2"),

@@ -16,7 +16,7 @@ from flax_resnet import load_run
 from tests.train.stored_predictions import check_curves, check_metrics
 from train import evaluate
 from train.data.loader import DataLoader
-from train.engine import evaluation
+from train.engine import run_evaluation
 from train.engine.devices import Pmap
 from train.loop import train
 from train.reporting.report import run_report
@@ -118,7 +118,7 @@ def test_written_features_are_those_before_the_head(
     command, digits_run, source, tmp_path, monkeypatch, count, tta
 ):
     used = [jax.devices()[:count]]
-    monkeypatch.setattr(evaluation, "make_devices", lambda parallel: Pmap(*used))
+    monkeypatch.setattr(run_evaluation, "make_devices", lambda parallel: Pmap(*used))
     files = ("--features", tmp_path / "f.npz", "--predictions", tmp_path / "p.npz")
     result, _ = command(*files, "--output", tmp_path, *(("--tta", "flip") if tta else ()))
     arrays = np.load(tmp_path / "f.npz")
@@ -149,7 +149,7 @@ def test_metrics_equal_those_of_scikit_learn_on_stored_predictions(
     config["eval.metrics"] = ["top3"]
     (path / "config.json").write_text(json.dumps(config))
     used = [jax.devices()[:count]]
-    monkeypatch.setattr(evaluation, "make_devices", lambda parallel: Pmap(*used))
+    monkeypatch.setattr(run_evaluation, "make_devices", lambda parallel: Pmap(*used))
     result, summary = command("--predictions", tmp_path / "p.npz", path=str(path))
     check_metrics(result, tmp_path / "p.npz")
     (folder,) = (path / "evaluation").iterdir()

@@ -26,8 +26,8 @@ from tests.train.test_predict_masks import make_run
 from tests.train.test_segmentation_runs import CLASSES
 from train import evaluate
 from train.data.canvas import fitted_size, nearest
-from train.engine.evaluation import evaluate_run
 from train.engine.other_data import OtherData
+from train.engine.run_evaluation import EvaluationOptions, evaluate_run
 from train.predict import __main__ as predict
 from train.reporting.report.pictures import MAX_BYTES
 from train.reporting.segmentation import picture_grid, pictures
@@ -86,7 +86,7 @@ def test_windows_score_as_the_joined_predictions_of_large_pictures(
     config["loader.cache_on_device"] = cache
     (path / "config.json").write_text(json.dumps(config))
     other = OtherData("test", "segmentation_folder", str(street))
-    evaluated = evaluate_run(str(path), "last", other=other, window=True)
+    evaluated = evaluate_run(str(path), "last", EvaluationOptions(window=True), other)
     assert "are shrunk" not in "".join(capsys.readouterr())
     classify = PixelClassifier(run)
     images, labels = (
@@ -204,13 +204,13 @@ def test_wrong_scales_are_refused(text):
 def test_networks_with_outputs_of_images_have_no_scales_and_windows(digits_run):
     for flags in ({"scales": (0.5, 1.0)}, {"window": True}):
         with pytest.raises(UsageError, match="is for networks with outputs of every pixel"):
-            evaluate_run(str(digits_run), "last", **flags)
+            evaluate_run(str(digits_run), "last", EvaluationOptions(**flags))
 
 
 @pytest.mark.parametrize("window", [False, True])
 def test_the_report_shows_the_worst_pictures_as_they_were_evaluated(run, street, window):
     other = OtherData("test", "segmentation_folder", str(street))
-    evaluated = evaluate_run(run.path, "last", other=other, window=window)
+    evaluated = evaluate_run(run.path, "last", EvaluationOptions(window=window), other)
     metrics = task_report(evaluated).compute(evaluated)
     part = task_report(evaluated).build_part(evaluated, metrics)
     assert "others" not in part and len(part["worst"]) == len(SIZES)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from flax_resnet import load_run
 from flax_resnet.weights import WeightsError, manifest
-from train.engine import evaluation
+from train.engine import run_evaluation
 from train.engine.experiment import make_model, make_step_config
 from train.reporting import evaluation_results
 from train.reporting.report import run_report
@@ -71,7 +71,7 @@ contents = st.binary(max_size=20) | st.sampled_from(odd_contents)
 
 @pytest.fixture(scope="module")
 def evaluated(digits_run):
-    return dataclasses.replace(evaluation.evaluate_run(digits_run, "last"), variables=None)
+    return dataclasses.replace(run_evaluation.evaluate_run(digits_run, "last"), variables=None)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def try_commands(evaluated, digits_run, commands):
     def evaluate_again(path, *_, **__):
         """Read the files as the original does, but compute nothing."""
         config = run_files.read_config(path)
-        evaluation.limit_to_machine(config.loader)
+        run_evaluation.limit_to_machine(config.loader)
         make_step_config(config, make_model(config, 10), 1, 1)
         run_files.check_data(path, evaluated.loader)
         return evaluated
@@ -114,7 +114,7 @@ def try_commands(evaluated, digits_run, commands):
                 Page().feed(Path(name).read_text("utf-8"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "evaluate_run", evaluate_again)
+        patch.setattr(run_evaluation, "evaluate_run", evaluate_again)
         patch.setattr(evaluation_results, "write_results", lambda *_: [])  # reads no file
         yield run
 
@@ -267,7 +267,7 @@ def test_evaluation_of_a_run_uses_no_more_threads_than_the_machine_has(run_copy)
     content = json.loads((run / "config.json").read_text())
     content |= {"loader.threads": 10**6, "loader.cache_on_device": "never"}
     (run / "config.json").write_text(json.dumps(content))
-    loader = evaluation.evaluate_run(str(run), "last").loader
+    loader = run_evaluation.evaluate_run(str(run), "last").loader
     assert loader._threads <= os.cpu_count() + 1
 
 
@@ -275,13 +275,13 @@ def test_evaluation_is_limited_by_data_and_machine(evaluated, monkeypatch):
     config = evaluated.config.copy_and_resolve_references()
     config.loader.threads, config.loader.workers = 10**9, 10**9
     config.loader.device_cache_gib, config.loader.cache_on_device = 1e9, "always"
-    evaluation.limit_to_machine(config.loader)
+    run_evaluation.limit_to_machine(config.loader)
     assert config.loader.workers <= os.cpu_count() and config.loader.threads <= os.cpu_count() + 1
     assert config.loader.device_cache_gib == 2 and config.loader.cache_on_device == "auto"
     config.eval.batch_size = 2**50
-    assert evaluation.make_batch_sizes(config, 8, 361).eval == 368
-    monkeypatch.setattr(evaluation, "core_count", lambda: 1)
-    evaluation.limit_to_machine(config.loader)
+    assert run_evaluation.make_batch_sizes(config, 8, 361).eval == 368
+    monkeypatch.setattr(run_evaluation, "core_count", lambda: 1)
+    run_evaluation.limit_to_machine(config.loader)
     assert config.loader.threads >= 1 and config.loader.workers == 1
 
 

@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 from tests.flags import xla_flags
 from tests.train.test_logged_windows import TIMES, At, kill
 from train.config.loading import default_config
-from train.engine.evaluation import evaluate_run
 from train.engine.experiment import make_model, make_step_config
 from train.engine.programs import SharedPrograms
+from train.engine.run_evaluation import EvaluationOptions, evaluate_run
 from train.engine.step import abstract_state, evaluated_variables
 from train.engine.stored_pixel_counts import read as read_counts
 from train.loop import train
@@ -122,7 +122,7 @@ def test_miou_is_that_of_the_networks_answers(run):
 def test_mirrored_images_have_mirrored_answers(run):
     """With the average over both, every number of the evaluation may change, but not its size."""
     path, result = run
-    flipped = evaluate_run(path, "last", tta="flip").result
+    flipped = evaluate_run(path, "last", EvaluationOptions(tta="flip")).result
     assert flipped["examples"] == 26 and flipped["loss"] != result["loss"]
     assert flipped["loss"] == pytest.approx(result["loss"], rel=0.1)
 

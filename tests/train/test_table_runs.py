@@ -18,7 +18,7 @@ from train.config.loading import default_config, load_config
 from train.data.datasets import open_source
 from train.data.images import encode_png
 from train.data.loader import DataLoader
-from train.engine.evaluation import OtherData
+from train.engine.other_data import OtherData
 from train.loop import train
 from train.runtime.errors import RunError, UsageError
 from train.runtime.signals import StopRequest

@@ -1,7 +1,5 @@
 """Evaluation of a state on a split: every example counts exactly once."""
 
-import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,43 +7,17 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 from flax_resnet.calibration import Calibration
-from flax_resnet.dense.views import SAME, PictureView, make_views
+from flax_resnet.dense.views import SAME, PictureView
 from flax_resnet.resnet import ResNet
-from train.config.keys import KEYS
-from train.config.task_defaults import learns_several_labels
-from train.data.canvas import SHRUNK
-from train.data.corrupt_records import CorruptRecords
-from train.data.datasets import describe_substitute
-from train.data.label_sets import SEPARATOR
 from train.data.loader import DataLoader
 from train.data.prefetch import Prefetcher
-from train.data.sampler import ProcessShard
-from train.data.tiled_masks import tile_pictures
-from train.engine.devices import Devices, DispatchThrottle, make_devices
-from train.engine.experiment import (
-    check_same_in_all_processes,
-    make_batch_sizes,
-    make_model,
-    make_step_config,
-)
-from train.engine.other_data import OtherData
-from train.engine.predictions import PredictionCollector
+from train.engine.devices import Devices, DispatchThrottle
 from train.engine.preemption import with_stop_flag
-from train.engine.step import StepConfig, abstract_state, eval_step, evaluated_variables
-from train.engine.stored_thresholds import find_calibration, read_thresholds
-from train.engine.tile_collector import TileCollector
-from train.runtime import distributed
+from train.engine.step import StepConfig, eval_step
 from train.runtime.config_dict import ConfigDict
-from train.runtime.errors import UsageError, note, print_line
-from train.runtime.formatting import run_name
-from train.runtime.host import core_count, decoding_threads, max_images
 from train.tasks.base import BaseTask
-from train.tasks.metrics import MAX_PROBABILITIES
-from train.workdir.checkpoints import Checkpoints, restore_on_all
-from train.workdir.run_files import best_by, check_data, read_config, read_description
 
 
 def evaluate(
@@ -187,174 +159,3 @@ class Evaluated:
 def evaluated_weights(config: ConfigDict) -> str:
     """Return the weights that an evaluation uses: ``"ema"`` or ``"raw"``."""
     return "ema" if config.ema.decay and config.eval.use_ema else "raw"
-
-
-def limit_to_machine(loader: ConfigDict) -> None:
-    """Limit ``config.loader`` of a run that may have been trained on a larger machine."""
-    loader.threads = min(loader.threads, decoding_threads())
-    loader.workers = min(loader.workers, core_count())
-    # Each image is used once, so that caching saves nothing.
-    loader.device_cache_gib = min(loader.device_cache_gib, KEYS["loader.device_cache_gib"].default)
-    if loader.cache_on_device == "always":
-        loader.cache_on_device = "auto"
-
-
-def evaluate_run(
-    path: str,
-    step: int | str,
-    ema: bool | None = None,
-    other: OtherData = OtherData(),  # noqa: B008 (a constant)
-    tta: str = "",
-    keep_probabilities: bool = False,
-    keep_logits: bool = False,
-    use_thresholds: bool = True,
-    keep_features: bool = False,
-    scales: Sequence[float] = (1.0,),
-    window: bool = False,
-) -> Evaluated:
-    """Evaluate a checkpoint of the run in ``path``. All processes must call this.
-
-    Args:
-      path: the workdir.
-      step: a number, ``"last"`` or ``"best"``.
-      ema: whether to evaluate the moving average; by default as configured for the run.
-      other: data to evaluate on; by default the run's evaluation split.
-      tta: test-time augmentation: ``"flip"`` averages each image and its mirror image: the logits
-        of images, the probabilities of pixels.
-      keep_probabilities: whether the predictions include the probabilities of all classes even if
-        they are more than ``MAX_PROBABILITIES``.
-      keep_logits: whether they include the logits.
-      use_thresholds: whether stored thresholds decide about the classes of images that may have
-        several; otherwise 0.5.
-      keep_features: whether the predictions include the features before the head.
-      scales: of the images, over which the probabilities of pixels are averaged.
-      window: whether images larger than the canvas are evaluated at their own size in overlapping
-        windows of the canvas, if every pixel has a class, instead of shrunk.
-
-    Raises:
-      UsageError, RunError: there is no such run, checkpoint or data, or the data have other
-        classes.
-    """
-    with distributed.raise_if_any_failed():
-        config = read_config(path)
-        if ema and not config.ema.decay:
-            raise UsageError(f"the run in {path!r} has no moving average: its ema.decay is 0")
-        config.eval.use_ema = config.eval.use_ema if ema is None else ema
-        separator = SEPARATOR if learns_several_labels(config) else ""
-        name = other.apply(config.dataset, separator)
-        if config.dataset.name == "table":  # which may lack some classes
-            config.dataset.class_names = read_description(path).class_names
-        limit_to_machine(config.loader)
-        shard = ProcessShard(distributed.process_index(), distributed.process_count())
-        loader = DataLoader(config, name, training=False, shard=shard)
-        check_data(path, loader, other_data=other.is_other_dataset)
-        model = make_model(config, len(loader.source.class_names))
-        # The schedule is not used, but the state includes that of the optimizer.
-        step_config = make_step_config(config, model, steps_per_epoch=1, num_steps=1)
-        task = step_config.task
-        task.check_labels(config, loader.source)
-        if not (use_thresholds or task.probabilities):
-            raise UsageError(
-                f"--calibrate and --decide are for one or several classes per image; the run in"
-                f" {path!r} has task={config.task!r}"
-            )
-        if keep_features and not task.has_features:
-            raise UsageError(
-                f"--features needs one vector per image, which networks of task={config.task!r}"
-                " do not have"
-            )
-        for flag, given in {"--scales": tuple(scales) != (1.0,), "--window": window}.items():
-            if given and not task.per_pixel:
-                raise UsageError(
-                    f"{flag} is for networks with outputs of every pixel; the run in {path!r} has"
-                    f" task={config.task!r}"
-                )
-    check_same_in_all_processes(config, loader)
-
-    def warn(text: str) -> None:
-        process = "" if distributed.is_primary() else f" of process {distributed.process_index()}"
-        print_line(f"warning{process}: {text}", sys.stderr)
-
-    substitute = describe_substitute(loader.source, name)
-    if substitute and distributed.is_primary():
-        note(substitute)
-    findings = [] if loader.source.table is None else list(loader.source.table.findings())
-    if distributed.is_primary():
-        for finding in (*findings, *loader.findings()):
-            if window and finding.kind == SHRUNK:
-                continue
-            (warn if finding.is_warning else note)(finding.text)
-    with distributed.raise_if_any_failed():
-        checkpoints = Checkpoints(path, warn=warn, best_by=best_by(config))
-    with checkpoints:
-        state = restore_on_all(checkpoints, step, abstract_state(step_config, loader.image_shape))
-    stored, calibration = None, None
-    with distributed.raise_if_any_failed():
-        stored_with = path, int(state.step), evaluated_weights(config)
-        if task.has_thresholds and use_thresholds:
-            stored = read_thresholds(*stored_with)
-        if task.probabilities and use_thresholds:
-            calibration = find_calibration(*stored_with, task.probabilities, warn)
-    if stored is not None and stored.were_chosen_on(loader.source) and distributed.is_primary():
-        note("half of these images chose the stored thresholds; new ones may give a lower F1")
-
-    pictures = loader
-    if window:
-        with distributed.raise_if_any_failed():
-            size, fill = loader.image_shape[:2], loader.preprocessing.fill
-            tiled = tile_pictures(loader.source, size, fill)
-            loader = DataLoader(config, name, training=False, shard=shard, source=tiled)
-    # Decoding all images that are cached takes long, so it comes after all checks.
-    with distributed.raise_if_any_failed():
-        loader.load(CorruptRecords(warn=warn))
-    devices = make_devices(config.parallel)
-    # The run may have been trained on a larger machine.
-    pixels = round(math.prod(loader.image_shape[:2]) * max(1, *scales) ** 2)
-    limit = min(distributed.allgather(max_images(pixels)))
-    images = min(len(loader), max(limit, len(devices)))
-    batch_size = make_batch_sizes(config, len(devices), images).eval
-    views = make_views(scales, flip=tta == "flip")
-    keep_probabilities |= len(loader) * model.num_classes <= MAX_PROBABILITIES
-    keep_probabilities |= task.keeps_probabilities(config, len(loader), model.num_classes)
-    keeps = keep_probabilities, keep_logits, keep_features
-    compiled = make_eval_step(devices, step_config, loader, views, *keeps)
-    collector = PredictionCollector(task, model.num_classes, None if stored is None else stored.raw)
-    if window:
-        collector = TileCollector(task, model.num_classes, tiled)
-    progress_bar = partial(  # on a terminal, if the batches take more than a second
-        tqdm.tqdm,
-        desc=f"evaluating {loader.source.split}",
-        total=-(-len(loader) // batch_size),
-        unit=" batches",
-        delay=1,
-        leave=False,
-        disable=not distributed.is_primary() or not sys.stderr.isatty(),
-    )
-    result = evaluate(
-        task,
-        devices,
-        compiled,
-        devices.replicate(state),
-        devices.replicate(loader.cached),
-        loader,
-        batch_size,
-        collect=collector.add,
-        summarize=collector.summarize,
-        progress=progress_bar,
-    )
-    if window:
-        result |= collector.count_pictures()
-    loader = pictures
-    result = {"split": loader.source.split} | result | {"step": int(state.step)}
-    if other.is_other_dataset:
-        result["dataset"] = loader.source.name
-    if tta:
-        result["tta"] = tta
-    if tuple(scales) != (1.0,):
-        result["scales"] = list(scales)
-    if stored is not None:
-        result["thresholds"] = stored.by_class
-    variables = evaluated_variables(step_config, state)
-    run = run_name(path)
-    about = loader, config, model, variables, run, calibration
-    return Evaluated(result, collector.predictions(), *about)

@@ -6,7 +6,8 @@ import pytest
 from train.config.loading import default_config
 from train.data.splits import ALL
 from train.engine.devices import Pmap
-from train.engine.evaluation import OtherData, evaluate
+from train.engine.evaluation import evaluate
+from train.engine.other_data import OtherData
 from train.runtime.errors import UsageError
 from train.tasks.task import Task
 

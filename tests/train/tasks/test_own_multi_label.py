@@ -12,7 +12,8 @@ from train.compare.cross_validation import cross_validations
 from train.compare.runs import read
 from train.config.loading import check_config, default_config
 from train.config.task_defaults import set_task_defaults
-from train.engine.evaluation import OtherData, evaluate_run
+from train.engine.other_data import OtherData
+from train.engine.run_evaluation import EvaluationOptions, evaluate_run
 from train.reporting.calibration.results import calibrate
 from train.runtime.errors import UsageError
 from train.tasks.configured import make_task
@@ -39,7 +40,7 @@ def test_an_own_task_of_several_labels_is_evaluated_calibrated_and_pooled(
         train_on_shapes(shapes, tmp_path / f"{k}", f"{k}/2", own_task, epochs=1.0) for k in (1, 2)
     ]
     other = OtherData(labels=str(shapes / "labels.csv"))
-    evaluated = evaluate_run(paths[0], "last", other=other, keep_logits=True)
+    evaluated = evaluate_run(paths[0], "last", EvaluationOptions(keep_logits=True), other)
     assert evaluated.result["examples"] == 160 and "map" in evaluated.result
     calibrate(paths[0], evaluated, True, []).store(paths[0])
     run = load_run(paths[0])

@@ -8,7 +8,7 @@ from flax_resnet.decoding import ImageDecodeError
 from flax_resnet.preprocessing import to_viewable
 from train.data.loader import DataLoader
 from train.data.splits import evaluation_split
-from train.engine.evaluation import limit_to_machine
+from train.engine.run_evaluation import limit_to_machine
 from train.engine.stored_predictions import stored_name
 from train.runtime.errors import RunError, UsageError
 from train.workdir.run_files import check_data, read_config, read_description
