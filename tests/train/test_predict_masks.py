@@ -192,6 +192,7 @@ def test_shrinking_predicts_at_the_size_of_the_canvas():
         (("a.png", "--explain", "x"), "--explain has no meaning"),
         (("a.png", "--masks", "."), "must not be a folder of the pictures"),
         (("a.png", "--masks", "x", "--overlays", "x"), "different folders"),
+        (("a.png", "--masks", ""), "--masks is empty; omit it, or name a folder"),
         (("a.csv",), "not for a table"),
     ],
 )
@@ -202,6 +203,21 @@ def test_flags_without_a_meaning_are_refused(command, tmp_path, flags, message):
     with pytest.raises(UsageError, match=message):
         command(*flags)
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_masks_that_the_command_did_not_write_are_never_replaced(command, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(photograph(0, 8, 8)).save(tmp_path / name / "1.png")
+    command("a", "--masks", "m", "--overlays", "o")
+    command("a", "--masks", "m", "--overlays", "o")  # its own files
+    drawn = encode_mask(np.zeros((8, 8), np.uint8))
+    (tmp_path / "m" / "1.png").write_bytes(drawn)
+    with pytest.raises(UsageError, match=r"--masks='m' has 1 file .* would replace \(m/1.png\)"):
+        command("a", "--masks", "m")
+    with pytest.raises(UsageError, match=r"--overlays='b' has 1 file .* \(b/1.png\)"):
+        command("a", "--overlays", "b")
+    assert (tmp_path / "m" / "1.png").read_bytes() == drawn
 
 
 def test_other_outputs_than_those_of_pixels_are_refused(run, digits_run, monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 
 from flax_resnet.preprocessing import Preprocessing
 from train.data.canvas import describe_shrunk, place_on_canvas
+from train.data.mask_checks import describe_single_class
 from train.data.masks import IGNORED, MaskSource
 from train.data.random_crop import crop_scale, random_resized_crop
 from train.data.skipped import Finding
@@ -138,8 +139,9 @@ class Canvases:
         return math.prod(preprocessing.shape[:2])
 
     def findings(self, source: MaskSource, preprocessing: Preprocessing) -> list[Finding]:
-        """Return how many images are larger than the canvas, if any."""
-        return describe_shrunk(source, preprocessing.shape[:2])
+        """Return how many images are larger than the canvas, and whether all have one class."""
+        shrunk = describe_shrunk(source, preprocessing.shape[:2])
+        return shrunk + describe_single_class(source)
 
     def is_padding(self, images: np.ndarray, labels: np.ndarray, fill: Fill) -> np.ndarray:
         """Return which pixels are ignored and have the color of padding."""

@@ -1,5 +1,6 @@
 """Checks of masks when data are opened: which classes they have, and whether they can be used."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from flax_resnet.images.pixels import PixelFormat
 from flax_resnet.text import one_line
 from train.data.masks import IGNORED, MaskSource
 from train.data.record_labels import THREADS
+from train.data.skipped import Finding
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names
@@ -23,15 +25,15 @@ _MAX_NAMED = 3
 def check_sample(source: MaskSource, dataset: ConfigDict) -> None:
     """Decode a few records, and raise RunError if the whole data set is probably wrong.
 
-    It is if most of them cannot be used, or if their masks are black and white, in which white is
-    ignored.
+    It is if most of them cannot be used, if their masks are black and white, in which white is
+    ignored, or if no mask of the split has a class.
 
     Args:
       source: the images and masks.
       dataset: ``config.dataset``, with the form of the images.
     """
     pixels = PixelFormat(dataset.channels, dataset.bits)
-    indices = np.unique(np.linspace(0, len(source) - 1, _SAMPLE).astype(int)).tolist()
+    indices = _sample(source)
 
     def read(index: int) -> np.ndarray | str:
         """Return the classes of a mask, or why it cannot be used."""
@@ -50,14 +52,32 @@ def check_sample(source: MaskSource, dataset: ConfigDict) -> None:
             f" read cannot be used: {'; '.join(wrong[:_MAX_NAMED])}{more}"
         )
     used = {int(k) for classes in results if not isinstance(classes, str) for k in classes}
-    several = len(source.class_names) > 1 and len(indices) >= _MIN_SAMPLE
-    if several and used == {0, IGNORED} and not dataset.mask_values:
+    if used == {IGNORED} and not _has_labeled_pixels(source):
+        ignored = join_names(list(map(str, source.mask_values.ignored)), _MAX_NAMED)
+        raise RunError(
+            f"no pixel of the masks of {source.name!r} {source.split} has a class: all"
+            f" {len(source):,} have ignored values only ({ignored}); add masks with classes, or set"
+            " config.dataset.mask_values and ignore_values"
+        )
+    if len(indices) >= _MIN_SAMPLE and used == {0, IGNORED} and not dataset.mask_values:
         raise RunError(
             f"the masks of {source.name!r} {source.split} have the values 0 and {IGNORED} only (of"
             f" {len(indices)} that were read), and {IGNORED} is ignored, so that there is one class"
             f" to learn; if {IGNORED} is a class, set config.dataset.mask_values=0,{IGNORED}, and"
             " otherwise mask_values to the values of all classes"
         )
+
+
+def _has_labeled_pixels(source: MaskSource) -> bool:
+    """Return whether any mask has a pixel with a class; all are read if none has."""
+
+    def has_labels(index: int) -> bool:
+        try:
+            return bool(source.class_pixels(index).any())
+        except (OSError, ImageDecodeError):  # counts as corrupt later
+            return False
+
+    return any(map(has_labels, range(len(source))))
 
 
 def count_classes(masks: Sequence[str], read: Callable[[str], bytes], ignored: set[int]) -> int:
@@ -97,3 +117,28 @@ def count_classes(masks: Sequence[str], read: Callable[[str], bytes], ignored: s
             f" config.dataset.mask_values, such as {example or '0,1'}"
         )
     return len(classes)
+
+
+def describe_single_class(source: MaskSource) -> list[Finding]:
+    """Return that some masks which are read have one and the same class, if they have."""
+    indices = _sample(source)
+    if len(indices) < _MIN_SAMPLE:
+        return []
+    pixels = np.zeros(len(source.class_names), np.int64)
+    for index in indices:
+        with contextlib.suppress(OSError, ImageDecodeError):  # counts as corrupt
+            pixels += source.class_pixels(index)
+    used = np.flatnonzero(pixels)
+    if len(used) != 1:
+        return []
+    text = (
+        f"all {len(indices)} masks of {source.split!r} that were read have the class"
+        f" {source.class_names[used[0]]!r} only; are these the right masks, or has"
+        " config.dataset.mask_values other values?"
+    )
+    return [Finding("single class", len(indices), (), text, is_warning=True)]
+
+
+def _sample(source: MaskSource) -> list[int]:
+    """Return the numbers of some records, evenly spaced."""
+    return np.unique(np.linspace(0, len(source) - 1, _SAMPLE).astype(int)).tolist()

@@ -13,7 +13,7 @@ from flax_resnet.images.orientation import file_orientation
 from flax_resnet.images.pixels import RGB, PixelFormat
 from train.data.record_checks import checked_image
 from train.data.source import DataSource, to_pixels
-from train.data.sources.folder_scan import NO_IMAGE, NO_MASK
+from train.data.sources.folder_scan import NO_FILES, NO_IMAGE, NO_MASK
 from train.runtime.errors import RunError, UsageError
 from train.runtime.formatting import join_names, pluralize
 
@@ -78,6 +78,12 @@ class MaskSource(DataSource):
             raise UsageError(
                 f"{self.name} has {count} classes; masks can have {MAX_CLASSES}, since"
                 f" {IGNORED} stands for ignored pixels"
+            )
+        if count == 1:
+            raise UsageError(
+                f"{self.name} has one class, {self.class_names[0]!r}, so that there is nothing to"
+                " learn; masks need two or more, such as background and object, in classes.txt or"
+                " config.dataset.mask_values"
             )
         object.__setattr__(self, "_table", self.mask_values.table(count))
 
@@ -158,10 +164,11 @@ class MaskSource(DataSource):
         )
 
     def check(self, max_corrupt_fraction: float) -> None:
-        """Raise RunError if too many images have no mask, or masks no image."""
+        """Raise RunError if too many images have no mask, masks no image, or names neither."""
         counts = {
             ("image", "without a mask"): self.skipped.get(NO_MASK, ()),
             ("mask", "without an image"): self.skipped.get(NO_IMAGE, ()),
+            ("listed name", "without image and mask"): self.skipped.get(NO_FILES, ()),
         }
         unpaired = sum(map(len, counts.values()))
         limit = math.ceil(max_corrupt_fraction * (len(self) + unpaired))

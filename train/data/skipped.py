@@ -85,6 +85,12 @@ _DESCRIPTIONS = {
         advice="add the images, or remove the masks",
         is_warning=True,
     ),
+    folder_scan.NO_FILES: _Description(
+        "name in a list without image and mask",
+        "names in lists without image and mask",
+        advice="add the files, or remove the names",
+        is_warning=True,
+    ),
     folder_scan.UNLISTED: _Description(
         "image that no list of a split names", "images that no list of a split names"
     ),

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Sequence
 
 _MAX_STEM_BYTES = 200  # a name has 255 at most, with a number and the suffix of a partial file
 
@@ -22,3 +23,9 @@ class OutputNames:
         name = next(name for name in names if name.casefold() not in self._used)
         self._used.add(name.casefold())
         return name
+
+
+def png_files(files: Sequence[str], folder: str) -> list[str]:
+    """Return the PNG file that is written in a folder for each picture."""
+    names = OutputNames()
+    return [os.path.join(folder, f"{names.of(file)}.png") for file in files]

@@ -22,6 +22,7 @@ BESIDE = "beside"  # a folder beside those of the splits
 IMAGES_BESIDE = "images beside"  # the same, with images
 NO_MASK, NO_IMAGE = "no mask", "no image"  # an image without a mask, and the reverse
 UNLISTED = "unlisted"  # an image that no list of a split names
+NO_FILES = "no files"  # a name in a list of a split without image and mask
 
 Skipped = Mapping[str, Sequence[str]]  # paths below the root, by reason
 

@@ -225,15 +225,18 @@ def read_class_names(folder: str) -> list[str] | None:
 
 
 def read_names(path: str) -> list[str]:
-    """Return the lines of a text file; empty ones at its end are no names.
+    """Return the lines of a text file in UTF-8; empty ones at its end are no names.
 
     Raises:
       RunError: it cannot be read.
     """
     try:
-        return read_file(path, _MAX_NAMES_BYTES).decode("utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read the names of classes in {path}: {error}") from error
+        content = read_file(path, _MAX_NAMES_BYTES)
+        return content.decode("utf-8-sig").rstrip().splitlines()  # Windows begins with a mark
+    except UnicodeDecodeError as error:
+        raise RunError(f"the names in {path} are not UTF-8 ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise RunError(f"cannot read the names in {path}: {error}") from error
 
 
 def _column(values: np.ndarray, where: str) -> np.ndarray:

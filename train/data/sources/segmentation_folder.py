@@ -26,6 +26,7 @@ from train.data.masks import MaskSource, MaskValues, default_names
 from train.data.registries import register_source
 from train.data.source import fingerprint, require_no_names, source_argument
 from train.data.sources.folder_scan import (
+    NO_FILES,
     NO_IMAGE,
     NO_MASK,
     UNLISTED,
@@ -37,12 +38,12 @@ from train.data.sources.labeled_images import CLASS_FILES, read_class_names, rea
 from train.data.splits import ALL, EVAL_SPLITS, HELD_OUT_PART, TRAIN, locate_split, name_located
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import RunError, UsageError
-from train.runtime.formatting import join_names
+from train.runtime.formatting import join_names, pluralize
 
 IMAGES, MASKS = "images", "masks"
 LAYOUT = (
-    "put them into ROOT/train/images, ROOT/train/masks, ROOT/val/images and ROOT/val/masks, or into"
-    " ROOT/images and ROOT/masks"
+    "put images and masks into ROOT/train/images, ROOT/train/masks, ROOT/val/images and"
+    " ROOT/val/masks, or into ROOT/images and ROOT/masks"
 )
 
 
@@ -97,7 +98,7 @@ def open_segmentation_folder(dataset: ConfigDict, split: str) -> MaskSource:
     check_root(root)
     places = find_places(root, split)
     if not places and not os.path.isdir(os.path.join(root, IMAGES)):
-        raise UsageError(f"{root!r} has no folder {IMAGES!r}; {LAYOUT}")
+        raise UsageError(f"{root!r} has no folder {IMAGES!r}{_describe_folders(root)}; {LAYOUT}")
     name, part = locate_split(split, places, f"the folder {root!r}", bool(dataset.fold))
     scan = FolderScan(root)
     files, masks = _pairs(scan, places.get(name, Place()), places)
@@ -131,6 +132,13 @@ def open_segmentation_folder(dataset: ConfigDict, split: str) -> MaskSource:
     source = replace(source, fingerprint=fingerprint([*files, *masks], codes, None))
     check_sample(source, dataset)
     return source
+
+
+def _describe_folders(root: str) -> str:
+    """Return the names of the folders that a user may have meant, if there are any."""
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    return f", only {join_names(list(map(repr, names)), 4)}" * bool(names)
 
 
 def has_splits(root: str) -> bool:
@@ -169,7 +177,7 @@ def _pairs(
         own = lists[place.names]
         for name in own:
             if name not in images and name not in masks:
-                scan.skip(NO_IMAGE, f"{name} of {place.names}")
+                scan.skip(NO_FILES, f"{name} of {place.names}")
         images = {name: images[name] for name in own if name in images}
         masks = {name: masks[name] for name in own if name in masks}
     paired = [name for name in images if name in masks]
@@ -190,14 +198,31 @@ def _class_names(
     """Return the names in ``classes.txt``; without it those of ``values``, or of all masks."""
     names = read_class_names(scan.root)
     if names is not None:
-        if not all(map(str.strip, names)) or len({*names}) < len(names):
-            raise UsageError(f"{scan.root!r}: classes.txt must have a different name in every line")
+        names = [name.strip() for name in names]
+        if wrong := _describe_wrong_name(names):
+            raise UsageError(
+                f"{scan.root!r}: {wrong}; classes.txt must have the name of class 0 in line 1, of"
+                " class 1 in line 2 and so on, each a different one"
+            )
         return tuple(names)
     if values.values:
         return default_names(len(values.values))
     folders = dict.fromkeys(place.masks for place in places.values() or [Place()])
     masks = [mask for folder in folders for mask in FolderScan(scan.root).images(folder)]
     return default_names(_count_classes(scan.root, tuple(masks), frozenset(values.ignored)))
+
+
+def _describe_wrong_name(names: Sequence[str]) -> str:
+    """Return what is wrong with the lines of ``classes.txt``, if anything."""
+    if not names:
+        return "classes.txt is empty"
+    for line, name in enumerate(names, 1):
+        if not name:
+            return f"line {line} of classes.txt is empty"
+        first = names.index(name) + 1
+        if first < line:
+            return f"lines {first} and {line} of classes.txt have the same name, {name!r}"
+    return ""
 
 
 def _count_classes(root: str, masks: tuple[str, ...], ignored: frozenset[int]) -> int:
@@ -236,8 +261,8 @@ def _by_name(scan: FolderScan, folder: str) -> dict[str, str]:
         by_name[name] = path
     if repeated:
         raise RunError(
-            f"{scan.root!r} has {len(repeated):,} pairs of files that differ in their extension"
-            f" only, so that it is not known which of them belong together:"
+            f"{scan.root!r} has {pluralize(len(repeated), 'pair')} of files that differ in their"
+            " extension only, so that it is not known which of them belong together:"
             f" {join_names(repeated, 3)}; rename or remove one of each"
         )
     return by_name

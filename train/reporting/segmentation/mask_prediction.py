@@ -8,13 +8,13 @@ import numpy as np
 from flax_resnet.dense.pixel_classes import PixelClassifier
 from flax_resnet.dense.views import SAME, PictureView
 from flax_resnet.files import write_atomically
-from flax_resnet.images.mask_files import color_classes, encode_mask
+from flax_resnet.images.mask_files import color_classes, encode_mask, sign_png
 from flax_resnet.preprocessing import to_viewable
 from flax_resnet.runs import Run, to_pixels
 from train.data.canvas import fitted_size, nearest
 from train.data.images import encode_png, resize_area
 from train.data.prefetch import Prefetcher
-from train.reporting.output_names import OutputNames
+from train.reporting.output_names import png_files
 from train.reporting.segmentation.mask_lines import MaskPrediction, class_areas
 from train.runtime.errors import RunError
 from train.runtime.files import writing
@@ -58,9 +58,11 @@ def predict_masks(
         raise RunError(str(error)) from error
     if shrink:
         classify = shrinking(classify, run.preprocessing.shape[:2])
-    names = OutputNames()
+    mask_files = png_files(files, masks)
+    overlay_files = png_files(files, overlays) if overlays else [None] * len(files)
     with Prefetcher(files, read, depth=1) as decoded:
-        for file, image in decoded:
+        outputs = zip(decoded, mask_files, overlay_files, strict=True)
+        for (file, image), mask, overlay in outputs:
             if isinstance(image, ValueError):
                 yield MaskPrediction(file, error=str(image))
                 continue
@@ -69,8 +71,6 @@ def predict_masks(
             except ValueError as error:
                 yield MaskPrediction(file, error=f"{file}: {error}")
                 continue
-            name = f"{names.of(file)}.png"
-            mask, overlay = os.path.join(masks, name), overlays and os.path.join(overlays, name)
             _write(mask, encode_mask(classes))
             if overlay:
                 _write(overlay, encode_png(color_classes(to_viewable(image), classes)))
@@ -92,5 +92,6 @@ def shrinking(
 
 
 def _write(path: str, content: bytes) -> None:
+    """Write a PNG, signed, so that a later command may replace it."""
     with writing(path):
-        write_atomically(path, content)
+        write_atomically(path, sign_png(content))

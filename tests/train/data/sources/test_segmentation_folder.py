@@ -187,7 +187,9 @@ def test_unlisted_images_are_a_note_and_listed_ones_must_exist(tmp_path):
     note = next(finding for finding in findings if finding.kind == "unlisted")
     assert note.count == 8 and not note.is_warning
     assert any("none of train.txt" in finding.text for finding in findings)
-    with pytest.raises(RunError, match=r"1 mask without an image \(none of train.txt\)"):
+    with pytest.raises(
+        RunError, match=r"has 1 listed name without image and mask \(none of train.txt\)"
+    ):
         loader_of(tmp_path, fraction=0.0)
     (tmp_path / "train.txt").write_text("n01\nn01\n")
     with pytest.raises(RunError, match="1 repeated names"):
@@ -227,7 +229,7 @@ def test_a_folder_that_is_wrong_as_a_whole_is_an_error_at_once(tmp_path):
 
 def test_other_folders_are_errors_that_show_the_layout(tmp_path):
     with pytest.raises(
-        UsageError, match=r"has no folder 'images'; put them into ROOT/train/images"
+        UsageError, match=r"has no folder 'images'; put images and masks into ROOT/train/im"
     ):
         opened(tmp_path, "all")
     (tmp_path / "images").mkdir()
@@ -241,7 +243,7 @@ def test_other_folders_are_errors_that_show_the_layout(tmp_path):
     ):
         opened(tmp_path, "all")
     (tmp_path / "images/a.jpg").write_bytes(b"")
-    with pytest.raises(RunError, match=r"1 pairs of files .* images/a.jpg and images/a.png"):
+    with pytest.raises(RunError, match=r"1 pair of files .* images/a.jpg and images/a.png"):
         opened(tmp_path, "all")
     with pytest.raises(UsageError, match=r"mask_values=.* has no meaning for 'folder'"):
         dataset = default_config().dataset
@@ -253,3 +255,57 @@ def test_other_folders_are_errors_that_show_the_layout(tmp_path):
     dataset.update(mask_values=(), ignore_values=(0,))
     with pytest.raises(UsageError, match=r"ignore_values=\(0,\) has no meaning for 'folder'"):
         open_source(dataset, "all")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "classes.txt is empty"),
+        ("sky\n\ntree\n", "line 2 of classes.txt is empty"),
+        ("sky\ntree\n sky \n", "lines 1 and 3 of classes.txt have the same name, 'sky'"),
+        ("crack\n", "one class, 'crack', so that there is nothing to learn"),
+    ],
+)
+def test_wrong_names_of_classes_are_named_with_their_line(tmp_path, lines, message):
+    write(tmp_path, NAMES, names_of_classes=())
+    (tmp_path / "classes.txt").write_text(lines)
+    with pytest.raises(UsageError, match=message):
+        opened(tmp_path, "all")
+
+
+def test_names_of_classes_may_come_from_any_editor(tmp_path):
+    write(tmp_path, NAMES)
+    (tmp_path / "classes.txt").write_bytes("himmel\r\n bäume \r\n道路\r\n".encode("utf-8-sig"))
+    assert opened(tmp_path, "all").class_names == ("himmel", "bäume", "道路")
+    (tmp_path / "classes.txt").write_bytes("himmel\nbäume\nauto\n".encode("latin-1"))
+    with pytest.raises(RunError, match=r"classes\.txt are not UTF-8 .*; save it as UTF-8"):
+        opened(tmp_path, "all")
+
+
+def fill_masks(root, names, value):
+    for name in names:
+        path = root / "masks" / f"{name}.png"
+        path.write_bytes(png(np.full_like(decode_mask(path.read_bytes()), value)))
+
+
+def test_masks_without_any_class_are_an_error_before_training(tmp_path):
+    names = [f"n{number:02d}" for number in range(40)]
+    write(tmp_path, names)
+    fill_masks(tmp_path, [*names[:5], *names[6:]], 255)
+    assert len(opened(tmp_path, "all")) == 40  # one mask that is not in the sample has classes
+    fill_masks(tmp_path, names[5:6], 255)
+    with pytest.raises(RunError, match=r"no pixel of the masks .* all 40 have ignored values only"):
+        opened(tmp_path, "all")
+
+
+def test_masks_of_a_single_class_are_a_warning(tmp_path):
+    write(tmp_path, NAMES)
+    fill_masks(tmp_path, NAMES, 1)
+    [finding] = loader_of_all(tmp_path).findings()
+    assert finding.is_warning and "all 16 masks" in finding.text and "'tree' only" in finding.text
+
+
+def test_folders_of_other_names_are_named(tmp_path):
+    (tmp_path / "Training").mkdir()
+    with pytest.raises(UsageError, match=r"has no folder 'images', only 'Training'; put images"):
+        opened(tmp_path, "all")
