@@ -25,10 +25,14 @@ _OTHER_NAMES = {
         checkpoint_path=init_from ckpt=init_from ckpt_path=init_from classes=model.num_classes
         clip_grad=optimizer.grad_clip_norm clip_grad_norm=optimizer.grad_clip_norm
         clipnorm=optimizer.grad_clip_norm compute_dtype=model.dtype criterion=loss
-        crop=dataset.image_size crop_size=dataset.image_size cutmix_alpha=augment.cutmix
+        crop=dataset.image_size cutmix_alpha=augment.cutmix
         early_stopping=stop.patience es_patience=stop.patience patience=stop.patience
         early_stopping_patience=stop.patience min_delta=stop.min_delta max_time=stop.minutes
         class_weight=class_weights gamma=focal_gamma
+        aux_weight=aux_loss_weight auxiliary_head=model.aux_head auxiliary_weight=aux_loss_weight
+        ignore_index=dataset.ignore_values ignore_label=dataset.ignore_values
+        poly_power=schedule.power ratio_range=augment.scale_range
+        reduce_zero_label=dataset.mask_values
         data=dataset.data_dir data.max_bad_fraction=loader.max_corrupt_fraction
         data.resident=loader.cache_on_device data.resident_gib=loader.device_cache_gib
         data.steps_per_call=steps_per_execution data.threads=loader.threads
@@ -140,6 +144,11 @@ _ANSWERS = {
         "config.log.to=tensorboard,mlflow,wandb selects loggers; metrics.jsonl and report.html in"
         " the workdir are always written"
     ),
+    "crop_size": (
+        "config.dataset.image_size is the size of the input; with task='segmentation'"
+        " config.augment.crop_size is that of random crops"
+    ),
+    "ann_dir mask_dir masks_dir": "masks lie in config.dataset.data_dir, in masks beside images",
     "eval_only evaluate test_only": "python -m train.evaluate --workdir DIR evaluates a run",
 }
 ANSWERS = {name: answer for names, answer in _ANSWERS.items() for name in names.split()}

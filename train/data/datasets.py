@@ -88,6 +88,15 @@ def has_splits(dataset: ConfigDict) -> bool:
     return dataset.name != "table" or table_rows.has_splits(dataset)
 
 
+def check_folder(dataset: ConfigDict) -> None:
+    """Raise UsageError or RunError if the folder of ``config.dataset`` is missing.
+
+    Opening the data does so, too, but pretrained weights are downloaded before.
+    """
+    if dataset.name in ("folder", "segmentation_folder"):
+        image_folder.check_root(dataset.data_dir)
+
+
 def paths(dataset: ConfigDict) -> dict[str, str]:
     """Return ``data_dir`` and ``labels`` of ``config.dataset`` as absolute paths."""
     labels = dataset.labels and resolve_path(dataset.labels)

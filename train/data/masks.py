@@ -48,6 +48,12 @@ class MaskValues:
           UsageError: there are not as many different values as classes.
         """
         values = self.values or tuple(range(num_classes))
+        if both := [] if self.values else sorted({*values} & {*self.ignored}):
+            raise UsageError(
+                f"config.dataset.ignore_values={self.ignored} has {both[0]}, the value of class"
+                f" {both[0]}; to ignore it, set config.dataset.mask_values to the values of the"
+                " classes that are left, and remove its name from classes.txt"
+            )
         if len(values) != num_classes or len({*values}) < len(values):
             raise UsageError(
                 f"config.dataset.mask_values={self.values} must be a different value for each of"

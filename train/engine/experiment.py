@@ -24,7 +24,7 @@ from train.config.task_defaults import set_task_defaults
 from train.data.augment.mixup import check_even
 from train.data.class_counts import count_classes_of
 from train.data.class_names import check_classes
-from train.data.datasets import describe_substitute, paths
+from train.data.datasets import check_folder, describe_substitute, paths
 from train.data.findings import UNBALANCED, inspect_data
 from train.data.loader import DataLoader
 from train.data.preprocessing import make_preprocessing
@@ -155,6 +155,8 @@ def build_experiment(
     dataset.update(paths(dataset))
     check_limits(config, workdir)
     resumes = run_files.check(workdir, config)
+    if sources is None:
+        check_folder(dataset)
     weights = None if resumes else find_weights(config)
     if weights is not None:
         follow_preprocessing(config, weights)

@@ -7,6 +7,7 @@ from train.data.sampler import EpochSampler
 from train.engine.profiling import check_profile_steps
 from train.runtime.config_dict import ConfigDict
 from train.runtime.errors import UsageError
+from train.runtime.formatting import pluralize
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Intervals:
         """Return a sentence about the length of the run and the images that epochs use."""
         epochs, sampler = self.epoch(self.num_steps), self.sampler
         text = (
-            f"{self.num_steps:,} steps of {sampler.batch_size} images,"
+            f"{pluralize(self.num_steps, 'step')} of {pluralize(sampler.batch_size, 'image')},"
             f" {self.steps_per_epoch:,} per epoch, {epochs:.4g} epoch{'' if epochs == 1 else 's'}"
         )
         return "; ".join(filter(None, (text, sampler.describe_epoch())))
@@ -118,8 +119,8 @@ def make_intervals(config: ConfigDict, sampler: EpochSampler) -> Intervals:
     images, steps_per_epoch = sampler.num_records, sampler.steps_per_epoch
     if not steps_per_epoch:
         raise UsageError(
-            f"config.batch_size={config.batch_size} exceeds the {images} training images; choose at"
-            f" most {images}"
+            f"config.batch_size={config.batch_size} exceeds the"
+            f" {pluralize(images, 'training image')}; choose at most {images}"
         )
 
     def in_steps(epochs: float) -> int:

@@ -184,3 +184,8 @@ def test_sources_in_memory_may_have_own_values():
         source.all_labels()
     with pytest.raises(UsageError, match="has 256 classes; masks can have 255"):
         MaskSource("x", "train", tuple(map(str, range(256))), ArrayMasks(images, masks))
+
+
+def test_a_folder_for_embedded_data_is_refused():
+    with pytest.raises(UsageError, match=r"data_dir='street' has no meaning for 'drawn_shapes'.*n"):
+        loader(data_dir="street")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train.config.keys import KEYS
-from train.config.loading import check_config
+from train.config.loading import check_config, default_config
 from train.data.class_names import check_classes
 from train.data.sources.arrays import arrays_source
 from train.engine import experiment
@@ -172,3 +172,15 @@ def test_processes_compare_all_keys_but_those_of_the_machine(monkeypatch, digits
     assert keys() == first
     assert keys(seed=4) != first
     assert {"version of the code", "versions of the libraries", "configuration"} == first.keys()
+
+
+@pytest.mark.parametrize("name", ["folder", "segmentation_folder"])
+def test_a_missing_folder_is_an_error_before_weights_are_downloaded(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(experiment, "find_weights", lambda config: pytest.fail("downloads"))
+    config = default_config()
+    config.init_from, config.dataset.name = "resnet50.a1_in1k", name
+    with pytest.raises(UsageError, match=r"set --config\.dataset\.data_dir=FOLDER"):
+        experiment.build_experiment(config, str(tmp_path / "run"))
+    config.dataset.data_dir = str(tmp_path / "none")
+    with pytest.raises(RunError, match="none' does not exist"):
+        experiment.build_experiment(config, str(tmp_path / "run"))

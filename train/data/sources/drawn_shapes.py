@@ -15,6 +15,7 @@ from train.data.registries import register_source
 from train.data.source import fingerprint, require_no_names, source_argument
 from train.data.splits import find_split, part_of, replace_name
 from train.runtime.config_dict import ConfigDict
+from train.runtime.errors import UsageError
 
 NAMES = ("background", "circle", "square", "triangle", "cross")
 SIDE = 64
@@ -33,6 +34,11 @@ def open_drawn_shapes(dataset: ConfigDict, split: str) -> MaskSource:
     """Open a split of the drawn shapes, or a part such as ``train[:80%]``."""
     source_argument(dataset)
     require_no_names(dataset)
+    if dataset.data_dir:
+        raise UsageError(
+            f"config.dataset.data_dir={dataset.data_dir!r} has no meaning for 'drawn_shapes', which"
+            " are embedded; for own pictures set config.dataset.name=segmentation_folder"
+        )
     name = find_split(split, COUNTS, "drawn_shapes")
     images, masks = draw(name)
     part = part_of(split, len(images))

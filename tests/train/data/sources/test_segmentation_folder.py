@@ -273,6 +273,15 @@ def test_wrong_names_of_classes_are_named_with_their_line(tmp_path, lines, messa
         opened(tmp_path, "all")
 
 
+def test_an_ignored_value_is_no_class_at_the_same_time(tmp_path):
+    write(tmp_path, NAMES)
+    with pytest.raises(UsageError, match=r"ignore_values=\(0,\) has 0, the value of class 0; to"):
+        opened(tmp_path, "all", ignore_values=(0,))
+    (tmp_path / "classes.txt").write_text("tree\ncar\n")
+    source = opened(tmp_path, "all", ignore_values=(0,), mask_values=(1, 2))
+    assert {*np.unique(source.decode(0)[1]).tolist()} == {0, 1, 255}
+
+
 def test_names_of_classes_may_come_from_any_editor(tmp_path):
     write(tmp_path, NAMES)
     (tmp_path / "classes.txt").write_bytes("himmel\r\n bäume \r\n道路\r\n".encode("utf-8-sig"))
