@@ -36,10 +36,8 @@ class OtherData:
         if name and name != dataset.name:
             dataset.update({key: KEYS[f"dataset.{key}"].default for key in DATA_KEYS})
             dataset.name = name
-            if (
-                name in ("folder", "segmentation_folder", "arrays", "webdataset")
-                and not self.data_dir
-            ):
+            in_folder = name in ("folder", "segmentation_folder", "arrays", "webdataset")
+            if in_folder and not self.data_dir:
                 raise UsageError(f"--dataset {self.dataset} needs --data_dir, where they are")
             dataset.label_separator = separator if name == "table" else ""
             if name == "table" and not self.labels:

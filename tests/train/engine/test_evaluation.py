@@ -144,3 +144,5 @@ def test_other_data_replace_the_runs_split(tmp_path):
     assert applied(OtherData(data_dir=plain), "mnist") == ("test", "mnist", plain, True)
     with pytest.raises(UsageError, match="needs --data_dir"):
         applied(OtherData(dataset="folder"), "mnist")
+    with pytest.raises(UsageError, match="segmentation_folder needs --data_dir"):
+        applied(OtherData(dataset="segmentation_folder"), "mnist")
