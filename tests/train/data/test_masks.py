@@ -187,5 +187,5 @@ def test_sources_in_memory_may_have_own_values():
 
 
 def test_a_folder_for_embedded_data_is_refused():
-    with pytest.raises(UsageError, match=r"data_dir='street' has no meaning for 'drawn_shapes'.*n"):
+    with pytest.raises(UsageError, match=r"data_dir='.*street' has no meaning for 'drawn_shapes'"):
         loader(data_dir="street")
