@@ -85,6 +85,11 @@ def run(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
     except SingleImageError as error:
         sources = [open_source(dataset, ALL)]
         warn(f"no part is held out: {error}")
+    if sources[0].label_kind == "mask":
+        raise UsageError(
+            f"train.inspect compares images of classes, and those of {dataset.name!r} have masks;"
+            " train.plan names pairs, sizes and values that are wrong"
+        )
     for other in sources[1:]:
         check_classes(sources[0], other)
     pixels, trained = make_preprocessing(dataset).pixels, None

@@ -14,6 +14,8 @@ from sklearn.datasets import load_digits
 from tests.train.shapes import NAMES as SHAPES
 from tests.train.shapes import draw_shapes
 from train.data.images import encode_jpeg, encode_png, resize_area
+from train.inspect import __main__ as inspect_command
+from train.runtime.errors import UsageError
 
 NUM_WRONG, NUM_COPIES = 90, 20
 
@@ -293,3 +295,11 @@ def test_given_predictions_find_wrong_sets_of_classes(inspected_sets, commands, 
     for name, row in rows.items():
         expected = "|".join(SHAPES[k] for k in np.flatnonzero(true[int(name[:3])]))
         assert row["suggestion"] == (expected or "no class") and float(row["score"]) > 0.9
+
+
+def test_masks_are_refused_with_the_command_that_checks_them(monkeypatch, tmp_path):
+    flags = "--config", "fpn_resnet18_shapes", "--output", str(tmp_path / "out")
+    monkeypatch.setattr("sys.argv", ["train.inspect", *flags])
+    with pytest.raises(UsageError, match=r"'drawn_shapes' have masks; train\.plan names"):
+        inspect_command.main()
+    assert not (tmp_path / "out").exists()
