@@ -12,6 +12,7 @@ from jax import lax
 
 from flax_resnet.ops import im2col, pooling, winograd
 from flax_resnet.ops.onednn import library as onednn
+from flax_resnet.ops.onednn.convolutions import Geometry
 
 # Limits within which Winograd's algorithm is worth its compilation time: input and output channels,
 # pixels of the whole batch, and multiply-adds of the layer.
@@ -90,15 +91,17 @@ def _uses_cpu_ops(*arrays: jax.Array) -> bool:
 
 
 def _supports_custom_gradient(array: jax.Array) -> bool:
-    """Return False for symbolic shapes (``jax.export``) and device-varying values.
+    """Return False for symbolic shapes (``jax.export``), device-varying and sharded values.
 
     The custom gradients do not track the axes over which values vary in a ``jax.shard_map`` with
-    ``check_vma=True``.
+    ``check_vma=True``, or are sharded according to their type, over axes of ``AxisType.Explicit``.
     """
     kind = jax.typeof(array)
     axis_type = getattr(kind, "manual_axis_type", None)  # called vma in other releases of JAX
     varies = bool(getattr(axis_type, "varying", None) or getattr(kind, "vma", None))
-    return not varies and all(isinstance(size, int) for size in array.shape)
+    sharding = getattr(kind, "sharding", None)
+    sharded = any(axis is not None for axis in getattr(sharding, "spec", ()))
+    return not varies and not sharded and all(isinstance(size, int) for size in array.shape)
 
 
 def conv_general_dilated(
@@ -124,11 +127,16 @@ def conv_general_dilated(
         return xla(lhs, rhs, feature_group_count)
 
     def onednn(lhs, rhs, groups=1, padding=padding):
-        if not (lhs.size and rhs.size and all(min(pair) >= 0 for pair in padding)):
-            return xla(lhs, rhs, groups, padding)
-        from flax_resnet.ops.onednn.operation import conv  # registers functions with XLA
+        from flax_resnet.ops.onednn import handler, operation  # importing them needs llvmlite
 
-        return conv(lhs, rhs, window_strides, padding, rhs_dilation or (1, 1), groups)
+        (top, bottom), (left, right) = padding
+        geometry = Geometry(
+            *(lhs.shape, rhs.shape, (*window_strides,), (top, bottom, left, right)),
+            *((*(rhs_dilation or (1, 1)),), groups),
+        )
+        if not handler.is_supported(geometry):
+            return xla(lhs, rhs, groups, padding)
+        return operation.conv(geometry, lhs, rhs)
 
     by_onednn = _backend() == "onednn" and _undilated(lhs_dilation)
     direct = onednn if by_onednn else xla

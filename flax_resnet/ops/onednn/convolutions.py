@@ -1,6 +1,7 @@
 """oneDNN's computations for a convolution of a given size, and for its two gradients."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from ctypes import c_void_p
 
@@ -63,6 +64,7 @@ class Program:
     steps: tuple[Step, Step]
 
 
+MAX_ELEMENTS = 2**31 - 1  # of an array; some sizes above end the process
 FIRST, SECOND, RESULT, REORDERED = range(4)  # places in ``Program.layouts``
 
 
@@ -100,6 +102,26 @@ class _Layouts:
         create = f"dnnl_convolution_backward_{name}_primitive_desc_create"
         given = library.engine(), library.DIRECT, *arrays, *self._sizes, self.forward()
         return library.created(create, *given, library.attributes())
+
+
+def is_fast(geometry: Geometry) -> bool:
+    """Return whether the library computes a convolution and its gradients by optimized code.
+
+    Reference code, for some large kernels and paddings, is left to XLA. The library
+    has no empty arrays (of a kernel that is larger than its padded input) and no negative padding.
+    """
+    sizes = geometry.images, geometry.kernel, geometry.outputs
+    if min(map(min, sizes)) < 1 or max(map(math.prod, sizes)) > MAX_ELEMENTS:
+        return False
+    if min(geometry.padding) < 0:
+        return False
+    try:
+        layouts = _Layouts(geometry)
+        makers = layouts.forward, layouts.image_gradient, layouts.kernel_gradient
+        names = [library.implementation(make()) for make in makers]
+    except library.OneDnnError:
+        return False
+    return not any(name.startswith("ref") for name in names)
 
 
 def _channels_last(sizes: Sequence[int]) -> c_void_p:

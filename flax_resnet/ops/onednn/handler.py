@@ -20,7 +20,7 @@ import jax
 import llvmlite.binding as llvm
 
 from flax_resnet.ops.onednn import library
-from flax_resnet.ops.onednn.convolutions import MAKERS, Geometry, Program
+from flax_resnet.ops.onednn.convolutions import MAKERS, Geometry, Program, is_fast
 
 TARGET = "flax_resnet_onednn"
 _ARRAYS, _ARGUMENTS = 6, 4  # of a program; at most, of a step
@@ -49,7 +49,14 @@ class _Program(ctypes.Structure):
 
 _first_program = c_void_p()
 _kept: list[_Program] = []  # they are used as long as the process lives
-_lock = threading.Lock()
+_lock = threading.Lock()  # several threads may trace at the same time
+
+
+@functools.cache
+def is_supported(geometry: Geometry) -> bool:
+    """Return whether a convolution should be computed by the library."""
+    with _lock:
+        return is_fast(geometry)
 
 
 @functools.cache

@@ -19,12 +19,14 @@ import jax
 
 DISTRIBUTION, FILE, MAJOR = "onednn-cpu-gomp", "libdnnl.so.3", 3
 XLA_MAJOR = 0  # major version of XLA's foreign function interface
-SWITCH = "FLAX_RESNET_ONEDNN"  # environment variable; "0" leaves the library out
+SWITCH = "FLAX_RESNET_ONEDNN"  # environment variable; these values leave the library out
+_OFF = ("0", "n", "no", "f", "false", "off")  # as of JAX's own variables
 
 # Values of enumerations in dnnl_types.h and dnnl_common_types.h.
 FORWARD_TRAINING, DIRECT = 64, 1
 SRC, DST, WEIGHTS, SCRATCHPAD, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 1, 17, 33, 80, 129, 145, 161
 REORDER_FROM, REORDER_TO = SRC, DST
+_IMPLEMENTATION = 8  # of a primitive
 WEIGHTS_LAYOUT, DIFF_WEIGHTS_LAYOUT, SCRATCHPAD_LAYOUT = 131, 132, 136  # of a primitive
 _CPU, _FLOAT32, _ANY_LAYOUT, _OWN_SCRATCHPAD = 1, 3, 1, 1
 
@@ -36,7 +38,7 @@ class OneDnnError(RuntimeError):
 @functools.cache
 def is_available() -> bool:
     """Return whether the library is installed, can be loaded, and is not switched off."""
-    if os.environ.get(SWITCH) == "0" or importlib.util.find_spec("llvmlite") is None:
+    if os.environ.get(SWITCH, "").lower() in _OFF or importlib.util.find_spec("llvmlite") is None:
         return False
     try:
         distribution = importlib.metadata.distribution(DISTRIBUTION)
@@ -44,7 +46,8 @@ def is_available() -> bool:
         return False
     try:
         load()
-    except OSError as error:
+        importlib.import_module("llvmlite.binding")
+    except (OSError, ImportError) as error:
         logging.getLogger("flax_resnet").warning(
             "%s %s is installed, but cannot be used: %s; XLA convolves instead",
             *(DISTRIBUTION, distribution.version, error),
@@ -68,10 +71,16 @@ def load() -> ctypes.CDLL:
     # Its waiting threads would take the cores from XLA's. It is read when the library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     library = ctypes.CDLL(paths[0])
-    library.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)
-    library.dnnl_primitive_desc_query_md.restype = c_void_p
+    try:
+        library.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)
+        library.dnnl_primitive_desc_query_md.restype = c_void_p
+    except AttributeError as error:
+        raise OSError(f"its file {FILE} is another library: {error}") from error
     if library.dnnl_version()[0] != MAJOR:
         raise OSError(f"its version is {library.dnnl_version()[0]}, not {MAJOR}")
+    # Its threads wait for one another, forever if OpenMP starts fewer than it says beforehand.
+    if library.omp_get_dynamic() or library.omp_get_thread_limit() < library.omp_get_max_threads():
+        raise OSError("OMP_DYNAMIC or OMP_THREAD_LIMIT limits its threads; set OMP_NUM_THREADS")
     return library
 
 
@@ -137,6 +146,13 @@ def layout(sizes: Sequence[int], strides: Sequence[int] | None = None) -> c_void
 def layout_of(descriptor: c_void_p, query: int) -> c_void_p:
     """Return the layout that a computation chose for one of its arrays."""
     return c_void_p(load().dnnl_primitive_desc_query_md(descriptor, query, 0))
+
+
+def implementation(descriptor: c_void_p) -> str:
+    """Return the name of the code that a computation uses, such as ``"jit:avx512_core"``."""
+    name = ctypes.c_char_p()
+    call("dnnl_primitive_desc_query", descriptor, _IMPLEMENTATION, 0, ctypes.byref(name))
+    return (name.value or b"").decode()
 
 
 def primitive(descriptor: c_void_p) -> c_void_p:

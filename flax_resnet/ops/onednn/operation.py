@@ -10,21 +10,9 @@ from flax_resnet.ops.onednn.convolutions import Geometry
 from flax_resnet.ops.onednn.handler import TARGET, prepare
 
 
-def conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: tuple[tuple[int, int], tuple[int, int]],
-    dilation: tuple[int, int],
-    groups: int,
-) -> jax.Array:
+def conv(geometry: Geometry, images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve float32 ``(N, H, W, C)`` with ``(height, width, C / groups, outputs)``."""
-    (top, bottom), (left, right) = padding
-    geometry = Geometry(
-        *(x.shape, kernel.shape, (*strides,)),
-        *((top, bottom, left, right), (*dilation,), groups),
-    )
-    return _forward(geometry, x, kernel)
+    return _forward(geometry, images, kernel)
 
 
 def _call(kind: str, geometry: Geometry, shape: tuple[int, ...], *arrays: jax.Array) -> jax.Array:

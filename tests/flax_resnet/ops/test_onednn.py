@@ -118,6 +118,48 @@ def test_an_empty_batch_and_vmap():
     assert distance(ours, jnp.stack([conv(each, kernel) for each in x])) < CLOSE
 
 
+# Image sizes, kernel size, padding: a kernel larger than its image; one that the library computes
+# by its reference code.
+LEFT_TO_XLA = {"larger": (3, 5, 0), "slow": (8, 31, 32)}
+
+
+@pytest.mark.parametrize("name", LEFT_TO_XLA)
+def test_sizes_without_fast_code_are_left_to_xla(name):
+    size, length, padding = LEFT_TO_XLA[name]
+    x, kernel = draw(2, size, size, 4), draw(length, length, 4, 3, seed=1)
+
+    def gradients(x, kernel):
+        pair = (padding, padding)
+        return jax.grad(lambda *a: (conv(*a, padding=(pair, pair)) ** 2).sum(), (0, 1))(x, kernel)
+
+    assert calls(gradients, x, kernel) == 0
+    ours = jax.jit(gradients)(x, kernel)
+    with ops.use_xla_ops():
+        plain = jax.jit(gradients)(x, kernel)
+    jax.tree.map(np.testing.assert_array_equal, ours, plain)
+
+
+def test_sizes_at_which_the_library_would_end_the_process_are_left_to_xla():
+    from flax_resnet.ops.onednn import convolutions, handler
+
+    images = 2, 65536, 65536, 16
+    huge = convolutions.Geometry(images, (3, 3, 16, 16), (1, 1), (1,) * 4, (1, 1), 1)
+    assert not handler.is_supported(huge)
+
+
+def test_arrays_whose_types_are_sharded_are_left_to_xla():
+    axis_types = (jax.sharding.AxisType.Explicit,)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=axis_types, devices=jax.devices()[:2])
+    x, kernel = draw(4, 16, 16, 8), draw(3, 3, 8, 8, seed=1)
+    plain = jax.jit(conv)(x, kernel)
+    with jax.set_mesh(mesh):
+        spec = jax.sharding.PartitionSpec("data")
+        sharded = jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+        ours = jax.jit(conv)(sharded, kernel)
+        assert jax.typeof(ours).sharding.spec[0] == "data"
+        np.testing.assert_allclose(ours, plain, rtol=0, atol=CLOSE)
+
+
 def test_devices_compute_at_the_same_time_and_repeat_their_bits():
     x, kernel = draw(4, 8, 16, 16, 16), draw(3, 3, 16, 16, seed=1)
 
@@ -186,14 +228,42 @@ for _ in range(20):
 """
 
 
+TRACES = """
+import json, threading, jax, numpy as np
+from flax_resnet import ops
+from flax_resnet.ops.dispatch import NHWC
+images, kernel = np.ones((8, 16, 16, 8), np.float32), np.ones((3, 3, 8, 8), np.float32)
+barrier, sums = threading.Barrier(8), []
+def compute():
+    barrier.wait()
+    one = lambda *a: ops.conv_general_dilated(*a, (1, 1), [(1, 1)] * 2, dimension_numbers=NHWC)
+    sums.append(float(jax.jit(one)(images, kernel).sum()))
+threads = [threading.Thread(target=compute) for _ in range(8)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+print(json.dumps(sums))
+"""
+
+
+def test_threads_trace_at_the_same_time():
+    # Sums of ones: 46 of 16 * 3 pixels along each axis are in the image, from 8 channels to 8.
+    assert run(TRACES) == [8 * 46 * 46 * 8 * 8] * 8
+
+
+@pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}])
+def test_it_is_not_used_with_fewer_threads_than_it_waits_for(limit):
+    script = "import json; from flax_resnet import ops; print(json.dumps(ops.default_backend()))"
+    assert run(script, OMP_NUM_THREADS="2", **limit) == "cpu"
+    assert run(script, OMP_NUM_THREADS="2") == "onednn"
+
+
 def run_script(script, **environment):
     env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags(1)} | environment
     command = [sys.executable, "-c", script]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
 
-def run(**environment):
-    done = run_script(SCRIPT, **environment)
+def run(script=SCRIPT, **environment):
+    done = run_script(script, **environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -221,13 +291,25 @@ def test_without_the_library_it_is_not_used(monkeypatch):
         ops.use_backend("onednn")
 
 
-def test_a_library_that_cannot_be_loaded_is_reported_and_not_used(monkeypatch, caplog):
-    monkeypatch.setattr(library, "FILE", "libother.so")
+@pytest.mark.parametrize("value", ["0", "false", "Off"])
+def test_it_can_be_switched_off(monkeypatch, value):
+    monkeypatch.setenv(library.SWITCH, value)
+    library.is_available.cache_clear()
+    assert ops.default_backend() == "cpu"
+
+
+# By the name of a file of the wheel in place of the library: why it cannot be used.
+UNUSABLE = {"libother.so": "it has no file libother.so", "METADATA": "invalid ELF header"}
+
+
+@pytest.mark.parametrize("file", UNUSABLE)
+def test_a_library_that_cannot_be_loaded_is_reported_and_not_used(monkeypatch, caplog, file):
+    monkeypatch.setattr(library, "FILE", file)
     library.is_available.cache_clear()
     library.load.cache_clear()
     try:
         assert ops.default_backend() == "cpu"
-        assert "cannot be used: it has no file libother.so; XLA convolves instead" in caplog.text
+        assert f"{UNUSABLE[file]}; XLA convolves instead" in caplog.text
     finally:
         library.load.cache_clear()
 
@@ -247,3 +329,21 @@ def test_another_interface_of_xla_is_not_used(monkeypatch, caplog, tmp_path, hea
         assert f"the interface of XLA's foreign functions is {found}, not 0" in caplog.text
     finally:
         library.load.cache_clear()
+
+
+def test_another_library_of_that_name_is_reported_and_not_used(monkeypatch, caplog):
+    monkeypatch.setattr(library.ctypes, "CDLL", lambda path: object())
+    library.is_available.cache_clear()
+    library.load.cache_clear()
+    try:
+        assert ops.default_backend() == "cpu"
+        assert "its file libdnnl.so.3 is another library" in caplog.text
+    finally:
+        library.load.cache_clear()
+
+
+def test_without_a_working_compiler_it_is_not_used(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    library.is_available.cache_clear()
+    assert ops.default_backend() == "cpu"
+    assert "cannot be used: import of llvmlite.binding halted" in caplog.text
