@@ -19,6 +19,10 @@ _BATCH_PIXELS = 2**20  # computed together
 _MAX_BATCH = 16
 
 
+class NotFiniteError(ValueError):
+    """The output of a network is not finite."""
+
+
 class PixelClassifier:
     """The most probable class of every pixel, in the picture's own size.
 
@@ -57,7 +61,7 @@ class PixelClassifier:
 
         Raises:
           ImageDecodeError: a ValueError; it is not a readable image.
-          ValueError: the output of the network is not finite.
+          NotFiniteError: a ValueError, if the output of the network is not finite.
         """
         pixels = to_pixels(image, self._run.preprocessing.pixels)
         classes = np.empty(pixels.shape[:2], np.uint8)
@@ -70,7 +74,7 @@ class PixelClassifier:
             stacked = np.pad(stacked, [(0, padding), (0, 0), (0, 0), (0, 0)])
             answers, finite = jax.device_get(self._classify(self._run.variables, stacked))
             if not finite[: len(batch)].all():
-                raise ValueError("the output of the network is not finite")
+                raise NotFiniteError("the output of the network is not finite")
             for place, answer in zip(batch, answers, strict=False):
                 classes[place.rows, place.columns] = answer[place.center]
         return classes

@@ -7,7 +7,7 @@ import numpy as np
 
 from flax_resnet import schema
 from flax_resnet.decoding import ImageDecodeError
-from flax_resnet.dense.pixel_classes import MAX_CLASSES, PixelClassifier
+from flax_resnet.dense.pixel_classes import MAX_CLASSES, NotFiniteError, PixelClassifier
 from flax_resnet.dense.views import make_views
 from flax_resnet.images.mask_files import encode_overlay
 from flax_resnet.preprocessing import Preprocessing, to_viewable
@@ -106,7 +106,7 @@ def picture_parts(evaluated: Evaluated, evaluation: SegmentationEvaluation) -> d
     groups = choose(evaluation.image_iou)
     try:
         pictures = _read(evaluated, np.concatenate([*groups.values()]))
-    except ValueError:  # outputs that are not finite
+    except NotFiniteError:  # of a run that diverged; its metrics say so
         return {}
     cells = _cells(evaluated, evaluation, pictures)
     found = {
