@@ -273,7 +273,7 @@ def one_line(process, status, *words):
         (["--config.augment.hflip", "--config.seed=1"], ["config.augment.hflip needs a value"]),
         (["--workdir", ""], ["--workdir is empty"]),
         (["--confg=x"], ["--confg=x", "--help"]),
-        (["--config.batch_size=2000"], ["batch_size=2000", "1437 training images"]),
+        (["--config.batch_size=2000"], ["batch_size=2000", "1,437 training images"]),
         (["--config.model.name=resnt20"], ["resnt20", "did you mean 'resnet20'"]),
         (["--config.model.num_classes=3"], ["num_classes=3", "10 classes"]),
         (["--config.dataset.train_split=trian"], ["no images in the split 'trian'", "train"]),
