@@ -59,5 +59,7 @@ def test_masks_without_any_class_cannot_be_balanced(tmp_path):
         for name, (_, mask) in write(tmp_path, "ab", folder).items():
             path = tmp_path / folder / "masks" / f"{name}.png"
             path.write_bytes(png(np.full_like(mask, 255)))
-    with pytest.raises(RunError, match="no pixel of the masks of 'segmentation_folder' train has a class"):
+    with pytest.raises(
+        RunError, match="no pixel of the masks of 'segmentation_folder' train has a class"
+    ):
         balanced(opened(tmp_path))
