@@ -11,8 +11,8 @@ class TileCollector(PredictionCollector):
     """Collector that adds up the pixels of the tiles of each picture.
 
     Args:
-      task: as in :class:`PredictionCollector`; what it collects can be added.
-      outputs: likewise.
+      task: what the network learns; what it collects can be added.
+      outputs: number of outputs of the network.
       source: the tiles.
     """
 

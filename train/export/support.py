@@ -19,7 +19,7 @@ _TORCHVISION_PIXELS = {weights.model for weights in torchvision_files.SEGMENTATI
 # Fields that do not affect evaluation in float32.
 _TRAINING_FIELDS = ("num_classes", "dtype", "axis_name", "frozen", "zero_init_last", "drop_path")
 _TRAINING_FIELDS += ("dropout", "block_dropout", "norm_momentum", "parent", "name")
-# Likewise of networks with a head on a backbone; torchvision has auxiliary heads.
+# The same of networks with a head on a backbone; torchvision has auxiliary heads.
 _TRAINING_FIELDS += ("backbone", "aux_head", "freeze_batch_norm")
 # Fields that may be unset, and the properties with their values.
 _EFFECTIVE = {"head_norm": "norm", "atrous_rates": "dilations"}

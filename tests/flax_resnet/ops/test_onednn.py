@@ -32,6 +32,7 @@ def switched_on(monkeypatch):
     library.is_available.cache_clear()
     yield
     library.is_available.cache_clear()
+    library.load.cache_clear()
 
 
 def conv(x, kernel, stride=1, padding=((1, 1), (1, 1)), dilation=1, groups=1):
@@ -298,6 +299,13 @@ def test_it_can_be_switched_off(monkeypatch, value):
     assert ops.default_backend() == "cpu"
 
 
+def assert_not_used(caplog, reason):
+    library.is_available.cache_clear()
+    library.load.cache_clear()
+    assert ops.default_backend() == "cpu"
+    assert reason in caplog.text
+
+
 # By the name of a file of the wheel in place of the library: why it cannot be used.
 UNUSABLE = {"libother.so": "it has no file libother.so", "METADATA": "invalid ELF header"}
 
@@ -305,13 +313,7 @@ UNUSABLE = {"libother.so": "it has no file libother.so", "METADATA": "invalid EL
 @pytest.mark.parametrize("file", UNUSABLE)
 def test_a_library_that_cannot_be_loaded_is_reported_and_not_used(monkeypatch, caplog, file):
     monkeypatch.setattr(library, "FILE", file)
-    library.is_available.cache_clear()
-    library.load.cache_clear()
-    try:
-        assert ops.default_backend() == "cpu"
-        assert f"{UNUSABLE[file]}; XLA convolves instead" in caplog.text
-    finally:
-        library.load.cache_clear()
+    assert_not_used(caplog, f"{UNUSABLE[file]}; XLA convolves instead")
 
 
 @pytest.mark.parametrize(
@@ -322,24 +324,12 @@ def test_another_interface_of_xla_is_not_used(monkeypatch, caplog, tmp_path, hea
     folder.mkdir(parents=True)
     (folder / "c_api.h").write_text(header)
     monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(tmp_path))
-    library.is_available.cache_clear()
-    library.load.cache_clear()
-    try:
-        assert ops.default_backend() == "cpu"
-        assert f"the interface of XLA's foreign functions is {found}, not 0" in caplog.text
-    finally:
-        library.load.cache_clear()
+    assert_not_used(caplog, f"the interface of XLA's foreign functions is {found}, not 0")
 
 
 def test_another_library_of_that_name_is_reported_and_not_used(monkeypatch, caplog):
     monkeypatch.setattr(library.ctypes, "CDLL", lambda path: object())
-    library.is_available.cache_clear()
-    library.load.cache_clear()
-    try:
-        assert ops.default_backend() == "cpu"
-        assert "its file libdnnl.so.3 is another library" in caplog.text
-    finally:
-        library.load.cache_clear()
+    assert_not_used(caplog, "its file libdnnl.so.3 is another library")
 
 
 def test_without_a_working_compiler_it_is_not_used(monkeypatch, caplog):

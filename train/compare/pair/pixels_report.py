@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from flax_resnet.text import truncate
 from train.compare.pair.differences import ClassDifference
 from train.compare.pair.pixels import PixelDifferences
-from train.compare.pair.words import points
+from train.compare.pair.words import count_clear, points
 from train.reporting import html_page
 from train.runtime.formatting import format_percent, pluralize
 
@@ -49,11 +49,7 @@ def by_class(found: PixelDifferences) -> str:
     known = [one for one in found.classes if one.interval is not None]
     if not known:
         return "no class has an interval"
-    clear = sum(one.is_clear for one in known)
-    return (
-        f"the 95 % interval excludes 0 for {clear} of {pluralize(len(known), 'class')}; by chance"
-        f" for about {len(known) / 20:.2g}"
-    )
+    return count_clear([one.is_clear for one in known])
 
 
 def lines(found: PixelDifferences) -> list[str]:

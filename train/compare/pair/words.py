@@ -91,10 +91,14 @@ def by_class(found: Differences) -> str:
     known = [one for one in found.classes if one.interval is not None]
     if not known:
         return "intervals are left out: there are too many images and classes"
-    clear = sum(one.is_clear for one in known)
+    return count_clear([one.is_clear for one in known])
+
+
+def count_clear(are_clear: Sequence[bool]) -> str:
+    """Return for how many classes with an interval that excludes 0."""
     return (
-        f"the 95 % interval excludes 0 for {clear} of"
-        f" {pluralize(len(known), 'class')}; by chance for about {len(known) / 20:.2g}"
+        f"the 95 % interval excludes 0 for {sum(are_clear)} of"
+        f" {pluralize(len(are_clear), 'class')}; by chance for about {len(are_clear) / 20:.2g}"
     )
 
 

@@ -70,7 +70,7 @@ class _Picture(NamedTuple):
       mask: its classes, uint8 ``(H, W)``.
       prediction: the predicted ones.
       in_mask: the areas of the classes in words.
-      predicted: likewise of the predicted ones.
+      predicted: the same of the predicted ones.
     """
 
     image: np.ndarray
